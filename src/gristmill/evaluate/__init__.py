@@ -1,0 +1,1 @@
+"""Scores with item counts and error bars."""

@@ -1,0 +1,1 @@
+"""A stock model folder out, parity proven."""

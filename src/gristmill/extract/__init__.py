@@ -1,0 +1,1 @@
+"""From raw records to clean documents: main text, formulas, language, rules."""

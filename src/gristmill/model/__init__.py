@@ -1,0 +1,1 @@
+"""A plain PyTorch Llama with Hugging Face parameter names."""

@@ -1,0 +1,154 @@
+"""The one commit protocol: an artefact is absent or complete, never in between.
+
+    work in  X.partial/  →  hash and fsync every file  →  manifest.json, record.json  →  fsync folder  →  rename to X/
+
+`manifest.json` holds size and SHA-256 of every file. `record.json` says how the artefact came to be: resolved config of the
+step, fingerprint, inputs, counts, seed, versions, command, wall time. A folder without both is not an artefact.
+Checkpoints use the same functions with their own record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gristmill.errors import ArtifactError, ResourceError
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+PARTIAL_SUFFIX = ".partial"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON durably: to a neighbour first, fsync, then rename over the old file."""
+    temporary = path.with_name(f".{path.name}.new")
+    with out_of_space_is_a_resource_error(path), temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises ArtifactError when it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}. Remove its folder and run again.") from error
+
+
+@contextlib.contextmanager
+def out_of_space_is_a_resource_error(path: Path) -> Iterator[None]:
+    """Turn "no space left" into ResourceError (exit code 75), so that what was saved before stays good."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(
+                f"the disk is full while writing {path}.\n"
+                "  Nothing committed was touched. Free some space and run the same command; it goes on from there."
+            ) from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the folder's own entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    """Hash and fsync every file below `folder`, write `manifest.json`, return its entries."""
+    entries: dict[str, dict[str, Any]] = {}
+    with out_of_space_is_a_resource_error(folder):
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir():
+                fsync_folder(path)
+            elif name not in (MANIFEST, RECORD):
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    os.fsync(file.fileno())
+                entries[name] = {"bytes": path.stat().st_size, "sha256": digest}
+        write_json(folder / MANIFEST, entries)
+        fsync_folder(folder)
+    return entries
+
+
+def verify_manifest(folder: Path, *, hashes: bool = True) -> None:
+    """Raise ArtifactError unless every file of the manifest is there with its size and, if asked, its hash."""
+    for name, entry in read_json(folder / MANIFEST).items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing.")
+        if path.stat().st_size != entry["bytes"]:
+            raise ArtifactError(f"{path} has {path.stat().st_size:,} bytes; its manifest says {entry['bytes']:,}.")
+        if hashes and file_sha256(path) != entry["sha256"]:
+            raise ArtifactError(f"{path} does not have the SHA-256 of its manifest: its content has changed.")
+
+
+def commit(working: Path, final: Path, record: Mapping[str, Any] | None = None) -> None:
+    """Turn the working folder into the artefact `final`. With a record, it is written after the manifest.
+
+    Raises ArtifactError when `final` exists: nothing is ever overwritten.
+    """
+    if final.exists():
+        raise ArtifactError(f"{final} exists already; an artefact is never overwritten.")
+    write_manifest(working)
+    if record is not None:
+        write_json(working / RECORD, record)
+    fsync_folder(working)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    working.rename(final)
+    fsync_folder(final.parent)
+
+
+def is_committed(folder: Path) -> bool:
+    """True when the folder went through `commit` with a record."""
+    return (folder / RECORD).is_file() and (folder / MANIFEST).is_file()
+
+
+def set_aside(folder: Path, old: Path) -> Path:
+    """Move a folder out of the way, into `old`, under a numbered name; returns where it went."""
+    old.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while (target := old / f"{folder.name}-{number}").exists():
+        number += 1
+    folder.rename(target)
+    fsync_folder(folder.parent)
+    return target
+
+
+def open_working_folder(final: Path, fingerprint: str, *, resumable: bool = True) -> Path:
+    """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint."""
+    working = final.with_name(final.name + PARTIAL_SUFFIX)
+    note = working.with_name(f"{working.name}.json")
+    if working.exists() and not (resumable and note.is_file() and read_json(note).get("fingerprint") == fingerprint):
+        shutil.rmtree(working)
+    working.mkdir(parents=True, exist_ok=True)
+    write_json(note, {"fingerprint": fingerprint})
+    return working
+
+
+def close_working_folder(final: Path) -> None:
+    """Remove the note that `open_working_folder` left beside the working folder."""
+    final.with_name(f"{final.name}{PARTIAL_SUFFIX}.json").unlink(missing_ok=True)

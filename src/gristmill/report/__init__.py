@@ -1,0 +1,1 @@
+"""One page made from records only."""

@@ -1,0 +1,1 @@
+"""Quality scores for documents: classifiers taught by annotations."""

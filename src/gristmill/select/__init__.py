@@ -1,0 +1,1 @@
+"""Which documents stay: thresholds, duplicates, contamination, the validation split."""

@@ -1,0 +1,1 @@
+"""From documents to training batches: tokenizer, shards, mixture, stream."""
