@@ -1,0 +1,217 @@
+"""Task packs: the file format of evaluation items, read by evaluation, decontamination and the in-loop scorer alike.
+
+A pack is a folder:
+
+    pack.yaml     name, version, kind, metric, chance, items_sha256 [, description, license]
+    items.jsonl   one item a line: {"id", "prompt", "choices", "answer", "target", "ids"}
+
+`kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one) or `generate` (the
+model writes; `target` is what it should write). `ids` are the ids of the documents that an item was cut from: they
+leave every source before anything else happens, since n-gram decontamination cannot see short items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gristmill.data.write import atomic_path
+from gristmill.errors import DataError
+
+KINDS = ("multiple_choice", "generate")
+PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
+OPTIONAL_PACK_KEYS = {"description", "license"}
+ITEM_KEYS = {"id", "prompt", "choices", "answer", "target", "ids"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Item:
+    """One question. `choices` and `answer` are set for multiple_choice, `target` for generate."""
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...] = ()
+    answer: int | None = None
+    target: str | None = None
+    ids: tuple[str, ...] = ()
+
+    @property
+    def gold(self) -> str:
+        """The right continuation of `prompt`, whatever the kind."""
+        if self.answer is not None:
+            return self.choices[self.answer]
+        assert self.target is not None, f"item {self.id!r} has neither answer nor target"
+        return self.target
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pack:
+    """A checked pack. `chance` is the score of blind guessing in 0-1; `sha256` is that of items.jsonl."""
+
+    name: str
+    version: int
+    kind: str
+    metric: str
+    chance: float
+    items: tuple[Item, ...]
+    sha256: str
+    path: Path
+    description: str = ""
+    license: str = ""
+
+
+def read_pack(path: Path) -> Pack:
+    """Reads and checks a pack folder.
+
+    Raises DataError, naming file and line, when a file or key is missing, a key is unknown, items.jsonl does not
+    have the hash that pack.yaml names, two items share an id, or an item does not fit the kind of the pack.
+    """
+    head_path, items_path = path / "pack.yaml", path / "items.jsonl"
+    for needed in (head_path, items_path):
+        if not needed.is_file():
+            raise DataError(
+                f"{path} is no task pack: {needed.name} is missing. A pack is a folder with pack.yaml and items.jsonl."
+            )
+    head = _read_head(head_path)
+    data = items_path.read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != head["items_sha256"]:
+        raise DataError(
+            f"{items_path} has sha256 {sha256}, but {head_path} names {head['items_sha256']}: the items were changed. "
+            f"Restore the file, or publish the change as a new version with the new hash."
+        )
+    items = _read_items(items_path, data, head["kind"])
+    fields = {key: value for key, value in head.items() if key != "items_sha256"}
+    return Pack(items=items, sha256=sha256, path=path, **fields)
+
+
+def write_pack(
+    path: Path,
+    *,
+    name: str,
+    version: int,
+    kind: str,
+    metric: str,
+    chance: float,
+    items: Iterable[Item],
+    description: str = "",
+    license: str = "",
+) -> Pack:
+    """Writes a pack folder (pack.yaml last) and reads it back, so that what was written is known to be valid."""
+    path.mkdir(parents=True, exist_ok=True)
+    data = "".join(_item_line(item) for item in items).encode("utf-8")
+    with atomic_path(path / "items.jsonl") as temporary:
+        temporary.write_bytes(data)
+    head = {
+        "name": name,
+        "version": version,
+        "kind": kind,
+        "metric": metric,
+        "chance": chance,
+        "description": description,
+        "license": license,
+        "items_sha256": hashlib.sha256(data).hexdigest(),
+    }
+    with atomic_path(path / "pack.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return read_pack(path)
+
+
+def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:
+    """The ids of all documents that any item of any pack was cut from."""
+    return frozenset(id for pack in packs for item in pack.items for id in item.ids)
+
+
+def _read_head(path: Path) -> dict[str, Any]:
+    try:
+        head = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not YAML: {error}") from error
+    if not isinstance(head, dict):
+        raise DataError(f"{path} holds {type(head).__name__}, expected keys {', '.join(sorted(PACK_KEYS))}.")
+    if missing := PACK_KEYS - head.keys():
+        raise DataError(f"{path} lacks {', '.join(sorted(missing))}.")
+    if unknown := head.keys() - PACK_KEYS - OPTIONAL_PACK_KEYS:
+        raise DataError(f"{path} has unknown keys {', '.join(sorted(map(repr, unknown)))}.")
+    checks = {
+        "name": isinstance(head["name"], str) and head["name"] != "",
+        "version": type(head["version"]) is int and head["version"] >= 1,
+        "kind": head["kind"] in KINDS,
+        "metric": isinstance(head["metric"], str) and head["metric"] != "",
+        "chance": type(head["chance"]) in (int, float) and 0 <= head["chance"] <= 1,
+        "items_sha256": isinstance(head["items_sha256"], str) and len(head["items_sha256"]) == 64,
+    }
+    expected = {"kind": " or ".join(KINDS), "chance": "a number from 0 to 1", "version": "a whole number from 1"}
+    for key, holds in checks.items():
+        if not holds:
+            raise DataError(f"{path}: {key} is {head[key]!r}, expected {expected.get(key, 'a text')}.")
+    return {**head, "chance": float(head["chance"])}
+
+
+def _read_items(path: Path, data: bytes, kind: str) -> tuple[Item, ...]:
+    items: dict[str, Item] = {}
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number} is not JSON: {error}") from error
+        problem = _item_problem(value, kind)
+        if problem is None and value["id"] in items:
+            problem = f"the id {value['id']!r} is used twice"
+        if problem is not None:
+            raise DataError(f"{path}:{number}: {problem}.")
+        items[value["id"]] = Item(
+            id=value["id"],
+            prompt=value["prompt"],
+            choices=tuple(value.get("choices") or ()),
+            answer=value.get("answer"),
+            target=value.get("target"),
+            ids=tuple(value.get("ids") or ()),
+        )
+    if not items:
+        raise DataError(f"{path} holds no items.")
+    return tuple(items.values())
+
+
+def _item_problem(value: Any, kind: str) -> str | None:
+    """What is wrong with one decoded line, or None."""
+    if not isinstance(value, dict):
+        return f"expected an object, found {type(value).__name__}"
+    if unknown := value.keys() - ITEM_KEYS:
+        return f"unknown keys {', '.join(sorted(map(repr, unknown)))}"
+    for key in ("id", "prompt"):
+        if not isinstance(value.get(key), str) or not value[key]:
+            return f"{key!r} is {value.get(key)!r}, expected a non-empty text"
+    for key in ("choices", "ids"):
+        texts = value.get(key) or []
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return f"{key!r} is {texts!r}, expected a list of texts"
+    choices, answer, target = value.get("choices") or [], value.get("answer"), value.get("target")
+    if kind == "multiple_choice":
+        if len(choices) < 2:
+            return f"multiple_choice needs two or more choices, found {len(choices)}"
+        if type(answer) is not int or not 0 <= answer < len(choices):
+            return f"'answer' is {answer!r}, expected an index from 0 to {len(choices) - 1}"
+    elif not isinstance(target, str) or not target:
+        return f"'target' is {target!r}, expected a non-empty text"
+    return None
+
+
+def _item_line(item: Item) -> str:
+    value = {
+        "id": item.id,
+        "prompt": item.prompt,
+        "choices": list(item.choices),
+        "answer": item.answer,
+        "target": item.target,
+        "ids": list(item.ids),
+    }
+    return json.dumps(value, ensure_ascii=False) + "\n"
