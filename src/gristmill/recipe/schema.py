@@ -44,7 +44,9 @@ class PackRef(Section):
     """A task pack: a folder with `pack.yaml` and `items.jsonl`. Its items leave sources and chat data first."""
 
     path: str
-    held_out: bool = Field(default=True, description="false: the items may be trained on; scores are then called recall")
+    held_out: bool = Field(
+        default=True, description="false: the items may be trained on; scores are then called recall"
+    )
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,7 +92,9 @@ class ReadText(ReadFiles):
     """Plain text or Markdown, plain or .gz; a book is split into chapters so that it can lie on both sides of the split."""
 
     format: Literal["text"]
-    split_at: str | None = Field(default=None, description="regular expression matched at line starts; a match begins a document")
+    split_at: str | None = Field(
+        default=None, description="regular expression matched at line starts; a match begins a document"
+    )
 
 
 class ReadCode(ReadFiles):
@@ -112,7 +116,9 @@ class MainText(Section):
     extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
     keep_maths: bool = Field(default=True, description="rewrite formulas to $…$ before extraction")
     deadline_seconds: float = Field(default=10.0, gt=0, description="a document that takes longer is failed as timeout")
-    max_memory_mb: PositiveInt = Field(default=2048, description="a document that needs more is failed as out_of_memory")
+    max_memory_mb: PositiveInt = Field(
+        default=2048, description="a document that needs more is failed as out_of_memory"
+    )
 
 
 class LanguageFilter(Section):
@@ -135,10 +141,14 @@ class Source(Section):
 
     read: Reader
     license: str = Field(description="the licence its documents carry into the data card")
-    main_text: MainText | None = Field(default=None, description="absent: warc and html get the default, the rest needs none")
+    main_text: MainText | None = Field(
+        default=None, description="absent: warc and html get the default, the rest needs none"
+    )
     language: LanguageFilter | None = None
     rules: Rules = Rules()
-    unique_tokens: PositiveInt | None = Field(default=None, description="if known; else estimated from bytes until tokenize counts")
+    unique_tokens: PositiveInt | None = Field(
+        default=None, description="if known; else estimated from bytes until tokenize counts"
+    )
 
     @model_validator(mode="after")
     def _html_alone_has_main_text(self) -> Source:
@@ -195,7 +205,9 @@ class Select(Section):
     """Which documents stay, decided over all sources together."""
 
     min_scores: dict[Name, MinScore] = Field(default={}, description="source → threshold")
-    priority: list[str] = Field(default=[], description="whose copy of a duplicate survives; unlisted sources come last")
+    priority: list[str] = Field(
+        default=[], description="whose copy of a duplicate survives; unlisted sources come last"
+    )
     near_duplicates: NearDuplicates | None = NearDuplicates()
     decontaminate: Decontaminate = Decontaminate()
     validation: Validation = Validation()
@@ -208,7 +220,9 @@ class TokenizerSection(Section):
     """Byte-level BPE with all 256 bytes, digits one by one, SmolLM2's 17 special tokens and a pad token of its own."""
 
     vocab_size: int = Field(ge=300)
-    mixture: dict[Name, Weight] = Field(default={}, description="share of training bytes per source; absent: as they are")
+    mixture: dict[Name, Weight] = Field(
+        default={}, description="share of training bytes per source; absent: as they are"
+    )
     max_bytes: PositiveInt = Field(default=200_000_000, description="text the trainer sees")
 
 
@@ -229,14 +243,18 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSection:
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}")
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} is not a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
         if (self.hidden_size // self.num_attention_heads) % 2:
-            raise ValueError(f"the head size {self.hidden_size // self.num_attention_heads} is odd; rotary positions need pairs")
+            raise ValueError(
+                f"the head size {self.hidden_size // self.num_attention_heads} is odd; rotary positions need pairs"
+            )
         return self
 
 
@@ -258,7 +276,9 @@ class Stage(Section):
     tokens: PositiveInt
     seq_len: PositiveInt
     mixture: list[Draw] = Field(min_length=1, description="a list of draws, or source: weight")
-    rope_theta: float | None = Field(default=None, gt=0, description="new RoPE base from this stage on (context extension)")
+    rope_theta: float | None = Field(
+        default=None, gt=0, description="new RoPE base from this stage on (context extension)"
+    )
 
     @field_validator("mixture", mode="before")
     @classmethod
@@ -269,7 +289,7 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Stage:
-        total = sum(Decimal(repr(draw.weight)) for draw in self.mixture)
+        total = sum((Decimal(repr(draw.weight)) for draw in self.mixture), Decimal(0))
         if abs(total - 1) > Decimal("1e-9"):
             raise ValueError(f"the weights of stage {self.name!r} sum to {total}, not 1 (off by {total - 1:+})")
         for draw in self.mixture:
@@ -322,7 +342,9 @@ class Pretrain(Section):
     decay_tokens: PositiveInt
     decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
     optimizer: Optimizer
-    max_epochs: float = Field(default=5.0, gt=0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)")
+    max_epochs: float = Field(
+        default=5.0, gt=0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
+    )
     warn_epochs: float = Field(default=4.0, gt=0)
     allow_epochs: dict[Name, AllowEpochs] = {}
     watch: Watch
@@ -366,9 +388,13 @@ class ChatData(Section):
     """Conversations: hand-written files, sums, and questions about definitions in a source."""
 
     conversations: list[str] = Field(default=[], description="JSONL files of {id, topic, messages}")
-    conversation_copies: PositiveInt = Field(default=1, description="how often each hand-written conversation is listed")
+    conversation_copies: PositiveInt = Field(
+        default=1, description="how often each hand-written conversation is listed"
+    )
     sums_up_to: int = Field(default=9, ge=0, description="every a + b with both up to this is trained; 0: none")
-    two_digit_sums: int = Field(default=0, ge=0, description="this many sums of two-digit numbers, held-out ones excepted")
+    two_digit_sums: int = Field(
+        default=0, ge=0, description="this many sums of two-digit numbers, held-out ones excepted"
+    )
     definitions_from: str | None = Field(default=None, description="a source of dictionary entries")
     num_definitions: int = Field(default=0, ge=0)
 
@@ -459,7 +485,10 @@ class Recipe(Section):
                     f"select.min_scores.{source} names the classifier {threshold.classifier!r}; "
                     f"the recipe has {sorted(self.classifiers)}"
                 )
-        for where, packs in (("pretrain.watch.packs", self.pretrain.watch.packs), ("evaluate.packs", self.evaluate.packs)):
+        for where, packs in (
+            ("pretrain.watch.packs", self.pretrain.watch.packs),
+            ("evaluate.packs", self.evaluate.packs),
+        ):
             for pack in packs:
                 if pack not in self.packs:
                     raise ValueError(f"{where} names the pack {pack!r}; the recipe has {sorted(self.packs)}")
@@ -491,11 +520,15 @@ class Recipe(Section):
                 raise ValueError(f"{where} is {seq_len}, longer than model.max_position_embeddings {limit}")
 
     def _check_post_training(self) -> None:
-        needs = (("sft", self.sft, "chat", self.chat), ("pairs", self.pairs, "sft", self.sft), ("dpo", self.dpo, "pairs", self.pairs))
+        needs = (
+            ("sft", self.sft, "chat", self.chat),
+            ("pairs", self.pairs, "sft", self.sft),
+            ("dpo", self.dpo, "pairs", self.pairs),
+        )
         for name, section, needed_name, needed in needs:
             if section is not None and needed is None:
                 raise ValueError(f"{name} needs the section {needed_name}; add it or remove {name}")
         if self.tokenizer.mixture:
-            total = sum(Decimal(repr(weight)) for weight in self.tokenizer.mixture.values())
+            total = sum((Decimal(repr(weight)) for weight in self.tokenizer.mixture.values()), Decimal(0))
             if abs(total - 1) > Decimal("1e-9"):
                 raise ValueError(f"the weights of tokenizer.mixture sum to {total}, not 1")
