@@ -1,0 +1,102 @@
+"""Causal attention over a flat batch: documents lie one after another and no token sees another document.
+
+There is no mask tensor. On the CPU each document is one call of scaled_dot_product_attention; on CUDA in half precision all
+documents are one call of torch's variable-length attention where this torch has it, else the same call per document.
+
+Shape letters: N tokens of the batch, L tokens of one document, S tokens in a cache, H query heads, G key/value heads
+(H is a multiple of G: grouped-query attention), K head dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """Where the documents of one flat batch lie; made once per batch and shared by all layers."""
+
+    lengths: list[int]
+    offsets: Tensor | None  # int32 (documents + 1,) on the device, for variable-length attention alone
+
+    @classmethod
+    def of(cls, lengths: list[int], device: torch.device) -> Documents:
+        offsets = None
+        if device.type == "cuda" and _variable_length_attention() is not None:
+            ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+            offsets = ends.to(device, non_blocking=True)
+        return cls(lengths=lengths, offsets=offsets)
+
+
+class KeyValueCache:
+    """Keys and values of one document, for every layer, with room for `max_tokens`; `length` counts whole tokens in it."""
+
+    def __init__(
+        self, *, layers: int, max_tokens: int, kv_heads: int, head_dim: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.keys = [torch.empty(max_tokens, kv_heads, head_dim, device=device, dtype=dtype) for _ in range(layers)]
+        self.values = [torch.empty_like(keys) for keys in self.keys]
+        self.length = 0
+
+    def append(self, layer: int, k_LGK: Tensor, v_LGK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store the new tokens of one layer and return all keys and values up to them (S, G, K)."""
+        end = self.length + k_LGK.shape[0]
+        self.keys[layer][self.length : end] = k_LGK
+        self.values[layer][self.length : end] = v_LGK
+        return self.keys[layer][:end], self.values[layer][:end]
+
+
+def document_attention(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, documents: Documents) -> Tensor:
+    """Causal attention within each document; (N, H, K)."""
+    attend = _variable_length_attention()
+    if documents.offsets is not None and attend is not None and q_NHK.dtype in (torch.float16, torch.bfloat16):
+        offsets, longest = documents.offsets, max(documents.lengths)
+        grouped = q_NHK.shape[1] != k_NGK.shape[1]
+        out: Tensor = attend(
+            q_NHK, k_NGK, v_NGK, offsets, offsets, longest, longest, window_size=(-1, 0), enable_gqa=grouped
+        )
+        return out
+    lengths = documents.lengths
+    if len(lengths) == 1:
+        return _attend(q_NHK, k_NGK, v_NGK, is_causal=True)
+    parts = zip(q_NHK.split(lengths), k_NGK.split(lengths), v_NGK.split(lengths), strict=True)
+    return torch.cat([_attend(q_LHK, k_LGK, v_LGK, is_causal=True) for q_LHK, k_LGK, v_LGK in parts])
+
+
+def cached_attention(q_LHK: Tensor, k_SGK: Tensor, v_SGK: Tensor) -> Tensor:
+    """Attention of the last L tokens of one document to all S tokens in its cache; (L, H, K)."""
+    new, total = q_LHK.shape[0], k_SGK.shape[0]
+    if new == total:
+        return _attend(q_LHK, k_SGK, v_SGK, is_causal=True)
+    if new == 1:
+        return _attend(q_LHK, k_SGK, v_SGK, is_causal=False)
+    sees = torch.ones(new, total, dtype=torch.bool, device=q_LHK.device).tril(total - new)
+    return _attend(q_LHK, k_SGK, v_SGK, is_causal=False, sees=sees)
+
+
+def _attend(q_LHK: Tensor, k_SGK: Tensor, v_SGK: Tensor, *, is_causal: bool, sees: Tensor | None = None) -> Tensor:
+    out_HLK = scaled_dot_product_attention(
+        q_LHK.transpose(0, 1)[None],
+        k_SGK.transpose(0, 1)[None],
+        v_SGK.transpose(0, 1)[None],
+        attn_mask=sees,
+        is_causal=is_causal,
+        enable_gqa=q_LHK.shape[1] != k_SGK.shape[1],
+    )[0]
+    return out_HLK.transpose(0, 1)
+
+
+@cache
+def _variable_length_attention() -> Any:
+    """torch's varlen_attn, or None where this torch lacks it or lacks its window and grouped-head options (before 2.13)."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 13):
+        return None
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
