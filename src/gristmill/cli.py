@@ -1,0 +1,182 @@
+"""The command line: parse, call, print. Heavy imports happen inside the verb that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gristmill.errors import GristmillError
+
+app = typer.Typer(
+    name="gristmill",
+    help="From raw text to a small language model: one recipe, one command, every decision on the record.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="dotted overrides, such as pretrain.optimizer.peak_lr=1e-3", metavar="[KEY=VALUE]..."),
+]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are kept", envvar="GRISTMILL_RUNS")]
+Threads = Annotated[int | None, typer.Option(help="threads of a training process; all cores if absent")]
+Processes = Annotated[int | None, typer.Option(help="worker processes for curation; all cores if absent")]
+AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    until: Annotated[str | None, typer.Option(help="stop after this step")] = None,
+    remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be made again, or all")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = None,
+    processes: Processes = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    micro_batch_tokens: Annotated[int | None, typer.Option(help="tokens in one forward pass")] = None,
+) -> None:
+    """Make everything the recipe asks for; go on where it stopped; skip what is done and unchanged."""
+    from gristmill.report.summary import print_summary
+
+    from gristmill.commands.run import run as run_recipe
+    from gristmill.recipe.load import load_recipe
+
+    console = _console()
+    loaded = load_recipe(recipe, overrides or [])
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
+    if until is None:
+        print_summary(folder, console)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option(help="print the whole recipe, each value with its origin")] = False,
+    price_per_hour: Annotated[float | None, typer.Option(help="price of this machine per hour, for the sum")] = None,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = None,
+    processes: Processes = None,
+) -> None:
+    """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
+    from gristmill.commands.plan import plan as print_plan
+
+    from gristmill.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    machine = _machine(runs_dir, threads, processes)
+    print_plan(loaded, machine, console=_console(), resolved=resolved, as_json=as_json, price_per_hour=price_per_hour)
+
+
+@app.command()
+def status(
+    recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False, runs_dir: RunsDir = Path("runs")
+) -> None:
+    """Where a run is, what would be remade, and why."""
+    from gristmill.commands.status import status as print_status
+    from gristmill.recipe.load import load_recipe
+
+    print_status(load_recipe(recipe, overrides or []), _machine(runs_dir), console=_console(), as_json=as_json)
+
+
+@app.command()
+def inspect(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text")],
+    rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
+    source: Annotated[str | None, typer.Option(help="this source alone")] = None,
+    reason: Annotated[str | None, typer.Option(help="this reason alone")] = None,
+    limit: Annotated[int, typer.Option(help="how many samples")] = 10,
+) -> None:
+    """Look at data: what a folder holds, or what a run kept and dropped and why."""
+    from gristmill.commands.inspect import inspect as show
+
+    show(target, rejected=rejected, source=source, reason=reason, limit=limit, console=_console())
+
+
+@app.command()
+def chat(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder")],
+    prompt: Annotated[str | None, typer.Option(help="ask this once and leave")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(help="longest answer")] = 128,
+) -> None:
+    """Talk to a model in the terminal."""
+    from gristmill.commands.chat import chat as talk
+
+    talk(
+        target,
+        prompt=prompt,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        console=_console(),
+        stdin=sys.stdin,
+    )
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="the new folder")],
+    data: Annotated[
+        Path | None, typer.Option(help="your own folder of text; absent: put files into FOLDER/data")
+    ] = None,
+) -> None:
+    """Write a commented recipe over your own folder of text."""
+    from gristmill.commands.init import init as write_recipe
+
+    write_recipe(folder, data=data, console=_console())
+
+
+@app.command()
+def doctor(
+    quick: Annotated[bool, typer.Option(help="leave out the training steps")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = None,
+) -> None:
+    """What this machine can do, what will be slow, and why."""
+    from gristmill.commands.doctor import doctor as examine
+
+    examine(_machine(runs_dir, threads), console=_console(), quick=quick)
+
+
+def _console():  # type: ignore[no-untyped-def]
+    from rich.console import Console
+
+    return Console(soft_wrap=not sys.stdout.isatty())
+
+
+def _machine(  # type: ignore[no-untyped-def]
+    runs_dir: Path,
+    threads: int | None = None,
+    processes: int | None = None,
+    device: str = "auto",
+    micro_batch_tokens: int | None = None,
+):
+    from gristmill.recipe.machine import Machine
+
+    given = {"threads": threads, "processes": processes, "micro_batch_tokens": micro_batch_tokens}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Machine(runs_dir=runs_dir, device=device, **chosen)
+
+
+def main() -> None:
+    """Run the command line; a GristmillError becomes its message and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except GristmillError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
