@@ -1,0 +1,157 @@
+"""Conversations to ids and loss masks, and to flat batches.
+
+One format: ChatML, whose jinja form is `tokenizer.CHAT_TEMPLATE`. Here it is rendered by plain Python, marker by marker,
+because a rendered string cannot tell a real `<|im_end|>` from one that somebody typed: contents are encoded as plain text,
+and so no content can end its own turn. For every other content the ids equal those of `apply_chat_template`.
+
+    <|im_start|> system \\n … <|im_end|> \\n <|im_start|> assistant \\n Hello ! <|im_end|> \\n
+         0         0    0 0      0     0        0           0     0    1  1     1      0       <- mask
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.errors import DataError
+from gristmill.tokens.batch import Batch, positions_within
+from gristmill.tokens.tokenizer import Tokenizer
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EncodedChat:
+    """One conversation. `ids` (n,) int64; `mask` (n,) float32: 1 on assistant contents and the `<|im_end|>` after them."""
+
+    id: str
+    ids: NDArray[np.int64]
+    mask: NDArray[np.float32]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that it takes in a batch: one less than its ids, because the last id is a target only."""
+        return len(self.ids) - 1
+
+
+def encode_chat(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool = False,
+    *,
+    conversation_id: str = "",
+) -> tuple[list[int], list[int]]:
+    """(ids, mask) of one conversation; with `add_generation_prompt` it ends where the assistant is to speak.
+
+    mask is 1 on assistant contents and the `<|im_end|>` that closes them, else 0. Contents are trimmed of white space.
+    Raises DataError, naming the conversation, for an unknown role, an empty content, or no assistant message (which only a
+    prompt may lack).
+    """
+    check_conversation(messages, conversation_id=conversation_id, needs_assistant=not add_generation_prompt)
+    texts = [f"{message['role']}\n{message['content'].strip()}" for message in messages]
+    try:
+        *turns, header, line_break = tokenizer.encode_batch([*texts, "assistant\n", "\n"])
+    except DataError as error:
+        raise DataError(f"conversation {conversation_id!r}: {error}") from error
+    ids: list[int] = []
+    mask: list[int] = []
+    for message, turn in zip(messages, turns, strict=True):
+        counted = len(turn) - len(header) if message["role"] == "assistant" else 0
+        ids += [tokenizer.im_start_id, *turn, tokenizer.im_end_id, *line_break]
+        mask += [0] * (1 + len(turn) - counted) + [1] * counted + [int(counted > 0)] + [0] * len(line_break)
+    if add_generation_prompt:
+        ids += [tokenizer.im_start_id, *header]
+        mask += [0] * (1 + len(header))
+    return ids, mask
+
+
+def check_conversation(
+    messages: Sequence[Mapping[str, Any]], *, conversation_id: str = "", needs_assistant: bool = True
+) -> None:
+    """Raises DataError when a message lacks a known role or a content, or nothing in the conversation can be learned."""
+    where = f"conversation {conversation_id!r}"
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise DataError(f"{where}: message {number} is {message!r}, expected an object with role and content.")
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            raise DataError(f"{where}: message {number} has role {role!r}, expected one of {', '.join(ROLES)}.")
+        if not isinstance(content, str) or not content.strip():
+            raise DataError(
+                f"{where}: message {number} ({role}) has content {content!r}, expected text. Remove the message or the "
+                "conversation."
+            )
+    if not messages:
+        raise DataError(f"{where} has no messages.")
+    if needs_assistant and all(message["role"] != "assistant" for message in messages):
+        raise DataError(f"{where} has no assistant message, so there is nothing to learn from it. Remove it.")
+
+
+def encode_conversation(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, conversation_id: str
+) -> EncodedChat:
+    """`encode_chat` as arrays, with the conversation's id."""
+    ids, mask = encode_chat(tokenizer, messages, conversation_id=conversation_id)
+    return EncodedChat(id=conversation_id, ids=np.asarray(ids, dtype=np.int64), mask=np.asarray(mask, dtype=np.float32))
+
+
+def within_length(
+    conversations: Sequence[EncodedChat], *, seq_len: int, too_long: Literal["error", "drop"] = "error"
+) -> tuple[list[EncodedChat], list[str]]:
+    """(those of at most `seq_len` tokens, ids of the others). A conversation is never cut.
+
+    With `too_long="error"` the first one that is longer raises DataError; with "drop" the caller counts the ids returned.
+    """
+    kept: list[EncodedChat] = []
+    dropped: list[str] = []
+    for chat in conversations:
+        if chat.num_tokens <= seq_len:
+            kept.append(chat)
+        elif too_long == "drop":
+            dropped.append(chat.id)
+        else:
+            raise DataError(
+                f"conversation {chat.id!r} has {chat.num_tokens} tokens, more than seq_len {seq_len}. "
+                "Raise seq_len, shorten or remove the conversation, or choose to drop long ones."
+            )
+    return kept, dropped
+
+
+def chat_batch(conversations: Sequence[EncodedChat], *, seq_len: int | None = None, source: int = 0) -> Batch:
+    """One flat batch: each conversation is one document, its targets are its ids shifted by one.
+
+    The loss mask is that of the target: assistant contents and their `<|im_end|>`. Raises DataError for a conversation longer
+    than `seq_len`, and ValueError for no conversations at all.
+    """
+    if not conversations:
+        raise ValueError("chat_batch needs at least one conversation")
+    if seq_len is not None:
+        within_length(conversations, seq_len=seq_len)
+    document_lengths = np.array([chat.num_tokens for chat in conversations], dtype=np.int64)
+    return Batch(
+        tokens_N=np.concatenate([chat.ids[:-1] for chat in conversations]),
+        targets_N=np.concatenate([chat.ids[1:] for chat in conversations]),
+        positions_N=positions_within(document_lengths),
+        document_lengths=document_lengths,
+        loss_mask_N=np.concatenate([chat.mask[1:] for chat in conversations]),
+        source_N=np.full(int(document_lengths.sum()), source, dtype=np.int16),
+    )
+
+
+def chat_batches(conversations: Sequence[EncodedChat], *, max_tokens: int) -> Iterator[Batch]:
+    """The conversations in order, as flat batches of at most `max_tokens` tokens each (a longer one raises DataError)."""
+    within_length(conversations, seq_len=max_tokens)
+    waiting: list[EncodedChat] = []
+    num_tokens = 0
+    for chat in conversations:
+        if waiting and num_tokens + chat.num_tokens > max_tokens:
+            yield chat_batch(waiting)
+            waiting, num_tokens = [], 0
+        waiting.append(chat)
+        num_tokens += chat.num_tokens
+    if waiting:
+        yield chat_batch(waiting)

@@ -1,0 +1,235 @@
+"""Token shards: one flat file of ids, one index of document ends, one sidecar that vouches for both.
+
+    train.bin      ids, little-endian, 2 bytes each where the vocabulary fits, else 4; every document ends with the eos id
+    train.index    uint64 little-endian, one per document: the position just after its eos id
+    train.json     tokenizer sha256, vocab_size, eos_id, dtype, counts of tokens, documents and text bytes, sha256 of both files
+
+Nothing in the files knows a sequence length: windows are formed when they are read (stream.py), so a longer context needs no
+new copy. The sidecar is written last; a shard without one is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.errors import ArtifactError, DataError
+
+FORMAT_VERSION = 1
+_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardFacts:
+    """The sidecar. Counts of tokens include the eos id of each document; `num_bytes` are UTF-8 bytes of text."""
+
+    format_version: int
+    tokenizer_sha256: str
+    vocab_size: int
+    eos_id: int
+    dtype: str
+    num_tokens: int
+    num_documents: int
+    num_bytes: int
+    tokens_sha256: str
+    index_sha256: str
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """Little-endian uint16 up to 65,536 entries, else uint32."""
+    return np.dtype("<u2") if vocab_size <= 65_536 else np.dtype("<u4")
+
+
+class ShardWriter:
+    """Streams documents into `path`.bin and `path`.index; `path`.json appears when the block ends without an exception.
+
+    with ShardWriter(folder / "train", tokenizer_sha256=…, vocab_size=49152, eos_id=0) as writer:
+        writer.add(ids, num_bytes=len(text.encode()))
+    """
+
+    def __init__(self, path: str | Path, *, tokenizer_sha256: str, vocab_size: int, eos_id: int) -> None:
+        self.path = Path(path)
+        self._tokenizer_sha256, self._vocab_size, self._eos_id = tokenizer_sha256, vocab_size, eos_id
+        self._dtype = token_dtype(vocab_size)
+        self._hashes = hashlib.sha256(), hashlib.sha256()
+        self.num_tokens = self.num_documents = self.num_bytes = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _sibling(self.path, "json").unlink(missing_ok=True)
+        self._files: tuple[BinaryIO, BinaryIO] = (
+            open(_sibling(self.path, "bin"), "wb"),  # noqa: SIM115
+            open(_sibling(self.path, "index"), "wb"),  # noqa: SIM115
+        )
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            for file in self._files:
+                file.close()
+
+    def add(self, ids: Sequence[int] | NDArray[np.integer], *, num_bytes: int) -> None:
+        """Appends one document: its ids, then the eos id. Raises DataError when an id is not below the vocabulary's size."""
+        self.add_many([ids], num_bytes=num_bytes)
+
+    def add_many(self, documents: Sequence[Sequence[int] | NDArray[np.integer]], *, num_bytes: int) -> None:
+        """Appends documents in order; `num_bytes` is the text bytes of all together."""
+        if not documents:
+            return
+        lengths = np.array([len(ids) + 1 for ids in documents], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        flat = np.full(int(ends[-1]), self._eos_id, dtype=np.int64)
+        for ids, end, length in zip(documents, ends.tolist(), lengths.tolist(), strict=True):
+            flat[end - length : end - 1] = ids
+        if flat.min() < 0 or flat.max() >= self._vocab_size:
+            raise DataError(
+                f"token id {int(flat.max() if flat.min() >= 0 else flat.min())} in document "
+                f"{self.num_documents} or soon after, expected 0 to {self._vocab_size - 1}. Is it another tokenizer's?"
+            )
+        self._write(0, flat.astype(self._dtype))
+        self._write(1, (ends + self.num_tokens).astype("<u8"))
+        self.num_tokens += len(flat)
+        self.num_documents += len(documents)
+        self.num_bytes += num_bytes
+
+    def close(self) -> ShardFacts:
+        """Flushes both files to disk, then writes the sidecar by rename."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        facts = ShardFacts(
+            format_version=FORMAT_VERSION,
+            tokenizer_sha256=self._tokenizer_sha256,
+            vocab_size=self._vocab_size,
+            eos_id=self._eos_id,
+            dtype=self._dtype.str,
+            num_tokens=self.num_tokens,
+            num_documents=self.num_documents,
+            num_bytes=self.num_bytes,
+            tokens_sha256=self._hashes[0].hexdigest(),
+            index_sha256=self._hashes[1].hexdigest(),
+        )
+        unfinished = _sibling(self.path, "json.tmp")
+        with open(unfinished, "w", encoding="utf-8") as sidecar:
+            json.dump(asdict(facts), sidecar, indent=2)
+            sidecar.write("\n")
+            sidecar.flush()
+            os.fsync(sidecar.fileno())
+        os.replace(unfinished, _sibling(self.path, "json"))
+        return facts
+
+    def _write(self, which: int, array: NDArray[Any]) -> None:
+        payload = array.tobytes()
+        self._files[which].write(payload)
+        self._hashes[which].update(payload)
+
+
+class TokenShard:
+    """A finished shard, mapped into memory. `tokens` (num_tokens,) uint16 or uint32; `document_ends` (num_documents,) uint64."""
+
+    def __init__(self, path: str | Path) -> None:
+        """`path` is the common stem ("…/manuals/train"). Raises ArtifactError when a file is missing or of the wrong size."""
+        self.path = Path(path)
+        self.facts = _read_facts(_sibling(self.path, "json"))
+        self.num_tokens = self.facts.num_tokens
+        self.num_documents = self.facts.num_documents
+        self.num_bytes = self.facts.num_bytes
+        self.eos_id = self.facts.eos_id
+        self.vocab_size = self.facts.vocab_size
+        self.tokens: NDArray[Any] = _map(_sibling(self.path, "bin"), np.dtype(self.facts.dtype), self.num_tokens)
+        self.document_ends: NDArray[np.uint64] = _map(_sibling(self.path, "index"), np.dtype("<u8"), self.num_documents)
+
+    def document(self, number: int) -> NDArray[Any]:
+        """The ids of document `number` (from 0), with its eos id at the end."""
+        start = int(self.document_ends[number - 1]) if number else 0
+        return self.tokens[start : int(self.document_ends[number])]
+
+    def document_lengths(self) -> NDArray[np.int64]:
+        """(num_documents,) int64: tokens of each document, its eos id included."""
+        ends: NDArray[np.int64] = self.document_ends.astype(np.int64)
+        return ends - np.concatenate([[0], ends[:-1]])
+
+    def verify(self) -> None:
+        """Reads every byte; raises ArtifactError when anything differs from the sidecar or the format's rules."""
+        for suffix, expected in (("bin", self.facts.tokens_sha256), ("index", self.facts.index_sha256)):
+            path = _sibling(self.path, suffix)
+            found = file_sha256(path)
+            if found != expected:
+                raise ArtifactError(
+                    f"{path} has sha256 {found}, its sidecar says {expected}: the file was damaged or exchanged. "
+                    "Run the tokenize step again for this source."
+                )
+        lengths = self.document_lengths()
+        total = int(self.document_ends[-1]) if self.num_documents else 0
+        if total != self.num_tokens or (lengths < 1).any():
+            raise ArtifactError(
+                f"{_sibling(self.path, 'index')} does not rise to {self.num_tokens}. Run the tokenize step again."
+            )
+        if (self.tokens[self.document_ends.astype(np.int64) - 1] != self.eos_id).any():
+            raise ArtifactError(f"{_sibling(self.path, 'bin')}: a document does not end with eos id {self.eos_id}.")
+
+
+def unique_tokens(shard: TokenShard, *, min_document_tokens: int | None = None) -> int:
+    """Tokens of the documents that have at least `min_document_tokens` tokens (eos included); of all when it is None."""
+    if min_document_tokens is None:
+        return shard.num_tokens
+    lengths = shard.document_lengths()
+    return int(lengths[lengths >= min_document_tokens].sum())
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _sibling(path: Path, suffix: str) -> Path:
+    return path.with_name(f"{path.name}.{suffix}")
+
+
+def _read_facts(path: Path) -> ShardFacts:
+    try:
+        facts = ShardFacts(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{path} does not exist: the shard is missing or unfinished. Run the tokenize step."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is not a shard's sidecar: {error}. Run the tokenize step again.") from error
+    if facts.format_version != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format_version {facts.format_version}, expected {FORMAT_VERSION}. Run tokenize again."
+        )
+    return facts
+
+
+def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    """A read-only plain array over the file: slices of np.memmap itself cost three times as much."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} does not exist. Run the tokenize step again.") from error
+    if size != count * dtype.itemsize:
+        raise ArtifactError(
+            f"{path} has {size} bytes, its sidecar promises {count} x {dtype.itemsize}. Run the tokenize step again."
+        )
+    if count == 0:
+        return np.zeros(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", shape=(count,)))

@@ -1,0 +1,352 @@
+"""The order of training data: a pure function of (seed, stage table, index of the sequence).
+
+    index ──► stage ──► source, by the mixture's schedule ──► j, how often that source was drawn before, over all stages
+          ──► epoch j // windows, window permutation(seed, source, selection, seq_len, epoch)[j % windows] ──► tokens
+
+So there is no state to save but one integer; a run that stops and goes on, runs on other ranks, or branches off meets the
+same sequences; and how much of each source was drawn is known in closed form. Changing stages that lie ahead leaves all that
+lies behind as it was. A new seq_len or selection of a source begins a permutation of its own.
+
+Attention documents inside a window: the eos id that ends document k is the first token of the segment of document k + 1, so
+every token has a target and text made from nothing begins with eos. Positions restart in each segment, and in each window.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.errors import DataError, RecipeError
+from gristmill.tokens.batch import Batch, concatenate, positions_within
+from gristmill.tokens.mixture import Mixture
+from gristmill.tokens.permutation import key_of, left_size, mix, permute
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.windows import Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A source's share of a stage's sequences; `min_document_tokens` leaves out its shorter documents (inclusive limit)."""
+
+    source: str
+    weight: float | str | Fraction
+    min_document_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStage:
+    """`num_samples` sequences of `seq_len` tokens, apportioned to `draws`, whose weights sum to 1."""
+
+    name: str
+    num_samples: int
+    seq_len: int
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where one sequence comes from. `documents` are rows of the source's shard, which keeps the order of its documents."""
+
+    sample: int
+    stage: str
+    source: str
+    epoch: int
+    window: int
+    documents: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What was drawn from one selection of a source up to some sequence. epochs = tokens_drawn / unique_tokens."""
+
+    source: str
+    min_document_tokens: int | None
+    tokens_drawn: int
+    unique_tokens: int
+
+    @property
+    def epochs(self) -> float:
+        """How often the selection has been seen on average."""
+        return self.tokens_drawn / self.unique_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Resolved sequences of one stage, one array element each: lane (a row of the lane table), epoch and window."""
+
+    lane: NDArray[np.int64]
+    epoch: NDArray[np.int64]
+    window: NDArray[np.int64]
+
+
+class Stream:
+    """All sequences of a run. A lane is one draw of one stage; the arrays below have one element per lane."""
+
+    def __init__(self, shards: Mapping[str, TokenShard], stages: Sequence[StreamStage], *, seed: int) -> None:
+        """`shards` by source name; its order numbers the sources in `Batch.source_N`.
+
+        Raises RecipeError for a stage that cannot be drawn and DataError for shards of different tokenizers or too few tokens.
+        """
+        _check_shards(shards)
+        self.source_names = tuple(shards)
+        self.stages = tuple(stages)
+        self._shards = shards
+        self._starts = [0]
+        for stage in self.stages:
+            self._starts.append(self._starts[-1] + stage.num_samples)
+        self.num_samples = self._starts[-1]
+        self._mixtures = [_mixture(stage) for stage in self.stages]
+        self._first_lane: list[int] = []
+        self._lane_draw: list[tuple[int, Draw]] = []
+        self._selections: dict[tuple[str, int | None], Selection] = {}
+        keys, windows, before, sources = [], [], [], []
+        drawn: dict[tuple[str, int | None, int], int] = {}
+        for number, (stage, mixture) in enumerate(zip(self.stages, self._mixtures, strict=True)):
+            self._first_lane.append(len(self._lane_draw))
+            for place, draw in enumerate(stage.draws):
+                selection = self._select(stage, draw)
+                same = (draw.source, draw.min_document_tokens, stage.seq_len)
+                keys.append(key_of("window order", seed, *same))
+                windows.append(selection.num_windows(stage.seq_len))
+                before.append(drawn.get(same, 0))
+                sources.append(self.source_names.index(draw.source))
+                drawn[same] = before[-1] + mixture.count_before(place, stage.num_samples)
+                self._lane_draw.append((number, draw))
+        self._key = np.array(keys, dtype=np.uint64)
+        self._windows = np.array(windows, dtype=np.int64)
+        self._left = np.array([left_size(size) for size in windows], dtype=np.uint64)
+        self._before = np.array(before, dtype=np.int64)
+        self._source = np.array(sources, dtype=np.int16)
+
+    # ---- batches
+
+    def sequences(self, start: int, stop: int) -> Batch:
+        """Sequences [start, stop) of the run as one flat batch; they may lie in several stages."""
+        if not 0 <= start < stop <= self.num_samples:
+            raise IndexError(f"sequences {start} to {stop} of a stream of {self.num_samples}")
+        batches = []
+        while start < stop:
+            stage = self.stage_at(start)
+            until = min(stop, self._starts[stage + 1])
+            batches.append(self._batch(stage, start, until))
+            start = until
+        return batches[0] if len(batches) == 1 else concatenate(batches)
+
+    def batch_at(self, sample: int, global_batch_tokens: int, *, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of the step whose first sequence is `sample`; the ranks' parts in order are the one-rank batch.
+
+        For runs whose sequence index and step have come apart (skipped data); else `batch`.
+        """
+        count = self._sequences_per_step(self.stage_at(sample), global_batch_tokens)
+        if count % world_size:
+            raise RecipeError(
+                f"global_batch_tokens {global_batch_tokens} is {count} sequences, which {world_size} ranks cannot share "
+                "equally. Use a number of ranks that divides it, or change global_batch_tokens."
+            )
+        share = count // world_size
+        return self.sequences(sample + rank * share, sample + (rank + 1) * share)
+
+    def batch(self, step: int, global_batch_tokens: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of step `step` (from 0): global_batch_tokens / world_size tokens."""
+        sample = self.sample_at(step, global_batch_tokens)
+        return self.batch_at(sample, global_batch_tokens, rank=rank, world_size=world_size)
+
+    # ---- closed forms
+
+    def stage_at(self, sample: int) -> int:
+        """The number of the stage that sequence `sample` belongs to."""
+        if not 0 <= sample < self.num_samples:
+            raise IndexError(f"sequence {sample} of a stream of {self.num_samples}")
+        return bisect_right(self._starts, sample) - 1
+
+    def num_steps(self, global_batch_tokens: int) -> int:
+        """Steps in the whole run. Raises RecipeError unless every stage is a whole number of steps."""
+        return sum(self._steps_of(stage, global_batch_tokens) for stage in range(len(self.stages)))
+
+    def sample_at(self, step: int, global_batch_tokens: int) -> int:
+        """The first sequence of step `step`; for the number of steps itself, `num_samples`."""
+        left = step
+        for stage in range(len(self.stages)):
+            steps = self._steps_of(stage, global_batch_tokens)
+            if left < steps:
+                return self._starts[stage] + left * self._sequences_per_step(stage, global_batch_tokens)
+            left -= steps
+        if left:
+            raise IndexError(f"step {step} of a stream of {step - left} steps")
+        return self.num_samples
+
+    def tokens_drawn(self, source: str, step: int, global_batch_tokens: int) -> int:
+        """Tokens of `source` in all steps before `step`."""
+        return self.tokens_drawn_before(source, self.sample_at(step, global_batch_tokens))
+
+    def tokens_drawn_before(self, source: str, sample: int) -> int:
+        """Tokens of `source` in all sequences before `sample`."""
+        return sum(use.tokens_drawn for use in self.uses_before(sample) if use.source == source)
+
+    def uses_before(self, sample: int) -> list[Use]:
+        """Per (source, selection): tokens drawn in all sequences before `sample`, and the tokens it has."""
+        tokens = dict.fromkeys(self._selections, 0)
+        for lane, (stage, draw) in enumerate(self._lane_draw):
+            inside = min(max(sample - self._starts[stage], 0), self.stages[stage].num_samples)
+            count = self._mixtures[stage].count_before(lane - self._first_lane[stage], inside)
+            tokens[draw.source, draw.min_document_tokens] += count * self.stages[stage].seq_len
+        return [
+            Use(
+                source=source,
+                min_document_tokens=limit,
+                tokens_drawn=count,
+                unique_tokens=self._selections[source, limit].num_tokens,
+            )
+            for (source, limit), count in tokens.items()
+        ]
+
+    def describe(self, step: int, global_batch_tokens: int) -> list[Origin]:
+        """Where each sequence of a step comes from, in the order of the one-rank batch."""
+        start = self.sample_at(step, global_batch_tokens)
+        return self.origins(start, start + self._sequences_per_step(self.stage_at(start), global_batch_tokens))
+
+    def origins(self, start: int, stop: int) -> list[Origin]:
+        """Where sequences [start, stop) come from. Documents that give only a window's last target are not listed."""
+        found: list[Origin] = []
+        for sample in range(start, stop):
+            stage = self.stage_at(sample)
+            place = self._locate(stage, np.array([sample - self._starts[stage]]))
+            draw, seq_len = self._lane_draw[int(place.lane[0])][1], self.stages[stage].seq_len
+            window = int(place.window[0])
+            documents = self._selections[draw.source, draw.min_document_tokens].documents(window * seq_len, seq_len)
+            found.append(
+                Origin(
+                    sample=sample,
+                    stage=self.stages[stage].name,
+                    source=draw.source,
+                    epoch=int(place.epoch[0]),
+                    window=window,
+                    documents=documents,
+                )
+            )
+        return found
+
+    # ---- inside
+
+    def _locate(self, stage: int, index: NDArray[np.int64]) -> _Place:
+        """`index` counts sequences from the stage's start."""
+        mixture = self._mixtures[stage]
+        lane = mixture.source_at(index).astype(np.int64) + self._first_lane[stage]
+        epoch, turn = np.divmod(self._before[lane] + mixture.draw_at(index), self._windows[lane])
+        window = permute(
+            turn.astype(np.uint64),
+            size=self._windows[lane].astype(np.uint64),
+            left=self._left[lane],
+            key=mix(self._key[lane] ^ mix(epoch.astype(np.uint64))),
+        )
+        return _Place(lane=lane, epoch=epoch, window=window.astype(np.int64))
+
+    def _batch(self, stage: int, start: int, stop: int) -> Batch:
+        """Sequences [start, stop), all of one stage."""
+        seq_len = self.stages[stage].seq_len
+        place = self._locate(stage, np.arange(start, stop, dtype=np.int64) - self._starts[stage])
+        first_shard = self._shards[self.source_names[0]]
+        windows = np.empty((stop - start, seq_len + 1), dtype=first_shard.tokens.dtype)
+        for lane in np.unique(place.lane).tolist():
+            draw = self._lane_draw[lane][1]
+            rows = np.flatnonzero(place.lane == lane)
+            selection = self._selections[draw.source, draw.min_document_tokens]
+            selection.read(place.window[rows] * seq_len, rows, windows)
+        inputs = windows[:, :-1]
+        document_lengths = segment_lengths(inputs, first_shard.eos_id)
+        num_tokens = inputs.size
+        return Batch(
+            tokens_N=inputs.astype(np.int64).reshape(num_tokens),
+            targets_N=windows[:, 1:].astype(np.int64).reshape(num_tokens),
+            positions_N=positions_within(document_lengths),
+            document_lengths=document_lengths,
+            loss_mask_N=np.ones(num_tokens, dtype=np.float32),
+            source_N=np.repeat(self._source[place.lane], seq_len),
+        )
+
+    def _select(self, stage: StreamStage, draw: Draw) -> Selection:
+        """The selection a draw reads, made once. Raises when the source is unknown or has not one window."""
+        if draw.source not in self._shards:
+            raise RecipeError(
+                f"stage {stage.name!r} draws from source {draw.source!r}, expected one of {', '.join(self._shards)}."
+            )
+        key = (draw.source, draw.min_document_tokens)
+        if key not in self._selections:
+            self._selections[key] = Selection(self._shards[draw.source], min_document_tokens=draw.min_document_tokens)
+        selection = self._selections[key]
+        if selection.num_windows(stage.seq_len) == 0:
+            chosen = (
+                ""
+                if draw.min_document_tokens is None
+                else f" in documents of {draw.min_document_tokens} tokens or more"
+            )
+            raise DataError(
+                f"stage {stage.name!r}: source {draw.source!r} has {selection.num_tokens} tokens{chosen}, one window of seq_len "
+                f"{stage.seq_len} takes {stage.seq_len + 1}. Use a shorter seq_len, a lower limit, or more text."
+            )
+        return selection
+
+    def _sequences_per_step(self, stage: int, global_batch_tokens: int) -> int:
+        seq_len = self.stages[stage].seq_len
+        if global_batch_tokens < seq_len or global_batch_tokens % seq_len:
+            raise RecipeError(
+                f"global_batch_tokens is {global_batch_tokens}, expected a multiple of seq_len {seq_len} of stage "
+                f"{self.stages[stage].name!r}."
+            )
+        return global_batch_tokens // seq_len
+
+    def _steps_of(self, stage: int, global_batch_tokens: int) -> int:
+        count = self._sequences_per_step(stage, global_batch_tokens)
+        steps, rest = divmod(self.stages[stage].num_samples, count)
+        if rest:
+            raise RecipeError(
+                f"stage {self.stages[stage].name!r} has {self.stages[stage].num_samples} sequences, expected a multiple of the "
+                f"{count} in a step of {global_batch_tokens} tokens. Make its budget a whole number of steps."
+            )
+        return steps
+
+
+def segment_lengths(windows: NDArray[np.integer], eos_id: int) -> NDArray[np.int64]:
+    """Lengths of the attention documents of (sequences, seq_len) ids: one begins at each window and at each eos id.
+
+    Hand-made example, eos 0: [[5, 6, 0, 7], [0, 8, 9, 0]] gives [2, 2, 3, 1].
+    """
+    begins = windows == eos_id
+    begins[:, 0] = True
+    return np.diff(np.flatnonzero(begins), append=begins.size)
+
+
+def _mixture(stage: StreamStage) -> Mixture:
+    if stage.num_samples < 1 or stage.seq_len < 1 or not stage.draws:
+        raise RecipeError(
+            f"stage {stage.name!r} has {stage.num_samples} sequences of {stage.seq_len} tokens from {len(stage.draws)} sources, "
+            "expected at least one of each."
+        )
+    selections = [(draw.source, draw.min_document_tokens) for draw in stage.draws]
+    for selection in selections:
+        if selections.count(selection) > 1:
+            raise RecipeError(
+                f"stage {stage.name!r} lists source {selection[0]!r} twice with one selection. Add the weights up."
+            )
+    try:
+        return Mixture([draw.weight for draw in stage.draws])
+    except RecipeError as error:
+        raise RecipeError(f"stage {stage.name!r}: {error}") from error
+
+
+def _check_shards(shards: Mapping[str, TokenShard]) -> None:
+    """One tokenizer for all: ids of different vocabularies must never meet in a batch."""
+    if not shards:
+        raise DataError("the stream has no sources; it needs at least one token shard.")
+    first_name, first = next(iter(shards.items()))
+    for name, shard in shards.items():
+        if shard.facts.tokenizer_sha256 != first.facts.tokenizer_sha256 or shard.eos_id != first.eos_id:
+            raise DataError(
+                f"source {name!r} was tokenized by {shard.facts.tokenizer_sha256[:12]}, source {first_name!r} by "
+                f"{first.facts.tokenizer_sha256[:12]}. Run the tokenize step again for both."
+            )

@@ -1,0 +1,78 @@
+"""A selection of a shard's documents, read as one run of tokens in windows of any length.
+
+Window w at seq_len T is tokens [w*T, w*T + T + 1) of the selected documents laid end to end: T inputs and their targets, the
+last token being the next window's first. A selection keeps the spans of its documents, never a copy of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.tokens.shards import TokenShard
+
+
+class Selection:
+    """The documents of `shard` with at least `min_document_tokens` tokens (eos included), or all of them.
+
+    num_tokens      of the selected documents together: what one epoch over them draws
+    """
+
+    def __init__(self, shard: TokenShard, *, min_document_tokens: int | None = None) -> None:
+        self.shard = shard
+        if min_document_tokens is None:
+            self.document_numbers: NDArray[np.int64] | None = None
+            starts = np.zeros(1, dtype=np.int64)
+            stops = np.array([shard.num_tokens], dtype=np.int64)
+        else:
+            ends = shard.document_ends.astype(np.int64)
+            lengths = shard.document_lengths()
+            chosen = np.flatnonzero(lengths >= min_document_tokens)
+            self.document_numbers = chosen
+            # Neighbours in the file join into one run, so that few windows are made of pieces.
+            opens = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
+            closes = np.append(opens[1:], len(chosen)) - 1 if len(chosen) else opens
+            starts, stops = (ends - lengths)[chosen[opens]], ends[chosen[closes]]
+        self._starts = starts
+        self._offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+        self.num_tokens = int(self._offsets[-1])
+
+    def num_windows(self, seq_len: int) -> int:
+        """Whole windows of `seq_len` inputs; the rest, less than a window, is never drawn."""
+        return max(0, (self.num_tokens - 1) // seq_len)
+
+    def pieces(self, start: int, count: int) -> list[tuple[int, int]]:
+        """Where tokens [start, start + count) of the selection lie in the shard: spans [from, to), in order."""
+        run = int(np.searchsorted(self._offsets, start, side="right")) - 1
+        spans: list[tuple[int, int]] = []
+        while count:
+            here = min(count, int(self._offsets[run + 1]) - start)
+            at = int(self._starts[run]) + start - int(self._offsets[run])
+            spans.append((at, at + here))
+            start, count, run = start + here, count - here, run + 1
+        return spans
+
+    def read(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Fills `out[row]` with the tokens from each start; `out` is (sequences, seq_len + 1)."""
+        tokens, width = self.shard.tokens, out.shape[1]
+        if len(self._starts) == 1:
+            for row, start in zip(rows.tolist(), (starts + self._starts[0]).tolist()):
+                out[row] = tokens[start : start + width]
+            return
+        for row, start in zip(rows.tolist(), starts.tolist()):
+            filled = 0
+            for begin, end in self.pieces(start, width):
+                out[row, filled : filled + end - begin] = tokens[begin:end]
+                filled += end - begin
+
+    def documents(self, start: int, count: int) -> tuple[int, ...]:
+        """Numbers (rows of the shard's index) of the documents that tokens [start, start + count) touch."""
+        ends = self.shard.document_ends
+        numbers: list[int] = []
+        for begin, end in self.pieces(start, count):
+            first = int(np.searchsorted(ends, np.uint64(begin), side="right"))
+            last = int(np.searchsorted(ends, np.uint64(end - 1), side="right"))
+            numbers += range(first, last + 1)
+        return tuple(numbers)
