@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gristmill.errors import GristmillError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gristmill.recipe.machine import Machine
 
 app = typer.Typer(
     name="gristmill",
@@ -148,24 +153,29 @@ def doctor(
     examine(_machine(runs_dir, threads), console=_console(), quick=quick)
 
 
-def _console():  # type: ignore[no-untyped-def]
+def _console() -> Console:
     from rich.console import Console
 
     return Console(soft_wrap=not sys.stdout.isatty())
 
 
-def _machine(  # type: ignore[no-untyped-def]
+def _machine(
     runs_dir: Path,
     threads: int | None = None,
     processes: int | None = None,
     device: str = "auto",
     micro_batch_tokens: int | None = None,
-):
+) -> Machine:
     from gristmill.recipe.machine import Machine
 
-    given = {"threads": threads, "processes": processes, "micro_batch_tokens": micro_batch_tokens}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return Machine(runs_dir=runs_dir, device=device, **chosen)
+    usual = Machine()
+    return Machine(
+        runs_dir=runs_dir,
+        device=device,
+        threads=threads or usual.threads,
+        processes=processes or usual.processes,
+        micro_batch_tokens=micro_batch_tokens or usual.micro_batch_tokens,
+    )
 
 
 def main() -> None:
