@@ -1,0 +1,249 @@
+"""Exact and near duplicates: who is a copy of whom, and who stays.
+
+    normalised text hash -> exact duplicates -> MinHash candidates -> verification on full text -> survivors, clusters
+
+Documents are taken in one stated order: priority of the source, score (high first), length in bytes (long first),
+id, source. A document is removed when it is a verified copy of a *kept* document that comes before it, so
+
+- every removed document names the survivor it was compared with: chains of copies never join strangers,
+- nothing depends on the order of the input, and a second pass makes the same comparisons and removes nothing.
+
+Verified means, on sets of word n-grams of the whole text: Jaccard similarity of at least `min_jaccard`, or, where the
+survivor is the longer one, at least `min_containment` of the document's n-grams occur in it. Documents shorter than
+one n-gram take part in the exact pass alone.
+
+Clusters are for the validation split: the connected parts of all copies found, removed documents included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from gristmill.select.minhash import band_keys, candidate_edges, sign
+from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
+
+MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
+MIN_CONTAINMENT = 0.95
+MAX_COMPARISONS = 64  # kept candidates that a document is verified against: those sharing most bands first
+MAX_LISTED = 256  # kept documents that one band key leads to: templates would else cost the square of their number
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplicateRules:
+    """How near-duplicates are sought; `min_jaccard` and `min_containment` are inclusive.
+
+    With `remove_near` off, near copies stay but share a cluster, so that the split keeps them on one side.
+    """
+
+    num_bands: int = 14
+    rows_per_band: int = 8
+    ngram: int = 5
+    min_jaccard: float = 0.7
+    min_containment: float = MIN_CONTAINMENT
+    remove_near: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fingerprints:
+    """What deduplication keeps of D texts: exact_D2 (128 bits), keys_DB (a key per band), num_ngrams_D."""
+
+    exact_D2: UInt64
+    keys_DB: UInt64
+    num_ngrams_D: Int64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """What decides who survives, an entry a document. `priority_D`: 0 is the most wanted source."""
+
+    ids: Sequence[str]
+    sources: Sequence[str]
+    priority_D: NDArray[np.int64]
+    score_D: NDArray[np.float32]
+    num_bytes_D: NDArray[np.int64]
+
+    def order(self) -> Int64:
+        """All documents, the one to be kept first."""
+        columns = (np.asarray(self.sources), np.asarray(self.ids), -self.num_bytes_D, -self.score_D, self.priority_D)
+        return np.lexsort(columns).astype(np.int64) if len(self.ids) else np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A removed document, the survivor, and the evidence between the two."""
+
+    document: int
+    survivor: int
+    exact: bool
+    jaccard: float
+    containment: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """All copies, by document; cluster_D numbers the clusters (documents of one cluster never part in a split)."""
+
+    copies: dict[int, Copy] = field(repr=False)
+    cluster_D: Int64 = field(repr=False)
+    num_candidates: int
+    num_compared: int
+    num_refused: int
+    num_capped: int
+
+
+def fingerprint_texts(texts: Sequence[str], *, rules: DuplicateRules, seed: int) -> Fingerprints:
+    """Exact hashes and band keys of all texts. The same rules and seed must be used for all that is compared."""
+    exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
+    ngrams, offsets = ngrams_per_text(split_words([text[:MAX_SIGNED_CHARS] for text in texts]), rules.ngram)
+    signatures = sign(ngrams, offsets, num_hashes=rules.num_bands * rules.rows_per_band, seed=seed)
+    keys = band_keys(signatures, num_bands=rules.num_bands, rows_per_band=rules.rows_per_band)
+    return Fingerprints(exact_D2=exact, keys_DB=keys, num_ngrams_D=np.diff(offsets))
+
+
+def exact_hash(text: str) -> tuple[int, int]:
+    """128 bits of the text in lower case with every run of white space made one space."""
+    digest = xxhash.xxh3_128_intdigest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
+    return digest >> 64, digest & (2**64 - 1)
+
+
+def ngram_set(text: str, n: int) -> UInt64:
+    """The sorted distinct word n-gram hashes of the whole text."""
+    ngrams, _ = ngrams_per_text(split_words([text]), n)
+    return np.unique(ngrams)
+
+
+def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
+    """(Jaccard similarity, share of the document's n-grams that the survivor has) of two n-gram sets."""
+    if not len(document) or not len(survivor):
+        return 0.0, 0.0
+    places = np.minimum(np.searchsorted(survivor, document), len(survivor) - 1)
+    shared = int((survivor[places] == document).sum())
+    return shared / (len(document) + len(survivor) - shared), shared / len(document)
+
+
+def find_duplicates(
+    prints: Fingerprints,
+    keys: Keys,
+    *,
+    rules: DuplicateRules,
+    ngrams_of: Callable[[Int64], dict[int, UInt64]],
+) -> Duplicates:
+    """Who is a copy of whom. `ngrams_of` gives `ngram_set` of the full texts of the documents asked for.
+
+    It is asked once, for the documents that share a band with another: memory is 8 bytes per word of those.
+    """
+    order = keys.order()
+    survivor_D = _exact_survivors(prints.exact_D2, order)
+    count = len(order)
+    exact = {
+        int(d): Copy(document=int(d), survivor=int(survivor_D[d]), exact=True, jaccard=1.0, containment=1.0)
+        for d in np.flatnonzero(survivor_D != np.arange(count))
+    }
+    near = _near_pass(prints, survivor_D, order, rules, ngrams_of)
+    moved = {d: _follow(copy, near.copies) for d, copy in exact.items()}
+    edges = [(copy.document, copy.survivor) for copy in exact.values()] + near.edges
+    return Duplicates(
+        copies=dict(sorted({**moved, **near.copies}.items())),
+        cluster_D=components(count, edges),
+        num_candidates=near.num_candidates,
+        num_compared=near.num_compared,
+        num_refused=near.num_refused,
+        num_capped=near.num_capped,
+    )
+
+
+def components(count: int, edges: Sequence[tuple[int, int]]) -> Int64:
+    """The number of the connected part of each of `count` nodes: that of its lowest member."""
+    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    parts, label_D = connected_components(graph, directed=False)
+    lowest = np.full(parts, count, dtype=np.int64)
+    np.minimum.at(lowest, label_D, np.arange(count))
+    component_D: Int64 = lowest[label_D]
+    return component_D
+
+
+class _NearPass:
+    """The walk through candidates in survivor order, with its counts."""
+
+    def __init__(self, rules: DuplicateRules, sets: dict[int, UInt64]) -> None:
+        self.rules = rules
+        self.sets = sets
+        self.copies: dict[int, Copy] = {}
+        self.edges: list[tuple[int, int]] = []
+        self.kept: dict[tuple[int, int], list[int]] = {}  # (band, key) -> kept documents, in survivor order
+        self.num_candidates = self.num_compared = self.num_refused = self.num_capped = 0
+
+    def take(self, d: int, rank_D: Int64, keys_B: list[int]) -> None:
+        """Decides document d: a copy of a kept one, or kept itself."""
+        shared: dict[int, int] = {}
+        for place in enumerate(keys_B):
+            for other in self.kept.get(place, ()):
+                shared[other] = shared.get(other, 0) + 1
+        self.num_candidates += len(shared)
+        candidates = sorted(shared, key=lambda other: (-shared[other], rank_D[other]))
+        self.num_capped += len(candidates) > MAX_COMPARISONS
+        for other in candidates[:MAX_COMPARISONS]:
+            if (copy := self._verify(d, other)) is not None:
+                self.edges.append((d, other))
+                if self.rules.remove_near:
+                    self.copies[d] = copy
+                    return
+        for place in enumerate(keys_B):
+            listed = self.kept.setdefault(place, [])
+            if len(listed) < MAX_LISTED:
+                listed.append(d)
+
+    def _verify(self, d: int, other: int) -> Copy | None:
+        mine, theirs = self.sets[d], self.sets[other]
+        jaccard, containment = overlap(mine, theirs)
+        self.num_compared += 1
+        contained = len(theirs) >= len(mine) and containment >= self.rules.min_containment
+        if jaccard >= self.rules.min_jaccard or contained:
+            return Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
+        self.num_refused += 1
+        return None
+
+
+def _near_pass(
+    prints: Fingerprints,
+    survivor_D: Int64,
+    order: Int64,
+    rules: DuplicateRules,
+    ngrams_of: Callable[[Int64], dict[int, UInt64]],
+) -> _NearPass:
+    count = len(order)
+    eligible = (survivor_D == np.arange(count)) & (prints.num_ngrams_D > 0)
+    lefts, rights = candidate_edges(prints.keys_DB, eligible)
+    touched = np.zeros(count, dtype=bool)
+    touched[lefts] = touched[rights] = True
+    found = _NearPass(rules, ngrams_of(np.flatnonzero(touched)))
+    rank_D = np.empty(count, dtype=np.int64)
+    rank_D[order] = np.arange(count)
+    for d in order[touched[order]]:
+        found.take(int(d), rank_D, prints.keys_DB[d].tolist())
+    return found
+
+
+def _exact_survivors(exact_D2: UInt64, order: Int64) -> Int64:
+    """For each document the first one in the order that has the same hash; itself where it is the first."""
+    if not len(order):
+        return order
+    _, group = np.unique(exact_D2[order], axis=0, return_inverse=True)
+    _, first = np.unique(group, return_index=True)
+    survivor_D = np.empty(len(order), dtype=np.int64)
+    survivor_D[order] = order[first[group.reshape(-1)]]
+    return survivor_D
+
+
+def _follow(copy: Copy, near: dict[int, Copy]) -> Copy:
+    """An exact copy whose survivor was itself removed as a near copy points to the one that is left."""
+    onward = near.get(copy.survivor)
+    return copy if onward is None else replace(onward, document=copy.document, exact=True)

@@ -1,0 +1,61 @@
+"""MinHash: the recall that the formula promises, by both signers."""
+
+import numpy as np
+import pytest
+
+from gristmill.select import minhash
+
+BANDS, ROWS = 14, 8
+SIGNERS = [minhash.sign_numpy, minhash.sign_rensa]
+
+
+def pairs_with_jaccard(jaccard, pairs, rng, size=120):
+    """2 × pairs sets, each pair sharing exactly the wanted part of its union, as flat hashes and offsets."""
+    shared = round(2 * size * jaccard / (1 + jaccard))
+    rows = []
+    for _ in range(pairs):
+        fresh = rng.integers(0, 2**64, size=2 * size - shared, dtype=np.uint64)
+        rows += [fresh[:size], np.concatenate([fresh[:shared], fresh[size:]])]
+    true = shared / (2 * size - shared)
+    return np.concatenate(rows), np.arange(0, (2 * pairs + 1) * size, size), true
+
+
+@pytest.mark.parametrize("signer", SIGNERS)
+@pytest.mark.parametrize("jaccard", [0.95, 0.85, 0.75, 0.6, 0.3])
+def test_recall_lies_on_the_theory_curve(signer, jaccard):
+    pairs = 400
+    flat, offsets, true = pairs_with_jaccard(jaccard, pairs, np.random.default_rng(int(100 * jaccard)))
+    signatures = signer(flat, offsets, num_hashes=BANDS * ROWS, seed=3)
+    keys = minhash.band_keys(signatures, num_bands=BANDS, rows_per_band=ROWS)
+    found = (keys[0::2] == keys[1::2]).any(axis=1).mean()
+    expected = minhash.chance_found(true, num_bands=BANDS, rows_per_band=ROWS)
+    four_errors = 4 * np.sqrt(max(expected * (1 - expected), 1 / pairs) / pairs)
+    assert found == pytest.approx(expected, abs=four_errors)
+
+
+@pytest.mark.parametrize("signer", SIGNERS)
+def test_equal_rows_estimate_the_jaccard_similarity(signer):
+    flat, offsets, true = pairs_with_jaccard(0.5, 200, np.random.default_rng(1))
+    signatures = signer(flat, offsets, num_hashes=112, seed=0)
+    assert (signatures[0::2] == signatures[1::2]).mean() == pytest.approx(true, abs=0.02)
+
+
+@pytest.mark.parametrize("signer", SIGNERS)
+def test_a_signature_depends_on_the_set_and_the_seed_alone(signer):
+    values = np.arange(50, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    both = np.concatenate([values, values[::-1], values[:1]])
+    offsets = np.array([0, 50, 101], dtype=np.int64)
+    first, second = signer(both, offsets, num_hashes=16, seed=5)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, signer(both, offsets, num_hashes=16, seed=6)[0])
+
+
+def test_the_curve_of_the_method():
+    curve = [minhash.chance_found(j, num_bands=14, rows_per_band=8) for j in (0.5, 0.7, 0.8, 0.9)]
+    assert curve == pytest.approx([0.053, 0.565, 0.924, 1.0], abs=6e-4)
+
+
+def test_candidates_are_those_that_share_a_band_and_take_part():
+    keys = np.array([[1, 9], [1, 8], [2, 8], [1, 7]], dtype=np.uint64)
+    lefts, rights = minhash.candidate_edges(keys, np.array([True, True, True, False]))
+    assert {tuple(sorted(edge)) for edge in zip(lefts.tolist(), rights.tolist(), strict=True)} == {(0, 1), (1, 2)}

@@ -1,0 +1,62 @@
+"""Words: what separates, what stays, and that the batch has no influence."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.select import words as w
+
+
+def spelled(text):
+    words = w.split_words([text])
+    return [words.buffer[a:b].decode() for a, b in zip(words.starts_W, words.ends_W, strict=True)]
+
+
+def test_case_and_punctuation_do_not_count_but_digits_do():
+    assert spelled("The Cat's x=10, y=3.5!") == ["the", "cat", "s", "x", "10", "y", "3", "5"]
+
+
+def test_curly_quotes_dashes_and_no_break_spaces_separate():
+    assert spelled("“Don’t” — a\u00a0b…c") == ["don", "t", "a", "b", "c"]
+
+
+def test_letters_beyond_ascii_are_lowered_and_stay_whole():
+    assert spelled("ÉTÉ Ärger ПРИВЕТ") == ["été", "ärger", "привет"]
+
+
+def test_scripts_without_spaces_give_one_word_a_character():
+    assert spelled("ab漢字。xyかな ภา") == ["ab", "漢", "字", "xy", "か", "な", "ภ", "า"]
+
+
+def test_equal_words_have_equal_hashes_wherever_they_stand():
+    words = w.split_words(["cat dog cat", "a cat"])
+    cat, dog, again = words.of(0)
+    assert cat == again == words.of(1)[1]
+    assert cat != dog
+
+
+def test_a_lower_case_of_another_length_keeps_positions():
+    assert len(w.lowered("İİ X")) == 4
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5))
+@settings(max_examples=80, deadline=None)
+def test_a_text_hashes_alike_alone_and_in_a_batch(texts):
+    batch = w.split_words(texts)
+    for d, text in enumerate(texts):
+        assert np.array_equal(batch.of(d), w.split_words([text]).of(0))
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=12), min_size=1, max_size=4), st.integers(1, 5))
+@settings(max_examples=60, deadline=None)
+def test_ngrams_never_cross_texts_and_are_equal_exactly_when_their_words_are(texts, n):
+    batch = w.split_words([" ".join(words) for words in texts])
+    flat, offsets = w.ngrams_per_text(batch, n)
+    seen = {}
+    for d, words in enumerate(texts):
+        mine = flat[offsets[d] : offsets[d + 1]]
+        expected = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        assert len(mine) == len(expected)
+        for value, gram in zip(mine.tolist(), expected, strict=True):
+            assert seen.setdefault(value, gram) == gram
+    assert len(set(seen)) == len(set(seen.values()))
