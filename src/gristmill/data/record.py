@@ -1,0 +1,58 @@
+"""What a reader yields for each record of a file: a raw document, or why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_DOCUMENT_BYTES = 20_000_000
+Fate = Literal["failed", "dropped"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawDocument:
+    """A record as it was read: either undecoded `payload` bytes or `text`.
+
+    `origin` is "file#place" (byte offset, line, row or member name). `charset` is what the transport said about
+    `payload`. `language` is set where the reader knows it, such as a programming language by file extension.
+    """
+
+    id: str
+    origin: str
+    bytes_in: int
+    payload: bytes | None = None
+    text: str | None = None
+    url: str | None = None
+    charset: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unread:
+    """A record that gives no document: "failed" when it is damaged, "dropped" when it is not what we look for."""
+
+    id: str
+    origin: str
+    bytes_in: int
+    kind: Fate
+    reason: str
+    detail: str = ""
+    url: str | None = None
+
+
+def failed(origin: str, reason: str, *, bytes_in: int, detail: str = "", id: str | None = None) -> Unread:
+    """A damaged record; its id is its origin unless the record told its own."""
+    return Unread(id=id or origin, origin=origin, bytes_in=bytes_in, kind="failed", reason=reason, detail=detail)
+
+
+def clean_text(text: str) -> str:
+    """The text without NUL, with lone surrogates as U+FFFD and with line ends as "\\n"; any other text comes back as it is."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        text = text.replace("\0", "")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
