@@ -1,0 +1,242 @@
+"""The one training loop: pretraining, context extension, SFT and DPO are four callers with other arguments.
+
+    batch_at(step) ─→ micro-batches ─→ loss_fn ─→ sum of gradients / units of the whole batch ─→ clip ─→ optimizer
+                                                                     │
+            log every few steps ─→ save ─→ hooks (evaluate, sample): watchers, they never touch the weights
+
+The loop knows batches, a loss, a rate and hooks. It knows nothing of recipes, stages, chat or preference pairs. Its state is
+`Progress`, small enough to be JSON: a checkpoint that holds weights, optimizer state and Progress is all it takes to go on as
+if nothing had happened. Saving comes before the hooks of a step; `hooks_pending` lets a resumed run do them first.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from gristmill.errors import DataError, GristmillError, Interrupted
+from gristmill.train.loss import LossOutput
+from gristmill.train.optimizer import clip, grad_norm
+
+MAX_SKIPPED_STEPS = 3
+SKIPPED_STEPS_WINDOW = 100
+
+
+class TrainingBatch(Protocol):
+    """What the loop asks of a batch. Units are what the loss is averaged over: unmasked tokens, or pairs."""
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    @property
+    def num_units(self) -> int | float: ...
+
+    def micro_batches(self, max_tokens: int) -> Sequence[Any]: ...
+
+
+BatchT = TypeVar("BatchT", bound=TrainingBatch)
+
+
+class TrainingDiverged(GristmillError):
+    """Loss or gradient was not finite too often; the weights were never touched by such a step."""
+
+
+@dataclass(kw_only=True)
+class Interval:
+    """What happened since the last metrics line. `sums` maps a metric to (sum, count)."""
+
+    steps: int = 0
+    tokens: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
+    sums: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, sums: Mapping[str, tuple[float, float]]) -> None:
+        """Adds sums and counts, name by name."""
+        for name, (total, count) in sums.items():
+            before_total, before_count = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (before_total + total, before_count + count)
+
+    def metrics(self) -> dict[str, float]:
+        """The averages of this interval, by metric name; a metric that was never counted is absent."""
+        values = {f"train/{name}": total / count for name, (total, count) in self.sums.items() if count > 0}
+        if self.skipped:
+            values["train/skipped_steps"] = float(self.skipped)
+        if self.seconds > 0:
+            values["throughput/tok_per_sec"] = self.tokens / self.seconds
+            values["throughput/data_wait_frac"] = self.wait_seconds / self.seconds
+        return values
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where training stands. `step` counts the steps done, skipped ones too; `tokens` what they consumed."""
+
+    step: int = 0
+    tokens: int = 0
+    hooks_pending: bool = True
+    skipped_steps: list[int] = field(default_factory=list)
+    interval: Interval = field(default_factory=Interval)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` turns back into an equal Progress (floats survive exactly)."""
+        sums = {name: list(pair) for name, pair in self.interval.sums.items()}
+        return {**vars(self), "interval": {**vars(self.interval), "sums": sums}, "skipped_steps": list(self.skipped_steps)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Progress:
+        """The reverse of `to_json`."""
+        interval = dict(value["interval"])
+        interval["sums"] = {name: (pair[0], pair[1]) for name, pair in interval["sums"].items()}
+        return cls(**{**value, "interval": Interval(**interval)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hook:
+    """A watcher: `run(progress)` is called after each step for which `at(step)` holds, and at step 0 before the first."""
+
+    at: Callable[[int], bool]
+    run: Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """One step: was it applied, the loss per unit, the gradient norm before clipping, the sums the loss reported."""
+
+    applied: bool
+    loss: float
+    grad_norm: float
+    sums: dict[str, tuple[float, float]]
+
+
+def take_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: BatchT,
+    loss_fn: Callable[[Any, BatchT], LossOutput],
+    *,
+    lr: float,
+    micro_batch_tokens: int,
+    max_grad_norm: float,
+) -> StepOutcome:
+    """One optimizer step on one global batch, however many micro-batches it takes.
+
+    The gradient is the sum of the micro-batch losses over the units of the *whole* batch, so the cut into micro-batches does
+    not change what is optimised. A loss or gradient norm that is not finite leaves weights and optimizer state as they were.
+    Raises DataError for a batch in which nothing counts.
+    """
+    units = float(batch.num_units)
+    if units <= 0:
+        raise DataError(f"a batch of {batch.num_tokens} tokens has no token or pair that counts for the loss")
+    optimizer.zero_grad(set_to_none=True)
+    loss_sum = 0.0
+    seen = Interval()
+    for micro_batch in batch.micro_batches(micro_batch_tokens):
+        output = loss_fn(model, micro_batch)
+        (output.loss_sum / units).backward()  # type: ignore[no-untyped-call]
+        loss_sum += float(output.loss_sum.detach())
+        seen.add(output.sums)
+    norm = float(grad_norm(model.parameters()))
+    applied = math.isfinite(loss_sum) and math.isfinite(norm)
+    if applied:
+        clip(model.parameters(), norm, max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepOutcome(applied=applied, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
+
+
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    batch_at: Callable[[int], BatchT],
+    loss_fn: Callable[[Any, BatchT], LossOutput],
+    lr_at: Callable[[Progress], float],
+    progress: Progress,
+    end_step: int,
+    micro_batch_tokens: int,
+    max_grad_norm: float,
+    log_every: int,
+    log: Callable[[Progress, dict[str, float]], None],
+    save: Callable[[Progress], None],
+    save_at: Callable[[int], bool],
+    hooks: Iterable[Hook] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Progress:
+    """Trains from `progress.step` to `end_step` and returns the (same, updated) progress.
+
+    `lr_at` sees the progress before the step. `log` gets averages over the steps since the last line. `save` is called after
+    the steps for which `save_at(step)` holds, before their hooks. When `should_stop()` turns true, the step is finished, saved,
+    and Interrupted is raised. Raises TrainingDiverged after 3 steps in 100 whose loss or gradient was not finite.
+    """
+    hooks = list(hooks)
+    model.train()
+    if progress.hooks_pending:
+        _run_hooks(model, hooks, progress)
+    while progress.step < end_step:
+        started = time.perf_counter()
+        batch = batch_at(progress.step)
+        waited = time.perf_counter() - started
+        lr = lr_at(progress)
+        outcome = take_step(
+            model, optimizer, batch, loss_fn, lr=lr, micro_batch_tokens=micro_batch_tokens, max_grad_norm=max_grad_norm
+        )
+        progress.interval.seconds += time.perf_counter() - started
+        progress.interval.wait_seconds += waited
+        _record(progress, batch, outcome, lr)
+        if progress.step % log_every == 0 or progress.step == end_step:
+            log(progress, progress.interval.metrics())
+            progress.interval = Interval()
+        progress.hooks_pending = True
+        stop = should_stop()
+        if stop or save_at(progress.step):
+            save(progress)
+        if stop:
+            raise Interrupted(f"stopped after step {progress.step}; its state is saved, the same command goes on from there")
+        _run_hooks(model, hooks, progress)
+    return progress
+
+
+def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: float) -> None:
+    """Counts one step. A step that was not applied counts its tokens, and nothing else of it enters an average."""
+    interval = progress.interval
+    interval.steps += 1
+    interval.tokens += batch.num_tokens
+    progress.tokens += batch.num_tokens
+    if outcome.applied:
+        units = float(batch.num_units)
+        interval.add({"loss": (outcome.loss * units, units), "grad_norm": (outcome.grad_norm, 1.0), "lr": (lr, 1.0)})
+        interval.add(outcome.sums)
+    else:
+        interval.skipped += 1
+        recent = [step for step in progress.skipped_steps if step > progress.step - SKIPPED_STEPS_WINDOW]
+        progress.skipped_steps = [*recent, progress.step]
+        if len(progress.skipped_steps) >= MAX_SKIPPED_STEPS:
+            raise TrainingDiverged(
+                f"the batch of step {progress.step} gave loss {outcome.loss} and gradient norm {outcome.grad_norm}; so did "
+                f"{len(progress.skipped_steps)} of the last {SKIPPED_STEPS_WINDOW} steps: {progress.skipped_steps}.\n"
+                "  None of them was applied; the last checkpoint is sound. Look at what the model read there "
+                f"(gristmill trace --step {progress.step}), then lower optimizer.peak_lr or lengthen the warm-up."
+            )
+    progress.step += 1
+
+
+def _run_hooks(model: nn.Module, hooks: Sequence[Hook], progress: Progress) -> None:
+    """Runs what is due at this step with gradients off, and leaves the model in training mode."""
+    due = [hook for hook in hooks if hook.at(progress.step)]
+    if due:
+        model.eval()
+        with torch.no_grad():
+            for hook in due:
+                hook.run(progress)
+        model.train()
+    progress.hooks_pending = False

@@ -1,0 +1,286 @@
+"""Scores a model from plain ids, inside the training loop and outside of it: likelihoods, task packs, bits per byte.
+
+Conventions are those of lm-evaluation-harness's Hugging Face adapter, so that numbers agree item by item:
+- context and continuation are encoded as one text and cut at the length of the encoded context (a trailing space of the
+  context goes to the continuation); no begin token is added;
+- an empty context becomes the end-of-text token;
+- what does not fit into the model's context is cut off on the left;
+- long documents are scored in windows that overlap only in context: every token is scored once.
+Sums are float64. Items run in a fixed order, packed into flat batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gristmill.data.packs import Item, Pack
+from gristmill.errors import DataError
+from gristmill.model.transformer import Llama
+from gristmill.statistics import wilson_interval
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.tokenizer import Tokenizer
+
+LOGIT_ROWS = 1024
+
+Pair = tuple[Sequence[int], Sequence[int]]
+
+
+class Likelihood(NamedTuple):
+    """Log-probability of a continuation in nats, and whether greedy decoding would write exactly it."""
+
+    logp: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A number with its error. `low` and `high` bound it with 95 % confidence; `chance` is the score of blind guessing."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+    num_items: int
+    chance: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemScore:
+    """One item: log-likelihood and UTF-8 bytes of each choice, and which choice each reading picks."""
+
+    id: str
+    logps: tuple[float, ...]
+    num_bytes: tuple[int, ...]
+    answer: int
+    choice: int
+    choice_per_byte: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackScore:
+    """`accuracy` picks the likeliest choice, `accuracy_per_byte` the one with the highest log-likelihood per byte."""
+
+    pack: str
+    accuracy: Score
+    accuracy_per_byte: Score
+    items: tuple[ItemScore, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsPerByte:
+    """Bits per byte of held-out text, its standard error over documents, and the sums it comes from."""
+
+    value: float
+    stderr: float
+    num_documents: int
+    num_bytes: int
+    num_tokens: int
+    nats: float
+
+
+# ── log-likelihoods ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Ids of context and continuation as lm-evaluation-harness cuts them. Raises DataError for an empty continuation."""
+    if not continuation:
+        raise DataError(f"the continuation of {context[-60:]!r} is empty; there is nothing to score")
+    if context == "":
+        return [tokenizer.eos_id], tokenizer.encode(continuation)
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    whole = tokenizer.encode(stripped + continuation)
+    num_context = len(tokenizer.encode(stripped))
+    return whole[:num_context], whole[num_context:]
+
+
+def loglikelihoods(model: Llama, pairs: Sequence[Pair], *, max_tokens: int = 8192) -> list[Likelihood]:
+    """The log-likelihood of each continuation after its context, in the order given.
+
+    At most `max_tokens` tokens run at once (a longer pair runs alone); the cut does not change the results beyond rounding.
+    Raises DataError for an empty context or continuation, or a continuation longer than the model's context.
+    """
+    max_length = model.config.max_position_embeddings
+    inputs = [_fit(pair, number, max_length) for number, pair in enumerate(pairs)]
+    results: list[Likelihood] = []
+    with torch.no_grad():
+        for group in _grouped(inputs, max_tokens):
+            results += _score_group(model, group)
+    return results
+
+
+def _fit(pair: Pair, number: int, max_length: int) -> tuple[list[int], int]:
+    """Context and continuation as one list, cut on the left to `max_length` inputs; and the continuation's length."""
+    context, continuation = pair
+    if not context or not continuation:
+        what = "context" if not context else "continuation"
+        raise DataError(f"pair {number} has an empty {what}; an empty context must be given as the end-of-text id")
+    if len(continuation) > max_length:
+        raise DataError(f"the continuation of pair {number} has {len(continuation)} tokens, the model's context is {max_length}")
+    return [*context, *continuation][-(max_length + 1) :], len(continuation)
+
+
+def _grouped(inputs: Sequence[tuple[list[int], int]], max_tokens: int) -> Iterator[list[tuple[list[int], int]]]:
+    group: list[tuple[list[int], int]] = []
+    num_tokens = 0
+    for ids, num_scored in inputs:
+        if group and num_tokens + len(ids) - 1 > max_tokens:
+            yield group
+            group, num_tokens = [], 0
+        group.append((ids, num_scored))
+        num_tokens += len(ids) - 1
+    if group:
+        yield group
+
+
+def _score_group(model: Llama, group: Sequence[tuple[list[int], int]]) -> list[Likelihood]:
+    """One flat forward pass; logits only where a continuation token is predicted."""
+    lengths = [len(ids) - 1 for ids, _ in group]
+    ends = np.cumsum(lengths)
+    rows = np.concatenate([np.arange(end - num_scored, end) for end, (_, num_scored) in zip(ends, group)])
+    targets = np.concatenate([ids[-num_scored:] for ids, num_scored in group])
+    device = next(model.parameters()).device
+    tokens_N = torch.tensor([token for ids, _ in group for token in ids[:-1]], dtype=torch.int64, device=device)
+    positions_N = torch.cat([torch.arange(length, dtype=torch.int64, device=device) for length in lengths])
+    x_ND = model.hidden(tokens_N, positions_N, lengths)
+    logps, greedy = _target_logps(model, x_ND[torch.from_numpy(rows).to(device)], torch.from_numpy(targets).to(device))
+    results: list[Likelihood] = []
+    start = 0
+    for _, num_scored in group:
+        part = slice(start, start + num_scored)
+        results.append(Likelihood(float(logps[part].sum()), bool(greedy[part].all())))
+        start += num_scored
+    return results
+
+
+def _target_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log-probability of each target (float64 sums over float32 logits) and whether it is the likeliest token."""
+    logps: list[Tensor] = []
+    greedy: list[Tensor] = []
+    for x_CD, targets_C in zip(x_MD.split(LOGIT_ROWS), targets_M.split(LOGIT_ROWS)):
+        logits_CV = model.logits(x_CD).double()
+        chosen_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
+        logps.append(chosen_C - logits_CV.logsumexp(dim=1))
+        greedy.append(logits_CV.argmax(dim=1) == targets_C)
+    return torch.cat(logps).cpu().numpy(), torch.cat(greedy).cpu().numpy()
+
+
+# ── task packs ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def score_pack(model: Llama, tokenizer: Tokenizer, pack: Pack, *, max_items: int | None = None) -> PackScore:
+    """Multiple choice by likelihood over the pack's items (or over `max_items` of them, evenly spread, always the same).
+
+    Raises DataError for a pack that is not multiple choice.
+    """
+    if pack.kind != "multiple_choice":
+        raise DataError(f"pack {pack.name!r} has kind {pack.kind!r}; likelihood scoring needs multiple_choice")
+    items = spread(pack.items, max_items)
+    pairs = [encode_pair(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
+    found = iter(loglikelihoods(model, pairs))
+    scores = tuple(_judge(item, [next(found).logp for _ in item.choices]) for item in items)
+    return PackScore(
+        pack=pack.name,
+        accuracy=_accuracy([score.choice == score.answer for score in scores], pack.chance),
+        accuracy_per_byte=_accuracy([score.choice_per_byte == score.answer for score in scores], pack.chance),
+        items=scores,
+    )
+
+
+def spread(items: Sequence[Item], max_items: int | None) -> list[Item]:
+    """`max_items` items at even distances, in order; all of them when there are fewer."""
+    if max_items is None or len(items) <= max_items:
+        return list(items)
+    return [items[index * len(items) // max_items] for index in range(max_items)]
+
+
+def _judge(item: Item, logps: Sequence[float]) -> ItemScore:
+    num_bytes = [len(choice.encode()) for choice in item.choices]
+    assert item.answer is not None, f"item {item.id!r} of a multiple-choice pack has no answer"
+    return ItemScore(
+        id=item.id,
+        logps=tuple(logps),
+        num_bytes=tuple(num_bytes),
+        answer=item.answer,
+        choice=int(np.argmax(logps)),
+        choice_per_byte=int(np.argmax([logp / size for logp, size in zip(logps, num_bytes)])),
+    )
+
+
+def _accuracy(correct: Sequence[bool], chance: float | None) -> Score:
+    n = len(correct)
+    value = sum(correct) / n
+    low, high = wilson_interval(sum(correct), n)
+    stderr = math.sqrt(value * (1 - value) / (n - 1)) if n > 1 else math.nan
+    return Score(value=value, stderr=stderr, low=low, high=high, num_items=n, chance=chance)
+
+
+# ── bits per byte ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bits_per_byte(
+    model: Llama, tokenizer: Tokenizer, shard: TokenShard, *, max_bytes: int | None = None, window: int | None = None
+) -> BitsPerByte:
+    """How many bits the model needs for a byte of the shard's documents: comparable between tokenizers.
+
+    Whole documents from the front until `max_bytes` bytes of text are reached. Each document stands alone, begins after the
+    end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
+    the longest input. The standard error treats documents as drawn at random and the value as a ratio of two sums.
+    """
+    documents: list[tuple[NDArray[np.int64], int]] = []
+    total = 0
+    start = 0
+    for end in shard.document_ends:
+        if max_bytes is not None and total >= max_bytes:
+            break
+        tokens = np.asarray(shard.tokens[start : int(end)], dtype=np.int64)[:-1]
+        start = int(end)
+        if len(tokens):
+            documents.append((tokens, tokenizer.num_bytes(tokens)))
+            total += documents[-1][1]
+    if not total:
+        raise DataError(f"the validation shard has no text to score ({shard.num_documents} documents)")
+    window = window or model.config.max_position_embeddings
+    windows = [rolling_windows(tokens.tolist(), tokenizer.eos_id, window) for tokens, _ in documents]
+    found = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
+    nats = np.array([-sum(next(found).logp for _ in pairs) for pairs in windows])
+    sizes = np.array([size for _, size in documents], dtype=np.float64)
+    value, stderr = ratio(nats / math.log(2), sizes)
+    return BitsPerByte(
+        value=value,
+        stderr=stderr,
+        num_documents=len(documents),
+        num_bytes=total,
+        num_tokens=sum(len(tokens) for tokens, _ in documents),
+        nats=float(nats.sum()),
+    )
+
+
+def rolling_windows(tokens: Sequence[int], prefix_id: int, window: int) -> list[tuple[list[int], list[int]]]:
+    """(context, continuation) pairs that score each token once; the last window takes all the context that fits."""
+    padded = [prefix_id, *tokens]
+    pairs: list[tuple[list[int], list[int]]] = []
+    for start in range(0, len(tokens), window):
+        end = min(start + window, len(tokens))
+        first = max(0, end - window)
+        pairs.append((padded[first : start + 1], padded[start + 1 : end + 1]))
+    return pairs
+
+
+def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> tuple[float, float]:
+    """Sum over sum, and its standard error over the items by linearisation (nan for a single item)."""
+    n = len(numerators)
+    value = float(numerators.sum() / denominators.sum())
+    if n < 2:
+        return value, math.nan
+    residuals = numerators - value * denominators
+    variance = n / (n - 1) * float((residuals**2).sum()) / float(denominators.sum()) ** 2
+    return value, math.sqrt(variance)

@@ -1,0 +1,70 @@
+"""The diary: what a killed and resumed run leaves equals what an unbroken one leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.errors import DataError
+from gristmill.train.monitor import METRICS, SAMPLES, Monitor, read_lines
+
+
+def write_steps(monitor: Monitor, steps: range) -> None:
+    """A run that logs every 2 steps and evaluates every 3."""
+    for step in steps:
+        if step % 2 == 0:
+            monitor.train(step, step * 10, {"train/loss": 1 / (step + 1)})
+        if step % 3 == 0:
+            monitor.evaluation(step, step * 10, {"eval/web/bits_per_byte": 2.0 + step})
+            monitor.sample(step, step * 10, {"prompt": "ä", "text": "β\n\u2028"})
+
+
+def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path)
+    monitor.train(4, 40, {"train/loss": 0.1})
+    monitor.sample(4, 40, {"prompt": "ä", "text": "β\n\u2028"})
+    assert read_lines(tmp_path / METRICS) == [{"step": 4, "tokens": 40, "kind": "train", "train/loss": 0.1}]
+    assert read_lines(tmp_path / SAMPLES)[0]["text"] == "β\n\u2028"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 20), st.integers(0, 25))
+def test_killed_and_resumed_diary_equals_unbroken_one(checkpoint: int, further: int, torn_bytes: int) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        unbroken, broken = Monitor(Path(folder, "a")), Monitor(Path(folder, "b"))
+        write_steps(unbroken, range(1, 30))
+        write_steps(broken, range(1, checkpoint + further + 1))
+        with (broken.folder / METRICS).open("a") as file:
+            file.write('{"step": 99, "kind": "train", "a": 1}'[:torn_bytes])
+        broken.rewind(checkpoint)
+        if checkpoint % 3 == 0:  # the hooks of the checkpoint's own step run again
+            broken.evaluation(checkpoint, checkpoint * 10, {"eval/web/bits_per_byte": 2.0 + checkpoint})
+            broken.sample(checkpoint, checkpoint * 10, {"prompt": "ä", "text": "β\n\u2028"})
+        write_steps(broken, range(checkpoint + 1, 30))
+        for name in (METRICS, SAMPLES):
+            assert (broken.folder / name).read_bytes() == (unbroken.folder / name).read_bytes()
+
+
+def test_rewind_says_how_many_lines_went(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path)
+    write_steps(monitor, range(1, 7))
+    assert monitor.rewind(4) == 3  # train 6, eval 6, sample 6
+
+
+def test_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    Monitor(tmp_path).train(1, 1, {"train/loss": math.nan, "train/grad_norm": math.inf, "train/lr": 0.5})
+    line = json.loads((tmp_path / METRICS).read_text())
+    assert (line["train/loss"], line["train/grad_norm"], line["train/lr"]) == (None, None, 0.5)
+
+
+def test_torn_line_in_the_middle_is_reported_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
+    with pytest.raises(DataError, match=r"line 2 is not JSON: '\{\"ste'"):
+        read_lines(tmp_path / METRICS)
