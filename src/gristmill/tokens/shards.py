@@ -11,7 +11,6 @@ new copy. The sidecar is written last; a shard without one is unfinished.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import ArtifactError, DataError
+from gristmill.recipe.artifact import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
 
 FORMAT_VERSION = 1
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,18 +122,13 @@ class ShardWriter:
             tokens_sha256=self._hashes[0].hexdigest(),
             index_sha256=self._hashes[1].hexdigest(),
         )
-        unfinished = _sibling(self.path, "json.tmp")
-        with open(unfinished, "w", encoding="utf-8") as sidecar:
-            json.dump(asdict(facts), sidecar, indent=2)
-            sidecar.write("\n")
-            sidecar.flush()
-            os.fsync(sidecar.fileno())
-        os.replace(unfinished, _sibling(self.path, "json"))
+        write_json(_sibling(self.path, "json"), asdict(facts))
         return facts
 
     def _write(self, which: int, array: NDArray[Any]) -> None:
         payload = array.tobytes()
-        self._files[which].write(payload)
+        with out_of_space_is_a_resource_error(self.path):
+            self._files[which].write(payload)
         self._hashes[which].update(payload)
 
 
@@ -160,8 +154,9 @@ class TokenShard:
 
     def document_lengths(self) -> NDArray[np.int64]:
         """(num_documents,) int64: tokens of each document, its eos id included."""
-        ends: NDArray[np.int64] = self.document_ends.astype(np.int64)
-        return ends - np.concatenate([[0], ends[:-1]])
+        lengths: NDArray[np.int64] = self.document_ends.astype(np.int64)
+        lengths[1:] -= lengths[:-1].copy()
+        return lengths
 
     def verify(self) -> None:
         """Reads every byte; raises ArtifactError when anything differs from the sidecar or the format's rules."""
@@ -191,27 +186,14 @@ def unique_tokens(shard: TokenShard, *, min_document_tokens: int | None = None) 
     return int(lengths[lengths >= min_document_tokens].sum())
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name}.{suffix}")
 
 
 def _read_facts(path: Path) -> ShardFacts:
     try:
-        facts = ShardFacts(**json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{path} does not exist: the shard is missing or unfinished. Run the tokenize step."
-        ) from error
-    except (ValueError, TypeError) as error:
+        facts = ShardFacts(**read_json(path))
+    except TypeError as error:
         raise ArtifactError(f"{path} is not a shard's sidecar: {error}. Run the tokenize step again.") from error
     if facts.format_version != FORMAT_VERSION:
         raise ArtifactError(

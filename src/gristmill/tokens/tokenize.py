@@ -1,0 +1,103 @@
+"""STEP tokenize: every kept document to ids, one shard per source and split; then the exact count against the epoch cap.
+
+Reads select/<source>/{train,validation}-*.parquet and the tokenizer; writes <source>/{train,validation}.{bin,index,json}.
+Document k of a shard is row k of the split's Parquet files in order. A shard is finished when its sidecar is there, so a killed
+run goes on with the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gristmill.data.document import read_batches, shard_paths
+from gristmill.errors import ArtifactError, DataError, Interrupted
+from gristmill.recipe.artifact import file_sha256
+from gristmill.recipe.step import StepContext
+from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard
+from gristmill.tokens.tokenizer import Tokenizer
+
+VERSION = 1
+SPLITS = ("train", "validation")
+_BATCH_BYTES = 4_000_000
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Tokenizes all sources. Returns documents, tokens and bytes by source and split."""
+    select = ctx.inputs["select"]
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    tokenizer_sha256 = file_sha256(ctx.inputs["tokenizer"] / "tokenizer.json")
+    counts: dict[str, Any] = {}
+    for source in ctx.recipe.sources:
+        counts[source] = {}
+        for split in SPLITS:
+            path = ctx.out / source / split
+            facts = finished(path, tokenizer_sha256)
+            if facts is None:
+                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, shard_paths(select / source, stem=split), path)
+            counts[source][split] = {
+                "documents": facts.num_documents,
+                "tokens": facts.num_tokens,
+                "bytes": facts.num_bytes,
+            }
+        train = counts[source]["train"]
+        ctx.say(f"tokenize: {source} has {train['tokens']:,} tokens in {train['documents']:,} training documents")
+    return counts
+
+
+def tokenize_split(
+    ctx: StepContext, tokenizer: Tokenizer, tokenizer_sha256: str, paths: list[Path], path: Path
+) -> ShardFacts:
+    """Streams the documents of `paths` into the shard at `path`. Raises Interrupted between batches when asked to stop."""
+    writer = ShardWriter(
+        path, tokenizer_sha256=tokenizer_sha256, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id
+    )
+    with writer:
+        for texts, num_bytes in text_batches(paths):
+            if ctx.should_stop():
+                raise Interrupted(
+                    f"stopped while tokenizing {path.parent.name}/{path.name}; finished sources are kept."
+                )
+            try:
+                documents = tokenizer.encode_batch(texts)
+            except DataError as error:
+                raise DataError(
+                    f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: {error}"
+                ) from error
+            if sum(map(tokenizer.num_bytes, documents)) != num_bytes:
+                raise DataError(
+                    f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: the ids stand for another number "
+                    f"of bytes than the {num_bytes:,} of the texts, so the tokenizer loses text. Train one with the tokenizer "
+                    "step, which has all 256 bytes."
+                )
+            writer.add_many(documents, num_bytes=num_bytes)
+    return TokenShard(path).facts
+
+
+def text_batches(paths: list[Path], *, batch_bytes: int = _BATCH_BYTES) -> Iterator[tuple[list[str], int]]:
+    """(texts, UTF-8 bytes) in order, in batches of about `batch_bytes`."""
+    texts: list[str] = []
+    num_bytes = 0
+    for path in paths:
+        for batch in read_batches(path, columns=["text"], batch_rows=256):
+            for text in batch.column("text").to_pylist():
+                texts.append(text)
+                num_bytes += len(text.encode())
+                if num_bytes >= batch_bytes:
+                    yield texts, num_bytes
+                    texts, num_bytes = [], 0
+    if texts:
+        yield texts, num_bytes
+
+
+def finished(path: Path, tokenizer_sha256: str) -> ShardFacts | None:
+    """The facts of a shard that an earlier attempt completed with this tokenizer, fully checked; None when there is none."""
+    if not path.with_name(f"{path.name}.json").exists():
+        return None
+    try:
+        shard = TokenShard(path)
+        shard.verify()
+    except ArtifactError:
+        return None  # a damaged part is made again, from its documents
+    return shard.facts if shard.facts.tokenizer_sha256 == tokenizer_sha256 else None
