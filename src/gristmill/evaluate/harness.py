@@ -1,0 +1,390 @@
+"""Task packs scored by lm-evaluation-harness, on a live model, with nothing fetched from anywhere.
+
+    pack ─→ items.parquet + task.yaml in a temporary folder ─→ lm_eval TaskManager ─→ lm_eval evaluate ─→ PackResult
+                                                                                 │  ↑
+                                                                     GristmillLM: train/scorer.py, model/generate.py
+
+The engine asks and judges; the numbers come from the same scorer that runs inside the training loop, so the two agree item
+by item, and both agree with the engine's own Hugging Face adapter on an exported folder. Where lm-eval is not installed, the
+same adapter is judged here by the same rules, and the result says so.
+
+Only task files that this module wrote are read: the engine's own index stays closed and no task can bring code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import io
+import math
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from gristmill.data.packs import Item, Pack
+from gristmill.errors import RecipeError
+from gristmill.model.generate import generate
+from gristmill.model.transformer import Llama
+from gristmill.statistics import mean_stderr, wilson_interval
+from gristmill.tokens.chat import encode_chat
+from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.scorer import encode_pair, loglikelihoods, rolling_windows
+
+INSTALL = "pip install --no-deps lm-eval==0.4.13 && pip install datasets requests sacrebleu"
+CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
+TEXT_METRICS = ("exact_match", "number_match")
+LAST_NUMBER = r"-?\d+(?:\.\d+)?"
+WHOLE_TEXT = r"(?s)^\s*(.*?)\s*$"
+NO_MATCH = "[no match]"
+MAX_NEW_TOKENS = 64
+ITEM_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("prompt", pa.string()),
+        ("choices", pa.list_(pa.string())),
+        ("answer", pa.int64()),
+        ("target", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackResult:
+    """One pack on one model. `scores` and `rows` are in the order of the pack's items; every score is 0 or 1.
+
+    `prompting` is "chat" where prompts went through the chat template. `low` and `high`: 95 % Wilson interval.
+    """
+
+    pack: Pack
+    prompting: str
+    engine: str
+    value: float
+    stderr: float
+    low: float
+    high: float
+    scores: tuple[float, ...]
+    rows: tuple[dict[str, Any], ...]
+
+
+class Request(Protocol):
+    """What the engine hands an adapter: `args` is (context, continuation), (text,) or (context, generation settings)."""
+
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+
+
+@dataclass(frozen=True)
+class AskedText:
+    """A request of our own making, for when the engine is not there."""
+
+    args: tuple[Any, ...]
+
+
+class GristmillLM:
+    """lm-eval's `LM` interface over a live model. It is registered as a subclass of `lm_eval.api.model.LM` when that is loaded."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, model: Llama, tokenizer: Tokenizer, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+        self.model, self.tokenizer, self.max_new_tokens = model, tokenizer, max_new_tokens
+        self._chat_ids: dict[str, list[int]] = {}
+        self._ids_holding: dict[str, frozenset[int]] = {}
+
+    @property
+    def tokenizer_name(self) -> str:
+        return "gristmill"
+
+    def set_cache_hook(self, cache_hook: object) -> None:
+        """Part of the interface; answers are not cached."""
+
+    def loglikelihood(self, requests: Sequence[Request], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-probability in nats, greedy decoding would write it) of each continuation after its context."""
+        pairs = [encode_pair(self.tokenizer, *request.args[:2]) for request in requests]
+        return [(found.logp, found.is_greedy) for found in loglikelihoods(self.model, pairs)]
+
+    def loglikelihood_rolling(self, requests: Sequence[Request], disable_tqdm: bool = False) -> list[float]:
+        """Log-probability of each whole text in nats, after the end-of-text token, in windows of the model's context."""
+        window = self.model.config.max_position_embeddings
+        totals: list[float] = []
+        for request in requests:
+            pairs = rolling_windows(self.tokenizer.encode(request.args[0]), self.tokenizer.eos_id, window)
+            totals.append(math.fsum(found.logp for found in loglikelihoods(self.model, pairs)))
+        return totals
+
+    def generate_until(self, requests: Sequence[Request], disable_tqdm: bool = False) -> list[str]:
+        """Greedy text after each context, cut before the first of its `until` strings and before any end token.
+
+        Raises RecipeError for a request to sample: scores are greedy here.
+        """
+        return [self._write(*request.args[:2]) for request in requests]
+
+    def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+        """The rendered prompt; its ids are kept, because text alone cannot tell a typed marker from a real one."""
+        ids, _ = encode_chat(self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt)
+        text = self.tokenizer.decode(ids)
+        self._chat_ids[text] = ids
+        return text
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """Part of the interface: the name under which requests with the template are logged."""
+        return "chatml"
+
+    def _write(self, context: str, settings: Mapping[str, Any]) -> str:
+        if settings.get("do_sample") or settings.get("temperature"):
+            raise RecipeError(
+                f"generation settings {dict(settings)!r} ask for sampling; evaluation is greedy. Remove them."
+            )
+        max_new_tokens = int(settings.get("max_gen_toks", self.max_new_tokens))
+        until = settings.get("until") or []
+        until = [until] if isinstance(until, str) else list(until)
+        room = self.model.config.max_position_embeddings - max_new_tokens
+        ids = self._chat_ids.get(context) or self.tokenizer.encode(context) or [self.tokenizer.eos_id]
+        if room < 1:
+            raise RecipeError(
+                f"{max_new_tokens} new tokens do not fit the model's context of {room + max_new_tokens}; ask for fewer."
+            )
+        ends = {self.tokenizer.eos_id, self.tokenizer.im_end_id}
+        stop_ids = ends.union(*(self._tokens_holding(text) for text in until))
+        (new,) = generate(self.model, [ids[-room:]], max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+        if new and new[-1] in ends:
+            new = new[:-1]
+        text = self.tokenizer.decode(new)
+        return text[: min((at for stop in until if (at := text.find(stop)) >= 0), default=len(text))]
+
+    def _tokens_holding(self, text: str) -> frozenset[int]:
+        """Ids whose own text contains `text`: once one is written, nothing after it can count."""
+        if text not in self._ids_holding:
+            vocabulary = range(self.tokenizer.vocab_size)
+            self._ids_holding[text] = frozenset(id for id in vocabulary if text in self.tokenizer.decode([id]))
+        return self._ids_holding[text]
+
+
+def score_packs(
+    model: Llama,
+    tokenizer: Tokenizer,
+    packs: Sequence[Pack],
+    *,
+    chat: bool = False,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    engine: bool | None = None,
+) -> list[PackResult]:
+    """Every pack on the model, in the order given.
+
+    `chat` sends the prompts of packs of kind "generate" through the chat template; choices are always ranked as plain text,
+    so that models before and after fine-tuning answer the same question. `engine` None uses lm-eval where it is installed.
+    Raises RecipeError for a metric that the pack's kind does not have.
+    """
+    for pack in packs:
+        known = CHOICE_METRICS if pack.kind == "multiple_choice" else TEXT_METRICS
+        if pack.metric not in known:
+            raise RecipeError(
+                f"pack {pack.name!r} ({pack.path}) has the metric {pack.metric!r}; {pack.kind} has {', '.join(known)}."
+            )
+    adapter = GristmillLM(model, tokenizer, max_new_tokens=max_new_tokens)
+    use_engine = engine_is_installed() if engine is None else engine
+    judge = _judged_by_engine if use_engine else _judged_here
+    return [judge(adapter, pack, chat and pack.kind == "generate") for pack in packs]
+
+
+def engine_is_installed() -> bool:
+    """Whether lm-eval and what it needs at import are there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("lm_eval", "datasets", "requests", "sacrebleu"))
+
+
+def engine_versions() -> dict[str, str | None]:
+    """Versions of everything a score depends on besides the model; None for what is not installed."""
+    return {name: _version(name) for name in ("gristmill", "lm-eval", "datasets", "torch", "tokenizers", "numpy")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+# ── with lm-eval ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def load_engine() -> tuple[Any, Any]:
+    """lm-eval's `evaluate` and `TaskManager`, imported with every way to a hub closed."""
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+    from lm_eval.api.model import LM
+    from lm_eval.evaluator import evaluate
+    from lm_eval.tasks import TaskManager
+
+    LM.register(GristmillLM)
+    return evaluate, TaskManager
+
+
+def task_config(pack: Pack, items: Path, cache: Path, *, max_new_tokens: int) -> dict[str, Any]:
+    """The pack as an lm-eval task. Fields are named, never templates, so a text with braces stays what it is."""
+    config: dict[str, Any] = {
+        "task": f"pack-{pack.sha256[:16]}",
+        "dataset_path": "parquet",
+        "dataset_kwargs": {"data_files": {"test": str(items)}, "cache_dir": str(cache)},
+        "test_split": "test",
+        "num_fewshot": 0,
+        "doc_to_text": "prompt",
+        "target_delimiter": "",
+        "metadata": {"version": pack.version},
+    }
+    metric = {"aggregation": "mean", "higher_is_better": True}
+    if pack.kind == "multiple_choice":
+        config |= {"output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "answer"}
+        config["metric_list"] = [{"metric": name, **metric} for name in CHOICE_METRICS]
+        return config
+    pattern, which = (LAST_NUMBER, -1) if pack.metric == "number_match" else (WHOLE_TEXT, 0)
+    steps = [
+        {"function": "regex", "regex_pattern": pattern, "group_select": which, "fallback": NO_MATCH},
+        {"function": "take_first"},
+    ]
+    return config | {
+        "output_type": "generate_until",
+        "doc_to_target": "target",
+        "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": max_new_tokens},
+        "filter_list": [{"name": "answer", "filter": steps}],
+        "metric_list": [{"metric": "exact_match", **metric}],
+    }
+
+
+def _judged_by_engine(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
+    evaluate, task_manager = load_engine()
+    with tempfile.TemporaryDirectory(prefix="gristmill-evaluate-") as name:
+        folder = Path(name)
+        rows = [{key: getattr(item, key) for key in ITEM_SCHEMA.names} for item in pack.items]
+        pq.write_table(pa.Table.from_pylist(rows, schema=ITEM_SCHEMA), folder / "items.parquet")
+        config = task_config(pack, folder / "items.parquet", folder / "cache", max_new_tokens=adapter.max_new_tokens)
+        (folder / "task.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars that have no other switch
+            tasks = task_manager(include_path=name, include_defaults=False).load([config["task"]])
+            found = evaluate(lm=adapter, task_dict=tasks, apply_chat_template=chat, log_samples=True)
+    samples = sorted(found["samples"][config["task"]], key=lambda sample: sample["doc_id"])
+    metric, suffix = ("exact_match", "answer") if pack.kind == "generate" else (pack.metric, "none")
+    rows = [_row(item, sample) for item, sample in zip(pack.items, samples, strict=True)]
+    summary = found["results"][config["task"]]
+    return _result(
+        pack,
+        chat,
+        f"lm-eval {_version('lm-eval')}",
+        scores=[float(sample[metric]) for sample in samples],
+        rows=rows,
+        value=float(summary[f"{metric},{suffix}"]),
+    )
+
+
+def _row(item: Item, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of one item: enough to pair it with another model's, and to read what went wrong."""
+    if item.answer is not None:
+        logps = [float(response[0][0]) for response in sample["resps"]]
+        greedy = [bool(response[0][1]) for response in sample["resps"]]
+        return _choice_row(item, logps, greedy, {name: float(sample[name]) for name in CHOICE_METRICS})
+    written, read = str(sample["resps"][0][0]), str(sample["filtered_resps"][0])
+    return _text_row(item, written, read, float(sample["exact_match"]))
+
+
+# ── without ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _judged_here(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
+    if pack.kind == "multiple_choice":
+        asked = [AskedText((item.prompt, choice)) for item in pack.items for choice in item.choices]
+        answers = iter(adapter.loglikelihood(asked))
+        rows = [_judge_choices(item, [next(answers) for _ in item.choices]) for item in pack.items]
+    else:
+        settings = {"until": ["\n"], "max_gen_toks": adapter.max_new_tokens}
+        contexts = [
+            adapter.apply_chat_template([{"role": "user", "content": item.prompt}]) if chat else item.prompt
+            for item in pack.items
+        ]
+        texts = adapter.generate_until([AskedText((context, settings)) for context in contexts])
+        rows = [_judge_text(item, text, pack.metric) for item, text in zip(pack.items, texts, strict=True)]
+    metric = pack.metric if pack.kind == "multiple_choice" else "exact_match"
+    engine = "gristmill (lm-eval is not installed)" if not engine_is_installed() else "gristmill"
+    return _result(pack, chat, engine, scores=[row["metrics"][metric] for row in rows], rows=rows)
+
+
+def _judge_choices(item: Item, answers: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    logps = np.array([logp for logp, _ in answers])
+    lengths = {
+        "acc": [1 for _ in item.choices],
+        "acc_norm": [len(choice) for choice in item.choices],
+        "acc_bytes": [len(choice.encode()) for choice in item.choices],
+    }
+    metrics = {name: float(int(np.argmax(logps / np.array(length))) == item.answer) for name, length in lengths.items()}
+    return _choice_row(item, logps.tolist(), [greedy for _, greedy in answers], metrics)
+
+
+def _judge_text(item: Item, text: str, metric: str) -> dict[str, Any]:
+    read = last_number(text) if metric == "number_match" else text.strip()
+    return _text_row(item, text, NO_MATCH if read is None else read, float(read == item.target))
+
+
+def last_number(text: str) -> str | None:
+    """The last number in a text, as written, or None."""
+    found = re.findall(LAST_NUMBER, text)
+    return found[-1] if found else None
+
+
+# ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _choice_row(
+    item: Item, logps: Sequence[float], greedy: Sequence[bool], metrics: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "prompt": item.prompt,
+        "choices": list(item.choices),
+        "answer": item.answer,
+        "logps": list(logps),
+        "greedy": list(greedy),
+        "metrics": dict(metrics),
+    }
+
+
+def _text_row(item: Item, written: str, read: str, right: float) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "prompt": item.prompt,
+        "target": item.target,
+        "response": written,
+        "read": read,
+        "metrics": {"exact_match": right},
+    }
+
+
+def _result(
+    pack: Pack,
+    chat: bool,
+    engine: str,
+    *,
+    scores: Sequence[float],
+    rows: Sequence[dict[str, Any]],
+    value: float | None = None,
+) -> PackResult:
+    mean, stderr = mean_stderr(scores)
+    assert value is None or math.isclose(value, mean, abs_tol=1e-9), f"the engine says {value}, its items say {mean}"
+    low, high = wilson_interval(sum(scores), len(scores))
+    return PackResult(
+        pack=pack,
+        prompting="chat" if chat else "plain",
+        engine=engine,
+        value=mean,
+        stderr=stderr,
+        low=low,
+        high=high,
+        scores=tuple(scores),
+        rows=tuple(rows),
+    )
