@@ -31,18 +31,27 @@ class Words:
     """The words of D texts, one text after another.
 
     hashes_W and the byte ranges starts_W, ends_W (into `buffer`, the normalised texts as UTF-8) have an entry a word;
-    text d has the words offsets_D1[d] to offsets_D1[d + 1].
+    text d has the words offsets_D1[d] to offsets_D1[d + 1] and begins at byte text_starts_D1[d].
     """
 
     hashes_W: UInt64
     starts_W: Int64
     ends_W: Int64
     offsets_D1: Int64
+    text_starts_D1: Int64
     buffer: bytes
 
     def of(self, d: int) -> UInt64:
         """The word hashes of one text."""
         return self.hashes_W[self.offsets_D1[d] : self.offsets_D1[d + 1]]
+
+    def characters(self, d: int, first: int, end: int) -> tuple[int, int]:
+        """Where words first..end (not included) of text d begin and end, in characters of the text."""
+        begin = int(self.text_starts_D1[d])
+        start_byte = int(self.starts_W[self.offsets_D1[d] + first])
+        end_byte = int(self.ends_W[self.offsets_D1[d] + end - 1])
+        start = len(self.buffer[begin:start_byte].decode("utf-8", "surrogatepass"))
+        return start, start + len(self.buffer[start_byte:end_byte].decode("utf-8", "surrogatepass"))
 
 
 def split_words(texts: Sequence[str]) -> Words:
@@ -58,6 +67,7 @@ def split_words(texts: Sequence[str]) -> Words:
         starts_W=starts,
         ends_W=ends,
         offsets_D1=np.searchsorted(starts, text_starts),
+        text_starts_D1=text_starts,
         buffer=buffer,
     )
 
