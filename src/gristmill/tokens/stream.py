@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import DataError, RecipeError
-from gristmill.tokens.batch import Batch, concatenate, positions_within
+from gristmill.tokens.batch import Batch, concatenate, empty_batch
 from gristmill.tokens.mixture import Mixture
 from gristmill.tokens.permutation import key_of, left_size, mix, permute
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.windows import Selection
+
+_BLOCK = 1024  # sequences resolved together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +106,8 @@ class Stream:
         self._first_lane: list[int] = []
         self._lane_draw: list[tuple[int, Draw]] = []
         self._selections: dict[tuple[str, int | None], Selection] = {}
+        self._lane_selection: list[Selection] = []
+        self._block: tuple[int, int, _Place] | None = None
         keys, windows, before, sources = [], [], [], []
         drawn: dict[tuple[str, int | None, int], int] = {}
         for number, (stage, mixture) in enumerate(zip(self.stages, self._mixtures, strict=True)):
@@ -117,6 +121,7 @@ class Stream:
                 sources.append(self.source_names.index(draw.source))
                 drawn[same] = before[-1] + mixture.count_before(place, stage.num_samples)
                 self._lane_draw.append((number, draw))
+                self._lane_selection.append(selection)
         self._key = np.array(keys, dtype=np.uint64)
         self._windows = np.array(windows, dtype=np.int64)
         self._left = np.array([left_size(size) for size in windows], dtype=np.uint64)
@@ -218,7 +223,7 @@ class Stream:
             place = self._locate(stage, np.array([sample - self._starts[stage]]))
             draw, seq_len = self._lane_draw[int(place.lane[0])][1], self.stages[stage].seq_len
             window = int(place.window[0])
-            documents = self._selections[draw.source, draw.min_document_tokens].documents(window * seq_len, seq_len)
+            documents = self._lane_selection[int(place.lane[0])].documents(window * seq_len, seq_len)
             found.append(
                 Origin(
                     sample=sample,
@@ -246,28 +251,43 @@ class Stream:
         )
         return _Place(lane=lane, epoch=epoch, window=window.astype(np.int64))
 
+    def _located(self, stage: int, start: int, stop: int) -> _Place:
+        """`_locate` of sequences [start, stop) of one stage, kept in blocks because single batches are dear to resolve."""
+        start, stop = start - self._starts[stage], stop - self._starts[stage]
+        parts = []
+        for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
+            if self._block is None or self._block[:2] != (stage, block):
+                self._block = stage, block, self._locate(stage, np.arange(block * _BLOCK, (block + 1) * _BLOCK))
+            inside = slice(max(0, start - block * _BLOCK), min(_BLOCK, stop - block * _BLOCK))
+            place = self._block[2]
+            parts.append(_Place(lane=place.lane[inside], epoch=place.epoch[inside], window=place.window[inside]))
+        if len(parts) == 1:
+            return parts[0]
+        return _Place(
+            lane=np.concatenate([part.lane for part in parts]),
+            epoch=np.concatenate([part.epoch for part in parts]),
+            window=np.concatenate([part.window for part in parts]),
+        )
+
     def _batch(self, stage: int, start: int, stop: int) -> Batch:
         """Sequences [start, stop), all of one stage."""
-        seq_len = self.stages[stage].seq_len
-        place = self._locate(stage, np.arange(start, stop, dtype=np.int64) - self._starts[stage])
+        shape = (stop - start, self.stages[stage].seq_len)
+        place = self._located(stage, start, stop)
         first_shard = self._shards[self.source_names[0]]
-        windows = np.empty((stop - start, seq_len + 1), dtype=first_shard.tokens.dtype)
-        for lane in np.unique(place.lane).tolist():
-            draw = self._lane_draw[lane][1]
-            rows = np.flatnonzero(place.lane == lane)
-            selection = self._selections[draw.source, draw.min_document_tokens]
-            selection.read(place.window[rows] * seq_len, rows, windows)
-        inputs = windows[:, :-1]
-        document_lengths = segment_lengths(inputs, first_shard.eos_id)
-        num_tokens = inputs.size
-        return Batch(
-            tokens_N=inputs.astype(np.int64).reshape(num_tokens),
-            targets_N=windows[:, 1:].astype(np.int64).reshape(num_tokens),
-            positions_N=positions_within(document_lengths),
-            document_lengths=document_lengths,
-            loss_mask_N=np.ones(num_tokens, dtype=np.float32),
-            source_N=np.repeat(self._source[place.lane], seq_len),
-        )
+        windows = np.empty((shape[0], shape[1] + 1), dtype=first_shard.tokens.dtype)
+        for row, lane, first in zip(windows, place.lane.tolist(), (place.window * shape[1]).tolist()):
+            self._lane_selection[lane].read(first, row)
+        document_lengths = segment_lengths(windows[:, :-1], first_shard.eos_id)
+        batch = empty_batch(document_lengths)
+        batch.tokens_N.reshape(shape)[:] = windows[:, :-1]
+        batch.targets_N.reshape(shape)[:] = windows[:, 1:]
+        # Column minus the column where the segment began; 32-bit until the last write, for half the memory traffic.
+        began = ((np.cumsum(document_lengths) - document_lengths) % shape[1]).astype(np.int32)
+        began = np.repeat(began, document_lengths).reshape(shape)
+        batch.positions_N.reshape(shape)[:] = np.subtract(np.arange(shape[1], dtype=np.int32), began, out=began)
+        batch.loss_mask_N[:] = 1
+        batch.source_N.reshape(shape)[:] = self._source[place.lane][:, None]
+        return batch
 
     def _select(self, stage: StreamStage, draw: Draw) -> Selection:
         """The selection a draw reads, made once. Raises when the source is unknown or has not one window."""

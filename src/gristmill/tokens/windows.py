@@ -38,6 +38,7 @@ class Selection:
         self._starts = starts
         self._offsets = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
         self.num_tokens = int(self._offsets[-1])
+        self._only_start = int(starts[0]) if len(starts) == 1 else None
 
     def num_windows(self, seq_len: int) -> int:
         """Whole windows of `seq_len` inputs; the rest, less than a window, is never drawn."""
@@ -54,18 +55,17 @@ class Selection:
             start, count, run = start + here, count - here, run + 1
         return spans
 
-    def read(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Fills `out[row]` with the tokens from each start; `out` is (sequences, seq_len + 1)."""
-        tokens, width = self.shard.tokens, out.shape[1]
-        if len(self._starts) == 1:
-            for row, start in zip(rows.tolist(), (starts + self._starts[0]).tolist()):
-                out[row] = tokens[start : start + width]
+    def read(self, start: int, out: NDArray[Any]) -> None:
+        """Fills `out` with the selection's tokens from `start` on."""
+        tokens = self.shard.tokens
+        if self._only_start is not None:
+            begin = self._only_start + start
+            out[:] = tokens[begin : begin + len(out)]
             return
-        for row, start in zip(rows.tolist(), starts.tolist()):
-            filled = 0
-            for begin, end in self.pieces(start, width):
-                out[row, filled : filled + end - begin] = tokens[begin:end]
-                filled += end - begin
+        filled = 0
+        for begin, end in self.pieces(start, len(out)):
+            out[filled : filled + end - begin] = tokens[begin:end]
+            filled += end - begin
 
     def documents(self, start: int, count: int) -> tuple[int, ...]:
         """Numbers (rows of the shard's index) of the documents that tokens [start, start + count) touch."""
