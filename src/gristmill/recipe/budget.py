@@ -1,0 +1,192 @@
+"""How often each document is read: tokens asked of every source, over the tokens it has.
+
+A *selection* is what one entry of a mixture draws from: a source, or the documents of a source that have at least so many
+tokens. Selections of one source overlap, so exposure is counted per selection of documents, not per entry:
+
+    tokens of T's documents read by a draw from S = asked of S × (1 if S lies within T, else unique(T) / unique(S))
+    epochs of T = the sum over all draws so far / unique(T)
+
+The same arithmetic serves `plan`, the check after tokenize, and changes in the middle of a run. What is asked of a source in
+a stage is exactly weight × tokens; the stream apportions it to within one sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Literal, NamedTuple
+
+from gristmill.errors import RecipeError
+from gristmill.recipe.schema import MAX_WEIGHT_DECIMALS, Pretrain, Recipe
+
+Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "unknown"]
+
+
+class Selection(NamedTuple):
+    """What a draw reads: all documents of a source (None), or those of at least `min_document_tokens`."""
+
+    source: str
+    min_document_tokens: int | None = None
+
+    def __str__(self) -> str:
+        return (
+            self.source if self.min_document_tokens is None else f"{self.source} ≥ {self.min_document_tokens:,} tokens"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionBudget:
+    """One selection along the stages.
+
+    asked_tokens: per stage. unique_tokens: None when nobody knows yet. epochs: what its documents were read in all by the end
+    of each stage, by this and every overlapping draw; empty when a number it needs is unknown.
+    """
+
+    selection: Selection
+    asked_tokens: tuple[int, ...]
+    unique_tokens: int | None
+    epochs: tuple[float, ...]
+    warn_epochs: float
+    max_epochs: float
+    allowed_because: str | None
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens asked of this selection by all stages."""
+        return sum(self.asked_tokens)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Against the recipe's limits, after the last stage."""
+        if not self.total_tokens:
+            return "unused"
+        if not self.epochs:
+            return "unknown"
+        if self.epochs[-1] > self.max_epochs:
+            return "too many"
+        if self.epochs[-1] <= self.warn_epochs:
+            return "fine"
+        return "allowed" if self.allowed_because else "repeated"
+
+
+def asked_tokens(pretrain: Pretrain) -> dict[Selection, tuple[int, ...]]:
+    """Tokens that each stage asks of each selection, in the order of first use."""
+    asked: dict[Selection, list[int]] = {}
+    for index, stage in enumerate(pretrain.stages):
+        for draw in stage.mixture:
+            row = asked.setdefault(Selection(draw.source, draw.min_document_tokens), [0] * len(pretrain.stages))
+            row[index] = int((Decimal(repr(draw.weight)) * stage.tokens).quantize(Decimal(1), ROUND_HALF_EVEN))
+    return {selection: tuple(row) for selection, row in asked.items()}
+
+
+def token_budget(
+    recipe: Recipe,
+    unique_tokens: Mapping[Selection, int],
+    *,
+    drawn_before: Mapping[Selection, int] | None = None,
+) -> list[SelectionBudget]:
+    """The budget of every selection that the stages draw, and of every source that none of them draws.
+
+    unique_tokens: training tokens of each selection; absent entries are unknown. drawn_before: tokens that the lineage drew
+    of each selection before the first stage of this recipe.
+    """
+    pretrain = recipe.pretrain
+    asked = asked_tokens(pretrain)
+    unused = (0,) * len(pretrain.stages)
+    rows = []
+    for selection in [*asked, *(Selection(name) for name in recipe.sources if Selection(name) not in asked)]:
+        if selection not in asked and any(other.source == selection.source for other in asked):
+            continue
+        allowed = pretrain.allow_epochs.get(selection.source)
+        rows.append(
+            SelectionBudget(
+                selection=selection,
+                asked_tokens=asked.get(selection, unused),
+                unique_tokens=unique_tokens.get(selection),
+                epochs=_epochs_along_stages(selection, asked, unique_tokens, drawn_before or {}),
+                warn_epochs=pretrain.warn_epochs,
+                max_epochs=max(allowed.max, pretrain.max_epochs) if allowed else pretrain.max_epochs,
+                allowed_because=allowed.reason if allowed else None,
+            )
+        )
+    return rows
+
+
+def check_epochs(
+    recipe: Recipe,
+    unique_tokens: Mapping[Selection, int],
+    *,
+    drawn_before: Mapping[Selection, int] | None = None,
+) -> list[SelectionBudget]:
+    """The budget, or RecipeError when documents would be read more often than the recipe's cap.
+
+    The error names each source and the first stage that passes the cap, with the numbers, how many tokens would fit, and the
+    line that would allow it. Selections whose unique tokens are unknown pass; check again when they are counted.
+    """
+    rows = token_budget(recipe, unique_tokens, drawn_before=drawn_before)
+    problems = [_explain(row, recipe) for row in rows if row.epochs and row.epochs[-1] > row.max_epochs]
+    problems += [_explain_empty(row) for row in rows if row.total_tokens and row.unique_tokens == 0]
+    if problems:
+        raise RecipeError("\n".join(problems))
+    return rows
+
+
+def _epochs_along_stages(
+    selection: Selection,
+    asked: Mapping[Selection, Sequence[int]],
+    unique_tokens: Mapping[Selection, int],
+    drawn_before: Mapping[Selection, int],
+) -> tuple[float, ...]:
+    """Epochs of the selection's documents after each stage; empty when a number is missing."""
+    unique = unique_tokens.get(selection)
+    if not unique or selection not in asked:
+        return ()
+    related = [other for other in {**drawn_before, **asked} if other.source == selection.source]
+    shares: dict[Selection, float] = {}
+    for other in related:
+        if _lies_within(other, selection):
+            shares[other] = 1.0
+        elif other_unique := unique_tokens.get(other):
+            shares[other] = min(1.0, unique / other_unique)
+        else:
+            return ()
+    read = sum(drawn_before.get(other, 0) * share for other, share in shares.items())
+    epochs = []
+    for stage in range(len(asked[selection])):
+        read += sum(asked[other][stage] * share for other, share in shares.items() if other in asked)
+        epochs.append(read / unique)
+    return tuple(epochs)
+
+
+def _lies_within(inner: Selection, outer: Selection) -> bool:
+    """True when every document of `inner` belongs to `outer` (same source)."""
+    return (inner.min_document_tokens or 0) >= (outer.min_document_tokens or 0)
+
+
+def _explain(row: SelectionBudget, recipe: Recipe) -> str:
+    stages = recipe.pretrain.stages
+    unique = row.unique_tokens or 0
+    index = next(position for position, epochs in enumerate(row.epochs) if epochs > row.max_epochs)
+    stage, before = stages[index], row.epochs[index - 1] if index else 0.0
+    read = round((row.epochs[index] - before) * unique)
+    fits = max(0, math.floor((row.max_epochs - before) * unique))
+    scale = 10**MAX_WEIGHT_DECIMALS
+    weight = math.floor(min(1.0, fits / stage.tokens) * scale) / scale
+    needed = math.ceil(row.epochs[-1] * 10) / 10
+    return (
+        f"pretrain.stages[{stage.name}]: {row.selection} would be read {row.epochs[index]:.2f} times; the cap is "
+        f"{row.max_epochs:g} epochs.\n"
+        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {unique:,} unique tokens.\n"
+        f"  {fits:,} tokens fit here (weights of {weight:.{MAX_WEIGHT_DECIMALS}f} instead of {read / stage.tokens:.6g}): "
+        "lower its weight, add text, or allow it under pretrain:\n"
+        f'    allow_epochs: {{{row.selection.source}: {{max: {needed:g}, reason: "why repeating it is worth it"}}}}'
+    )
+
+
+def _explain_empty(row: SelectionBudget) -> str:
+    return (
+        f"the stages ask {row.total_tokens:,} tokens of {row.selection}, which has none.\n"
+        "  Take it out of the mixtures, or lower min_document_tokens."
+    )
