@@ -39,19 +39,21 @@ class Package:
 PACKAGES: tuple[Package, ...] = (
     Package(kind="deb", name="python3.11-doc", licence="PSF-2.0"),
     Package(kind="deb", name="postgresql-doc-15", licence="PostgreSQL"),
-    Package(kind="deb", name="sqlite3-doc", licence="public-domain"),
+    Package(kind="deb", name="sqlite3-doc", licence="public-domain-SQLite"),
     Package(kind="deb", name="python-mpmath-doc", licence="BSD-3-Clause-mpmath"),
     Package(kind="deb", name="python-scipy-doc", licence="BSD-3-Clause-SciPy"),
     Package(kind="deb", name="postgresql-client-15", licence="PostgreSQL"),
     Package(kind="deb", name="postgresql-15", licence="PostgreSQL"),
     Package(kind="deb", name="wordnet-base", licence="WordNet-3.0"),
-    Package(kind="deb", name="r-cran-janeaustenr", licence="public-domain"),
+    Package(kind="deb", name="r-cran-janeaustenr", licence="public-domain-Austen"),
     Package(kind="deb", name="libpython3.11-stdlib", licence="PSF-2.0"),
     Package(kind="deb", name="libpython3.11-minimal", licence="PSF-2.0"),
     Package(kind="npm", name="svgo", version="1.3.2", licence="MIT-svgo"),
     Package(kind="npm", name="npkill", version="0.12.2", licence="MIT-npkill"),
     Package(kind="npm", name="vxe-table", version="4.21.3", licence="MIT-vxe-table"),
     Package(kind="npm", name="@arco-design/web-react", version="2.66.16", licence="MIT-arco-design"),
+    Package(kind="sdist", name="lupa", version="2.8", licence="MIT-Lua"),
+    Package(kind="sdist", name="hiredis", version="3.5.0", licence="BSD-3-Clause-hiredis"),
 )
 
 
@@ -75,7 +77,7 @@ def fetch(folder: Path) -> None:
         commands = {
             "deb": ["apt-get", "download", package.name],
             "npm": ["npm", "pack", "--silent", spec],
-            "sdist": ["pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", f"{spec}=={package.version}"],
+            "sdist": ["pip", "download", "--quiet", "--no-deps", "--no-binary", spec, f"{spec}=={package.version}"],
         }
         subprocess.run(commands[package.kind], cwd=folder, check=True)
 

@@ -84,3 +84,8 @@ def damage(member: bytes) -> bytes:
     except zlib.error:
         return spoilt
     raise ValueError("the damaged member can still be unpacked; choose another page for it")
+
+
+def payload(member: bytes) -> bytes:
+    """The HTTP body of a response record's gzip member."""
+    return zlib.decompress(member, 31).split(b"\r\n\r\n", 2)[2].removesuffix(b"\r\n\r\n")
