@@ -16,65 +16,20 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import DataError, RecipeError
 from gristmill.tokens.batch import Batch, concatenate, empty_batch
-from gristmill.tokens.mixture import Mixture
 from gristmill.tokens.permutation import key_of, left_size, mix, permute
 from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.stages import Draw, Origin, StreamStage, Use, stage_mixture
 from gristmill.tokens.windows import Selection
 
+__all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use", "segment_lengths"]
+
 _BLOCK = 1024  # sequences resolved together
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A source's share of a stage's sequences; `min_document_tokens` leaves out its shorter documents (inclusive limit)."""
-
-    source: str
-    weight: float | str | Fraction
-    min_document_tokens: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamStage:
-    """`num_samples` sequences of `seq_len` tokens, apportioned to `draws`, whose weights sum to 1."""
-
-    name: str
-    num_samples: int
-    seq_len: int
-    draws: tuple[Draw, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where one sequence comes from. `documents` are rows of the source's shard, which keeps the order of its documents."""
-
-    sample: int
-    stage: str
-    source: str
-    epoch: int
-    window: int
-    documents: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """What was drawn from one selection of a source up to some sequence. epochs = tokens_drawn / unique_tokens."""
-
-    source: str
-    min_document_tokens: int | None
-    tokens_drawn: int
-    unique_tokens: int
-
-    @property
-    def epochs(self) -> float:
-        """How often the selection has been seen on average."""
-        return self.tokens_drawn / self.unique_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +57,7 @@ class Stream:
         for stage in self.stages:
             self._starts.append(self._starts[-1] + stage.num_samples)
         self.num_samples = self._starts[-1]
-        self._mixtures = [_mixture(stage) for stage in self.stages]
+        self._mixtures = [stage_mixture(stage) for stage in self.stages]
         self._first_lane: list[int] = []
         self._lane_draw: list[tuple[int, Draw]] = []
         self._selections: dict[tuple[str, int | None], Selection] = {}
@@ -344,24 +299,6 @@ def segment_lengths(windows: NDArray[np.integer], eos_id: int) -> NDArray[np.int
     found = np.flatnonzero(begins)
     starts: NDArray[np.int64] = found - found // width
     return np.ediff1d(starts, to_end=num_sequences * (width - 1) - starts[-1])
-
-
-def _mixture(stage: StreamStage) -> Mixture:
-    if stage.num_samples < 1 or stage.seq_len < 1 or not stage.draws:
-        raise RecipeError(
-            f"stage {stage.name!r} has {stage.num_samples} sequences of {stage.seq_len} tokens from {len(stage.draws)} sources, "
-            "expected at least one of each."
-        )
-    selections = [(draw.source, draw.min_document_tokens) for draw in stage.draws]
-    for selection in selections:
-        if selections.count(selection) > 1:
-            raise RecipeError(
-                f"stage {stage.name!r} lists source {selection[0]!r} twice with one selection. Add the weights up."
-            )
-    try:
-        return Mixture([draw.weight for draw in stage.draws])
-    except RecipeError as error:
-        raise RecipeError(f"stage {stage.name!r}: {error}") from error
 
 
 def _check_shards(shards: Mapping[str, TokenShard]) -> None:

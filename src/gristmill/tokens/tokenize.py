@@ -14,8 +14,10 @@ from typing import Any
 from gristmill.data.document import read_batches, shard_paths
 from gristmill.errors import ArtifactError, DataError, Interrupted
 from gristmill.recipe.artifact import file_sha256
+from gristmill.recipe.budget import Selection, asked_tokens, check_epochs
+from gristmill.recipe.schema import Recipe
 from gristmill.recipe.step import StepContext
-from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard
+from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard, unique_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 
 VERSION = 1
@@ -24,7 +26,10 @@ _BATCH_BYTES = 4_000_000
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
-    """Tokenizes all sources. Returns documents, tokens and bytes by source and split."""
+    """Tokenizes all sources. Returns documents, tokens and bytes by source and split.
+
+    Raises RecipeError when the stages would read documents more often than the recipe's cap, now that tokens are counted.
+    """
     select = ctx.inputs["select"]
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     tokenizer_sha256 = file_sha256(ctx.inputs["tokenizer"] / "tokenizer.json")
@@ -43,7 +48,23 @@ def run(ctx: StepContext) -> dict[str, Any]:
             }
         train = counts[source]["train"]
         ctx.say(f"tokenize: {source} has {train['tokens']:,} tokens in {train['documents']:,} training documents")
+    for row in check_epochs(ctx.recipe, selection_tokens(ctx.recipe, ctx.out)):
+        if row.verdict in ("repeated", "allowed"):
+            ctx.say(
+                f"tokenize: {row.selection} is read {row.epochs[-1]:.2f} times ({row.total_tokens:,} tokens asked, "
+                f"{row.unique_tokens or 0:,} unique); repeating is known to help up to {row.warn_epochs:g}"
+            )
     return counts
+
+
+def selection_tokens(recipe: Recipe, folder: Path) -> dict[Selection, int]:
+    """Unique training tokens of every selection that the recipe's stages draw, and of every source, in a tokenize artefact."""
+    shards = {source: TokenShard(folder / source / "train") for source in recipe.sources}
+    selections = [*map(Selection, shards), *asked_tokens(recipe.pretrain)]
+    return {
+        selection: unique_tokens(shards[selection.source], min_document_tokens=selection.min_document_tokens)
+        for selection in selections
+    }
 
 
 def tokenize_split(

@@ -1,0 +1,78 @@
+"""The stage table of a stream, and what the stream says about itself.
+
+A stage is a number of sequences of one length and a mixture of draws; the stream (stream.py) turns the table and a seed into
+the order of training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from gristmill.errors import RecipeError
+from gristmill.tokens.mixture import Mixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A source's share of a stage's sequences; `min_document_tokens` leaves out its shorter documents (inclusive limit)."""
+
+    source: str
+    weight: float | str | Fraction
+    min_document_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamStage:
+    """`num_samples` sequences of `seq_len` tokens, apportioned to `draws`, whose weights sum to 1."""
+
+    name: str
+    num_samples: int
+    seq_len: int
+    draws: tuple[Draw, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where one sequence comes from. `documents` are rows of the source's shard, which keeps the order of its documents."""
+
+    sample: int
+    stage: str
+    source: str
+    epoch: int
+    window: int
+    documents: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """What was drawn from one selection of a source up to some sequence. epochs = tokens_drawn / unique_tokens."""
+
+    source: str
+    min_document_tokens: int | None
+    tokens_drawn: int
+    unique_tokens: int
+
+    @property
+    def epochs(self) -> float:
+        """How often the selection has been seen on average."""
+        return self.tokens_drawn / self.unique_tokens
+
+
+def stage_mixture(stage: StreamStage) -> Mixture:
+    """The order of the stage's sources. Raises RecipeError for a stage that cannot be drawn."""
+    if stage.num_samples < 1 or stage.seq_len < 1 or not stage.draws:
+        raise RecipeError(
+            f"stage {stage.name!r} has {stage.num_samples} sequences of {stage.seq_len} tokens from {len(stage.draws)} sources, "
+            "expected at least one of each."
+        )
+    selections = [(draw.source, draw.min_document_tokens) for draw in stage.draws]
+    for selection in selections:
+        if selections.count(selection) > 1:
+            raise RecipeError(
+                f"stage {stage.name!r} lists source {selection[0]!r} twice with one selection. Add the weights up."
+            )
+    try:
+        return Mixture([draw.weight for draw in stage.draws])
+    except RecipeError as error:
+        raise RecipeError(f"stage {stage.name!r}: {error}") from error
