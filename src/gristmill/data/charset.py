@@ -47,9 +47,9 @@ def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:
 
     `declared` is the charset of the transport (an HTTP header), if any.
     """
-    for mark, name in _MARKS:
+    for mark, marked in _MARKS:
         if payload.startswith(mark):
-            return payload[len(mark) :].decode(name, "replace"), name
+            return payload[len(mark) :].decode(marked, "replace"), marked
     is_ascii = payload.isascii()
     for label in (declared, _label_in(payload)):
         name = None if label is None else _known(label)
@@ -63,8 +63,8 @@ def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:
         return text, "utf-8"
     detector = EncodingDetector()
     detector.feed(payload, last=True)
-    name = _known(detector.guess(tld=None, allow_utf8=True)) or "cp1252"
-    return payload.decode(name, "replace"), name
+    guess = _known(detector.guess(tld=None, allow_utf8=True)) or "cp1252"
+    return payload.decode(guess, "replace"), guess
 
 
 def _label_in(payload: bytes) -> str | None:

@@ -1,0 +1,125 @@
+"""Executors: the whole interface is `map(fn, items)`, which yields (item, result or error) as they are done.
+
+A step maps a pure function over shards and does not care where it runs. The function is safe to repeat, its result is
+small, and what it makes lies in files. Order is not promised. An error of one item is yielded, and the others go on.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.connection
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol, TypeVar
+
+from gristmill.data.guard import context_for
+from gristmill.errors import Interrupted, ResourceError
+
+STOP_POLL_SECONDS = 0.5
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Where shard functions run."""
+
+    def map(self, fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | Exception]]:
+        """Yields (item, what fn returned or the exception it raised), each item once, in any order."""
+        ...
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InProcess:
+    """Runs items one after the other in this process: for tests, debugging and tiny inputs."""
+
+    should_stop: Callable[[], bool] = _never
+
+    def map(self, fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | Exception]]:
+        """As Executor.map, in the order of the items; raises Interrupted between items once `should_stop()`."""
+        for item in items:
+            if self.should_stop():
+                raise Interrupted("stopped between two shards; what is done is kept.")
+            try:
+                outcome: Result | Exception = fn(item)
+            except Exception as error:
+                outcome = error
+            yield item, outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalProcesses:
+    """Runs up to `processes` items at a time, each in a process of its own (forkserver), driven from here.
+
+    `fn` and items are pickled. A process that dies gives ResourceError for its item; the others are not touched.
+    Closing the iterator ends the processes that run; so does `should_stop()`, which then raises Interrupted.
+    """
+
+    processes: int
+    should_stop: Callable[[], bool] = _never
+
+    def map(self, fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | Exception]]:
+        """As Executor.map, in the order in which items are done."""
+        waiting = iter(items)
+        running: dict[Connection, tuple[Item, BaseProcess]] = {}
+        try:
+            while True:
+                while len(running) < max(1, self.processes):
+                    try:
+                        item = next(waiting)
+                    except StopIteration:
+                        break
+                    connection, process = _start(fn, item)
+                    running[connection] = (item, process)
+                if not running:
+                    return
+                if self.should_stop():
+                    raise Interrupted("stopped; shards that are done are kept, those under way start anew.")
+                for ready in multiprocessing.connection.wait(list(running), timeout=STOP_POLL_SECONDS):
+                    assert isinstance(ready, Connection)
+                    item, process = running.pop(ready)
+                    yield item, _outcome(ready, process, item)
+        finally:
+            for connection, (_, process) in running.items():
+                process.kill()
+                process.join()
+                connection.close()
+
+
+def _start(fn: Callable[[Any], Any], item: Any) -> tuple[Connection, BaseProcess]:
+    context = context_for(fn)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(sender, fn, item), daemon=False)
+    process.start()
+    sender.close()
+    return receiver, process
+
+
+def _run(connection: Connection, fn: Callable[[Any], Any], item: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    try:
+        outcome: Any = fn(item)
+    except Exception as error:
+        outcome = error
+    connection.send(outcome)
+    connection.close()
+
+
+def _outcome(connection: Connection, process: BaseProcess, item: Any) -> Any:
+    try:
+        outcome = connection.recv()
+    except (EOFError, ConnectionResetError):
+        process.join()
+        outcome = ResourceError(
+            f"the process that worked on {item} ended with exit code {process.exitcode} and no result.\n"
+            "  Often the system ran out of memory: use fewer processes, then run the same command again."
+        )
+    process.join()
+    connection.close()
+    return outcome
