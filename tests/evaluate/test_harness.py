@@ -11,7 +11,8 @@ import pytest
 
 from gristmill.data.packs import Item, Pack, write_pack
 from gristmill.errors import RecipeError
-from gristmill.evaluate.harness import AskedText, GristmillLM, engine_versions, last_number, load_engine, score_packs
+from gristmill.evaluate.adapter import AskedText, GristmillLM
+from gristmill.evaluate.harness import engine_versions, last_number, load_engine, score_packs
 from gristmill.model.transformer import Llama
 from gristmill.statistics import contains_chance
 from gristmill.tokens.tokenizer import Tokenizer

@@ -1,0 +1,325 @@
+"""STEP evaluate: every model of the recipe on task packs, held-out text and trained items, with error bars and comparisons.
+
+    results.json        one record a figure: model, task, metric, value, stderr, interval, n, chance, at_chance, kind, versions
+    comparisons.json    every two models on the same items: paired difference, interval, p-value (Holm over all), verdict
+    items/<model>/      one file a task, one line an item
+    models/<model>.json what is done of a model; a killed run goes on with the next one
+
+`kind` is "held_out", or "recall" for what was trained on. A figure whose interval contains chance is marked at_chance: it is
+shown grey and decides nothing. xz stands among the models as "xz": what a compressor makes of the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gristmill.data.packs import Pack, read_pack
+from gristmill.errors import Interrupted
+from gristmill.evaluate import recall
+from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
+from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import load_model
+from gristmill.recipe.artifact import read_json, write_json
+from gristmill.recipe.fingerprint import derive_seed
+from gristmill.recipe.step import StepContext
+from gristmill.statistics import contains_chance, holm, normal_quantile, paired_difference
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.scorer import bits_per_byte
+from gristmill.train.session import choose_device
+
+VERSION = 1
+
+MODELS = ("pretrain", "sft", "dpo")
+CHAT_MODELS = ("sft", "dpo")
+LEVEL = 0.05
+
+Record = dict[str, Any]
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Measures each model, then compares them. Returns how much was measured, and with what."""
+    torch.set_num_threads(ctx.machine.threads)
+    if not engine_is_installed():
+        ctx.say(
+            f"evaluate: lm-eval is not installed, so packs are judged by gristmill's own rules. To use it: {INSTALL}"
+        )
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    packs = {name: read_pack(ctx.resolve(ctx.recipe.packs[name].path)) for name in ctx.recipe.evaluate.packs}
+    parts: dict[str, dict[str, Any]] = {}
+    for name in (name for name in MODELS if name in ctx.inputs):
+        done = ctx.out / "models" / f"{name}.json"
+        if not done.is_file():
+            model = load_model(ctx.inputs[name] / "model", device=choose_device(ctx.machine.device)).eval()
+            done.parent.mkdir(parents=True, exist_ok=True)
+            write_json(done, _measure(ctx, name, model, tokenizer, packs))
+        parts[name] = read_json(done)
+    results = [record for part in parts.values() for record in part["records"]]
+    if ctx.recipe.evaluate.xz_yardstick:
+        _leave_if_asked(ctx)
+        results += _xz_records(ctx, tokenizer)
+    comparisons = compare({name: part["scores"] for name, part in parts.items()}, results)
+    write_json(ctx.out / "results.json", results)
+    write_json(ctx.out / "comparisons.json", comparisons)
+    return {
+        "models": list(parts),
+        "figures": len(results),
+        "figures_at_chance": sum(bool(record["at_chance"]) for record in results),
+        "items": sum(len(scores) for part in parts.values() for scores in part["scores"].values()),
+        "comparisons": len(comparisons),
+        "engine": engine_versions(),
+    }
+
+
+def record(
+    *,
+    model: str,
+    task: str,
+    metric: str,
+    value: float,
+    stderr: float | None,
+    interval: tuple[float, float] | None,
+    n: int,
+    kind: str,
+    chance: float | None = None,
+    pack_sha256: str | None = None,
+    **more: Any,
+) -> Record:
+    """One figure of results.json. A number that does not exist (the error of a single item) is null."""
+    known = interval is not None and all(map(math.isfinite, interval))
+    return {
+        "model": model,
+        "task": task,
+        "metric": metric,
+        "value": value,
+        "stderr": stderr if stderr is not None and math.isfinite(stderr) else None,
+        "interval": list(interval) if interval is not None and known else None,
+        "n": n,
+        "chance": chance,
+        "at_chance": interval is not None and known and contains_chance(interval, chance),
+        "kind": kind,
+        "pack_sha256": pack_sha256,
+        "versions": engine_versions(),
+        **more,
+    }
+
+
+# ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _measure(
+    ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, packs: Mapping[str, Pack]
+) -> dict[str, Any]:
+    """Everything about one model: records, and the item scores that comparisons pair."""
+    records: list[Record] = []
+    scores: dict[str, list[float]] = {}
+    chat = name in CHAT_MODELS
+    for task, pack in packs.items():
+        _leave_if_asked(ctx)
+        (result,) = score_packs(model, tokenizer, [pack], chat=chat)
+        records.append(_pack_record(name, task, result, held_out=ctx.recipe.packs[task].held_out))
+        scores[task] = list(result.scores)
+        _write_lines(ctx.out / "items" / name / f"{task}.jsonl", result.rows)
+        ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
+    for source, shard in _validation(ctx):
+        _leave_if_asked(ctx)
+        records.append(_bits_record(ctx, name, source, model, tokenizer, shard))
+        ctx.say(f"evaluate: {name} on {source}: {_said(records[-1])}")
+    if chat and "synthesize" in ctx.inputs:
+        records += _recall_records(ctx, name, model, tokenizer)
+    return {"records": records, "scores": scores}
+
+
+def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) -> Record:
+    return record(
+        model=name,
+        task=task,
+        metric=result.pack.metric,
+        value=result.value,
+        stderr=result.stderr,
+        interval=(result.low, result.high),
+        n=len(result.scores),
+        kind="held_out" if held_out else "recall",
+        chance=result.pack.chance,
+        pack_sha256=result.pack.sha256,
+        engine=result.engine,
+        prompting=result.prompting,
+    )
+
+
+def _bits_record(
+    ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
+) -> Record:
+    window = ctx.recipe.pretrain.stages[-1].seq_len  # positions beyond it were never trained
+    bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.recipe.evaluate.validation_bytes, window=window)
+    half = normal_quantile(0.95) * bits.stderr
+    return record(
+        model=name,
+        task=source,
+        metric="bits_per_byte",
+        value=bits.value,
+        stderr=bits.stderr,
+        interval=(bits.value - half, bits.value + half),
+        n=bits.num_documents,
+        kind="held_out",
+        num_bytes=bits.num_bytes,
+        window=window,
+    )
+
+
+def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
+    lines = (ctx.inputs["synthesize"] / "sft.jsonl").read_text(encoding="utf-8").splitlines()
+    questions = recall.trained_questions(json.loads(line) for line in lines)
+    held_out = [read_pack(ctx.resolve(ref.path)) for ref in ctx.recipe.packs.values() if ref.held_out]
+    questions += recall.held_out_sums(held_out, seed=derive_seed(ctx.recipe.seed, "held-out sums"))
+    fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
+    records: list[Record] = []
+    for task, asked in recall.spread_by_task(fitting).items():
+        _leave_if_asked(ctx)
+        replies = recall.ask(model, tokenizer, asked)
+        _write_lines(ctx.out / "items" / name / f"{task}.jsonl", [reply.to_json() for reply in replies])
+        for metric, found in recall.summarize(replies).items():
+            records.append(
+                record(
+                    model=name,
+                    task=task,
+                    metric=metric,
+                    value=found.value,
+                    stderr=math.sqrt(found.value * (1 - found.value) / found.count),
+                    interval=(found.low, found.high),
+                    n=found.count,
+                    kind="held_out" if task == recall.HELD_OUT_SUMS else "recall",
+                    prompting="chat",
+                    too_long=num_too_long,
+                )
+            )
+            ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
+    return records
+
+
+# ── comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compare(scores: Mapping[str, Mapping[str, Sequence[float]]], results: Sequence[Record]) -> list[Record]:
+    """Later against earlier model, for every two, on the items of every pack (model → task → item scores).
+
+    p-values are Holm-adjusted over all comparisons made here. A task on which both are at chance decides nothing.
+    """
+    of_pack = {(found["model"], found["task"]): found for found in results if found["pack_sha256"]}
+    found = [
+        (later, earlier, task, paired_difference(scores[later][task], scores[earlier][task]))
+        for earlier, later in combinations(scores, 2)
+        for task in scores[earlier]
+    ]
+    adjusted = holm([difference.p_value for *_, difference in found])
+    return [
+        {
+            "a": later,
+            "b": earlier,
+            "task": task,
+            "difference": difference.mean,
+            "stderr": difference.stderr if math.isfinite(difference.stderr) else None,
+            "interval": [difference.low, difference.high] if math.isfinite(difference.low) else None,
+            "n": difference.count,
+            "prompting": [of_pack[later, task]["prompting"], of_pack[earlier, task]["prompting"]],
+            "p_value": difference.p_value,
+            "p_adjusted": p_adjusted,
+            "verdict": "at chance, no verdict"
+            if of_pack[later, task]["at_chance"] and of_pack[earlier, task]["at_chance"]
+            else _verdict(difference.mean, p_adjusted),
+        }
+        for (later, earlier, task, difference), p_adjusted in zip(found, adjusted, strict=True)
+    ]
+
+
+def _verdict(difference: float, p_adjusted: float) -> str:
+    if p_adjusted >= LEVEL:
+        return "no evidence either way"
+    return "better" if difference > 0 else "worse"
+
+
+# ── xz ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _xz_records(ctx: StepContext, tokenizer: Tokenizer) -> list[Record]:
+    """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
+    shards = [TokenShard(ctx.inputs["tokenize"] / source / "train") for source in ctx.recipe.sources]
+    all_bytes = sum(shard.num_bytes for shard in shards)
+    primed = PrimedXz(text for shard in shards for text in _spread_texts(shard, tokenizer, all_bytes))
+    records: list[Record] = []
+    for source, shard in _validation(ctx):
+        _leave_if_asked(ctx)
+        found = primed.score(_first_texts(shard, tokenizer, ctx.recipe.evaluate.validation_bytes))
+        records.append(
+            record(
+                model="xz",
+                task=source,
+                metric="bits_per_byte",
+                value=found.value,
+                stderr=None,
+                interval=None,
+                n=found.num_documents,
+                kind="held_out",
+                num_bytes=found.num_bytes,
+                training_bytes=found.training_bytes,
+                all_training_bytes=all_bytes,
+            )
+        )
+        ctx.say(f"evaluate: xz on {source}: {_said(records[-1])}")
+    return records
+
+
+def _spread_texts(shard: TokenShard, tokenizer: Tokenizer, all_bytes: int) -> Iterator[str]:
+    """Every document, or every k-th where all sources together exceed what xz is primed with; decoded only when taken."""
+    stride = max(1, math.ceil(all_bytes / MAX_TRAINING_BYTES))
+    return (tokenizer.decode(shard.document(number)[:-1]) for number in range(0, shard.num_documents, stride))
+
+
+def _first_texts(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> Iterator[str]:
+    """Whole documents from the front until `max_bytes` bytes are reached: the ones that bits_per_byte scores."""
+    total = 0
+    for number in range(shard.num_documents):
+        if total >= max_bytes:
+            return
+        tokens = shard.document(number)[:-1]
+        if len(tokens):
+            total += tokenizer.num_bytes(tokens)
+            yield tokenizer.decode(tokens)
+
+
+# ── small parts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _validation(ctx: StepContext) -> Iterator[tuple[str, TokenShard]]:
+    for source in ctx.recipe.sources:
+        shard = TokenShard(ctx.inputs["tokenize"] / source / "validation")
+        if shard.num_bytes:
+            yield source, shard
+
+
+def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def _said(found: Record) -> str:
+    """A record in words: 0.412 ± 0.014 acc (300 items, chance 0.250)."""
+    error = "" if found["stderr"] is None else f" ± {found['stderr']:.3f}"
+    chance = "" if found["chance"] is None else f", chance {found['chance']:.3f}"
+    grey = ": at chance" if found["at_chance"] else ""
+    return f"{found['value']:.3f}{error} {found['metric']} ({found['n']} items{chance}{grey})"
+
+
+def _leave_if_asked(ctx: StepContext) -> None:
+    if ctx.should_stop():
+        raise Interrupted(
+            "stopped while evaluating; models that were finished are kept. Run the same command to go on."
+        )

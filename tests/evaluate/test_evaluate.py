@@ -1,0 +1,194 @@
+"""The step on a tiny run: every figure has its n and interval, a killed run goes on, grey tasks decide nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gristmill.data.packs import Item, write_pack
+from gristmill.errors import Interrupted
+from gristmill.evaluate import evaluate
+from gristmill.evaluate.compression import PrimedXz
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import save_model
+from gristmill.recipe.artifact import read_json
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import Recipe
+from gristmill.recipe.step import StepContext
+from gristmill.tokens.shards import ShardWriter
+from gristmill.tokens.tokenizer import Tokenizer
+
+TRAINING = ["The cat sat on the mat.", "A mill grinds grain into flour.", "Rivers run to the sea."]
+HELD_OUT = ["The dog lay by the door.", "", "Flour becomes bread, and bread is good.", "The sea is not full."]
+
+RECIPE: dict[str, Any] = {
+    "schema_version": 1,
+    "name": "tiny",
+    "seed": 1,
+    "packs": {"words": {"path": "packs/words"}, "sums": {"path": "packs/sums"}},
+    "sources": {
+        "book": {"read": {"format": "text", "paths": ["book.txt"]}, "license": "public domain"},
+        "silent": {"read": {"format": "text", "paths": ["silent.txt"]}, "license": "public domain"},
+    },
+    "tokenizer": {"vocab_size": 300},
+    "model": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "initializer_range": 0.3,
+        "max_position_embeddings": 128,
+    },
+    "pretrain": {
+        "stages": [{"name": "only", "tokens": 64, "seq_len": 64, "mixture": {"book": 1.0}}],
+        "global_batch_tokens": 64,
+        "warmup_tokens": 0,
+        "decay_tokens": 64,
+        "optimizer": {"peak_lr": 1e-3},
+        "watch": {"every_tokens": 64},
+        "checkpoint_every_tokens": 64,
+    },
+    "evaluate": {"packs": ["words", "sums"], "validation_bytes": 40},
+}
+
+
+@pytest.fixture
+def ctx(tmp_path: Path, tokenizer: Tokenizer, random_llama: Callable[..., Llama]) -> StepContext:
+    words = [f" {word}" for word in ("cat", "dog", "sea", "mill")]
+    write_pack(
+        tmp_path / "packs" / "words",
+        name="words",
+        version=1,
+        kind="multiple_choice",
+        metric="acc_norm",
+        chance=0.25,
+        items=[Item(id=f"w{n}", prompt=f"{n} the", choices=tuple(words), answer=n % 4) for n in range(8)],
+    )
+    write_pack(
+        tmp_path / "packs" / "sums",
+        name="sums",
+        version=1,
+        kind="generate",
+        metric="number_match",
+        chance=0.0,
+        items=[Item(id="s", prompt="11 + 12 =", target="23", ids=("sum/11+12",))],
+    )
+    inputs = {name: tmp_path / "run" / name for name in ("tokenizer", "tokenize", "synthesize", "pretrain", "sft")}
+    tokenizer.save(inputs["tokenizer"])
+    for seed, name in enumerate(("pretrain", "sft")):
+        save_model(inputs[name] / "model", random_llama(tokenizer, seed=seed, context=128), inputs["tokenizer"])
+    for source, texts in (
+        ("book", {"train": TRAINING, "validation": HELD_OUT}),
+        ("silent", {"train": [], "validation": []}),
+    ):
+        for split, documents in texts.items():
+            path = inputs["tokenize"] / source / split
+            with ShardWriter(path, tokenizer_sha256="", vocab_size=tokenizer.vocab_size, eos_id=0) as writer:
+                for text in documents:
+                    writer.add(tokenizer.encode(text), num_bytes=len(text.encode()))
+    rows = [
+        {"id": id, "kind": kind, "trained_item": item, "messages": [
+            {"role": "user", "content": question}, {"role": "assistant", "content": "Good day."}]}
+        for id, kind, item, question in (
+            ("g", "everyday", None, "Hello!"),
+            ("s", "sum", "sum/1+2", "1 + 2 = ?"),
+            ("long", "everyday", None, "word " * 200),
+        )
+    ]  # fmt: skip
+    inputs["synthesize"].mkdir()
+    (inputs["synthesize"] / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return context(tmp_path, inputs)
+
+
+def context(tmp_path: Path, inputs: dict[str, Path], stop: Callable[[], bool] = lambda: False) -> StepContext:
+    out = tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    return StepContext(
+        recipe=Recipe.model_validate(RECIPE),
+        recipe_dir=tmp_path,
+        name="evaluate",
+        inputs=inputs,
+        out=out,
+        machine=Machine(threads=1, device="cpu"),
+        seed=1,
+        fingerprint="f",
+        say=lambda line: None,
+        should_stop=stop,
+    )
+
+
+def test_every_figure_names_model_task_items_interval_chance_and_pack(ctx: StepContext) -> None:
+    counts = evaluate.run(ctx)
+    results = read_json(ctx.out / "results.json")
+    found = {(record["model"], record["task"], record["metric"]) for record in results}
+    recalled = ("trained_everyday", "trained_single_digit_sums", "held_out_sums_asked")
+    assert found == {
+        *((model, task, metric) for model in ("pretrain", "sft") for task, metric in (
+            ("words", "acc_norm"), ("sums", "number_match"), ("book", "bits_per_byte"))),
+        *(("sft", task, metric) for task in recalled for metric in ("right", "stop_rate")),
+        ("xz", "book", "bits_per_byte"),
+    }  # fmt: skip
+    assert counts["figures"] == len(results) == 13
+    for record in results:
+        assert record["n"] > 0
+        assert record["kind"] == ("recall" if record["task"].startswith("trained_") else "held_out")
+        assert (record["interval"] is None) == (record["model"] == "xz")
+        if record["interval"]:
+            assert record["interval"][0] <= record["value"] <= record["interval"][1]
+        if record["task"] in ("words", "sums"):
+            assert len(record["pack_sha256"]) == 64
+            lines = (ctx.out / "items" / record["model"] / f"{record['task']}.jsonl").read_text().splitlines()
+            assert len(lines) == record["n"]
+    everyday = next(record for record in results if record["task"] == "trained_everyday")
+    assert (everyday["n"], everyday["too_long"]) == (1, 1)
+
+
+def test_xz_is_given_the_documents_that_the_models_are_scored_on(ctx: StepContext) -> None:
+    evaluate.run(ctx)
+    records = [record for record in read_json(ctx.out / "results.json") if record["metric"] == "bits_per_byte"]
+    assert {record["num_bytes"] for record in records} == {len(HELD_OUT[0]) + len(HELD_OUT[2])}
+    xz = next(record for record in records if record["model"] == "xz")
+    assert xz["value"] == PrimedXz(TRAINING).score([HELD_OUT[0], HELD_OUT[2]]).value
+    assert xz["all_training_bytes"] == sum(map(len, TRAINING))
+
+
+def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepContext, tmp_path: Path) -> None:
+    evaluate.run(ctx)
+    whole = read_json(ctx.out / "results.json")
+    (ctx.out / "results.json").unlink()
+    (ctx.out / "models" / "sft.json").unlink()
+    with pytest.raises(Interrupted, match="finished are kept"):
+        evaluate.run(context(tmp_path, dict(ctx.inputs), stop=lambda: True))
+    first = (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns
+    evaluate.run(context(tmp_path, dict(ctx.inputs)))
+    assert (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns == first
+    assert read_json(ctx.out / "results.json") == whole
+
+
+def of_pack(model: str, *, at_chance: bool) -> dict[str, Any]:
+    return {"model": model, "task": "t", "at_chance": at_chance, "pack_sha256": "x", "prompting": "plain"}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "grey", "verdict"),
+    [
+        ([1.0] * 30, [0.0] * 29 + [1.0], False, "better"),
+        ([0.0] * 29 + [1.0], [1.0] * 30, False, "worse"),
+        ([1.0, 0.0] * 15, [0.0, 1.0] * 15, False, "no evidence either way"),
+        ([1.0] * 30, [0.0] * 29 + [1.0], True, "at chance, no verdict"),
+        ([1.0], [0.0], False, "no evidence either way"),
+    ],
+)
+def test_later_model_is_held_against_the_earlier_one_item_by_item(
+    a: list[float], b: list[float], grey: bool, verdict: str
+) -> None:
+    results = [of_pack("pretrain", at_chance=grey), of_pack("sft", at_chance=grey)]
+    (found,) = evaluate.compare({"pretrain": {"t": b}, "sft": {"t": a}}, results)
+    assert (found["a"], found["b"], found["n"], found["verdict"]) == ("sft", "pretrain", len(a), verdict)
+    assert found["difference"] == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
+    json.dumps(found, allow_nan=False)
