@@ -8,7 +8,7 @@ Shape letters: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -41,19 +41,34 @@ def generate(
     results = []
     for index, prompt in enumerate(prompts):
         generator = torch.Generator().manual_seed(seeds[index]) if temperature > 0 and seeds is not None else None
-        results.append(_continue(model, prompt, max_new_tokens, frozenset(stop_ids), temperature, top_p, generator))
+        results.append(
+            list(
+                stream(
+                    model,
+                    prompt,
+                    max_new_tokens=max_new_tokens,
+                    stop_ids=frozenset(stop_ids),
+                    temperature=temperature,
+                    top_p=top_p,
+                    generator=generator,
+                )
+            )
+        )
     return results
 
 
-def _continue(
+@torch.inference_mode()
+def stream(
     model: Llama,
     prompt: Sequence[int],
+    *,
     max_new_tokens: int,
-    stop_ids: frozenset[int],
-    temperature: float,
-    top_p: float,
-    generator: torch.Generator | None,
-) -> list[int]:
+    stop_ids: Collection[int],
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[int]:
+    """The new tokens of one prompt, each as soon as it is known; `generate` says what they are."""
     config, device = model.config, model.device
     cache = KeyValueCache(
         layers=config.num_hidden_layers,
@@ -63,17 +78,15 @@ def _continue(
         device=device,
         dtype=model.output_weight_VD.dtype,
     )
-    new: list[int] = []
     piece = list(prompt)
-    while len(new) < max_new_tokens:
+    for _ in range(max_new_tokens):
         positions = torch.arange(cache.length, cache.length + len(piece), device=device)
         x_ND = model.hidden(torch.tensor(piece, device=device), positions, [len(piece)], cache)
         token = choose(model.logits(x_ND[-1:])[0], temperature=temperature, top_p=top_p, generator=generator)
-        new.append(token)
+        yield token
         if token in stop_ids:
-            break
+            return
         piece = [token]
-    return new
 
 
 def choose(logits_V: Tensor, *, temperature: float, top_p: float, generator: torch.Generator | None) -> int:
