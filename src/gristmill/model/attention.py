@@ -65,7 +65,7 @@ def document_attention(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, documents: D
     lengths = documents.lengths
     if len(lengths) == 1:
         return _attend(q_NHK, k_NGK, v_NGK, is_causal=True)
-    parts = zip(q_NHK.split(lengths), k_NGK.split(lengths), v_NGK.split(lengths), strict=True)
+    parts = zip(*(torch.split(x, lengths) for x in (q_NHK, k_NGK, v_NGK)), strict=True)
     return torch.cat([_attend(q_LHK, k_LGK, v_LGK, is_causal=True) for q_LHK, k_LGK, v_LGK in parts])
 
 

@@ -42,7 +42,7 @@ class _Rotate(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: torch.autograd.function.FunctionCtx, grad_NHK: Tensor
     ) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors  # type: ignore[attr-defined]
+        cos, sin = ctx.saved_tensors
         return _turn(grad_NHK, cos, -sin), None, None
 
 

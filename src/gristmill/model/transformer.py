@@ -275,7 +275,9 @@ class Llama(nn.Module):
 
     def _check(self, num_tokens: int, document_lengths: list[int], before: int) -> None:
         if sum(document_lengths) != num_tokens:
-            raise DataError(f"document lengths add up to {sum(document_lengths)}, but the batch has {num_tokens} tokens.")
+            raise DataError(
+                f"document lengths add up to {sum(document_lengths)}, but the batch has {num_tokens} tokens."
+            )
         longest, limit = before + max(document_lengths, default=0), self.config.max_position_embeddings
         if longest > limit:
             raise DataError(

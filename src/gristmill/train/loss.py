@@ -1,0 +1,146 @@
+"""Head and cross-entropy together, in chunks, so that the logits of all tokens never exist at once.
+
+    x_ND ─→ for each chunk of C tokens: logits_CV ─→ nll_C, and at once the gradients of x and of the head's matrix
+
+The gradient of cross-entropy needs nothing that the forward pass does not have, so it is made there, in the buffer that held
+the logits; the backward pass only scales it. Memory: one chunk of logits and one gradient of the head's matrix.
+
+Shape letters: N tokens, C tokens of a chunk, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gristmill.model.transformer import Llama
+from gristmill.tokens.batch import Batch
+
+_CHUNK_LOGITS = 2**21  # 8 MiB of float32: measured best on CPU from 4,096 to 49,152 words
+_MIN_CHUNK_TOKENS = 128  # fewer make the matrix products slow
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    """What one micro-batch gives the loop. It divides by the count of the whole step, over all micro-batches and ranks."""
+
+    loss_sum: Tensor  # scalar with gradient: the sum to minimise
+    sums: dict[str, tuple[float, float]]  # name -> (sum, count); a metric is sum / count, added up over micro-batches
+
+
+def chunked_cross_entropy(
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, loss_mask_N: Tensor, chunk_tokens: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(loss_sum, nll_N): the sum over tokens of loss_mask × nll, differentiable, and each token's nll, detached.
+
+    x_ND is the hidden state after the final norm, weight_VD the head's matrix, targets_N int64 in [0, V), loss_mask_N float:
+    any weight, negative ones too. nll is in nats, float32, and also given where the mask is 0.
+    Never holds more than chunk_tokens × V logits; None chooses by V. The backward pass can run once per forward.
+    """
+    chunk = chunk_tokens or max(_MIN_CHUNK_TOKENS, _CHUNK_LOGITS // weight_VD.shape[0])
+    mask_N = loss_mask_N.float()
+    if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
+        result: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, mask_N, chunk)  # type: ignore[no-untyped-call]
+        return result
+    nll_N = torch.cat(
+        [
+            _nll_and_logits(x_CD, weight_VD, targets_C)[0]
+            for x_CD, targets_C in zip(torch.split(x_ND, chunk), torch.split(targets_N, chunk))
+        ]
+    )
+    return torch.dot(nll_N, mask_N), nll_N
+
+
+def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> LossOutput:
+    """Next-token loss of one flat batch: "loss" over all of it, and "loss/<source>" for each source that has targets in it.
+
+    Sums are nats weighted by the loss mask, counts are sums of the mask; both are added up in float64.
+    """
+    device = model.device
+    tokens_N, positions_N, targets_N, mask_N, source_N = (
+        torch.from_numpy(array).to(device, non_blocking=True)
+        for array in (batch.tokens_N, batch.positions_N, batch.targets_N, batch.loss_mask_N, batch.source_N)
+    )
+    x_ND = model(tokens_N, positions_N, batch.document_lengths.tolist())
+    loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N, mask_N)
+    return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, source_names))
+
+
+def sums_by_source(
+    nll_N: Tensor, loss_mask_N: Tensor, source_N: Tensor, source_names: Sequence[str]
+) -> dict[str, tuple[float, float]]:
+    """{"loss": (nats, count), "loss/<source>": (nats, count)}; a source without targets in the batch is left out."""
+    mask_N, source_N = loss_mask_N.double(), source_N.long()
+    size = len(source_names)
+    nats = torch.bincount(source_N, weights=nll_N.double() * mask_N, minlength=size).tolist()
+    counts = torch.bincount(source_N, weights=mask_N, minlength=size).tolist()
+    sums = {"loss": (sum(nats), sum(counts))}
+    for name, nat, count in zip(source_names, nats, counts, strict=True):
+        if count:
+            sums[f"loss/{name}"] = (nat, count)
+    return sums
+
+
+def _nll_and_logits(x_CD: Tensor, weight_VD: Tensor, targets_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """nll_C, and the same chunk's exp(logits - max) with its row sums (C, 1), which make the gradient."""
+    logits_CV = (x_CD @ weight_VD.T).float()
+    target_logit = logits_CV.gather(1, targets_C[:, None])
+    top = logits_CV.amax(1, keepdim=True)
+    exponentials_CV = logits_CV.sub_(top).exp_()
+    total = exponentials_CV.sum(1, keepdim=True)
+    return (total.log() + top - target_logit)[:, 0], exponentials_CV, total
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, mask_N: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        compute = _compute_dtype(x_ND)
+        weight = weight_VD.to(compute)
+        x_grad = torch.empty_like(x_ND) if wants_x else None
+        weight_grad = torch.zeros_like(weight_VD) if wants_weight else None
+        nll_N = torch.empty(x_ND.shape[0], dtype=torch.float32, device=x_ND.device)
+        with torch.autocast(x_ND.device.type, enabled=False):
+            for start in range(0, x_ND.shape[0], chunk):
+                here = slice(start, start + chunk)
+                x_CD, targets_C, mask = x_ND[here].to(compute), targets_N[here], mask_N[here, None]
+                nll_N[here], slope_CV, total = _nll_and_logits(x_CD, weight, targets_C)
+                slope_CV.mul_(mask / total).scatter_add_(1, targets_C[:, None], -mask)  # mask × (softmax − one-hot)
+                slope_CV = slope_CV.to(compute)
+                if x_grad is not None:
+                    x_grad[here] = slope_CV @ weight
+                if weight_grad is not None:
+                    _add_product(weight_grad, slope_CV.T, x_CD)
+        ctx.grads = (x_grad, weight_grad)
+        ctx.mark_non_differentiable(nll_N)
+        return torch.dot(nll_N, mask_N), nll_N
+
+    @staticmethod
+    def backward(ctx, loss_grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[no-untyped-def]
+        if ctx.grads is None:
+            raise RuntimeError("chunked_cross_entropy was differentiated twice; run its forward pass again")
+        x_grad, weight_grad = ctx.grads
+        ctx.grads = None  # they are scaled in place: a second copy of the head's gradient is what we came to avoid
+        for grad in (x_grad, weight_grad):
+            if grad is not None:
+                grad.mul_(loss_grad)
+        return x_grad, weight_grad, None, None, None
+
+
+def _add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """into += left @ right, in one pass where the types agree; half-precision products are added up in `into`'s type."""
+    if into.dtype == left.dtype:
+        into.addmm_(left, right)
+    else:
+        into.add_(left @ right)
+
+
+def _compute_dtype(x_ND: Tensor) -> torch.dtype:
+    """The type of the matrix products: autocast's where it is on, else that of the hidden state."""
+    kind = x_ND.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
