@@ -1,0 +1,64 @@
+"""Check what `gristmill run recipes/quickstart.yaml` must have left behind. Used by CI after the demo.
+
+    python scripts/check_demo.py runs/quickstart
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from gristmill.recipe.artifact import RECORD, verify_manifest
+
+MAX_SECONDS = 900  # ten minutes on two idle cores; CI machines may be slower
+MAX_MEMORY_BYTES = 4 * 1024**3
+MIN_TRAINED_TOKENS = 700_000
+SECOND_RUN_SECONDS = 10  # three on an idle machine
+
+
+def main(run: Path) -> None:
+    """Print what holds; exit 1 with the list of what does not."""
+    problems: list[str] = []
+    records = {
+        str(path.parent.relative_to(run)): json.loads(path.read_text())
+        for path in sorted(run.rglob(RECORD))
+        if ".old" not in path.parts
+    }
+    for name in records:
+        verify_manifest(run / name)
+    seconds = sum(record["wall_seconds"] for record in records.values())
+    memory = max(max(record["peak_memory_bytes"].values()) for record in records.values())
+    unique = sum(
+        json.loads(path.read_text())["num_tokens"] for path in (run / "tokenize").glob("*/train.json")
+    )
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    expect = {
+        f"{len(records)} artefacts, each with its manifest": len(records) >= 14,
+        f"work took {seconds:.0f} s of {MAX_SECONDS}": seconds <= MAX_SECONDS,
+        f"peak memory {memory / 1024**3:.2f} GiB of 4": memory <= MAX_MEMORY_BYTES,
+        f"{unique:,} unique training tokens of {MIN_TRAINED_TOKENS:,}": unique >= MIN_TRAINED_TOKENS,
+        "the report is one file that fetches nothing": "<svg" in page and 'src="http' not in page,
+        "the model folder is a stock one": (run / "export" / "model" / "model.safetensors").is_file(),
+    }
+    started = time.monotonic()
+    again = subprocess.run(
+        [Path(sys.executable).with_name("gristmill"), "run", "recipes/quickstart.yaml", "--runs-dir", run.parent],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    second = time.monotonic() - started
+    expect[f"a second run makes nothing again, in {second:.1f} s"] = (
+        again.returncode == 0 and "running" not in again.stdout and second <= SECOND_RUN_SECONDS
+    )
+    for what, holds in expect.items():
+        print(f"{'ok  ' if holds else 'FAIL'} {what}")
+        if not holds:
+            problems.append(what)
+    print(f"{len(expect) - len(problems)} passed, {len(problems)} failed")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

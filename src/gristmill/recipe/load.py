@@ -1,0 +1,292 @@
+"""Read a recipe: YAML with line numbers → `extends:` → dotted overrides → the strict schema.
+
+Every value keeps its origin ("recipes/base.yaml:12", "command line", "default"). Every error says file and line, and a
+misspelt key is answered with the key that was probably meant. Overrides are written as in YAML: `pretrain.peak_lr=1e-3`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from gristmill.errors import RecipeError
+from gristmill.recipe.schema import Recipe
+
+KeyPath = tuple[str | int, ...]
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedRecipe:
+    """A recipe, the file it came from, and where each value was written."""
+
+    recipe: Recipe
+    path: Path
+    origins: Mapping[KeyPath, str]
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the recipe's paths are relative to."""
+        return self.path.absolute().parent
+
+    def origin(self, key: KeyPath) -> str:
+        """Where the value at `key` was written: the file and line, the command line, or "default"."""
+        return self.origins.get(key, "default")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-3 as a number, as everyone expects."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*)(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Read, merge, override and check a recipe. Raises RecipeError with file, line and what to do."""
+    data, origins = _read_with_bases(path, seen=())
+    for override in overrides:
+        _apply_override(data, origins, override)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, data, origins, path)) from None
+    return LoadedRecipe(recipe=recipe, path=path, origins=origins)
+
+
+# ── YAML with origins ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The merged mapping of a file and the files it extends, with the origin of every key."""
+    if path.resolve() in seen:
+        chain = " → ".join(str(step) for step in (*seen, path.resolve()))
+        raise RecipeError(f"{path} extends itself: {chain}.")
+    data, origins = _read_yaml(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return data, origins
+    if not isinstance(base, str):
+        raise RecipeError(f"{origins[('extends',)]}: extends is {base!r}; it must be the path of another recipe.")
+    base_path = path.parent / base
+    if not base_path.is_file():
+        raise RecipeError(f"{origins[('extends',)]}: extends {base!r}, but {base_path} does not exist.")
+    base_data, base_origins = _read_with_bases(base_path, (*seen, path.resolve()))
+    if base_path.absolute().parent != path.absolute().parent:
+        raise RecipeError(
+            f"{origins[('extends',)]}: extends {base!r}, which lies in another folder; the paths in it would point elsewhere.\n"
+            f"  Put {path.name} beside {base_path.name}."
+        )
+    return _merge(base_data, data), _merge_origins(base_origins, origins, data)
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not UTF-8 text: {error}.") from error
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise RecipeError(f"{path} holds no recipe: expected keys such as name, sources, model, pretrain.")
+    origins: dict[KeyPath, str] = {}
+    data = _construct(root, (), str(path), origins)
+    return data, origins
+
+
+def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
+    """Plain values of a YAML node; records the origin of each key; refuses a key that stands twice."""
+    origins[key] = f"{file}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            name = str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if name in result:
+                raise RecipeError(
+                    f"{file}:{line}: the key {name!r} stands twice; the first is at {origins[(*key, name)]}."
+                )
+            result[name] = _construct(value_node, (*key, name), file, origins)
+            origins[(*key, name)] = f"{file}:{line}"
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_construct(item, (*key, index), file, origins) for index, item in enumerate(node.value)]
+    return _scalar(node)
+
+
+def _scalar(node: yaml.Node) -> Any:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; anything else replaces."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def _merge_origins(base: dict[KeyPath, str], over: dict[KeyPath, str], data: Any) -> dict[KeyPath, str]:
+    replaced = {key for key in over if not isinstance(_value_at(data, key), dict)}
+    kept = {key: origin for key, origin in base.items() if not any(key[: len(path)] == path for path in replaced)}
+    return {**kept, **over}
+
+
+def _value_at(data: Any, key: KeyPath) -> Any:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
+
+
+# ── overrides ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override: str) -> None:
+    """`a.b.0.c=value` in place; list entries by index, or stages by their name."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise RecipeError(f"the override {override!r} is not of the form key.sub=value.")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value in the override {override!r} is not valid YAML: {error}") from error
+    target: Any = data
+    key: list[str | int] = []
+    *path, last = dotted.split(".")
+    for part in path:
+        step = _list_index(target, part, override) if isinstance(target, list) else part
+        if isinstance(target, dict) and not isinstance(target.get(part), (dict, list)):
+            target[part] = {}
+        target = target[step]
+        key.append(step)
+    step = _list_index(target, last, override) if isinstance(target, list) else last
+    target[step] = value
+    for old in [old for old in origins if old[: len(key) + 1] == (*key, step)]:
+        del origins[old]
+    origins[(*key, step)] = COMMAND_LINE
+
+
+def _list_index(items: list[Any], part: str, override: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = ", ".join(str(name) for name in names if name) or f"0 to {len(items) - 1}"
+    raise RecipeError(f"the override {override!r} names the list entry {part!r}; there are {known}.")
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _explain(error: ValidationError, data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:
+    problems = [_explain_one(dict(problem), data, origins, path) for problem in error.errors()]
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return f"{path} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:
+    key = _data_path(problem["loc"], data)
+    dotted = ".".join(str(part) for part in key) or "recipe"
+    where = _nearest_origin(key, origins, path)
+    kind, found = problem["type"], problem.get("input")
+    if kind == "extra_forbidden":
+        known = _known_keys(problem["loc"])
+        close = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"{where}: unknown key {dotted!r}; {hint}"
+    if kind == "missing":
+        return f"{where}: the key {dotted!r} is missing"
+    if kind == "value_error":
+        return f"{where}: {problem['ctx']['error']!s}"
+    if kind == "union_tag_invalid":
+        return (
+            f"{where}: {dotted}.format is {problem['ctx']['tag']!r}; expected one of {problem['ctx']['expected_tags']}"
+        )
+    if kind == "union_tag_not_found":
+        return f"{where}: {dotted}.format is missing; it says how the files are read"
+    return f"{where}: {dotted} is {found!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _data_path(loc: Sequence[str | int], data: Any) -> KeyPath:
+    """The error's location without the tags that pydantic adds for unions: only steps that lead through the data."""
+    key: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        if isinstance(data, (dict, list)) and _has(data, part):
+            data = data[part]  # type: ignore[index]
+            key.append(part)
+        elif last:
+            key.append(part)
+    return tuple(key)
+
+
+def _has(data: dict[str, Any] | list[Any], part: str | int) -> bool:
+    return part in data if isinstance(data, dict) else isinstance(part, int) and part < len(data)
+
+
+def _nearest_origin(key: KeyPath, origins: Mapping[KeyPath, str], path: Path) -> str:
+    for length in range(len(key), 0, -1):
+        if key[:length] in origins:
+            return origins[key[:length]]
+    return str(path)
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """Field names allowed at the place where an unknown key was found."""
+    current: list[Any] = [Recipe]
+    for part in loc[:-1]:
+        following: list[Any] = []
+        for annotation in current:
+            following += _step_into(annotation, part)
+        current = following or current
+    return [name for model in current if _is_model(model) for name in model.model_fields]
+
+
+def _step_into(annotation: Any, part: str | int) -> list[Any]:
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        if field is not None:
+            return _unwrap(field.annotation)
+        tag = getattr(annotation.model_fields.get("format"), "annotation", None)
+        return [annotation] if tag is not None and part in typing.get_args(tag) else []
+    arguments = typing.get_args(annotation)
+    return _unwrap(arguments[-1]) if arguments else []
+
+
+def _unwrap(annotation: Any) -> list[Any]:
+    """The classes behind Annotated and unions; containers stay as they are."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _unwrap(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [leaf for item in typing.get_args(annotation) if item is not type(None) for leaf in _unwrap(item)]
+    return [annotation]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

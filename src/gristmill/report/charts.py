@@ -1,0 +1,204 @@
+"""Charts as inline SVG: lines with error bars and stage bands, and scores with intervals. Colours come from the page's CSS.
+
+A chart is a string that stands in the page; it needs no script. Series carry classes s0…s7, which the page colours for light
+and dark.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 640, 260
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 36
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line: points in order of x, and optionally a standard error per point, drawn as a bar of ± 1.96 of it."""
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    stderrs: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A named stretch of the x axis, such as a stage."""
+
+    name: str
+    start: float
+    end: float
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    bands: Sequence[Band] = (),
+    level: float | None = None,
+    level_name: str = "",
+    from_zero: bool = False,
+) -> str:
+    """Lines over a common x axis. `level` draws a dashed horizontal line, such as chance."""
+    drawn = [one for one in series if len(one.xs) > 0]
+    if not drawn:
+        return '<p class="quiet">nothing was measured</p>'
+    highs = [y + 1.96 * e for one in drawn for y, e in zip(one.ys, one.stderrs or [0.0] * len(one.ys))]
+    lows = [y - 1.96 * e for one in drawn for y, e in zip(one.ys, one.stderrs or [0.0] * len(one.ys))]
+    if level is not None:
+        highs.append(level)
+        lows.append(level)
+    axes = _Axes(
+        x=_span([x for one in drawn for x in one.xs] + [edge for band in bands for edge in (band.start, band.end)]),
+        y=_span([*lows, *highs, *([0.0] if from_zero else [])], margin=0.05),
+    )
+    parts = [_svg_open(f"{y_label} over {x_label}", HEIGHT), *_bands(bands, axes), *_grid(axes, x_label, y_label)]
+    if level is not None:
+        y = axes.to_y(level)
+        parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level_name)}</text>')
+    for index, one in enumerate(drawn):
+        parts += _line(one, index, axes)
+    parts.append("</svg>")
+    return "".join(parts) + _legend([one.name for one in drawn])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A value with its interval; grey when it cannot be told from chance."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    grey: bool = False
+
+
+def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None = None, level_name: str = "") -> str:
+    """One row per score: a dot and its interval."""
+    if not scores:
+        return '<p class="quiet">nothing was measured</p>'
+    row, left = 24, 230
+    height = TOP + row * len(scores) + BOTTOM
+    values = [edge for score in scores for edge in (score.low, score.high)] + ([level] if level is not None else [])
+    low, high = _span(values, margin=0.05)
+    scale = (WIDTH - left - RIGHT) / (high - low)
+
+    def to_x(value: float) -> float:
+        return left + (value - low) * scale
+
+    parts = [_svg_open(x_label, height)]
+    for tick in _ticks(low, high):
+        parts.append(f'<line class="grid" x1="{to_x(tick):.1f}" x2="{to_x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>')
+    if level is not None:
+        parts.append(f'<line class="level" x1="{to_x(level):.1f}" x2="{to_x(level):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
+        parts.append(f'<text class="tick" x="{to_x(level):.1f}" y="{TOP - 3}" text-anchor="middle">{escape(level_name)}</text>')
+    for index, score in enumerate(scores):
+        y = TOP + row * index + row / 2
+        kind = "grey" if score.grey else "s0"
+        parts.append(f'<text class="label {"quiet" if score.grey else ""}" x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(score.name)}</text>')
+        parts.append(f'<line class="stroke {kind}" x1="{to_x(score.low):.1f}" x2="{to_x(score.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<circle class="dot {kind}" cx="{to_x(score.value):.1f}" cy="{y:.1f}" r="4"><title>{score.value:.4g}</title></circle>')
+    parts.append(f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text></svg>')
+    return "".join(parts)
+
+
+def share_bar(shares: Sequence[tuple[str, float]]) -> str:
+    """One stacked bar of named shares that sum to at most 1."""
+    parts = ['<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="shares">']
+    at = 0.0
+    for index, (name, share) in enumerate(shares):
+        parts.append(f'<rect class="fill s{index % 8}" x="{at * 100:.3f}" width="{share * 100:.3f}" y="0" height="6"><title>{escape(name)} {share:.1%}</title></rect>')
+        at += share
+    return "".join([*parts, "</svg>"])
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axes:
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+    def to_x(self, value: float) -> float:
+        return LEFT + (value - self.x[0]) / (self.x[1] - self.x[0]) * (WIDTH - LEFT - RIGHT)
+
+    def to_y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (value - self.y[0]) / (self.y[1] - self.y[0]) * (HEIGHT - TOP - BOTTOM)
+
+
+def _svg_open(title: str, height: int) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">'
+
+
+def _span(values: Sequence[float], *, margin: float = 0.0) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if high == low:
+        return low - 0.5, high + 0.5
+    return low - margin * (high - low), high + margin * (high - low)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    raw = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+
+
+def _grid(axes: _Axes, x_label: str, y_label: str) -> list[str]:
+    parts = []
+    for tick in _ticks(*axes.y):
+        y = axes.to_y(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in _ticks(*axes.x):
+        parts.append(f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(tick)}</text>')
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text class="axis" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    return parts
+
+
+def _bands(bands: Sequence[Band], axes: _Axes) -> list[str]:
+    parts = []
+    for index, band in enumerate(bands):
+        left, right = axes.to_x(band.start), axes.to_x(band.end)
+        parts.append(f'<rect class="band b{index % 2}" x="{left:.1f}" width="{right - left:.1f}" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"><title>{escape(band.name)}</title></rect>')
+        if right - left > 6.5 * len(band.name):
+            parts.append(f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP + 11}" text-anchor="middle">{escape(band.name)}</text>')
+    return parts
+
+
+def _line(one: Series, index: int, axes: _Axes) -> list[str]:
+    kind = f"s{index % 8}"
+    points = [(axes.to_x(x), axes.to_y(y)) for x, y in zip(one.xs, one.ys)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    parts = [f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>']
+    if one.stderrs is not None:
+        for x, y, stderr in zip(one.xs, one.ys, one.stderrs):
+            top, bottom = axes.to_y(y + 1.96 * stderr), axes.to_y(y - 1.96 * stderr)
+            parts.append(f'<line class="stroke {kind}" x1="{axes.to_x(x):.1f}" x2="{axes.to_x(x):.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+            parts.append(f'<circle class="dot {kind}" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2.5"><title>{escape(one.name)}: {y:.4g} ± {1.96 * stderr:.2g}</title></circle>')
+    return parts
+
+
+def _legend(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return ""
+    items = "".join(f'<span><i class="s{index % 8}"></i>{escape(name)}</span>' for index, name in enumerate(names))
+    return f'<div class="legend">{items}</div>'
