@@ -1,0 +1,120 @@
+"""The main text of an HTML page, by one of two extractors, within limits.
+
+Every HTML parser has a page that stops it for minutes: very deep nesting, tags with very many attributes. Scans that
+cost a fraction of the extraction refuse such pages before parsing; the guard around this step catches the rest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trafilatura
+from resiliparse.extract.html2text import extract_plain_text
+
+from gristmill.data.record import clean_text
+from gristmill.extract.maths import put_back, take_out
+
+Extractor = Literal["trafilatura", "resiliparse"]
+
+MAX_HTML_CHARACTERS = 10_000_000
+MAX_DEPTH = 1000
+MAX_ATTRIBUTES = 5000
+
+_LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{10000,}")
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)[^<>]*((?<=/)>)?")
+# Elements that have no end tag, or that HTML closes by itself: they do not nest without a container that is counted.
+_NOT_NESTING = frozenset(
+    [
+        *(
+            "area",
+            "base",
+            "br",
+            "col",
+            "embed",
+            "hr",
+            "img",
+            "input",
+            "link",
+            "meta",
+            "param",
+            "source",
+            "track",
+            "wbr",
+        ),
+        *("p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup", "colgroup"),
+        *("html", "head", "body", "rt", "rp"),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MainText:
+    """The text (empty when the page has none), or the `reason` why the page was refused, with its value and limit."""
+
+    text: str = ""
+    reason: str | None = None
+    value: float | None = None
+    limit: float | None = None
+    formulas_in: Counter[str] = field(default_factory=Counter)
+    formulas_out: Counter[str] = field(default_factory=Counter)
+
+
+def find_main_text(html: str, *, extractor: Extractor = "trafilatura", keep_maths: bool = True) -> MainText:
+    """The main text of a page without navigation, comments and frame; formulas as $..$ when `keep_maths`.
+
+    Reasons: html_too_large, nested_too_deeply, too_many_attributes, empty_main_text (the extractor found nothing, or
+    gave up in silence, as those built on libxml2 do some hundred levels down).
+    Formulas are counted by kind of markup, in the page and in the text.
+    """
+    html = clean_text(html)
+    if (refused := refuse(html)) is not None:
+        return refused
+    taken = take_out(html) if keep_maths else None
+    text = _extract(taken.html if taken is not None else html, extractor)
+    formulas_out: Counter[str] = Counter()
+    if taken is not None:
+        text, formulas_out = put_back(text, taken)
+    text = clean_text(text).strip()
+    return MainText(
+        text=text,
+        reason=None if text else "empty_main_text",
+        formulas_in=taken.counts() if taken is not None else Counter(),
+        formulas_out=formulas_out,
+    )
+
+
+def refuse(html: str) -> MainText | None:
+    """The refusal of a page that no parser should see, or None. Takes time linear in the page."""
+    if len(html) > MAX_HTML_CHARACTERS:
+        return MainText(reason="html_too_large", value=len(html), limit=MAX_HTML_CHARACTERS)
+    for match in _LONG_TAG.finditer(html):
+        attributes = len(match.group().split())
+        if attributes > MAX_ATTRIBUTES:
+            return MainText(reason="too_many_attributes", value=attributes, limit=MAX_ATTRIBUTES)
+    depth = deepest_nesting(html)
+    if depth > MAX_DEPTH:
+        return MainText(reason="nested_too_deeply", value=depth, limit=MAX_DEPTH)
+    return None
+
+
+def deepest_nesting(html: str) -> int:
+    """An upper guess of the depth of the tree, from start and end tags alone; tags never closed count to the end."""
+    depth = deepest = 0
+    for slash, name, self_closed in _TAG.findall(html):
+        if self_closed or name.lower() in _NOT_NESTING:
+            continue
+        if slash:
+            depth = max(0, depth - 1)
+        else:
+            depth += 1
+            deepest = max(deepest, depth)
+    return deepest
+
+
+def _extract(html: str, extractor: Extractor) -> str:
+    if extractor == "trafilatura":
+        return trafilatura.extract(html, fast=True, include_comments=False) or ""
+    return str(extract_plain_text(html, main_content=True, alt_texts=False, comments=False, list_bullets=False) or "")

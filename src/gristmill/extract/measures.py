@@ -1,0 +1,173 @@
+"""One pass over a text: its tokens, lines and n-grams, measured once and shared by all rules.
+
+Tokens come from one regular expression, not from spaCy's English tokenizer, which FineWeb's code uses. They agree on
+plain prose (punctuation marks are tokens, "..." is one, 3.14 is one); they differ in that contractions stay whole here
+("don't" is one token, not two) and that spaCy keeps URLs, emoticons and some abbreviations whole. Counts near a limit
+can therefore differ by a few tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_CHARACTERS = 5_000_000
+
+_TOKEN = re.compile(r"\.{2,}|\d+(?:[.,]\d+)+|\w+(?:['’]\w+)*|[^\w\s]")
+_PARAGRAPH_END = re.compile(r"\n{2,}")
+_LINE_END = re.compile(r"\n+")
+_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+Ints = npt.NDArray[np.int64]
+
+
+class Measures:
+    """What the rules ask about one text. Everything is computed when first asked for; shares of nothing are 0."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.num_characters = max(1, len(text))
+
+    # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @functools.cached_property
+    def _vocabulary(self) -> tuple[list[str], Ints]:
+        """Distinct tokens in order of appearance, and the token of each place as an index into them."""
+        table: dict[str, int] = {}
+        ids = [table.setdefault(token, len(table)) for token in _TOKEN.findall(self.text[:MAX_CHARACTERS])]
+        return list(table), np.array(ids, dtype=np.int64)
+
+    @functools.cached_property
+    def _lengths(self) -> Ints:
+        """Characters of the token at each place."""
+        tokens, ids = self._vocabulary
+        return np.array([len(token) for token in tokens], dtype=np.int64)[ids] if tokens else ids
+
+    @functools.cached_property
+    def num_tokens(self) -> int:
+        """Words and punctuation marks."""
+        return len(self._vocabulary[1])
+
+    @functools.cached_property
+    def _word_lengths(self) -> Ints:
+        """Characters of each token that holds a letter or digit: those are the words."""
+        tokens, ids = self._vocabulary
+        is_word = np.array([any(map(str.isalnum, token)) for token in tokens], dtype=bool)
+        return self._lengths[is_word[ids]] if tokens else ids
+
+    @property
+    def num_words(self) -> int:
+        return len(self._word_lengths)
+
+    @property
+    def mean_word_length(self) -> float:
+        """Characters per word."""
+        return float(self._word_lengths.mean()) if self.num_words else 0.0
+
+    @functools.cached_property
+    def share_with_letter(self) -> float:
+        """Share of all tokens, punctuation included, that hold a letter."""
+        tokens, ids = self._vocabulary
+        if not tokens:
+            return 0.0
+        has_letter = np.array([any(map(str.isalpha, token)) for token in tokens], dtype=bool)
+        return float(has_letter[ids].mean())
+
+    def num_distinct(self, words: frozenset[str]) -> int:
+        """How many of `words` occur as tokens, case-sensitively, each counted once."""
+        return len(words.intersection(self._vocabulary[0]))
+
+    def per_token(self, *marks: str) -> float:
+        """Occurrences of any of `marks` in the text per token."""
+        return sum(map(self.text.count, marks)) / self.num_tokens if self.num_tokens else 0.0
+
+    # ── n-grams ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @functools.cached_property
+    def _hashes(self) -> list[npt.NDArray[np.uint64]]:
+        """For n = 1 ... 10 a 64-bit hash of the n-gram that begins at each place."""
+        ids = self._vocabulary[1].astype(np.uint64) + np.uint64(1)
+        grams = [ids]
+        for n in range(2, 11):
+            before = grams[-1][: max(0, len(ids) - n + 1)]
+            mixed = (before ^ (before >> np.uint64(29))) * _HASH_FACTOR
+            grams.append(mixed + ids[n - 1 :] if len(ids) >= n else mixed[:0])
+        return grams
+
+    @functools.cached_property
+    def _offsets(self) -> Ints:
+        """Characters of all tokens before each place."""
+        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self._lengths)])
+
+    def top_ngram_share(self, n: int) -> float:
+        """Characters of the most frequent n-gram (joined with blanks) times its count, over the text's characters.
+
+        Among equally frequent ones the first counts.
+        """
+        hashes = self._hashes[n - 1]
+        if not len(hashes):
+            return 0.0
+        _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
+        start = int(first[counts == counts.max()].min())
+        length = int(self._offsets[start + n] - self._offsets[start]) + n - 1
+        return length * int(counts.max()) / self.num_characters
+
+    def duplicated_ngram_share(self, n: int) -> float:
+        """Characters in n-grams (joined without blanks) seen before, over the text's characters.
+
+        Left to right; after a hit the window moves n tokens, so nothing is counted twice.
+        """
+        if n >= 5 and not self._repeats_5:
+            return 0.0
+        hashes, offsets = self._hashes[n - 1].tolist(), self._offsets.tolist()
+        seen: set[int] = set()
+        characters = place = 0
+        while place < len(hashes):
+            if hashes[place] in seen:
+                characters += offsets[place + n] - offsets[place]
+                place += n
+            else:
+                seen.add(hashes[place])
+                place += 1
+        return characters / self.num_characters
+
+    @functools.cached_property
+    def _repeats_5(self) -> bool:
+        """Whether any 5-gram occurs twice; if not, no longer one does."""
+        return len(np.unique(self._hashes[4])) < len(self._hashes[4])
+
+    # ── lines and paragraphs ────────────────────────────────────────────────────────────────────────────────────────
+
+    @functools.cached_property
+    def lines(self) -> list[str]:
+        """Lines that are not blank."""
+        return [line for line in self.text.split("\n") if line.strip()]
+
+    @functools.cached_property
+    def duplicate_paragraphs(self) -> tuple[float, float]:
+        """Share of paragraphs that are copies of an earlier one, and of characters in them."""
+        return self._duplicates(_PARAGRAPH_END.split(self.text.strip()))
+
+    @functools.cached_property
+    def duplicate_lines(self) -> tuple[float, float]:
+        """Share of lines that are copies of an earlier one, and of characters in them."""
+        return self._duplicates(_LINE_END.split(self.text.strip()))
+
+    def _duplicates(self, elements: list[str]) -> tuple[float, float]:
+        extra = [(element, count - 1) for element, count in Counter(elements).items() if count > 1]
+        characters = sum(len(element) * copies for element, copies in extra)
+        return sum(copies for _, copies in extra) / len(elements), characters / self.num_characters
+
+    @functools.cached_property
+    def repeated_line_share(self) -> float:
+        """Characters in lines seen before, over all characters but newlines."""
+        repeated = sum(len(line) * (count - 1) for line, count in Counter(self.lines).items())
+        return repeated / max(1, len(self.text) - self.text.count("\n"))
+
+    def share_of_lines(self, holds: list[bool]) -> float:
+        """Share of true values, one per line."""
+        return sum(holds) / len(holds) if holds else 0.0

@@ -1,0 +1,292 @@
+"""Heuristic rules, as named and versioned packs with published thresholds.
+
+A rule is a measure, a limit and a reason that names what failed. Rules are judged in the order of their pack; the
+first that fails drops the document. A rule that a source switches off is judged all the same and reported as
+`would_drop`; a limit may be another for one source. c4@1 edits the text first, and later packs see the edited text.
+
+Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, table A1), C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2),
+FineWeb (Penedo et al. 2024, arXiv 2406.17557, section 3), StarCoder (Li et al. 2023, arXiv 2305.06161, section 3).
+Where papers and the code that made FineWeb differ (case-sensitive distinct stop words, no end-mark rule in C4, "-" and
+"•" as the only bullets), the code is followed. Tokens: see `measures.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gristmill.errors import RecipeError
+from gristmill.extract.measures import Measures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Drops a text whose measure is above (`max`) or below (`min`) the limit; the limit itself is allowed."""
+
+    reason: str
+    kind: Literal["min", "max"]
+    limit: float
+    measure: Callable[[Measures], float]
+
+    def fails(self, value: float, limit: float) -> bool:
+        return value > limit if self.kind == "max" else value < limit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edited:
+    """A text with lines taken out, how many by reason, and how often words were met that condemn the whole page."""
+
+    text: str
+    lines_removed: Counter[str]
+    met: Counter[str]
+    num_sentences: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A rule that failed: what was measured and what is allowed."""
+
+    reason: str
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The text as the packs left it, the failure that drops it (None: it stays), and failures of rules that are off."""
+
+    text: str
+    drop: Failure | None
+    would_drop: tuple[Failure, ...] = ()
+    lines_removed: Counter[str] = field(default_factory=Counter)
+
+
+def _max(reason: str, limit: float, measure: Callable[[Measures], float]) -> Rule:
+    return Rule(reason=reason, kind="max", limit=limit, measure=measure)
+
+
+def _min(reason: str, limit: float, measure: Callable[[Measures], float]) -> Rule:
+    return Rule(reason=reason, kind="min", limit=limit, measure=measure)
+
+
+# ── Gopher ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _top_ngram(n: int) -> Callable[[Measures], float]:
+    return lambda text: text.top_ngram_share(n)
+
+
+def _duplicated_ngrams(n: int) -> Callable[[Measures], float]:
+    return lambda text: text.duplicated_ngram_share(n)
+
+
+GOPHER_REPETITION = (
+    _max("duplicate_paragraphs", 0.30, lambda text: text.duplicate_paragraphs[0]),
+    _max("duplicate_paragraph_characters", 0.20, lambda text: text.duplicate_paragraphs[1]),
+    _max("duplicate_lines", 0.30, lambda text: text.duplicate_lines[0]),
+    _max("duplicate_line_characters", 0.20, lambda text: text.duplicate_lines[1]),
+    *(_max(f"top_{n}_gram", limit, _top_ngram(n)) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))),
+    *(
+        _max(f"duplicated_{n}_grams", limit, _duplicated_ngrams(n))
+        for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    ),
+)
+
+STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
+
+GOPHER_QUALITY = (
+    _min("too_few_words", 50, lambda text: text.num_words),
+    _max("too_many_words", 100_000, lambda text: text.num_words),
+    _min("words_too_short", 3, lambda text: text.mean_word_length),
+    _max("words_too_long", 10, lambda text: text.mean_word_length),
+    _max("too_many_hashes", 0.1, lambda text: text.per_token("#")),
+    _max("too_many_ellipses", 0.1, lambda text: text.per_token("...", "…")),
+    _max(
+        "too_many_bullet_lines",
+        0.9,
+        lambda text: text.share_of_lines([line.lstrip().startswith(("•", "-")) for line in text.lines]),
+    ),
+    _max(
+        "too_many_lines_end_in_ellipsis",
+        0.3,
+        lambda text: text.share_of_lines([line.rstrip().endswith(("...", "…")) for line in text.lines]),
+    ),
+    _min("too_few_tokens_with_letters", 0.8, lambda text: text.share_with_letter),
+    _min("too_few_stop_words", 2, lambda text: text.num_distinct(STOP_WORDS)),
+)
+
+# ── C4 ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_CITATION = re.compile(r"\[\d{0,9}\]|\[edit\]|\[citation needed\]")
+_SENTENCE_END = re.compile(r"[.!?…。！？।]+[\"'”’»)\]]*(?=\s|$)")
+_LONG_WORD = re.compile(r"\S{1001}")
+POLICY_PHRASES = (
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
+
+
+def edit_c4(text: str) -> Edited:
+    """C4's work on lines: takes lines and citation marks out, and counts what condemns the whole page.
+
+    Lines are taken out for a word of over 1,000 characters, fewer than three words, "javascript" or a policy phrase.
+    "lorem ipsum" and "{" condemn the page, unless their line was taken out by a check before. C4's own demand for
+    end marks is off, as in FineWeb. A line without an end mark counts as one sentence.
+    """
+    kept: list[str] = []
+    removed: Counter[str] = Counter()
+    met: Counter[str] = Counter()
+    num_sentences = 0
+    for line in text.splitlines():
+        line = line.strip()
+        if len(line) > 1000 and _LONG_WORD.search(line):
+            removed["word_too_long"] += 1
+            continue
+        if "[" in line:
+            line = _CITATION.sub("", line)
+        lower = line.lower()
+        if len(line.split(None, 2)) < 3:
+            removed["too_few_words"] += 1
+            continue
+        met["lorem_ipsum"] += "lorem ipsum" in lower
+        if "javascript" in lower:
+            removed["javascript"] += 1
+            continue
+        met["curly_bracket"] += "{" in line
+        if any(phrase in lower for phrase in POLICY_PHRASES):
+            removed["policy"] += 1
+            continue
+        num_sentences += max(1, len(_SENTENCE_END.findall(line)))
+        kept.append(line)
+    return Edited(text="\n".join(kept), lines_removed=removed, met=met, num_sentences=num_sentences)
+
+
+_C4_LIMITS = {"lorem_ipsum": 0.0, "curly_bracket": 0.0, "too_few_sentences": 5.0}
+
+# ── FineWeb ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Sentence-ending marks of many scripts, the ellipsis, and closing quotation marks, which often follow the mark.
+END_MARKS = tuple(".!?…\"'”’»։؞؟۔܀܁܂߹।॥၊။።፧፨᙮᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡〉》」』")
+
+FINEWEB = (
+    _min(
+        "too_few_line_end_marks",
+        0.12,
+        lambda text: text.share_of_lines([line.endswith(END_MARKS) for line in text.lines]),
+    ),
+    _max("too_many_short_lines", 0.67, lambda text: text.share_of_lines([len(line) <= 30 for line in text.lines])),
+    _max("repeated_line_characters", 0.01, lambda text: text.repeated_line_share),
+    _max("too_many_newlines", 0.3, lambda text: text.text.count("\n") / max(1, text.num_tokens)),
+)
+
+# ── code ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ENCODED = re.compile(r"^(?:[A-Za-z0-9+/]{40,}={0,2}\n){2,}", re.MULTILINE)
+GENERATED_PHRASES = ("auto-generated", "autogenerated", "automatically generated", "generated by", "do not edit")
+
+
+def _share(text: Measures, holds: Callable[[str], bool]) -> float:
+    return sum(map(holds, text.text)) / text.num_characters
+
+
+def _longest_encoded(text: Measures) -> float:
+    return max((len(match.group()) for match in _ENCODED.finditer(text.text)), default=0)
+
+
+def _says_generated(text: Measures) -> float:
+    head = "\n".join(text.text[:5000].split("\n", 5)[:5]).lower()
+    return float(any(phrase in head for phrase in GENERATED_PHRASES))
+
+
+CODE = (
+    _max("line_too_long", 1000, lambda text: max(map(len, text.text.split("\n")))),
+    _max("lines_too_long_on_average", 100, lambda text: len(text.text) / (text.text.count("\n") + 1)),
+    _min("too_few_letters_and_digits", 0.25, lambda text: _share(text, str.isalnum)),
+    _min("too_few_letters", 0.25, lambda text: _share(text, str.isalpha)),
+    _max("xml_header", 0, lambda text: float("<?xml" in text.text[:100])),
+    _max("generated_file", 0, _says_generated),
+    _max("encoded_data", 1024, _longest_encoded),
+)
+
+# ── judging ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PACKS: Mapping[str, tuple[Rule, ...]] = {
+    "gopher_repetition@1": GOPHER_REPETITION,
+    "gopher_quality@1": GOPHER_QUALITY,
+    "c4@1": (),
+    "fineweb@1": FINEWEB,
+    "code@1": CODE,
+}
+
+
+def reasons_of(pack: str) -> list[str]:
+    """The reasons that a pack can give, in the order in which its rules are judged."""
+    return list(_C4_LIMITS) if pack == "c4@1" else [rule.reason for rule in PACKS[pack]]
+
+
+def check_rules(packs: Sequence[str], off: Collection[str], limits: Mapping[str, float], *, where: str) -> None:
+    """Raises RecipeError for a pack that does not exist, or a reason in `off` or `limits` that none of `packs` has."""
+    for pack in packs:
+        if pack not in PACKS:
+            raise RecipeError(f"{where}.packs names {pack!r}; there are {', '.join(PACKS)}.")
+    known = {reason for pack in packs for reason in reasons_of(pack)}
+    for name, reasons in (("off", off), ("limits", limits)):
+        if unknown := sorted(set(reasons) - known):
+            raise RecipeError(
+                f"{where}.{name} names {', '.join(map(repr, unknown))}, a reason of none of its packs.\n"
+                f"  They have {', '.join(sorted(known)) or 'no reasons: no packs are listed'}."
+            )
+
+
+def _judge_rule(rule: Rule, measures: Measures, limits: Mapping[str, float]) -> Failure | None:
+    value, limit = rule.measure(measures), limits.get(rule.reason, rule.limit)
+    return Failure(reason=rule.reason, value=value, limit=limit) if rule.fails(value, limit) else None
+
+
+def _judge_c4(edited: Edited, limits: Mapping[str, float]) -> Iterator[Failure | None]:
+    for reason in ("lorem_ipsum", "curly_bracket"):
+        value = float(edited.met[reason])
+        limit = limits.get(reason, _C4_LIMITS[reason])
+        yield Failure(reason=reason, value=value, limit=limit) if value > limit else None
+    limit = limits.get("too_few_sentences", _C4_LIMITS["too_few_sentences"])
+    if edited.num_sentences < limit:
+        yield Failure(reason="too_few_sentences", value=edited.num_sentences, limit=limit)
+
+
+def judge(
+    text: str, packs: Sequence[str], *, off: Collection[str] = (), limits: Mapping[str, float] | None = None
+) -> Verdict:
+    """The verdict of the packs on a text, in their order. Any text gets one; no rule raises.
+
+    `off` and `limits` are by reason. Judging stops at the first failure of a rule that is on; rules that are off and
+    come later in the order are then not judged.
+    """
+    limits = limits or {}
+    would_drop: list[Failure] = []
+    lines_removed: Counter[str] = Counter()
+    measures = Measures(text)
+    failures: Iterable[Failure | None]
+    for pack in packs:
+        if pack == "c4@1":
+            edited = edit_c4(measures.text)
+            lines_removed.update(edited.lines_removed)
+            measures = Measures(edited.text)
+            failures = _judge_c4(edited, limits)
+        else:
+            failures = (_judge_rule(rule, measures, limits) for rule in PACKS[pack])
+        for failure in failures:
+            if failure is None:
+                continue
+            if failure.reason not in off:
+                return Verdict(
+                    text=measures.text, drop=failure, would_drop=tuple(would_drop), lines_removed=lines_removed
+                )
+            would_drop.append(failure)
+    return Verdict(text=measures.text, drop=None, would_drop=tuple(would_drop), lines_removed=lines_removed)
