@@ -3,8 +3,8 @@
 A *selection* is what one entry of a mixture draws from: a source, or the documents of a source that have at least so many
 tokens. Selections of one source overlap, so exposure is counted per selection of documents, not per entry:
 
-    tokens of T's documents read by a draw from S = asked of S × (1 if S lies within T, else unique(T) / unique(S))
-    epochs of T = the sum over all draws so far / unique(T)
+    epochs of T = sum over all draws so far of  asked of S / unique(T)   if S lies within T: all of S is part of T
+                                                asked of S / unique(S)   if T lies within S: S is read evenly
 
 The same arithmetic serves `plan`, the check after tokenize, and changes in the middle of a run. What is asked of a source in
 a stage is exactly weight × tokens; the stream apportions it to within one sequence.
@@ -40,14 +40,17 @@ class Selection(NamedTuple):
 class SelectionBudget:
     """One selection along the stages.
 
-    asked_tokens: per stage. unique_tokens: None when nobody knows yet. epochs: what its documents were read in all by the end
-    of each stage, by this and every overlapping draw; empty when a number it needs is unknown.
+    asked_tokens: per stage. unique_tokens: None when nobody knows yet; unique_at_most is then what the whole source has.
+    epochs: how often its documents were read by the end of each stage, by this and every overlapping draw. Where something is
+    unknown they are the least that it can be, and is_lower_bound says so; empty when nothing at all is known.
     """
 
     selection: Selection
     asked_tokens: tuple[int, ...]
     unique_tokens: int | None
+    unique_at_most: int | None
     epochs: tuple[float, ...]
+    is_lower_bound: bool
     warn_epochs: float
     max_epochs: float
     allowed_because: str | None
@@ -62,10 +65,10 @@ class SelectionBudget:
         """Against the recipe's limits, after the last stage."""
         if not self.total_tokens:
             return "unused"
-        if not self.epochs:
-            return "unknown"
-        if self.epochs[-1] > self.max_epochs:
+        if self.epochs and self.epochs[-1] > self.max_epochs:
             return "too many"
+        if not self.epochs or self.is_lower_bound:
+            return "unknown"
         if self.epochs[-1] <= self.warn_epochs:
             return "fine"
         return "allowed" if self.allowed_because else "repeated"
@@ -94,18 +97,21 @@ def token_budget(
     """
     pretrain = recipe.pretrain
     asked = asked_tokens(pretrain)
-    unused = (0,) * len(pretrain.stages)
+    drawn = {selection.source for selection in asked}
+    unused = [Selection(name) for name in recipe.sources if name not in drawn]
+    order = list(dict.fromkeys(selection.source for selection in asked))
     rows = []
-    for selection in [*asked, *(Selection(name) for name in recipe.sources if Selection(name) not in asked)]:
-        if selection not in asked and any(other.source == selection.source for other in asked):
-            continue
+    for selection in [*sorted(asked, key=lambda selection: order.index(selection.source)), *unused]:
         allowed = pretrain.allow_epochs.get(selection.source)
+        epochs, is_lower_bound = _epochs_along_stages(selection, asked, unique_tokens, drawn_before or {})
         rows.append(
             SelectionBudget(
                 selection=selection,
-                asked_tokens=asked.get(selection, unused),
+                asked_tokens=asked.get(selection, (0,) * len(pretrain.stages)),
                 unique_tokens=unique_tokens.get(selection),
-                epochs=_epochs_along_stages(selection, asked, unique_tokens, drawn_before or {}),
+                unique_at_most=_at_most(selection, unique_tokens),
+                epochs=epochs,
+                is_lower_bound=is_lower_bound,
                 warn_epochs=pretrain.warn_epochs,
                 max_epochs=max(allowed.max, pretrain.max_epochs) if allowed else pretrain.max_epochs,
                 allowed_because=allowed.reason if allowed else None,
@@ -120,17 +126,23 @@ def check_epochs(
     *,
     drawn_before: Mapping[Selection, int] | None = None,
 ) -> list[SelectionBudget]:
-    """The budget, or RecipeError when documents would be read more often than the recipe's cap.
+    """The budget of `token_budget`, or the RecipeError of `check_budget`."""
+    rows = token_budget(recipe, unique_tokens, drawn_before=drawn_before)
+    check_budget(rows, recipe)
+    return rows
+
+
+def check_budget(rows: Sequence[SelectionBudget], recipe: Recipe) -> None:
+    """Raise RecipeError when documents would be read more often than the recipe's cap.
 
     The error names each source and the first stage that passes the cap, with the numbers, how many tokens would fit, and the
-    line that would allow it. Selections whose unique tokens are unknown pass; check again when they are counted.
+    line that would allow it. Where unique tokens are unknown the least possible number of epochs counts; check again when
+    they are counted.
     """
-    rows = token_budget(recipe, unique_tokens, drawn_before=drawn_before)
     problems = [_explain(row, recipe) for row in rows if row.epochs and row.epochs[-1] > row.max_epochs]
     problems += [_explain_empty(row) for row in rows if row.total_tokens and row.unique_tokens == 0]
     if problems:
         raise RecipeError("\n".join(problems))
-    return rows
 
 
 def _epochs_along_stages(
@@ -138,26 +150,31 @@ def _epochs_along_stages(
     asked: Mapping[Selection, Sequence[int]],
     unique_tokens: Mapping[Selection, int],
     drawn_before: Mapping[Selection, int],
-) -> tuple[float, ...]:
-    """Epochs of the selection's documents after each stage; empty when a number is missing."""
-    unique = unique_tokens.get(selection)
-    if not unique or selection not in asked:
-        return ()
-    related = [other for other in {**drawn_before, **asked} if other.source == selection.source]
-    shares: dict[Selection, float] = {}
-    for other in related:
-        if _lies_within(other, selection):
-            shares[other] = 1.0
-        elif other_unique := unique_tokens.get(other):
-            shares[other] = min(1.0, unique / other_unique)
-        else:
-            return ()
-    read = sum(drawn_before.get(other, 0) * share for other, share in shares.items())
+) -> tuple[tuple[float, ...], bool]:
+    """Epochs of the selection's documents after each stage, and whether they are only a lower bound."""
+    if selection not in asked:
+        return (), False
+    epochs_per_token: dict[Selection, float] = {}
+    is_lower_bound = False
+    for other in {**drawn_before, **asked}:
+        if other.source == selection.source:
+            outer = selection if _lies_within(other, selection) else other
+            unique = _at_most(outer, unique_tokens)
+            if not unique:
+                return (), False
+            epochs_per_token[other] = 1 / unique
+            is_lower_bound |= outer not in unique_tokens
+    read = sum(drawn_before.get(other, 0) * rate for other, rate in epochs_per_token.items())
     epochs = []
     for stage in range(len(asked[selection])):
-        read += sum(asked[other][stage] * share for other, share in shares.items() if other in asked)
-        epochs.append(read / unique)
-    return tuple(epochs)
+        read += sum(asked[other][stage] * rate for other, rate in epochs_per_token.items() if other in asked)
+        epochs.append(read)
+    return tuple(epochs), is_lower_bound
+
+
+def _at_most(selection: Selection, unique_tokens: Mapping[Selection, int]) -> int | None:
+    """The selection's unique tokens; where they are unknown, those of the whole source."""
+    return unique_tokens.get(selection, unique_tokens.get(Selection(selection.source)))
 
 
 def _lies_within(inner: Selection, outer: Selection) -> bool:
@@ -167,7 +184,7 @@ def _lies_within(inner: Selection, outer: Selection) -> bool:
 
 def _explain(row: SelectionBudget, recipe: Recipe) -> str:
     stages = recipe.pretrain.stages
-    unique = row.unique_tokens or 0
+    unique = row.unique_at_most or 0
     index = next(position for position, epochs in enumerate(row.epochs) if epochs > row.max_epochs)
     stage, before = stages[index], row.epochs[index - 1] if index else 0.0
     read = round((row.epochs[index] - before) * unique)
@@ -178,7 +195,7 @@ def _explain(row: SelectionBudget, recipe: Recipe) -> str:
     return (
         f"pretrain.stages[{stage.name}]: {row.selection} would be read {row.epochs[index]:.2f} times; the cap is "
         f"{row.max_epochs:g} epochs.\n"
-        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {unique:,} unique tokens.\n"
+        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {'at most ' if row.unique_tokens is None else ''}{unique:,} unique tokens.\n"
         f"  {fits:,} tokens fit here (weights of {weight:.{MAX_WEIGHT_DECIMALS}f} instead of {read / stage.tokens:.6g}): "
         "lower its weight, add text, or allow it under pretrain:\n"
         f'    allow_epochs: {{{row.selection.source}: {{max: {needed:g}, reason: "why repeating it is worth it"}}}}'

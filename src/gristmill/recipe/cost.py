@@ -8,6 +8,7 @@ it that training reaches. Memory and disk are estimates from tensor shapes.
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -268,6 +269,16 @@ def in_units(value: float, unit: str) -> str:
     """1234567 "B" → "1.23 MB"; with decimal prefixes."""
     prefixes: list[tuple[float, str]] = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")]
     for size, prefix in prefixes:
-        if value >= size:
+        if value >= 0.9995 * size:  # what rounds to 1,000 of one prefix is 1 of the next
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
+
+
+def hardware_name() -> str:
+    """The processor's name, by which a profile is known to be of this machine."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            return next(names, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()

@@ -1,0 +1,214 @@
+"""How a plan is shown on a terminal: the budget table first, then schedule, model, cost, curation, warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.recipe.budget import SelectionBudget
+from gristmill.recipe.cost import in_units
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import Recipe, Source
+
+if TYPE_CHECKING:
+    from gristmill.commands.plan import Plan
+
+VERDICT_STYLES = {
+    "fine": "green",
+    "repeated": "yellow",
+    "allowed": "yellow",
+    "too many": "bold red",
+    "unknown": "yellow",
+}
+H100_FLOPS = 989e12  # NVIDIA's data sheet: dense bf16
+H100_SHARE = 0.4  # what well-tuned training of small models reaches; an assumption
+YARDSTICK_FROM_HOURS = 100.0
+
+
+def print_plan(plan: Plan, machine: Machine, console: Console) -> None:
+    """The whole page."""
+    recipe = plan.recipe
+    console.print(Text.assemble((recipe.name, "bold"), f"  {recipe.description}"))
+    console.print(_budget_table(plan))
+    _section(console, "schedule", _schedule_lines(plan))
+    _section(console, "model", _model_lines(plan))
+    _section(console, "cost", _cost_lines(plan, machine))
+    _section(console, "curation", _curation_lines(plan))
+    _section(console, "after pretraining", _later_lines(recipe))
+    _section(console, "notes", list(plan.notes))
+    _section(console, "warnings", list(plan.warnings), style="yellow")
+
+
+def _section(console: Console, title: str, lines: list[str], *, style: str = "") -> None:
+    if not lines:
+        return
+    console.print(Text(f"\n{title}", style="bold"))
+    for line in lines:
+        console.print(Text(f"  {line}", style=style), soft_wrap=True)
+
+
+def _budget_table(plan: Plan) -> Table:
+    stages = plan.recipe.pretrain.stages
+    table = Table(title="tokens asked of each source, and how often they are read", title_justify="left", box=None)
+    table.add_column("source")
+    for stage in stages:
+        table.add_column(stage.name, justify="right")
+    for column in ("total", "unique", "epochs"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    for row in plan.budget:
+        table.add_row(*_budget_cells(row, plan))
+    table.add_row(
+        "all",
+        *(tokens(stage.tokens) for stage in stages),
+        tokens(plan.recipe.pretrain.total_tokens),
+        "",
+        "",
+        "",
+        style="bold",
+    )
+    return table
+
+
+def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
+    how_known = plan.sources[row.selection.source].how_known
+    unique = "unknown" if row.unique_tokens is None else f"{tokens(row.unique_tokens)} {how_known}"
+    verdict = row.verdict
+    words = f"allowed to {row.max_epochs:g}" if verdict == "allowed" else verdict
+    return [
+        str(row.selection),
+        *(tokens(asked) if asked else "·" for asked in row.asked_tokens),
+        tokens(row.total_tokens),
+        unique,
+        f"{'≥ ' if row.is_lower_bound else ''}{row.epochs[-1]:.2f}" if row.epochs else "",
+        Text(words, style=VERDICT_STYLES.get(verdict, "dim")),
+    ]
+
+
+def _schedule_lines(plan: Plan) -> list[str]:
+    section = plan.recipe.pretrain
+    phases = " → ".join(f"{phase.name} {tokens(phase.tokens)} ({phase.steps:,.0f} steps)" for phase in plan.phases)
+    shape = {"linear": "linear to zero", "one_minus_sqrt": "1 − √ to zero"}[section.decay_shape]
+    lines = [
+        f"{tokens(section.total_tokens)} tokens in {sum(plan.stage_steps):,} steps of {section.global_batch_tokens:,}",
+        f"learning rate {section.optimizer.peak_lr:g}: {phases}, {shape}",
+    ]
+    first, rope_theta = 0, plan.recipe.model.rope_theta
+    for stage, steps in zip(section.stages, plan.stage_steps):
+        rope_theta = stage.rope_theta or rope_theta
+        lines.append(
+            f"{stage.name}: steps {first + 1:,} to {first + steps:,}, sequences of {stage.seq_len:,}, RoPE base {rope_theta:,.0f}"
+        )
+        first += steps
+    return lines
+
+
+def _model_lines(plan: Plan) -> list[str]:
+    model, vocab_size = plan.recipe.model, plan.recipe.tokenizer.vocab_size
+    tied = "tied" if model.tie_word_embeddings else "not tied"
+    return [
+        f"{plan.parameters:,} parameters: {model.num_hidden_layers} layers of {model.hidden_size}, "
+        f"{model.num_attention_heads} heads ({model.num_key_value_heads} for keys and values), "
+        f"feed-forward {model.intermediate_size}, vocabulary {vocab_size:,}, embeddings {tied}",
+        f"context of the released model: {model.max_position_embeddings:,}",
+    ]
+
+
+def _cost_lines(plan: Plan, machine: Machine) -> list[str]:
+    flops, memory, disk = plan.flops, plan.memory, plan.disk
+    rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
+    lines = [
+        f"operations: {scientific(flops.six_nd)} by 6 · parameters · tokens; {scientific(flops.with_attention)} with attention over full windows",
+        f"pretraining on this machine: {duration(plan.hours)} ({rate:,.0f} tokens/s at "
+        f"{in_units(plan.speed.flops_per_second, 'FLOP/s')}; {plan.speed.how_known})",
+    ]
+    if plan.hours > YARDSTICK_FROM_HOURS:
+        gpu_hours = flops.with_attention / (H100_FLOPS * H100_SHARE) / 3600
+        lines.append(f"for scale: {gpu_hours:,.0f} hours of one H100 at {H100_SHARE:.0%} of its peak, which is assumed")
+    if plan.price is not None:
+        lines.append(f"price at the given rate: {plan.price:,.2f}")
+    lines += [
+        f"memory: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
+        f"(weights, gradients and moments {in_units(memory.weights + memory.gradients + memory.moments, 'B')}, "
+        f"activations {in_units(memory.activations, 'B')}, logits {in_units(memory.logits, 'B')})",
+        f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, shards {in_units(disk.shards, 'B')}, "
+        f"up to {disk.num_checkpoints} checkpoints {in_units(disk.checkpoints, 'B')})",
+        "hours, price and memory are of pretraining; curation and post-training come on top",
+    ]
+    return lines
+
+
+def _curation_lines(plan: Plan) -> list[str]:
+    recipe = plan.recipe
+    lines = [f"{name}: {_source_words(source)}" for name, source in recipe.sources.items()]
+    lines += [
+        f"classifier {name}: learns from {item.annotations}, scores {item.source}"
+        for name, item in recipe.classifiers.items()
+    ]
+    lines += [
+        f"select: {source} keeps scores of {limit.classifier} above {limit.above:g}"
+        for source, limit in recipe.select.min_scores.items()
+    ]
+    duplicates = recipe.select.near_duplicates
+    if duplicates is None:
+        lines.append("select: exact duplicates alone; near-duplicates stay")
+    else:
+        curve = ", ".join(f"{chance:.3g} at {similarity:g}" for similarity, chance in plan.found_duplicates)
+        lines.append(
+            f"select: near-duplicates by {duplicates.num_bands} bands × {duplicates.rows_per_band} rows of "
+            f"{duplicates.ngram}-grams, verified at {duplicates.min_jaccard:g}; P(found) = {curve}"
+        )
+    packs = ", ".join(recipe.packs) or "no pack, so nothing is removed"
+    lines.append(f"select: decontaminated by {recipe.select.decontaminate.ngram}-grams against {packs}")
+    validation = recipe.select.validation
+    lines.append(
+        f"select: {validation.fraction:.1%} of each source is held out, at least {in_units(validation.min_bytes, 'B')}, "
+        f"at most {in_units(validation.max_bytes, 'B')}"
+    )
+    return lines
+
+
+def _source_words(source: Source) -> str:
+    words = [f"read {source.read.format}"]
+    if source.read.format in ("warc", "html"):
+        words.append(f"main text by {source.main_text.extractor if source.main_text else 'trafilatura'}")
+    if source.language is not None:
+        words.append(f"language {' or '.join(source.language.keep)} above {source.language.min_score:g}")
+    if source.rules.packs:
+        words.append(f"rules {', '.join(source.rules.packs)}")
+    return " → ".join(words) + f"  ({source.license})"
+
+
+def _later_lines(recipe: Recipe) -> list[str]:
+    lines = []
+    if recipe.sft is not None:
+        lines.append(f"sft: {recipe.sft.epochs} epochs, batches of {recipe.sft.batch_conversations} conversations")
+    if recipe.pairs is not None:
+        lines.append(f"pairs: {recipe.pairs.num_prompts:,} prompts, {recipe.pairs.samples_per_prompt} samples each")
+    if recipe.dpo is not None:
+        lines.append(
+            f"dpo: {recipe.dpo.epochs} epochs, batches of {recipe.dpo.batch_pairs} pairs, beta {recipe.dpo.beta:g}"
+        )
+    measured = ["bits per byte of each source", *recipe.evaluate.packs]
+    return [*lines, f"evaluate: {', '.join(measured)}", f"export: {recipe.export.dtype}"]
+
+
+def tokens(count: int) -> str:
+    """3_240_000_000_000 → "3.24T"."""
+    return in_units(count, "").replace(" ", "").replace("G", "B")
+
+
+def scientific(value: float) -> str:
+    """1.13e+23 → "1.13e23"."""
+    return f"{value:.2e}".replace("e+", "e")
+
+
+def duration(hours: float) -> str:
+    """Hours in the unit that a person would use."""
+    for size, unit in ((24 * 365.25, "years"), (24.0, "days"), (1.0, "hours"), (1 / 60, "minutes")):
+        if hours >= 2 * size:
+            return f"{hours / size:,.1f} {unit}"
+    return f"{hours * 3600:,.0f} seconds"
