@@ -34,14 +34,12 @@ class _Rotate(torch.autograd.Function):
     """The derivative of a rotation is the rotation back, so nothing but the angles is kept for the backward pass."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x_NHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(ctx, x_NHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(cos, sin)
         return _turn(x_NHK, cos, sin)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx, grad_NHK: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx, grad_NHK: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         cos, sin = ctx.saved_tensors
         return _turn(grad_NHK, cos, -sin), None, None
 
