@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from gristmill.errors import DataError, RecipeError
-from gristmill.recipe.budget import BYTES_PER_TOKEN_ESTIMATE
+from gristmill.recipe.estimate import bytes_per_token
 
 FORMATS = {
     "text": (".txt", ".md", ".rst"),
@@ -73,7 +73,7 @@ def init(folder: Path, *, data: Path | None, console: Console) -> Path:
             f"{texts} holds about {total:,} bytes of text in known formats; a model needs at least {MIN_BYTES:,}.\n"
             f"  Known are {kinds}. `gristmill inspect {texts}` shows what was found."
         )
-    tokens = int(total / BYTES_PER_TOKEN_ESTIMATE)
+    tokens = int(total / bytes_per_token(SIZES[1].vocab_size))
     size = [size for size in SIZES if tokens >= size.min_tokens][-1]
     folder.mkdir(parents=True, exist_ok=True)
     recipe.write_text(_recipe(folder.absolute(), texts, found, tokens, size), encoding="utf-8")
