@@ -74,12 +74,18 @@ def test_any_text_gets_a_verdict_and_text_without_the_sum_is_never_right(text: s
         assert str(a + b) in text
 
 
-@pytest.mark.parametrize("answer", ["", "seven", "7 or 8", "7.5", "8, no, 9, so 7", "07", "-7", "1,7", "3 + 4 = 7 + 0 = 8", "٧"])
+@pytest.mark.parametrize(
+    "answer", ["", "seven", "7 or 8", "7.5", "8, no, 9, so 7", "07", "-7", "1,7", "3 + 4 = 7 + 0 = 8", "٧"]
+)
 def test_answers_that_are_not_plainly_seven_are_wrong(answer: str) -> None:
     assert not judge_sum(3, 4, answer)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["right", "wrong", "empty"]), st.integers(1, 9), st.sampled_from("abcd")), max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["right", "wrong", "empty"]), st.integers(1, 9), st.sampled_from("abcd")), max_size=9
+    )
+)
 def test_matching_pairs_right_with_wrong_and_uses_no_text_twice(drawn: list[tuple[Verdict, int, str]]) -> None:
     samples = [sample(i, verdict, size, f"{verdict}{text}") for i, (verdict, size, text) in enumerate(drawn)]
     pairs = match_pairs(prompt(), samples, max_pairs=3)
@@ -102,7 +108,15 @@ def test_cut_blank_and_special_answers_are_neither_right_nor_wrong(tokenizer: To
     three, end = tokenizer.encode("3"), tokenizer.im_end_id
     verdicts = [
         judged(tokenizer, prompt(), 0, ids).verdict
-        for ids in ([*three, end], [*tokenizer.encode("4"), end], three, [end], [*three, tokenizer.pad_id, end], [], [tokenizer.eos_id])
+        for ids in (
+            [*three, end],
+            [*tokenizer.encode("4"), end],
+            three,
+            [end],
+            [*three, tokenizer.pad_id, end],
+            [],
+            [tokenizer.eos_id],
+        )
     ]
     assert verdicts == ["right", "wrong", "unfinished", "empty", "special_token", "unfinished", "special_token"]
 
@@ -114,7 +128,9 @@ def test_counts_add_up_and_no_pair_is_an_error_that_says_what_was_seen() -> None
     fates = counts.prompts_with_pairs + counts.prompts_all_right + counts.prompts_all_wrong + counts.prompts_other
     assert counts.prompts == fates == 4
     assert sum(counts.samples.values()) == 8
-    with pytest.raises(NoUsablePairs, match="none of 4 prompts.*1 were answered right every time, 2 wrong every time, 1 neither"):
+    with pytest.raises(
+        NoUsablePairs, match=r"none of 4 prompts.*1 were answered right every time, 2 wrong every time, 1 neither"
+    ):
         require_pairs(counts)
 
 
@@ -125,7 +141,9 @@ def test_an_answer_depends_on_seed_prompt_and_index_alone(
 ) -> None:
     def draw(name: str, num_samples: int) -> list[Sample]:
         question = prompt(name, *(int(n) for n in name[4:].split("+")))
-        return draw_answers(model, tokenizer, question, seed=seed, num_samples=num_samples, temperature=1.0, max_new_tokens=6)
+        return draw_answers(
+            model, tokenizer, question, seed=seed, num_samples=num_samples, temperature=1.0, max_new_tokens=6
+        )
 
     together = {name: draw(name, 3) for name in order}
     alone = draw("sum/2+1", 1)

@@ -69,7 +69,11 @@ def test_prompt_holds_the_question_alone() -> None:
 @pytest.mark.parametrize(
     ("text", "term", "definition"),
     [
-        ("photosynthesis (noun): synthesis of compounds by plants; uses light", "photosynthesis", "synthesis of compounds by plants"),
+        (
+            "photosynthesis (noun): synthesis of compounds by plants; uses light",
+            "photosynthesis",
+            "synthesis of compounds by plants",
+        ),
         ('able (adj): having the needed skill; "able to swim"', "able", "having the needed skill"),
         ("entity, thing (noun): that which is seen to exist\nmore", "entity", "that which is seen to exist"),
         ("plain: a word without its class", "plain", "a word without its class"),

@@ -104,7 +104,9 @@ def response_logps(model: Llama, batch: Batch) -> Tensor:
     """
     device = model.device
     lengths = batch.document_lengths.tolist()
-    x_ND = model.hidden(torch.from_numpy(batch.tokens_N).to(device), torch.from_numpy(batch.positions_N).to(device), lengths)
+    x_ND = model.hidden(
+        torch.from_numpy(batch.tokens_N).to(device), torch.from_numpy(batch.positions_N).to(device), lengths
+    )
     counts_N = torch.from_numpy(batch.loss_mask_N > 0)
     rows_M = counts_N.nonzero()[:, 0].to(device)
     targets_M = torch.from_numpy(batch.targets_N).to(device)[rows_M]

@@ -99,7 +99,9 @@ def save_checkpoint(
     except SafetensorError as error:
         shutil.rmtree(working, ignore_errors=True)
         if "No space left" in str(error) or "StorageFull" in str(error) or "QuotaExceeded" in str(error):
-            raise ResourceError(f"the disk is full while writing {final}; earlier checkpoints are intact. {_FREE}") from error
+            raise ResourceError(
+                f"the disk is full while writing {final}; earlier checkpoints are intact. {_FREE}"
+            ) from error
         raise
     except ResourceError:
         shutil.rmtree(working, ignore_errors=True)
@@ -129,7 +131,9 @@ def newest_valid_checkpoint(parent: Path, *, say: Callable[[str], None] = lambda
         return checkpoint
     if damaged:
         listing = "\n  ".join(damaged)
-        raise ArtifactError(f"no checkpoint in {parent} is sound:\n  {listing}\n  Remove {parent} to start from the beginning.")
+        raise ArtifactError(
+            f"no checkpoint in {parent} is sound:\n  {listing}\n  Remove {parent} to start from the beginning."
+        )
     return None
 
 
@@ -144,7 +148,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         state = read_json(folder / STATE)
         return Checkpoint(folder=folder, step=int(state["progress"]["step"]), state=state)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{folder} has a damaged manifest.json or state.json ({type(error).__name__}: {error}).") from error
+        raise ArtifactError(
+            f"{folder} has a damaged manifest.json or state.json ({type(error).__name__}: {error})."
+        ) from error
 
 
 def checkpoint_folders(parent: Path) -> list[Path]:
@@ -183,7 +189,9 @@ def load_optimizer_tensors(path: Path, model: nn.Module, optimizer: torch.optim.
         parameter = parameters[name]
         on = parameter.device if kind != "step" else _step_device(optimizer, parameter)
         optimizer.state[parameter][kind] = value.to(on)
-    incomplete = [name for name, parameter in parameters.items() if len(optimizer.state.get(parameter, {})) not in (0, 3)]
+    incomplete = [
+        name for name, parameter in parameters.items() if len(optimizer.state.get(parameter, {})) not in (0, 3)
+    ]
     if incomplete:
         raise ArtifactError(f"{path} lacks a part of the optimizer state of {incomplete[0]!r}.")
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from gristmill.errors import DataError, GristmillError, Interrupted
 from gristmill.train.loss import LossOutput
-from gristmill.train.optimizer import clip, grad_norm
+from gristmill.train.optimizer import clip_, grad_norm, set_lr
 
 MAX_SKIPPED_STEPS = 3
 SKIPPED_STEPS_WINDOW = 100
@@ -49,7 +49,7 @@ class TrainingDiverged(GristmillError):
 
 @dataclass(kw_only=True)
 class Interval:
-    """What happened since the last metrics line. `sums` maps a metric to (sum, count)."""
+    """What happened since the last metrics line. `sums` maps a quantity to (sum, count); "loss/web" is the loss of web."""
 
     steps: int = 0
     tokens: int = 0
@@ -66,7 +66,7 @@ class Interval:
 
     def metrics(self) -> dict[str, float]:
         """The averages of this interval, by metric name; a metric that was never counted is absent."""
-        values = {f"train/{name}": total / count for name, (total, count) in self.sums.items() if count > 0}
+        values = {_metric_name(name): total / count for name, (total, count) in self.sums.items() if count > 0}
         if self.skipped:
             values["train/skipped_steps"] = float(self.skipped)
         if self.seconds > 0:
@@ -75,12 +75,19 @@ class Interval:
         return values
 
 
+def _metric_name(name: str) -> str:
+    """ "loss" → "train/loss", "loss/web" → "train/web/loss"."""
+    quantity, _, part = name.partition("/")
+    return f"train/{part}/{quantity}" if part else f"train/{quantity}"
+
+
 @dataclass(kw_only=True)
 class Progress:
-    """Where training stands. `step` counts the steps done, skipped ones too; `tokens` what they consumed."""
+    """Where training stands. `step` counts the steps done, skipped ones too; `tokens` what they consumed; `seconds` what they took."""
 
     step: int = 0
     tokens: int = 0
+    seconds: float = 0.0
     hooks_pending: bool = True
     skipped_steps: list[int] = field(default_factory=list)
     interval: Interval = field(default_factory=Interval)
@@ -88,7 +95,11 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal Progress (floats survive exactly)."""
         sums = {name: list(pair) for name, pair in self.interval.sums.items()}
-        return {**vars(self), "interval": {**vars(self.interval), "sums": sums}, "skipped_steps": list(self.skipped_steps)}
+        return {
+            **vars(self),
+            "interval": {**vars(self.interval), "sums": sums},
+            "skipped_steps": list(self.skipped_steps),
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
@@ -143,12 +154,11 @@ def take_step(
         (output.loss_sum / units).backward()  # type: ignore[no-untyped-call]
         loss_sum += float(output.loss_sum.detach())
         seen.add(output.sums)
-    norm = float(grad_norm(model.parameters()))
+    norm = grad_norm(model.parameters())
     applied = math.isfinite(loss_sum) and math.isfinite(norm)
     if applied:
-        clip(model.parameters(), norm, max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        clip_(model.parameters(), max_grad_norm, norm=norm)
+        set_lr(optimizer, lr)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return StepOutcome(applied=applied, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
@@ -190,7 +200,9 @@ def train(
         outcome = take_step(
             model, optimizer, batch, loss_fn, lr=lr, micro_batch_tokens=micro_batch_tokens, max_grad_norm=max_grad_norm
         )
-        progress.interval.seconds += time.perf_counter() - started
+        took = time.perf_counter() - started
+        progress.seconds += took
+        progress.interval.seconds += took
         progress.interval.wait_seconds += waited
         _record(progress, batch, outcome, lr)
         if progress.step % log_every == 0 or progress.step == end_step:
@@ -201,7 +213,9 @@ def train(
         if stop or save_at(progress.step):
             save(progress)
         if stop:
-            raise Interrupted(f"stopped after step {progress.step}; its state is saved, the same command goes on from there")
+            raise Interrupted(
+                f"stopped after step {progress.step}; its state is saved, the same command goes on from there"
+            )
         _run_hooks(model, hooks, progress)
     return progress
 
@@ -214,8 +228,8 @@ def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: 
     progress.tokens += batch.num_tokens
     if outcome.applied:
         units = float(batch.num_units)
-        interval.add({"loss": (outcome.loss * units, units), "grad_norm": (outcome.grad_norm, 1.0), "lr": (lr, 1.0)})
-        interval.add(outcome.sums)
+        own = {"loss": (outcome.loss * units, units), "grad_norm": (outcome.grad_norm, 1.0), "lr": (lr, 1.0)}
+        interval.add(own | outcome.sums)
     else:
         interval.skipped += 1
         recent = [step for step in progress.skipped_steps if step > progress.step - SKIPPED_STEPS_WINDOW]

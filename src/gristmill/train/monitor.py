@@ -55,7 +55,9 @@ class Monitor:
         return sum(_cut_back(self.folder / name, step) for name in (METRICS, SAMPLES))
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
-        plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()}
+        plain = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
+        }
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -74,7 +76,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             found.append(json.loads(text))
         except json.JSONDecodeError as error:
             if number < len(lines):
-                raise DataError(f"{path}, line {number} is not JSON: {text[:80]!r} ({error}). Remove that line.") from error
+                raise DataError(
+                    f"{path}, line {number} is not JSON: {text[:80]!r} ({error}). Remove that line."
+                ) from error
     return found
 
 
@@ -82,7 +86,9 @@ def _cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     num_before = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").count("\n") + 1
-    kept = [line for line in read_lines(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")]
+    kept = [
+        line for line in read_lines(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")
+    ]
     part = path.with_name(path.name + ".part")
     with part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)

@@ -124,7 +124,9 @@ def _fit(pair: Pair, number: int, max_length: int) -> tuple[list[int], int]:
         what = "context" if not context else "continuation"
         raise DataError(f"pair {number} has an empty {what}; an empty context must be given as the end-of-text id")
     if len(continuation) > max_length:
-        raise DataError(f"the continuation of pair {number} has {len(continuation)} tokens, the model's context is {max_length}")
+        raise DataError(
+            f"the continuation of pair {number} has {len(continuation)} tokens, the model's context is {max_length}"
+        )
     return [*context, *continuation][-(max_length + 1) :], len(continuation)
 
 
@@ -237,12 +239,10 @@ def bits_per_byte(
     """
     documents: list[tuple[NDArray[np.int64], int]] = []
     total = 0
-    start = 0
-    for end in shard.document_ends:
+    for number in range(shard.num_documents):
         if max_bytes is not None and total >= max_bytes:
             break
-        tokens = np.asarray(shard.tokens[start : int(end)], dtype=np.int64)[:-1]
-        start = int(end)
+        tokens = np.asarray(shard.document(number)[:-1], dtype=np.int64)
         if len(tokens):
             documents.append((tokens, tokenizer.num_bytes(tokens)))
             total += documents[-1][1]

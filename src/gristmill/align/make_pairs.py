@@ -1,0 +1,94 @@
+"""STEP pairs: preference pairs from the SFT model's own answers to prompts that a rule can judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from gristmill.align.pairs import Pair, PairCounts, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
+from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.write import write_json
+from gristmill.errors import DataError, Interrupted
+from gristmill.model.weights import load_model
+from gristmill.recipe.fingerprint import derive_seed
+from gristmill.recipe.step import StepContext
+from gristmill.synthesize.rows import read_jsonl, write_jsonl
+from gristmill.synthesize.templates import is_held_out_sum
+from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.session import choose_device
+
+VERSION = 1
+SAY_EVERY = 50
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Samples, judges, matches; writes pairs.jsonl, samples.jsonl and report.json."""
+    section = ctx.recipe.pairs
+    assert section is not None, "the table runs pairs only for a recipe that has it"
+    torch.set_num_threads(ctx.machine.threads)
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    model = load_model(ctx.inputs["sft"] / "model", device=choose_device(ctx.machine.device)).eval()
+    prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
+    counts = PairCounts()
+    pairs: list[Pair] = []
+    samples: list[Sample] = []
+    for number, prompt in enumerate(prompts, start=1):
+        if ctx.should_stop():
+            raise Interrupted(f"stopped after {number - 1} of {len(prompts)} prompts; the step begins anew")
+        drawn = draw_answers(
+            model,
+            tokenizer,
+            prompt,
+            seed=ctx.seed,
+            num_samples=section.samples_per_prompt,
+            temperature=section.temperature,
+            max_new_tokens=section.max_new_tokens,
+        )
+        matched = match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)
+        count(counts, drawn, matched)
+        samples += drawn
+        pairs += matched
+        if number % SAY_EVERY == 0 or number == len(prompts):
+            ctx.say(f"{number} of {len(prompts)} prompts, {len(pairs)} pairs, answers {counts.samples}")
+    write_json(ctx.out / "report.json", asdict(counts))
+    write_jsonl(ctx.out / "samples.jsonl", (asdict(sample) for sample in samples))
+    require_pairs(counts)
+    write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for pair in pairs))
+    return asdict(counts)
+
+
+def choose_prompts(ctx: StepContext, kinds: list[Any], number: int) -> list[Prompt]:
+    """`number` of synthesize's prompts in a keyed order. Held-out sums are left out here too, whatever the file says."""
+    path = ctx.inputs["synthesize"] / "prompts.jsonl"
+    rows = [row for row in read_jsonl(path) if row["kind"] in kinds]
+    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
+    held_out = held_out_ids(packs)
+    allowed = [prompt_of(row) for row in rows if not is_held_out_sum(row["a"], row["b"], held_out)]
+    if not allowed:
+        raise DataError(
+            f"{path} has no prompt of the kinds {kinds}; ask for sums in chat.sums_up_to or chat.two_digit_sums."
+        )
+    if len(allowed) < number:
+        ctx.say(f"pairs.num_prompts is {number}, there are {len(allowed)}; all of them are used")
+    return sorted(allowed, key=lambda prompt: derive_seed(ctx.seed, "prompt", prompt.id))[:number]
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """A line of prompts.jsonl."""
+    return Prompt(id=row["id"], kind=row["kind"], messages=tuple(row["messages"]), a=row["a"], b=row["b"])
+
+
+def pair_row(pair: Pair) -> dict[str, Any]:
+    """A line of pairs.jsonl, in the form that preference trainers read."""
+    return {
+        "id": pair.id,
+        "prompt": list(pair.prompt.messages),
+        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
+        "rejected": [{"role": "assistant", "content": pair.rejected.text}],
+        "kind": pair.prompt.kind,
+        "chosen_tokens": pair.chosen.num_tokens,
+        "rejected_tokens": pair.rejected.num_tokens,
+    }

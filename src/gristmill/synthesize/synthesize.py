@@ -1,0 +1,192 @@
+"""STEP synthesize: chat data from hand-written conversations, sums, and definitions found in a source.
+
+    candidates (everyday · sum · definition) ─→ held out? ─→ contaminated? ─→ sft.jsonl, prompts.jsonl
+                                                    └──────────────┴────────→ rejected.jsonl, counted in ledger.json
+
+Definitions come from the training side of select alone, so held-out synsets and validation text have left already. Sums that a
+pack holds out are refused here by name. All texts are then checked against the packs word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gristmill.data.document import read_documents, shard_paths
+from gristmill.data.ledger import Ledger
+from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.write import write_json
+from gristmill.errors import DataError
+from gristmill.recipe.schema import ChatData
+from gristmill.recipe.step import StepContext, resolve_files
+from gristmill.select.decontaminate import Decontaminator
+from gristmill.synthesize.rows import check_messages, read_jsonl, write_jsonl
+from gristmill.synthesize.templates import (
+    ChatRow,
+    Messages,
+    as_text,
+    definition_row,
+    is_held_out_sum,
+    parse_entry,
+    pick_entries,
+    small_sums,
+    sum_id,
+    sum_prompt,
+    sum_rows,
+    two_digit_sums,
+)
+
+VERSION = 1
+SMALL_SUM_WORDINGS = 4
+LARGE_SUM_WORDINGS = 2
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Makes the conversations, drops what the packs hold out, and writes the rest."""
+    chat = ctx.recipe.chat
+    assert chat is not None, "the table runs synthesize only for a recipe that has chat"
+    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
+    held_out = held_out_ids(packs)
+    finder = Decontaminator(packs, ngram=ctx.recipe.select.decontaminate.ngram)
+    gate = Gate(held_out=held_out, finder=finder)
+    kept = list(gate.pass_on(candidates(ctx, chat, held_out)))
+    if not kept:
+        raise DataError(
+            "no conversation is left; name files in chat.conversations, or ask for sums or definitions in chat."
+        )
+    prompts = list(_prompts(chat, gate, seed=ctx.seed))
+    gate.ledger.check()
+    write_jsonl(
+        ctx.out / "sft.jsonl",
+        (
+            {"id": row.id, "kind": row.kind, "messages": list(row.messages), "trained_item": row.trained_item}
+            for row in kept
+        ),
+    )
+    write_jsonl(ctx.out / "prompts.jsonl", prompts)
+    write_jsonl(ctx.out / "rejected.jsonl", gate.rejected)
+    write_json(ctx.out / "ledger.json", gate.ledger.to_json())
+    for kind in gate.ledger.sources:
+        ctx.say(f"{kind}: {gate.ledger.source(kind).total('kept').documents} kept")
+    kinds = sorted({row.kind for row in kept})
+    return {
+        "conversations": len(kept),
+        "by_kind": {kind: sum(row.kind == kind for row in kept) for kind in kinds},
+        "prompts": len(prompts),
+        "rejected": len(gate.rejected),
+    }
+
+
+class Gate:
+    """Lets through what no pack holds out, and keeps account of both."""
+
+    def __init__(self, *, held_out: frozenset[str], finder: Decontaminator) -> None:
+        self.ledger = Ledger()
+        self.rejected: list[dict[str, Any]] = []
+        self.held_out = held_out
+        self._finder = finder
+
+    def pass_on(self, rows: Iterable[ChatRow]) -> Iterator[ChatRow]:
+        """The rows that may be trained on."""
+        for row in rows:
+            if self.admits(row.id, row.kind, row.messages, trained_item=row.trained_item):
+                yield row
+
+    def admits(self, id: str, kind: str, messages: Messages, *, trained_item: str | None) -> bool:
+        """True when the conversation may be used; otherwise it is counted and recorded with the reason."""
+        text = as_text(messages)
+        size = len(text.encode())
+        self.ledger.saw(kind, size)
+        reason, detail = self._verdict(text, trained_item)
+        if reason is None:
+            self.ledger.add(kind, "kept", size)
+            return True
+        self.ledger.add(kind, "dropped", size, reason=reason)
+        self.rejected.append({"id": id, "kind": kind, "reason": reason, "detail": detail, "messages": list(messages)})
+        return False
+
+    def _verdict(self, text: str, trained_item: str | None) -> tuple[str | None, str]:
+        if trained_item is not None and self._is_held_out(trained_item):
+            return "held_out", trained_item
+        match = self._finder.match(text)
+        return (None, "") if match is None else ("contaminated", match.detail)
+
+    def _is_held_out(self, item: str) -> bool:
+        if item.startswith("sum/"):
+            a, b = (int(term) for term in item.removeprefix("sum/").split("+"))
+            return is_held_out_sum(a, b, self.held_out)
+        return item in self.held_out
+
+
+# ── candidates ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def candidates(ctx: StepContext, chat: ChatData, held_out: frozenset[str]) -> Iterator[ChatRow]:
+    """Every conversation that the recipe asks for, in a fixed order."""
+    yield from everyday_rows(ctx, chat)
+    for a, b in small_sums(chat.sums_up_to):
+        yield from sum_rows(a, b, num_wordings=SMALL_SUM_WORDINGS, seed=ctx.seed)
+    for a, b in two_digit_sums(chat.two_digit_sums, held_out=held_out, seed=ctx.seed):
+        yield from sum_rows(a, b, num_wordings=LARGE_SUM_WORDINGS, seed=ctx.seed)
+    if chat.definitions_from is not None and chat.num_definitions:
+        yield from definition_rows(ctx, chat.definitions_from, chat.num_definitions)
+
+
+def everyday_rows(ctx: StepContext, chat: ChatData) -> Iterator[ChatRow]:
+    """The hand-written conversations, each `conversation_copies` times. Raises DataError for one that is malformed."""
+    if not chat.conversations:
+        return
+    seen: set[str] = set()
+    for path in resolve_files(ctx.recipe_dir, chat.conversations, where="chat.conversations"):
+        for number, row in enumerate(read_jsonl(path), start=1):
+            name = row.get("id")
+            if not isinstance(name, str) or name in seen:
+                problem = f"the id {name!r} is used twice" if name in seen else f"the id is {name!r}, expected a text"
+                raise DataError(f"{path}, conversation {number}: {problem}.")
+            seen.add(name)
+            messages = check_messages(row.get("messages"), where=f"{path}, conversation {name!r}")
+            for copy in range(chat.conversation_copies):
+                yield ChatRow(
+                    id=f"everyday/{name}" + (f"#{copy + 1}" if copy else ""), kind="everyday", messages=messages
+                )
+
+
+def definition_rows(ctx: StepContext, source: str, number: int) -> Iterator[ChatRow]:
+    """Questions about dictionary entries of `source`, from its training documents. Raises DataError when there is none."""
+    folder = ctx.inputs["select"] / source
+    documents = (document for path in shard_paths(folder, stem="train") for document in read_documents(path))
+    parsed = (parse_entry(document.id, document.text) for document in documents)
+    entries = pick_entries((entry for entry in parsed if entry is not None), number, seed=ctx.seed)
+    if not entries:
+        raise DataError(
+            f'no document in {folder} begins like a dictionary entry, "term (class): definition". '
+            "Name another source in chat.definitions_from, or remove it."
+        )
+    if len(entries) < number:
+        ctx.say(
+            f"chat.num_definitions is {number}, source {source} has {len(entries)} usable entries; all of them are used"
+        )
+    for entry in entries:
+        yield definition_row(entry, seed=ctx.seed)
+
+
+def _prompts(chat: ChatData, gate: Gate, *, seed: int) -> Iterator[dict[str, Any]]:
+    """Questions for preference pairs: the sums that SFT trains, then as many two-digit sums that it never saw.
+
+    They are counted in the ledger as "prompt", apart from the conversations.
+    """
+    trained = small_sums(chat.sums_up_to)
+    large = two_digit_sums(2 * chat.two_digit_sums, held_out=gate.held_out, seed=seed)
+    for number, (a, b) in enumerate([*trained, *large]):
+        messages = sum_prompt(a, b, seed=seed)
+        if gate.admits(f"prompt/{sum_id(a, b)}", "prompt", messages, trained_item=sum_id(a, b)):
+            in_sft = number < len(trained) + chat.two_digit_sums
+            yield {
+                "id": sum_id(a, b),
+                "kind": "sum",
+                "messages": list(messages),
+                "a": a,
+                "b": b,
+                "target": str(a + b),
+                "in_sft": in_sft,
+            }

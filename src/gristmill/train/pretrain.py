@@ -1,0 +1,306 @@
+"""STEP pretrain: stages under one warmup-stable-decay schedule, context extension included, watched and resumable.
+
+The stages are data: each is one call of the loop with its own end. What differs between them is what the stream draws and,
+for a context extension, the rope base that is set when the stage begins. The learning rate spans all stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gristmill.data.packs import Pack, read_pack
+from gristmill.errors import RecipeError
+from gristmill.model.generate import generate
+from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.weights import init_weights
+from gristmill.recipe.fingerprint import derive_seed
+from gristmill.recipe.schema import ModelSection, Pretrain, Stage
+from gristmill.recipe.step import StepContext
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.stream import Draw, Stream, StreamStage
+from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.loop import Hook, Progress, train
+from gristmill.train.loss import next_token_loss
+from gristmill.train.schedule import wsd
+from gristmill.train.scorer import bits_per_byte, score_pack
+from gristmill.train.session import Session, choose_device, open_session, optimizer_options
+
+VERSION = 1
+
+MAX_LOG_EVERY = 10
+LINES_WANTED = 100
+SAMPLE_TOKENS = 64
+SAMPLE_TEMPERATURE = 0.8
+SAMPLE_TOP_P = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A stage with the steps it covers: `first` < step number <= `last`."""
+
+    stage: Stage
+    first: int
+    last: int
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Trains the model of the recipe on its stages; see the module's text."""
+    section = ctx.recipe.pretrain
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
+    sources = _sources(section)
+    shards = {name: TokenShard(ctx.inputs["tokenize"] / name / "train") for name in sources}
+    stream = make_stream(section, shards, seed=ctx.seed)
+    check_epochs(section, stream, ctx)
+    device = choose_device(ctx.machine.device)
+    session = open_session(
+        ctx.out,
+        fresh_model=lambda: init_weights(
+            Llama(model_config(ctx.recipe.model, tokenizer)), seed=derive_seed(ctx.seed, "weights")
+        ),
+        optimizer_options=optimizer_options(section.optimizer),
+        tokenizer_dir=ctx.inputs["tokenizer"],
+        fingerprint=ctx.fingerprint,
+        micro_batch_tokens=ctx.machine.micro_batch_tokens,
+        threads=ctx.machine.threads,
+        device=device,
+        say=ctx.say,
+    )
+    watch = Watcher(
+        session=session,
+        tokenizer=tokenizer,
+        section=section,
+        validation={name: TokenShard(ctx.inputs["tokenize"] / name / "validation") for name in ctx.recipe.sources},
+        packs=_packs(ctx),
+        seed=ctx.seed,
+    )
+    spans = stage_spans(section)
+    for span in spans:
+        if session.progress.step < span.last or (session.progress.step == span.last and session.progress.hooks_pending):
+            _run_stage(ctx, session, stream, watch, span)
+    return {**session.finish(), **_draws(stream), "stages": session.notes["stages"]}
+
+
+def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watcher, span: Span) -> None:
+    """One stage, or what is left of it."""
+    section, stage = ctx.recipe.pretrain, span.stage
+    begins = session.progress.step < span.last
+    if begins and stage.rope_theta is not None:
+        session.model.set_rope_theta(stage.rope_theta, session.model.config.max_position_embeddings)
+    started = session.notes.setdefault("stages", {}).setdefault(
+        stage.name, {"started_seconds": session.progress.seconds}
+    )
+    if session.progress.step == span.first:
+        ctx.say(
+            f"stage {stage.name}: steps {span.first + 1:,} to {span.last:,}, {stage.tokens:,} tokens of {stage.seq_len}"
+        )
+    milestones = _milestones(section)
+    every = max(1, section.checkpoint_every_tokens // section.global_batch_tokens)
+    schedule = wsd(
+        peak_lr=section.optimizer.peak_lr,
+        total_tokens=section.total_tokens,
+        warmup_tokens=section.warmup_tokens,
+        decay_tokens=section.decay_tokens,
+        shape=section.decay_shape,
+    )
+
+    def save(progress: Progress) -> None:
+        started["seconds"] = progress.seconds - started["started_seconds"]
+        session.save(progress, stage=stage.name, milestone=milestones.get(progress.step))
+
+    train(
+        session.model,
+        session.optimizer,
+        batch_at=lambda step: stream.batch(step, section.global_batch_tokens),
+        loss_fn=session.compute(partial(next_token_loss, source_names=stream.source_names)),
+        lr_at=lambda progress: schedule.lr_at(progress.tokens + section.global_batch_tokens),
+        progress=session.progress,
+        end_step=span.last,
+        micro_batch_tokens=ctx.machine.micro_batch_tokens,
+        max_grad_norm=section.optimizer.max_grad_norm,
+        log_every=max(1, min(MAX_LOG_EVERY, section.total_tokens // section.global_batch_tokens // LINES_WANTED)),
+        log=session.log,
+        save=save,
+        save_at=lambda step: step % every == 0 or step in milestones,
+        hooks=watch.hooks(),
+        should_stop=ctx.should_stop,
+    )
+    started["seconds"] = session.progress.seconds - started["started_seconds"]
+    started["tokens"] = stage.tokens
+
+
+# ── what the recipe means ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stage_spans(section: Pretrain) -> list[Span]:
+    """The stages with their steps."""
+    spans: list[Span] = []
+    first = 0
+    for stage in section.stages:
+        last = first + stage.tokens // section.global_batch_tokens
+        spans.append(Span(stage=stage, first=first, last=last))
+        first = last
+    return spans
+
+
+def _milestones(section: Pretrain) -> dict[int, str]:
+    """Checkpoints that stay: the last one before the decay (branches anneal from it) and the end of every stage."""
+    before_decay = (section.total_tokens - section.decay_tokens) // section.global_batch_tokens
+    found = {before_decay: "before-decay"} if before_decay > 0 else {}
+    return found | {span.last: f"end-of-{span.stage.name}" for span in stage_spans(section)}
+
+
+def make_stream(section: Pretrain, shards: Mapping[str, TokenShard], *, seed: int) -> Stream:
+    """The order of the training data that the stages ask for."""
+    stages = [
+        StreamStage(
+            name=stage.name,
+            num_samples=stage.tokens // stage.seq_len,
+            seq_len=stage.seq_len,
+            draws=tuple(
+                Draw(source=draw.source, weight=draw.weight, min_document_tokens=draw.min_document_tokens)
+                for draw in stage.mixture
+            ),
+        )
+        for stage in section.stages
+    ]
+    return Stream(shards, stages, seed=derive_seed(seed, "stream"))
+
+
+def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
+    """The recipe's shape with the tokenizer's vocabulary and special ids."""
+    return LlamaConfig(
+        **section.model_dump(),
+        head_dim=section.hidden_size // section.num_attention_heads,
+        vocab_size=tokenizer.vocab_size,
+        bos_token_id=tokenizer.eos_id,
+        eos_token_id=tokenizer.eos_id,
+        pad_token_id=tokenizer.pad_id,
+    )
+
+
+def check_epochs(section: Pretrain, stream: Stream, ctx: StepContext) -> None:
+    """Holds what the stages draw against the tokens there are. Raises RecipeError beyond a cap that was not lifted."""
+    for use in stream.uses_before(stream.num_samples):
+        allowed = section.allow_epochs.get(use.source)
+        cap = allowed.max if allowed is not None else section.max_epochs
+        what = (
+            use.source
+            if use.min_document_tokens is None
+            else f"{use.source} (documents of {use.min_document_tokens}+ tokens)"
+        )
+        found = (
+            f"{what}: {use.tokens_drawn:,} tokens drawn from {use.unique_tokens:,} unique ones, {use.epochs:.2f} epochs"
+        )
+        if use.epochs > cap:
+            raise RecipeError(
+                f"{found}; the cap is {cap:g}.\n  Lower its weight or the tokens of the stages, add text, or say why more is "
+                f"right in pretrain.allow_epochs.{use.source}."
+            )
+        if use.epochs > section.warn_epochs:
+            ctx.say(f"warning: {found}; repeated text is worth less beyond {section.warn_epochs:g}")
+
+
+def _sources(section: Pretrain) -> list[str]:
+    return list(dict.fromkeys(draw.source for stage in section.stages for draw in stage.mixture))
+
+
+def _packs(ctx: StepContext) -> list[Pack]:
+    packs = [read_pack(ctx.resolve(ctx.recipe.packs[name].path)) for name in ctx.recipe.pretrain.watch.packs]
+    for pack in packs:
+        if pack.kind != "multiple_choice":
+            raise RecipeError(
+                f"pretrain.watch.packs names {pack.name!r}, whose kind is {pack.kind!r}; only multiple_choice packs are scored "
+                "inside the loop. Move it to evaluate.packs."
+            )
+    return packs
+
+
+def _draws(stream: Stream) -> dict[str, Any]:
+    """What was drawn, in closed form from the order itself."""
+    uses = stream.uses_before(stream.num_samples)
+    return {
+        "tokens_by_source": {
+            name: stream.tokens_drawn_before(name, stream.num_samples) for name in stream.source_names
+        },
+        "draws": [
+            {
+                "source": use.source,
+                "min_document_tokens": use.min_document_tokens,
+                "tokens_drawn": use.tokens_drawn,
+                "unique_tokens": use.unique_tokens,
+                "epochs": use.epochs,
+            }
+            for use in uses
+        ],
+    }
+
+
+# ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """What is measured on the way, and written into the diary. It reads the model and changes nothing."""
+
+    session: Session
+    tokenizer: Tokenizer
+    section: Pretrain
+    validation: Mapping[str, TokenShard]
+    packs: list[Pack]
+    seed: int
+
+    def hooks(self) -> list[Hook]:
+        """Measure every so often and at stage ends; write samples at stage ends."""
+        ends = {span.last for span in stage_spans(self.section)}
+        every = max(1, self.section.watch.every_tokens // self.section.global_batch_tokens)
+        return [
+            Hook(at=lambda step: step % every == 0 or step in ends, run=self.measure),
+            Hook(at=lambda step: step in ends, run=self.write_samples),
+        ]
+
+    def measure(self, progress: Progress) -> None:
+        """Bits per byte of every source that has validation text, accuracy on every pack."""
+        model, watch = self.session.model, self.section.watch
+        values: dict[str, float] = {}
+        for name, shard in self.validation.items():
+            if shard.num_documents:
+                bits = bits_per_byte(
+                    model, self.tokenizer, shard, max_bytes=watch.validation_bytes, window=self._seq_len(progress)
+                )
+                values[f"eval/{name}/bits_per_byte"] = bits.value
+                values[f"eval/{name}/bits_per_byte_stderr"] = bits.stderr
+        for pack in self.packs:
+            score = score_pack(model, self.tokenizer, pack, max_items=watch.max_items)
+            for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
+                values[f"eval/{pack.name}/{key}"] = found.value
+                values[f"eval/{pack.name}/{key}_stderr"] = found.stderr
+        self.session.monitor.evaluation(progress.step, progress.tokens, values)
+
+    def write_samples(self, progress: Progress) -> None:
+        """Continues each of the recipe's prompts; the same prompt draws the same random numbers at every step."""
+        prompts = self.section.sample_prompts
+        ids = [[self.tokenizer.eos_id, *self.tokenizer.encode(prompt)] for prompt in prompts]
+        room = self.session.model.config.max_position_embeddings - max(map(len, ids), default=0)
+        texts = generate(
+            self.session.model,
+            ids,
+            max_new_tokens=max(1, min(SAMPLE_TOKENS, room)),
+            stop_ids=[self.tokenizer.eos_id],
+            temperature=SAMPLE_TEMPERATURE,
+            top_p=SAMPLE_TOP_P,
+            seeds=[derive_seed(self.seed, "sample", prompt) for prompt in prompts],
+        )
+        for prompt, new_ids in zip(prompts, texts, strict=True):
+            kept = [token for token in new_ids if token != self.tokenizer.eos_id]
+            sample = {"stage": self._span(progress).stage.name, "prompt": prompt, "text": self.tokenizer.decode(kept)}
+            self.session.monitor.sample(progress.step, progress.tokens, sample)
+
+    def _seq_len(self, progress: Progress) -> int:
+        """Positions beyond the stage's own length are untrained, so measuring stays within it."""
+        return self._span(progress).stage.seq_len
+
+    def _span(self, progress: Progress) -> Span:
+        return next(span for span in stage_spans(self.section) if progress.step <= span.last)

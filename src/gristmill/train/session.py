@@ -1,0 +1,182 @@
+"""A training run in a folder: begin or go on, save, finish. What pretraining, SFT and DPO share around the loop.
+
+out/
+    metrics.jsonl, samples.jsonl     the diary
+    checkpoints/step-NNNNNNN/        the newest two, and the milestones
+    model/                           the result, written at the end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gristmill.errors import ArtifactError
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import save_model
+from gristmill.recipe.schema import Optimizer
+from gristmill.train.checkpoint import (
+    environment,
+    environment_changes,
+    load_checkpoint,
+    newest_valid_checkpoint,
+    prune,
+    save_checkpoint,
+)
+from gristmill.train.loop import Progress
+from gristmill.train.loss import LossOutput
+from gristmill.train.monitor import METRICS, Monitor, read_lines
+from gristmill.train.optimizer import make_optimizer
+
+KEEP_LAST = 2
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run under way. `notes` is a small JSON object of the caller's that every checkpoint carries along."""
+
+    out: Path
+    model: Llama
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    monitor: Monitor
+    tokenizer_dir: Path
+    fingerprint: str
+    environment: Mapping[str, Any]
+    say: Callable[[str], None]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, progress: Progress, *, stage: str, milestone: str | None = None) -> Path:
+        """Commits a checkpoint of this moment, then removes the ones that are no longer kept. Milestones are kept for good."""
+        self.monitor.sync()
+        state = {
+            "progress": progress.to_json(),
+            "stage": stage,
+            "milestone": milestone,
+            "fingerprint": self.fingerprint,
+            "environment": dict(self.environment),
+            "notes": self.notes,
+        }
+        folder = save_checkpoint(
+            self.out / "checkpoints",
+            progress.step,
+            model=self.model,
+            optimizer=self.optimizer,
+            state=state,
+            tokenizer_files_from=self.tokenizer_dir,
+        )
+        prune(self.out / "checkpoints", keep_last=KEEP_LAST)
+        return folder
+
+    def log(self, progress: Progress, values: dict[str, float]) -> None:
+        """One line of averages in the diary, and one of progress for the reader."""
+        self.monitor.train(progress.step, progress.tokens, values)
+        if "train/loss" in values:
+            self.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
+
+    def compute(self, loss_fn: Callable[[Any, Any], LossOutput]) -> Callable[[Any, Any], LossOutput]:
+        """The loss in the arithmetic of the device: bfloat16 products over float32 weights on CUDA, float32 elsewhere."""
+        if self.model.device.type != "cuda":
+            return loss_fn
+
+        def in_bfloat16(model: Any, batch: Any) -> LossOutput:
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                return loss_fn(model, batch)
+
+        return in_bfloat16
+
+    def finish(self) -> dict[str, Any]:
+        """Writes model/ and returns what every training step records."""
+        save_model(self.out / "model", self.model, self.tokenizer_dir)
+        lines = read_lines(self.out / METRICS)
+        last_train = next((line for line in reversed(lines) if line["kind"] == "train"), {})
+        last_eval = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
+        seconds = self.progress.seconds
+        return {
+            "steps": self.progress.step,
+            "tokens": self.progress.tokens,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "training_seconds": seconds,
+            "tokens_per_second": self.progress.tokens / seconds if seconds > 0 else None,
+            "final": {
+                key: value for key, value in (last_eval | last_train).items() if key.startswith(("train/", "eval/"))
+            },
+            "environment": dict(self.environment),
+        }
+
+
+def optimizer_options(section: Optimizer) -> dict[str, Any]:
+    """A recipe's optimizer section as the arguments of `make_optimizer`; the schedule sets the rate before each step."""
+    return {
+        "lr": section.peak_lr,
+        "betas": (section.beta1, section.beta2),
+        "eps": section.eps,
+        "weight_decay": section.weight_decay,
+        "decay_embeddings": section.decay_embeddings,
+    }
+
+
+def choose_device(device: str) -> str:
+    """ "auto" becomes "cuda" where there is one, else "cpu"."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def open_session(
+    out: Path,
+    *,
+    fresh_model: Callable[[], Llama],
+    optimizer_options: Mapping[str, Any],
+    tokenizer_dir: Path,
+    fingerprint: str,
+    micro_batch_tokens: int,
+    threads: int,
+    device: str,
+    say: Callable[[str], None],
+) -> Session:
+    """Goes on from the newest sound checkpoint in `out`, or begins with `fresh_model()`. `device` is not "auto"; the optimizer
+    is AdamW with `optimizer_options`.
+
+    Sets torch's thread count, which belongs to what makes a run repeatable. Says so when the run that goes on will not be
+    bit-exact. Raises ArtifactError when the checkpoint is of another recipe, or none is sound.
+    """
+    torch.set_num_threads(threads)
+    make = partial(make_optimizer, **optimizer_options)
+    now = environment(micro_batch_tokens, device)
+    checkpoint = newest_valid_checkpoint(out / "checkpoints", say=say)
+    monitor = Monitor(out)
+    if checkpoint is None:
+        monitor.rewind(-1)
+        model = fresh_model().to(device)
+        optimizer: torch.optim.Optimizer = make(model)
+        progress, notes = Progress(), dict[str, Any]()
+    else:
+        if checkpoint.state["fingerprint"] != fingerprint:
+            raise ArtifactError(
+                f"{checkpoint.folder} belongs to fingerprint {checkpoint.state['fingerprint']}, this step has {fingerprint}.\n"
+                f"  Remove {out} to begin anew, or restore the recipe that it was made with."
+            )
+        for change in environment_changes(checkpoint.state["environment"], now):
+            say(f"going on with another {change}; the result will not be bit-identical to an unbroken run")
+        model, optimizer = load_checkpoint(checkpoint, make, device=device)
+        progress, notes = Progress.from_json(checkpoint.state["progress"]), dict(checkpoint.state["notes"])
+        num_cut = monitor.rewind(checkpoint.step)
+        say(f"going on from {checkpoint.folder.name}; {num_cut} later lines of the diary will be made again")
+    return Session(
+        out=out,
+        model=model,
+        optimizer=optimizer,
+        progress=progress,
+        monitor=monitor,
+        tokenizer_dir=tokenizer_dir,
+        fingerprint=fingerprint,
+        environment=now,
+        say=say,
+        notes=notes,
+    )

@@ -1,0 +1,228 @@
+"""The loop's promises: exact resuming, watchers that do not disturb, accumulation, nothing but finite steps applied."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gristmill.errors import DataError, Interrupted
+from gristmill.tokens.batch import Batch
+from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
+from gristmill.train.loss import LossOutput, next_token_loss
+from gristmill.train.monitor import METRICS, read_lines
+
+HERE = Path(__file__).parent
+LOSS = partial(next_token_loss, source_names=("web", "code"))
+
+
+def load(name: str) -> ModuleType:
+    """A module beside this one; test folders are no packages."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = load("tiny_run")
+
+
+def without_timings(path: Path) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if not k.startswith("throughput/")} for line in read_lines(path)]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    session = tiny.open_run(tmp_path_factory.mktemp("unbroken"))
+    return tiny.train_run(session, hooks=[tiny.measuring_hook(session)])
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 11])
+def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(tmp_path: Path, unbroken: Any, stop_after: int) -> None:
+    session = tiny.open_run(tmp_path)
+    with pytest.raises(Interrupted):
+        tiny.train_run(
+            session,
+            hooks=[tiny.measuring_hook(session)],
+            should_stop=lambda: session.progress.step == stop_after,
+        )
+    resumed = tiny.open_run(tmp_path)
+    assert resumed.progress.step == stop_after
+    tiny.train_run(resumed, hooks=[tiny.measuring_hook(resumed)])
+    tiny.assert_identical(tiny.state_of(resumed), tiny.state_of(unbroken))
+    assert without_timings(resumed.out / METRICS) == without_timings(unbroken.out / METRICS)
+
+
+def test_killed_with_sigkill_and_resumed_equals_never_stopped_bit_for_bit(tmp_path: Path, unbroken: Any) -> None:
+    killed = subprocess.run([sys.executable, HERE / "tiny_run.py", tmp_path, "10"], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert [line["step"] for line in read_lines(tmp_path / "out" / METRICS) if line["kind"] == "train"] == [3, 6, 9]
+    resumed = tiny.open_run(tmp_path)
+    assert resumed.progress.step == 8
+    tiny.train_run(resumed, hooks=[tiny.measuring_hook(resumed)])
+    tiny.assert_identical(tiny.state_of(resumed), tiny.state_of(unbroken))
+    assert without_timings(resumed.out / METRICS) == without_timings(unbroken.out / METRICS)
+
+
+def test_watchers_do_not_disturb(tmp_path: Path, unbroken: Any) -> None:
+    bare = tiny.train_run(tiny.open_run(tmp_path), save_every=None, log_every=1)
+    tiny.assert_identical(tiny.state_of(bare), tiny.state_of(unbroken))
+
+
+def test_hooks_run_after_the_save_of_their_step_and_once_each(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    seen: list[tuple[int, bool]] = []
+
+    def note(progress: Progress) -> None:
+        assert not torch.is_grad_enabled()
+        assert not session.model.training
+        seen.append((progress.step, (session.out / "checkpoints" / f"step-{progress.step:07d}").exists()))
+
+    tiny.train_run(session, hooks=[Hook(at=lambda step: step % 4 == 0, run=note)])
+    assert seen == [(0, False), (4, True), (8, True), (12, True)]
+    assert session.model.training
+
+
+def test_gradient_accumulation_equals_one_batch() -> None:
+    outcomes, weights = [], []
+    for micro_batch_tokens in (1000, 20, 1):
+        model = tiny.tiny_model()
+        optimizer = torch.optim.SGD(model.parameters())
+        outcomes.append(
+            take_step(
+                model,
+                optimizer,
+                tiny.batch_at(0),
+                LOSS,
+                lr=0.1,
+                micro_batch_tokens=micro_batch_tokens,
+                max_grad_norm=1e9,
+            )
+        )
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    for outcome, weight in zip(outcomes[1:], weights[1:]):
+        assert outcome.loss == pytest.approx(outcomes[0].loss, rel=1e-6)
+        assert outcome.grad_norm == pytest.approx(outcomes[0].grad_norm, rel=1e-6)
+        assert float((weight - weights[0]).abs().max()) < 1e-6
+
+
+def test_loss_is_the_mean_over_the_tokens_that_count() -> None:
+    model, batch = tiny.tiny_model(), tiny.batch_at(3)
+    x_ND = model.hidden(
+        torch.from_numpy(batch.tokens_N), torch.from_numpy(batch.positions_N), batch.document_lengths.tolist()
+    )
+    nll_N = torch.nn.functional.cross_entropy(model.logits(x_ND), torch.from_numpy(batch.targets_N), reduction="none")
+    mask_N = torch.from_numpy(batch.loss_mask_N)
+    expected = float((nll_N.detach() * mask_N).sum() / mask_N.sum())
+    outcome = take_step(model, tiny.adamw(model), batch, LOSS, lr=0.0, micro_batch_tokens=20, max_grad_norm=1.0)
+    assert outcome.loss == pytest.approx(expected, rel=1e-5)
+
+
+def poisoned(value: float, *, gradient_only: bool) -> Any:
+    """The loss, with `value` in it; or finite, with `value` in its gradient alone."""
+
+    def loss_fn(model: Any, batch: Batch) -> LossOutput:
+        output = LOSS(model, batch)
+        weight = next(model.parameters())
+        poison = (weight.flatten()[0] * 0 + 1) * value
+        if gradient_only:
+            poison = torch.where(torch.tensor(True), weight.sum() * 0, torch.sqrt(weight.sum() * 0 - 1))
+        return LossOutput(loss_sum=output.loss_sum + poison, sums=output.sums)
+
+    return loss_fn
+
+
+@pytest.mark.parametrize(("value", "gradient_only"), [(math.nan, False), (math.inf, False), (0.0, True)])
+def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, gradient_only: bool) -> None:
+    session = tiny.train_run(tiny.open_run(tmp_path), save_every=None)
+    before = tiny.state_of(session)
+    outcome = take_step(
+        session.model,
+        session.optimizer,
+        tiny.batch_at(0),
+        poisoned(value, gradient_only=gradient_only),
+        lr=0.1,
+        micro_batch_tokens=20,
+        max_grad_norm=1.0,
+    )
+    assert not outcome.applied
+    tiny.assert_identical(before, tiny.state_of(session))
+
+
+def spoiled(steps: set[int], session: Any) -> Any:
+    """Batches that put an infinite weight in the model's way at these steps, and take it out again at the next."""
+    weight = session.model.model.norm.weight
+
+    def batches(step: int) -> Batch:
+        with torch.no_grad():
+            if step in steps:
+                batches.kept = float(weight[0])  # type: ignore[attr-defined]
+                weight[0] = math.inf
+            elif step - 1 in steps:
+                weight[0] = batches.kept  # type: ignore[attr-defined]
+        return tiny.batch_at(step)
+
+    return batches
+
+
+def test_third_bad_step_in_a_hundred_stops_and_names_the_steps(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    with pytest.raises(TrainingDiverged, match=r"batch of step 8 gave loss nan.*\[2, 5, 8\]"):
+        tiny.train_run(session, batches=spoiled({2, 5, 8}, session))
+
+
+def test_two_bad_steps_are_skipped_counted_and_out_of_the_averages(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    tiny.train_run(session, batches=spoiled({2, 5}, session))
+    lines = [line for line in read_lines(session.out / METRICS) if line["kind"] == "train"]
+    assert [line.get("train/skipped_steps", 0) for line in lines] == [1, 1, 0, 0]
+    assert all(math.isfinite(line["train/loss"]) for line in lines)
+    assert session.progress.step == tiny.END
+
+
+def test_bad_steps_further_apart_than_a_hundred_do_not_stop(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    session.progress.skipped_steps = [-150, -97]
+    tiny.train_run(session, batches=spoiled({4}, session))
+    assert session.progress.skipped_steps == [4]
+
+
+def test_batch_in_which_nothing_counts_is_refused() -> None:
+    model, batch = tiny.tiny_model(), tiny.batch_at(0)
+    empty = Batch(**{**vars(batch), "loss_mask_N": np.zeros_like(batch.loss_mask_N)})
+    with pytest.raises(DataError, match="no token or pair that counts"):
+        take_step(model, tiny.adamw(model), empty, LOSS, lr=0.1, micro_batch_tokens=50, max_grad_norm=1.0)
+
+
+def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path) -> None:
+    each = tiny.train_run(tiny.open_run(tmp_path / "each"), log_every=1)
+    thirds = tiny.train_run(tiny.open_run(tmp_path / "thirds"), log_every=3)
+    single, averaged = read_lines(each.out / METRICS), read_lines(thirds.out / METRICS)
+    units = [tiny.batch_at(step).num_units for step in range(tiny.END)]
+    for number, line in enumerate(averaged):
+        part = slice(3 * number, 3 * number + 3)
+        expected = np.average([row["train/loss"] for row in single[part]], weights=units[part])
+        assert line["train/loss"] == pytest.approx(expected, rel=1e-12)
+        assert line["train/lr"] == pytest.approx(np.mean([row["train/lr"] for row in single[part]]))
+        assert {"train/web/loss", "train/code/loss", "train/grad_norm", "throughput/tok_per_sec"} <= line.keys()
+        assert 0 <= line["throughput/data_wait_frac"] <= 1
+
+
+def test_progress_survives_json_exactly() -> None:
+    import json
+
+    progress = Progress(step=3, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)}))
+    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress

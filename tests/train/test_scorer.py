@@ -1,0 +1,260 @@
+"""The scorer against the plain formula; rigged and random models; windows; the ratio's error."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from gristmill.data.packs import Item, Pack, write_pack
+from gristmill.errors import DataError
+from gristmill.model.transformer import Llama
+from gristmill.tokens.shards import ShardWriter, TokenShard
+from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.scorer import (
+    bits_per_byte,
+    encode_pair,
+    loglikelihoods,
+    ratio,
+    rolling_windows,
+    score_pack,
+    spread,
+)
+
+HERE = Path(__file__).parent
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = load("tiny_run")
+
+
+@pytest.fixture(scope="module")
+def model() -> Llama:
+    found: Llama = tiny.tiny_model(seed=3)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    found: Tokenizer = tiny.tiny_tokenizer()
+    return found
+
+
+def plain_logp(model: Llama, context: list[int], continuation: list[int]) -> tuple[float, bool]:
+    """One document, all logits, float64 softmax: the formula as written."""
+    ids = torch.tensor([*context, *continuation])
+    with torch.no_grad():
+        x_ND = model.hidden(ids[:-1], torch.arange(len(ids) - 1), [len(ids) - 1])
+        logits = model.logits(x_ND)[-len(continuation) :].double()
+    logps = torch.log_softmax(logits, dim=-1)
+    targets = torch.tensor(continuation)
+    return float(logps[torch.arange(len(continuation)), targets].sum()), bool((logits.argmax(-1) == targets).all())
+
+
+ids = st.lists(st.integers(0, 275), min_size=1, max_size=12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(ids, ids), min_size=1, max_size=7), st.integers(1, 60))
+def test_likelihoods_equal_the_plain_formula_however_they_are_batched(
+    model: Llama, pairs: list[tuple[list[int], list[int]]], max_tokens: int
+) -> None:
+    found = loglikelihoods(model, pairs, max_tokens=max_tokens)
+    for (context, continuation), likelihood in zip(pairs, found, strict=True):
+        logp, is_greedy = plain_logp(model, context, continuation)
+        assert likelihood.logp == pytest.approx(logp, rel=1e-6)
+        assert likelihood.is_greedy == is_greedy
+
+
+def test_what_does_not_fit_is_cut_on_the_left(model: Llama) -> None:
+    limit = model.config.max_position_embeddings
+    context, continuation = list(range(100)), [5, 6, 7]
+    (found,) = loglikelihoods(model, [(context, continuation)])
+    assert found.logp == pytest.approx(plain_logp(model, context[-(limit - 2) :], continuation)[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (([], [1]), "empty context"),
+        (([1], []), "empty continuation"),
+        (([1], [1] * 65), "65 tokens, the model's context is 64"),
+    ],
+)
+def test_impossible_pairs_are_refused(model: Llama, pair: tuple[list[int], list[int]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        loglikelihoods(model, [pair])
+
+
+def test_pair_is_cut_at_the_length_of_the_encoded_context(tokenizer: Tokenizer) -> None:
+    context, continuation = encode_pair(tokenizer, "one two", " three")
+    assert tokenizer.decode([*context, *continuation]) == "one two three"
+    assert context == tokenizer.encode("one two")
+
+
+def test_trailing_space_of_the_context_goes_to_the_continuation(tokenizer: Tokenizer) -> None:
+    assert encode_pair(tokenizer, "one two ", "three") == encode_pair(tokenizer, "one two", " three")
+
+
+def test_empty_context_becomes_the_end_of_text_token(tokenizer: Tokenizer) -> None:
+    assert encode_pair(tokenizer, "", "one") == ([tokenizer.eos_id], tokenizer.encode("one"))
+
+
+@given(st.integers(0, 60), st.integers(1, 9))
+def test_windows_score_each_token_once_in_order_with_context_that_fits(num_tokens: int, window: int) -> None:
+    tokens = list(range(100, 100 + num_tokens))
+    pairs = rolling_windows(tokens, 7, window)
+    assert [token for _, continuation in pairs for token in continuation] == tokens
+    padded = [7, *tokens]
+    for context, continuation in pairs:
+        assert context
+        assert len(context) + len(continuation) - 1 <= window
+        end = padded.index(continuation[-1]) + 1
+        assert padded[end - len(context) - len(continuation) : end] == [*context, *continuation]
+
+
+def test_last_window_takes_all_the_context_that_fits() -> None:
+    assert rolling_windows(list(range(10)), 99, 4) == [
+        ([99], [0, 1, 2, 3]),
+        ([3], [4, 5, 6, 7]),
+        ([5, 6, 7], [8, 9]),
+    ]
+
+
+# ── packs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pack(folder: Path, items: list[Item], kind: str = "multiple_choice") -> Pack:
+    return write_pack(folder, name="p", version=1, kind=kind, metric="acc", chance=0.5, items=items)
+
+
+def item(number: int, answer: int) -> Item:
+    return Item(id=f"i{number}", prompt=f"{number} one", choices=(" two", " three four"), answer=answer)
+
+
+def rigged(model: Llama, tokenizer: Tokenizer, word: str) -> Llama:
+    """A copy whose head gives the first token of `word` the highest score everywhere."""
+    copy: Llama = tiny.tiny_model(seed=3)
+    copy.load_state_dict(model.state_dict())
+    favourite = tokenizer.encode(word)[0]
+    with torch.no_grad():
+        copy.model.norm.weight.fill_(0.0)
+    original = copy.hidden
+
+    def hidden(*arguments: object, **named: object) -> torch.Tensor:
+        x_ND = original(*arguments, **named)  # type: ignore[arg-type]
+        return x_ND + functional.normalize(copy.output_weight_VD[favourite], dim=0) * 20
+
+    copy.hidden = hidden  # type: ignore[method-assign]
+    return copy
+
+
+def test_model_rigged_to_be_right_scores_one_and_rigged_to_be_wrong_zero(
+    tmp_path: Path, model: Llama, tokenizer: Tokenizer
+) -> None:
+    knows = rigged(model, tokenizer, " two")
+    right = score_pack(knows, tokenizer, pack(tmp_path / "r", [item(n, 0) for n in range(9)]))
+    wrong = score_pack(knows, tokenizer, pack(tmp_path / "w", [item(n, 1) for n in range(9)]))
+    assert (right.accuracy.value, wrong.accuracy.value) == (1.0, 0.0)
+    assert right.accuracy.low < 1.0 < right.accuracy.high + 1e-9
+    assert right.accuracy.num_items == 9
+
+
+def test_random_model_scores_chance_within_its_interval(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
+    answers = np.random.default_rng(0).integers(0, 2, size=60)
+    score = score_pack(model, tokenizer, pack(tmp_path, [item(n, int(a)) for n, a in enumerate(answers)])).accuracy
+    assert score.low <= 0.5 <= score.high
+    assert score.chance == 0.5
+
+
+def test_per_byte_accuracy_divides_by_the_bytes_of_the_choice(
+    tmp_path: Path, model: Llama, tokenizer: Tokenizer
+) -> None:
+    (found,) = score_pack(model, tokenizer, pack(tmp_path, [item(1, 0)])).items
+    assert found.num_bytes == (4, 11)
+    logps = [plain_logp(model, *encode_pair(tokenizer, "1 one", choice))[0] for choice in (" two", " three four")]
+    assert found.logps == pytest.approx(logps, rel=1e-6)
+    assert found.choice == int(logps[1] > logps[0])
+    assert found.choice_per_byte == int(logps[1] / 11 > logps[0] / 4)
+
+
+def test_fewer_items_are_spread_evenly_and_always_the_same() -> None:
+    items = [item(n, 0) for n in range(10)]
+    assert [i.id for i in spread(items, 4)] == ["i0", "i2", "i5", "i7"]
+    assert spread(items, 10) == spread(items, None) == items
+
+
+def test_generate_pack_is_refused(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
+    written = pack(tmp_path, [Item(id="a", prompt="one", target="two")], kind="generate")
+    with pytest.raises(DataError, match="kind 'generate'"):
+        score_pack(model, tokenizer, written)
+
+
+# ── bits per byte ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shard(folder: Path, tokenizer: Tokenizer, texts: list[str]) -> TokenShard:
+    with ShardWriter(folder / "v", tokenizer_sha256="0" * 64, vocab_size=tokenizer.vocab_size, eos_id=0) as writer:
+        for text in texts:
+            writer.add(tokenizer.encode(text), num_bytes=len(text.encode()))
+    return TokenShard(folder / "v")
+
+
+def test_uniform_model_needs_the_bits_of_its_vocabulary_for_each_token(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    uniform = tiny.tiny_model()
+    with torch.no_grad():
+        uniform.model.norm.weight.fill_(0.0)
+    texts = ["one two three", "ü", "four" * 50]
+    found = bits_per_byte(uniform, tokenizer, shard(tmp_path, tokenizer, texts))
+    num_tokens = sum(len(tokenizer.encode(text)) for text in texts)
+    assert found.num_tokens == num_tokens
+    assert found.num_bytes == sum(len(text.encode()) for text in texts)
+    assert found.value == pytest.approx(num_tokens * math.log2(276) / found.num_bytes, rel=1e-9)
+
+
+def test_each_document_begins_after_the_end_of_text_token(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
+    texts = ["one two", "three four five"]
+    found = bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, texts))
+    nats = -sum(plain_logp(model, [0], tokenizer.encode(text))[0] for text in texts)
+    assert found.nats == pytest.approx(nats, rel=1e-6)
+
+
+def test_whole_documents_from_the_front_until_there_are_enough_bytes(
+    tmp_path: Path, model: Llama, tokenizer: Tokenizer
+) -> None:
+    written = shard(tmp_path, tokenizer, ["one", "two", "three", "four"])
+    found = bits_per_byte(model, tokenizer, written, max_bytes=4)
+    assert (found.num_documents, found.num_bytes) == (2, 6)
+
+
+def test_shard_without_text_is_refused(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
+    with pytest.raises(DataError, match="no text to score"):
+        bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, [""]))
+
+
+def test_error_of_a_ratio_is_the_spread_of_redrawn_samples() -> None:
+    random = np.random.default_rng(1)
+
+    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes = random.integers(50, 500, size=n).astype(np.float64)
+        return sizes * random.normal(2.0, 0.3, size=n), sizes
+
+    values, errors = zip(*(ratio(*draw(40)) for _ in range(400)))
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
+    assert math.isnan(ratio(np.array([1.0]), np.array([2.0]))[1])
