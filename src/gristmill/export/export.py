@@ -1,0 +1,44 @@
+"""STEP export: the recipe's last model as a stock Hugging Face folder, with the proof of parity beside it.
+
+model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja
+parity.json    logits and greedy text: as trained, read back, and read by transformers
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gristmill.export.huggingface import check_parity, export_model
+from gristmill.recipe.artifact import write_json
+from gristmill.recipe.step import StepContext
+
+VERSION = 1
+
+MODELS = ("dpo", "sft", "pretrain")
+CHAT_MODELS = ("dpo", "sft")
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Writes the folder, then reads it again and compares."""
+    torch.set_num_threads(ctx.machine.threads)
+    name = next(name for name in MODELS if name in ctx.inputs)
+    is_chat = name in CHAT_MODELS
+    folder = ctx.out / "model"
+    trained = export_model(ctx.inputs[name] / "model", folder, dtype=ctx.recipe.export.dtype, is_chat=is_chat)
+    parity = check_parity(trained, folder, is_chat=is_chat)
+    write_json(ctx.out / "parity.json", parity)
+    other = parity["transformers"]
+    ctx.say(
+        f"export: {name} in {ctx.recipe.export.dtype}; "
+        + (f"transformers {other['version']} agrees" if other["checked"] else f"{other['why']} ({other['command']})")
+    )
+    return {
+        "from": name,
+        "is_chat": is_chat,
+        "dtype": ctx.recipe.export.dtype,
+        "parameters": sum(parameter.numel() for parameter in trained.parameters()),
+        "weight_bytes": (folder / "model.safetensors").stat().st_size,
+        "parity_checked_with_transformers": other["checked"],
+    }

@@ -1,0 +1,167 @@
+"""The released folder: a stock Hugging Face checkpoint, and the proof that it computes what the trained model computes.
+
+    config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  chat_template.jinja
+
+Three things are held against each other on fixed prompts: the model as trained, the folder read back by gristmill, and the
+folder read by stock transformers, where that is installed. Storing in bfloat16 rounds the weights; what that does to the
+logits is measured and told apart from everything else.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from gristmill.errors import ArtifactError
+from gristmill.model.generate import generate
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import load_model, save_model
+from gristmill.recipe.artifact import write_json
+from gristmill.tokens.chat import encode_chat
+from gristmill.tokens.tokenizer import Tokenizer
+
+LOGIT_TOLERANCE = 1e-4
+GREEDY_TOKENS = 64
+PROMPTS = (
+    "",
+    "The meaning of the word is",
+    "def add(a, b):\n    return",
+    "2 + 2 = 4, 3 + 5 =",
+    "Zoë said: “naïve — 数学 ≠ 🙂”",
+)
+QUESTION = "What is 2 + 3?"
+TRANSFORMERS = "transformers>=5.23,<6"
+
+
+def export_model(source: Path, folder: Path, *, dtype: str, is_chat: bool) -> Llama:
+    """Write the model of `source` into `folder` with weights in `dtype` ("float32", "bfloat16"); return it as trained.
+
+    A chat model's answers end with <|im_end|>, so that becomes its end token and generation stops there (or at the end of
+    text). Raises ArtifactError when `source` is not a whole model folder.
+    """
+    model = load_model(source)
+    tokenizer = Tokenizer.load(source)
+    released = deepcopy(model).to(getattr(torch, dtype))
+    end_id = tokenizer.im_end_id if is_chat else tokenizer.eos_id
+    released.config = replace(
+        released.config, bos_token_id=tokenizer.eos_id, eos_token_id=end_id, pad_token_id=tokenizer.pad_id
+    )
+    save_model(folder, released, source)
+    write_json(
+        folder / "generation_config.json",
+        {
+            "bos_token_id": tokenizer.eos_id,
+            "do_sample": False,
+            "eos_token_id": [end_id, tokenizer.eos_id] if is_chat else end_id,
+            "pad_token_id": tokenizer.pad_id,
+        },
+    )
+    return model
+
+
+def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> dict[str, Any]:
+    """Logits and greedy text of the exported folder against the model as trained, as parity.json holds them.
+
+    Raises ArtifactError when the folder read back differs at all from the stored weights, or transformers' logits differ by
+    more than 1e-4 of the largest logit, or its greedy text differs.
+    """
+    tokenizer = Tokenizer.load(folder)
+    exported = load_model(folder)
+    prompts = _prompts(tokenizer, exported.config.max_position_embeddings, is_chat=is_chat)
+    rounded = deepcopy(trained).to(_stored_dtype(folder)).float()
+    rounded.config = exported.config
+    found: dict[str, Any] = {
+        "prompts": [tokenizer.decode(ids) for ids in prompts],
+        "logit_positions": sum(map(len, prompts)),
+        "stored_dtype": str(_stored_dtype(folder)).removeprefix("torch."),
+        "max_logit_change_by_rounding": _largest_difference(_logits(trained, prompts), _logits(rounded, prompts)),
+        "max_logit_difference_read_back": _largest_difference(_logits(rounded, prompts), _logits(exported, prompts)),
+    }
+    if found["max_logit_difference_read_back"] != 0.0:
+        raise ArtifactError(
+            f"{folder}: read back, its logits differ by {found['max_logit_difference_read_back']:.3g} from the model that was "
+            "stored. The files were damaged while they were written; run the export again."
+        )
+    return {**found, "transformers": _transformers_parity(exported, folder, prompts)}
+
+
+def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    if importlib.util.find_spec("transformers") is None:
+        return {
+            "checked": False,
+            "why": "not checked: transformers is not installed",
+            "command": f'pip install "{TRANSFORMERS}", then make the export step again',
+        }
+    from transformers import AutoModelForCausalLM
+
+    theirs: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+    with torch.inference_mode():
+        expected = [theirs(torch.tensor([list(ids)])).logits[0] for ids in prompts]
+    ours = _logits(exported, prompts)
+    largest = max(float(logits.abs().max()) for logits in ours)
+    difference, tolerance = _largest_difference(ours, expected), LOGIT_TOLERANCE * max(1.0, largest)
+    greedy = [_greedy_length(exported, theirs, ids) for ids in prompts]
+    found: dict[str, Any] = {
+        "checked": True,
+        "version": importlib.metadata.version("transformers"),
+        "max_logit_difference": difference,
+        "largest_logit": largest,
+        "tolerance": tolerance,
+        "greedy_tokens_compared": [asked for asked, _ in greedy],
+        "greedy_tokens_equal": [equal for _, equal in greedy],
+    }
+    if difference > tolerance or any(asked != equal for asked, equal in greedy):
+        raise ArtifactError(
+            f"{folder}: transformers {found['version']} computes something else from it: logits differ by "
+            f"{difference:.3g} (allowed {tolerance:.3g}), and of "
+            f"{found['greedy_tokens_compared']} greedy tokens {found['greedy_tokens_equal']} agree. Please report this."
+        )
+    return found
+
+
+def _greedy_length(ours: Llama, theirs: Any, prompt: Sequence[int]) -> tuple[int, int]:
+    """(tokens compared, tokens equal from the front); our text does not stop at an end token.
+
+    One pass of the other model over our text tells what it would have written up to the first difference.
+    """
+    room = min(GREEDY_TOKENS, ours.config.max_position_embeddings - len(prompt))
+    (mine,) = generate(ours, [prompt], max_new_tokens=room, stop_ids=())
+    with torch.inference_mode():
+        logits_NV = theirs(torch.tensor([[*prompt, *mine[:-1]]])).logits[0]
+    chosen = logits_NV[len(prompt) - 1 :].argmax(dim=1).tolist()
+    equal = next(
+        (number for number, pair in enumerate(zip(mine, chosen, strict=True)) if pair[0] != pair[1]), len(mine)
+    )
+    return len(mine), equal
+
+
+def _prompts(tokenizer: Tokenizer, context: int, *, is_chat: bool) -> list[list[int]]:
+    """The fixed prompts as ids, each cut to half the context so that there is room to write on."""
+    found = [[tokenizer.eos_id, *tokenizer.encode(text)] for text in PROMPTS]
+    if is_chat:
+        found.append(encode_chat(tokenizer, [{"role": "user", "content": QUESTION}], add_generation_prompt=True)[0])
+    return [ids[: max(1, context // 2)] for ids in found]
+
+
+@torch.inference_mode()
+def _logits(model: Llama, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
+    return [model.logits(model.hidden(torch.tensor(list(ids)), torch.arange(len(ids)), [len(ids)])) for ids in prompts]
+
+
+def _largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return max(float((x.double() - y.double()).abs().max()) for x, y in zip(a, b, strict=True))
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        dtype: torch.dtype = file.get_tensor(next(iter(file.keys()))).dtype
+    return dtype
