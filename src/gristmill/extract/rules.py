@@ -84,13 +84,13 @@ def _duplicated_ngrams(n: int) -> Callable[[Measures], float]:
 
 
 GOPHER_REPETITION = (
-    _max("duplicate_paragraphs", 0.30, lambda text: text.duplicate_paragraphs[0]),
-    _max("duplicate_paragraph_characters", 0.20, lambda text: text.duplicate_paragraphs[1]),
-    _max("duplicate_lines", 0.30, lambda text: text.duplicate_lines[0]),
-    _max("duplicate_line_characters", 0.20, lambda text: text.duplicate_lines[1]),
+    _max("repeated_paragraphs", 0.30, lambda text: text.duplicate_paragraphs[0]),
+    _max("repeated_paragraph_characters", 0.20, lambda text: text.duplicate_paragraphs[1]),
+    _max("repeated_lines", 0.30, lambda text: text.duplicate_lines[0]),
+    _max("repeated_line_characters", 0.20, lambda text: text.duplicate_lines[1]),
     *(_max(f"top_{n}_gram", limit, _top_ngram(n)) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))),
     *(
-        _max(f"duplicated_{n}_grams", limit, _duplicated_ngrams(n))
+        _max(f"repeated_{n}_grams", limit, _duplicated_ngrams(n))
         for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
     ),
 )
@@ -177,13 +177,13 @@ END_MARKS = tuple(".!?…\"'”’»։؞؟۔܀܁܂߹।॥၊။።፧፨᙮᠃�
 
 FINEWEB = (
     _min(
-        "too_few_line_end_marks",
+        "too_few_lines_end_in_punctuation",
         0.12,
         lambda text: text.share_of_lines([line.endswith(END_MARKS) for line in text.lines]),
     ),
     _max("too_many_short_lines", 0.67, lambda text: text.share_of_lines([len(line) <= 30 for line in text.lines])),
-    _max("repeated_line_characters", 0.01, lambda text: text.repeated_line_share),
-    _max("too_many_newlines", 0.3, lambda text: text.text.count("\n") / max(1, text.num_tokens)),
+    _max("too_many_duplicate_line_characters", 0.01, lambda text: text.repeated_line_share),
+    _max("too_many_newlines_per_word", 0.3, lambda text: text.text.count("\n") / max(1, text.num_tokens)),
 )
 
 # ── code ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,204 @@
+"""One document from record to fate: held out, main text, language, rules. Runs inside the guard, one job a shard."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from gristmill.data.charset import decode
+from gristmill.data.document import Document
+from gristmill.data.ledger import Kind, rejected_row
+from gristmill.data.read import read_code, read_html, read_jsonl, read_parquet, read_text
+from gristmill.data.record import RawDocument, Unread, clean_text
+from gristmill.data.warc import read_warc
+from gristmill.extract.language import detect_language
+from gristmill.extract.main_text import Extractor, find_main_text
+from gristmill.extract.rules import judge
+from gristmill.extract.shards import Format, Span
+
+STEP = "extract"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is done to each document of a source. `reader` holds the reader's own keyword arguments.
+
+    extractor: None for sources without HTML. languages: None keeps all, and language is then not looked for.
+    min_language_score is exclusive.
+    """
+
+    source: str
+    license: str
+    format: Format
+    reader: dict[str, Any] = field(default_factory=dict)
+    extractor: Extractor | None = None
+    keep_maths: bool = True
+    deadline_seconds: float = 10.0
+    max_memory_mb: int = 2048
+    languages: frozenset[str] | None = None
+    min_language_score: float = 0.65
+    packs: tuple[str, ...] = ()
+    off: frozenset[str] = frozenset()
+    limits: dict[str, float] = field(default_factory=dict)
+    held_out: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fate:
+    """What became of one record: a kept document's row or a rejected one's, and what was counted on the way."""
+
+    kind: Kind
+    row: dict[str, Any]
+    bytes_in: int
+    reason: str = ""
+    would_drop: tuple[str, ...] = ()
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class CurateJob:
+    """The guarded job of one shard; see `data/guard.py`. Counts what it reads, apart from the fates."""
+
+    def __init__(self, settings: Settings, spans: tuple[Span, ...]) -> None:
+        self.settings = settings
+        self.spans = spans
+        self.bytes_read = 0
+
+    def __str__(self) -> str:
+        return f"{self.settings.source}: {', '.join(span.name for span in self.spans)}"
+
+    def documents(self) -> Iterator[RawDocument | Unread]:
+        """The records of all spans, in order."""
+        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+        for span in self.spans:
+            for record in read_span(span, self.settings):
+                self.bytes_read += record.bytes_in
+                yield record
+
+    def process(self, document: RawDocument | Unread) -> Fate:
+        """The fate of one record."""
+        if isinstance(document, Unread):
+            return reject(document, self.settings.source, document.kind, document.reason, detail=document.detail)
+        return curate(document, self.settings)
+
+    def failed(self, document: RawDocument | Unread, reason: str, detail: str) -> Fate:
+        """The fate of a record that raised, hung, crashed or ran out of memory."""
+        return reject(document, self.settings.source, "failed", reason, detail=detail)
+
+    def summary(self) -> int:
+        """Bytes of all records read."""
+        return self.bytes_read
+
+
+def read_span(span: Span, settings: Settings) -> Iterator[RawDocument | Unread]:
+    """The records of one span by the reader of the source's format."""
+    arguments: dict[str, Any] = {"name": span.name, **settings.reader}
+    if settings.format == "warc":
+        return read_warc(span.path, start=span.start, end=span.end, **arguments)
+    if settings.format == "jsonl":
+        return read_jsonl(span.path, start=span.start, end=span.end, **arguments)
+    if settings.format == "parquet":
+        return read_parquet(span.path, start=span.start, end=span.end, **arguments)
+    if settings.format == "html":
+        return read_html(span.path, **arguments)
+    if settings.format == "text":
+        return read_text(span.path, **arguments)
+    return read_code(span.path, **arguments)
+
+
+def curate(raw: RawDocument, settings: Settings) -> Fate:
+    """The fate of one document: dropped if held out, then main text, language and rules; the first failure decides.
+
+    A text too short to tell its language passes the language filter with no language (counted).
+    """
+    source = settings.source
+    if raw.id in settings.held_out:
+        return reject(raw, source, "dropped", "held_out_item", text=raw.text or "")
+    counts: Counter[str] = Counter()
+    text = raw.text
+    if text is None:
+        assert raw.payload is not None, f"record {raw.id} has neither text nor payload"
+        text, charset = decode(raw.payload, raw.charset)
+        counts[f"charset:{charset}"] += 1
+    if settings.extractor is not None and raw.payload is not None:
+        found = find_main_text(text, extractor=settings.extractor, keep_maths=settings.keep_maths)
+        counts.update({f"formulas_in:{kind}": count for kind, count in found.formulas_in.items()})
+        counts.update({f"formulas_out:{kind}": count for kind, count in found.formulas_out.items()})
+        if found.reason is not None:
+            kind: Kind = "dropped" if found.reason == "empty_main_text" else "failed"
+            return reject(raw, source, kind, found.reason, value=found.value, limit=found.limit, counts=counts)
+        text = found.text
+    text = clean_text(text)
+    if not text.strip():
+        return reject(raw, source, "dropped", "empty_text", counts=counts)
+    language, score = raw.language, None
+    if settings.languages is not None:
+        language, score = detect_language(text)
+        if language is None:
+            counts["too_short_to_tell_language"] += 1
+            score = None
+        elif language not in settings.languages:
+            return reject(
+                raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=text, counts=counts
+            )
+        elif score <= settings.min_language_score:
+            limit = settings.min_language_score
+            return reject(
+                raw,
+                source,
+                "dropped",
+                "language_unsure",
+                value=score,
+                limit=limit,
+                detail=language,
+                text=text,
+                counts=counts,
+            )
+    verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits)
+    counts.update({f"lines_removed:{reason}": count for reason, count in verdict.lines_removed.items()})
+    if verdict.drop is not None:
+        drop = verdict.drop
+        return reject(raw, source, "dropped", drop.reason, value=drop.value, limit=drop.limit, text=text, counts=counts)
+    document = Document(
+        id=raw.id,
+        source=source,
+        text=verdict.text,
+        license=settings.license,
+        origin=raw.origin,
+        bytes_in=raw.bytes_in,
+        url=raw.url,
+        language=language,
+        language_score=score,
+    )
+    would_drop = tuple(failure.reason for failure in verdict.would_drop)
+    return Fate(kind="kept", row=document.row(), bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)
+
+
+def reject(
+    record: RawDocument | Unread,
+    source: str,
+    kind: Kind,
+    reason: str,
+    *,
+    value: float | None = None,
+    limit: float | None = None,
+    detail: str = "",
+    text: str = "",
+    counts: Counter[str] | None = None,
+) -> Fate:
+    """A record that is not kept, as a row of REJECTED_SCHEMA. `detail` gets the record's URL where it has one."""
+    url = f"{detail} {record.url}".strip() if record.url else detail
+    row = rejected_row(
+        id=clean_text(record.id),
+        source=source,
+        step=STEP,
+        reason=reason,
+        bytes_in=record.bytes_in,
+        value=value,
+        limit=limit,
+        detail=clean_text(url),
+        text=clean_text(text[:1000]),
+    )
+    return Fate(kind=kind, row=row, bytes_in=record.bytes_in, reason=reason, counts=counts or Counter())

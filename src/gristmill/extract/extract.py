@@ -1,0 +1,214 @@
+"""STEP extract, one per source: read → main text → language → rules → documents, rejected, ledger.
+
+    files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet
+                                                       rejected-NNNNN.parquet
+                                                       shard-NNNNN.json   (last; the shard is done)
+             all shards ─→ ledger.json, and the shard-*.json go
+
+Documents that a task pack holds out leave first. A killed step goes on with the shards that have no shard-*.json;
+what comes out is the same bytes as without the kill.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
+from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.data.guard import Finished, run_guarded
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
+from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.write import ShardWriter, write_json
+from gristmill.errors import DataError
+from gristmill.extract.curate import CurateJob, Fate, Settings
+from gristmill.extract.rules import check_rules
+from gristmill.extract.shards import Span, find_files, plan_shards
+from gristmill.recipe.schema import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
+from gristmill.recipe.step import StepContext, resolve_files
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard of work and where its files go."""
+
+    number: int
+    spans: tuple[Span, ...]
+    out: Path
+
+    @property
+    def record_path(self) -> Path:
+        return self.out / f"shard-{self.number:05d}.json"
+
+    def inputs(self) -> list[list[Any]]:
+        """What the shard was made from, to tell whether a finished one still stands for its files."""
+        return [[span.name, span.start, span.end, span.path.stat().st_mtime_ns, span.size] for span in self.spans]
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Curates the documents of one source; returns counts.
+
+    Raises RecipeError for rules that do not exist, and DataError when the source holds no documents or keeps none.
+    """
+    ledger_path = ctx.out / "ledger.json"
+    if not ledger_path.exists():
+        _extract(ctx, ledger_path)
+    value = json.loads(ledger_path.read_text(encoding="utf-8"))
+    for leftover in ctx.out.glob("shard-*.json"):
+        leftover.unlink()
+    source = value["sources"][ctx.part]
+    ctx.say(f"{ctx.part}: kept {source['kept']['documents']:,} of {source['in']['documents']:,} documents")
+    return {
+        "documents_in": source["in"]["documents"],
+        "bytes_in": source["in"]["bytes"],
+        "documents": source["kept"]["documents"],
+        "dropped": {reason: count["documents"] for reason, count in source["dropped"].items()},
+        "failed": {reason: count["documents"] for reason, count in source["failed"].items()},
+        "would_drop": {reason: count["documents"] for reason, count in source["would_drop"].items()},
+        **value["counts"],
+    }
+
+
+def _extract(ctx: StepContext, ledger_path: Path) -> None:
+    name, source = ctx.part, ctx.recipe.sources[ctx.part]
+    check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
+    files = find_files(
+        resolve_files(ctx.recipe_dir, source.read.paths, where=f"sources.{name}.read.paths"), source.read.format
+    )
+    shards = [
+        Shard(number=number, spans=spans, out=ctx.out)
+        for number, spans in enumerate(plan_shards(files, source.read.format, names_from=ctx.recipe_dir.absolute()))
+    ]
+    settings = settings_of(ctx)
+    waiting = [shard for shard in shards if not _is_done(shard)]
+    if len(waiting) < len(shards):
+        ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
+    executor: Executor = (
+        LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
+        if min(ctx.machine.processes, len(waiting)) > 1
+        else InProcess(should_stop=ctx.should_stop)
+    )
+    done = len(shards) - len(waiting)
+    for shard, outcome in executor.map(partial(extract_shard, settings), waiting):
+        if isinstance(outcome, Exception):
+            raise outcome
+        done += 1
+        ctx.say(f"{name}: shard {shard.number}, {done} of {len(shards)}, {outcome} documents kept")
+    _finish(ctx, ledger_path, shards)
+
+
+def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
+    """Adds the shards up, checks the sum and writes the ledger."""
+    ledger, counts, characters = Ledger(), Counter[str](), 0
+    ledger.source(ctx.part)
+    for shard in shards:
+        value = json.loads(shard.record_path.read_text(encoding="utf-8"))
+        ledger.merge(Ledger.from_json(value))
+        counts.update(value["counts"])
+        characters += value["text_bytes"]
+    ledger.check()
+    source = ledger.source(ctx.part)
+    if source.came_in.documents == 0:
+        paths = ", ".join(ctx.recipe.sources[ctx.part].read.paths)
+        raise DataError(
+            f"the source {ctx.part!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
+            f"  Look at the files, or at sources.{ctx.part}.read."
+        )
+    if source.total("kept").documents == 0:
+        raise DataError(
+            f"the source {ctx.part!r} keeps none of its documents:\n{ledger.table(ctx.part)}\n"
+            f"  The reasons say what to change: the reader's settings, language, or rules (off, limits)."
+        )
+    more = {"text_bytes": characters, "shards": len(shards), "details": dict(sorted(counts.items()))}
+    write_json(ledger_path, {**ledger.to_json(), "counts": more})
+
+
+# ── one shard ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def extract_shard(settings: Settings, shard: Shard) -> int:
+    """Curates one shard and writes its three files; returns how many documents were kept."""
+    job = CurateJob(settings, shard.spans)
+    fates = run_guarded(job, deadline_seconds=settings.deadline_seconds, max_memory_mb=settings.max_memory_mb)
+    ledger, counts, text_bytes = Ledger(), Counter[str](), 0
+    inputs = shard.inputs()
+    with (
+        ShardWriter(shard_path(shard.out, shard.number), DOCUMENT_SCHEMA) as documents,
+        ShardWriter(shard_path(shard.out, shard.number, stem="rejected"), REJECTED_SCHEMA) as rejected,
+    ):
+        for fate in fates:
+            if isinstance(fate, Finished):
+                ledger.saw(settings.source, fate.summary, documents=fate.num_documents)
+                continue
+            _count(fate, ledger, settings.source)
+            counts.update(fate.counts)
+            if fate.kind == "kept":
+                documents.write(fate.row)
+                text_bytes += len(fate.row["text"].encode("utf-8"))
+            else:
+                rejected.write(fate.row)
+    ledger.check()
+    more = {"counts": dict(counts), "text_bytes": text_bytes, "inputs": inputs}
+    write_json(shard.record_path, {**ledger.to_json(), **more})
+    return documents.num_rows
+
+
+def _count(fate: Fate, ledger: Ledger, source: str) -> None:
+    ledger.add(source, fate.kind, fate.bytes_in, reason=fate.reason)
+    for reason in fate.would_drop:
+        ledger.add(source, "would_drop", fate.bytes_in, reason=reason)
+
+
+def _is_done(shard: Shard) -> bool:
+    if not shard.record_path.exists():
+        return False
+    record = json.loads(shard.record_path.read_text(encoding="utf-8"))
+    return bool(record["inputs"] == shard.inputs())
+
+
+# ── from the recipe to plain settings ────────────────────────────────────────────────────────────────────────────────
+
+
+def settings_of(ctx: StepContext) -> Settings:
+    """The settings of this step's source, with the ids that the recipe's packs hold out."""
+    source = ctx.recipe.sources[ctx.part]
+    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
+    is_html = source.read.format in ("warc", "html")
+    page = source.main_text or MainText()
+    language = source.language
+    return Settings(
+        source=ctx.part,
+        license=source.license,
+        format=source.read.format,
+        reader=dict(reader_arguments(source.read)),
+        extractor=page.extractor if is_html else None,
+        keep_maths=page.keep_maths,
+        deadline_seconds=page.deadline_seconds,
+        max_memory_mb=page.max_memory_mb,
+        languages=None if language is None else frozenset(language.keep),
+        min_language_score=0.0 if language is None else language.min_score,
+        packs=tuple(source.rules.packs),
+        off=frozenset(source.rules.off),
+        limits=dict(source.rules.limits),
+        held_out=held_out_ids(packs),
+    )
+
+
+def reader_arguments(read: Reader) -> Mapping[str, Any]:
+    """The keyword arguments that the reader of a format takes from the recipe."""
+    if isinstance(read, ReadJsonl):
+        return {"text_field": read.text_field, "id_field": read.id_field, "url_field": read.url_field}
+    if isinstance(read, ReadParquet):
+        return {"text_column": read.text_column, "id_column": read.id_column, "url_column": read.url_column}
+    if isinstance(read, ReadText):
+        return {"split_at": read.split_at}
+    if isinstance(read, ReadCode):
+        return {"extensions": read.extensions}
+    return {}

@@ -1,0 +1,98 @@
+"""Cuts the files of a source into shards of work: a fixed function of names and sizes, never of the machine.
+
+A shard is a list of spans. Small files share a shard; a large file whose format can be entered in the middle (WARC,
+plain JSONL, Parquet) is cut into several.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gristmill.data.document import open_parquet
+
+Format = Literal["warc", "html", "jsonl", "parquet", "text", "code"]
+
+# Bytes of file per shard: some seconds to a minute of work, which is what a crash of the whole process can cost.
+SHARD_BYTES: dict[Format, int] = {
+    "warc": 4_000_000,
+    "html": 16_000_000,
+    "jsonl": 64_000_000,
+    "parquet": 32_000_000,
+    "text": 64_000_000,
+    "code": 64_000_000,
+}
+SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "warc": (".warc", ".warc.gz", ".wet", ".wet.gz"),
+    "html": (".html", ".htm", ".xhtml"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz"),
+    "parquet": (".parquet",),
+    "text": (".txt", ".txt.gz", ".md", ".md.gz"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A part of a file: bytes [start, end) for WARC and JSONL, row groups for Parquet, the whole file for end None."""
+
+    path: Path
+    name: str
+    start: int = 0
+    end: int | None = None
+    size: int
+
+
+def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
+    """The files to read: folders are searched for the suffixes of the format; a folder of code is one item."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir() and format != "code":
+            found += sorted(file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES[format]))
+        else:
+            found.append(path)
+    return found
+
+
+def plan_shards(files: Sequence[Path], format: Format, *, names_from: Path) -> list[tuple[Span, ...]]:
+    """Shards of about SHARD_BYTES, in the order of `files`. Names are relative to the folder `names_from`."""
+    shards: list[tuple[Span, ...]] = []
+    current: list[Span] = []
+    size = 0
+    for path in files:
+        spans = _spans(path, format, _name(path, names_from))
+        if current and (len(spans) > 1 or size + spans[0].size > SHARD_BYTES[format]):
+            shards.append(tuple(current))
+            current, size = [], 0
+        if len(spans) > 1:
+            shards += [(span,) for span in spans]
+        else:
+            current += spans
+            size += spans[0].size
+    if current:
+        shards.append(tuple(current))
+    return shards
+
+
+def _spans(path: Path, format: Format, name: str) -> list[Span]:
+    size = path.stat().st_size if path.is_file() else 0
+    limit = SHARD_BYTES[format]
+    if size <= limit or format in ("html", "text", "code") or (format == "jsonl" and path.suffix == ".gz"):
+        return [Span(path=path, name=name, size=size)]
+    if format == "parquet":
+        with open_parquet(path) as file:
+            units = file.num_row_groups
+    else:
+        units = size
+    num_spans = min(units, -(-size // limit))
+    cuts = [units * number // num_spans for number in range(num_spans + 1)] if num_spans else [0, 0]
+    return [
+        Span(path=path, name=name, start=start, end=end, size=size // max(1, num_spans))
+        for start, end in itertools.pairwise(cuts)
+    ]
+
+
+def _name(path: Path, names_from: Path) -> str:
+    return path.relative_to(names_from).as_posix() if path.is_relative_to(names_from) else path.name
