@@ -27,7 +27,9 @@ class Tree:
     count: int = 0
 
 
-_PYTHON_PATH = r"(?!idlelib/|lib2to3/|encodings/|pydoc_data/|site-packages/|test/|config-|_sysconfigdata)[a-z0-9_/]+\.py"
+_PYTHON_PATH = (
+    r"(?!idlelib/|lib2to3/|encodings/|pydoc_data/|site-packages/|test/|config-|_sysconfigdata)[a-z0-9_/]+\.py"
+)
 _PYTHON = "usr/lib/python3.11/"
 TREES: tuple[Tree, ...] = (
     Tree(

@@ -51,7 +51,7 @@ def _translations(raw: bytes) -> list[str]:
     """The translated messages of a GNU .mo file, in the order of their English originals."""
     if raw[:4] != b"\xde\x12\x04\x95":
         raise SampleError(f"a .mo file begins with {raw[:4]!r}, expected the little-endian magic number")
-    count, originals, translated = struct.unpack("<III", raw[8:20])
+    count, _, translated = struct.unpack("<III", raw[8:20])
     out = []
     for i in range(1, count):  # message 0 is the header
         length, at = struct.unpack_from("<II", raw, translated + 8 * i)

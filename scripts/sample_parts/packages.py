@@ -91,7 +91,9 @@ def origins(folder: Path) -> dict[str, Origin]:
     for package in PACKAGES:
         paths = sorted(folder.glob(package.pattern))
         if len(paths) != 1:
-            raise SampleError(f"{folder} holds {len(paths)} files for {package.pattern!r}, expected 1: run with --fetch")
+            raise SampleError(
+                f"{folder} holds {len(paths)} files for {package.pattern!r}, expected 1: run with --fetch"
+            )
         version = package.version or paths[0].name.split("_")[1].replace("%3a", ":")
         digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
         found[package.name] = Origin(package=package, path=paths[0], version=version, sha256=digest)

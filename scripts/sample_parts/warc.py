@@ -34,11 +34,11 @@ def _record(headers: list[tuple[str, str]], block: bytes) -> bytes:
 
 def warcinfo(filename: str) -> bytes:
     block = (
-        "software: gristmill scripts/make_sample.py\r\n"
-        "format: WARC File Format 1.1\r\n"
-        "conformsTo: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/\r\n"
-        "description: pages of free documentation packages under the addresses they are published at\r\n"
-    ).encode()
+        b"software: gristmill scripts/make_sample.py\r\n"
+        b"format: WARC File Format 1.1\r\n"
+        b"conformsTo: https://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/\r\n"
+        b"description: pages of free documentation packages under the addresses they are published at\r\n"
+    )
     headers = [
         ("WARC-Type", "warcinfo"),
         ("WARC-Record-ID", f"<{record_id(filename)}>"),

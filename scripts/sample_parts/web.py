@@ -62,7 +62,9 @@ PICKS: tuple[Pick, ...] = (
     _pick(_PYTHON, r"(reference|extending|using|installing|distributing)/[a-z0-9-]+\.html", 2_500, 20_000, 9),
     _pick(_PYTHON, r"library/(?!index)[a-z0-9._-]+\.html", 3_500, 11_000, 46),
     _pick(_PYTHON, r"c-api/(?!index)[a-z0-9_-]+\.html", 3_500, 16_000, 4),
-    _pick(_POSTGRES, r"(?!(release-|bookindex|sql-commands|index|contrib-)|extend\.)[a-z0-9-]+\.html", 3_000, 10_500, 170),
+    _pick(
+        _POSTGRES, r"(?!(release-|bookindex|sql-commands|index|contrib-)|extend\.)[a-z0-9-]+\.html", 3_000, 10_500, 170
+    ),
     _pick(_SQLITE, r"(?!c3ref/intro|docs\.|keyword|sitemap|doclist)(c3ref/)?[a-z0-9_]+\.html", 3_000, 12_000, 75),
     _pick(_MPMATH, r"(?!genindex|index|search|py-modindex)[a-z/_0-9]+\.html", 3_000, 30_000, 20),
     _pick(_SCIPY, r"(tutorial/.*|reference/generated/scipy\.[a-z_.]+)\.html", 4_000, 12_000, 14, True),
@@ -188,6 +190,4 @@ def _copy(page: Page, url: str) -> Page:
     last = list(re.finditer(r"<p\b[^>]*>.*?</p>", body, re.S))[-2:]
     for match in reversed(last):
         body = body[: match.start()] + body[match.end() :]
-    return replace(
-        page, url=url, html=(body + rest).encode("utf-8"), kind="near_duplicate", near_duplicate_of=page.url
-    )
+    return replace(page, url=url, html=(body + rest).encode("utf-8"), kind="near_duplicate", near_duplicate_of=page.url)
