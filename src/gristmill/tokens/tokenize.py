@@ -40,7 +40,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             path = ctx.out / source / split
             facts = finished(path, tokenizer_sha256)
             if facts is None:
-                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, shard_paths(select / source, stem=split), path)
+                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, split_paths(select / source, split), path)
             counts[source][split] = {
                 "documents": facts.num_documents,
                 "tokens": facts.num_tokens,
@@ -94,6 +94,14 @@ def tokenize_split(
                 )
             writer.add_many(documents, num_bytes=num_bytes)
     return TokenShard(path).facts
+
+
+def split_paths(folder: Path, split: str) -> list[Path]:
+    """The Parquet files of one split. Raises ArtifactError when there is none: an empty split is a file without rows."""
+    paths = shard_paths(folder, stem=split)
+    if not paths:
+        raise ArtifactError(f"{folder} has no {split}-*.parquet. Run the select step again.")
+    return paths
 
 
 def text_batches(paths: list[Path], *, batch_bytes: int = _BATCH_BYTES) -> Iterator[tuple[list[str], int]]:
