@@ -124,7 +124,7 @@ def _attempt(path: Path, name: str, position: int, max_bytes: int) -> Iterator[B
                     "corrupt_member",
                     bytes_in=max(0, record.content_length),
                     detail=str(error),
-                    id=record.headers.get("WARC-Record-ID"),
+                    id=(record.headers.get("WARC-Record-ID") or "").strip("<>"),
                 )
 
 
@@ -138,7 +138,7 @@ def _block(record: WarcRecord, data: bytes) -> Block:
     return Block(
         position=record.stream_pos,
         kind=(headers.get("WARC-Type") or "").lower(),
-        id=headers.get("WARC-Record-ID") or "",
+        id=(headers.get("WARC-Record-ID") or "").strip("<>"),
         url=headers.get("WARC-Target-URI"),
         content_type=(headers.get("Content-Type") or "").lower(),
         payload_type=(headers.get("WARC-Identified-Payload-Type") or "").lower(),

@@ -84,7 +84,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     )
     shards = [
         Shard(number=number, spans=spans, out=ctx.out)
-        for number, spans in enumerate(plan_shards(files, source.read.format, names_from=ctx.recipe_dir.absolute()))
+        for number, spans in enumerate(plan_shards(files, source.read.format))
     ]
     settings = settings_of(ctx)
     waiting = [shard for shard in shards if not _is_done(shard)]

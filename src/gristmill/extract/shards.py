@@ -7,6 +7,7 @@ plain JSONL, Parquet) is cut into several.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,17 @@ from gristmill.data.document import open_parquet
 
 Format = Literal["warc", "html", "jsonl", "parquet", "text", "code"]
 
-# Bytes of file per shard: some seconds to a minute of work, which is what a crash of the whole process can cost.
-SHARD_BYTES: dict[Format, int] = {
-    "warc": 4_000_000,
-    "html": 16_000_000,
-    "jsonl": 64_000_000,
-    "parquet": 32_000_000,
-    "text": 64_000_000,
-    "code": 64_000_000,
+# Bytes of file per shard, least and most: a source is cut into about PARALLEL_SHARDS shards within these bounds. Work on
+# the largest takes about a minute, which is what a crash of the whole process can cost.
+SHARD_BYTES: dict[Format, tuple[int, int]] = {
+    "warc": (500_000, 8_000_000),
+    "html": (2_000_000, 32_000_000),
+    "jsonl": (8_000_000, 64_000_000),
+    "parquet": (8_000_000, 64_000_000),
+    "text": (8_000_000, 64_000_000),
+    "code": (8_000_000, 64_000_000),
 }
+PARALLEL_SHARDS = 8
 SUFFIXES: dict[Format, tuple[str, ...]] = {
     "warc": (".warc", ".warc.gz", ".wet", ".wet.gz"),
     "html": (".html", ".htm", ".xhtml"),
@@ -56,14 +59,19 @@ def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
     return found
 
 
-def plan_shards(files: Sequence[Path], format: Format, *, names_from: Path) -> list[tuple[Span, ...]]:
-    """Shards of about SHARD_BYTES, in the order of `files`. Names are relative to the folder `names_from`."""
+def plan_shards(files: Sequence[Path], format: Format) -> list[tuple[Span, ...]]:
+    """Shards within SHARD_BYTES, in the order of `files`. Names are relative to the folder that holds all files."""
+    if not files:
+        return []
+    names_from = Path(os.path.commonpath([path.absolute().parent for path in files]))
+    least, most = SHARD_BYTES[format]
+    limit = min(max(sum(map(_size, files)) // PARALLEL_SHARDS, least), most)
     shards: list[tuple[Span, ...]] = []
     current: list[Span] = []
     size = 0
     for path in files:
-        spans = _spans(path, format, _name(path, names_from))
-        if current and (len(spans) > 1 or size + spans[0].size > SHARD_BYTES[format]):
+        spans = _spans(path, format, path.absolute().relative_to(names_from).as_posix(), limit)
+        if current and (len(spans) > 1 or size + spans[0].size > limit):
             shards.append(tuple(current))
             current, size = [], 0
         if len(spans) > 1:
@@ -76,9 +84,8 @@ def plan_shards(files: Sequence[Path], format: Format, *, names_from: Path) -> l
     return shards
 
 
-def _spans(path: Path, format: Format, name: str) -> list[Span]:
-    size = path.stat().st_size if path.is_file() else 0
-    limit = SHARD_BYTES[format]
+def _spans(path: Path, format: Format, name: str, limit: int) -> list[Span]:
+    size = _size(path)
     if size <= limit or format in ("html", "text", "code") or (format == "jsonl" and path.suffix == ".gz"):
         return [Span(path=path, name=name, size=size)]
     if format == "parquet":
@@ -94,5 +101,5 @@ def _spans(path: Path, format: Format, name: str) -> list[Span]:
     ]
 
 
-def _name(path: Path, names_from: Path) -> str:
-    return path.relative_to(names_from).as_posix() if path.is_relative_to(names_from) else path.name
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
