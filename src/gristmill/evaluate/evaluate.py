@@ -11,11 +11,9 @@ shown grey and decides nothing. xz stands among the models as "xz": what a compr
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +29,7 @@ from gristmill.recipe.artifact import read_json, write_json
 from gristmill.recipe.fingerprint import derive_seed
 from gristmill.recipe.step import StepContext
 from gristmill.statistics import contains_chance, holm, normal_quantile, paired_difference
+from gristmill.synthesize.rows import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import bits_per_byte
@@ -127,7 +126,7 @@ def _measure(
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
         records.append(_pack_record(name, task, result, held_out=ctx.recipe.packs[task].held_out))
         scores[task] = list(result.scores)
-        _write_lines(ctx.out / "items" / name / f"{task}.jsonl", result.rows)
+        _write_items(ctx, name, task, result.rows)
         ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
     for source, shard in _validation(ctx):
         _leave_if_asked(ctx)
@@ -176,8 +175,7 @@ def _bits_record(
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
-    lines = (ctx.inputs["synthesize"] / "sft.jsonl").read_text(encoding="utf-8").splitlines()
-    questions = recall.trained_questions(json.loads(line) for line in lines)
+    questions = recall.trained_questions(read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl"))
     held_out = [read_pack(ctx.resolve(ref.path)) for ref in ctx.recipe.packs.values() if ref.held_out]
     questions += recall.held_out_sums(held_out, seed=derive_seed(ctx.recipe.seed, "held-out sums"))
     fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
@@ -185,7 +183,7 @@ def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
     for task, asked in recall.spread_by_task(fitting).items():
         _leave_if_asked(ctx)
         replies = recall.ask(model, tokenizer, asked)
-        _write_lines(ctx.out / "items" / name / f"{task}.jsonl", [reply.to_json() for reply in replies])
+        _write_items(ctx, name, task, [reply.to_json() for reply in replies])
         for metric, found in recall.summarize(replies).items():
             records.append(
                 record(
@@ -305,9 +303,10 @@ def _validation(ctx: StepContext) -> Iterator[tuple[str, TokenShard]]:
             yield source, shard
 
 
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_items(ctx: StepContext, model: str, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    path = ctx.out / "items" / model / f"{task}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
 
 
 def _said(found: Record) -> str:
