@@ -114,11 +114,11 @@ def response_logps(model: Llama, batch: Batch) -> Tensor:
     logp_M = torch.cat(
         [
             checkpoint(_target_logp, x, model.output_weight_VD, targets, use_reentrant=False, preserve_rng_state=False)
-            for x, targets in zip(x_MD.split(LOGIT_ROWS), targets_M.split(LOGIT_ROWS))
+            for x, targets in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS))
         ]
     )
-    num_counting = [int(part.sum()) for part in counts_N.split(lengths)]
-    return torch.stack([part.sum() for part in logp_M.split(num_counting)])
+    num_counting = [int(part.sum()) for part in torch.split(counts_N, lengths)]
+    return torch.stack([part.sum() for part in torch.split(logp_M, num_counting)])
 
 
 def _target_logp(x_MD: Tensor, weight_VD: Tensor, targets_M: Tensor) -> Tensor:

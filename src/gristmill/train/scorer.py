@@ -167,7 +167,7 @@ def _target_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArra
     """Log-probability of each target (float64 sums over float32 logits) and whether it is the likeliest token."""
     logps: list[Tensor] = []
     greedy: list[Tensor] = []
-    for x_CD, targets_C in zip(x_MD.split(LOGIT_ROWS), targets_M.split(LOGIT_ROWS)):
+    for x_CD, targets_C in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS)):
         logits_CV = model.logits(x_CD).double()
         chosen_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
         logps.append(chosen_C - logits_CV.logsumexp(dim=1))

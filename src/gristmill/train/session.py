@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,8 @@ class Session:
         """Writes model/ and returns what every training step records."""
         save_model(self.out / "model", self.model, self.tokenizer_dir)
         lines = read_lines(self.out / METRICS)
-        last_train = next((line for line in reversed(lines) if line["kind"] == "train"), {})
-        last_eval = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
+        last_train: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "train"), {})
+        last_eval: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         seconds = self.progress.seconds
         return {
             "steps": self.progress.step,
@@ -147,7 +146,10 @@ def open_session(
     bit-exact. Raises ArtifactError when the checkpoint is of another recipe, or none is sound.
     """
     torch.set_num_threads(threads)
-    make = partial(make_optimizer, **optimizer_options)
+
+    def make(model: Llama) -> torch.optim.Optimizer:
+        return make_optimizer(model, **optimizer_options)
+
     now = environment(micro_batch_tokens, device)
     checkpoint = newest_valid_checkpoint(out / "checkpoints", say=say)
     monitor = Monitor(out)

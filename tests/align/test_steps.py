@@ -1,0 +1,263 @@
+"""The steps sft, pairs and dpo on a tiny model: one after another, stopped and resumed, with files that others can read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.align import dpo, make_pairs, sft
+from gristmill.align.epochs import items_of_step, steps_per_epoch
+from gristmill.align.pairs import NoUsablePairs
+from gristmill.errors import DataError, Interrupted
+from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.weights import init_weights, load_model, save_model
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import Recipe
+from gristmill.recipe.step import StepContext
+from gristmill.synthesize.rows import read_jsonl, write_jsonl
+from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
+from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+
+OPTIMIZER = {"peak_lr": 0.01}
+
+
+def recipe(**changes: Any) -> Recipe:
+    stage = {"name": "s", "tokens": 64, "seq_len": 16, "mixture": {"web": 1.0}}
+    sections: dict[str, Any] = {
+        "chat": {"sums_up_to": 3},
+        "sft": {
+            "epochs": 10,
+            "batch_conversations": 6,
+            "seq_len": 60,
+            "optimizer": {"peak_lr": 0.03},
+            "sample_prompts": ["Hi"],
+        },
+        "pairs": {"num_prompts": 12, "samples_per_prompt": 6, "max_new_tokens": 4, "max_pairs_per_prompt": 2},
+        "dpo": {"epochs": 2, "batch_pairs": 4, "seq_len": 60, "optimizer": OPTIMIZER},
+    }
+    return Recipe.model_validate(
+        {
+            "schema_version": 1,
+            "name": "tiny",
+            "seed": 3,
+            "sources": {"web": {"read": {"format": "text", "paths": ["x"]}, "license": "none"}},
+            "tokenizer": {"vocab_size": 300},
+            "model": {
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "initializer_range": 0.1,
+                "max_position_embeddings": 64,
+            },
+            "pretrain": {
+                "stages": [stage],
+                "global_batch_tokens": 16,
+                "warmup_tokens": 0,
+                "decay_tokens": 16,
+                "optimizer": OPTIMIZER,
+                "watch": {"every_tokens": 64},
+                "checkpoint_every_tokens": 64,
+            },
+            **{name: {**section, **changes.get(name, {})} for name, section in sections.items()},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tokenizer, pretrained model and chat data: answers to sums are a digit, right or wrong by chance of training."""
+    folder = tmp_path_factory.mktemp("run")
+    texts = ["user\nWhat is 1 + 2?", "assistant\n3"] * 3
+    tokenizer = Tokenizer(train_tokenizer(texts, 280))
+    tokenizer.save(folder / "tokenizer")
+    config = LlamaConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=64,
+        initializer_range=0.1,
+        eos_token_id=tokenizer.eos_id,
+    )
+    save_model(folder / "pretrain" / "model", init_weights(Llama(config), 0), folder / "tokenizer")
+    rows = [
+        {
+            "id": f"{sum_id(a, b)}#{copy}",
+            "kind": "sum",
+            "messages": exchange("?", str(a + b)),
+            "trained_item": sum_id(a, b),
+        }
+        for a, b in small_sums(3)
+        for copy in range(2)
+    ]
+    rows.append({"id": "long", "kind": "everyday", "messages": exchange("x " * 60, "y"), "trained_item": None})
+    prompts = [
+        {"id": sum_id(a, b), "kind": "sum", "messages": exchange("?", "0")[:1], "a": a, "b": b}
+        for a, b in small_sums(3)
+    ]
+    prompts.append({"id": "d", "kind": "definition", "messages": list(sum_prompt(1, 1, seed=0)), "a": 0, "b": 0})
+    (folder / "synthesize").mkdir()
+    write_jsonl(folder / "synthesize" / "sft.jsonl", rows)
+    write_jsonl(folder / "synthesize" / "prompts.jsonl", prompts)
+    return folder
+
+
+def context(
+    folder: Path, out: Path, *, should_stop: Callable[[], bool] = lambda: False, recipe: Recipe | None = None
+) -> StepContext:
+    out.mkdir(exist_ok=True, parents=True)
+    return StepContext(
+        recipe=recipe or globals()["recipe"](),
+        recipe_dir=folder,
+        name="step",
+        inputs={path.name: path for path in folder.iterdir()},
+        out=out,
+        machine=Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=40),
+        seed=7,
+        fingerprint="f",
+        say=lambda line: None,
+        should_stop=should_stop,
+    )
+
+
+def stop_at_call(number: int) -> Callable[[], bool]:
+    calls = iter(range(1, 10**6))
+    return lambda: next(calls) == number
+
+
+def in_pieces(run: Callable[[StepContext], dict[str, Any]], folder: Path, out: Path) -> dict[str, Any]:
+    """The step, stopped after every seventh step of training."""
+    for _ in range(50):
+        try:
+            return run(context(folder, out, should_stop=stop_at_call(7)))
+        except Interrupted:
+            continue
+    raise AssertionError("the step never ended")
+
+
+def diary(out: Path) -> list[dict[str, Any]]:
+    lines = read_lines(out / METRICS) + read_lines(out / SAMPLES)
+    return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def with_sft(run_folder: Path) -> tuple[Path, dict[str, Any]]:
+    counts = sft.run(context(run_folder, run_folder / "sft"))
+    return run_folder, counts
+
+
+@pytest.fixture(scope="module")
+def with_pairs(with_sft: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
+    folder, _ = with_sft
+    return folder, make_pairs.run(context(folder, folder / "pairs"))
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**40))
+def test_each_pass_meets_every_example_once_in_an_order_of_its_own(num_items: int, batch_size: int, seed: int) -> None:
+    per_epoch = steps_per_epoch(num_items, batch_size)
+    passes = [
+        [
+            number
+            for step in range(epoch * per_epoch, (epoch + 1) * per_epoch)
+            for number in items_of_step(step, num_items=num_items, batch_size=batch_size, seed=seed)
+        ]
+        for epoch in range(2)
+    ]
+    for order in passes:
+        assert sorted(order) == list(range(num_items))
+    if num_items > 12:
+        assert passes[0] != passes[1]
+
+
+def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dict[str, Any]]) -> None:
+    folder, counts = with_sft
+    assert (counts["conversations"], counts["too_long"], counts["steps"]) == (32, 1, 60)
+    lines = read_lines(folder / "sft" / METRICS)
+    assert lines[-1]["train/loss"] < lines[0]["train/loss"]
+    assert lines[-1]["train/lr"] < lines[0]["train/lr"]
+    model = load_model(folder / "sft" / "model")
+    assert model.config.eos_token_id == Tokenizer.load(folder / "sft" / "model").im_end_id
+    assert [line["prompt"] for line in read_lines(folder / "sft" / SAMPLES)] == ["Hi"]
+
+
+def test_sft_stopped_and_resumed_equals_never_stopped(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = with_sft
+    in_pieces(sft.run, folder, tmp_path)
+    name = "model/model.safetensors"
+    assert (tmp_path / name).read_bytes() == (folder / "sft" / name).read_bytes()
+    assert diary(tmp_path) == diary(folder / "sft")
+
+
+def test_sft_without_a_fitting_conversation_is_an_error(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of 33 conversations fits sft.seq_len 4"):
+        sft.run(context(run_folder, tmp_path, recipe=recipe(sft={"seq_len": 4})))
+
+
+def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: tuple[Path, dict[str, Any]]) -> None:
+    folder, counts = with_pairs
+    rows = read_jsonl(folder / "pairs" / "pairs.jsonl")
+    samples = read_jsonl(folder / "pairs" / "samples.jsonl")
+    assert len(samples) == sum(counts["samples"].values()) == 12 * 6
+    assert len(rows) == counts["pairs"] > 0
+    fates = ("prompts_with_pairs", "prompts_all_right", "prompts_all_wrong", "prompts_other")
+    assert sum(counts[fate] for fate in fates) == counts["prompts"] == 12
+    assert json.loads((folder / "pairs" / "report.json").read_text()) == counts
+    for row in rows:
+        a, b = (int(term) for term in row["id"].split("#")[0].removeprefix("sum/").split("+"))
+        assert row["chosen"][0]["content"] == str(a + b)
+        assert row["rejected"][0]["content"] != str(a + b)
+        assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
+
+
+def test_pairs_made_again_are_the_same_bytes(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = with_pairs
+    make_pairs.run(context(folder, tmp_path))
+    for name in ("pairs.jsonl", "samples.jsonl", "report.json"):
+        assert (tmp_path / name).read_bytes() == (folder / "pairs" / name).read_bytes()
+
+
+def test_no_usable_pair_is_an_error_with_counts(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = with_sft
+    with pytest.raises(NoUsablePairs, match=r"none of 12 prompts .*unfinished"):
+        make_pairs.run(context(folder, tmp_path, recipe=recipe(pairs={"max_new_tokens": 1})))
+
+
+def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, counts = with_pairs
+    done = dpo.run(context(folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
+    assert done["pairs"] == counts["pairs"]
+    lines = read_lines(tmp_path / METRICS)
+    assert lines[-1]["train/margin"] > lines[0]["train/margin"]
+    assert lines[-1]["train/loss"] < 0.6931
+    assert 0 <= lines[-1]["train/accuracy"] <= 1
+
+
+def test_dpo_stopped_and_resumed_equals_never_stopped(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    folder, _ = with_pairs
+    dpo.run(context(folder, tmp_path / "unbroken"))
+    in_pieces(dpo.run, folder, tmp_path / "pieces")
+    name = "model/model.safetensors"
+    assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    assert diary(tmp_path / "pieces") == diary(tmp_path / "unbroken")
+
+
+def test_earlier_assistant_turns_of_a_prompt_do_not_count(run_folder: Path) -> None:
+    tokenizer = Tokenizer.load(run_folder / "tokenizer")
+    prompt = [*exchange("What is 1 + 2?", "3"), {"role": "user", "content": "What is 1?"}]
+    answers = {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", "12"), ("rejected", "3"))}
+    _, chosen, rejected = dpo.encode_pair_row(tokenizer, {"id": "p", "prompt": prompt, **answers})
+    for chat, text in ((chosen, "12"), (rejected, "3")):
+        counted = [int(token) for token, counts in zip(chat.ids, chat.mask) if counts]
+        assert counted == [*tokenizer.encode(text), tokenizer.im_end_id]

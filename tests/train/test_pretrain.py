@@ -1,0 +1,249 @@
+"""The pretraining step on a tiny recipe: stages, extension, accounts, exact resuming through stage ends."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gristmill.data.packs import Item, write_pack
+from gristmill.errors import Interrupted, RecipeError
+from gristmill.model.weights import load_model
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import Recipe
+from gristmill.recipe.step import StepContext
+from gristmill.tokens.shards import ShardWriter
+from gristmill.train import pretrain
+from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+
+HERE = Path(__file__).parent
+WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = load("tiny_run")
+
+OPTIMIZER = {"peak_lr": 1e-2}
+PRETRAIN: dict[str, Any] = {
+    "stages": [
+        {"name": "stable", "tokens": 512, "seq_len": 16, "mixture": {"web": 0.75, "code": 0.25}},
+        {"name": "decay", "tokens": 256, "seq_len": 16, "mixture": {"web": 0.5, "code": 0.5}},
+        {
+            "name": "extension",
+            "tokens": 128,
+            "seq_len": 32,
+            "rope_theta": 50000.0,
+            "mixture": [
+                {"source": "web", "weight": 0.5},
+                {"source": "web", "weight": 0.5, "min_document_tokens": 40},
+            ],
+        },
+    ],
+    "global_batch_tokens": 64,
+    "warmup_tokens": 64,
+    "decay_tokens": 384,
+    "optimizer": OPTIMIZER,
+    "watch": {"every_tokens": 256, "validation_bytes": 200, "packs": ["cloze"], "max_items": 4},
+    "sample_prompts": ["", "one"],
+    "checkpoint_every_tokens": 192,
+    "max_epochs": 5.0,
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    source = {"read": {"format": "text", "paths": ["x"]}, "license": "none"}
+    return Recipe.model_validate(
+        {
+            "schema_version": 1,
+            "name": "tiny",
+            "seed": 3,
+            "packs": {"cloze": {"path": "cloze"}, "writing": {"path": "writing"}},
+            "sources": {"web": source, "code": source, "unused": source},
+            "tokenizer": {"vocab_size": 300},
+            "model": {
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "initializer_range": 0.1,
+                "max_position_embeddings": 64,
+            },
+            "pretrain": {**PRETRAIN, **changes},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artefacts of the steps before, and two packs."""
+    folder = tmp_path_factory.mktemp("inputs")
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.save(folder / "tokenizer")
+    random = np.random.default_rng(0)
+    for source, num_documents in (("web", 20), ("code", 12), ("unused", 0)):
+        for split in ("train", "validation"):
+            with ShardWriter(
+                folder / "tokenize" / source / split, tokenizer_sha256="0" * 64, vocab_size=276, eos_id=0
+            ) as writer:
+                for number in range(num_documents if split == "train" else min(num_documents, 3)):
+                    text = " ".join(random.choice(WORDS, size=5 + 3 * number))
+                    writer.add(tokenizer.encode(text), num_bytes=len(text))
+    items = [Item(id=f"i{n}", prompt="one", choices=(" two", " three"), answer=n % 2) for n in range(8)]
+    write_pack(folder / "cloze", name="cloze", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=items)
+    written = [Item(id="w", prompt="one", target="two")]
+    write_pack(folder / "writing", name="writing", version=1, kind="generate", metric="acc", chance=0.0, items=written)
+    return folder
+
+
+def context(inputs: Path, out: Path, recipe: Recipe, should_stop: Callable[[], bool] = lambda: False) -> StepContext:
+    return StepContext(
+        recipe=recipe,
+        recipe_dir=inputs,
+        name="pretrain",
+        inputs={"tokenizer": inputs / "tokenizer", "tokenize": inputs / "tokenize"},
+        out=out,
+        machine=Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=32),
+        seed=7,
+        fingerprint="f",
+        say=lambda line: None,
+        should_stop=should_stop,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("unbroken")
+    return out, pretrain.run(context(inputs, out, recipe()))
+
+
+def stop_at_call(number: int) -> Callable[[], bool]:
+    calls = iter(range(1, 10**6))
+    return lambda: next(calls) == number
+
+
+def diary(out: Path) -> list[dict[str, Any]]:
+    lines = read_lines(out / METRICS) + read_lines(out / SAMPLES)
+    return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
+
+
+def test_stopped_at_every_second_step_and_resumed_equals_unbroken(
+    inputs: Path, tmp_path: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    counts = None
+    for _ in range(20):
+        try:
+            counts = pretrain.run(context(inputs, tmp_path, recipe(), should_stop=stop_at_call(2)))
+            break
+        except Interrupted:
+            continue
+    assert counts is not None
+    out, expected = unbroken
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (out / "model" / name).read_bytes()
+    assert diary(tmp_path) == diary(out)
+    timings = ("training_seconds", "tokens_per_second", "stages", "final")
+    assert {k: v for k, v in counts.items() if k not in timings} == {
+        k: v for k, v in expected.items() if k not in timings
+    }
+    assert counts["stages"].keys() == expected["stages"].keys() == {"stable", "decay", "extension"}
+
+
+def test_counts_are_those_of_the_mixture(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    _, counts = unbroken
+    assert counts["tokens"] == 896
+    assert counts["steps"] == 14
+    assert counts["tokens_by_source"] == {"web": 384 + 128 + 128, "code": 128 + 128}
+    assert sum(draw["tokens_drawn"] for draw in counts["draws"]) == 896
+    assert {(draw["source"], draw["min_document_tokens"]) for draw in counts["draws"]} == {
+        ("web", None),
+        ("web", 40),
+        ("code", None),
+    }
+    seconds = [stage["seconds"] for stage in counts["stages"].values()]
+    assert sum(seconds) == pytest.approx(counts["training_seconds"])
+
+
+def test_learning_rate_warms_up_stays_and_ends_at_zero_across_stages(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    lines = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "train"]
+    rates = [line["train/lr"] for line in lines]
+    assert [line["step"] for line in lines] == list(range(1, 15))
+    assert rates[:8] == [1e-2] * 8
+    assert rates[8:] == pytest.approx([1e-2 * left / 6 for left in range(5, -1, -1)])
+
+
+def test_extension_sets_the_rope_base_and_nothing_before_it_does(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = unbroken
+    milestones = {
+        json.loads((folder / "state.json").read_text())["milestone"]: load_model(folder).config.rope_theta
+        for folder in (out / "checkpoints").iterdir()
+    }
+    assert milestones == {
+        "end-of-stable": 10_000.0,
+        "end-of-decay": 10_000.0,
+        "end-of-extension": 50_000.0,
+    }
+    assert load_model(out / "model").config.rope_theta == 50_000.0
+
+
+def test_every_source_with_validation_text_and_every_pack_is_watched(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    lines = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "eval"]
+    assert [line["step"] for line in lines] == [0, 4, 8, 12, 14]
+    names = {f"eval/{name}" for name in ("web/bits_per_byte", "code/bits_per_byte", "cloze/accuracy")}
+    for line in lines:
+        assert names <= line.keys()
+        assert "eval/unused/bits_per_byte" not in line
+    assert lines[-1]["eval/web/bits_per_byte"] < lines[0]["eval/web/bits_per_byte"]
+
+
+def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    samples = read_lines(unbroken[0] / SAMPLES)
+    assert [(sample["step"], sample["stage"], sample["prompt"]) for sample in samples] == [
+        (8, "stable", ""),
+        (8, "stable", "one"),
+        (12, "decay", ""),
+        (12, "decay", "one"),
+        (14, "extension", ""),
+        (14, "extension", "one"),
+    ]
+
+
+def test_machine_micro_batch_changes_rounding_alone(
+    inputs: Path, tmp_path: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    ctx = context(inputs, tmp_path, recipe())
+    other = Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=8)
+    pretrain.run(StepContext(**{**vars(ctx), "machine": other}))
+    for ours, theirs in zip(read_lines(tmp_path / METRICS), read_lines(unbroken[0] / METRICS), strict=True):
+        if ours["kind"] == "train":
+            assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
+
+
+def test_more_epochs_than_allowed_are_refused_before_training(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"code: 256 tokens drawn from .* epochs; the cap is 0.1"):
+        pretrain.run(
+            context(
+                inputs, tmp_path, recipe(max_epochs=0.1, allow_epochs={"web": {"max": 9.0, "reason": "a test of caps"}})
+            )
+        )
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_pack_that_cannot_be_scored_in_the_loop_is_refused_before_training(inputs: Path, tmp_path: Path) -> None:
+    watch = {**PRETRAIN["watch"], "packs": ["writing"]}
+    with pytest.raises(RecipeError, match="'writing', whose kind is 'generate'"):
+        pretrain.run(context(inputs, tmp_path, recipe(watch=watch)))
