@@ -1,0 +1,157 @@
+"""`gristmill inspect`: look at data. A run's folder shows where every document went; anything else is looked at as raw text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.commands.inspect_files import inspect_files
+from gristmill.data.document import read_batches
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
+from gristmill.errors import DataError, RecipeError
+
+SAMPLE_CHARS = 300
+
+
+def inspect(
+    target: Path, *, rejected: bool, source: str | None, reason: str | None, limit: int, console: Console
+) -> None:
+    """Shows a run (ledgers, samples of what was kept or, with `rejected`, of what went and why) or raw files.
+
+    `source` and `reason` narrow a run down; `limit` is the number of samples, spread over sources and reasons.
+    Raises DataError when `target` does not exist or the run has no such source or reason, RecipeError when the
+    options do not fit.
+    """
+    if not target.exists():
+        raise DataError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
+    artefacts = ledger_folders(target)
+    if not artefacts:
+        if rejected or source is not None or reason is not None:
+            raise RecipeError(
+                f"--rejected, --source and --reason look into a run, and {target} holds no ledger of one."
+            )
+        inspect_files(target, limit=limit, console=console)
+        return
+    ledgers = {name: read_ledger(folder / "ledger.json") for name, folder in artefacts.items()}
+    _check_names(ledgers, source, reason)
+    if reason is None:
+        console.print(_overview(ledgers, source))
+    console.print(_fates(ledgers, source, reason))
+    rows = (
+        (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
+        if rejected or reason is not None
+        else kept_rows(target, source)
+    )
+    shown = spread(rows, limit)
+    for row in shown:
+        console.print(_sample(row))
+    if not rejected and reason is None:
+        console.print("[dim]--rejected shows samples of what went, with the value against the limit[/]")
+
+
+def ledger_folders(target: Path) -> dict[str, Path]:
+    """The curation artefacts of a run (or the one that `target` is), by name, in the order of the flow."""
+    if (target / "ledger.json").is_file():
+        return {target.name: target}
+    found = sorted(path.parent for path in target.glob("extract/*/ledger.json"))
+    found += [target / name for name in ("select", "synthesize") if (target / name / "ledger.json").is_file()]
+    return {folder.relative_to(target).as_posix(): folder for folder in found}
+
+
+def rejected_rows(folder: Path, source: str | None = None, reason: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rejected documents of an artefact, as rows of REJECTED_SCHEMA, in order."""
+    for path in sorted(folder.glob("rejected*.parquet")):
+        for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
+            for row in batch.to_pylist():
+                if source in (None, row["source"]) and reason in (None, row["reason"]):
+                    yield row
+
+
+def kept_rows(target: Path, source: str | None = None) -> Iterator[dict[str, Any]]:
+    """What select kept (extract, where there is no select yet), training text first."""
+    chosen = source or "*"
+    paths = sorted(target.glob(f"select/{chosen}/train-*.parquet"))
+    paths = paths or sorted(target.glob(f"extract/{chosen}/documents-*.parquet"))
+    for path in paths:
+        for batch in read_batches(path, columns=["id", "source", "text"]):
+            yield from ({**row, "reason": "", "excerpt": row["text"][:SAMPLE_CHARS]} for row in batch.to_pylist())
+
+
+def spread(rows: Iterator[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """Up to `limit` rows, taken in turn from each source and reason, in the order met."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        group = groups.setdefault((row["source"], row["reason"]), [])
+        if len(group) < limit:
+            group.append(row)
+    turns = (group[turn] for turn in range(limit) for group in groups.values() if turn < len(group))
+    return [row for row, _ in zip(turns, range(limit))]
+
+
+def _check_names(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -> None:
+    sources = sorted({name for ledger in ledgers.values() for name in ledger.sources})
+    if source is not None and source not in sources:
+        raise DataError(f"the run has no source {source!r}; it has {', '.join(sources)}.")
+    reasons = sorted(
+        {name for ledger in ledgers.values() for row in ledger.sources.values() for _, name in row.fates if name}
+    )
+    if reason is not None and reason not in reasons:
+        raise DataError(f"nothing was rejected as {reason!r}; the reasons are {', '.join(reasons) or 'none'}.")
+
+
+def _overview(ledgers: dict[str, Ledger], source: str | None) -> Table:
+    table = _table("step", "source", "documents in >", "kept >", "dropped >", "failed >", "MB in >", "MB kept >")
+    for step, ledger in ledgers.items():
+        for name, row in sorted(ledger.sources.items()):
+            if source in (None, name):
+                totals = {kind: row.total(kind) for kind in ("kept", "dropped", "failed")}
+                table.add_row(
+                    step,
+                    name,
+                    f"{row.came_in.documents:,}",
+                    *(f"{total.documents:,}" for total in totals.values()),
+                    f"{row.came_in.num_bytes / 1e6:,.2f}",
+                    f"{totals['kept'].num_bytes / 1e6:,.2f}",
+                )
+    return table
+
+
+def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -> Table:
+    table = _table("step", "source", "fate", "reason", "documents >", "share >", "MB >")
+    for step, ledger in ledgers.items():
+        for name, row in sorted(ledger.sources.items()):
+            for kind in ("dropped", "failed", "would_drop"):
+                for why, count in row.reasons(kind).items():
+                    if source in (None, name) and reason in (None, why):
+                        share = count.documents / max(1, row.came_in.documents)
+                        words = (step, name, kind.replace("_", " "), why)
+                        table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", f"{count.num_bytes / 1e6:,.2f}")
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(">") else "left")
+    return table
+
+
+def _sample(row: dict[str, Any]) -> Text:
+    text = Text()
+    text.append(f"\n{row['source']}  {row['id']}", style="bold")
+    if row["reason"]:
+        text.append(f"\n{row['step']}: {row['reason']}", style="yellow")
+        if row["value"] is not None:
+            against = "" if row["limit"] is None else f" against the limit {row['limit']:.4g}"
+            text.append(f"  {row['value']:.4g}{against}")
+        if row["duplicate_of"] is not None:
+            text.append(f"  copy of {row['duplicate_of']}")
+        if row["detail"]:
+            text.append(f"\n{row['detail']}", style="dim")
+    text.append(f"\n{' '.join(row['excerpt'].split())}")
+    return text

@@ -1,0 +1,263 @@
+"""What a file or folder of raw text holds: formats, records, columns, languages, copies, tokens by estimate, samples.
+
+Files are read as the sources of a recipe would read them, up to READ_BYTES of each format; beyond that the figures are
+scaled up and marked with ≈.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.data.charset import decode
+from gristmill.data.document import open_parquet
+from gristmill.data.read import HTML_SUFFIXES, LANGUAGES, read_code, read_html, read_jsonl, read_parquet, read_text
+from gristmill.data.record import RawDocument, Unread, failed
+from gristmill.data.warc import read_warc
+from gristmill.errors import DataError
+from gristmill.extract.language import detect_language
+from gristmill.select.dedup import exact_hash
+
+READ_BYTES = 100_000_000
+BYTES_PER_TOKEN = 4
+PEEK_ROWS = 200
+LANGUAGE_SAMPLE = 300
+EXCERPT_CHARS = 200
+MAX_COLUMN_TABLES = 5
+MARKUP = ("warc", "html")
+MESSAGES = "messages"
+
+
+@dataclass(kw_only=True)
+class Format:
+    """What was found in the files of one format."""
+
+    files: list[Path]
+    num_bytes: int = 0
+    bytes_read: int = 0
+    documents: int = 0
+    text_bytes: int = 0
+    copies: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    columns: dict[tuple[str, ...], Path] = field(default_factory=dict)
+    samples: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def scale(self) -> float:
+        """By how much the figures of what was read are to be multiplied."""
+        return self.num_bytes / self.bytes_read if 0 < self.bytes_read < self.num_bytes else 1.0
+
+
+def inspect_files(target: Path, *, limit: int, console: Console) -> None:
+    """Prints what is at `target`. Raises DataError when there is no file."""
+    formats = {kind: look(kind, files, limit) for kind, files in files_by_format(target).items()}
+    console.print(_overview(formats))
+    for kind, found in formats.items():
+        if kind in ("jsonl", "parquet"):
+            for path in islice(found.columns.values(), MAX_COLUMN_TABLES):
+                console.print(_columns(kind, path))
+        if found.unread:
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
+            console.print(f"{kind}: records without text: {listed}", markup=False)
+    for kind, found in formats.items():
+        for name, excerpt in found.samples:
+            console.print(Text.assemble((f"\n{kind}  {name}\n", "bold"), excerpt))
+
+
+def files_by_format(target: Path) -> dict[str, list[Path]]:
+    """The files below `target` (hidden ones left out), by format."""
+    if target.is_file():
+        paths = [target]
+    else:
+        inner = ((path, path.relative_to(target).parts) for path in sorted(target.rglob("*")))
+        paths = [path for path, parts in inner if path.is_file() and not any(part.startswith(".") for part in parts)]
+    if not paths:
+        raise DataError(f"{target} holds no files.")
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[format_of(path)].append(path)
+    return dict(sorted(groups.items()))
+
+
+def format_of(path: Path) -> str:
+    """The format of a recipe's reader that fits the file's name, or "other"."""
+    name = path.name.lower()
+    if name.endswith((".tar.gz", ".tgz", ".tar")):
+        return "code"
+    bare = name.removesuffix(".gz")
+    for kind, endings in (
+        ("warc", (".warc",)),
+        ("html", HTML_SUFFIXES),
+        ("jsonl", (".jsonl", ".ndjson")),
+        ("parquet", (".parquet",)),
+        ("text", (".txt", ".text", ".md", ".markdown")),
+    ):
+        if bare.endswith(endings):
+            return kind
+    return "code" if path.suffix.lower() in LANGUAGES else "other"
+
+
+def look(kind: str, files: list[Path], limit: int) -> Format:
+    """Reads the files of one format, up to READ_BYTES, and counts."""
+    found = Format(files=files, num_bytes=sum(path.stat().st_size for path in files))
+    if kind == "other":
+        return found
+    seen: set[tuple[int, int]] = set()
+    for path in files:
+        if found.bytes_read and found.bytes_read >= READ_BYTES:
+            break
+        for record in records(kind, path, found):
+            if isinstance(record, Unread):
+                found.unread[record.reason] += 1
+                continue
+            text = record.text if record.text is not None else decode(record.payload or b"")[0]
+            found.documents += 1
+            found.text_bytes += record.bytes_in if record.payload is not None else len(text.encode("utf-8", "replace"))
+            digest = exact_hash(text)
+            found.copies += digest in seen
+            seen.add(digest)
+            if len(found.samples) < limit:
+                found.samples.append((record.id, " ".join(text.split())[:EXCERPT_CHARS]))
+            if found.documents <= LANGUAGE_SAMPLE and kind not in MARKUP:
+                found.languages[record.language or detect_language(text)[0] or "?"] += 1
+        found.bytes_read += path.stat().st_size
+    return found
+
+
+def records(kind: str, path: Path, found: Format) -> Iterator[RawDocument | Unread]:
+    """The records of one file, by the reader of its format.
+
+    The text of a JSONL or Parquet file is its `messages`, or else the column that holds most text.
+    """
+    if kind == "warc":
+        return read_warc(path, name=path.name)
+    if kind == "html":
+        return read_html(path, name=path.name)
+    if kind == "text":
+        return read_text(path, name=path.name)
+    if kind == "code":
+        return (
+            read_code(path, name=path.name) if "tar" in path.name or path.name.endswith(".tgz") else _one_source(path)
+        )
+    rows = peek(kind, path)
+    found.columns.setdefault(tuple(dict.fromkeys(name for row in rows for name in row)), path)
+    column = text_column(rows)
+    if column is None or (kind == "parquet" and column == MESSAGES):
+        return iter(())
+    if kind == "parquet":
+        return read_parquet(path, name=path.name, text_column=column)
+    return _conversations(path) if column == MESSAGES else read_jsonl(path, name=path.name, text_field=column)
+
+
+def peek(kind: str, path: Path) -> list[dict[str, Any]]:
+    """The first rows of a JSONL or Parquet file, as dictionaries."""
+    if kind == "parquet":
+        with open_parquet(path) as file:
+            batch = next(file.iter_batches(batch_size=PEEK_ROWS), None)
+            return [] if batch is None else batch.to_pylist()
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        try:
+            values = [_object(line) for line in islice(lines, PEEK_ROWS)]
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} cannot be unpacked: {error}. Copy or download it again.") from error
+    return [value for value in values if value is not None]
+
+
+def text_column(rows: list[dict[str, Any]]) -> str | None:
+    """`messages` where rows have them, else the column with most characters of text; None where there is no text."""
+    if any(isinstance(row.get(MESSAGES), list) for row in rows):
+        return MESSAGES
+    totals: Counter[str] = Counter()
+    for row in rows:
+        totals.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
+    return max(totals, key=lambda name: (totals[name], name == "text")) if totals else None
+
+
+def _conversations(path: Path) -> Iterator[RawDocument | Unread]:
+    """Each line's messages as one text; other lines as a record without text."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            origin, row = f"{path.name}#{number}", _object(line)
+            messages = None if row is None else row.get(MESSAGES)
+            if not isinstance(messages, list):
+                yield failed(origin, "missing_field", bytes_in=len(line), detail=f"no {MESSAGES!r}")
+                continue
+            contents = [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str)]
+            yield RawDocument(id=origin, origin=origin, bytes_in=len(line), text="\n".join(contents))
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _one_source(path: Path) -> Iterator[RawDocument]:
+    data = path.read_bytes()
+    language = LANGUAGES[path.suffix.lower()]
+    yield RawDocument(
+        id=path.name, origin=f"{path.name}#0", bytes_in=len(data), text=decode(data)[0], language=language
+    )
+
+
+def _overview(formats: dict[str, Format]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in (
+        "format",
+        "files",
+        "MB on disk",
+        "documents",
+        "MB of text",
+        "tokens, by estimate",
+        "exact copies",
+        "languages",
+    ):
+        table.add_column(heading, justify="left" if heading in ("format", "languages") else "right")
+    for kind, found in formats.items():
+        about = "≈ " if found.scale > 1 else ""
+        size = found.text_bytes * found.scale
+        note = " with markup" if kind in MARKUP else ""
+        total = max(1, sum(found.languages.values()))
+        languages = ", ".join(f"{name} {count / total:.0%}" for name, count in found.languages.most_common(4))
+        table.add_row(
+            kind,
+            f"{len(found.files):,}",
+            f"{found.num_bytes / 1e6:,.2f}",
+            f"{about}{found.documents * found.scale:,.0f}",
+            f"{about}{size / 1e6:,.2f}{note}",
+            f"{about}{size / BYTES_PER_TOKEN:,.0f}{note}",
+            f"{found.copies:,}",
+            languages,
+        )
+    return table
+
+
+def _columns(kind: str, path: Path) -> Table:
+    rows = peek(kind, path)
+    text = text_column(rows)
+    table = Table(box=None, pad_edge=False, title=escape(f"columns of {path.name}"), title_justify="left")
+    for heading in ("column", "type", "present", "example"):
+        table.add_column(heading, justify="right" if heading == "present" else "left")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        types = ", ".join(sorted({type(value).__name__ for value in values})) or "null"
+        mark = f"{name} (text)" if name == text else name
+        example = " ".join(str(values[0]).split())[:60] if values else ""
+        table.add_row(Text(mark), types, f"{len(values) / max(1, len(rows)):.0%}", Text(example))
+    return table

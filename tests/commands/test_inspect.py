@@ -1,0 +1,150 @@
+"""inspect: what a run kept and dropped, and what a folder of raw data holds."""
+
+import gzip
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from gristmill.commands.inspect import inspect, spread
+from gristmill.commands.inspect_files import format_of, look
+from gristmill.data.document import Document, shard_path, write_documents
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
+from gristmill.data.write import write_json, write_rows
+from gristmill.errors import DataError, RecipeError
+
+
+def shown(target, *, rejected=False, source=None, reason=None, limit=10):
+    console = Console(file=io.StringIO(), width=160)
+    inspect(target, rejected=rejected, source=source, reason=reason, limit=limit, console=console)
+    return console.file.getvalue()
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    """An extract artefact that kept one document, dropped three for two reasons and failed one."""
+    folder = tmp_path / "extract" / "web"
+    folder.mkdir(parents=True)
+    kept = Document(id="k1", source="web", text="A kept [bold]text[/].", license="CC0", origin="f#0", bytes_in=1000)
+    write_documents(shard_path(folder, 0), [kept])
+    ledger = Ledger()
+    ledger.saw("web", 5000, documents=5)
+    ledger.add("web", "kept", 1000)
+    rows = []
+    for i in range(3):
+        why = "too_few_words" if i < 2 else "timeout"
+        ledger.add("web", "dropped" if i < 2 else "failed", 1000, reason=why)
+        rows.append(
+            rejected_row(
+                id=f"r{i}",
+                source="web",
+                step="extract",
+                reason=why,
+                value=12.0,
+                limit=50.0,
+                text=f"text {i}",
+                bytes_in=1000,
+            )
+        )
+    ledger.add("web", "dropped", 1000, reason="not_html")
+    ledger.add("web", "would_drop", 1000, reason="too_many_hashes")
+    write_rows(folder / "rejected-00000.parquet", REJECTED_SCHEMA, rows)
+    write_json(folder / "ledger.json", ledger.to_json())
+    return tmp_path
+
+
+def test_a_run_shows_what_came_in_and_where_it_went(a_run):
+    text = shown(a_run)
+    assert "too_few_words" in text
+    assert "40.0%" in text
+    assert "would drop" in text
+    assert "A kept [bold]text[/]." in text
+
+
+def test_rejected_shows_the_value_against_the_limit(a_run):
+    text = shown(a_run, rejected=True, limit=2)
+    assert "extract: too_few_words  12 against the limit 50" in text
+    assert "extract: timeout" in text
+    assert "r1" not in text
+
+
+def test_a_reason_narrows_the_samples(a_run):
+    text = shown(a_run, reason="too_few_words")
+    assert "r0" in text
+    assert "r1" in text
+    assert "timeout" not in text
+
+
+def test_names_that_are_not_there_are_told_with_those_that_are(a_run):
+    with pytest.raises(DataError, match="no source 'books'; it has web"):
+        shown(a_run, source="books")
+    with pytest.raises(DataError, match="reasons are not_html, timeout, too_few_words, too_many_hashes"):
+        shown(a_run, reason="x")
+
+
+def test_run_options_on_raw_data_and_missing_targets_are_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(RecipeError, match="look into a run"):
+        shown(tmp_path, rejected=True)
+    with pytest.raises(DataError, match="does not exist"):
+        shown(tmp_path / "none")
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(DataError, match="holds no files"):
+        shown(tmp_path)
+
+
+def test_raw_data_is_counted_by_format_with_columns_and_samples(tmp_path):
+    english = "The river runs slowly through the old town and nobody minds it at all. " * 3
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        for i in range(4):
+            file.write(json.dumps({"name": f"n{i}", "body": english + (str(i) if i else "1"), "stars": i}) + "\n")
+        file.write("{broken\n")
+    pq.write_table(pa.table({"text": ["einundzwanzig Wörter " * 10] * 2}), tmp_path / "b.parquet")
+    (tmp_path / "c.py").write_text("def f():\n    return 1\n")
+    (tmp_path / "d.html").write_text("<p>page</p>")
+    (tmp_path / "e.bin").write_bytes(b"\0")
+    (tmp_path / ".hidden.txt").write_text("x")
+    text = shown(tmp_path, limit=1)
+    assert "body (text)" in text
+    assert "stars" in text
+    assert "bad_json 1" in text
+    assert "def f(): return 1" in text
+    assert "einundzwanzig" in text
+    assert "hidden" not in text
+    jsonl = look("jsonl", [tmp_path / "a.jsonl.gz"], 5)
+    assert (jsonl.documents, jsonl.copies, jsonl.languages["en"]) == (4, 1, 4)
+
+
+def test_conversations_are_read_by_their_messages(tmp_path):
+    row = {"id": "x", "messages": [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Hi"}]}
+    (tmp_path / "chat.jsonl").write_text(json.dumps(row) + '\n{"id": "y"}\n')
+    found = look("jsonl", [tmp_path / "chat.jsonl"], 5)
+    assert found.samples == [("chat.jsonl#1", "Hello there Hi")]
+    assert found.unread == {"missing_field": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.warc.gz", "warc"),
+        ("a.HTML", "html"),
+        ("a.jsonl", "jsonl"),
+        ("a.ndjson.gz", "jsonl"),
+        ("a.parquet", "parquet"),
+        ("a.md", "text"),
+        ("a.txt.gz", "text"),
+        ("a.rs", "code"),
+        ("a.tar.gz", "code"),
+        ("a.pdf", "other"),
+    ],
+)
+def test_formats_are_told_by_name(name, kind, tmp_path):
+    assert format_of(tmp_path / name) == kind
+
+
+def test_samples_are_spread_over_reasons():
+    rows = [{"source": "s", "reason": reason, "id": i} for reason in "aab" for i in range(5)]
+    assert [(row["reason"], row["id"]) for row in spread(iter(rows), 3)] == [("a", 0), ("b", 0), ("a", 1)]
