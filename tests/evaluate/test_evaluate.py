@@ -53,6 +53,7 @@ RECIPE: dict[str, Any] = {
         "watch": {"every_tokens": 64},
         "checkpoint_every_tokens": 64,
     },
+    "chat": {"conversations": ["everyday.jsonl"]},
     "evaluate": {"packs": ["words", "sums"], "validation_bytes": 40},
 }
 
@@ -95,11 +96,13 @@ def ctx(tmp_path: Path, tokenizer: Tokenizer, random_llama: Callable[..., Llama]
         {"id": id, "kind": kind, "trained_item": item, "messages": [
             {"role": "user", "content": question}, {"role": "assistant", "content": "Good day."}]}
         for id, kind, item, question in (
-            ("g", "everyday", None, "Hello!"),
+            ("everyday/g", "everyday", None, "Hello!"),
+            ("everyday/n", "everyday", None, "Name?"),
             ("s", "sum", "sum/1+2", "1 + 2 = ?"),
             ("long", "everyday", None, "word " * 200),
         )
     ]  # fmt: skip
+    (tmp_path / "everyday.jsonl").write_text('{"id": "g", "topic": "greeting"}\n{"id": "n", "topic": "name"}\n')
     inputs["synthesize"].mkdir()
     (inputs["synthesize"] / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return context(tmp_path, inputs)
@@ -126,14 +129,14 @@ def test_every_figure_names_model_task_items_interval_chance_and_pack(ctx: StepC
     counts = evaluate.run(ctx)
     results = read_json(ctx.out / "results.json")
     found = {(record["model"], record["task"], record["metric"]) for record in results}
-    recalled = ("trained_everyday", "trained_single_digit_sums", "held_out_sums_asked")
+    recalled = ("trained_greetings", "trained_everyday", "trained_single_digit_sums", "held_out_sums_asked")
     assert found == {
         *((model, task, metric) for model in ("pretrain", "sft") for task, metric in (
             ("words", "acc_norm"), ("sums", "number_match"), ("book", "bits_per_byte"))),
         *(("sft", task, metric) for task in recalled for metric in ("right", "stop_rate")),
         ("xz", "book", "bits_per_byte"),
     }  # fmt: skip
-    assert counts["figures"] == len(results) == 13
+    assert counts["figures"] == len(results) == 15
     for record in results:
         assert record["n"] > 0
         assert record["kind"] == ("recall" if record["task"].startswith("trained_") else "held_out")

@@ -29,9 +29,9 @@ def exchange(id: str, kind: str, question: str, answer: str, trained_item: str |
 ROWS = [
     exchange("sum/2+5#0", "sum", "What is 2 + 5?", "2 + 5 = 7", "sum/2+5"),
     exchange("sum/12+5#0", "sum", "12 + 5 = ?", "It is 17.", "sum/12+5"),
-    exchange("hi-1", "greeting", "Hello!", " w"),
-    exchange("hi-1", "greeting", "Hello!", " w"),
-    exchange("hi-2", "greeting", " Hello! ", "Good day."),
+    exchange("hi-1", "everyday", "Hello!", " w"),
+    exchange("hi-1#2", "everyday", "Hello!", " w"),
+    exchange("hi-2", "everyday", " Hello! ", "Good day."),
 ]
 
 
@@ -49,7 +49,15 @@ def test_questions_are_the_first_exchanges_each_prompt_once_with_all_its_answers
     assert [(question.task, question.answers, question.number) for question in questions] == [
         ("trained_single_digit_sums", {"7"}, True),
         ("trained_two_digit_sums", {"17"}, True),
-        ("trained_greeting", {"w", "Good day."}, False),
+        ("trained_everyday", {"w", "Good day."}, False),
+    ]
+
+
+def test_greetings_are_told_apart_by_id_copies_included() -> None:
+    questions = trained_questions(ROWS[2:], greeting_ids={"hi-1"})
+    assert [(question.task, question.answers) for question in questions] == [
+        ("trained_greetings", {"w"}),
+        ("trained_everyday", {"Good day."}),
     ]
 
 
@@ -82,7 +90,9 @@ def test_answer_that_never_ends_is_counted_as_not_stopping(
 
 
 def test_held_out_sums_come_from_the_packs_under_their_own_name(tmp_path: Path) -> None:
-    items = [Item(id=f"s{a}", prompt=f"{a} + 31 =", target=str(a + 31), ids=(f"sum/{a}+31",)) for a in (10, 11)]
+    items = [
+        Item(id=f"s{a}", prompt=f"{a} + 31 =", target=str(a + 31), ids=(f"sum/{a}+31", f"sum/31+{a}")) for a in (10, 11)
+    ]
     pack = write_pack(
         tmp_path / "p", name="sums", version=1, kind="generate", metric="number_match", chance=0.0, items=items
     )

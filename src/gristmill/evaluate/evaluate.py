@@ -27,7 +27,7 @@ from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.artifact import read_json, write_json
 from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.step import StepContext
+from gristmill.recipe.step import StepContext, resolve_files
 from gristmill.statistics import contains_chance, holm, normal_quantile, paired_difference
 from gristmill.synthesize.rows import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
@@ -39,6 +39,7 @@ VERSION = 1
 
 MODELS = ("pretrain", "sft", "dpo")
 CHAT_MODELS = ("sft", "dpo")
+GREETING = "greeting"
 LEVEL = 0.05
 
 Record = dict[str, Any]
@@ -175,7 +176,8 @@ def _bits_record(
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
-    questions = recall.trained_questions(read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl"))
+    rows = read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl")
+    questions = recall.trained_questions(rows, greeting_ids=_greeting_ids(ctx))
     held_out = [read_pack(ctx.resolve(ref.path)) for ref in ctx.recipe.packs.values() if ref.held_out]
     questions += recall.held_out_sums(held_out, seed=derive_seed(ctx.recipe.seed, "held-out sums"))
     fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
@@ -201,6 +203,14 @@ def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
             )
             ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
     return records
+
+
+def _greeting_ids(ctx: StepContext) -> frozenset[str]:
+    """The hand-written conversations whose topic is greeting, by the ids that synthesize gives them."""
+    files = ctx.recipe.chat.conversations if ctx.recipe.chat is not None else []
+    paths = resolve_files(ctx.recipe_dir, files, where="chat.conversations")
+    rows = (row for path in paths for row in read_jsonl(path))
+    return frozenset(f"everyday/{row['id']}" for row in rows if row.get("topic") == GREETING)
 
 
 # ── comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────

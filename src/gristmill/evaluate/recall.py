@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +60,14 @@ class Reply:
         }
 
 
-def trained_questions(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+def trained_questions(
+    rows: Iterable[Mapping[str, Any]], *, greeting_ids: Collection[str] = frozenset()
+) -> list[Question]:
     """The first exchange of every trained conversation ({id, kind, messages, trained_item}), each prompt once.
 
-    Tasks are trained_single_digit_sums, trained_two_digit_sums, and trained_<kind> for every other kind. Answers trained for
-    the same prompt in different conversations are all right.
+    Tasks are trained_single_digit_sums, trained_two_digit_sums, trained_greetings (the conversations named in
+    `greeting_ids`; the "#2" of a copy does not count), and trained_<kind> for the rest. Answers trained for the same prompt
+    in different conversations are all right.
     """
     prompts: dict[tuple[str, str], tuple[str, tuple[Mapping[str, Any], ...]]] = {}
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -74,7 +77,8 @@ def trained_questions(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
         if not first:
             continue  # nothing was asked before the assistant spoke, or it never does
         sum_of = _SUM.fullmatch(row.get("trained_item") or "")
-        task = _sum_task(sum_of) if sum_of else f"trained_{row['kind']}"
+        is_greeting = row["id"].partition("#")[0] in greeting_ids
+        task = _sum_task(sum_of) if sum_of else "trained_greetings" if is_greeting else f"trained_{row['kind']}"
         key = (task, repr([(message["role"], message["content"].strip()) for message in messages[:first]]))
         prompts.setdefault(key, (row["id"], tuple(messages[:first])))
         answers[key].add(str(int(sum_of[1]) + int(sum_of[2])) if sum_of else messages[first]["content"].strip())
@@ -95,7 +99,8 @@ def held_out_sums(packs: Iterable[Pack], *, seed: int) -> list[Question]:
     found: dict[str, tuple[int, int]] = {}
     for pack in packs:
         for item in pack.items:
-            for match in filter(None, map(_SUM.fullmatch, (item.id, *item.ids))):
+            match = next(filter(None, map(_SUM.fullmatch, (item.id, *item.ids))), None)  # ids also names the mirror
+            if match is not None:
                 found.setdefault(match[0], (int(match[1]), int(match[2])))
     return [
         Question(
