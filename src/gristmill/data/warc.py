@@ -66,7 +66,7 @@ def _blocks(path: Path, name: str, start: int, end: int, max_bytes: int) -> Iter
     if path.stat().st_size == 0 or start >= end:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        compressed = data[:2] == GZIP_MAGIC[:2]
+        compressed = data[:2] == GZIP_MAGIC[:2] or (path.suffix == ".gz" and data[:5] != b"WARC/")
         position = start if start == 0 else _next_record(data, start, compressed)
         pending: Block | Unread | None = None
         pending_end: int | None = None

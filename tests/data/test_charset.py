@@ -1,0 +1,61 @@
+"""Bytes become text in a stated order of trust, whatever they are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.charset import decode
+from gristmill.data.record import clean_text
+
+RUSSIAN = "Скажите, пожалуйста, как пройти в библиотеку? Она закрыта на ремонт."
+
+
+@given(st.binary(max_size=200), st.none() | st.text(max_size=20))
+@settings(deadline=None)
+def test_any_bytes_under_any_label_give_text_that_can_be_written(payload: bytes, declared: str | None) -> None:
+    text, _ = decode(payload, declared)
+    text.encode("utf-8")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@settings(deadline=None)
+def test_utf8_with_a_mark_is_read_exactly(text: str) -> None:
+    assert decode(b"\xef\xbb\xbf" + text.encode()) == (text, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("payload", "declared", "charset"),
+    [
+        (RUSSIAN.encode("koi8-r"), "koi8-r", "koi8-r"),
+        (b'<meta charset="windows-1251">' + RUSSIAN.encode("cp1251"), None, "cp1251"),
+        (b"<?xml version='1.0' encoding='koi8-r'?>" + RUSSIAN.encode("koi8-r"), None, "koi8-r"),
+        (RUSSIAN.encode(), None, "utf-8"),
+        (RUSSIAN.encode("cp1251"), None, "cp1251"),
+        (RUSSIAN.encode("utf-16"), None, "utf-16-le"),
+        (b'<meta charset="koi8-r">' + RUSSIAN.encode("cp1251"), "windows-1251", "cp1251"),
+        (RUSSIAN.encode(), "iso-8859-1", "utf-8"),
+        (RUSSIAN.encode(), "utf-7", "utf-8"),
+        (RUSSIAN.encode(), "unicode_escape", "utf-8"),
+        (RUSSIAN.encode(), "no-such-charset", "utf-8"),
+    ],
+)
+def test_the_charset_that_is_trusted(payload: bytes, declared: str | None, charset: str) -> None:
+    text, found = decode(payload, declared)
+    assert found == charset
+    assert text.endswith(RUSSIAN)
+
+
+@given(st.text(st.characters(exclude_categories=[])))
+@settings(deadline=None)
+def test_clean_text_can_be_written_and_cleaning_again_changes_nothing(text: str) -> None:
+    clean = clean_text(text)
+    clean.encode("utf-8")
+    assert "\0" not in clean
+    assert "\r" not in clean
+    assert clean_text(clean) == clean
+
+
+def test_clean_text_keeps_what_surrounds_a_lone_surrogate() -> None:
+    assert clean_text("a\ud800b\0c\r\nd") == "a\ufffdbc\nd"

@@ -1,0 +1,69 @@
+"""The ledger adds up, or says where it does not."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, merged, rejected_row
+
+FATES = st.lists(
+    st.tuples(
+        st.sampled_from(["web", "books"]),
+        st.sampled_from(["kept", "dropped", "failed"]),
+        st.sampled_from(["too_short", "timeout"]),
+        st.integers(0, 10**12),
+    ),
+    max_size=30,
+)
+
+
+def ledger_of(fates: list[tuple[str, str, str, int]]) -> Ledger:
+    ledger = Ledger()
+    for source, kind, reason, num_bytes in fates:
+        ledger.saw(source, num_bytes)
+        ledger.add(source, kind, num_bytes, reason="" if kind == "kept" else reason)  # type: ignore[arg-type]
+    return ledger
+
+
+@given(FATES)
+@settings(deadline=None)
+def test_a_fate_for_everything_seen_adds_up_and_survives_json(fates: list[tuple[str, str, str, int]]) -> None:
+    ledger = ledger_of(fates)
+    ledger.check()
+    assert Ledger.from_json(ledger.to_json()).to_json() == ledger.to_json()
+
+
+@given(FATES, FATES)
+@settings(deadline=None)
+def test_merging_ledgers_is_counting_all_at_once(first: list, second: list) -> None:  # type: ignore[type-arg]
+    assert merged([ledger_of(first), ledger_of(second)]).to_json() == ledger_of(first + second).to_json()
+
+
+def test_a_document_without_a_fate_is_named_with_its_source() -> None:
+    ledger = ledger_of([("web", "kept", "", 5)])
+    ledger.saw("web", 7)
+    with pytest.raises(AssertionError, match=r"'web' does not add up: documents in 2, kept 1"):
+        ledger.check()
+
+
+def test_bytes_must_add_up_though_documents_do() -> None:
+    ledger = Ledger()
+    ledger.saw("web", 7)
+    ledger.add("web", "kept", 6)
+    with pytest.raises(AssertionError, match="num_bytes in 7, kept 6"):
+        ledger.check()
+
+
+def test_would_drop_is_counted_apart_from_the_sum() -> None:
+    ledger = ledger_of([("web", "kept", "", 5)])
+    ledger.add("web", "would_drop", 5, reason="too_few_words")
+    ledger.check()
+    assert ledger.to_json()["sources"]["web"]["would_drop"] == {"too_few_words": {"documents": 1, "bytes": 5}}
+
+
+def test_a_rejected_row_has_the_columns_of_the_schema_and_a_short_excerpt() -> None:
+    row = rejected_row(id="a", source="web", step="extract", reason="timeout", bytes_in=3, text="x" * 1000)
+    assert list(row) == REJECTED_SCHEMA.names
+    assert row["excerpt"] == "x" * 300
