@@ -29,24 +29,24 @@ from gristmill.train.loss import next_token_loss
 from gristmill.train.optimizer import clip_, make_optimizer
 
 SHAPES = {
-    "5M": dict(
-        vocab_size=4096,
-        hidden_size=224,
-        intermediate_size=608,
-        num_hidden_layers=8,
-        num_attention_heads=7,
-        num_key_value_heads=7,
-        head_dim=32,
-    ),
-    "quickstart": dict(
-        vocab_size=4096,
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-    ),
+    "5M": {
+        "vocab_size": 4096,
+        "hidden_size": 224,
+        "intermediate_size": 608,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 7,
+        "num_key_value_heads": 7,
+        "head_dim": 32,
+    },
+    "quickstart": {
+        "vocab_size": 4096,
+        "hidden_size": 128,
+        "intermediate_size": 352,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+    },
 }
 
 
