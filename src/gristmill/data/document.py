@@ -85,7 +85,7 @@ def read_batches(path: Path, *, columns: Sequence[str], batch_rows: int = 1024) 
 def open_parquet(path: Path) -> pq.ParquetFile:
     """The opened file; DataError when it is missing or is not Parquet."""
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
     except (pa.ArrowException, OSError) as error:

@@ -1,0 +1,257 @@
+"""Readers give each record once, count what they cannot read, and name the file and place."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.read import read_code, read_html, read_jsonl, read_parquet, read_text
+from gristmill.data.record import RawDocument, Unread
+from gristmill.errors import DataError
+
+Records = Iterator[RawDocument | Unread]
+
+
+def fates(records: Records) -> list[str]:
+    """The text of each document, and "!reason" for what is none."""
+    return [item.text or "" if isinstance(item, RawDocument) else f"!{item.reason}" for item in records]
+
+
+# ── laws ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("reader", [read_jsonl, read_text, read_html, read_code])
+@given(data=st.binary(max_size=300))
+@settings(deadline=None, max_examples=40)
+def test_any_bytes_give_records_and_never_an_exception(
+    tmp_path_factory: pytest.TempPathFactory, reader: Callable[..., Records], suffix: str, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"x{suffix}"
+    path.write_bytes(data)
+    records = list(reader(path, name="x"))
+    assert all(isinstance(item, RawDocument | Unread) and item.bytes_in >= 0 for item in records)
+    assert len({item.id for item in records}) == len(records)
+
+
+@given(
+    lines=st.lists(
+        st.one_of(
+            st.text(max_size=20).map(lambda text: json.dumps({"text": text}).encode()),
+            st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"")),
+        ),
+        max_size=12,
+    ),
+    cuts=st.lists(st.integers(0, 300), max_size=3),
+    ends_with_newline=st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_spans_of_a_jsonl_file_together_give_what_the_whole_gives(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cuts: list[int], ends_with_newline: bool
+) -> None:
+    data = b"\n".join(lines) + (b"\n" if ends_with_newline else b"")
+    path = tmp_path_factory.mktemp("spans") / "x.jsonl"
+    path.write_bytes(data)
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    parts = [item for a, b in itertools.pairwise(bounds) for item in read_jsonl(path, name="x", start=a, end=b)]
+    assert parts == list(read_jsonl(path, name="x"))
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=80),
+    split_at=st.sampled_from(["", "a", "#+ ", r"CHAPTER \d+"]),
+)
+@settings(deadline=None, max_examples=80)
+def test_the_pieces_of_a_text_are_the_text(tmp_path_factory: pytest.TempPathFactory, text: str, split_at: str) -> None:
+    path = tmp_path_factory.mktemp("text") / "x.txt"
+    path.write_bytes(text.encode())
+    pieces = [item.text or "" for item in read_text(path, name="x", split_at=split_at) if isinstance(item, RawDocument)]
+    assert "".join("".join(pieces).split()) == "".join(text.split())
+
+
+# ── JSONL ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_bad_line_is_counted_with_its_place_and_the_good_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    lines = [
+        b'{"text": "one", "id": 7, "url": "http://a.example"}',
+        b'{"text": "bro',
+        b'{"text": "nan", "id": NaN}',
+        b"[1, 2]",
+        b'{"body": "x", "id": "b"}',
+        b'{"text": "no id"}',
+        b'{"text": 5, "id": "c"}',
+        b"",
+        b'{"text": "\xff", "id": "d"}',
+        b"[" * 100_000,
+        b'{"text": "last", "id": "e"}',
+    ]
+    path.write_bytes(b"\n".join(lines))
+    records = list(read_jsonl(path, name="x", id_field="id", url_field="url"))
+    assert fates(iter(records)) == [
+        "one", "!bad_json", "!bad_json", "!bad_json", "!missing_field", "!missing_field", "!field_is_not_text",
+        "!bad_json", "!bad_json", "last",
+    ]  # fmt: skip
+    first, *_, last = records
+    assert isinstance(first, RawDocument)
+    assert isinstance(last, RawDocument)
+    assert (first.id, first.url, first.origin, first.bytes_in) == ("7", "http://a.example", "x#1", len(lines[0]) + 1)
+    assert (last.id, last.origin) == ("e", "x#11")
+    details = [item.detail for item in records if isinstance(item, Unread)]
+    assert details[1] == "NaN is not JSON"
+    assert details[3] == "no 'text'; the line has 'body', 'id'"
+
+
+def test_a_line_above_the_limit_is_skipped_in_pieces(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + b"x" * 3_000_000 + b'\n{"text": "b"}\n')
+    assert fates(read_jsonl(path, name="x", max_bytes=1000)) == ["a", "!line_too_large", "b"]
+
+
+def test_a_cut_gzip_file_gives_what_came_before_the_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl.gz"
+    whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % number for number in range(50_000)))
+    path.write_bytes(whole[: len(whole) // 2])
+    *texts, last = fates(read_jsonl(path, name="x"))
+    assert last == "!corrupt_gzip"
+    assert texts == [str(number) for number in range(len(texts))]
+    assert len(texts) > 1000
+
+
+# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_nulls_and_ids_of_a_parquet_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"body": ["a", None, "c"], "key": [1, 2, None]}), path, row_group_size=1)
+    assert fates(read_parquet(path, name="x", text_column="body")) == ["a", "!field_is_not_text", "c"]
+    with_keys = list(read_parquet(path, name="x", text_column="body", id_column="key"))
+    assert [item.id for item in with_keys] == ["1", "x#1", "x#2"]
+    parts = [
+        *read_parquet(path, name="x", text_column="body", end=1),
+        *read_parquet(path, name="x", text_column="body", start=1),
+    ]
+    assert parts == list(read_parquet(path, name="x", text_column="body"))
+
+
+def test_a_missing_column_names_the_file_and_the_columns_that_exist(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"body": ["a"], "key": [1]}), path)
+    with pytest.raises(DataError, match=r"x\.parquet has no column 'text'; its columns are 'body', 'key'"):
+        list(read_parquet(path, name="x"))
+
+
+def test_what_is_not_parquet_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        list(read_parquet(tmp_path / "x.parquet", name="x"))
+
+
+def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    texts = [f"text {number} " * 50 for number in range(6)]
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=2, compression="zstd", write_page_checksum=True)
+    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    data = bytearray(path.read_bytes())
+    middle = column.data_page_offset + column.total_compressed_size // 2
+    data[middle : middle + 30] = bytes(30)
+    path.write_bytes(bytes(data))
+    assert fates(read_parquet(path, name="x")) == [*texts[:2], "!corrupt_row_group", "!corrupt_row_group", *texts[4:]]
+
+
+# ── text, HTML, code ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_book_is_cut_into_chapters_plain_or_packed(tmp_path: Path) -> None:
+    book = "Title\n\nChapter 1\nOne.\nChapter 2\nTwo. See Chapter 1.\n"
+    (tmp_path / "b.txt").write_text(book)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(book.encode()))
+    for file in ("b.txt", "b.txt.gz"):
+        records = list(read_text(tmp_path / file, name="b", split_at=r"^Chapter \d+$"))
+        assert fates(iter(records)) == ["Title\n\n", "Chapter 1\nOne.\n", "Chapter 2\nTwo. See Chapter 1.\n"]
+        assert [(item.id, item.origin) for item in records] == [("b#0", "b#0"), ("b#1", "b#7"), ("b#2", "b#22")]
+        assert sum(item.bytes_in for item in records) == len(book)
+    assert fates(read_text(tmp_path / "b.txt", name="b")) == [book]
+
+
+def test_a_text_bomb_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(bytes(3_000_000)))
+    assert fates(read_text(tmp_path / "b.txt.gz", name="b", max_file_bytes=1_000_000)) == ["!file_too_large"]
+
+
+def test_html_files_of_a_folder_by_name(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.html", "sub/a.HTM", "c.txt"):
+        (tmp_path / name).write_text(f"<html>{name}")
+    records = list(read_html(tmp_path, name="pages"))
+    assert [item.id for item in records] == ["pages/b.html", "pages/sub/a.HTM"]
+    assert [item.reason for item in read_html(tmp_path, name="p", max_bytes=5) if isinstance(item, Unread)] == [
+        "file_too_large",
+        "file_too_large",
+    ]
+
+
+def tree() -> dict[str, bytes]:
+    return {
+        "src/a.py": b"print(1)\n",
+        "src/b.c": b"int main;\n",
+        "src/c.bin.py": b"\0\1",
+        "readme.xyz": b"hello",
+        "big.py": b"x" * 2000,
+    }
+
+
+def archive(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as opened:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_source_tree_as_folder_or_archive(tmp_path: Path, packed: bool) -> None:
+    for name, data in tree().items():
+        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tree" / name).write_bytes(data)
+    (tmp_path / "tree" / "link.py").symlink_to("/etc/passwd")
+    path = archive(tmp_path / "t.tar.gz", tree()) if packed else tmp_path / "tree"
+    found: dict[str, Any] = {item.id: item for item in read_code(path, name="t", max_bytes=1000)}
+    assert set(found) == {f"t#{name}" for name in tree()}
+    assert (found["t#src/a.py"].text, found["t#src/a.py"].language) == ("print(1)\n", "python")
+    assert found["t#src/b.c"].language == "c"
+    assert (found["t#src/c.bin.py"].kind, found["t#src/c.bin.py"].reason) == ("dropped", "binary_file")
+    assert (found["t#readme.xyz"].kind, found["t#readme.xyz"].reason) == ("dropped", "other_extension")
+    assert (found["t#big.py"].kind, found["t#big.py"].reason, found["t#big.py"].bytes_in) == (
+        "failed",
+        "file_too_large",
+        2000,
+    )
+    only_c = [item.id for item in read_code(path, name="t", extensions=[".c"]) if isinstance(item, RawDocument)]
+    assert only_c == ["t#src/b.c"]
+
+
+def test_a_cut_archive_gives_its_files_and_says_so(tmp_path: Path) -> None:
+    import random
+
+    noise = random.Random(1)
+    files = {f"{number}.py": noise.randbytes(3000).hex().encode() for number in range(20)}
+    path = archive(tmp_path / "t.tar.gz", files)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    records = list(read_code(path, name="t"))
+    assert [item.reason for item in records if isinstance(item, Unread)] == ["corrupt_archive"]
+    assert 5 < len(records) < 15
