@@ -221,9 +221,15 @@ def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: 
         assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
 
 
-def test_pairs_made_again_are_the_same_bytes(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    folder, _ = with_pairs
-    make_pairs.run(context(folder, tmp_path))
+def test_pairs_stopped_torn_and_made_again_are_the_same_bytes(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, counts = with_pairs
+    with pytest.raises(Interrupted, match="stopped after 4 of 12 prompts"):
+        make_pairs.run(context(folder, tmp_path, should_stop=stop_at_call(5)))
+    with (tmp_path / "samples.jsonl").open("a") as file:
+        file.write('{"prompt_id": "sum/0+0", "ind')
+    assert make_pairs.run(context(folder, tmp_path)) == counts
     for name in ("pairs.jsonl", "samples.jsonl", "report.json"):
         assert (tmp_path / name).read_bytes() == (folder / "pairs" / name).read_bytes()
 

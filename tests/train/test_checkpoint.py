@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 import gristmill.train.checkpoint as checkpoint_module
-from gristmill.errors import ArtifactError, ResourceError
+from gristmill.errors import ArtifactError, Interrupted, ResourceError
 from gristmill.model.weights import load_model
 from gristmill.train.checkpoint import (
     checkpoint_folders,
@@ -139,8 +141,20 @@ def test_run_goes_on_from_the_sound_one_and_ends_the_same(trained: Path, run: Pa
     assert resumed.progress.step == 8
     tiny.train_run(resumed)
     tiny.assert_identical(tiny.state_of(resumed), tiny.state_of(tiny.open_run(trained)))
-    assert (run / "out" / "checkpoints" / "damaged" / "step-0000012-1").exists()
+    assert (run / "out" / "checkpoints" / "damaged" / "step-0000012" / "1").exists()
     assert names(run / "out" / "checkpoints")[-1] == "step-0000012"
+
+
+def test_damaged_ones_do_not_push_out_the_sound_ones(run: Path) -> None:
+    parent = run / "out" / "checkpoints"
+    for name in ("step-0000014", "step-0000016"):
+        shutil.copytree(parent / "step-0000012", parent / name)
+        (parent / name / "config.json").write_text("{}")
+    session = tiny.open_run(run)
+    with pytest.raises(Interrupted):
+        tiny.train_run(session, end_step=16, should_stop=lambda: True)
+    assert names(parent) == ["step-0000004", "step-0000012", "step-0000013"]
+    assert sorted(path.name for path in (parent / "damaged").iterdir()) == ["step-0000014", "step-0000016"]
 
 
 def test_none_sound_is_an_error_and_none_at_all_is_a_beginning(run: Path, tmp_path: Path) -> None:
@@ -235,3 +249,71 @@ def test_environment_names_each_difference() -> None:
         "micro_batch_tokens: 100 → 7",
         f"threads: {now['threads']} → 99",
     ]
+
+
+class Killed(BaseException):
+    """The process ends here: nothing after this point happens, not even clean-up."""
+
+
+def kill_at(number: int, patch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Ends the process at the `number`-th call that changes the disk (before it, or half-way through a write)."""
+    calls = 0
+
+    def counting(original: Callable[..., Any], *, half: bool = False) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                if half:
+                    result = original(*arguments, **named)
+                    path = Path(arguments[1])
+                    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                    del result
+                raise Killed
+            if calls > number:
+                raise Killed
+            return original(*arguments, **named)
+
+        return call
+
+    patch.setattr(checkpoint_module, "save_file", counting(checkpoint_module.save_file, half=True))
+    patch.setattr(checkpoint_module, "save_model", counting(checkpoint_module.save_model))
+    patch.setattr("os.fsync", counting(os.fsync))
+    patch.setattr("os.open", counting(os.open))
+    patch.setattr("shutil.rmtree", counting(shutil.rmtree))
+    patch.setattr(Path, "rename", counting(Path.rename))
+    patch.setattr(Path, "replace", counting(Path.replace))
+    patch.setattr(Path, "mkdir", counting(Path.mkdir))
+    return lambda: calls
+
+
+def test_killed_at_any_call_of_saving_and_pruning_leaves_a_sound_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """Ends a save at each of its calls to the file system in turn, then goes on: nothing is lost, nothing is left over."""
+    for number in range(1, 200):
+        run = tmp_path / f"run-{number}"
+        shutil.copytree(trained, run)
+        session = tiny.open_run(run)
+        session.progress.step = 16
+        was_killed = True
+        with pytest.MonkeyPatch.context() as patch:
+            total = kill_at(number, patch)
+            try:
+                session.save(session.progress, stage="only")
+                was_killed = False
+            except Killed:
+                pass
+        found = newest_valid_checkpoint(run / "out" / "checkpoints")
+        assert found is not None
+        assert found.step in ((12, 16) if was_killed else (16,))
+        resumed = tiny.open_run(run)
+        assert not list((run / "out" / "checkpoints").glob("*.partial"))
+        if resumed.progress.step == 12:
+            resumed.progress.step = 16
+            resumed.save(resumed.progress, stage="only")
+            assert names(run / "out" / "checkpoints") == ["step-0000004", "step-0000012", "step-0000016"]
+        tiny.assert_identical(tiny.state_of(tiny.open_run(run)), tiny.state_of(session))
+        shutil.rmtree(run)
+        if not was_killed:
+            assert total() < number
+            break
+    assert 15 < number < 199

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gristmill.align.pairs import Pair, PairCounts, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
 from gristmill.data.packs import held_out_ids, read_pack
-from gristmill.data.write import write_json
+from gristmill.data.write import atomic_path, write_json
 from gristmill.errors import DataError, Interrupted
 from gristmill.model.weights import load_model
 from gristmill.recipe.fingerprint import derive_seed
@@ -21,6 +23,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.session import choose_device
 
 VERSION = 1
+SAMPLES = "samples.jsonl"
 SAY_EVERY = 50
 
 
@@ -34,30 +37,52 @@ def run(ctx: StepContext) -> dict[str, Any]:
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
     counts = PairCounts()
     pairs: list[Pair] = []
-    samples: list[Sample] = []
+    answered = answered_before(ctx.out / SAMPLES, prompts, section.samples_per_prompt)
     for number, prompt in enumerate(prompts, start=1):
-        if ctx.should_stop():
-            raise Interrupted(f"stopped after {number - 1} of {len(prompts)} prompts; the step begins anew")
-        drawn = draw_answers(
-            model,
-            tokenizer,
-            prompt,
-            seed=ctx.seed,
-            num_samples=section.samples_per_prompt,
-            temperature=section.temperature,
-            max_new_tokens=section.max_new_tokens,
-        )
+        drawn = answered.get(prompt.id)
+        if drawn is None:
+            if ctx.should_stop():
+                raise Interrupted(
+                    f"stopped after {number - 1} of {len(prompts)} prompts; the same command goes on from there"
+                )
+            drawn = draw_answers(
+                model,
+                tokenizer,
+                prompt,
+                seed=ctx.seed,
+                num_samples=section.samples_per_prompt,
+                temperature=section.temperature,
+                max_new_tokens=section.max_new_tokens,
+            )
+            with (ctx.out / SAMPLES).open("a", encoding="utf-8") as file:
+                file.write("".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in drawn))
         matched = match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)
         count(counts, drawn, matched)
-        samples += drawn
         pairs += matched
         if number % SAY_EVERY == 0 or number == len(prompts):
             ctx.say(f"{number} of {len(prompts)} prompts, {len(pairs)} pairs, answers {counts.samples}")
     write_json(ctx.out / "report.json", asdict(counts))
-    write_jsonl(ctx.out / "samples.jsonl", (asdict(sample) for sample in samples))
     require_pairs(counts)
     write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for pair in pairs))
     return asdict(counts)
+
+
+def answered_before(path: Path, prompts: Sequence[Prompt], num_samples: int) -> dict[str, list[Sample]]:
+    """The answers that an earlier, killed attempt left whole, by prompt; anything after them is cut off the file."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+    answered: dict[str, list[Sample]] = {}
+    for number, prompt in enumerate(prompts):
+        group = lines[number * num_samples : (number + 1) * num_samples]
+        if len(group) < num_samples:
+            break
+        try:
+            answered[prompt.id] = [Sample(**json.loads(line)) for line in group]
+        except (ValueError, TypeError):  # a power cut can leave a hole before the end
+            break
+    kept = lines[: len(answered) * num_samples]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    return answered
 
 
 def choose_prompts(ctx: StepContext, kinds: list[Any], number: int) -> list[Prompt]:

@@ -79,8 +79,7 @@ def save_checkpoint(
 ) -> Path:
     """Writes and commits `parent`/step-NNNNNNN and returns it.
 
-    A folder of that name can only be one that resuming refused; it is moved to `parent`/damaged. When the disk is full, the
-    unfinished folder is removed, earlier checkpoints stay as they are, and ResourceError is raised.
+    When the disk is full, the unfinished folder is removed, earlier checkpoints stay as they are, and ResourceError is raised.
     """
     parent.mkdir(parents=True, exist_ok=True)
     final = parent / f"step-{step:07d}"
@@ -93,8 +92,6 @@ def save_checkpoint(
             save_model(working, model, tokenizer_files_from)
             save_file(optimizer_tensors(model, optimizer), working / OPTIMIZER)
             write_json(working / STATE, dict(state))
-            if final.exists():
-                set_aside(final, parent / "damaged")
             commit(working, final)
     except SafetensorError as error:
         shutil.rmtree(working, ignore_errors=True)
@@ -204,7 +201,7 @@ def _step_device(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> t
 def prune(parent: Path, *, keep_last: int) -> list[Path]:
     """Removes all checkpoints but the newest `keep_last` and the milestones (state.json: "milestone" is set).
 
-    Also removes what a killed save left. A folder is renamed before its files go, so that a kill in the middle leaves nothing
+    Also removes leftovers. A folder is renamed before its files go, so that a kill in the middle leaves nothing
     that looks like a checkpoint. Returns what was removed.
     """
     removed: list[Path] = []
@@ -216,6 +213,19 @@ def prune(parent: Path, *, keep_last: int) -> list[Path]:
         if not is_milestone:
             folder.rename(folder.with_name(folder.name + PARTIAL_SUFFIX))
             removed.append(folder)
+    remove_leftovers(parent)
+    return removed
+
+
+def remove_leftovers(parent: Path) -> None:
+    """Removes folders that a killed save or prune left unfinished."""
     for leftover in parent.glob(f"step-*{PARTIAL_SUFFIX}"):
         shutil.rmtree(leftover)
-    return removed
+
+
+def set_damaged_aside(parent: Path, *, newer_than: int) -> None:
+    """Moves the checkpoints that resuming passed over to `parent`/damaged/<name>/1, so that they do not count or stand in the way."""
+    for folder in checkpoint_folders(parent):
+        match = _NAME.fullmatch(folder.name)
+        if match is not None and int(match[1]) > newer_than:
+            set_aside(folder, parent / "damaged" / folder.name)

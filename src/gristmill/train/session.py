@@ -25,7 +25,9 @@ from gristmill.train.checkpoint import (
     load_checkpoint,
     newest_valid_checkpoint,
     prune,
+    remove_leftovers,
     save_checkpoint,
+    set_damaged_aside,
 )
 from gristmill.train.loop import Progress
 from gristmill.train.loss import LossOutput
@@ -168,6 +170,8 @@ def open_session(
             say(f"going on with another {change}; the result will not be bit-identical to an unbroken run")
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
         progress, notes = Progress.from_json(checkpoint.state["progress"]), dict(checkpoint.state["notes"])
+        set_damaged_aside(out / "checkpoints", newer_than=checkpoint.step)
+        remove_leftovers(out / "checkpoints")
         num_cut = monitor.rewind(checkpoint.step)
         say(f"going on from {checkpoint.folder.name}; {num_cut} later lines of the diary will be made again")
     return Session(
