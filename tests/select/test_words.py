@@ -60,3 +60,21 @@ def test_ngrams_never_cross_texts_and_are_equal_exactly_when_their_words_are(tex
         for value, gram in zip(mine.tolist(), expected, strict=True):
             assert seen.setdefault(value, gram) == gram
     assert len(set(seen)) == len(set(seen.values()))
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=20) | st.text("ab", min_size=250, max_size=270), max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_word_hashes_are_equal_exactly_when_the_words_are(words):
+    hashes = w.split_words([" ".join(words)]).hashes_W.tolist()
+    assert len(hashes) == len(words)
+    assert len(set(hashes)) == len(set(words)) == len(set(zip(words, hashes, strict=True)))
+
+
+@given(st.text(), st.text())
+@settings(max_examples=60, deadline=None)
+def test_spans_point_at_the_characters_of_the_words(before, after):
+    text = f"{before} Needle {after}"
+    words = w.split_words(["first text", text])
+    place = words.of(1).tolist().index(w.split_words(["needle"]).of(0)[0])
+    start, end = words.characters(1, place, place + 1)
+    assert text[start:end].lower() == "needle"

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
@@ -113,7 +115,7 @@ class Decontaminator:
         for table in (self._long, self._short):
             if table.size:
                 grams, offsets = ngrams_per_text(words, table.size)
-                places = np.flatnonzero(table.holds(grams))
+                places = table.found(grams)
                 touched.update((np.searchsorted(offsets, places, side="right") - 1).tolist())
         for d in sorted(touched):
             hits = self._hits(words.of(d))
@@ -160,6 +162,13 @@ class _Table:
     item_G: Int64
     place_G: Int64
 
+    @cached_property
+    def _sieve(self) -> NDArray[np.bool_]:
+        """True at the low bits of every hash: most n-grams of ordinary text are told by one look."""
+        sieve = np.zeros(1 << max(16, (16 * len(self.hash_G)).bit_length()), dtype=bool)
+        sieve[self.hash_G & np.uint64(len(sieve) - 1)] = True
+        return sieve
+
     @classmethod
     def of(cls, items: Sequence[_Indexed], size: int, which: Iterable[int]) -> _Table:
         return cls._sorted(size, [(k, ngram_hashes(items[k].question, size)) for k in which])
@@ -187,12 +196,13 @@ class _Table:
         keep = counts[group] <= max(COMMON_ITEMS, COMMON_SHARE * num_items)
         return replace(self, hash_G=self.hash_G[keep], item_G=self.item_G[keep], place_G=self.place_G[keep])
 
-    def holds(self, grams: UInt64) -> Any:
-        """Which of the n-grams are in the table."""
+    def found(self, grams: UInt64) -> Int64:
+        """The places of the n-grams that are in the table."""
         if not len(self.hash_G):
-            return np.zeros(len(grams), dtype=bool)
-        places = np.minimum(np.searchsorted(self.hash_G, grams), len(self.hash_G) - 1)
-        return self.hash_G[places] == grams
+            return np.empty(0, dtype=np.int64)
+        likely = np.flatnonzero(self._sieve[grams & np.uint64(len(self._sieve) - 1)])
+        places = np.minimum(np.searchsorted(self.hash_G, grams[likely]), len(self.hash_G) - 1)
+        return likely[self.hash_G[places] == grams[likely]]
 
     def longest_runs(self) -> dict[int, int]:
         """Per item the longest run of consecutive n-grams of its question that are in the table."""
@@ -207,7 +217,7 @@ class _Table:
         if not self.size or len(words_W) < self.size:
             return []
         grams = ngram_hashes(words_W, self.size)
-        places = np.flatnonzero(self.holds(grams))
+        places = self.found(grams)
         left = np.searchsorted(self.hash_G, grams[places], side="left")
         counts = np.searchsorted(self.hash_G, grams[places], side="right") - left
         entry = np.repeat(left - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
@@ -216,11 +226,11 @@ class _Table:
 
 
 def item_name(pack: Pack, item: Item) -> str:
-    """How an item is named in ledgers: "pack/item"."""
-    return f"{pack.name}/{item.id}"
+    """How an item is named in ledgers: "pack/item", which is often what its id says already."""
+    return item.id if item.id.startswith(f"{pack.name}/") else f"{pack.name}/{item.id}"
 
 
-def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = 200) -> list[Planted]:
+def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = 500) -> list[Planted]:
     """Copies of the documents with one item each at a random gap between words: question, space, right answer.
 
     All items where the pack has at most `max_items`, else a sample. Raises ValueError when there are no documents.
@@ -241,7 +251,7 @@ def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = 2
 
 
 def planted_recall(
-    finder: Decontaminator, documents: Sequence[str], *, seed: int, max_items: int = 200
+    finder: Decontaminator, documents: Sequence[str], *, seed: int, max_items: int = 500
 ) -> dict[str, Any]:
     """Per pack: items planted, found, and too short to be protected. Raises DataError when a protected one is missed."""
     report: dict[str, Any] = {}

@@ -6,8 +6,8 @@ numbers stay apart. Scripts written without spaces (Chinese, Japanese, Thai, Lao
 
     texts -> one byte buffer -> word boundaries (numpy) -> 64-bit hash per word -> n-gram hashes
 
-Word hashes are polynomials over the bytes modulo 2^64, by prefix sums, so no Python loop runs over words. They are not
-meant to withstand an adversary. U+2000-206F holds joiners as well; a word with one inside counts as two.
+No Python loop runs over words. The hashes are not meant to withstand an adversary. U+2000-206F holds joiners as well; a
+word with one inside counts as two.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
 
 _SPACE = 0x20
-_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
-_MASK = (1 << 64) - 1
+_BASE = 0x9E3779B97F4A7C15
+_LONG_WORD = 256  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +61,11 @@ def split_words(texts: Sequence[str]) -> Words:
     buffer = b" ".join(parts) + b" "
     text_starts = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=text_starts[1:])
-    raw = np.frombuffer(buffer.translate(_byte_table()), dtype=np.uint8)
+    normal = buffer.translate(_byte_table())
+    raw = np.frombuffer(normal, dtype=np.uint8)
     starts, ends = _word_ranges(raw)
     return Words(
-        hashes_W=_range_hashes(raw, starts, ends),
+        hashes_W=_range_hashes(raw, normal, starts, ends),
         starts_W=starts,
         ends_W=ends,
         offsets_D1=np.searchsorted(starts, text_starts),
@@ -116,38 +118,44 @@ def _byte_table() -> bytes:
 
 
 def _word_ranges(raw: NDArray[np.uint8]) -> tuple[Int64, Int64]:
-    """First byte and end of each word. Every text ends in a space, so looking two bytes ahead never wraps into words."""
-    after1, after2 = np.roll(raw, -1), np.roll(raw, -2)
-    multi = raw >= 0xC2
-    two = (raw == 0xC2) & (after1 <= 0xBF) & (after1 >= 0x80)  # U+0080-00BF: no-break space, quotes, signs
-    three = ((raw == 0xE2) & ((after1 == 0x80) | (after1 == 0x81))) | ((raw == 0xE3) & (after1 == 0x80))
-    three &= multi & (after2 >= 0x80)
-    letter = raw != _SPACE
-    letter[np.flatnonzero(two)[:, None] + np.arange(2)] = False
-    letter[np.flatnonzero(three)[:, None] + np.arange(3)] = False
-    thai_lao = (raw == 0xE0) & ((after1 >= 0xB8) & (after1 <= 0xBB))
-    alone = letter & (((raw >= 0xE3) & (raw <= 0xE9)) | thai_lao)
-    begins = np.zeros(len(raw) + 3, dtype=bool)
-    begins[: len(raw)] = alone
-    begins[3:] |= alone  # what follows such a character begins anew
-    begins = begins[: len(raw)] & letter
-    begins |= letter & ~np.concatenate(([False], letter[:-1]))
-    starts = np.flatnonzero(begins)
-    stops = np.flatnonzero(begins | ~letter)
-    ends = stops[np.searchsorted(stops, starts, side="right")]
-    return starts.astype(np.int64), ends.astype(np.int64)
+    """First byte and end of each word; every text ends in a space. What is not ASCII is looked at byte by byte."""
+    letter = np.zeros(len(raw) + 2, dtype=bool)  # a blank on either side
+    letter[1:-1] = raw != _SPACE
+    lead = np.flatnonzero(raw >= 0xC2)
+    first, after = raw[lead], raw[np.minimum(lead + 1, len(raw) - 1)]
+    signs = lead[first == 0xC2]  # U+0080-00BF: no-break space, quotes, signs
+    marks = lead[((first == 0xE2) & ((after == 0x80) | (after == 0x81))) | ((first == 0xE3) & (after == 0x80))]
+    letter[1:][signs[:, None] + np.arange(2)] = False
+    letter[1:][marks[:, None] + np.arange(3)] = False
+    starts = np.flatnonzero(letter[1:] & ~letter[:-1])
+    stops = np.flatnonzero(letter[:-1] & ~letter[1:])
+    thai_lao = (first == 0xE0) & (after >= 0xB8) & (after <= 0xBB)
+    alone = lead[((first >= 0xE3) & (first <= 0xE9)) | thai_lao]
+    alone = alone[letter[1:][alone]]
+    if len(alone):  # such a character is a word, and what follows it begins another
+        begins = np.concatenate([starts, alone, alone[letter[1:][alone + 3]] + 3])
+        starts = np.unique(begins)
+        stops = np.unique(np.concatenate([stops, starts]))
+        stops = stops[np.searchsorted(stops, starts, side="right")]
+    return starts.astype(np.int64), stops.astype(np.int64)
 
 
-def _range_hashes(raw: NDArray[np.uint8], starts: Int64, ends: Int64) -> UInt64:
-    """Polynomial hash of raw[start:end] for each range: prefix sums of byte × base^position, shifted to position 0."""
-    powers, inverses = _powers(_BASE, len(raw)), _powers(pow(_BASE, -1, 1 << 64), len(raw))
-    prefix = np.zeros(len(raw) + 1, dtype=np.uint64)
-    np.cumsum((raw.astype(np.uint64) + np.uint64(1)) * powers, out=prefix[1:])
-    return mix((prefix[ends] - prefix[starts]) * inverses[starts])
-
-
-def _powers(base: int, count: int) -> UInt64:
-    """base^0 ... base^(count-1) modulo 2^64."""
-    factors = np.full(count, base & _MASK, dtype=np.uint64)
-    factors[:1] = 1
-    return np.cumprod(factors, dtype=np.uint64)
+def _range_hashes(raw: NDArray[np.uint8], buffer: bytes, starts: Int64, ends: Int64) -> UInt64:
+    """A hash of the bytes of each range, eight at a time for all words at once; long words go one by one."""
+    padded = buffer + bytes(8)
+    eights = np.ndarray((len(raw),), dtype="<u8", buffer=padded, strides=(1,))
+    lengths = ends - starts
+    hashes = lengths.astype(np.uint64)
+    shifts = np.uint64(8) * np.arange(8, -1, -1, dtype=np.uint64)
+    open_words = np.flatnonzero(lengths <= _LONG_WORD)
+    for offset in range(0, _LONG_WORD, 8):
+        if not len(open_words):
+            break
+        left = np.minimum(lengths[open_words] - offset, 8)
+        # The bytes beyond the word are shifted out; at least one is left, so no shift is 64.
+        chunk = eights[starts[open_words] + offset] << shifts[left]
+        hashes[open_words] = mix(hashes[open_words] ^ chunk)
+        open_words = open_words[lengths[open_words] > offset + 8]
+    for long_word in np.flatnonzero(lengths > _LONG_WORD).tolist():
+        hashes[long_word] = xxhash.xxh3_64_intdigest(buffer[starts[long_word] : ends[long_word]])
+    return hashes
