@@ -49,7 +49,6 @@ def run(
     micro_batch_tokens: Annotated[int | None, typer.Option(help="tokens in one forward pass")] = None,
 ) -> None:
     """Make everything the recipe asks for; go on where it stopped; skip what is done and unchanged."""
-    from gristmill.report.summary import print_summary
 
     from gristmill.commands.run import run as run_recipe
     from gristmill.recipe.load import load_recipe
@@ -59,6 +58,8 @@ def run(
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
     folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
     if until is None:
+        from gristmill.report.summary import print_summary
+
         print_summary(folder, console)
 
 

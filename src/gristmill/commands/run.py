@@ -90,7 +90,7 @@ def _make(
     step = planned.step
     console.print(f"[yellow]running[/]  {step.name:<20} [dim]{'; '.join(planned.reasons)}[/]")
     if planned.folder.exists():
-        kept = set_aside(planned.folder, run / OLD_FOLDER)
+        kept = set_aside(planned.folder, run / OLD_FOLDER / step.name)
         console.print(f"         [dim]what it was is kept in {kept}[/]")
     working = open_working_folder(planned.folder, planned.fingerprint)
     started = time.monotonic()

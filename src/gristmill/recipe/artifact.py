@@ -24,6 +24,7 @@ from gristmill.errors import ArtifactError, ResourceError
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
+NEW_SUFFIX = ".new"  # of the hidden neighbour that write_json renames; one that is left is of a killed attempt
 
 
 def file_sha256(path: Path) -> str:
@@ -34,13 +35,14 @@ def file_sha256(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON durably: to a neighbour first, fsync, then rename over the old file."""
-    temporary = path.with_name(f".{path.name}.new")
-    with out_of_space_is_a_resource_error(path), temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}{NEW_SUFFIX}")
+    with out_of_space_is_a_resource_error(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -77,7 +79,12 @@ def fsync_folder(folder: Path) -> None:
 
 
 def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and fsync every file below `folder`, write `manifest.json`, return its entries."""
+    """Hash and fsync every file below `folder`, write `manifest.json`, return its entries.
+
+    What a killed `write_json` left is removed first, so that it does not become part of the artefact.
+    """
+    for leftover in [path for path in folder.rglob(f".*{NEW_SUFFIX}") if path.is_file()]:
+        leftover.unlink()
     entries: dict[str, dict[str, Any]] = {}
     with out_of_space_is_a_resource_error(folder):
         for path in sorted(folder.rglob("*")):
@@ -113,13 +120,14 @@ def commit(working: Path, final: Path, record: Mapping[str, Any] | None = None) 
     """
     if final.exists():
         raise ArtifactError(f"{final} exists already; an artefact is never overwritten.")
-    write_manifest(working)
-    if record is not None:
-        write_json(working / RECORD, record)
-    fsync_folder(working)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    working.rename(final)
-    fsync_folder(final.parent)
+    with out_of_space_is_a_resource_error(final):
+        write_manifest(working)
+        if record is not None:
+            write_json(working / RECORD, record)
+        fsync_folder(working)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        working.rename(final)
+        fsync_folder(final.parent)
 
 
 def is_committed(folder: Path) -> bool:
@@ -128,12 +136,13 @@ def is_committed(folder: Path) -> bool:
 
 
 def set_aside(folder: Path, old: Path) -> Path:
-    """Move a folder out of the way, into `old`, under a numbered name; returns where it went."""
+    """Move a folder out of the way, into `old`, as 1, 2, 3, …; returns where it went."""
     old.mkdir(parents=True, exist_ok=True)
     number = 1
-    while (target := old / f"{folder.name}-{number}").exists():
+    while (target := old / str(number)).exists():
         number += 1
     folder.rename(target)
+    fsync_folder(old)
     fsync_folder(folder.parent)
     return target
 
@@ -142,11 +151,20 @@ def open_working_folder(final: Path, fingerprint: str, *, resumable: bool = True
     """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint."""
     working = final.with_name(final.name + PARTIAL_SUFFIX)
     note = working.with_name(f"{working.name}.json")
-    if working.exists() and not (resumable and note.is_file() and read_json(note).get("fingerprint") == fingerprint):
+    if working.exists() and not (resumable and _fingerprint_in(note) == fingerprint):
         shutil.rmtree(working)
     working.mkdir(parents=True, exist_ok=True)
     write_json(note, {"fingerprint": fingerprint})
     return working
+
+
+def _fingerprint_in(note: Path) -> str | None:
+    """The fingerprint in a note; None when there is no note, or a damaged one."""
+    try:
+        found = read_json(note)["fingerprint"]
+    except (ArtifactError, KeyError, TypeError):
+        return None
+    return str(found)
 
 
 def close_working_folder(final: Path) -> None:

@@ -61,7 +61,9 @@ def line_chart(
     if level is not None:
         y = axes.to_y(level)
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level_name)}</text>')
+        parts.append(
+            f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level_name)}</text>'
+        )
     for index, one in enumerate(drawn):
         parts += _line(one, index, axes)
     parts.append("</svg>")
@@ -94,18 +96,34 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
 
     parts = [_svg_open(x_label, height)]
     for tick in _ticks(low, high):
-        parts.append(f'<line class="grid" x1="{to_x(tick):.1f}" x2="{to_x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{to_x(tick):.1f}" x2="{to_x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>'
+        )
     if level is not None:
-        parts.append(f'<line class="level" x1="{to_x(level):.1f}" x2="{to_x(level):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{to_x(level):.1f}" y="{TOP - 3}" text-anchor="middle">{escape(level_name)}</text>')
+        parts.append(
+            f'<line class="level" x1="{to_x(level):.1f}" x2="{to_x(level):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+        parts.append(
+            f'<text class="tick" x="{to_x(level):.1f}" y="{TOP - 3}" text-anchor="middle">{escape(level_name)}</text>'
+        )
     for index, score in enumerate(scores):
         y = TOP + row * index + row / 2
         kind = "grey" if score.grey else "s0"
-        parts.append(f'<text class="label {"quiet" if score.grey else ""}" x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(score.name)}</text>')
-        parts.append(f'<line class="stroke {kind}" x1="{to_x(score.low):.1f}" x2="{to_x(score.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<circle class="dot {kind}" cx="{to_x(score.value):.1f}" cy="{y:.1f}" r="4"><title>{score.value:.4g}</title></circle>')
-    parts.append(f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text></svg>')
+        parts.append(
+            f'<text class="label {"quiet" if score.grey else ""}" x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(score.name)}</text>'
+        )
+        parts.append(
+            f'<line class="stroke {kind}" x1="{to_x(score.low):.1f}" x2="{to_x(score.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+        parts.append(
+            f'<circle class="dot {kind}" cx="{to_x(score.value):.1f}" cy="{y:.1f}" r="4"><title>{score.value:.4g}</title></circle>'
+        )
+    parts.append(
+        f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text></svg>'
+    )
     return "".join(parts)
 
 
@@ -114,7 +132,9 @@ def share_bar(shares: Sequence[tuple[str, float]]) -> str:
     parts = ['<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="shares">']
     at = 0.0
     for index, (name, share) in enumerate(shares):
-        parts.append(f'<rect class="fill s{index % 8}" x="{at * 100:.3f}" width="{share * 100:.3f}" y="0" height="6"><title>{escape(name)} {share:.1%}</title></rect>')
+        parts.append(
+            f'<rect class="fill s{index % 8}" x="{at * 100:.3f}" width="{share * 100:.3f}" y="0" height="6"><title>{escape(name)} {share:.1%}</title></rect>'
+        )
         at += share
     return "".join([*parts, "</svg>"])
 
@@ -167,10 +187,16 @@ def _grid(axes: _Axes, x_label: str, y_label: str) -> list[str]:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
     for tick in _ticks(*axes.x):
-        parts.append(f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(tick)}</text>'
+        )
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text class="axis" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    parts.append(
+        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
+    )
+    parts.append(
+        f'<text class="axis" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
     return parts
 
 
@@ -178,9 +204,13 @@ def _bands(bands: Sequence[Band], axes: _Axes) -> list[str]:
     parts = []
     for index, band in enumerate(bands):
         left, right = axes.to_x(band.start), axes.to_x(band.end)
-        parts.append(f'<rect class="band b{index % 2}" x="{left:.1f}" width="{right - left:.1f}" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"><title>{escape(band.name)}</title></rect>')
+        parts.append(
+            f'<rect class="band b{index % 2}" x="{left:.1f}" width="{right - left:.1f}" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"><title>{escape(band.name)}</title></rect>'
+        )
         if right - left > 6.5 * len(band.name):
-            parts.append(f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP + 11}" text-anchor="middle">{escape(band.name)}</text>')
+            parts.append(
+                f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP + 11}" text-anchor="middle">{escape(band.name)}</text>'
+            )
     return parts
 
 
@@ -192,8 +222,12 @@ def _line(one: Series, index: int, axes: _Axes) -> list[str]:
     if one.stderrs is not None:
         for x, y, stderr in zip(one.xs, one.ys, one.stderrs):
             top, bottom = axes.to_y(y + 1.96 * stderr), axes.to_y(y - 1.96 * stderr)
-            parts.append(f'<line class="stroke {kind}" x1="{axes.to_x(x):.1f}" x2="{axes.to_x(x):.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
-            parts.append(f'<circle class="dot {kind}" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2.5"><title>{escape(one.name)}: {y:.4g} ± {1.96 * stderr:.2g}</title></circle>')
+            parts.append(
+                f'<line class="stroke {kind}" x1="{axes.to_x(x):.1f}" x2="{axes.to_x(x):.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
+            )
+            parts.append(
+                f'<circle class="dot {kind}" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2.5"><title>{escape(one.name)}: {y:.4g} ± {1.96 * stderr:.2g}</title></circle>'
+            )
     return parts
 
 

@@ -1,0 +1,62 @@
+"""The model card: a README.md as the Hugging Face Hub reads it, made from the facts of the run."""
+
+from __future__ import annotations
+
+import yaml
+
+from gristmill.report.facts import Facts, bits, scale
+
+
+def model_card(facts: Facts) -> str:
+    """Front matter and text. Licences are those the recipe states for its sources; none is claimed for the model."""
+    front = {
+        "language": sorted(
+            {
+                code
+                for source in facts.recipe.sources.values()
+                for code in (source.language.keep if source.language else [])
+            }
+        )
+        or ["en"],
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
+    }
+    shape = facts.recipe.model
+    lines = [
+        "---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "",
+        f"# {facts.name}", "", facts.sentence, "", facts.description, "",
+        "## Model", "",
+        f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
+        f"({shape.num_key_value_heads} key/value), vocabulary {facts.recipe.tokenizer.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
+        "## Data", "",
+        "| source | licence | documents kept | of |", "|---|---|---|---|",
+        *(f"| {name} | {facts.licenses[name]} | {fates['kept']['documents']:,} | {fates['in']['documents']:,} |" for name, fates in facts.ledgers.items()), "",
+        "| selection | unique tokens | drawn | epochs |", "|---|---|---|---|",
+        *(f"| {name} | {row['unique']:,} | {row['drawn']:,} | {row['epochs']:.2f} |" for name, row in facts.token_budget.items()), "",
+        "## Evaluation", "",
+        *_evaluation(facts),
+        "## Limits", "",
+        *_limits(facts),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _evaluation(facts: Facts) -> list[str]:
+    rows = ["| model | task | metric | score, 95 % | items | |", "|---|---|---|---|---|---|"]
+    for row in facts.results:
+        if row["model"] == "xz":
+            continue
+        kind = "trained on" if row["kind"] == "recall" else "at chance" if row["at_chance"] else ""
+        rows.append(
+            f"| {row['model']} | {row['task']} | {row['metric'].replace('_', ' ')} | {bits(row)} | {row['n']:,} | {kind} |"
+        )
+    return [*rows, ""]
+
+
+def _limits(facts: Facts) -> list[str]:
+    words = [
+        f"Trained on {scale(facts.counts('pretrain')['tokens'])} tokens: expect neither facts nor reasoning beyond the scores above.",
+        "No safety training was done beyond what the recipe lists.",
+    ]
+    return [f"- {line}" for line in words]

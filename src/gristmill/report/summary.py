@@ -1,0 +1,42 @@
+"""The few lines that end a run: what was made, how it did, a sample chat, and where the report is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from gristmill.recipe.artifact import RECORD, read_json
+from gristmill.report.facts import bits, scale, seconds
+from gristmill.train.monitor import SAMPLES, read_lines
+
+SHOWN_SAMPLES = 4
+
+
+def print_summary(run: Path, console: Console) -> None:
+    """Print the end of a run from its records."""
+    records = [read_json(path) for path in sorted(run.rglob(RECORD)) if ".old" not in path.parts]
+    pretrain = next(record["counts"] for record in records if record["step"] == "pretrain")
+    work = sum(record["wall_seconds"] for record in records)
+    console.print(
+        f"\n[bold]{run.name}[/]: {scale(pretrain['parameters'])} parameters, {scale(pretrain['tokens'])} tokens, "
+        f"{len(records)} steps, {seconds(work)} of work.",
+        highlight=False,
+    )
+    for row in read_json(run / "evaluate" / "results.json"):
+        if row["model"] != "xz" and not row["at_chance"]:
+            console.print(
+                f"  {row['model']:<9} {row['task']:<24} {row['metric'].replace('_', ' '):<22} {bits(row)}  {_words(row)}",
+                highlight=False,
+            )
+    last = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), "pretrain")
+    for sample in read_lines(run / last / SAMPLES)[-SHOWN_SAMPLES:]:
+        console.print(f"  [cyan]{escape(sample['prompt'])}[/] → {escape(sample['text'].strip())}", highlight=False)
+    console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False)
+    console.print(f"  model   {run / 'export' / 'model'}      gristmill chat {run}", highlight=False)
+
+
+def _words(row: dict[str, Any]) -> str:
+    return f"[dim]n = {row['n']:,}{', trained on' if row['kind'] == 'recall' else ''}[/]"
