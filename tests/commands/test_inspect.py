@@ -78,6 +78,21 @@ def test_a_reason_narrows_the_samples(a_run):
     assert "timeout" not in text
 
 
+def test_refused_conversations_are_shown_too(a_run):
+    folder = a_run / "synthesize"
+    folder.mkdir()
+    ledger = Ledger()
+    ledger.saw("sum", 20)
+    ledger.add("sum", "dropped", 20, reason="held_out")
+    write_json(folder / "ledger.json", ledger.to_json())
+    messages = [{"role": "user", "content": "What is 3 + 4?"}, {"role": "assistant", "content": "7"}]
+    row = {"id": "s1", "kind": "sum", "reason": "held_out", "detail": "sum/3+4", "messages": messages}
+    (folder / "rejected.jsonl").write_text(json.dumps(row) + "\n")
+    text = shown(a_run, rejected=True, source="sum")
+    assert "synthesize: held_out" in text
+    assert "What is 3 + 4? / 7" in text
+
+
 def test_names_that_are_not_there_are_told_with_those_that_are(a_run):
     with pytest.raises(DataError, match="no source 'books'; it has web"):
         shown(a_run, source="books")

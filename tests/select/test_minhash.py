@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gristmill.select import minhash
+from gristmill.select.words import ngrams_per_text, split_words
 
 BANDS, ROWS = 14, 8
 SIGNERS = [minhash.sign_numpy, minhash.sign_rensa]
@@ -31,6 +32,34 @@ def test_recall_lies_on_the_theory_curve(signer, jaccard):
     expected = minhash.chance_found(true, num_bands=BANDS, rows_per_band=ROWS)
     four_errors = 4 * np.sqrt(max(expected * (1 - expected), 1 / pairs) / pairs)
     assert found == pytest.approx(expected, abs=four_errors)
+
+
+def edited_pairs(pairs, words, rng):
+    """Documents of random words and copies with 1 to 6 words replaced: texts, and the true 5-gram similarity."""
+    texts, jaccards = [], []
+    for i in range(pairs):
+        original = [f"w{n}" for n in rng.integers(0, 10**6, words)]
+        copy = list(original)
+        for place in rng.choice(words, 1 + i % 6, replace=False):
+            copy[place] = "other"
+        grams = [{tuple(text[k : k + 5]) for k in range(words - 4)} for text in (original, copy)]
+        jaccards.append(len(grams[0] & grams[1]) / len(grams[0] | grams[1]))
+        texts += [" ".join(original), " ".join(copy)]
+    return texts, np.array(jaccards)
+
+
+@pytest.mark.parametrize("signer", SIGNERS)
+def test_recall_on_edited_documents_is_what_their_similarity_promises(signer):
+    texts, jaccards = edited_pairs(300, 70, np.random.default_rng(4))
+    flat, offsets = ngrams_per_text(split_words(texts), 5)
+    keys = minhash.band_keys(
+        signer(flat, offsets, num_hashes=BANDS * ROWS, seed=9), num_bands=BANDS, rows_per_band=ROWS
+    )
+    found = (keys[0::2] == keys[1::2]).any(axis=1)
+    expected = np.array([minhash.chance_found(j, num_bands=BANDS, rows_per_band=ROWS) for j in jaccards])
+    spread = np.sqrt((expected * (1 - expected)).sum())
+    assert 0.4 < expected.mean() < 0.95
+    assert found.sum() == pytest.approx(expected.sum(), abs=4 * spread)
 
 
 @pytest.mark.parametrize("signer", SIGNERS)

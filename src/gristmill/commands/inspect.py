@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from rich.text import Text
 
 from gristmill.commands.inspect_files import inspect_files
 from gristmill.data.document import read_batches
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
 
 SAMPLE_CHARS = 300
@@ -64,12 +66,34 @@ def ledger_folders(target: Path) -> dict[str, Path]:
 
 
 def rejected_rows(folder: Path, source: str | None = None, reason: str | None = None) -> Iterator[dict[str, Any]]:
-    """The rejected documents of an artefact, as rows of REJECTED_SCHEMA, in order."""
+    """The rejected documents and conversations of an artefact, as rows of REJECTED_SCHEMA, in order."""
+    for row in itertools.chain(_rejected_documents(folder), _rejected_conversations(folder / "rejected.jsonl")):
+        if source in (None, row["source"]) and reason in (None, row["reason"]):
+            yield row
+
+
+def _rejected_documents(folder: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(folder.glob("rejected*.parquet")):
         for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
-            for row in batch.to_pylist():
-                if source in (None, row["source"]) and reason in (None, row["reason"]):
-                    yield row
+            yield from batch.to_pylist()
+
+
+def _rejected_conversations(path: Path) -> Iterator[dict[str, Any]]:
+    """The conversations that synthesize refused; their kind takes the place of a source."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield rejected_row(
+                id=row["id"],
+                source=row["kind"],
+                step=path.parent.name,
+                reason=row["reason"],
+                bytes_in=0,
+                detail=row["detail"],
+                text=" / ".join(message["content"] for message in row["messages"]),
+            )
 
 
 def kept_rows(target: Path, source: str | None = None) -> Iterator[dict[str, Any]]:

@@ -202,7 +202,8 @@ class _Table:
             return np.empty(0, dtype=np.int64)
         likely = np.flatnonzero(self._sieve[grams & np.uint64(len(self._sieve) - 1)])
         places = np.minimum(np.searchsorted(self.hash_G, grams[likely]), len(self.hash_G) - 1)
-        return likely[self.hash_G[places] == grams[likely]]
+        held: Int64 = likely[self.hash_G[places] == grams[likely]]
+        return held
 
     def longest_runs(self) -> dict[int, int]:
         """Per item the longest run of consecutive n-grams of its question that are in the table."""
