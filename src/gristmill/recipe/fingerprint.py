@@ -26,10 +26,13 @@ def canonical(value: Any, *, where: str = "config") -> Any:
             raise TypeError(f"{where} is {value!r}; a fingerprint holds finite numbers alone")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, Mapping):
-        return {str(key): canonical(item, where=f"{where}.{key}") for key, item in value.items()}
+        plain = {str(key): canonical(item, where=f"{where}.{key}") for key, item in value.items()}
+        if len(plain) < len(value):
+            raise TypeError(f"{where} has keys of different types that stand for the same key: {list(value)}")
+        return plain
     if isinstance(value, PurePath):
         raise TypeError(f"{where} is a path; a fingerprint holds what a file contains, not where it lies")
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [canonical(item, where=f"{where}[{index}]") for index, item in enumerate(value)]
     raise TypeError(f"{where} is a {type(value).__name__}, which has no stable form; reduce it to plain values first")
 
@@ -61,7 +64,9 @@ def differences(old: Any, new: Any, *, prefix: str = "") -> list[str]:
         return lines
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, prefix=f"{prefix}[{i}]")]
-    return [] if old == new else [f"{prefix}: {_short(old)} → {_short(new)}"]
+    if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):  # not ==, for which True is 1
+        return []
+    return [f"{prefix}: {_short(old)} → {_short(new)}"]
 
 
 def _short(value: Any) -> str:

@@ -127,13 +127,18 @@ def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, 
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_construct(item, (*key, index), file, origins) for index, item in enumerate(node.value)]
-    return _scalar(node)
+    return _scalar(node, file)
 
 
-def _scalar(node: yaml.Node) -> Any:
+def _scalar(node: yaml.Node, file: str) -> Any:
     loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
+    except (yaml.YAMLError, ValueError) as error:
+        words = getattr(error, "problem", None) or error
+        raise RecipeError(
+            f"{file}:{node.start_mark.line + 1}: {node.value!r} is not a plain value: {words}."
+        ) from error
     finally:
         loader.dispose()
 

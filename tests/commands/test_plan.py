@@ -1,0 +1,346 @@
+"""`gristmill plan`: every recipe plans; the 1.7B model's published figures come out; caps are held before anything runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from gristmill.commands.plan import Plan, make_plan, plan
+from gristmill.errors import RecipeError
+from gristmill.recipe.budget import Selection
+from gristmill.recipe.cost import Profile, SpeedPoint, hardware_name, write_profile
+from gristmill.recipe.load import load_recipe
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import Pretrain
+from gristmill.tokens.shards import ShardWriter
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+LARGE = RECIPES / "smollm2-1.7b.yaml"
+
+BOOK_YAML = """
+schema_version: 1
+name: book
+seed: 8
+sources:
+  book: {read: {format: text, paths: ["book*.txt"]}, license: CC0}
+tokenizer: {vocab_size: 1024}
+model: {hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, num_attention_heads: 4, num_key_value_heads: 2,
+        initializer_range: 0.125, max_position_embeddings: 512}
+pretrain:
+  stages:
+    - {name: stable, tokens: 81920, seq_len: 256, mixture: {book: 1.0}}
+    - {name: long, tokens: 20480, seq_len: 512, mixture: [{source: book, weight: 1.0, min_document_tokens: 100}]}
+  global_batch_tokens: 1024
+  warmup_tokens: 1024
+  decay_tokens: 20480
+  optimizer: {peak_lr: 1.0e-3}
+  watch: {every_tokens: 20480}
+  checkpoint_every_tokens: 20480
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(processes=1, threads=1, runs_dir=tmp_path / "runs")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    """A recipe over 100,000 bytes of text, which its stages read about twice."""
+    (tmp_path / "book.txt").write_bytes(b"a" * 100_000)
+    path = tmp_path / "book.yaml"
+    path.write_text(BOOK_YAML, encoding="utf-8")
+    return path
+
+
+def page(path: Path, machine: Machine, overrides: list[str] | None = None, **options: Any) -> str:
+    console = Console(file=StringIO(), width=160)
+    plan(load_recipe(path, overrides or []), machine, console=console, **options)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def tokenize(folder: Path, lengths: list[int]) -> None:
+    """A committed tokenize artefact with documents of these lengths, end token included."""
+    (folder / "book").mkdir(parents=True)
+    with ShardWriter(folder / "book" / "train", tokenizer_sha256="0", vocab_size=1024, eos_id=0) as writer:
+        for length in lengths:
+            writer.add([5] * (length - 1), num_bytes=length)
+    for name in ("manifest.json", "record.json"):
+        (folder / name).write_text("{}", encoding="utf-8")
+
+
+# ── the published recipes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_plans(path: Path, machine: Machine) -> None:
+    text = page(path, machine)
+    for source in load_recipe(path).recipe.sources:
+        assert source in text
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(load_recipe(LARGE), Machine(processes=1, threads=1, runs_dir=tmp_path_factory.mktemp("runs")))
+
+
+def epochs(made: Plan, source: str, stage: str) -> float:
+    names = [item.name for item in made.recipe.pretrain.stages]
+    row = next(row for row in made.budget if row.selection == Selection(source))
+    return row.epochs[names.index(stage)]
+
+
+def test_the_large_recipe_trains_the_published_number_of_steps_and_tokens(large: Plan) -> None:
+    assert sum(large.stage_steps) == 5_240_000
+    assert large.recipe.pretrain.total_tokens == 5_240_000 * 2_097_152
+    assert [phase.steps for phase in large.phases] == [2_000, 4_714_000, 524_000]
+
+
+def test_the_large_recipe_changes_its_mixture_at_the_published_marks(large: Plan) -> None:
+    ends = [sum(stage.tokens for stage in large.recipe.pretrain.stages[: count + 1]) for count in range(5)]
+    assert [round(end / 1e12, 2) for end in ends] == [6.0, 8.0, 10.0, 10.91, 10.99]
+    assert round(large.recipe.pretrain.stages[-1].tokens / 1e9) == 75
+
+
+def test_the_large_model_has_the_published_size_and_cost(large: Plan) -> None:
+    assert large.parameters == 1_711_376_384
+    assert large.flops.six_nd == pytest.approx(1.13e23, rel=0.005)
+    assert 1.0e23 < large.flops.six_nd < large.flops.with_attention < 1.25e23
+
+
+@pytest.mark.parametrize(
+    ("source", "stage", "expected"),
+    [
+        ("starcoderdata", "stable-2", 4.0),
+        ("openwebmath", "stable-2", 8.3),
+        ("fineweb-edu", "stable-3", 3.6),
+        ("dclm", "stable-3", 0.96),
+        ("cosmopedia-v2", "extension", 1.37),
+    ],
+)
+def test_the_large_recipe_reads_its_sources_as_often_as_the_published_shares_and_sizes_say(
+    large: Plan, source: str, stage: str, expected: float
+) -> None:
+    assert epochs(large, source, stage) == pytest.approx(expected, abs=0.05)
+
+
+def test_only_openwebmath_is_read_beyond_the_cap_and_says_why(large: Plan) -> None:
+    assert {row.selection.source for row in large.budget if row.verdict == "allowed"} == {"openwebmath"}
+    assert not any(row.verdict == "too many" for row in large.budget)
+    assert any("8.3 times" in warning for warning in large.warnings)
+
+
+def mixture_group(pretrain: Pretrain, stage: str, sources: set[str]) -> float:
+    return sum(
+        draw.weight for item in pretrain.stages if item.name == stage for draw in item.mixture if draw.source in sources
+    )
+
+
+@pytest.mark.parametrize(
+    ("stage", "web", "code", "maths"),
+    [
+        ("stable-1", 0.9, 0.1, 0),
+        ("stable-2", 0.75, 0.2, 0.05),
+        ("stable-3", 0.74, 0.16, 0.1),
+        ("decay", 0.58, 0.24, 0.14),
+    ],
+)
+def test_the_large_recipe_mixes_web_code_and_mathematics_as_published(
+    large: Plan, stage: str, web: float, code: float, maths: float
+) -> None:
+    pretrain = large.recipe.pretrain
+    assert mixture_group(pretrain, stage, {"fineweb-edu", "dclm"}) == pytest.approx(web)
+    assert mixture_group(pretrain, stage, {"starcoderdata", "stack-edu", "starcoder2data-small"}) == pytest.approx(code)
+    in_maths = {"openwebmath", "infimm-webmath", "finemath-4plus", "infiwebmath-3plus", "auggsm8k"}
+    assert mixture_group(pretrain, stage, in_maths) == pytest.approx(maths)
+
+
+def test_four_tenths_of_the_extension_are_long_documents_and_the_rest_is_the_decay(large: Plan) -> None:
+    *_, decay, extension = large.recipe.pretrain.stages
+    long = {draw.source: draw.weight for draw in extension.mixture if draw.min_document_tokens == 8192}
+    assert long == {"dclm": 0.1, "fineweb-edu": 0.1, "dolma-books": 0.2}
+    rest = {draw.source: draw.weight for draw in extension.mixture if draw.min_document_tokens is None}
+    assert rest == pytest.approx({draw.source: 0.6 * draw.weight for draw in decay.mixture})
+    assert (extension.seq_len, extension.rope_theta) == (8192, 130_000.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "steps", "decay_steps"),
+    [("smollm2-135m", 134_515_008, 2_000_000, 400_000), ("smollm2-360m", 361_821_120, 2_600_000, 520_000)],
+)
+def test_the_small_recipes_have_the_published_size_and_length(
+    machine: Machine, name: str, parameters: int, steps: int, decay_steps: int
+) -> None:
+    made = make_plan(load_recipe(RECIPES / f"{name}.yaml"), machine)
+    assert (made.parameters, sum(made.stage_steps), made.phases[-1].steps) == (parameters, steps, decay_steps)
+    assert {row.verdict for row in made.budget} == {"fine", "unknown"}
+
+
+# ── start-up ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_plan_imports_no_torch(machine: Machine) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rich.console import Console;"
+        "from gristmill.commands.plan import plan; from gristmill.recipe.load import load_recipe;"
+        "from gristmill.recipe.machine import Machine;"
+        f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console());"
+        "print('torch' in sys.modules, 'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+# ── unique tokens ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Machine) -> None:
+    made = make_plan(load_recipe(book), machine)
+    assert made.sources["book"].how_known == "estimated"
+    assert made.sources["book"].text_bytes == 100_000
+    assert re.search(r"book +81\.9k +· +81\.9k +47\.6k estimated +2\.15 +fine", page(book, machine))
+
+
+def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
+    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+    assert (made.sources["book"].how_known, made.budget[0].unique_tokens) == ("declared", 50_000)
+
+
+def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine) -> None:
+    tokenize(machine.runs_dir / "book" / "tokenize", [50] * 400 + [200] * 200)
+    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+    assert made.sources["book"].how_known == "measured"
+    assert {row.selection: row.unique_tokens for row in made.budget} == {
+        Selection("book"): 60_000,
+        Selection("book", 100): 40_000,
+    }
+    assert not any(row.is_lower_bound for row in made.budget)
+
+
+def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(book: Path, machine: Machine) -> None:
+    (book.parent / "book.txt").unlink()
+    with pytest.raises(
+        RecipeError, match=r"(?s)book\.yaml:6: sources\.book\.read\.paths.*matches no file.*unique_tokens"
+    ):
+        make_plan(load_recipe(book), machine)
+    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+    assert made.notes == ("not on this machine, so their unique tokens are as declared: book",)
+
+
+def test_other_files_that_are_missing_are_noted(book: Path, machine: Machine) -> None:
+    loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
+    assert make_plan(loaded, machine).notes == (
+        "packs.facts names packs/facts, which is not on this machine",
+        "chat.conversations names chat.jsonl, which is not on this machine",
+    )
+
+
+# ── the cap ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_plan_shows_the_page_and_then_refuses_beyond_the_cap(book: Path, machine: Machine) -> None:
+    console = Console(file=StringIO(), width=160)
+    with pytest.raises(RecipeError, match=r"book would be read 8\.19 times; the cap is 5 epochs") as caught:
+        plan(load_recipe(book, ["sources.book.unique_tokens=10000"]), machine, console=console)
+    assert caught.value.exit_code == 2
+    assert "too many" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_refusal_that_rests_on_an_estimate_says_so(book: Path, machine: Machine) -> None:
+    (book.parent / "book.txt").write_bytes(b"a" * 20_000)
+    with pytest.raises(RecipeError, match="Unique tokens of book are estimated from bytes"):
+        page(book, machine)
+
+
+def test_the_line_that_the_refusal_offers_lets_the_plan_through(book: Path, machine: Machine) -> None:
+    with pytest.raises(RecipeError) as caught:
+        page(book, machine, ["sources.book.unique_tokens=10000"])
+    line = re.search(r"allow_epochs: (.*)", str(caught.value))
+    assert line is not None
+    allowed = yaml.safe_load(line[1])
+    text = page(book, machine, ["sources.book.unique_tokens=10000", f"pretrain.allow_epochs={json.dumps(allowed)}"])
+    assert "allowed" in text
+
+
+# ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_json_holds_what_the_page_says(book: Path, machine: Machine) -> None:
+    data = json.loads(page(book, machine, as_json=True, price_per_hour=2.0))
+    assert data["tokens"] == 102_400
+    assert data["steps"] == 100
+    assert data["price"] == pytest.approx(2 * data["hours"])
+    assert [row["selection"] for row in data["budget"]] == [
+        {"source": "book", "min_document_tokens": None},
+        {"source": "book", "min_document_tokens": 100},
+    ]
+
+
+def test_the_resolved_recipe_can_be_read_back(book: Path, machine: Machine) -> None:
+    again = book.with_name("again.yaml")
+    again.write_text(page(book, machine, ["seed=9"], resolved=True), encoding="utf-8")
+    assert load_recipe(again).recipe == load_recipe(book, ["seed=9"]).recipe
+    assert re.search(r"seed: 9 +# command line", again.read_text(encoding="utf-8"))
+
+
+def test_the_curve_of_near_duplicates_is_the_published_one(book: Path, machine: Machine) -> None:
+    assert "P(found) = 0.0533 at 0.5, 0.211 at 0.6, 0.565 at 0.7, 0.924 at 0.8, 1 at 0.9" in page(book, machine)
+
+
+def test_a_longer_context_with_the_old_rope_base_is_warned_of(book: Path, machine: Machine) -> None:
+    assert "same rope_theta" in page(book, machine)
+    assert "same rope_theta" not in page(book, machine, ["pretrain.stages.long.rope_theta=100000.0"])
+
+
+# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def profile(**changes: Any) -> Profile:
+    point = SpeedPoint(
+        parameters=10**6,
+        seq_len=256,
+        micro_batch_tokens=2048,
+        tokens_per_second=1.0,
+        flops_per_second=1e10,
+        measured_by="doctor",
+    )
+    values = {"hardware": hardware_name(), "device": "cpu", "threads": 1, "matmul_flops": 1e11, "points": (point,)}
+    return Profile(**(values | changes))
+
+
+def test_hours_come_from_the_profile_when_there_is_one(book: Path, machine: Machine) -> None:
+    write_profile(machine.runs_dir, profile())
+    made = make_plan(load_recipe(book), machine)
+    assert made.speed.is_measured
+    assert made.hours == pytest.approx(made.flops.with_attention / 1e10 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hardware": "another processor"}, "measured on another processor"),
+        ({"threads": 64}, "measured with 64 threads, this plan is for 1"),
+    ],
+)
+def test_a_profile_of_another_machine_is_left_aside_and_says_why(
+    book: Path, machine: Machine, changes: dict[str, Any], reason: str
+) -> None:
+    write_profile(machine.runs_dir, profile(**changes))
+    made = make_plan(load_recipe(book), machine)
+    assert not made.speed.is_measured
+    assert any(reason in note for note in made.notes)
+
+
+def test_a_profile_of_the_cpu_does_not_speak_for_a_gpu(book: Path, machine: Machine) -> None:
+    write_profile(machine.runs_dir, profile())
+    on_gpu = Machine(processes=1, threads=1, device="cuda", runs_dir=machine.runs_dir)
+    assert any("measured on cpu, this plan is for cuda" in note for note in make_plan(load_recipe(book), on_gpu).notes)

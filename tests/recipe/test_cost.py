@@ -1,0 +1,210 @@
+"""Parameters and operations are exact; hours, memory and disk are estimates that say what they rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.errors import ArtifactError
+from gristmill.recipe.cost import (
+    PROFILE,
+    Profile,
+    SpeedPoint,
+    add_speed_point,
+    count_parameters,
+    flops_per_token,
+    guessed_speed,
+    hardware_name,
+    in_units,
+    measure_matmul,
+    pretraining_flops,
+    read_profile,
+    run_disk,
+    steps_of,
+    training_memory,
+    training_speed,
+    write_profile,
+)
+from gristmill.recipe.estimate import bytes_per_token, estimate_tokens, text_bytes_of
+from gristmill.recipe.schema import ModelSection, Recipe
+
+SHAPES = {  # hidden, feed-forward, layers, heads, key/value heads: huggingface/smollm, text/pretraining/smollm2/*.yaml
+    134_515_008: (576, 1536, 30, 9, 3),
+    361_821_120: (960, 2560, 32, 15, 5),
+    1_711_376_384: (2048, 8192, 24, 32, 32),
+}
+
+
+def model(hidden: int, ffn: int, layers: int, heads: int, kv_heads: int, *, tied: bool = True) -> ModelSection:
+    return ModelSection(
+        hidden_size=hidden,
+        intermediate_size=ffn,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        initializer_range=0.02,
+        tie_word_embeddings=tied,
+        max_position_embeddings=8192,
+    )
+
+
+def point(parameters: int, flops_per_second: float) -> SpeedPoint:
+    return SpeedPoint(
+        parameters=parameters,
+        seq_len=256,
+        micro_batch_tokens=2048,
+        tokens_per_second=1.0,
+        flops_per_second=flops_per_second,
+        measured_by="doctor",
+    )
+
+
+@pytest.mark.parametrize("parameters", SHAPES)
+def test_the_three_smollm2_shapes_have_exactly_their_parameters(parameters: int) -> None:
+    assert count_parameters(model(*SHAPES[parameters]), 49_152) == parameters
+
+
+def test_untied_embeddings_count_twice() -> None:
+    shape = SHAPES[134_515_008]
+    assert count_parameters(model(*shape, tied=False), 49_152) - count_parameters(model(*shape), 49_152) == 49_152 * 576
+
+
+def test_operations_are_six_for_every_weight_that_a_token_passes_and_attention_on_top() -> None:
+    shape, vocab_size = model(4, 8, 1, 2, 2), 10
+    matrices = 4 * 4 * 4 + 3 * 4 * 8 + 10 * 4
+    assert flops_per_token(shape, vocab_size, seq_len=0) == 6 * matrices
+    assert flops_per_token(shape, vocab_size, seq_len=16) - 6 * matrices == 6 * 1 * 4 * 16
+
+
+def test_both_counts_of_operations_agree_where_attention_and_norms_are_small(small: dict[str, Any]) -> None:
+    small["model"] |= {"hidden_size": 512, "intermediate_size": 2048}
+    flops = pretraining_flops(Recipe.model_validate(small))
+    assert flops.six_nd < flops.with_attention < 1.2 * flops.six_nd
+
+
+def test_steps_are_whole_and_cover_the_stages(small: dict[str, Any]) -> None:
+    assert steps_of(Recipe.model_validate(small).pretrain) == [800, 200]
+
+
+# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_profile_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    profile = Profile(hardware="cpu x", device="cpu", threads=2, matmul_flops=1e11, points=(point(10**6, 3e10),))
+    write_profile(tmp_path / "runs", profile)
+    assert read_profile(tmp_path / "runs") == profile
+
+
+def test_without_a_profile_there_is_none(tmp_path: Path) -> None:
+    assert read_profile(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 1, "points": [{"parameters": 3}]}'])
+def test_a_damaged_profile_is_told_with_what_to_do(tmp_path: Path, text: str) -> None:
+    (tmp_path / PROFILE).write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"\.profile\.json"):
+        read_profile(tmp_path)
+
+
+def test_a_point_of_the_same_shape_replaces_the_older_one() -> None:
+    profile = Profile(hardware="x", device="cpu", threads=1, matmul_flops=1.0, points=(point(5, 1.0), point(9, 2.0)))
+    assert add_speed_point(profile, point(5, 3.0)).points == (point(9, 2.0), point(5, 3.0))
+
+
+@given(st.integers(10**5, 10**10))
+@settings(deadline=None, max_examples=60)
+def test_speed_lies_between_the_measured_ones_and_rises_with_them(parameters: int) -> None:
+    points = (point(10**8, 4e10), point(10**6, 1e10))
+    speed = training_speed(parameters, points).flops_per_second
+    assert 1e10 <= speed <= 4e10
+    assert training_speed(parameters + 1, points).flops_per_second >= speed
+
+
+def test_speed_at_a_measured_size_is_the_measured_one() -> None:
+    points = (point(10**6, 1e10), point(10**7, 2e10), point(10**8, 4e10))
+    assert training_speed(10**7, points).flops_per_second == pytest.approx(2e10)
+    assert training_speed(10**5, points).flops_per_second == pytest.approx(1e10)
+
+
+def test_a_guess_says_that_it_is_one() -> None:
+    speed = guessed_speed(10**7, 1e11)
+    assert 0 < speed.flops_per_second < 1e11
+    assert not speed.is_measured
+    assert "estimated" in speed.how_known
+    assert "gristmill doctor" in speed.how_known
+
+
+def test_a_matmul_has_some_speed() -> None:
+    assert measure_matmul(seconds=0.01, size=64) > 1e6
+
+
+def test_the_hardware_has_a_name() -> None:
+    assert hardware_name() == hardware_name() != ""
+
+
+# ── memory and disk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_memory_holds_sixteen_bytes_a_parameter_and_grows_with_the_micro_batch(small: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(small)
+    parameters = count_parameters(recipe.model, 1024)
+    one, two = training_memory(recipe, 512), training_memory(recipe, 1024)
+    assert one.weights + one.gradients + one.moments == 16 * parameters
+    assert two.activations == 2 * one.activations
+    assert two.total == two.weights + two.gradients + two.moments + two.activations + two.logits
+
+
+def test_a_micro_batch_is_at_least_one_sequence_and_at_most_the_global_batch(small: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(small)
+    assert training_memory(recipe, 1) == training_memory(recipe, 512)
+    assert training_memory(recipe, 10**9) == training_memory(recipe, 1024)
+
+
+def test_disk_counts_two_bytes_a_token_while_the_vocabulary_fits(small: dict[str, Any]) -> None:
+    assert run_disk(Recipe.model_validate(small), 0, 1000).shards == 2000
+    small["tokenizer"]["vocab_size"] = 65_537
+    assert run_disk(Recipe.model_validate(small), 0, 1000).shards == 4000
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.9, "1 kB"),
+        (1_234_567, "1.23 MB"),
+        (999_999_976_704, "1 TB"),
+        (2.5e18, "2.5 EB"),
+    ],
+)
+def test_units_never_show_a_thousand_of_one_where_one_of_the_next_is_meant(value: float, text: str) -> None:
+    assert in_units(value, "B") == text
+
+
+# ── tokens from bytes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_estimates_count_every_file_and_every_file_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    for name in ("a.txt", "tree/b.txt", "tree/c.txt"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    assert text_bytes_of([tmp_path / "a.txt", tmp_path / "tree"], "text") == 300
+    assert estimate_tokens([tmp_path / "a.txt"], "text", 1024) == round(100 / bytes_per_token(1024))
+
+
+def test_compressed_files_hold_more_text_than_plain_ones(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.txt.gz"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    assert text_bytes_of([tmp_path / "a.txt.gz"], "text") > 3 * text_bytes_of([tmp_path / "a.txt"], "text")
+
+
+def test_a_larger_vocabulary_needs_fewer_tokens_and_never_more_than_bytes() -> None:
+    sizes = [300, 1024, 4096, 16_384, 49_152]
+    rates = [bytes_per_token(size) for size in sizes]
+    assert rates == sorted(rates)
+    assert rates[0] >= 1
+    assert 4.0 < rates[-1] < 4.4
