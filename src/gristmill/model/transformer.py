@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from gristmill.errors import ArtifactError, DataError
 from gristmill.model.attention import Documents, KeyValueCache, cached_attention, document_attention
+from gristmill.model.norm import RMSNorm
 from gristmill.model.rope import rotary_angles, rotate
 
 # Keys of a Hugging Face config that change what the model computes, with the only values that this file implements.
@@ -124,20 +125,6 @@ def _rope_theta(config: dict[str, Any], where: str) -> dict[str, float]:
     if len(found) > 1:
         raise ArtifactError(f"{where}: rope_theta and rope_parameters.rope_theta differ ({sorted(found)}). Keep one.")
     return {"rope_theta": found.pop()} if found else {}
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) × weight, over the last dimension; the statistics are float32 whatever x is."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, x_ND: Tensor) -> Tensor:
-        x = x_ND.float()
-        x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-        return x.to(x_ND.dtype) * self.weight
 
 
 class Attention(nn.Module):
