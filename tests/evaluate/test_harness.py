@@ -66,8 +66,8 @@ def test_engine_in_loop_scorer_and_own_rules_agree_on_every_item(
 def test_likelihoods_equal_those_of_the_hugging_face_adapter(
     model: Llama, tokenizer: Tokenizer, folder: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("transformers")
-    pytest.importorskip("lm_eval")
+    for needed in ("transformers", "accelerate", "lm_eval"):
+        pytest.importorskip(needed)
     load_engine()
     from lm_eval.models.huggingface import HFLM
 
