@@ -1,0 +1,10 @@
+"""The public Python API: what the command line does, as functions. Importing it is cheap; steps import what they need."""
+
+from __future__ import annotations
+
+from gristmill.commands.plan import make_plan as plan
+from gristmill.commands.run import run
+from gristmill.recipe.load import load_recipe
+from gristmill.recipe.machine import Machine
+
+__all__ = ["Machine", "load_recipe", "plan", "run"]
