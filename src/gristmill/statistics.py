@@ -138,7 +138,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -
             mean=mean, stderr=0.0, low=mean, high=mean, p_value=1.0 if mean == 0 else 0.0, count=count
         )
     half = student_t_quantile(0.5 + confidence / 2, count - 1) * stderr
-    p_value = min(1.0, 2 * (1 - student_t_cdf(abs(mean / stderr), count - 1)))
+    p_value = min(1.0, 2 * student_t_cdf(-abs(mean / stderr), count - 1))
     return PairedDifference(mean=mean, stderr=stderr, low=mean - half, high=mean + half, p_value=p_value, count=count)
 
 
@@ -242,6 +242,9 @@ def contains_chance(interval: tuple[float, float], chance: float | None) -> bool
 
 def student_t_cdf(t: float, degrees: float) -> float:
     """P(T <= t) of Student's distribution, by the incomplete beta function."""
+    if abs(t) < 1:  # near the middle the tail would be the difference of almost equal numbers
+        half = 0.5 * _incomplete_beta(0.5, degrees / 2, t * t / (degrees + t * t))
+        return 0.5 + math.copysign(half, t)
     tail = 0.5 * _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
     return 1 - tail if t > 0 else tail
 
