@@ -24,7 +24,7 @@ from gristmill.synthesize.templates import sum_prompt
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 
-MAX_QUESTIONS = 200
+MAX_QUESTIONS = 100
 MAX_NEW_TOKENS = 64
 HELD_OUT_SUMS = "held_out_sums_asked"
 _SUM = re.compile(r"sum/(\d+)\+(\d+)")
