@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -207,6 +208,25 @@ def test_full_disk_leaves_the_last_checkpoint_and_asks_for_space(
     assert found is not None
     assert found.step == 12
     assert save_again(run, 16).name == "step-0000016"
+
+
+@pytest.mark.parametrize("size_kib", [190, 230, 270, 350])
+def test_file_system_that_fills_up_leaves_a_sound_checkpoint(tmp_path: Path, size_kib: int) -> None:
+    """The real thing, where this user may mount a small file system in memory."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(small)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(ResourceError, match="disk is full"):
+            tiny.train_run(tiny.open_run(small))
+        found = newest_valid_checkpoint(small / "out" / "checkpoints")
+        assert found is not None
+        assert found.step == (8 if size_kib == 350 else 4)
+        assert not list((small / "out" / "checkpoints").glob("*.partial"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_optimizer_state_of_another_model_is_refused(run: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.errors import DataError
+from gristmill.errors import DataError, ResourceError
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor, read_lines
 
 
@@ -62,6 +62,13 @@ def test_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
     Monitor(tmp_path).train(1, 1, {"train/loss": math.nan, "train/grad_norm": math.inf, "train/lr": 0.5})
     line = json.loads((tmp_path / METRICS).read_text())
     assert (line["train/loss"], line["train/grad_norm"], line["train/lr"]) == (None, None, 0.5)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk_is_a_resource_error(tmp_path: Path) -> None:
+    (tmp_path / METRICS).symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="disk is full"):
+        Monitor(tmp_path).train(1, 1, {"train/loss": 1.0})
 
 
 def test_torn_line_in_the_middle_is_reported_with_its_number(tmp_path: Path) -> None:

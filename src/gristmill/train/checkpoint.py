@@ -11,6 +11,7 @@ The commit protocol is recipe/artifact.py's. There is no pickle anywhere: weight
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -95,7 +96,7 @@ def save_checkpoint(
             commit(working, final)
     except SafetensorError as error:
         shutil.rmtree(working, ignore_errors=True)
-        if "No space left" in str(error) or "StorageFull" in str(error) or "QuotaExceeded" in str(error):
+        if any(f"(os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
             raise ResourceError(
                 f"the disk is full while writing {final}; earlier checkpoints are intact. {_FREE}"
             ) from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.errors import DataError
+from gristmill.recipe.artifact import out_of_space_is_a_resource_error
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -59,7 +60,8 @@ class Monitor:
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
         }
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
-        with (self.folder / name).open("a", encoding="utf-8") as file:
+        path = self.folder / name
+        with out_of_space_is_a_resource_error(path), path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
 
 
@@ -90,7 +92,7 @@ def _cut_back(path: Path, step: int) -> int:
         line for line in read_lines(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")
     ]
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
+    with out_of_space_is_a_resource_error(path), part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
         file.flush()
         os.fsync(file.fileno())

@@ -20,7 +20,8 @@ from gristmill.recipe.fingerprint import derive_seed
 from gristmill.recipe.schema import ModelSection, Pretrain, Stage
 from gristmill.recipe.step import StepContext
 from gristmill.tokens.shards import TokenShard
-from gristmill.tokens.stream import Draw, Stream, StreamStage
+from gristmill.tokens.stages import Draw, StreamStage
+from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
