@@ -103,6 +103,19 @@ def test_huge_logits_give_finite_loss_and_gradients() -> None:
     assert torch.isfinite(big.grad).all()
 
 
+def test_half_precision_gradients_lose_nothing_over_many_chunks() -> None:
+    x, weight, targets, mask = (tensor.detach() for tensor in random_inputs(4000))
+    x, weight = x.bfloat16().requires_grad_(), weight.bfloat16().requires_grad_()
+    loss, nll = chunked_cross_entropy(x, weight, targets, mask.abs(), 4)
+    found = torch.autograd.grad(loss, weight)[0]
+    exact = weight.detach().float().requires_grad_()
+    plain = functional.cross_entropy(x.detach().float() @ exact.T, targets, reduction="none")
+    expected = torch.autograd.grad((plain * mask.abs()).sum(), exact)[0]
+    assert nll.dtype == torch.float32
+    assert found.dtype == torch.bfloat16
+    assert ((found.float() - expected).norm() / expected.norm()).item() < 0.01
+
+
 def test_no_logits_wider_than_a_chunk_exist_with_or_without_gradient() -> None:
     x, weight, targets, mask = random_inputs(50)
     rows: list[int] = []

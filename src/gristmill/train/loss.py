@@ -103,7 +103,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         compute = _compute_dtype(x_ND)
         weight = weight_VD.to(compute)
         x_grad = torch.empty_like(x_ND) if wants_x else None
-        weight_grad = torch.zeros_like(weight_VD) if wants_weight else None
+        # Float32 whatever the weight is: chunk after chunk of half-precision sums would round the small ones away.
+        weight_grad = torch.zeros_like(weight_VD, dtype=torch.float32) if wants_weight else None
         nll_N = torch.empty(x_ND.shape[0], dtype=torch.float32, device=x_ND.device)
         with torch.autocast(x_ND.device.type, enabled=False):
             for start in range(0, x_ND.shape[0], chunk):
@@ -116,7 +117,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     x_grad[here] = slope_CV @ weight
                 if weight_grad is not None:
                     _add_product(weight_grad, slope_CV.T, x_CD)
-        ctx.grads = (x_grad, weight_grad)
+        ctx.grads = (x_grad, None if weight_grad is None else weight_grad.to(weight_VD.dtype))
         ctx.mark_non_differentiable(nll_N)
         return torch.dot(nll_N, mask_N), nll_N
 
