@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import subprocess
@@ -221,8 +222,13 @@ def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path)
         assert 0 <= line["throughput/data_wait_frac"] <= 1
 
 
-def test_progress_survives_json_exactly() -> None:
-    import json
+def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
+    """A change that moves them says by how much and why, and makes the file anew by the command in tiny_run.py."""
+    golden = json.loads((HERE / "golden_losses.json").read_text())
+    found = tiny.losses(tiny.train_run(tiny.open_run(tmp_path), log_every=1, save_every=None))
+    assert found == pytest.approx(golden, rel=1e-4)
 
+
+def test_progress_survives_json_exactly() -> None:
     progress = Progress(step=3, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)}))
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress

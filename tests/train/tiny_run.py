@@ -1,10 +1,14 @@
 """A training run small enough for tests: a tiny Llama on random documents, with a session folder around the loop.
 
-As a program it trains the run in the folder it is given and kills itself with SIGKILL before the batch of the given step.
+As a program it trains the run in the folder it is given; with a step as second argument it kills itself with SIGKILL before the
+batch of that step. The golden losses were made by
+
+    python tests/train/tiny_run.py /tmp/golden && cp /tmp/golden/losses.json tests/train/golden_losses.json
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +25,7 @@ from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
+from gristmill.train.monitor import METRICS, read_lines
 from gristmill.train.session import Session, open_session
 
 END = 12
@@ -156,6 +161,14 @@ def die_before(step: int) -> Callable[[int], Batch]:
     return batches
 
 
+def losses(session: Session) -> list[float]:
+    """The loss of each step of a run that logged every step."""
+    return [line["train/loss"] for line in read_lines(session.out / METRICS) if line["kind"] == "train"]
+
+
 if __name__ == "__main__":
     run = open_run(Path(sys.argv[1]))
-    train_run(run, batches=die_before(int(sys.argv[2])), hooks=[measuring_hook(run)])
+    if len(sys.argv) > 2:
+        train_run(run, batches=die_before(int(sys.argv[2])), hooks=[measuring_hook(run)])
+    train_run(run, log_every=1, save_every=None)
+    Path(sys.argv[1], "losses.json").write_text(json.dumps(losses(run), indent=1) + "\n")
