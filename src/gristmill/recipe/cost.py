@@ -24,7 +24,12 @@ from gristmill.recipe.schema import ModelSection, Pretrain, Recipe
 PROFILE = ".profile.json"
 PROFILE_VERSION = 1
 FP32_BYTES = 4
-LOGITS_CHUNK_TOKENS = 1024  # rows of logits that the chunked loss holds at once
+CHUNK_LOGITS = 2**21  # logits that the chunked loss holds at once, but never fewer rows than the next line says
+MIN_CHUNK_TOKENS = 128
+FRAMEWORK_BYTES = 240_000_000  # a process that has imported torch
+ACTIVATION_OVERHEAD = (
+    1.4  # measured peak over what the backward pass keeps, 1.2 to 2.1 on CPU: gradients in flight, repeated keys
+)
 
 
 # ── parameters and operations ────────────────────────────────────────────────────────────────────────────────────────
@@ -157,8 +162,9 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
     )
 
 
-# Share of a plain fp32 matmul that real training steps of this many parameters reached: gristmill doctor, CPU, quiet machine.
-SHARE_OF_MATMUL = ((1e6, 0.25), (10e6, 0.35), (100e6, 0.45))
+# Share of a plain fp32 matmul that training steps of this many parameters reach. Measured with commands/measure_steps.py on one
+# core with AVX-512, by processor time: .54, .71 and .75; rounded down, because several threads lose a part.
+SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.65), (52e6, 0.7))
 
 
 def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
@@ -199,6 +205,7 @@ class Memory:
     moments: int
     activations: int
     logits: int
+    framework: int
 
     @property
     def total(self) -> int:
@@ -207,7 +214,8 @@ class Memory:
 
 
 def training_memory(recipe: Recipe, micro_batch_tokens: int, *, compute_bytes: int = FP32_BYTES) -> Memory:
-    """Peak bytes of a training step: fp32 weights, gradients and both AdamW moments, one micro-batch, a chunk of logits.
+    """Peak bytes of a training step: fp32 weights, gradients and both AdamW moments, one micro-batch, a chunk of logits with
+    its gradient and the gradient of the head.
 
     compute_bytes: of one activation, 4 on CPU, 2 under bf16. A document longer than the micro-batch stands alone, so the
     longest sequence counts if it is longer.
@@ -216,13 +224,16 @@ def training_memory(recipe: Recipe, micro_batch_tokens: int, *, compute_bytes: i
     parameters = count_parameters(model, recipe.tokenizer.vocab_size)
     longest = max(stage.seq_len for stage in recipe.pretrain.stages)
     tokens = min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
-    chunk = min(LOGITS_CHUNK_TOKENS, tokens)
+    chunk = min(max(MIN_CHUNK_TOKENS, CHUNK_LOGITS // recipe.tokenizer.vocab_size), tokens)
     return Memory(
         weights=parameters * FP32_BYTES,
         gradients=parameters * FP32_BYTES,
         moments=2 * parameters * FP32_BYTES,
-        activations=tokens * model.num_hidden_layers * _saved_per_token(model) * compute_bytes,
-        logits=3 * chunk * recipe.tokenizer.vocab_size * FP32_BYTES,
+        activations=round(
+            tokens * model.num_hidden_layers * _saved_per_token(model) * compute_bytes * ACTIVATION_OVERHEAD
+        ),
+        logits=(2 * chunk + model.hidden_size) * recipe.tokenizer.vocab_size * FP32_BYTES,
+        framework=FRAMEWORK_BYTES,
     )
 
 

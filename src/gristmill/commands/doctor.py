@@ -1,0 +1,321 @@
+"""COMMAND doctor: what this machine can do, what will be slow and why, and what to do about it.
+
+    processor, memory, disk, versions ─→ a short matmul ─→ real training steps in a child process ─→ <runs_dir>/.profile.json
+                                                                                                 └→ findings, in words
+
+The profile is what `plan` reads its hours from. The child (`measure_steps.py`) is a process of its own because it imports
+torch, and so that it can be stopped when the time is over: what it measured until then counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from gristmill.commands.plan_page import duration
+from gristmill.recipe.cost import (
+    Profile,
+    SpeedPoint,
+    hardware_name,
+    in_units,
+    measure_matmul,
+    read_profile,
+    write_profile,
+)
+from gristmill.recipe.machine import Machine, usable_cpus
+
+LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
+STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included
+SECONDS_PER_SHAPE = 2.0
+STEP_TOKENS = 1024
+WRITE_BYTES = 64_000_000
+_COMMON = {"initializer_range": 0.05, "max_position_embeddings": 1024}
+SHAPES: tuple[dict[str, Any], ...] = (  # 1.6, 12.5 and 52 million parameters; the quickstart's shape first
+    {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_attention_heads": 4,
+     "num_key_value_heads": 2, "vocab_size": 4096, "seq_len": 256, **_COMMON},
+    {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5,
+     "num_key_value_heads": 5, "vocab_size": 8192, "seq_len": 512, **_COMMON},
+    {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 12, "num_attention_heads": 9,
+     "num_key_value_heads": 3, "vocab_size": 16_384, "seq_len": 512, **_COMMON},
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What was found. memory and disk in bytes; write_speed in bytes per second; load: running processes per core, or None."""
+
+    hardware: str
+    instructions: str
+    cores: int
+    threads: int
+    memory: int
+    free_memory: int
+    free_disk: int
+    write_speed: float
+    file_system: str
+    matmul_flops: float
+    load: float | None
+    gpu: str | None
+    points: tuple[SpeedPoint, ...]
+
+
+def doctor(machine: Machine, *, console: Console, quick: bool = False) -> Examination:
+    """Examine the machine, write the speed profile, say in words what will be slow. Takes less than 30 seconds.
+
+    quick: no training steps, and an existing profile stays as it is.
+    """
+    console.print(Text("machine", style="bold"))
+    before = _examine(machine)
+    _lines(console, _machine_lines(before, machine))
+    points: tuple[SpeedPoint, ...] = ()
+    found, device = before, "cpu"
+    if not quick:
+        console.print(Text("\ntraining steps", style="bold"))
+        about, points = measure_training(machine, seconds=SECONDS_PER_SHAPE, deadline_seconds=STEPS_DEADLINE_SECONDS)
+        device = about.get("device", "cpu")
+        found = Examination(**{**vars(before), "gpu": about.get("gpu"), "points": points})
+        _lines(console, _training_lines(found, device))
+        if problem := about.get("problem"):
+            _lines(console, [f"the training steps failed: {problem}"])
+    if points:
+        path = _write_profile(machine, found, device)
+        _lines(console, [f"written to {path}; gristmill plan takes its hours from it"])
+    console.print(Text("\nfindings", style="bold"))
+    _lines(console, findings(found, machine) or ["nothing that would slow this machine down"])
+    return found
+
+
+def measure_training(
+    machine: Machine,
+    *,
+    seconds: float,
+    deadline_seconds: float,
+    shapes: Sequence[dict[str, Any]] = SHAPES,
+) -> tuple[dict[str, Any], tuple[SpeedPoint, ...]]:
+    """Real training steps in a child: what torch says of itself, and a point for each shape that was done in time."""
+    request = {
+        "shapes": list(shapes),
+        "threads": machine.threads,
+        "device": machine.device,
+        "tokens": STEP_TOKENS,
+        "seconds": seconds,
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "gristmill.commands.measure_steps"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=errors,
+            text=True,
+            env=environment,
+        )
+        try:
+            child.communicate(json.dumps(request), timeout=deadline_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        output.seek(0)
+        lines = [json.loads(line) for line in output if line.endswith("\n")]
+        errors.seek(0)
+        problem = errors.read().strip().splitlines()[-1:] if child.returncode not in (0, -9) else []
+    about: dict[str, Any] = lines[0] if lines else {}
+    if problem:
+        about["problem"] = problem[0]
+    for line in lines[1:]:
+        line.pop("peak_bytes")
+    return about, tuple(SpeedPoint(**line, measured_by="doctor") for line in lines[1:])
+
+
+# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _examine(machine: Machine) -> Examination:
+    folder = _existing(machine.runs_dir)
+    return Examination(
+        hardware=hardware_name(),
+        instructions=_instructions(),
+        cores=usable_cpus(),
+        threads=machine.threads,
+        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        free_memory=_available_memory(),
+        free_disk=shutil.disk_usage(folder).free,
+        write_speed=_write_speed(folder),
+        file_system=_file_system(folder),
+        matmul_flops=measure_matmul(),
+        load=os.getloadavg()[0] / usable_cpus(),
+        gpu=None,
+        points=(),
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = folder.absolute()
+    return next(candidate for candidate in (folder, *folder.parents) if candidate.is_dir())
+
+
+def _write_speed(folder: Path) -> float:
+    """Bytes per second of one durable write of 64 MB, in a file that is gone afterwards."""
+    block = os.urandom(1_000_000)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        start = time.perf_counter()
+        for _ in range(WRITE_BYTES // len(block)):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        return WRITE_BYTES / (time.perf_counter() - start)
+
+
+def _instructions() -> str:
+    """The widest vector instructions that Linux names."""
+    flags = set(_line_of("/proc/cpuinfo", "flags").split())
+    known = (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"), ("asimd", "NEON"))
+    return next((name for flag, name in known if flag in flags), "unknown")
+
+
+def _available_memory() -> int:
+    kilobytes = _line_of("/proc/meminfo", "MemAvailable").split()
+    return int(kilobytes[0]) * 1024 if kilobytes else 0
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that holds the folder, such as ext4 or nfs4."""
+    best, kind = "", "unknown"
+    try:
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return kind
+    for _, point, name, *_rest in (line.split() for line in mounts):
+        if len(point) >= len(best) and (folder == Path(point) or Path(point) in folder.parents):
+            best, kind = point, name
+    return kind
+
+
+def _line_of(path: str, key: str) -> str:
+    """The value after the first "key:" of a file; empty when there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.split(":")[0].strip() == key), "")
+    except OSError:
+        return ""
+
+
+def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
+    """The new points beside those that pretraining measured on the same machine."""
+    hardware = found.gpu if device == "cuda" and found.gpu else found.hardware
+    old = read_profile(machine.runs_dir)
+    kept: tuple[SpeedPoint, ...] = ()
+    if old is not None and (old.hardware, old.device, old.threads) == (hardware, device, machine.threads):
+        kept = tuple(point for point in old.points if point.measured_by == "pretrain")
+    return write_profile(
+        machine.runs_dir,
+        Profile(
+            hardware=hardware,
+            device=device,
+            threads=machine.threads,
+            matmul_flops=found.matmul_flops,
+            points=(*kept, *found.points),
+        ),
+    )
+
+
+# ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def findings(found: Examination, machine: Machine) -> list[str]:
+    """What will be slow, why, and what to do; an empty list when nothing stands out."""
+    said = []
+    if found.load is not None and found.load > 0.7:
+        said.append(
+            f"other programs keep the processor busy ({found.load:.1f} processes a core): the speeds above are too low, and "
+            "training will be slow while they run. Stop them, and run doctor again."
+        )
+    if found.threads < found.cores:
+        said.append(
+            f"{found.threads} of {found.cores} cores are used for training; --threads {found.cores} uses them all."
+        )
+    if found.instructions not in ("AMX", "AVX-512", "AVX2", "NEON"):
+        said.append(
+            "no AVX2 is seen: matrix products, which are nearly all of training, take several times as long here. "
+            "Train on a newer processor or a GPU; curation is not affected."
+        )
+    if found.gpu is None and found.points:
+        largest = max(found.points, key=lambda point: point.parameters)
+        hours = 20 * largest.parameters / largest.tokens_per_second / 3600
+        said.append(
+            f"no GPU: a model of {largest.parameters / 1e6:.0f}M parameters reads {largest.tokens_per_second:,.0f} tokens/s, so "
+            f"20 tokens for each parameter take {duration(hours)}. Hours grow with the square of the size: stay near 10M "
+            "parameters here, and use a GPU for the published sizes."
+        )
+    if found.memory < 4e9:
+        said.append(
+            f"{in_units(found.memory, 'B')} of memory: lower micro_batch_tokens (now {machine.micro_batch_tokens:,}) and "
+            "processes if a run is killed."
+        )
+    if found.write_speed < 50e6:
+        said.append(
+            f"the disk under {machine.runs_dir} writes {in_units(found.write_speed, 'B')}/s: each checkpoint of 135M parameters "
+            f"(1.6 GB) takes {1.6e9 / found.write_speed:.0f} s. Use a local disk, or raise checkpoint_every_tokens."
+        )
+    if found.file_system.startswith(("nfs", "cifs", "smb", "fuse", "lustre", "9p")):
+        said.append(
+            f"{machine.runs_dir} lies on {found.file_system}, a file system that is not local: shards are read at random, which "
+            "is slow there. --runs-dir on a local disk helps."
+        )
+    if found.free_disk < 5e9:
+        said.append(
+            f"{in_units(found.free_disk, 'B')} are free under {machine.runs_dir}; gristmill plan says what a recipe needs."
+        )
+    return said
+
+
+def _machine_lines(found: Examination, machine: Machine) -> list[str]:
+    return [
+        f"processor: {found.hardware}, {found.cores} cores usable, {found.instructions}",
+        f"memory: {in_units(found.memory, 'B')}, {in_units(found.free_memory, 'B')} available",
+        f"disk of {machine.runs_dir}: {in_units(found.free_disk, 'B')} free, {found.file_system}, writes "
+        f"{in_units(found.write_speed, 'B')}/s",
+        f"Python {platform.python_version()} on {platform.system()}; "
+        + ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
+        f"matmul: {in_units(found.matmul_flops, 'FLOP/s')} (numpy, fp32)",
+    ]
+
+
+def _training_lines(found: Examination, device: str) -> list[str]:
+    lines = [f"device: {found.gpu if device == 'cuda' else f'cpu, {found.threads} threads'}"]
+    lines += [
+        f"{point.parameters / 1e6:.3g}M parameters, {point.seq_len} tokens of context: {point.tokens_per_second:,.0f} tokens/s, "
+        f"{in_units(point.flops_per_second, 'FLOP/s')}"
+        + (f", {point.flops_per_second / found.matmul_flops:.0%} of the matmul" if device == "cpu" else "")
+        for point in found.points
+    ]
+    if missing := len(SHAPES) - len(found.points):
+        lines.append(f"{missing} of {len(SHAPES)} shapes were not done within {STEPS_DEADLINE_SECONDS:.0f} s")
+    return lines
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _lines(console: Console, lines: list[str]) -> None:
+    for line in lines:
+        console.print(Text(f"  {line}"), soft_wrap=True)

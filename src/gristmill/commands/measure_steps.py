@@ -1,0 +1,108 @@
+"""Real training steps of small shapes, timed: what `doctor` runs in a child process, because it imports torch.
+
+    python -m gristmill.commands.measure_steps  < request.json      one JSON line about torch, then one for each shape
+
+Request: {"shapes": [model keys, with vocab_size and seq_len], "threads": 2, "device": "auto", "tokens": 2048, "seconds": 5.0}.
+Each line is written as soon as it is known, so a child that is stopped has still told what it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.weights import init_weights
+from gristmill.recipe.cost import flops_per_token
+from gristmill.recipe.schema import ModelSection
+from gristmill.tokens.batch import Batch
+from gristmill.train.loop import take_step
+from gristmill.train.loss import next_token_loss
+from gristmill.train.optimizer import make_optimizer
+
+
+def main() -> None:
+    """Read the request, measure, write."""
+    request = json.load(sys.stdin)
+    torch.set_num_threads(request["threads"])
+    device = request["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _write(
+        device=device,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        instructions=torch.backends.cpu.get_cpu_capability(),
+    )
+    for shape in request["shapes"]:
+        _write(**measure(shape, device=device, num_tokens=request["tokens"], seconds=request["seconds"]))
+
+
+def measure(shape: dict[str, Any], *, device: str, num_tokens: int, seconds: float) -> dict[str, Any]:
+    """One shape: parameters, tokens and operations per second (median step of at least two), peak memory in bytes."""
+    keys = dict(shape)
+    vocab_size, seq_len = keys.pop("vocab_size"), keys.pop("seq_len")
+    section = ModelSection(**keys)
+    config = LlamaConfig(
+        **section.model_dump(), vocab_size=vocab_size, head_dim=section.hidden_size // section.num_attention_heads
+    )
+    model = init_weights(Llama(config), seed=0).to(device)
+    step = partial(
+        take_step,
+        model,
+        make_optimizer(model, lr=1e-4),
+        _batch(vocab_size, seq_len, num_tokens),
+        partial(next_token_loss, source_names=["text"]),
+        lr=1e-4,
+        micro_batch_tokens=num_tokens,
+        max_grad_norm=1.0,
+    )
+    step()  # allocates the optimizer's state
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 2 or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()  # ends with the gradient norm on the host, so the device is done
+        times.append(time.perf_counter() - start)
+    tokens_per_second = num_tokens / float(np.median(times))
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seq_len": seq_len,
+        "micro_batch_tokens": num_tokens,
+        "tokens_per_second": tokens_per_second,
+        "flops_per_second": tokens_per_second * flops_per_token(section, vocab_size, seq_len),
+        "peak_bytes": _peak_bytes(device),
+    }
+
+
+def _batch(vocab_size: int, seq_len: int, num_tokens: int) -> Batch:
+    """Whole windows of random tokens."""
+    tokens = np.random.default_rng(0).integers(0, vocab_size, num_tokens, dtype=np.int64)
+    return Batch(
+        tokens_N=tokens,
+        targets_N=np.roll(tokens, -1),
+        positions_N=np.arange(num_tokens, dtype=np.int64) % seq_len,
+        document_lengths=np.full(num_tokens // seq_len, seq_len, dtype=np.int64),
+        loss_mask_N=np.ones(num_tokens, dtype=np.float32),
+        source_N=np.zeros(num_tokens, dtype=np.int16),
+    )
+
+
+def _peak_bytes(device: str) -> int:
+    if device == "cuda":
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _write(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`gristmill doctor`: real training steps become the profile that plan reads; what is slow is said in words."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gristmill.commands import doctor as module
+from gristmill.commands.doctor import Examination, doctor, findings, measure_training
+from gristmill.recipe.cost import Profile, SpeedPoint, count_parameters, hardware_name, read_profile, write_profile
+from gristmill.recipe.machine import Machine
+from gristmill.recipe.schema import ModelSection
+
+TINY: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "initializer_range": 0.05, "max_position_embeddings": 64, "vocab_size": 300, "seq_len": 64,
+}  # fmt: skip
+
+
+def point(parameters: int, measured_by: Any) -> SpeedPoint:
+    return SpeedPoint(
+        parameters=parameters,
+        seq_len=64,
+        micro_batch_tokens=1024,
+        tokens_per_second=1000.0,
+        flops_per_second=1e9,
+        measured_by=measured_by,
+    )
+
+
+def healthy(**changes: Any) -> Examination:
+    values = {
+        "hardware": "cpu", "instructions": "AVX2", "cores": 2, "threads": 2, "memory": 16e9, "free_memory": 8e9,
+        "free_disk": 1e12, "write_speed": 5e8, "file_system": "ext4", "matmul_flops": 1e11, "load": 0.1, "gpu": None,
+        "points": (),
+    }  # fmt: skip
+    return Examination(**(values | changes))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(processes=1, threads=1, device="cpu", runs_dir=tmp_path / "runs")
+
+
+def test_real_steps_are_measured_and_written_for_plan(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure_training", lambda *_, **__: measure_training(
+        machine, seconds=0.05, deadline_seconds=60.0, shapes=[TINY]
+    ))  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(
+            hardware=hardware_name(),
+            device="cpu",
+            threads=1,
+            matmul_flops=1.0,
+            points=(point(5, "pretrain"), point(7, "doctor")),
+        ),
+    )
+    console = Console(file=StringIO(), width=160)
+    found = doctor(machine, console=console)
+    parameters = count_parameters(
+        ModelSection(**{k: v for k, v in TINY.items() if k not in ("vocab_size", "seq_len")}), 300
+    )
+    assert [item.parameters for item in found.points] == [parameters]
+    profile = read_profile(machine.runs_dir)
+    assert profile is not None
+    assert [(item.parameters, item.measured_by) for item in profile.points] == [(5, "pretrain"), (parameters, "doctor")]
+    assert all(item.flops_per_second > 0 for item in profile.points)
+
+
+def test_quick_measures_no_steps_and_leaves_the_profile_alone(machine: Machine) -> None:
+    console = Console(file=StringIO(), width=160)
+    doctor(machine, console=console, quick=True)
+    assert read_profile(machine.runs_dir) is None
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "training steps" not in text
+    for word in ("processor: ", "memory: ", "disk of ", "Python 3.", "torch ", "matmul: "):
+        assert word in text
+
+
+def test_a_child_that_takes_too_long_is_stopped_and_costs_nothing(machine: Machine) -> None:
+    about, points = measure_training(machine, seconds=60.0, deadline_seconds=0.2, shapes=[TINY])
+    assert points == ()
+    assert "problem" not in about
+
+
+def test_a_child_that_fails_says_why(machine: Machine) -> None:
+    about, points = measure_training(machine, seconds=0.05, deadline_seconds=60.0, shapes=[{**TINY, "hidden_size": 15}])
+    assert points == ()
+    assert about["problem"]
+
+
+def test_a_healthy_machine_has_no_findings(machine: Machine) -> None:
+    assert findings(healthy(), machine) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"load": 2.0}, "other programs keep the processor busy"),
+        ({"threads": 1}, "1 of 2 cores are used for training; --threads 2 uses them all"),
+        ({"instructions": "unknown"}, "no AVX2 is seen"),
+        ({"memory": 2e9}, "lower micro_batch_tokens"),
+        ({"write_speed": 1e7}, "(1.6 GB) takes 160 s"),
+        ({"file_system": "nfs4"}, "a file system that is not local"),
+        ({"free_disk": 1e9}, "1 GB are free"),
+        ({"points": (point(10**7, "doctor"),)}, "no GPU: a model of 10M parameters reads 1,000 tokens/s"),
+    ],
+)
+def test_each_thing_that_is_slow_is_said_in_words(machine: Machine, changes: dict[str, Any], words: str) -> None:
+    said = findings(healthy(**changes), machine)
+    assert len(said) == 1
+    assert words in said[0]
