@@ -229,7 +229,7 @@ def quality(facts: Facts) -> Section | None:
         agreement = report.get("agreement")
         if agreement:
             blocks.append(
-                paragraph(f"{agreement['documents']} documents were labelled twice: {_kappa_words(agreement)}.")
+                paragraph(f"{agreement['count']} documents were labelled twice: {_kappa_words(agreement)}.")
             )
         rows = [
             (
