@@ -77,6 +77,14 @@ def test_a_document_does_not_see_the_one_before_it() -> None:
     assert torch.equal(first[3:], second[3:])
 
 
+def test_equal_documents_in_one_call_give_the_bits_of_one_call_each() -> None:
+    q, k, v = (torch.randn(12, heads, 8, generator=torch.Generator().manual_seed(heads)) for heads in (4, 2, 2))
+    together = document_attention(q, k, v, Documents.of([4, 4, 4], q.device))
+    here = [slice(start, start + 4) for start in (0, 4, 8)]
+    alone = [document_attention(q[part], k[part], v[part], Documents.of([4], q.device)) for part in here]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def plain_attention(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor) -> Tensor:
     """The textbook formula with a full matrix of scores."""
     scores_HNN = torch.einsum("nhk,mhk->hnm", q_NHK, k_NHK) / q_NHK.shape[-1] ** 0.5
