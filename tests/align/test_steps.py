@@ -187,6 +187,7 @@ def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dic
     lines = read_lines(folder / "sft" / METRICS)
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert lines[-1]["train/lr"] < lines[0]["train/lr"]
+    assert lines[-1]["train/sum/loss"] == lines[-1]["train/loss"]
     model = load_model(folder / "sft" / "model")
     assert model.config.eos_token_id == Tokenizer.load(folder / "sft" / "model").im_end_id
     assert [line["prompt"] for line in read_lines(folder / "sft" / SAMPLES)] == ["Hi"]

@@ -13,6 +13,7 @@ from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.step import StepContext
 from gristmill.synthesize.rows import read_jsonl
+from gristmill.tokens.batch import concatenate
 from gristmill.tokens.chat import chat_batch, encode_chat, encode_conversation, within_length
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loss import next_token_loss
@@ -29,6 +30,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
     rows = read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl")
     encoded = [encode_conversation(tokenizer, row["messages"], conversation_id=row["id"]) for row in rows]
+    kinds = sorted({row["kind"] for row in rows})
+    kind_of = {row["id"]: kinds.index(row["kind"]) for row in rows}
     chats, too_long = within_length(encoded, seq_len=section.seq_len, too_long="drop")
     if too_long:
         ctx.say(f"{len(too_long)} conversations are longer than sft.seq_len {section.seq_len} and are left out")
@@ -54,8 +57,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
         batch_size=section.batch_conversations,
         epochs=section.epochs,
         seed=ctx.seed,
-        make_batch=lambda numbers: chat_batch([chats[number] for number in numbers]),
-        loss_fn=partial(next_token_loss, source_names=("assistant",)),
+        make_batch=lambda numbers: concatenate(
+            [chat_batch([chats[number]], source=kind_of[chats[number].id]) for number in numbers]
+        ),
+        loss_fn=partial(next_token_loss, source_names=kinds),
         peak_lr=section.optimizer.peak_lr,
         warmup_frac=section.warmup_frac,
         max_grad_norm=section.optimizer.max_grad_norm,
