@@ -17,6 +17,7 @@ from gristmill.recipe.step import resolve
 from gristmill.train.monitor import METRICS, SAMPLES, read_lines
 
 SAMPLES_PER_REASON = 2
+NOT_RECORDED = "not recorded"
 MODEL_STEPS = ("pretrain", "sft", "dpo")
 
 
@@ -251,16 +252,13 @@ class Facts:
         """What `plan` would have said on this machine, beside what happened."""
         real = self.counts("pretrain")
         memory = max(max(record["peak_memory_bytes"].values()) for record in self.records.values())
-        plan = real["estimate"]
+        plan = real.get("estimate", {})
+        took = f"{seconds(plan['pretraining_seconds'])} ({plan['speed_source']})" if plan else NOT_RECORDED
         return [
             ("tokens", f"{self.recipe.pretrain.total_tokens:,}", f"{real['tokens']:,}"),
-            ("parameters", f"{plan['parameters']:,}", f"{real['parameters']:,}"),
-            (
-                "pretraining",
-                f"{seconds(plan['pretraining_seconds'])} ({plan['speed_source']})",
-                seconds(real["training_seconds"]),
-            ),
-            ("peak memory", scale(plan["memory_bytes"]) + "B", scale(memory) + "B"),
+            ("parameters", f"{plan['parameters']:,}" if plan else NOT_RECORDED, f"{real['parameters']:,}"),
+            ("pretraining", took, seconds(real["training_seconds"])),
+            ("peak memory", scale(plan["memory_bytes"]) + "B" if plan else NOT_RECORDED, scale(memory) + "B"),
         ]
 
     @property
