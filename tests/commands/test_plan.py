@@ -207,7 +207,7 @@ def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Mach
     made = make_plan(load_recipe(book), machine)
     assert made.sources["book"].how_known == "estimated"
     assert made.sources["book"].text_bytes == 100_000
-    assert re.search(r"book +81\.9k +· +81\.9k +47\.6k estimated +2\.15 +fine", page(book, machine))
+    assert re.search(r"book +81\.9k +· +81\.9k +47\.6k +estimated +2\.15 +fine", page(book, machine))
 
 
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
@@ -290,6 +290,17 @@ def test_the_resolved_recipe_can_be_read_back(book: Path, machine: Machine) -> N
     again.write_text(page(book, machine, ["seed=9"], resolved=True), encoding="utf-8")
     assert load_recipe(again).recipe == load_recipe(book, ["seed=9"]).recipe
     assert re.search(r"seed: 9 +# command line", again.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_number_is_cut_off_on_a_narrow_terminal(machine: Machine, width: int) -> None:
+    console = Console(file=StringIO(), width=width)
+    plan(load_recipe(LARGE), machine, console=console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert ("by each stage" in text) == (width == 80)
+    for number in ("3.24T", "11.73", "fineweb-edu ≥8,192", "allowed to 12"):
+        assert number in text
 
 
 def test_the_curve_of_near_duplicates_is_the_published_one(book: Path, machine: Machine) -> None:

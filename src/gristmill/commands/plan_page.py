@@ -32,7 +32,8 @@ def print_plan(plan: Plan, machine: Machine, console: Console) -> None:
     """The whole page."""
     recipe = plan.recipe
     console.print(Text.assemble((recipe.name, "bold"), f"  {recipe.description}"))
-    console.print(_budget_table(plan))
+    for table in _budget_tables(plan, console):
+        console.print(table)
     _section(console, "schedule", _schedule_lines(plan))
     _section(console, "model", _model_lines(plan))
     _section(console, "cost", _cost_lines(plan, machine))
@@ -50,39 +51,46 @@ def _section(console: Console, title: str, lines: list[str], *, style: str = "")
         console.print(Text(f"  {line}", style=style), soft_wrap=True)
 
 
-def _budget_table(plan: Plan) -> Table:
-    stages = plan.recipe.pretrain.stages
-    table = Table(title="tokens asked of each source, and how often they are read", title_justify="left", box=None)
-    table.add_column("source")
-    for stage in stages:
-        table.add_column(stage.name, justify="right")
-    for column in ("total", "unique", "epochs"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
-    for row in plan.budget:
-        table.add_row(*_budget_cells(row, plan))
-    table.add_row(
-        "all",
-        *(tokens(stage.tokens) for stage in stages),
-        tokens(plan.recipe.pretrain.total_tokens),
-        "",
-        "",
-        "",
-        style="bold",
-    )
+def _budget_tables(plan: Plan, console: Console) -> list[Table]:
+    """One table; on a narrow terminal two, stages first."""
+    stages = [(stage.name, "right") for stage in plan.recipe.pretrain.stages]
+    sums = [("total", "right"), ("unique", "right"), ("known", "left"), ("epochs", "right"), ("verdict", "left")]
+    rows = [_budget_cells(row, plan) for row in plan.budget]
+    totals = [tokens(stage.tokens) for stage in plan.recipe.pretrain.stages]
+    rows.append(["all", *totals, tokens(plan.recipe.pretrain.total_tokens), "", "", "", ""])
+    title = "tokens asked of each source, and how often they are read"
+    whole = _table(title, [*stages, *sums], rows)
+    if console.measure(whole, options=console.options.update(width=10_000)).maximum <= console.width:
+        return [whole]
+    split = 1 + len(stages)
+    return [
+        _table("tokens asked of each source by each stage", stages, [row[:split] for row in rows]),
+        _table("how often they are read", sums, [[row[0], *row[split:]] for row in rows]),
+    ]
+
+
+def _table(title: str, columns: list[tuple[str, str]], rows: list[list[str | Text]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("source", no_wrap=True)
+    for name, justify in columns:
+        table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=True)
+    for row in rows[:-1]:
+        table.add_row(*row)
+    table.add_row(*rows[-1], style="bold")
     return table
 
 
 def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
-    how_known = plan.sources[row.selection.source].how_known
-    unique = "unknown" if row.unique_tokens is None else f"{tokens(row.unique_tokens)} {how_known}"
+    source, minimum = row.selection
+    is_known = row.unique_tokens is not None
     verdict = row.verdict
     words = f"allowed to {row.max_epochs:g}" if verdict == "allowed" else verdict
     return [
-        str(row.selection),
+        source if minimum is None else f"{source} ≥{minimum:,}",
         *(tokens(asked) if asked else "·" for asked in row.asked_tokens),
         tokens(row.total_tokens),
-        unique,
+        tokens(row.unique_tokens) if row.unique_tokens is not None else "",
+        plan.sources[source].how_known if is_known else "not yet",
         f"{'≥ ' if row.is_lower_bound else ''}{row.epochs[-1]:.2f}" if row.epochs else "",
         Text(words, style=VERDICT_STYLES.get(verdict, "dim")),
     ]
