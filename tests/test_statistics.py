@@ -129,6 +129,23 @@ def test_binary_scores_of_nothing_are_zero_with_the_widest_interval():
     assert (f1.value, f1.low, f1.high, f1.count) == (0, 0, 1, 0)
 
 
+def test_the_interval_of_f1_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1500):
+        truth = rng.random(120) < 0.3
+        guess = np.where(rng.random(120) < 0.8, truth, ~truth)
+        f1 = s.f1_score(guess, truth)
+        covered += f1.low <= 2 * 0.24 / (0.24 + 0.14 + 0.3) <= f1.high
+    assert 0.93 < covered / 1500 < 0.975
+
+
+def test_no_hits_are_not_certainty():
+    f1 = s.f1_score([1] * 5 + [0] * 15, [0] * 15 + [1] * 5)
+    assert f1.value == f1.low == 0
+    assert f1.high > 0.3
+
+
 def test_bootstrap_interval_covers_like_the_t_interval_and_is_repeatable():
     values = np.random.default_rng(1).normal(size=300)
     low, high = s.bootstrap_interval(values, resamples=2000, seed=4)

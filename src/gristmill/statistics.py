@@ -188,45 +188,40 @@ def cohen_kappa(
     return Estimate(value=_kappa(table.reshape(weights.shape), weights), low=low, high=high, count=len(first_N))
 
 
-def binary_scores(predicted: ArrayLike, actual: ArrayLike, *, resamples: int = 1000, seed: int = 0) -> BinaryScores:
-    """Precision and recall with Wilson intervals, F1 with a bootstrap interval over the items.
+def binary_scores(predicted: ArrayLike, actual: ArrayLike) -> BinaryScores:
+    """Precision, recall and F1 with Wilson intervals.
 
-    Precision with nothing predicted, recall with nothing to find, and F1 with neither, are 0.
+    F1 = 2 s / (1 + s), where s is the share of hits among all items that are predicted, positive, or both; its interval
+    is that of s, carried over. Precision with nothing predicted, recall with nothing to find, and F1 with neither, are 0.
     """
     yes, truth = np.asarray(predicted, dtype=bool), np.asarray(actual, dtype=bool)
     if yes.shape != truth.shape or yes.ndim != 1:
         raise ValueError(f"predictions and labels must be equally long lists, got {yes.shape} and {truth.shape}")
-    hits, false_alarms, misses = int((yes & truth).sum()), int((yes & ~truth).sum()), int((~yes & truth).sum())
-    n = len(yes)
-    f1 = Estimate(value=_f1(hits, false_alarms, misses), low=0.0, high=1.0, count=n)
-    if n:
-        shares = np.array([hits, false_alarms, misses, n - hits - false_alarms - misses]) / n
-        drawn = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
-        values = np.array([_f1(*row[:3]) for row in drawn.tolist()])
-        low, high = _percentiles(values, 0.95)
-        f1 = Estimate(value=f1.value, low=low, high=high, count=n)
+    hits, predicted_yes, positives = int((yes & truth).sum()), int(yes.sum()), int(truth.sum())
+    share = proportion(hits, predicted_yes + positives - hits)
+    f1, low, high = (2 * s / (1 + s) for s in (share.value, share.low, share.high))
     return BinaryScores(
-        precision=proportion(hits, hits + false_alarms),
-        recall=proportion(hits, hits + misses),
-        f1=f1,
-        count=n,
-        positives=int(truth.sum()),
+        precision=proportion(hits, predicted_yes),
+        recall=proportion(hits, positives),
+        f1=Estimate(value=f1, low=low, high=high, count=len(yes)),
+        count=len(yes),
+        positives=positives,
     )
 
 
 def precision_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
     """Share of the predicted that is right; see binary_scores."""
-    return binary_scores(predicted, actual, resamples=1).precision
+    return binary_scores(predicted, actual).precision
 
 
 def recall_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
     """Share of the positives that is found; see binary_scores."""
-    return binary_scores(predicted, actual, resamples=1).recall
+    return binary_scores(predicted, actual).recall
 
 
-def f1_score(predicted: ArrayLike, actual: ArrayLike, *, resamples: int = 1000, seed: int = 0) -> Estimate:
+def f1_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
     """Harmonic mean of precision and recall; see binary_scores."""
-    return binary_scores(predicted, actual, resamples=resamples, seed=seed).f1
+    return binary_scores(predicted, actual).f1
 
 
 def smallest_detectable_difference(stderr: float, *, level: float = 0.05, power: float = 0.8) -> float:
@@ -281,10 +276,6 @@ def _kappa(table: NDArray[np.int64], weights: FloatArray) -> float:
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
     chance = float((weights * expected).sum())
     return 1.0 if chance == 0 else 1 - float((weights * table).sum()) / chance
-
-
-def _f1(hits: int, false_alarms: int, misses: int) -> float:
-    return 2 * hits / (2 * hits + false_alarms + misses) if hits else 0.0
 
 
 def _percentiles(drawn: FloatArray, confidence: float) -> Interval:

@@ -115,9 +115,43 @@ def test_the_dual_solution_is_ridge_regression():
     x = hashed_ngrams.weigh(hashed_ngrams.count_features(texts), model.idf).toarray()
     used = np.flatnonzero(x.any(axis=0))
     x, centred = x[:, used], labels - labels.mean()
-    primal = scipy.linalg.lstsq(np.vstack([x, np.eye(len(used))]), np.concatenate([centred, np.zeros(len(used))]))[0]
+    primal = np.linalg.solve(x.T @ x + model.ridge * np.eye(len(used)), x.T @ centred)
     assert model.weights[used] == pytest.approx(primal, abs=1e-8)
     assert np.count_nonzero(model.weights) <= len(used)
+
+
+def test_many_texts_are_solved_to_the_same_weights(monkeypatch):
+    counts = hashed_ngrams.count_features([text[:80] for text in TEXTS[:40]])
+    features = hashed_ngrams.weigh(counts, np.ones(hashed_ngrams.NUM_COLUMNS))
+    centred = LABELS[:40] - LABELS[:40].mean()
+    exact, ridge = hashed_ngrams.solve_ridge(features, centred)
+    monkeypatch.setattr(hashed_ngrams, "MAX_DUAL", 10)
+    iterated, same = hashed_ngrams.solve_ridge(features, centred)
+    assert ridge == same
+    assert iterated == pytest.approx(exact, abs=1e-6)
+
+
+def test_the_gram_matrix_is_that_of_the_plain_product():
+    features = hashed_ngrams.weigh(hashed_ngrams.count_features(TEXTS[:40]), np.ones(hashed_ngrams.NUM_COLUMNS))
+    assert hashed_ngrams.gram_matrix(features) == pytest.approx((features @ features.T).toarray())
+
+
+def test_leave_one_out_errors_are_those_of_leaving_one_out():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(12, 30)), rng.normal(size=12)
+    gram, centred = x @ x.T, y - y.mean()
+    fast = hashed_ngrams.leave_one_out_errors(*scipy.linalg.eigh(gram), y, 0.3)
+    for i in range(12):
+        rest = np.arange(12) != i
+        dual = np.linalg.solve(gram[np.ix_(rest, rest)] + 0.3 * np.eye(11), centred[rest])
+        assert fast[i] == pytest.approx(centred[i] - gram[i, rest] @ dual)
+
+
+def test_noise_is_held_down_and_a_clear_signal_is_not():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 40))
+    signal, noise = (hashed_ngrams.choose_ridge(x @ x.T, y) for y in (x[:, 0], rng.normal(size=60)))
+    assert signal < 1 < noise
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", None])

@@ -1,14 +1,16 @@
 """Hashed word and character n-grams with ridge regression: a quality classifier that trains in seconds on a CPU.
 
     text -> words, word pairs, character 3- to 5-grams -> 2^18 columns by hash -> log(1 + count) × idf, length 1
-         -> ridge regression on the labels, solved exactly in its dual form
+         -> ridge regression on the labels, solved in its dual form
 
-With n labelled texts the dual is one n × n system, far smaller than the columns. Same texts and labels, same weights.
+With n labelled texts the dual is one n × n system, far smaller than the columns; many texts are solved by lsqr. How strongly weights are held down is
+chosen by the exact leave-one-out error. Same texts and labels, same weights.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse
+import scipy.sparse.linalg
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
@@ -25,7 +28,9 @@ Float32 = NDArray[np.float32]
 
 NUM_COLUMNS = 1 << 18
 CHARACTER_NGRAMS = (3, 4, 5)
-MAX_DUAL = 20_000  # labelled texts: the dual matrix takes 8 n² bytes, 3.2 GB here
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+MAX_RIDGE_TEXTS = 2_000  # texts that the ridge is chosen on, evenly spread over all
+MAX_DUAL = 8_000  # texts: the dual matrix takes 8 n² bytes, half a gigabyte here
 _WORD = re.compile(r"\w+")
 
 
@@ -37,27 +42,22 @@ class HashedNgrams:
     idf: NDArray[np.float64]
     intercept: float
     max_chars: int
+    ridge: float
 
     @classmethod
-    def fit(
-        cls, texts: Sequence[str], labels: ArrayLike, *, max_chars: int, ridge: float = 1.0, seed: int = 0
-    ) -> HashedNgrams:
+    def fit(cls, texts: Sequence[str], labels: ArrayLike, *, max_chars: int, seed: int = 0) -> HashedNgrams:
         """Trains on the first `max_chars` characters of each text. Nothing is drawn at random: `seed` has no effect."""
         del seed
         targets = np.asarray(labels, dtype=np.float64)
         if len(texts) != len(targets) or not len(texts):
             raise ValueError(f"need as many labels as texts and at least one, got {len(texts)} and {len(targets)}")
-        if len(texts) > MAX_DUAL:
-            raise ValueError(f"{len(texts)} labelled texts are more than the {MAX_DUAL} that the exact solver can hold")
         counts = count_features([text[:max_chars] for text in texts])
         frequency = np.bincount(counts.indices, minlength=NUM_COLUMNS)
         idf = np.log((1 + len(texts)) / (1 + frequency)) + 1
         features = weigh(counts, idf)
         intercept = float(targets.mean())
-        gram = (features @ features.T).toarray()
-        gram[np.diag_indices_from(gram)] += ridge
-        dual = scipy.linalg.solve(gram, targets - intercept, assume_a="pos")
-        return cls(weights=features.T @ dual, idf=idf, intercept=intercept, max_chars=max_chars)
+        weights, ridge = solve_ridge(features, targets - intercept)
+        return cls(weights=weights, idf=idf, intercept=intercept, max_chars=max_chars, ridge=ridge)
 
     def score(self, texts: Sequence[str]) -> Float32:
         """Raw scores (N,), neither clipped nor rounded."""
@@ -77,6 +77,7 @@ class HashedNgrams:
                 idf=self.idf,
                 intercept=self.intercept,
                 max_chars=self.max_chars,
+                ridge=self.ridge,
             )
 
     @classmethod
@@ -87,7 +88,54 @@ class HashedNgrams:
             idf=arrays["idf"],
             intercept=float(arrays["intercept"]),
             max_chars=int(arrays["max_chars"]),
+            ridge=float(arrays["ridge"]),
         )
+
+
+def solve_ridge(features: Any, targets_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """(weights, ridge): in the dual up to MAX_DUAL texts, beyond that by conjugate gradients (lsqr) on the features."""
+    count = len(targets_N)
+    step = -(-count // MAX_RIDGE_TEXTS)
+    if count > MAX_DUAL:
+        ridge = choose_ridge(gram_matrix(features[::step]), targets_N[::step])
+        found = scipy.sparse.linalg.lsqr(features, targets_N, damp=math.sqrt(ridge), atol=1e-10, btol=1e-10)
+        return found[0], ridge
+    gram = gram_matrix(features)
+    ridge = choose_ridge(gram[::step, ::step], targets_N[::step])
+    gram[np.diag_indices_from(gram)] += ridge
+    return features.T @ scipy.linalg.solve(gram, targets_N, assume_a="pos"), ridge
+
+
+def gram_matrix(features: Any) -> NDArray[np.float64]:
+    """features · featuresᵀ, dense: common columns by dense products, which are faster there, the others by sparse ones."""
+    frequency = np.bincount(features.indices, minlength=NUM_COLUMNS)
+    common = frequency > features.shape[0] // 16
+    dense = features[:, np.flatnonzero(common)].toarray()
+    rare = features[:, np.flatnonzero(~common & (frequency > 0))]
+    gram: NDArray[np.float64] = dense @ dense.T + (rare @ rare.T).toarray()
+    return gram
+
+
+def choose_ridge(gram_NN: NDArray[np.float64], targets_N: NDArray[np.float64]) -> float:
+    """The ridge of RIDGES with the least leave-one-out error, the largest of equals."""
+    values, vectors = scipy.linalg.eigh(gram_NN)
+    errors = {
+        ridge: float(np.mean(leave_one_out_errors(values, vectors, targets_N, ridge) ** 2))
+        for ridge in reversed(RIDGES)
+    }
+    return min(errors, key=lambda ridge: errors[ridge])
+
+
+def leave_one_out_errors(
+    values_N: NDArray[np.float64], vectors_NN: NDArray[np.float64], targets_N: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """Label less prediction of each text by the model fitted on all others, without fitting it: dual / diag(inverse).
+
+    values and vectors are those of the Gram matrix. Labels are centred on the mean of all, the text included.
+    """
+    inverse = (vectors_NN / (np.maximum(values_N, 0) + ridge)) @ vectors_NN.T
+    errors: NDArray[np.float64] = inverse @ (targets_N - targets_N.mean()) / np.diag(inverse)
+    return errors
 
 
 def count_features(texts: Sequence[str]) -> Any:

@@ -57,7 +57,6 @@ def threshold_table(
     sample_bytes: NDArray[np.int64],
     source_bytes: int,
     source_documents: int,
-    seed: int,
 ) -> list[dict[str, Any]]:
     """One row per threshold at which some labels lie above and some do not.
 
@@ -67,7 +66,7 @@ def threshold_table(
     label_N = np.asarray(labels)
     rows = []
     for above in np.arange(label_N.min() + STEP, label_N.max(), STEP).tolist():
-        agreement = binary_scores(out_of_fold > above, label_N > above, seed=seed)
+        agreement = binary_scores(out_of_fold > above, label_N > above)
         kept = sample_scores > above
         share_bytes = float(sample_bytes[kept].sum() / max(1, sample_bytes.sum()))
         low, high = wilson_interval(int(kept.sum()), len(kept))

@@ -81,7 +81,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "source_documents": sample["source_documents"],
         "source_bytes": sample["source_bytes"],
         "scored_documents": len(sample["sample_scores"]),
-        "thresholds": threshold_table(labels=labels, out_of_fold=scores, seed=ctx.seed, **sample),
+        "thresholds": threshold_table(labels=labels, out_of_fold=scores, **sample),
         "agreement": _agreement(ctx, section, annotations),
     }
     write_json(ctx.out / "report.json", report)
