@@ -84,7 +84,7 @@ def _attend(
     q_LHK: Tensor, k_SGK: Tensor, v_SGK: Tensor, *, is_causal: bool, documents: int = 1, sees: Tensor | None = None
 ) -> Tensor:
     """Attention of one document, or of several of the same length that lie one after another."""
-    q, k, v = (x.unflatten(0, (documents, -1)).transpose(1, 2) for x in (q_LHK, k_SGK, v_SGK))
+    q, k, v = (x.reshape(documents, -1, *x.shape[1:]).transpose(1, 2) for x in (q_LHK, k_SGK, v_SGK))
     out = scaled_dot_product_attention(
         q, k, v, attn_mask=sees, is_causal=is_causal, enable_gqa=q_LHK.shape[1] != k_SGK.shape[1]
     )
