@@ -174,7 +174,7 @@ def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepConte
 
 
 def of_pack(model: str, *, at_chance: bool) -> dict[str, Any]:
-    return {"model": model, "task": "t", "at_chance": at_chance, "pack_sha256": "x", "prompting": "plain"}
+    return {"model": model, "task": "t", "metric": "acc", "at_chance": at_chance, "prompting": "plain"}
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,21 @@ def test_later_model_is_held_against_the_earlier_one_item_by_item(
     assert (found["a"], found["b"], found["n"], found["verdict"]) == ("sft", "pretrain", len(a), verdict)
     assert found["difference"] == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
     json.dumps(found, allow_nan=False)
+
+
+def test_fewer_bits_are_better() -> None:
+    results = [{**of_pack(model, at_chance=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
+    scores = {"pretrain": {"t": [2.0, 2.1, 1.9, 2.2] * 5}, "sft": {"t": [1.8, 2.0, 1.8, 2.0] * 5}}
+    assert evaluate.compare(scores, results)[0]["verdict"] == "better"
+
+
+def test_models_are_compared_on_the_same_held_out_documents(ctx: StepContext) -> None:
+    evaluate.run(ctx)
+    bits = {
+        record["model"]: record["value"]
+        for record in read_json(ctx.out / "results.json")
+        if record["metric"] == "bits_per_byte"
+    }
+    (found,) = [row for row in read_json(ctx.out / "comparisons.json") if row["metric"] == "bits_per_byte"]
+    assert (found["a"], found["b"], found["task"], found["n"]) == ("sft", "pretrain", "book", 2)
+    assert found["difference"] == pytest.approx(bits["sft"] - bits["pretrain"])

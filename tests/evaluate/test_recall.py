@@ -75,7 +75,7 @@ def test_sums_are_judged_by_the_last_number_and_greetings_by_the_whole_answer(
 ) -> None:
     if text == "2 + 7":  # a space would lead to two places
         text = "2+7"
-    replies = ask(answering(tokenizer, next_token_llama, text), tokenizer, trained_questions(ROWS), max_new_tokens=8)
+    replies = ask(answering(tokenizer, next_token_llama, text), tokenizer, trained_questions(ROWS))
     assert [reply.right for reply in replies] == rights
     assert all(reply.stopped for reply in replies)
 
@@ -84,7 +84,7 @@ def test_answer_that_never_ends_is_counted_as_not_stopping(
     tokenizer: Tokenizer, next_token_llama: Callable[..., Llama]
 ) -> None:
     model = answering(tokenizer, next_token_llama, "w", stops=False)
-    found = summarize(ask(model, tokenizer, trained_questions(ROWS), max_new_tokens=8))
+    found = summarize(ask(model, tokenizer, trained_questions(ROWS)))
     assert (found["stop_rate"].value, found["stop_rate"].count) == (0.0, 3)
     assert found["stop_rate"].high > 0.3  # three answers prove little, and the interval says so
 

@@ -40,6 +40,7 @@ VERSION = 1
 MODELS = ("pretrain", "sft", "dpo")
 CHAT_MODELS = ("sft", "dpo")
 GREETING = "greeting"
+BITS = "bits_per_byte"
 LEVEL = 0.05
 
 Record = dict[str, Any]
@@ -131,7 +132,8 @@ def _measure(
         ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
     for source, shard in _validation(ctx):
         _leave_if_asked(ctx)
-        records.append(_bits_record(ctx, name, source, model, tokenizer, shard))
+        found, scores[source] = _bits_record(ctx, name, source, model, tokenizer, shard)
+        records.append(found)
         ctx.say(f"evaluate: {name} on {source}: {_said(records[-1])}")
     if chat and "synthesize" in ctx.inputs:
         records += _recall_records(ctx, name, model, tokenizer)
@@ -157,14 +159,15 @@ def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) ->
 
 def _bits_record(
     ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
-) -> Record:
+) -> tuple[Record, list[float]]:
+    """The record, and a score for each document: their mean is the value, so that means of differences are differences."""
     window = ctx.recipe.pretrain.stages[-1].seq_len  # positions beyond it were never trained
     bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.recipe.evaluate.validation_bytes, window=window)
     half = normal_quantile(0.95) * bits.stderr
-    return record(
+    found = record(
         model=name,
         task=source,
-        metric="bits_per_byte",
+        metric=BITS,
         value=bits.value,
         stderr=bits.stderr,
         interval=(bits.value - half, bits.value + half),
@@ -173,6 +176,7 @@ def _bits_record(
         num_bytes=bits.num_bytes,
         window=window,
     )
+    return found, [amount * bits.num_documents / bits.num_bytes for amount in bits.document_bits]
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
@@ -217,41 +221,43 @@ def _greeting_ids(ctx: StepContext) -> frozenset[str]:
 
 
 def compare(scores: Mapping[str, Mapping[str, Sequence[float]]], results: Sequence[Record]) -> list[Record]:
-    """Later against earlier model, for every two, on the items of every pack (model → task → item scores).
+    """Later against earlier model, for every two, on the same items of every pack and the same held-out documents.
 
-    p-values are Holm-adjusted over all comparisons made here. A task on which both are at chance decides nothing.
+    `scores`: model → task → one score an item. p-values are Holm-adjusted over all comparisons made here. A task on which
+    both are at chance decides nothing. Of bits per byte, fewer are better.
     """
-    of_pack = {(found["model"], found["task"]): found for found in results if found["pack_sha256"]}
+    records = {(found["model"], found["task"]): found for found in results}
     found = [
-        (later, earlier, task, paired_difference(scores[later][task], scores[earlier][task]))
+        (records[later, task], records[earlier, task], paired_difference(scores[later][task], scores[earlier][task]))
         for earlier, later in combinations(scores, 2)
         for task in scores[earlier]
     ]
     adjusted = holm([difference.p_value for *_, difference in found])
     return [
         {
-            "a": later,
-            "b": earlier,
-            "task": task,
+            "a": a["model"],
+            "b": b["model"],
+            "task": a["task"],
+            "metric": a["metric"],
             "difference": difference.mean,
             "stderr": difference.stderr if math.isfinite(difference.stderr) else None,
             "interval": [difference.low, difference.high] if math.isfinite(difference.low) else None,
             "n": difference.count,
-            "prompting": [of_pack[later, task]["prompting"], of_pack[earlier, task]["prompting"]],
+            "prompting": [a.get("prompting"), b.get("prompting")],
             "p_value": difference.p_value,
             "p_adjusted": p_adjusted,
-            "verdict": "at chance, no verdict"
-            if of_pack[later, task]["at_chance"] and of_pack[earlier, task]["at_chance"]
-            else _verdict(difference.mean, p_adjusted),
+            "verdict": _verdict(a, b, difference.mean, p_adjusted),
         }
-        for (later, earlier, task, difference), p_adjusted in zip(found, adjusted, strict=True)
+        for (a, b, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
 
 
-def _verdict(difference: float, p_adjusted: float) -> str:
+def _verdict(a: Record, b: Record, difference: float, p_adjusted: float) -> str:
+    if a["at_chance"] and b["at_chance"]:
+        return "at chance, no verdict"
     if p_adjusted >= LEVEL:
         return "no evidence either way"
-    return "better" if difference > 0 else "worse"
+    return "better" if (difference > 0) == (a["metric"] != BITS) else "worse"
 
 
 # ── xz ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -270,7 +276,7 @@ def _xz_records(ctx: StepContext, tokenizer: Tokenizer) -> list[Record]:
             record(
                 model="xz",
                 task=source,
-                metric="bits_per_byte",
+                metric=BITS,
                 value=found.value,
                 stderr=None,
                 interval=None,
@@ -320,11 +326,11 @@ def _write_items(ctx: StepContext, model: str, task: str, rows: Sequence[Mapping
 
 
 def _said(found: Record) -> str:
-    """A record in words: 0.412 ± 0.014 acc (300 items, chance 0.250)."""
-    error = "" if found["stderr"] is None else f" ± {found['stderr']:.3f}"
+    """A record in words: 0.412 [0.385, 0.440] acc (300 items, chance 0.250)."""
+    interval = "" if found["interval"] is None else " [{:.3f}, {:.3f}]".format(*found["interval"])
     chance = "" if found["chance"] is None else f", chance {found['chance']:.3f}"
     grey = ": at chance" if found["at_chance"] else ""
-    return f"{found['value']:.3f}{error} {found['metric']} ({found['n']} items{chance}{grey})"
+    return f"{found['value']:.3f}{interval} {found['metric']} ({found['n']} items{chance}{grey})"
 
 
 def _leave_if_asked(ctx: StepContext) -> None:

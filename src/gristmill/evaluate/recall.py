@@ -26,6 +26,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 
 MAX_QUESTIONS = 100
 MAX_NEW_TOKENS = 64
+SUM_TOKENS = 24
 HELD_OUT_SUMS = "held_out_sums_asked"
 _SUM = re.compile(r"sum/(\d+)\+(\d+)")
 
@@ -114,14 +115,12 @@ def held_out_sums(packs: Iterable[Pack], *, seed: int) -> list[Question]:
     ]
 
 
-def within_context(
-    questions: Iterable[Question], tokenizer: Tokenizer, context: int, *, max_new_tokens: int = MAX_NEW_TOKENS
-) -> tuple[list[Question], int]:
+def within_context(questions: Iterable[Question], tokenizer: Tokenizer, context: int) -> tuple[list[Question], int]:
     """The questions that leave room for an answer in `context` tokens, and how many do not."""
     fitting: list[Question] = []
     num_too_long = 0
     for question in questions:
-        if len(encode_chat(tokenizer, question.messages, add_generation_prompt=True)[0]) + max_new_tokens <= context:
+        if len(encode_chat(tokenizer, question.messages, add_generation_prompt=True)[0]) + MAX_NEW_TOKENS <= context:
             fitting.append(question)
         else:
             num_too_long += 1
@@ -141,15 +140,14 @@ def spread_by_task(questions: Iterable[Question], max_questions: int = MAX_QUEST
     }
 
 
-def ask(
-    model: Llama, tokenizer: Tokenizer, questions: Sequence[Question], *, max_new_tokens: int = MAX_NEW_TOKENS
-) -> list[Reply]:
-    """Greedy answers, in order."""
-    prompts = [encode_chat(tokenizer, question.messages, add_generation_prompt=True)[0] for question in questions]
+def ask(model: Llama, tokenizer: Tokenizer, questions: Sequence[Question]) -> list[Reply]:
+    """Greedy answers, in order: at most SUM_TOKENS tokens where a number is wanted, else MAX_NEW_TOKENS."""
     ends = {tokenizer.im_end_id, tokenizer.eos_id}
-    written = generate(model, prompts, max_new_tokens=max_new_tokens, stop_ids=ends)
     replies: list[Reply] = []
-    for question, ids in zip(questions, written, strict=True):
+    for question in questions:
+        prompt, _ = encode_chat(tokenizer, question.messages, add_generation_prompt=True)
+        limit = SUM_TOKENS if question.number else MAX_NEW_TOKENS
+        (ids,) = generate(model, [prompt], max_new_tokens=limit, stop_ids=ends)
         stopped = ids[-1] == tokenizer.im_end_id
         text = tokenizer.decode(ids[:-1] if ids[-1] in ends else ids).strip()
         read = last_number(text) if question.number else text

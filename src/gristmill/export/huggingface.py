@@ -9,6 +9,7 @@ logits is measured and told apart from everything else.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
@@ -101,9 +102,9 @@ def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequen
             "why": "not checked: transformers is not installed",
             "command": f'pip install "{TRANSFORMERS}", then make the export step again',
         }
-    from transformers import AutoModelForCausalLM
-
-    theirs: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+    transformers: Any = importlib.import_module("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
     with torch.inference_mode():
         expected = [theirs(torch.tensor([list(ids)])).logits[0] for ids in prompts]
     ours = _logits(exported, prompts)

@@ -76,7 +76,10 @@ class PackScore:
 
 @dataclass(frozen=True, kw_only=True)
 class BitsPerByte:
-    """Bits per byte of held-out text, its standard error over documents, and the sums it comes from."""
+    """Bits per byte of held-out text, its standard error over documents, and the sums it comes from.
+
+    `document_bits`: bits of each document, in order, so that two models can be compared on the same documents.
+    """
 
     value: float
     stderr: float
@@ -84,6 +87,7 @@ class BitsPerByte:
     num_bytes: int
     num_tokens: int
     nats: float
+    document_bits: tuple[float, ...]
 
 
 # ── log-likelihoods ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +265,7 @@ def bits_per_byte(
         num_bytes=total,
         num_tokens=sum(len(tokens) for tokens, _ in documents),
         nats=float(nats.sum()),
+        document_bits=tuple((nats / math.log(2)).tolist()),
     )
 
 
