@@ -181,6 +181,8 @@ def _machine(
 
 def main() -> None:
     """Run the command line; a GristmillError becomes its message and its exit code."""
+    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         app(standalone_mode=True)
     except GristmillError as error:
