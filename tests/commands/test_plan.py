@@ -207,7 +207,20 @@ def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Mach
     made = make_plan(load_recipe(book), machine)
     assert made.sources["book"].how_known == "estimated"
     assert made.sources["book"].text_bytes == 100_000
-    assert re.search(r"book +81\.9k +· +81\.9k +47\.6k +estimated +2\.15 +fine", page(book, machine))
+    assert re.search(r"book +81\.9k +· +81\.9k +41\.7k +estimated +2\.46 +fine", page(book, machine))
+
+
+def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machine: Machine) -> None:
+    folder = machine.runs_dir / "book" / "extract" / "book"
+    folder.mkdir(parents=True)
+    for name, content in (
+        ("manifest.json", {}),
+        ("record.json", {}),
+        ("ledger.json", {"counts": {"text_bytes": 48_000}}),
+    ):
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    made = make_plan(load_recipe(book), machine)
+    assert (made.sources["book"].text_bytes, made.budget[0].unique_tokens) == (48_000, 20_000)
 
 
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
@@ -234,6 +247,12 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
         make_plan(load_recipe(book), machine)
     made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert made.notes == ("not on this machine, so their unique tokens are as declared: book",)
+
+
+@pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
+def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, machine: Machine, rules: str) -> None:
+    with pytest.raises(RecipeError, match=r"book\.yaml:6: sources\.book\.rules\.(packs|off) names"):
+        make_plan(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
 
 
 def test_other_files_that_are_missing_are_noted(book: Path, machine: Machine) -> None:

@@ -280,6 +280,17 @@ def test_an_override_can_make_a_section_that_was_absent(small_file: Path) -> Non
     assert recipe.sources["books"].language is not None
 
 
+def test_an_override_reads_yaml_as_a_recipe_does(small_file: Path) -> None:
+    loaded = load_recipe(
+        small_file, ["sources.books.rules={packs: [gopher_quality@1], off: [too_few_words]}", "sft.epochs=3"]
+    )
+    assert loaded.recipe.sources["books"].rules.off == ["too_few_words"]
+    with pytest.raises(RecipeError, match="command line:1: the key 'web' stands twice"):
+        load_recipe(small_file, ["tokenizer.mixture={web: 0.5, web: 0.5}"])
+    with pytest.raises(RecipeError, match="command line: seed is None"):
+        load_recipe(small_file, ["seed="])
+
+
 def test_a_misspelt_override_is_answered_as_from_the_command_line(small_file: Path) -> None:
     with pytest.raises(
         RecipeError, match=r"command line: unknown key 'model\.hidden_sise'; did you mean 'hidden_size'"

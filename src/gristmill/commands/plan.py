@@ -21,7 +21,8 @@ from rich.console import Console
 
 from gristmill.commands.plan_page import print_plan
 from gristmill.errors import RecipeError
-from gristmill.recipe.artifact import is_committed
+from gristmill.extract.rules import check_rules
+from gristmill.recipe.artifact import is_committed, read_json
 from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_budget, token_budget
 from gristmill.recipe.cost import (
     Disk,
@@ -41,7 +42,7 @@ from gristmill.recipe.cost import (
     training_memory,
     training_speed,
 )
-from gristmill.recipe.estimate import bytes_per_token, estimate_tokens, text_bytes_of
+from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.resolved import resolved_yaml
@@ -132,8 +133,8 @@ def plan(
     """Show what the recipe will take and return it.
 
     resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
-    Raises RecipeError, after the page, when a source would be read more often than its cap; and when files are missing whose
-    tokens are not declared.
+    Raises RecipeError, after the page, when a source would be read more often than its cap; when files are missing whose tokens
+    are not declared; and when a rule is named that does not exist.
     """
     made = make_plan(loaded, machine, price_per_hour=price_per_hour)
     if resolved:
@@ -149,11 +150,14 @@ def plan(
 def make_plan(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Plan:
     """The plan, without showing it. Sources beyond their cap are in it, with that verdict."""
     recipe, notes = loaded.recipe, list[str]()
+    for name, source in recipe.sources.items():
+        where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
+        check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
     tokenized = machine.runs_dir / recipe.name / "tokenize"
     files = {name: _files_of(name, source, loaded) for name, source in recipe.sources.items()}
-    unique, how_known = _unique_tokens(recipe, files, tokenized if is_committed(tokenized) else None)
+    text_bytes = {name: _text_bytes(name, found, recipe, machine) for name, found in files.items()}
+    unique, how_known = _unique_tokens(recipe, text_bytes, tokenized if is_committed(tokenized) else None)
     budget = tuple(token_budget(recipe, unique))
-    text_bytes = {name: text_bytes_of(found, recipe.sources[name].read.format) for name, found in files.items()}
     parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
     flops = pretraining_flops(recipe)
     speed = _speed(parameters, machine, notes)
@@ -225,8 +229,16 @@ def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
     return []
 
 
+def _text_bytes(name: str, files: list[Path], recipe: Recipe, machine: Machine) -> float:
+    """Bytes of text: as extract counted them if it has run, else estimated from the files."""
+    extracted = machine.runs_dir / recipe.name / "extract" / name
+    if is_committed(extracted):
+        return float(read_json(extracted / "ledger.json")["counts"]["text_bytes"])
+    return text_bytes_of(files, recipe.sources[name].read.format)
+
+
 def _unique_tokens(
-    recipe: Recipe, files: Mapping[str, list[Path]], tokenized: Path | None
+    recipe: Recipe, text_bytes: Mapping[str, float], tokenized: Path | None
 ) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
     """Unique tokens of each selection, and how those of each whole source are known."""
     found: dict[Selection, int] = {}
@@ -243,7 +255,7 @@ def _unique_tokens(
             found[Selection(name)] = source.unique_tokens
             how_known[name] = "declared"
         else:
-            found[Selection(name)] = estimate_tokens(files[name], source.read.format, recipe.tokenizer.vocab_size)
+            found[Selection(name)] = round(text_bytes[name] / bytes_per_token(recipe.tokenizer.vocab_size))
             how_known[name] = "estimated"
     return found, how_known
 

@@ -176,9 +176,10 @@ def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override:
     if not equals or not dotted:
         raise RecipeError(f"the override {override!r} is not of the form key.sub=value.")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"the value in the override {override!r} is not valid YAML: {error}") from error
+    value = None if node is None else _construct(node, (), COMMAND_LINE, {})
     target: Any = data
     key: list[str | int] = []
     *path, last = dotted.split(".")
