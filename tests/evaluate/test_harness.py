@@ -105,6 +105,14 @@ def test_engine_reaches_no_network(
     assert len(result.scores) == 12
 
 
+def test_adapter_passes_as_a_model_of_the_engine(model: Llama, tokenizer: Tokenizer) -> None:
+    pytest.importorskip("lm_eval")
+    load_engine()
+    from lm_eval.api.model import LM
+
+    assert isinstance(GristmillLM(model, tokenizer), LM)
+
+
 @pytest.mark.parametrize("engine", [True, False])
 def test_model_rigged_to_be_right_scores_one_and_wrong_scores_zero(
     tokenizer: Tokenizer, next_token_llama: Callable[..., Llama], tmp_path: Path, engine: bool
