@@ -7,14 +7,16 @@ small, and what it makes lies in files. Order is not promised. An error of one i
 from __future__ import annotations
 
 import multiprocessing.connection
+import queue
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-from gristmill.data.guard import context_for
+from gristmill.data.guard import context_for, exit_with_parent
 from gristmill.errors import Interrupted, ResourceError
 
 STOP_POLL_SECONDS = 0.5
@@ -92,6 +94,49 @@ class LocalProcesses:
                 connection.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalThreads:
+    """Runs up to `threads` items at a time in threads of this process: for functions that hand their work to a child.
+
+    That is what a guarded function does (`guard.py`): its thread waits for the child and writes files. Nothing is
+    pickled. A thread cannot be ended from outside, so `fn` has to look at the same `should_stop` and raise
+    Interrupted; this executor then waits for the threads under way and raises Interrupted itself.
+    """
+
+    threads: int
+    should_stop: Callable[[], bool] = _never
+
+    def map(self, fn: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[tuple[Item, Result | Exception]]:
+        """As Executor.map, in the order in which items are done."""
+        waiting = iter(items)
+        done: queue.SimpleQueue[tuple[Item, Result | Exception]] = queue.SimpleQueue()
+        running = 0
+        while True:
+            while running < max(1, self.threads) and not self.should_stop():
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    break
+                threading.Thread(target=_run_in_thread, args=(done, fn, item), daemon=True).start()
+                running += 1
+            if not running:
+                if self.should_stop():
+                    raise Interrupted("stopped; shards that are done are kept.")
+                return
+            item, outcome = done.get()
+            running -= 1
+            if not isinstance(outcome, Interrupted):
+                yield item, outcome
+
+
+def _run_in_thread(done: queue.SimpleQueue[Any], fn: Callable[[Any], Any], item: Any) -> None:
+    try:
+        outcome: Any = fn(item)
+    except Exception as error:
+        outcome = error
+    done.put((item, outcome))
+
+
 def _start(fn: Callable[[Any], Any], item: Any) -> tuple[Connection, BaseProcess]:
     context = context_for(fn)
     receiver, sender = context.Pipe(duplex=False)
@@ -102,6 +147,7 @@ def _start(fn: Callable[[Any], Any], item: Any) -> tuple[Connection, BaseProcess
 
 
 def _run(connection: Connection, fn: Callable[[Any], Any], item: Any) -> None:
+    exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         outcome: Any = fn(item)

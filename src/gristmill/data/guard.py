@@ -23,14 +23,17 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from gristmill.errors import DataError
@@ -120,13 +123,34 @@ def run_guarded(
     raise DataError(f"{job} crashed {MAX_CRASHES} times; the last document was {position}, the reason {reason}.")
 
 
+def exit_with_parent() -> None:
+    """Ends this child process as soon as the process that started it is gone, however that came about.
+
+    An orphan would go on writing to files that the next attempt writes too.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
+
+
 def context_for(job: Any) -> ForkServerContext:
-    """The forkserver context; if its server does not run yet, it will have the module of `job` loaded."""
+    """The forkserver context. If its server does not run yet, it will load the modules that children of `job` need.
+
+    Those are the module of `job` (a function, method or partial) and what the main script imports, which every child
+    imports again; loaded in the server, a child is there in some hundredths of a second instead of seconds.
+    """
     context = multiprocessing.get_context("forkserver")
     function = job.func if isinstance(job, partial) else job
-    module = getattr(function, "__module__", None)
-    if isinstance(module, str) and module != "__main__":
-        context.set_forkserver_preload([module])
+    needed = [function, *vars(sys.modules["__main__"]).values()]
+    names = {
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) for value in needed
+    }
+    context.set_forkserver_preload(sorted(name for name in names if isinstance(name, str) and name != "__main__"))
     return context
 
 
@@ -186,6 +210,7 @@ def _reason(exit_code: int | None) -> str:
 
 
 def _child(connection: Connection, cursor: Any, job: Job[Any, Any], order: _Order) -> None:
+    exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -13,19 +13,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
-from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.packs import held_out_ids, read_pack
 from gristmill.data.write import ShardWriter, write_json
-from gristmill.errors import DataError
+from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shards import Span, find_files, plan_shards
@@ -90,17 +91,25 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     waiting = [shard for shard in shards if not _is_done(shard)]
     if len(waiting) < len(shards):
         ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
-    executor: Executor = (
-        LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
-        if min(ctx.machine.processes, len(waiting)) > 1
-        else InProcess(should_stop=ctx.should_stop)
-    )
     done = len(shards) - len(waiting)
-    for shard, outcome in executor.map(partial(extract_shard, settings), waiting):
-        if isinstance(outcome, Exception):
-            raise outcome
-        done += 1
-        ctx.say(f"{name}: shard {shard.number}, {done} of {len(shards)}, {outcome} documents kept")
+    errors: list[Exception] = []
+
+    def should_stop() -> bool:
+        return bool(errors) or ctx.should_stop()
+
+    executor = LocalThreads(threads=ctx.machine.processes, should_stop=should_stop)
+    try:
+        for shard, outcome in executor.map(partial(extract_shard, settings, should_stop=should_stop), waiting):
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+                continue
+            done += 1
+            ctx.say(f"{name}: shard {shard.number}, {done} of {len(shards)}, {outcome} documents kept")
+    except Interrupted:
+        if not errors:
+            raise
+    if errors:
+        raise errors[0]
     _finish(ctx, ledger_path, shards)
 
 
@@ -133,8 +142,8 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
 # ── one shard ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def extract_shard(settings: Settings, shard: Shard) -> int:
-    """Curates one shard and writes its three files; returns how many documents were kept."""
+def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[], bool]) -> int:
+    """Curates one shard in a guarded child and writes its three files; returns how many documents were kept."""
     job = CurateJob(settings, shard.spans)
     fates = run_guarded(job, deadline_seconds=settings.deadline_seconds, max_memory_mb=settings.max_memory_mb)
     ledger, counts, text_bytes = Ledger(), Counter[str](), 0
@@ -142,11 +151,14 @@ def extract_shard(settings: Settings, shard: Shard) -> int:
     with (
         ShardWriter(shard_path(shard.out, shard.number), DOCUMENT_SCHEMA) as documents,
         ShardWriter(shard_path(shard.out, shard.number, stem="rejected"), REJECTED_SCHEMA) as rejected,
+        closing(fates),
     ):
         for fate in fates:
             if isinstance(fate, Finished):
                 ledger.saw(settings.source, fate.summary, documents=fate.num_documents)
                 continue
+            if should_stop():
+                raise Interrupted(f"stopped in shard {shard.number} of {settings.source!r}.")
             _count(fate, ledger, settings.source)
             counts.update(fate.counts)
             if fate.kind == "kept":

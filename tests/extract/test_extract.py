@@ -1,0 +1,231 @@
+"""The step: one fate for every document, held-out items first, the same bytes after a kill, clear refusals."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.document import read_batches, read_documents, shard_paths
+from gristmill.data.guard import Finished
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
+from gristmill.data.packs import Item, write_pack
+from gristmill.errors import DataError, Interrupted, RecipeError
+from gristmill.extract import extract
+from gristmill.extract.curate import CurateJob, Settings
+from gristmill.extract.shards import Span
+
+HERE = Path(__file__).parent
+ENGLISH = "The miller walked down to the river, where the great wheel had stood still since autumn. "
+GERMAN = "Der Müller ging zum Fluss hinunter, wo das große Rad seit dem Herbst stillstand. "
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(HERE))
+    import run_extract
+
+    return run_extract.context
+
+
+def write_jsonl(path: Path, *rows: Any) -> None:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+
+
+def rejected(out: Path) -> dict[str, dict[str, Any]]:
+    rows = []
+    for path in shard_paths(out, stem="rejected"):
+        for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
+            rows += batch.to_pylist()
+    return {row["id"]: row for row in rows}
+
+
+JSONL = {"read": {"format": "jsonl", "paths": ["*.jsonl"], "id_field": "id", "url_field": "url"}}
+
+
+def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Path, context: Any) -> None:
+    write_pack(
+        tmp_path / "pack", name="p", version=1, kind="generate", metric="acc", chance=0,
+        items=[Item(id="q", prompt="?", target="!", ids=("held",))],
+    )  # fmt: skip
+    write_jsonl(
+        tmp_path / "x.jsonl",
+        {"id": "good", "text": ENGLISH * 10, "url": "http://a.example/good"},
+        {"id": "held", "text": ENGLISH * 10},
+        {"id": "german", "text": GERMAN * 10},
+        {"id": "short", "text": ENGLISH},
+        {"id": "tiny", "text": "ah, well"},
+        {"id": "blank", "text": " \n"},
+        "{broken",
+    )
+    source = {
+        **JSONL,
+        "language": {"keep": ["en"]},
+        "rules": {"packs": ["gopher_quality@1"], "off": ["too_few_stop_words"], "limits": {"too_few_words": 3}},
+    }
+    counts = extract.run(context(tmp_path, tmp_path / "out", source, packs={"p": {"path": "pack"}}))
+    assert (counts["documents_in"], counts["documents"]) == (7, 2)
+    assert counts["dropped"] == {"held_out_item": 1, "other_language": 1, "empty_text": 1, "too_few_words": 1}
+    assert counts["failed"] == {"bad_json": 1}
+    assert counts["would_drop"] == {}
+    (path,) = shard_paths(tmp_path / "out")
+    good, short = read_documents(path)
+    assert (good.id, good.text, good.url, good.origin) == ("good", ENGLISH * 10, "http://a.example/good", "x.jsonl#1")
+    assert (good.source, good.license, good.language) == ("web", "MIT", "en")
+    assert short.id == "short"
+    rows = rejected(tmp_path / "out")
+    assert (rows["tiny"]["reason"], rows["tiny"]["value"], rows["tiny"]["limit"]) == ("too_few_words", 2.0, 3.0)
+    assert rows["german"]["detail"].startswith("de 0.")
+    assert rows["x.jsonl#7"]["reason"] == "bad_json"
+    ledger = read_ledger(tmp_path / "out" / "ledger.json")
+    ledger.check()
+    assert ledger.source("web").came_in.num_bytes == (tmp_path / "x.jsonl").stat().st_size
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "documents-00000.parquet", "ledger.json", "rejected-00000.parquet",
+    ]  # fmt: skip
+
+
+def test_a_rule_that_is_off_is_counted_as_would_drop(tmp_path: Path, context: Any) -> None:
+    write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH}, {"id": "b", "text": ENGLISH * 10})
+    source = {**JSONL, "rules": {"packs": ["gopher_quality@1"], "off": ["too_few_words"]}}
+    counts = extract.run(context(tmp_path, tmp_path / "out", source))
+    assert (counts["documents"], counts["would_drop"]) == (2, {"too_few_words": 1})
+
+
+def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Path, context: Any) -> None:
+    formula = '<script type="math/tex">a^2</script>'
+    page = f"<html><body><article><p>{ENGLISH * 5}</p><p>So {formula} is the area.</p></article></body></html>"
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "a.html").write_text(page)
+    (tmp_path / "pages" / "empty.html").write_text("<html></html>")
+    source = {"read": {"format": "html", "paths": ["pages"]}}
+    counts = extract.run(context(tmp_path, tmp_path / "out", source))
+    assert counts["dropped"] == {"empty_main_text": 1}
+    assert counts["details"] == {"charset:utf-8": 2, "formulas_in:script": 1, "formulas_out:script": 1}
+    (document,) = read_documents(shard_paths(tmp_path / "out")[0])
+    assert "So $a^2$ is the area." in document.text
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_source_that_keeps_nothing_is_refused_with_the_table_of_reasons(tmp_path: Path, context: Any) -> None:
+    write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH}, {"id": "b", "body": "x"})
+    source = {**JSONL, "rules": {"packs": ["gopher_quality@1"]}}
+    with pytest.raises(DataError, match=r"(?s)'web' keeps none.*dropped: too_few_words +1 .*failed: missing_field +1 "):
+        extract.run(context(tmp_path, tmp_path / "out", source))
+
+
+def test_a_source_without_documents_is_refused(tmp_path: Path, context: Any) -> None:
+    write_jsonl(tmp_path / "x.jsonl")
+    with pytest.raises(DataError, match="'web' holds no documents"):
+        extract.run(context(tmp_path, tmp_path / "out", JSONL))
+
+
+def test_files_that_do_not_exist_and_rules_that_do_not_exist_are_refused(tmp_path: Path, context: Any) -> None:
+    with pytest.raises(RecipeError, match=r"'\*\.jsonl' matches no file"):
+        extract.run(context(tmp_path, tmp_path / "out", JSONL))
+    write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH})
+    with pytest.raises(RecipeError, match=r"sources\.web\.rules\.packs names 'gopher@9'"):
+        extract.run(context(tmp_path, tmp_path / "out", {**JSONL, "rules": {"packs": ["gopher@9"]}}))
+
+
+def test_an_error_of_the_reader_comes_through_the_child_as_it_is(tmp_path: Path, context: Any) -> None:
+    (tmp_path / "x.parquet").write_text("no parquet")
+    with pytest.raises(DataError, match=r"x\.parquet cannot be read as Parquet"):
+        extract.run(context(tmp_path, tmp_path / "out", {"read": {"format": "parquet", "paths": ["x.parquet"]}}))
+
+
+# ── laws ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("format", ["warc", "jsonl", "text", "code", "html"])
+@given(data=st.binary(max_size=300), packed=st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
+    tmp_path_factory: pytest.TempPathFactory, format: Any, data: bytes, packed: bool
+) -> None:
+    path = tmp_path_factory.mktemp("any") / ("x.gz" if packed else "x")
+    path.write_bytes(gzip.compress(data) if packed else data)
+    extractor = "resiliparse" if format in ("warc", "html") else None
+    rules = Settings(
+        source="s", license="l", format=format, extractor=extractor, languages=frozenset(["en"]),
+        packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),
+    )  # fmt: skip
+    job = CurateJob(rules, (Span(path=path, name="x", size=path.stat().st_size),))
+    ledger = Ledger()
+    num_documents = 0
+    for record in job.documents():
+        fate = job.process(record)
+        extract._count(fate, ledger, "s")
+        num_documents += 1
+    end = Finished(num_documents=num_documents, summary=job.summary())
+    ledger.saw("s", end.summary, documents=end.num_documents)
+    ledger.check()
+
+
+# ── stop, kill, resume ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_pages(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for number in range(count):
+        paragraphs = "".join(f"<p>Page {number}, part {part}. {ENGLISH * 4}</p>" for part in range(60))
+        (folder / f"{number:03d}.html").write_text(f"<html><body><article>{paragraphs}</article></body></html>")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def run_in_process(pages: Path, out: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(HERE / "run_extract.py"), str(pages), str(out)])
+
+
+def test_killed_in_the_middle_of_shards_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    pages = make_pages(tmp_path / "pages", 24)
+    assert run_in_process(pages, tmp_path / "unbroken").wait() == 0
+    broken = tmp_path / "broken"
+    process = run_in_process(pages, broken)
+    while process.poll() is None:
+        if len(list(broken.glob("shard-*.json"))) >= 2 and list(broken.glob("*.parquet.tmp")):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    assert process.wait() == -signal.SIGKILL, "the step was done before it could be killed"
+    done = {path.name: path.stat().st_mtime_ns for path in broken.glob("shard-*.json")}
+    assert 2 <= len(done) < 12
+    finished = {
+        name: (broken / name.replace("shard", "documents").replace("json", "parquet")).stat().st_ino for name in done
+    }
+    assert run_in_process(pages, broken).wait() == 0
+    assert content(broken) == content(tmp_path / "unbroken")
+    for name, inode in finished.items():
+        path = broken / name.replace("shard", "documents").replace("json", "parquet")
+        assert path.stat().st_ino == inode, f"{path.name} was finished and was made again"
+
+
+def test_a_signal_stops_between_shards_and_the_next_run_goes_on(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(extract.plan_shards.__globals__["SHARD_BYTES"], "html", (60_000, 60_000))
+    pages = make_pages(tmp_path / "pages", 6)
+    source = {"read": {"format": "html", "paths": ["."]}, "rules": {"packs": ["gopher_quality@1"]}}
+    out = tmp_path / "out"
+    said: list[str] = []
+    with pytest.raises(Interrupted):
+        extract.run(context(pages, out, source, should_stop=lambda: len(list(out.glob("shard-*"))) > 0))
+    counts = extract.run(context(pages, out, source, say=said.append))
+    assert "1 of 3 shards are done already" in said[0]
+    assert counts["documents"] == 6

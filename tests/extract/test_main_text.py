@@ -1,0 +1,196 @@
+"""The main text of a page, the pages that are refused, and formulas that survive, one per kind of markup."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.extract.main_text import Extractor, deepest_nesting, find_main_text
+from gristmill.extract.maths import put_back, take_out
+
+EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
+PARAGRAPH = (
+    "<p>" + "This is a plain paragraph about the work of millers, long enough to be the main text. " * 3 + "</p>"
+)
+
+
+def page(middle: str, head: str = "") -> str:
+    return (
+        f"<html><head><title>Mills</title>{head}</head><body><nav><a href='/'>Home</a><a href='/x'>Menu item</a></nav>"
+        f"<article><h1>Heading</h1>{PARAGRAPH}<p>We know that {middle} holds for all of the numbers in this example.</p>"
+        f"{PARAGRAPH.replace('plain', 'second')}</article><footer>Imprint and cookies</footer></body></html>"
+    )
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+def test_the_article_stays_and_the_frame_goes(extractor: Extractor) -> None:
+    found = find_main_text(page("this"), extractor=extractor)
+    assert found.reason is None
+    assert "We know that this holds for all" in found.text
+    assert "Menu item" not in found.text
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("html", ["", "<html></html>", "<script>x</script>", "\0"])
+def test_a_page_without_text_is_empty_main_text(extractor: Extractor, html: str) -> None:
+    found = find_main_text(html, extractor=extractor)
+    assert (found.text, found.reason) == ("", "empty_main_text")
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["<p>", "</p>", "<math>", "<mfrac>", "<sup>", "text ", "\\(", "<!--", "&lt;", "<", "\0", "\ud800"]
+        )
+    )
+)
+@settings(deadline=None, max_examples=100)
+def test_any_soup_gets_an_answer(parts: list[str]) -> None:
+    for extractor in EXTRACTORS:
+        found = find_main_text("".join(parts), extractor=extractor)
+        assert (found.reason is None) == (found.text != "")
+        found.text.encode("utf-8")
+
+
+# ── refused before any parser sees them ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("html", "reason"),
+    [
+        ("<div>" * 100_000 + PARAGRAPH, "nested_too_deeply"),
+        ("<b><i>" * 40_000 + PARAGRAPH, "nested_too_deeply"),
+        ("<x-y>" * 1001 + PARAGRAPH, "nested_too_deeply"),
+        ("<div " + "a=1 " * 200_000 + ">" + PARAGRAPH, "too_many_attributes"),
+        ("a" * 10_000_001, "html_too_large"),
+    ],
+)
+def test_hostile_pages_are_refused_before_they_are_parsed(html: str, reason: str) -> None:
+    assert find_main_text(html).reason == reason  # parsers take minutes over the first four
+
+
+def test_depth_is_not_fooled_by_void_and_self_closed_elements() -> None:
+    assert deepest_nesting("<br>" * 2000 + "<p>x" * 2000 + '<svg><path d="x"/></svg>' * 2000 + "<br/>" * 2000) == 1
+    assert deepest_nesting("<div><span>x</span><span>y</span></div>") == 2
+
+
+def test_a_page_just_below_the_limits_is_read() -> None:
+    found = find_main_text("<div>" * 200 + PARAGRAPH + "</div>" * 200, extractor="resiliparse")
+    assert "plain paragraph" in found.text
+
+
+# ── formulas ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+KATEX = (
+    '<span class="katex"><span class="katex-mathml"><math><semantics><mrow><mi>a</mi></mrow>'
+    '<annotation encoding="application/x-tex">\\frac{a}{b} &lt; c</annotation></semantics></math></span>'
+    '<span class="katex-html" aria-hidden="true"><span class="mord">ab</span></span></span>'
+)
+WIKIPEDIA = (
+    '<span class="mwe-math-element"><span class="mwe-math-mathml-inline" style="display: none;"><math alttext="x">'
+    '<semantics><mi>r</mi><annotation encoding="application/x-tex">{\\displaystyle \\pi r^{2}}</annotation></semantics>'
+    '</math></span><img src="x.svg" class="mwe-math-fallback-image-inline" alt="{\\displaystyle \\pi r^{2}}"></span>'
+)
+MATHJAX = '<script src="https://cdn.example/mathjax@3/tex.js"></script>'
+FORMULAS = {
+    "delimiters, inline": ("\\(a_i &lt; b\\)", "$a_i < b$", "delimiters"),
+    "delimiters, display": ("\\[a_i = b\\]", "\n$$a_i = b$$\n", "delimiters"),
+    "delimiters, dollars": ("$$a_i = b$$", "\n$$a_i = b$$\n", "delimiters"),
+    "script": (
+        '<span class="MathJax_Preview">junk</span><script type="math/tex">a^2 < b</script>',
+        "$a^2 < b$",
+        "script",
+    ),
+    "script, display": ('<script type="math/tex; mode=display">\\sum_i i</script>', "\n$$\\sum_i i$$\n", "script"),
+    "KaTeX": (KATEX, "$\\frac{a}{b} < c$", "mathml"),
+    "KaTeX, display": (f'<span class="katex-display">{KATEX}</span>', "\n$$\\frac{a}{b} < c$$\n", "mathml"),
+    "Wikipedia": (WIKIPEDIA, "$\\pi r^{2}$", "mathml"),
+    "MathML, alttext": ('<math alttext="E=mc^2"><mi>E</mi></math>', "$E=mc^2$", "mathml"),
+    "MathML alone": (
+        "<math><msup><mi>x</mi><mn>2</mn></msup><mo>+</mo><mfrac><mi>α</mi><msqrt><mi>b</mi></msqrt></mfrac></math>",
+        "$x^2+\\frac{\\alpha}{\\sqrt{b}}$",
+        "mathml",
+    ),
+    "MathJax 3": (
+        '<mjx-container display="true"><mjx-math>glyphs</mjx-math><mjx-assistive-mml><math><mi>x</mi><mo>≤</mo>'
+        "<mi>y</mi></math></mjx-assistive-mml></mjx-container>",
+        "\n$$x\\le y$$\n",
+        "mathml",
+    ),
+    "image": ('<img class="tex" alt="\\alpha+\\beta" src="x.png">', "$\\alpha+\\beta$", "image"),
+    "image of a service": ('<img alt="x^2" src="https://latex.codecogs.com/gif?x^2">', "$x^2$", "image"),
+}
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("markup", FORMULAS)
+def test_formulas_in_are_formulas_out_for_each_markup(markup: str, extractor: Extractor) -> None:
+    html, latex, kind = FORMULAS[markup]
+    found = find_main_text(page(html, MATHJAX if kind == "delimiters" else ""), extractor=extractor)
+    assert found.formulas_in == {kind: 1}
+    assert found.formulas_out == {kind: 1}
+    after, blank = ("", "") if latex.endswith("\n") else (" ", " ")
+    assert f"We know that{blank}{latex}{after}holds for all of the numbers" in found.text
+
+
+def test_many_formulas_in_one_page_all_come_out_once() -> None:
+    html = page(" and ".join(f'<script type="math/tex">x_{{{n}}}</script>' for n in range(300)))
+    found = find_main_text(html)
+    assert found.formulas_in == found.formulas_out == {"script": 300}
+    assert all(found.text.count(f"$x_{{{n}}}$") == 1 for n in range(300))
+
+
+def test_a_formula_in_the_frame_is_lost_and_counted() -> None:
+    html = page("it").replace("Imprint", '<script type="math/tex">y</script>')
+    found = find_main_text(html)
+    assert (found.formulas_in, found.formulas_out) == ({"script": 1}, {})
+
+
+def test_code_and_pages_without_mathjax_keep_their_backslashes() -> None:
+    in_code = find_main_text(page("<code>re.sub('\\(a\\)')</code>", MATHJAX))
+    assert "\\(a\\)" in in_code.text
+    assert "\\(b\\)" in find_main_text(page("\\(b\\)")).text
+
+
+def test_short_superscripts_are_written_and_footnotes_and_ordinals_are_not() -> None:
+    taken = take_out(
+        "<p>x<sup>2</sup> a<sub>ij</sub> 10<sup>-3</sup> 1<sup>st</sup> word<sup><a href='#n'>4</a></sup></p>"
+    )
+    assert "x^2 a_{ij} 10^{-3} 1<sup>st</sup> word<sup><a" in taken.html
+
+
+def test_a_page_without_formulas_is_not_touched() -> None:
+    html = "<p class='text'>Some math textbooks & more</p>"
+    assert take_out(html).html is html
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>&")))
+@settings(deadline=None)
+def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
+    taken = take_out(f"<p>formulaq0z {text}<math alttext='k'></math></p>")
+    assert taken.stem not in "formulaq0z" + text
+    assert put_back(f"formulaq0z {taken.stem}0z {taken.stem}7z", taken)[0] == f"formulaq0z $k$ {taken.stem}7z"
+
+
+@pytest.mark.parametrize(
+    ("mathml", "latex"),
+    [
+        ("<mi>sin</mi><mi>y</mi>", "\\sin y"),
+        ("<mi>α</mi><mo>+</mo><mn>1</mn>", "\\alpha+1"),
+        ("<mi>α</mi><mi>b</mi>", "\\alpha b"),
+        ("<msubsup><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>n</mi></msubsup>", "\\sum_{i=1}^n"),
+        ("<munderover><mo>∫</mo><mn>0</mn><mi>∞</mi></munderover>", "\\int_0^{\\infty}"),
+        ("<mroot><mi>x</mi><mn>3</mn></mroot>", "\\sqrt[3]{x}"),
+        ("<mover><mi>x</mi><mo>¯</mo></mover>", "\\bar{x}"),
+        ("<mfenced open='['><mi>a</mi><mi>b</mi></mfenced>", "[a, b)"),
+        ("<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr><mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable>",
+         "\\begin{matrix} 1 & 2 \\\\ 3 & 4 \\end{matrix}"),
+        ("<mtext>if </mtext><mi>x</mi>", "\\text{if}x"),
+        ("<msup><msup><mi>x</mi><mn>2</mn></msup><mn>3</mn></msup>", "{x^2}^3"),
+        ("<strange><mi>x</mi><mo>=</mo></strange>", "x="),
+    ],
+)  # fmt: skip
+def test_mathml_becomes_plain_latex(mathml: str, latex: str) -> None:
+    (formula,) = take_out(f"<p><math>{mathml}</math></p>").formulas
+    assert formula.latex == latex

@@ -1,0 +1,56 @@
+"""Shards depend on names and sizes alone, and cover each byte once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.extract.shards import SHARD_BYTES, find_files, plan_shards
+
+
+def sparse(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@given(st.lists(st.integers(0, 30_000_000), min_size=1, max_size=6), st.sampled_from(["warc", "jsonl", "text"]))
+@settings(deadline=None, max_examples=40)
+def test_each_file_is_covered_once_and_no_cut_shard_is_too_large(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], format: str
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    files = [sparse(folder / f"{number}.x", size) for number, size in enumerate(sizes)]
+    shards = plan_shards(files, format)  # type: ignore[arg-type]
+    spans = [span for shard in shards for span in shard]
+    for path, size in zip(files, sizes, strict=True):
+        mine = [span for span in spans if span.path == path]
+        assert mine[0].start == 0
+        assert mine[-1].end in (None, size)
+        assert all(before.end == after.start for before, after in itertools.pairwise(mine))
+    assert [span.path for span in spans] == sorted((span.path for span in spans), key=files.index)
+    least, most = SHARD_BYTES[format]  # type: ignore[index]
+    assert all(len(shard) == 1 or sum(span.size for span in shard) <= most for shard in shards)
+    if format != "text":
+        assert all(span.size <= max(least, most) for span in spans)
+
+
+def test_names_are_below_the_folder_that_holds_all_files(tmp_path: Path) -> None:
+    for name in ("a/x.txt", "b/c/y.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("x")
+    files = find_files([tmp_path], "text")
+    ((first, second),) = plan_shards(files, "text")
+    assert (first.name, second.name) == ("a/x.txt", "b/c/y.txt")
+
+
+def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: Path) -> None:
+    for name in ("a.html", "b.HTM", "c.txt", "d.warc.gz", "e.gz"):
+        (tmp_path / name).write_text("x")
+    assert [path.name for path in find_files([tmp_path], "html")] == ["a.html", "b.HTM"]
+    assert [path.name for path in find_files([tmp_path], "warc")] == ["d.warc.gz"]
+    assert find_files([tmp_path], "code") == [tmp_path]
