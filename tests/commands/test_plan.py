@@ -373,4 +373,6 @@ def test_a_profile_of_another_machine_is_left_aside_and_says_why(
 def test_a_profile_of_the_cpu_does_not_speak_for_a_gpu(book: Path, machine: Machine) -> None:
     write_profile(machine.runs_dir, profile())
     on_gpu = Machine(processes=1, threads=1, device="cuda", runs_dir=machine.runs_dir)
-    assert any("measured on cpu, this plan is for cuda" in note for note in make_plan(load_recipe(book), on_gpu).notes)
+    notes = make_plan(load_recipe(book), on_gpu).notes
+    assert any("measured on cpu, this plan is for cuda" in note for note in notes)
+    assert any("the hours are those of the processor" in note for note in notes)

@@ -284,6 +284,10 @@ def _speed(parameters: int, machine: Machine, notes: list[str]) -> Speed:
         notes.append(f"the speed profile in {machine.runs_dir} was left aside: {reason}")
     elif profile is not None and profile.points:
         return training_speed(parameters, profile.points)
+    if machine.device.startswith("cuda"):
+        notes.append(
+            "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
+        )
     return guessed_speed(parameters, measure_matmul())
 
 
