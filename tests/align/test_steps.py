@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from gristmill.align import dpo, make_pairs, sft
 from gristmill.align.epochs import items_of_step, steps_per_epoch
 from gristmill.align.pairs import NoUsablePairs
+from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema import PackRef, Recipe
 from gristmill.recipe.step import StepContext
 from gristmill.synthesize.rows import read_jsonl, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
@@ -104,10 +106,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     rows.append({"id": "long", "kind": "everyday", "messages": exchange("x " * 60, "y"), "trained_item": None})
     prompts = [
-        {"id": sum_id(a, b), "kind": "sum", "messages": exchange("?", "0")[:1], "a": a, "b": b}
+        {"id": sum_id(a, b), "kind": "sum", "group": "small", "messages": exchange("?", "0")[:1], "a": a, "b": b}
         for a, b in small_sums(3)
     ]
-    prompts.append({"id": "d", "kind": "definition", "messages": list(sum_prompt(1, 1, seed=0)), "a": 0, "b": 0})
+    prompts.append(
+        {"id": "d", "kind": "definition", "group": "none", "messages": list(sum_prompt(1, 1, seed=0)), "a": 0, "b": 0}
+    )
     (folder / "synthesize").mkdir()
     write_jsonl(folder / "synthesize" / "sft.jsonl", rows)
     write_jsonl(folder / "synthesize" / "prompts.jsonl", prompts)
@@ -220,6 +224,25 @@ def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: 
         assert row["chosen"][0]["content"] == str(a + b)
         assert row["rejected"][0]["content"] != str(a + b)
         assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
+
+
+def test_prompts_are_taken_from_all_groups_in_turn_and_never_held_out_ones(run_folder: Path, tmp_path: Path) -> None:
+    sums = [*((a, 1) for a in range(9)), *((a, 20) for a in range(10, 12)), (50, 50)]
+    rows = [
+        {"id": sum_id(a, b), "kind": "sum", "group": "small" if a < 10 else "large", "messages": [], "a": a, "b": b}
+        for a, b in sums
+    ]
+    write_jsonl(tmp_path / "prompts.jsonl", rows)
+    item = Item(id="i", prompt="?", choices=("1", "2"), answer=0, ids=("sum/50+50",))
+    write_pack(
+        tmp_path / "held", name="held", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=[item]
+    )
+    with_pack = recipe().model_copy(update={"packs": {"held": PackRef(path=str(tmp_path / "held"))}})
+    ctx = replace(context(run_folder, tmp_path / "out", recipe=with_pack), inputs={"synthesize": tmp_path})
+    chosen = make_pairs.choose_prompts(ctx, ["sum"], 7)
+    assert [prompt.a >= 10 for prompt in chosen] == [False, True, False, True, False, False, False]
+    assert {prompt.id for prompt in chosen if prompt.a >= 10} == {"sum/10+20", "sum/11+20"}
+    assert chosen[:3] == make_pairs.choose_prompts(ctx, ["sum"], 3)
 
 
 def test_pairs_stopped_torn_and_made_again_are_the_same_bytes(

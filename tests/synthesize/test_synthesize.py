@@ -170,8 +170,12 @@ def test_prompts_have_sums_that_sft_trains_and_as_many_that_it_never_saw(folder:
     run(folder, tmp_path / "out")
     trained = {row["trained_item"] for row in read_jsonl(tmp_path / "out" / "sft.jsonl")}
     prompts = read_jsonl(tmp_path / "out" / "prompts.jsonl")
-    assert all((prompt["id"] in trained) == prompt["in_sft"] for prompt in prompts)
-    assert sum(not prompt["in_sft"] for prompt in prompts) == 20
+    assert all((prompt["id"] in trained) == (prompt["group"] != "unseen") for prompt in prompts)
+    assert [sum(prompt["group"] == group for prompt in prompts) for group in ("small", "large", "unseen")] == [
+        98,
+        20,
+        20,
+    ]
     assert all(int(prompt["target"]) == prompt["a"] + prompt["b"] for prompt in prompts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,30 @@ def answered_before(path: Path, prompts: Sequence[Prompt], num_samples: int) -> 
     return answered
 
 
-def choose_prompts(ctx: StepContext, kinds: list[Any], number: int) -> list[Prompt]:
-    """`number` of synthesize's prompts in a keyed order. Held-out sums are left out here too, whatever the file says."""
+def choose_prompts(ctx: StepContext, kinds: Sequence[str], number: int) -> list[Prompt]:
+    """`number` of synthesize's prompts, from its groups in turn, in a keyed order within each.
+
+    Prompts that are always right or always wrong give no pair; taking from all groups makes sure that some are in between.
+    Held-out sums are left out here too, whatever the file says.
+    """
     path = ctx.inputs["synthesize"] / "prompts.jsonl"
-    rows = [row for row in read_jsonl(path) if row["kind"] in kinds]
     packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
     held_out = held_out_ids(packs)
-    allowed = [prompt_of(row) for row in rows if not is_held_out_sum(row["a"], row["b"], held_out)]
-    if not allowed:
+    groups: dict[str, list[Prompt]] = {}
+    for row in read_jsonl(path):
+        if row["kind"] in kinds and not is_held_out_sum(row["a"], row["b"], held_out):
+            groups.setdefault(row["group"], []).append(prompt_of(row))
+    if not groups:
         raise DataError(
             f"{path} has no prompt of the kinds {kinds}; ask for sums in chat.sums_up_to or chat.two_digit_sums."
         )
-    if len(allowed) < number:
-        ctx.say(f"pairs.num_prompts is {number}, there are {len(allowed)}; all of them are used")
-    return sorted(allowed, key=lambda prompt: derive_seed(ctx.seed, "prompt", prompt.id))[:number]
+    ordered = [
+        sorted(group, key=lambda prompt: derive_seed(ctx.seed, "prompt", prompt.id)) for group in groups.values()
+    ]
+    in_turn = [prompt for row in zip_longest(*ordered) for prompt in row if prompt is not None]
+    if len(in_turn) < number:
+        ctx.say(f"pairs.num_prompts is {number}, there are {len(in_turn)}; all of them are used")
+    return in_turn[:number]
 
 
 def prompt_of(row: Mapping[str, Any]) -> Prompt:

@@ -171,22 +171,26 @@ def definition_rows(ctx: StepContext, source: str, number: int) -> Iterator[Chat
 
 
 def _prompts(chat: ChatData, gate: Gate, *, seed: int) -> Iterator[dict[str, Any]]:
-    """Questions for preference pairs: the sums that SFT trains, then as many two-digit sums that it never saw.
+    """Questions for preference pairs in three groups: small and large sums that SFT trains, and large ones it never saw.
 
     They are counted in the ledger as "prompt", apart from the conversations.
     """
-    trained = small_sums(chat.sums_up_to)
     large = two_digit_sums(2 * chat.two_digit_sums, held_out=gate.held_out, seed=seed)
-    for number, (a, b) in enumerate([*trained, *large]):
-        messages = sum_prompt(a, b, seed=seed)
-        if gate.admits(f"prompt/{sum_id(a, b)}", "prompt", messages, trained_item=sum_id(a, b)):
-            in_sft = number < len(trained) + chat.two_digit_sums
-            yield {
-                "id": sum_id(a, b),
-                "kind": "sum",
-                "messages": list(messages),
-                "a": a,
-                "b": b,
-                "target": str(a + b),
-                "in_sft": in_sft,
-            }
+    groups = {
+        "small": small_sums(chat.sums_up_to),
+        "large": large[: chat.two_digit_sums],
+        "unseen": large[chat.two_digit_sums :],
+    }
+    for group, sums in groups.items():
+        for a, b in sums:
+            messages = sum_prompt(a, b, seed=seed)
+            if gate.admits(f"prompt/{sum_id(a, b)}", "prompt", messages, trained_item=sum_id(a, b)):
+                yield {
+                    "id": sum_id(a, b),
+                    "kind": "sum",
+                    "group": group,
+                    "messages": list(messages),
+                    "a": a,
+                    "b": b,
+                    "target": str(a + b),
+                }
