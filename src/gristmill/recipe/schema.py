@@ -456,7 +456,7 @@ class Recipe(Section):
     """Everything that defines the model."""
 
     schema_version: Literal[1]
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="names the folder of its artefacts")]
     description: str = ""
     seed: int = Field(ge=0)
     packs: dict[Name, PackRef] = {}
