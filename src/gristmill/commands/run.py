@@ -11,6 +11,7 @@ import importlib
 import os
 import platform
 import resource
+import shlex
 import signal
 import sys
 import time
@@ -92,6 +93,9 @@ def _make(
     if planned.folder.exists():
         kept = set_aside(planned.folder, run / OLD_FOLDER / step.name)
         console.print(f"         [dim]what it was is kept in {kept}[/]")
+    if _stale_partial(planned) and _seconds_begun(planned) > CHEAP_SECONDS:
+        kept = set_aside(_partial(planned), run / OLD_FOLDER / step.name)
+        console.print(f"         [dim]the unfinished work on what the recipe said before is kept in {kept}[/]")
     working = open_working_folder(planned.folder, planned.fingerprint)
     started = time.monotonic()
     clock = _WorkClock(planned, started)
@@ -115,6 +119,7 @@ def _make(
     try:
         counts = importlib.import_module(step.module).run(context)
     except Interrupted as stopped:
+        clock.save()
         raise Interrupted(
             f"{step.name} was stopped and saved its state ({stopped}).\n  Run the same command to go on.",
             signal_number=signals.received or signal.SIGTERM,
@@ -139,9 +144,13 @@ class _WorkClock:
         return self._before + time.monotonic() - self._started
 
     def note(self) -> None:
+        """Saves the clock when it was not saved for five seconds."""
         if time.monotonic() - self._noted > 5:
-            write_json(self._note, {"fingerprint": self._fingerprint, "seconds": self.total()})
-            self._noted = time.monotonic()
+            self.save()
+
+    def save(self) -> None:
+        write_json(self._note, {"fingerprint": self._fingerprint, "seconds": self.total()})
+        self._noted = time.monotonic()
 
 
 # ── cost of a change ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,17 +162,27 @@ def _refuse_costly(plan: Sequence[Planned], remake: Sequence[str], loaded: Loade
     lost |= {planned.step.name: planned for planned in plan if planned.state == "missing" and _stale_partial(planned)}
     if not lost or "all" in remake:
         return
-    seconds = {name: _seconds(planned) for name, planned in lost.items() if name not in remake}
-    total = sum(cost for cost in seconds.values() if cost is not None)
-    if total <= CHEAP_SECONDS and None not in seconds.values():
+    total = sum(_seconds(planned) for name, planned in lost.items() if name not in remake)
+    if total <= CHEAP_SECONDS:
         return
     lines = [f"  {name}: {'; '.join(lost[name].reasons)}" for name in lost]
     raise RecipeError(
         f"the recipe changed and {total / 3600:.2f} hours of work in {run} would be made again:\n"
         + "\n".join(lines)
-        + f"\n  To do so: gristmill run {loaded.path} --remake all   (what is there is moved to {run / OLD_FOLDER}, not deleted)"
+        + f"\n  To do so: {_same_command(loaded)} --remake all   (what is there is moved to {run / OLD_FOLDER}, not deleted)"
         + "\n  To keep it: undo the change, or give the recipe another name."
     )
+
+
+def _same_command(loaded: LoadedRecipe) -> str:
+    """The command that was given, overrides and options included; from Python, the plainest one."""
+    if Path(sys.argv[0]).name == "gristmill":
+        return shlex.join(["gristmill", *sys.argv[1:]])
+    return shlex.join(["gristmill", "run", str(loaded.path)])
+
+
+def _partial(planned: Planned) -> Path:
+    return planned.folder.with_name(f"{planned.folder.name}{PARTIAL_SUFFIX}")
 
 
 def _note_of(planned: Planned) -> dict[str, Any] | None:
@@ -173,14 +192,18 @@ def _note_of(planned: Planned) -> dict[str, Any] | None:
 
 def _stale_partial(planned: Planned) -> bool:
     note = _note_of(planned)
-    return note is not None and note.get("fingerprint") != planned.fingerprint
+    return note is not None and note.get("fingerprint") != planned.fingerprint and _partial(planned).is_dir()
 
 
-def _seconds(planned: Planned) -> float | None:
+def _seconds(planned: Planned) -> float:
     if planned.state == "drifted":
         return float(read_json(planned.folder / RECORD)["wall_seconds"])
-    note = _note_of(planned) or {}
-    return float(note["seconds"]) if "seconds" in note else 0.0
+    return _seconds_begun(planned)
+
+
+def _seconds_begun(planned: Planned) -> float:
+    """Seconds of work on an unfinished step; under five where none were noted."""
+    return float((_note_of(planned) or {}).get("seconds", 0.0))
 
 
 # ── record ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -148,23 +148,29 @@ def set_aside(folder: Path, old: Path) -> Path:
 
 
 def open_working_folder(final: Path, fingerprint: str, *, resumable: bool = True) -> Path:
-    """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint."""
+    """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint.
+
+    The note beside it names the fingerprint; whatever else a caller noted there for this fingerprint stays.
+    """
     working = final.with_name(final.name + PARTIAL_SUFFIX)
     note = working.with_name(f"{working.name}.json")
-    if working.exists() and not (resumable and _fingerprint_in(note) == fingerprint):
-        shutil.rmtree(working)
+    noted = _read_note(note) if resumable and working.exists() else {}
+    if noted.get("fingerprint") != fingerprint:
+        noted = {}
+        if working.exists():
+            shutil.rmtree(working)
     working.mkdir(parents=True, exist_ok=True)
-    write_json(note, {"fingerprint": fingerprint})
+    write_json(note, {**noted, "fingerprint": fingerprint})
     return working
 
 
-def _fingerprint_in(note: Path) -> str | None:
-    """The fingerprint in a note; None when there is no note, or a damaged one."""
+def _read_note(note: Path) -> dict[str, Any]:
+    """What a note says; nothing when there is none, or a damaged one."""
     try:
-        found = read_json(note)["fingerprint"]
-    except (ArtifactError, KeyError, TypeError):
-        return None
-    return str(found)
+        found = read_json(note)
+    except ArtifactError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def close_working_folder(final: Path) -> None:
