@@ -1,0 +1,74 @@
+"""Blocks of HTML that sections are made of: tables, figures, paragraphs, quotations. A block is escaped here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A titled part of the page."""
+
+    title: str
+    intro: str
+    blocks: Sequence[Markup]
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-").replace(",", "")
+
+
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[int] = (), grey: Sequence[bool] = ()
+) -> Markup:
+    """A table; `numbers` are the columns that are right-aligned, `grey` says which rows are quiet."""
+    head = "".join(f"<th{' class=n' if i in numbers else ''}>{escape(text)}</th>" for i, text in enumerate(headings))
+    body = []
+    for index, row in enumerate(rows):
+        cells = "".join(f"<td{' class=n' if i in numbers else ''}>{_cell(value)}</td>" for i, value in enumerate(row))
+        quiet = " class=grey" if index < len(grey) and grey[index] else ""
+        body.append(f"<tr{quiet}>{cells}</tr>")
+    return Markup(
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    )
+
+
+def figure(svg: str, caption: str) -> Markup:
+    """A chart with its caption."""
+    return Markup(f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>")
+
+
+def beside(*blocks: Markup) -> Markup:
+    """Blocks side by side where there is room."""
+    return Markup(f'<div class="pair">{"".join(f"<div>{block}</div>" for block in blocks)}</div>')
+
+
+def heading(text: str) -> Markup:
+    return Markup(f"<h3>{escape(text)}</h3>")
+
+
+def paragraph(text: str) -> Markup:
+    return Markup(f"<p>{escape(text)}</p>")
+
+
+def quote(prompt: str, text: str) -> Markup:
+    """A text that the model wrote, its prompt in colour."""
+    return Markup(f"<blockquote><b>{escape(prompt)}</b>{escape(text)}</blockquote>")
+
+
+def fold(summary: str, blocks: Iterable[Markup]) -> Markup:
+    """Blocks behind a click."""
+    return Markup(f"<details><summary>{escape(summary)}</summary>{''.join(blocks)}</details>")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Markup):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return escape("" if value is None else str(value))

@@ -1,0 +1,253 @@
+"""Sections on the data: what came in and what was dropped, quality scores, duplicates and contamination."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markupsafe import Markup
+
+from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
+from gristmill.report.charts import Series, line_chart, share_bar
+from gristmill.report.facts import Facts, percent, plus_minus, scale
+
+REASONS_SHOWN = 14
+
+
+def what_came_in(facts: Facts) -> Section | None:
+    """Per source: documents in, kept, dropped, failed; the reasons; samples of what was dropped."""
+    ledgers = facts.ledgers
+    rows = []
+    for source, fates in ledgers.items():
+        came, kept = fates["in"]["documents"], fates["kept"]["documents"]
+        bar = share_bar(
+            [
+                ("kept", kept / max(came, 1)),
+                ("dropped", fates["dropped_documents"] / max(came, 1)),
+                ("failed", fates["failed_documents"] / max(came, 1)),
+            ]
+        )
+        rows.append(
+            (
+                source,
+                facts.licenses[source],
+                came,
+                kept,
+                fates["dropped_documents"],
+                fates["failed_documents"],
+                scale(fates["in"]["bytes"]) + "B",
+                Markup(bar),
+            )
+        )
+    blocks = [
+        table(
+            (
+                "source",
+                "licence",
+                "documents in",
+                "kept",
+                "dropped",
+                "failed",
+                "raw bytes in",
+                "kept · dropped · failed",
+            ),
+            rows,
+            numbers=(2, 3, 4, 5, 6),
+        ),
+        paragraph(
+            "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse to commit a ledger that does not add up."
+        ),
+        heading("Why documents were dropped"),
+    ]
+    reasons = [
+        (source, reason, count["documents"], scale(count["bytes"]) + "B", kind)
+        for source, fates in ledgers.items()
+        for kind in ("dropped", "failed", "would_drop")
+        for reason, count in fates[kind].items()
+    ]
+    reasons.sort(key=lambda row: (row[4] == "would_drop", -row[2]))
+    shown = [
+        (s, r.replace("_", " "), n, b, "off here, counted" if k == "would_drop" else k) for s, r, n, b, k in reasons
+    ]
+    blocks.append(
+        table(
+            ("source", "reason", "documents", "raw bytes", ""),
+            shown[:REASONS_SHOWN],
+            numbers=(2, 3),
+            grey=[row[4] == "off here, counted" for row in shown],
+        )
+    )
+    if len(shown) > REASONS_SHOWN:
+        blocks.append(
+            fold(
+                f"{len(shown) - REASONS_SHOWN} more reasons",
+                [
+                    table(
+                        ("source", "reason", "documents", "raw bytes", ""),
+                        shown[REASONS_SHOWN:],
+                        numbers=(2, 3),
+                        grey=[row[4] == "off here, counted" for row in shown[REASONS_SHOWN:]],
+                    )
+                ],
+            )
+        )
+    samples = [
+        table(
+            ("reason", "id", "measured", "limit", "begins"),
+            [
+                (
+                    row["reason"].replace("_", " "),
+                    row["id"],
+                    plus_minus(row["value"]),
+                    plus_minus(row["limit"]),
+                    row["excerpt"][:160],
+                )
+                for row in facts.rejected_samples
+            ],
+            numbers=(2, 3),
+        )
+    ]
+    blocks.append(
+        fold(f"{len(facts.rejected_samples)} samples of rejected documents, one or two of each reason", samples)
+    )
+    return Section(
+        title="What came in",
+        intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are chosen for this source.",
+        blocks=blocks,
+    )
+
+
+def quality(facts: Facts) -> Section | None:
+    """What each classifier learnt, and what each threshold would keep."""
+    if not facts.classifiers:
+        return None
+    blocks: list[Markup] = []
+    for name, report in facts.classifiers.items():
+        blocks.append(heading(f"Classifier {name}"))
+        labels = ", ".join(f"{count} × {label}" for label, count in report["labels"].items())
+        blocks.append(
+            paragraph(
+                f"{report['labelled_documents']} documents of {report['source']} labelled under the rubric {report['rubric']} by: {', '.join(report['annotators'])}. Labels: {labels}. Scored on {report['crop']}; a labelled document is scored by a model that did not see it ({report['num_folds']} folds)."
+            )
+        )
+        merged = {label: target for label, target in report["trained_as"].items() if int(label) != int(target)}
+        if merged:
+            blocks.append(
+                paragraph(
+                    "Classes that were too small were merged: "
+                    + ", ".join(f"{a} into {b}" for a, b in merged.items())
+                    + "."
+                )
+            )
+        agreement = report.get("agreement")
+        if agreement:
+            blocks.append(paragraph(f"{agreement['count']} documents were labelled twice: {_kappa_words(agreement)}."))
+        rows = [
+            (
+                f"above {row['above']:g}",
+                percent(row["kept_document_share"]),
+                row["kept_documents"],
+                scale(row["kept_tokens_estimate"]),
+                _with_interval(row["f1"]),
+                _with_interval(row["precision"]),
+                _with_interval(row["recall"]),
+                row["test_documents"],
+            )
+            for row in report["thresholds"]
+        ]
+        blocks.append(
+            table(
+                ("threshold", "documents kept", "", "tokens, estimated", "F1", "precision", "recall", "judged on"),
+                rows,
+                numbers=(1, 2, 3, 4, 5, 6, 7),
+            )
+        )
+    for source, row in facts.thresholds.items():
+        blocks.append(paragraph(f"Used: {source} keeps what scores above {row['above']:g} by {row['classifier']}."))
+    return Section(
+        title="Quality scores",
+        intro="A threshold is a choice between amount and quality; this table is what it was chosen from. Each figure carries its 95 % interval.",
+        blocks=blocks,
+    )
+
+
+def _kappa_words(agreement: dict[str, Any]) -> str:
+    parts = []
+    for key, words in (("kappa", "Cohen's kappa"), ("quadratic_kappa", "quadratic kappa")):
+        if key in agreement:
+            parts.append(f"{words} {_with_interval(agreement[key])}")
+    return ", ".join(parts)
+
+
+def _with_interval(value: dict[str, Any]) -> str:
+    return (
+        f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+        if value.get("low") is not None
+        else f"{value['value']:.2f}"
+    )
+
+
+def duplicates_and_contamination(facts: Facts) -> Section | None:
+    """Near-duplicates with their evidence; overlap with task packs; planted recall."""
+    near, clean = facts.near_duplicates, facts.decontamination
+    blocks: list[Markup] = [heading("Duplicates")]
+    if near is not None:
+        blocks.append(
+            paragraph(
+                f"{near['candidate_pairs']:,} candidate pairs among {near['documents']:,} documents; each was compared on its full text before anything was removed."
+            )
+        )
+        rows = [
+            (
+                cluster["source"],
+                cluster["survivor"],
+                cluster["removed"],
+                f"{cluster['weakest_jaccard']:.2f}",
+                cluster["excerpt"][:110],
+            )
+            for cluster in near["largest_clusters"][:6]
+        ]
+        if rows:
+            blocks.append(
+                table(("source", "survivor", "copies removed", "least similarity", "begins"), rows, numbers=(2, 3))
+            )
+        curve = Series(name="found", xs=[p["jaccard"] for p in near["curve"]], ys=[p["found"] for p in near["curve"]])
+        blocks.append(
+            fold(
+                "How likely a pair of a given similarity is found",
+                [
+                    figure(
+                        line_chart(
+                            [curve], x_label="Jaccard similarity of word 5-grams", y_label="probability", from_zero=True
+                        ),
+                        "Theory of the bands used.",
+                    )
+                ],
+            )
+        )
+    blocks.append(heading("Task packs"))
+    rows = [
+        (
+            name,
+            pack["items"],
+            f"{pack['found']} of {pack['planted']}",
+            pack["unprotected_items"],
+            clean["by_pack"].get(name, 0),
+        )
+        for name, pack in clean["packs"].items()
+    ]
+    blocks.append(
+        table(
+            ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
+            rows,
+            numbers=(1, 2, 3, 4),
+        )
+    )
+    blocks.append(
+        paragraph(
+            f"Items were planted into copies of real documents and had to be found. {clean['documents_removed']} real documents held an item and were removed."
+        )
+    )
+    hits = [(hit["source"], hit["id"], ", ".join(hit["items"])[:60], hit["excerpt"][:110]) for hit in clean["hits"][:8]]
+    if hits:
+        blocks.append(fold("The documents that held an item", [table(("source", "document", "item", "span"), hits)]))
+    return Section(title="Duplicates and contamination", intro="", blocks=blocks)

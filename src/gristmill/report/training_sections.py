@@ -1,0 +1,156 @@
+"""Sections on training: the token budget, pretraining, conversations and preference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from markupsafe import Markup
+
+from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quote, table
+from gristmill.report.charts import Band, Series, line_chart
+from gristmill.report.facts import Facts
+
+
+def budget(facts: Facts) -> Section | None:
+    """Tokens and epochs, planned against drawn."""
+    rows = [
+        (name, row["unique"], row["planned"], row["drawn"], f"{row['epochs']:.2f}", _verdict(row["epochs"], facts))
+        for name, row in facts.token_budget.items()
+    ]
+    stages = [
+        (
+            stage["name"],
+            stage["tokens"],
+            stage["seq_len"],
+            stage["mixture"],
+            f"{stage['seconds']:.0f} s" if stage["seconds"] else "",
+        )
+        for stage in facts.stages
+    ]
+    blocks = [
+        table(("selection", "unique tokens", "planned", "drawn", "epochs", ""), rows, numbers=(1, 2, 3, 4)),
+        heading("Stages"),
+        table(("stage", "tokens", "sequence length", "mixture", "took"), stages, numbers=(1, 2, 4)),
+    ]
+    return Section(
+        title="Token budget",
+        intro=f"Repeating text pays for about four passes. Above {facts.warn_epochs:g} the plan warns, above {facts.max_epochs:g} it refuses, unless the recipe says why.",
+        blocks=blocks,
+    )
+
+
+def _verdict(epochs: float, facts: Facts) -> str:
+    return (
+        "within the cap"
+        if epochs <= facts.warn_epochs
+        else "repeated a lot"
+        if epochs <= facts.max_epochs
+        else "allowed by the recipe"
+    )
+
+
+def pretraining(facts: Facts) -> Section | None:
+    """Loss per source, schedule, bits per byte, watched packs, text after each stage."""
+    train, watched = facts.metrics("pretrain", "train"), facts.metrics("pretrain", "eval")
+    bands = [Band(name=stage["name"], start=stage["first_token"], end=stage["last_token"]) for stage in facts.stages]
+    losses = [_series(train, f"train/{name}/loss", name) for name in facts.sources]
+    rate = [_series(train, "train/lr", "learning rate")]
+    norm = [_series(train, "train/grad_norm", "gradient norm")]
+    heldout = [_series(watched, f"eval/{name}/bits_per_byte", name, stderr=True) for name in facts.sources]
+    blocks = [
+        beside(
+            figure(
+                line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands),
+                "Training loss per source, averaged over the steps between two lines of the log.",
+            ),
+            figure(
+                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands),
+                "Held-out text, never trained on. Bars are 95 % intervals over documents; the measure does not depend on the tokenizer.",
+            ),
+        ),
+        beside(
+            figure(
+                line_chart(rate, x_label="tokens", y_label="learning rate", bands=bands, from_zero=True),
+                "Warm-up, constant, decay to zero; the context extension is the tail of the decay.",
+            ),
+            figure(
+                line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, from_zero=True),
+                "Norm of the gradient before clipping.",
+            ),
+        ),
+    ]
+    for pack, chance in facts.watched_packs.items():
+        line = [_series(watched, f"eval/{pack}/accuracy", pack, stderr=True)]
+        blocks.append(
+            figure(
+                line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
+                f"{pack}, held-out items scored inside the loop; bars are 95 % intervals.",
+            )
+        )
+    blocks.append(heading("What it wrote after each stage"))
+    for sample in facts.samples("pretrain"):
+        blocks.append(
+            Markup(f'<p class="quiet">{escape(str(sample["stage"]))}, {sample["tokens"]:,} tokens</p>')
+            + quote(sample["prompt"], sample["text"])
+        )
+    return Section(title="Pretraining", intro="", blocks=blocks)
+
+
+def post_training(facts: Facts) -> Section | None:
+    """Conversations, fine-tuning, preference pairs, preference optimisation."""
+    if not facts.has("sft"):
+        return None
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts.chat_kinds.items())
+    blocks = [
+        paragraph(f"Conversations by kind: {kinds}. The loss counts the assistant's tokens alone."),
+        figure(
+            line_chart(
+                [_series(facts.metrics("sft", "train"), "train/loss", "loss", x="step")],
+                x_label="step",
+                y_label="loss, nats per token",
+                from_zero=True,
+            ),
+            "Supervised fine-tuning.",
+        ),
+    ]
+    if facts.has("pairs"):
+        report = facts.pair_report
+        verdicts = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in report["samples"].items())
+        blocks.append(heading("Preference pairs"))
+        blocks.append(
+            paragraph(
+                f"{report['pairs']:,} pairs from {report['prompts']:,} prompts. Sampled answers: {verdicts}. All right: {report['prompts_all_right']:,} prompts, all wrong: {report['prompts_all_wrong']:,}; neither gives a pair."
+            )
+        )
+    if facts.has("dpo"):
+        rows = facts.metrics("dpo", "train")
+        margin = [
+            _series(rows, "rewards/margins", "margin", x="step"),
+            _series(rows, "rewards/accuracies", "accuracy", x="step"),
+        ]
+        blocks.append(
+            figure(
+                line_chart([one for one in margin if len(one.xs)], x_label="step", y_label="reward"),
+                "Direct preference optimisation: the margin between chosen and rejected answers, and how often it is positive.",
+            )
+        )
+    for name in ("sft", "dpo"):
+        answers = facts.samples(name)
+        if answers:
+            blocks.append(heading(f"Asked after {name}"))
+            blocks += [quote(f"{sample['prompt']}  →  ", sample["text"]) for sample in answers]
+    return Section(
+        title="Conversation and preference",
+        intro="A model this small speaks the format; sense needs more data and parameters."
+        if facts.parameters < 50e6
+        else "",
+        blocks=blocks,
+    )
+
+
+def _series(rows: Sequence[dict[str, Any]], key: str, name: str, *, x: str = "tokens", stderr: bool = False) -> Series:
+    found = [row for row in rows if row.get(key) is not None]
+    errors = [float(row.get(f"{key}_stderr") or 0.0) for row in found] if stderr else None
+    return Series(name=name, xs=[float(row[x]) for row in found], ys=[float(row[key]) for row in found], stderrs=errors)
