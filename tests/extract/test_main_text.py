@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.extract.main_text import Extractor, deepest_nesting, find_main_text
+from gristmill.extract.main_text import Extractor, deepest_nesting, find_main_text, join_source_lines
 from gristmill.extract.maths import put_back, take_out
 
 EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
@@ -51,6 +51,35 @@ def test_any_soup_gets_an_answer(parts: list[str]) -> None:
         found = find_main_text("".join(parts), extractor=extractor)
         assert (found.reason is None) == (found.text != "")
         found.text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "run", [" ", "\n", "<", "<!--", "<pre>", "<pre", "</pre>", "&", "&amp;", "\\(", "$$", "<su", "math "]
+)
+def test_long_runs_take_linear_time(run: str) -> None:
+    # Nothing is timed: a scan that is quadratic in one of these would take minutes.
+    html = f"<script src='mathjax.js'></script>{PARAGRAPH}{run * (200_000 // len(run))}x{PARAGRAPH}"
+    found = find_main_text(html, extractor="resiliparse")
+    assert found.reason in (None, "nested_too_deeply", "empty_main_text")
+    assert "plain" in join_source_lines(html)
+
+
+def test_source_lines_are_joined_and_verbatim_elements_keep_theirs() -> None:
+    html = "<p>one\n   two\n</p><PRE>a\n  b\n<b>\n</b></PRE><p>x\ny</p><textarea>\n"
+    assert join_source_lines(html) == "<p>one two </p><PRE>a\n  b\n<b>\n</b></PRE><p>x y</p><textarea>\n"
+
+
+def test_prose_is_not_hard_wrapped_and_code_is() -> None:
+    code = "<pre>for x in y:\n    print(x)\n    print(y)</pre>"
+    found = find_main_text(page(f"the\n   <i>value</i>\n   of it</p>{code}<p>also"))
+    assert "We know that the value of it" in found.text
+    assert "for x in y:\n    print(x)\n    print(y)" in found.text
+
+
+def test_heading_permalinks_and_blanks_at_line_ends_are_taken_out() -> None:
+    found = find_main_text(page("this").replace("Heading", "Heading<a href='#h'>¶</a>"))
+    assert "¶" not in found.text
+    assert all(line == line.rstrip() for line in found.text.split("\n"))
 
 
 # ── refused before any parser sees them ──────────────────────────────────────────────────────────────────────────────

@@ -67,6 +67,18 @@ def test_c4_editing_twice_changes_nothing_more(text: str) -> None:
     assert edit_c4(once).text == once or "[" in text
 
 
+RUNS = [
+    run * (400_000 // len(run)) + "x"
+    for run in (".", " ", "1", "a", "é", "'", "1.", "a'", "!\n", "- ", "[", "{", "A" * 63 + "\n")
+]
+
+
+@pytest.mark.parametrize("text", RUNS, ids=lambda text: repr(text[:2]))
+def test_long_runs_take_linear_time(text: str) -> None:
+    # Nothing is timed: a rule that is quadratic in one of these would take minutes.
+    assert judge(text, list(PACKS), off=ALL_REASONS).drop is None
+
+
 def test_plain_prose_passes_every_text_pack_and_is_not_edited() -> None:
     packs = [pack for pack in PACKS if pack != "code@1"]
     verdict = judge(PROSE, packs)

@@ -23,6 +23,8 @@ MAX_HTML_CHARACTERS = 10_000_000
 MAX_DEPTH = 1000
 MAX_ATTRIBUTES = 5000
 
+_VERBATIM_TAG = re.compile(r"<(/?)(pre|textarea|script|style|listing|xmp|plaintext)\b", re.IGNORECASE)
+_SOURCE_LINE_END = re.compile(r"\n[ \t\n]*")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{10000,}")
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)[^<>]*((?<=/)>)?")
 # Elements that have no end tag, or that HTML closes by itself: they do not nest without a container that is counted.
@@ -65,6 +67,8 @@ class MainText:
 def find_main_text(html: str, *, extractor: Extractor = "trafilatura", keep_maths: bool = True) -> MainText:
     """The main text of a page without navigation, comments and frame; formulas as $..$ when `keep_maths`.
 
+    Blanks at line ends go, and so does the ¶ that documentation tools put behind headings as a link to them.
+
     Reasons: html_too_large, nested_too_deeply, too_many_attributes, empty_main_text (the extractor found nothing, or
     gave up in silence, as those built on libxml2 do some hundred levels down).
     Formulas are counted by kind of markup, in the page and in the text.
@@ -77,7 +81,7 @@ def find_main_text(html: str, *, extractor: Extractor = "trafilatura", keep_math
     formulas_out: Counter[str] = Counter()
     if taken is not None:
         text, formulas_out = put_back(text, taken)
-    text = clean_text(text).strip()
+    text = "\n".join(line.rstrip(" \t¶") for line in clean_text(text).split("\n")).strip()
     return MainText(
         text=text,
         reason=None if text else "empty_main_text",
@@ -114,7 +118,28 @@ def deepest_nesting(html: str) -> int:
     return deepest
 
 
+def join_source_lines(html: str) -> str:
+    """The page with line breaks of its source as blanks, but for verbatim elements; means the same to a browser.
+
+    Trafilatura keeps source line breaks inside paragraphs that hold inline elements, and hard-wrapped prose is what
+    line rules then judge and models learn.
+    """
+    parts: list[str] = []
+    inside, last = "", 0
+    for match in _VERBATIM_TAG.finditer(html):
+        slash, name = match.group(1), match.group(2).lower()
+        if not inside and not slash:
+            parts.append(_SOURCE_LINE_END.sub(" ", html[last : match.start()]))
+            inside, last = name, match.start()
+        elif slash and name == inside:
+            parts.append(html[last : match.start()])
+            inside, last = "", match.start()
+    rest = html[last:]
+    parts.append(rest if inside else _SOURCE_LINE_END.sub(" ", rest))
+    return "".join(parts)
+
+
 def _extract(html: str, extractor: Extractor) -> str:
     if extractor == "trafilatura":
-        return trafilatura.extract(html, fast=True, include_comments=False) or ""
+        return trafilatura.extract(join_source_lines(html), fast=True, include_comments=False) or ""
     return str(extract_plain_text(html, main_content=True, alt_texts=False, comments=False, list_bullets=False) or "")

@@ -110,7 +110,7 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
         after = "" if match.end() == len(text) or text[match.end()] == "\n" else "\n"
         return f"{before}$${formula.latex}$${after}"
 
-    result = re.sub(rf"([ \t]*){taken.stem}(\d{{1,6}})z([ \t]*)", write, text)
+    result = re.sub(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})", write, text)
     return result, Counter(taken.formulas[index].kind for index in written)
 
 
