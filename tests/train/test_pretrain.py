@@ -163,6 +163,16 @@ def test_stopped_at_every_second_step_and_resumed_equals_unbroken(
     assert counts["stages"].keys() == expected["stages"].keys() == {"stable", "decay", "extension"}
 
 
+def test_watching_sampling_and_saving_less_gives_the_same_weights(
+    inputs: Path, tmp_path: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    watch = {"every_tokens": 10**9, "validation_bytes": 1}
+    quiet = recipe(watch=watch, sample_prompts=[], checkpoint_every_tokens=10**9)
+    pretrain.run(context(inputs, tmp_path, quiet))
+    name = "model/model.safetensors"
+    assert (tmp_path / name).read_bytes() == (unbroken[0] / name).read_bytes()
+
+
 def test_counts_are_those_of_the_mixture(unbroken: tuple[Path, dict[str, Any]]) -> None:
     _, counts = unbroken
     assert counts["tokens"] == 896
