@@ -54,7 +54,7 @@ def chat(
     talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
     interactive = prompt is None and stdin.isatty()
     told = console if interactive else Console(stderr=True)  # answers alone go to standard output
-    told.print(_introduction(folder, talk), markup=False, highlight=False, soft_wrap=True)
+    told.print(_introduction(folder, talk), markup=False, highlight=False, soft_wrap=not interactive)
     for text in [prompt] if prompt is not None else _lines(console, stdin, interactive=interactive):
         if text == QUIT:
             return
