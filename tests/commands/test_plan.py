@@ -17,10 +17,10 @@ from rich.console import Console
 from gristmill.commands.plan import Plan, make_plan, plan
 from gristmill.errors import RecipeError
 from gristmill.recipe.budget import Selection
-from gristmill.recipe.cost import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.schema import Pretrain
+from gristmill.recipe.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.tokens.shards import ShardWriter
 
 RECIPES = Path(__file__).parents[2] / "recipes"

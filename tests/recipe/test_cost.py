@@ -11,26 +11,28 @@ from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError
 from gristmill.recipe.cost import (
+    count_parameters,
+    flops_per_token,
+    in_units,
+    pretraining_flops,
+    run_disk,
+    steps_of,
+    training_memory,
+)
+from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
+from gristmill.recipe.schema import ModelSection, Recipe
+from gristmill.recipe.speed import (
     PROFILE,
     Profile,
     SpeedPoint,
     add_speed_point,
-    count_parameters,
-    flops_per_token,
     guessed_speed,
     hardware_name,
-    in_units,
     measure_matmul,
-    pretraining_flops,
     read_profile,
-    run_disk,
-    steps_of,
-    training_memory,
     training_speed,
     write_profile,
 )
-from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
-from gristmill.recipe.schema import ModelSection, Recipe
 
 SHAPES = {  # hidden, feed-forward, layers, heads, key/value heads: huggingface/smollm, text/pretraining/smollm2/*.yaml
     134_515_008: (576, 1536, 30, 9, 3),

@@ -102,9 +102,7 @@ def _files(texts: Path) -> Iterable[Path]:
 
 def _source(kind: str, texts: Path, start: Path) -> str:
     relative = os.path.relpath(texts, start)
-    if texts.is_file():
-        paths = [relative]
-    elif kind == "code":
+    if texts.is_file() or kind == "code":
         paths = [relative]
     else:
         present = {suffix for path in _files(texts) for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}

@@ -28,25 +28,19 @@ from gristmill.recipe.cost import (
     Disk,
     Flops,
     Memory,
-    Profile,
-    Speed,
     count_parameters,
-    guessed_speed,
-    hardware_name,
     in_units,
-    measure_matmul,
     pretraining_flops,
-    read_profile,
     run_disk,
     steps_of,
     training_memory,
-    training_speed,
 )
 from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.resolved import resolved_yaml
 from gristmill.recipe.schema import NearDuplicates, Recipe, Source
+from gristmill.recipe.speed import Speed, machine_speed
 from gristmill.recipe.step import resolve, resolve_files
 from gristmill.tokens.shards import TokenShard, unique_tokens
 
@@ -160,7 +154,8 @@ def make_plan(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float |
     budget = tuple(token_budget(recipe, unique))
     parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
     flops = pretraining_flops(recipe)
-    speed = _speed(parameters, machine, notes)
+    speed, speed_notes = machine_speed(parameters, machine)
+    notes += speed_notes
     memory = training_memory(recipe, machine.micro_batch_tokens)
     num_unique = sum(unique.get(Selection(name), 0) for name in recipe.sources)
     disk = run_disk(
@@ -275,30 +270,6 @@ def _missing_files(loaded: LoadedRecipe) -> list[str]:
 
 
 # ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _speed(parameters: int, machine: Machine, notes: list[str]) -> Speed:
-    """From the profile in the runs folder when it is of this machine, else from a short matmul."""
-    profile = read_profile(machine.runs_dir)
-    if profile is not None and profile.points and (reason := _does_not_apply(profile, machine)):
-        notes.append(f"the speed profile in {machine.runs_dir} was left aside: {reason}")
-    elif profile is not None and profile.points:
-        return training_speed(parameters, profile.points)
-    if machine.device.startswith("cuda"):
-        notes.append(
-            "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
-        )
-    return guessed_speed(parameters, measure_matmul())
-
-
-def _does_not_apply(profile: Profile, machine: Machine) -> str | None:
-    if machine.device not in ("auto", profile.device):
-        return f"it was measured on {profile.device}, this plan is for {machine.device}"
-    if profile.device == "cpu" and profile.hardware != hardware_name():
-        return f"it was measured on {profile.hardware}"
-    if profile.device == "cpu" and profile.threads != machine.threads:
-        return f"it was measured with {profile.threads} threads, this plan is for {machine.threads}"
-    return None
 
 
 def _phases(recipe: Recipe) -> tuple[Phase, ...]:

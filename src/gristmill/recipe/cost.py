@@ -7,22 +7,10 @@ it that training reaches. Memory and disk are estimates from tensor shapes.
 
 from __future__ import annotations
 
-import math
-import platform
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import asdict, dataclass
 
-import numpy as np
-
-from gristmill.errors import ArtifactError
-from gristmill.recipe.artifact import read_json, write_json
 from gristmill.recipe.schema import ModelSection, Pretrain, Recipe
 
-PROFILE = ".profile.json"
-PROFILE_VERSION = 1
 FP32_BYTES = 4
 CHUNK_LOGITS = 2**21  # logits that the chunked loss holds at once, but never fewer rows than the next line says
 MIN_CHUNK_TOKENS = 128
@@ -80,117 +68,6 @@ def pretraining_flops(recipe: Recipe) -> Flops:
 def steps_of(pretrain: Pretrain) -> list[int]:
     """Optimizer steps of each stage."""
     return [stage.tokens // pretrain.global_batch_tokens for stage in pretrain.stages]
-
-
-# ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedPoint:
-    """Real training steps of one shape. flops_per_second: by `flops_per_token`, so that shapes can be compared."""
-
-    parameters: int
-    seq_len: int
-    micro_batch_tokens: int
-    tokens_per_second: float
-    flops_per_second: float
-    measured_by: Literal["doctor", "pretrain"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Profile:
-    """How fast one machine trains. `device` is "cpu" or "cuda"; `hardware` names the processor or the GPU."""
-
-    hardware: str
-    device: str
-    threads: int
-    matmul_flops: float
-    points: tuple[SpeedPoint, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Training operations per second, and in words how that is known."""
-
-    flops_per_second: float
-    how_known: str
-    is_measured: bool
-
-
-def read_profile(runs_dir: Path) -> Profile | None:
-    """The profile of this runs folder, or None. Raises ArtifactError for a damaged one."""
-    path = runs_dir / PROFILE
-    if not path.is_file():
-        return None
-    data = read_json(path)
-    try:
-        if data.pop("version") != PROFILE_VERSION:
-            return None
-        return Profile(**{**data, "points": tuple(SpeedPoint(**point) for point in data["points"])})
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} is not a speed profile: {error}. Run `gristmill doctor` to make it anew."
-        ) from error
-
-
-def write_profile(runs_dir: Path, profile: Profile) -> Path:
-    """Write the profile beside the runs; returns its path."""
-    runs_dir.mkdir(parents=True, exist_ok=True)
-    write_json(runs_dir / PROFILE, {"version": PROFILE_VERSION, **asdict(profile)})
-    return runs_dir / PROFILE
-
-
-def add_speed_point(profile: Profile, point: SpeedPoint) -> Profile:
-    """The profile with the point in it; an older point of the same shape goes."""
-    others = tuple(old for old in profile.points if (old.parameters, old.seq_len) != (point.parameters, point.seq_len))
-    return replace(profile, points=(*others, point))
-
-
-def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
-    """Operations per second for a model of that size: between two measured sizes on a log scale, else the nearest one."""
-    ordered = sorted(points, key=lambda point: point.parameters)
-    speed = float(
-        np.interp(
-            math.log(parameters),
-            [math.log(point.parameters) for point in ordered],
-            [point.flops_per_second for point in ordered],
-        )
-    )
-    sizes = ", ".join(f"{point.parameters / 1e6:.3g}M" for point in ordered)
-    return Speed(
-        flops_per_second=speed, how_known=f"measured with real training steps ({sizes} parameters)", is_measured=True
-    )
-
-
-# Share of a plain fp32 matmul that training steps of this many parameters reach. Measured with commands/measure_steps.py on one
-# core with AVX-512, by processor time: .54, .71 and .75; rounded down, because several threads lose a part.
-SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.65), (52e6, 0.7))
-
-
-def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
-    """Operations per second without a profile: a share of the matmul speed that grows with the model."""
-    share = float(
-        np.interp(
-            math.log10(parameters),
-            [math.log10(size) for size, _ in SHARE_OF_MATMUL],
-            [share for _, share in SHARE_OF_MATMUL],
-        )
-    )
-    words = f"estimated: {share:.0%} of a matmul that ran at {matmul_flops / 1e9:.0f} GFLOP/s; `gristmill doctor` measures it"
-    return Speed(flops_per_second=share * matmul_flops, how_known=words, is_measured=False)
-
-
-def measure_matmul(seconds: float = 0.2, size: int = 1024) -> float:
-    """FLOP/s of fp32 matrix products in numpy, the best of as many as fit into the time."""
-    left = np.ones((size, size), np.float32)
-    right, product = np.ones_like(left), np.empty_like(left)
-    np.matmul(left, right, out=product)
-    best, end = math.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        np.matmul(left, right, out=product)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
 
 
 # ── memory and disk ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -283,13 +160,3 @@ def in_units(value: float, unit: str) -> str:
         if value >= 0.9995 * size:  # what rounds to 1,000 of one prefix is 1 of the next
             return f"{value / size:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"
-
-
-def hardware_name() -> str:
-    """The processor's name, by which a profile is known to be of this machine."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            return next(names, platform.machine())
-    except OSError:
-        return platform.processor() or platform.machine()

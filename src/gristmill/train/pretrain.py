@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from gristmill.data.packs import Pack, read_pack
 from gristmill.errors import RecipeError
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
+from gristmill.recipe.budget import check_epochs
+from gristmill.recipe.cost import pretraining_flops, training_memory
 from gristmill.recipe.fingerprint import derive_seed
 from gristmill.recipe.schema import ModelSection, Pretrain, Stage
+from gristmill.recipe.speed import SpeedPoint, hardware_name, keep_speed, machine_speed
 from gristmill.recipe.step import StepContext
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
@@ -36,6 +41,7 @@ LINES_WANTED = 100
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_TOP_P = 0.95
+MIN_SECONDS_FOR_SPEED = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +60,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     sources = _sources(section)
     shards = {name: TokenShard(ctx.inputs["tokenize"] / name / "train") for name in sources}
     stream = make_stream(section, shards, seed=ctx.seed)
-    check_epochs(section, stream, ctx)
+    check_epochs(ctx.recipe, selection_tokens(ctx.recipe, ctx.inputs["tokenize"]))
     device = choose_device(ctx.machine.device)
     session = open_session(
         ctx.out,
@@ -69,6 +75,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         device=device,
         say=ctx.say,
     )
+    parameters = sum(parameter.numel() for parameter in session.model.parameters())
+    estimate = session.notes.setdefault("estimate", _estimate(ctx, parameters))
     watch = Watcher(
         session=session,
         tokenizer=tokenizer,
@@ -81,7 +89,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     for span in spans:
         if session.progress.step < span.last or (session.progress.step == span.last and session.progress.hooks_pending):
             _run_stage(ctx, session, stream, watch, span)
-    return {**session.finish(), **_draws(stream), "stages": session.notes["stages"]}
+    found = session.finish()
+    _keep_speed(ctx, session, found)
+    return {**found, **_draws(stream), "stages": session.notes["stages"], "estimate": estimate}
 
 
 def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watcher, span: Span) -> None:
@@ -182,26 +192,33 @@ def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
     )
 
 
-def check_epochs(section: Pretrain, stream: Stream, ctx: StepContext) -> None:
-    """Holds what the stages draw against the tokens there are. Raises RecipeError beyond a cap that was not lifted."""
-    for use in stream.uses_before(stream.num_samples):
-        allowed = section.allow_epochs.get(use.source)
-        cap = allowed.max if allowed is not None else section.max_epochs
-        what = (
-            use.source
-            if use.min_document_tokens is None
-            else f"{use.source} (documents of {use.min_document_tokens}+ tokens)"
-        )
-        found = (
-            f"{what}: {use.tokens_drawn:,} tokens drawn from {use.unique_tokens:,} unique ones, {use.epochs:.2f} epochs"
-        )
-        if use.epochs > cap:
-            raise RecipeError(
-                f"{found}; the cap is {cap:g}.\n  Lower its weight or the tokens of the stages, add text, or say why more is "
-                f"right in pretrain.allow_epochs.{use.source}."
-            )
-        if use.epochs > section.warn_epochs:
-            ctx.say(f"warning: {found}; repeated text is worth less beyond {section.warn_epochs:g}")
+def _estimate(ctx: StepContext, parameters: int) -> dict[str, Any]:
+    """What `plan` says of this training before it begins, for the record to be held against."""
+    speed, _ = machine_speed(parameters, ctx.machine)
+    return {
+        "parameters": parameters,
+        "pretraining_seconds": pretraining_flops(ctx.recipe).with_attention / speed.flops_per_second,
+        "memory_bytes": training_memory(ctx.recipe, ctx.machine.micro_batch_tokens).total,
+        "speed_source": speed.how_known,
+    }
+
+
+def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) -> None:
+    """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell."""
+    if found["tokens_per_second"] is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
+        return
+    device = session.model.device
+    flops = pretraining_flops(ctx.recipe).with_attention / ctx.recipe.pretrain.total_tokens
+    point = SpeedPoint(
+        parameters=found["parameters"],
+        seq_len=ctx.recipe.pretrain.stages[0].seq_len,
+        micro_batch_tokens=min(ctx.machine.micro_batch_tokens, ctx.recipe.pretrain.global_batch_tokens),
+        tokens_per_second=found["tokens_per_second"],
+        flops_per_second=found["tokens_per_second"] * flops,
+        measured_by="pretrain",
+    )
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else hardware_name()
+    keep_speed(point, ctx.machine, device=device.type, hardware=hardware)
 
 
 def _sources(section: Pretrain) -> list[str]:

@@ -1,0 +1,179 @@
+"""How fast this machine trains: real training steps that `doctor` or a pretraining measured, else a share of a short matmul.
+
+The profile lies beside the runs, in `<runs_dir>/.profile.json`, and is used only on the machine that it was measured on.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gristmill.errors import ArtifactError
+from gristmill.recipe.artifact import read_json, write_json
+from gristmill.recipe.machine import Machine
+
+PROFILE = ".profile.json"
+PROFILE_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedPoint:
+    """Real training steps of one shape. flops_per_second: by `flops_per_token`, so that shapes can be compared."""
+
+    parameters: int
+    seq_len: int
+    micro_batch_tokens: int
+    tokens_per_second: float
+    flops_per_second: float
+    measured_by: Literal["doctor", "pretrain"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """How fast one machine trains. `device` is "cpu" or "cuda"; `hardware` names the processor or the GPU."""
+
+    hardware: str
+    device: str
+    threads: int
+    matmul_flops: float
+    points: tuple[SpeedPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Training operations per second, and in words how that is known."""
+
+    flops_per_second: float
+    how_known: str
+    is_measured: bool
+
+
+def read_profile(runs_dir: Path) -> Profile | None:
+    """The profile of this runs folder, or None. Raises ArtifactError for a damaged one."""
+    path = runs_dir / PROFILE
+    if not path.is_file():
+        return None
+    data = read_json(path)
+    try:
+        if data.pop("version") != PROFILE_VERSION:
+            return None
+        return Profile(**{**data, "points": tuple(SpeedPoint(**point) for point in data["points"])})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is not a speed profile: {error}. Run `gristmill doctor` to make it anew."
+        ) from error
+
+
+def write_profile(runs_dir: Path, profile: Profile) -> Path:
+    """Write the profile beside the runs; returns its path."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    write_json(runs_dir / PROFILE, {"version": PROFILE_VERSION, **asdict(profile)})
+    return runs_dir / PROFILE
+
+
+def add_speed_point(profile: Profile, point: SpeedPoint) -> Profile:
+    """The profile with the point in it; an older point of the same shape goes."""
+    others = tuple(old for old in profile.points if (old.parameters, old.seq_len) != (point.parameters, point.seq_len))
+    return replace(profile, points=(*others, point))
+
+
+def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
+    """Operations per second for a model of that size: between two measured sizes on a log scale, else the nearest one."""
+    ordered = sorted(points, key=lambda point: point.parameters)
+    speed = float(
+        np.interp(
+            math.log(parameters),
+            [math.log(point.parameters) for point in ordered],
+            [point.flops_per_second for point in ordered],
+        )
+    )
+    sizes = ", ".join(f"{point.parameters / 1e6:.3g}M" for point in ordered)
+    return Speed(
+        flops_per_second=speed, how_known=f"measured with real training steps ({sizes} parameters)", is_measured=True
+    )
+
+
+# Share of a plain fp32 matmul that training steps of this many parameters reach. Measured with commands/measure_steps.py on one
+# core with AVX-512, by processor time: .54, .71 and .75; rounded down, because several threads lose a part.
+SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.65), (52e6, 0.7))
+
+
+def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
+    """Operations per second without a profile: a share of the matmul speed that grows with the model."""
+    share = float(
+        np.interp(
+            math.log10(parameters),
+            [math.log10(size) for size, _ in SHARE_OF_MATMUL],
+            [share for _, share in SHARE_OF_MATMUL],
+        )
+    )
+    words = f"estimated: {share:.0%} of a matmul that ran at {matmul_flops / 1e9:.0f} GFLOP/s; `gristmill doctor` measures it"
+    return Speed(flops_per_second=share * matmul_flops, how_known=words, is_measured=False)
+
+
+def measure_matmul(seconds: float = 0.2, size: int = 1024) -> float:
+    """FLOP/s of fp32 matrix products in numpy, the best of as many as fit into the time."""
+    left = np.ones((size, size), np.float32)
+    right, product = np.ones_like(left), np.empty_like(left)
+    np.matmul(left, right, out=product)
+    best, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        np.matmul(left, right, out=product)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
+
+
+def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
+    """Speed for a model of that size: by the profile in the runs folder when it is of this machine, else by a short matmul.
+
+    Returns the speed, and notes for the reader.
+    """
+    notes: list[str] = []
+    profile = read_profile(machine.runs_dir)
+    if profile is not None and profile.points and (reason := _does_not_apply(profile, machine)):
+        notes.append(f"the speed profile in {machine.runs_dir} was left aside: {reason}")
+    elif profile is not None and profile.points:
+        return training_speed(parameters, profile.points), notes
+    if machine.device.startswith("cuda"):
+        notes.append(
+            "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
+        )
+    return guessed_speed(parameters, measure_matmul()), notes
+
+
+def keep_speed(point: SpeedPoint, machine: Machine, *, device: str, hardware: str) -> None:
+    """Add real training steps to the profile of this machine; a profile of another machine is replaced."""
+    profile = read_profile(machine.runs_dir)
+    if profile is None or (profile.device, profile.hardware, profile.threads) != (device, hardware, machine.threads):
+        profile = Profile(
+            hardware=hardware, device=device, threads=machine.threads, matmul_flops=measure_matmul(), points=()
+        )
+    write_profile(machine.runs_dir, add_speed_point(profile, point))
+
+
+def _does_not_apply(profile: Profile, machine: Machine) -> str | None:
+    if machine.device not in ("auto", profile.device):
+        return f"it was measured on {profile.device}, this plan is for {machine.device}"
+    if profile.device == "cpu" and profile.hardware != hardware_name():
+        return f"it was measured on {profile.hardware}"
+    if profile.device == "cpu" and profile.threads != machine.threads:
+        return f"it was measured with {profile.threads} threads, this plan is for {machine.threads}"
+    return None
+
+
+def hardware_name() -> str:
+    """The processor's name, by which a profile is known to be of this machine."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+            return next(names, platform.machine())
+    except OSError:
+        return platform.processor() or platform.machine()
