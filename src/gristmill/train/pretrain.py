@@ -27,6 +27,7 @@ from gristmill.recipe.step import StepContext
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
 from gristmill.tokens.stream import Stream
+from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
