@@ -160,7 +160,10 @@ def _results(recipe: Recipe, packs: Mapping[str, tuple[str, ...]]) -> Iterable[S
     yield Step(
         name="evaluate",
         module="gristmill.evaluate.evaluate",
-        config={"evaluate": recipe.evaluate.model_dump()},
+        config={
+            "evaluate": recipe.evaluate.model_dump(),
+            "held_out": {name: recipe.packs[name].held_out for name in recipe.evaluate.packs},
+        },
         inputs=("select", "tokenizer", "tokenize", *chat, *models),
         files={f"pack {name}": packs[f"pack {name}"] for name in recipe.evaluate.packs},
     )

@@ -156,7 +156,7 @@ def test_stopped_at_every_second_step_and_resumed_equals_unbroken(
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "model" / name).read_bytes() == (out / "model" / name).read_bytes()
     assert diary(tmp_path) == diary(out)
-    timings = ("training_seconds", "tokens_per_second", "stages", "final")
+    timings = ("training_seconds", "tokens_per_second", "stages", "final", "estimate")
     assert {k: v for k, v in counts.items() if k not in timings} == {
         k: v for k, v in expected.items() if k not in timings
     }

@@ -66,6 +66,7 @@ def evaluation(facts: Facts) -> Section | None:
         rows = [
             (
                 row["task"],
+                row["metric"].replace("_", " "),
                 f"{row['a']} − {row['b']}",
                 f"{row['difference']:+.3f}",
                 _range(row["interval"]),
@@ -77,9 +78,9 @@ def evaluation(facts: Facts) -> Section | None:
         ]
         blocks.append(
             table(
-                ("task", "", "difference", "95 % interval", "items", "p, Holm", "verdict"),
+                ("task", "metric", "", "difference", "95 % interval", "items", "p, Holm", "verdict"),
                 rows,
-                numbers=(2, 3, 4, 5),
+                numbers=(3, 4, 5, 6),
                 grey=[row["verdict"].startswith(("at chance", "no evidence")) for row in facts.comparisons],
             )
         )
