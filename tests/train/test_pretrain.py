@@ -244,7 +244,7 @@ def test_machine_micro_batch_changes_rounding_alone(
 
 
 def test_more_epochs_than_allowed_are_refused_before_training(inputs: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"code: 256 tokens drawn from .* epochs; the cap is 0.1"):
+    with pytest.raises(RecipeError, match=r"code would be read .* times; the cap is 0.1 epochs"):
         pretrain.run(
             context(
                 inputs, tmp_path, recipe(max_epochs=0.1, allow_epochs={"web": {"max": 9.0, "reason": "a test of caps"}})
