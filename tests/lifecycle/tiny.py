@@ -11,6 +11,7 @@ damaged WARC record, near-duplicates, held-out entries and sums.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
 import tarfile
@@ -154,10 +155,10 @@ def tiny_recipe() -> dict[str, Any]:
 def write_sample(data: Path) -> None:
     """The first of everything in samples/quickstart, in the formats it has there."""
     data.mkdir(parents=True, exist_ok=True)
-    urls = _write_pages(data / "manuals.warc.gz")
+    ids = _write_pages(data / "manuals.warc.gz")
     for name, path in (("edu", "edu-v1"), ("edu-second", "edu-v1-second")):
-        rows = _rows(SAMPLE / "annotations" / f"{path}.jsonl")
-        _write_rows(data / f"{name}.jsonl", (row for row in rows if row["record_id"] in urls))
+        labels = rows(SAMPLE / "annotations" / f"{path}.jsonl")
+        _write_rows(data / f"{name}.jsonl", (row for row in labels if row["record_id"] in ids))
     packs = {name: read_pack(SAMPLE / "packs" / name) for name in ("wordnet-cloze", "sums")}
     for name, pack in packs.items():
         write_pack(
@@ -170,15 +171,15 @@ def write_sample(data: Path) -> None:
             items=pack.items[:NUM_ITEMS],
         )
     _write_glosses(data / "glosses.jsonl.gz", [id for item in packs["wordnet-cloze"].items[:NUM_ITEMS] for id in item.ids])
-    _write_novel(data / "novel.txt")
+    (data / "novel.txt").write_text("".join(chapters(NUM_CHAPTERS)), encoding="utf-8")
     _write_code(data / "code.tar.gz")
-    _write_rows(data / "chat.jsonl", _rows(SAMPLE / "chat" / "everyday.jsonl")[:: 362 // NUM_CONVERSATIONS])
+    _write_rows(data / "chat.jsonl", rows(SAMPLE / "chat" / "everyday.jsonl")[:: 362 // NUM_CONVERSATIONS])
 
 
 def _write_pages(path: Path) -> set[str]:
     """A WARC cut at member borders, the damaged record among them; returns the ids of its records."""
     raw = (SAMPLE / "web" / "manuals.warc.gz").read_bytes()
-    members = _rows(SAMPLE / "web" / "manifest.jsonl")
+    members = rows(SAMPLE / "web" / "manifest.jsonl")
     info = raw[: members[0]["offset"]]
     wanted = members[PAGES]
     path.write_bytes(info + b"".join(raw[row["offset"] : row["offset"] + row["length"]] for row in wanted))
@@ -188,17 +189,20 @@ def _write_pages(path: Path) -> set[str]:
 def _write_glosses(path: Path, held_out: Iterable[str]) -> None:
     """Entries from the front, and those that the packs hold out: otherwise nothing would show that they leave."""
     wanted = set(held_out)
-    rows = _rows(SAMPLE / "glosses" / "wordnet.jsonl.gz")
-    lines = [row for number, row in enumerate(rows) if number % 9 == 0 or row["id"] in wanted][: NUM_GLOSSES + len(wanted)]
+    entries = rows(SAMPLE / "glosses" / "wordnet.jsonl.gz")
+    every = len(entries) // NUM_GLOSSES
+    lines = [row for number, row in enumerate(entries) if number % every == 0 or row["id"] in wanted]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in lines)
     path.write_bytes(gzip.compress(text.encode("utf-8"), mtime=0))
 
 
-def _write_novel(path: Path) -> None:
+def chapters(number: int) -> list[str]:
+    """The first chapters of the novel; what stands before the first one comes with it."""
     (book,) = (SAMPLE / "novel").glob("*.txt.gz")
     text = gzip.decompress(book.read_bytes()).decode("utf-8")
     starts = [match.start() for match in re.finditer(r"^Chapter \d+$", text, re.MULTILINE)]
-    path.write_text(text[: starts[NUM_CHAPTERS]], encoding="utf-8")
+    bounds = [0, *starts[1:], len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(bounds)][:number]
 
 
 def _write_code(path: Path) -> None:
@@ -209,10 +213,11 @@ def _write_code(path: Path) -> None:
             out.addfile(member, archive.extractfile(member))
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, plain or .gz."""
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     return [json.loads(line) for line in raw.decode("utf-8").splitlines()]
 
 
-def _write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+def _write_rows(path: Path, values: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values), encoding="utf-8")

@@ -58,7 +58,9 @@ def run(
     folder = run_folder(machine.runs_dir, loaded.recipe)
     folder.mkdir(parents=True, exist_ok=True)
     with _one_run_at_a_time(folder), _Signals() as signals:
-        plan = _cut(make_plan(loaded, folder), until)
+        plan = make_plan(loaded, folder)
+        _check_names(plan, until, remake)
+        plan = _cut(plan, until)
         _refuse_costly(plan, remake, loaded, folder)
         for planned in plan:
             if planned.state == "done":
@@ -72,12 +74,19 @@ def run(
     return folder
 
 
-def _cut(plan: list[Planned], until: str | None) -> list[Planned]:
+def _check_names(plan: Sequence[Planned], until: str | None, remake: Sequence[str]) -> None:
     names = [planned.step.name for planned in plan]
+    asked = [("--until", until)] if until is not None else []
+    asked += [("--remake", name) for name in remake if name != "all"]
+    for option, name in asked:
+        if name not in names:
+            raise RecipeError(f"{option} {name!r} is not a step of this recipe; the steps are {', '.join(names)}.")
+
+
+def _cut(plan: list[Planned], until: str | None) -> list[Planned]:
+    """The steps that `until` needs, itself included; all for None."""
     if until is None:
         return plan
-    if until not in names:
-        raise RecipeError(f"--until {until!r} is not a step of this recipe; the steps are {', '.join(names)}.")
     wanted = {until}
     for planned in reversed(plan):
         if planned.step.name in wanted:

@@ -124,16 +124,16 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
         characters += value["text_bytes"]
     ledger.check()
     source = ledger.source(ctx.part)
+    paths = ", ".join(ctx.recipe.sources[ctx.part].read.paths)
     if source.came_in.documents == 0:
-        paths = ", ".join(ctx.recipe.sources[ctx.part].read.paths)
         raise DataError(
             f"the source {ctx.part!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
             f"  Look at the files, or at sources.{ctx.part}.read."
         )
     if source.total("kept").documents == 0:
         raise DataError(
-            f"the source {ctx.part!r} keeps none of its documents:\n{ledger.table(ctx.part)}\n"
-            f"  The reasons say what to change: the reader's settings, language, or rules (off, limits)."
+            f"the source {ctx.part!r} ({paths}) keeps none of its documents:\n{ledger.table(ctx.part)}\n"
+            f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
     more = {"text_bytes": characters, "shards": len(shards), "details": dict(sorted(counts.items()))}
     write_json(ledger_path, {**ledger.to_json(), "counts": more})
