@@ -20,9 +20,11 @@ from gristmill.data.document import read_batches, read_documents, shard_paths
 from gristmill.data.guard import Finished
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
+from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, Interrupted, RecipeError
 from gristmill.extract import extract
-from gristmill.extract.curate import CurateJob, Settings
+from gristmill.extract.curate import CurateJob, Settings, curate
+from gristmill.extract.language import detect_language
 from gristmill.extract.shards import Span
 
 HERE = Path(__file__).parent
@@ -114,6 +116,15 @@ def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Pat
     assert counts["details"] == {"charset:utf-8": 2, "formulas_in:script": 1, "formulas_out:script": 1}
     (document,) = read_documents(shard_paths(tmp_path / "out")[0])
     assert "So $a^2$ is the area." in document.text
+
+
+def test_the_language_score_must_be_strictly_above_the_limit() -> None:
+    raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
+    _, score = detect_language(ENGLISH)
+    common: dict[str, Any] = {"source": "s", "license": "l", "format": "text", "languages": frozenset(["en"])}
+    at_limit = curate(raw, Settings(min_language_score=score, **common))
+    assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
+    assert curate(raw, Settings(min_language_score=score - 1e-9, **common)).kind == "kept"
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
