@@ -139,7 +139,7 @@ def test_a_source_that_keeps_nothing_is_refused_with_the_table_of_reasons(tmp_pa
 
 def test_a_source_without_documents_is_refused(tmp_path: Path, context: Any) -> None:
     write_jsonl(tmp_path / "x.jsonl")
-    with pytest.raises(DataError, match="'web' .*holds no documents"):
+    with pytest.raises(DataError, match=r"'web' .*holds no documents"):
         extract.run(context(tmp_path, tmp_path / "out", JSONL))
 
 
