@@ -7,6 +7,7 @@ meaning of the output changes. Nothing here knows what a step does; `commands/ru
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from gristmill.errors import RecipeError
+from gristmill.errors import RecipeError, ResourceError
 from gristmill.recipe.artifact import RECORD, file_sha256, is_committed, read_json, write_json
 from gristmill.recipe.fingerprint import canonical, differences, fingerprint
 from gristmill.recipe.load import LoadedRecipe
@@ -284,7 +285,8 @@ class _FileHashes:
     def save(self) -> None:
         """Keep what was learnt beside the run, if there is one."""
         if self._changed and self._cache.parent.is_dir():
-            write_json(self._cache, self._known)
+            with contextlib.suppress(OSError, ResourceError):  # another's folder, or a full disk: it is only a cache
+                write_json(self._cache, self._known)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -75,7 +75,9 @@ def test_weights_that_do_not_sum_to_one_are_refused_with_the_sum(
     recipe["pretrain"]["stages"][1]["mixture"]["code"] = 0.2
     write(project, recipe)
     answer = gristmill("run", "recipe.yaml")
-    assert_says(answer, 2, f"recipe.yaml:{line_of(project, 'name: decay')}", "'decay' sum to 1.10, not 1 (off by +0.10)")
+    assert_says(
+        answer, 2, f"recipe.yaml:{line_of(project, 'name: decay')}", "'decay' sum to 1.10, not 1 (off by +0.10)"
+    )
 
 
 def test_context_longer_than_the_models_is_refused(project: Path, recipe: Recipe, gristmill: Command) -> None:
@@ -138,7 +140,13 @@ def test_source_that_keeps_nothing_says_which_rules_took_its_documents(
     recipe["sources"]["novel"]["language"] = {"keep": ["fi"], "min_score": 0.65}
     write(project, recipe)
     answer = gristmill("run", "recipe.yaml", "--until", "extract/novel", *OPTIONS)
-    assert_says(answer, 1, "the source 'novel' (data/novel.txt) keeps none of its documents", "other_language", "language, or rules")
+    assert_says(
+        answer,
+        1,
+        "the source 'novel' (data/novel.txt) keeps none of its documents",
+        "other_language",
+        "language, or rules",
+    )
 
 
 def test_parquet_without_the_named_column_is_answered_with_the_columns_there_are(
@@ -169,13 +177,16 @@ def test_stage_longer_than_its_data_allows_is_refused_by_plan_with_the_line_that
     recipe["sources"]["novel"]["unique_tokens"] = 600
     write(project, recipe)
     answer = gristmill("plan", "recipe.yaml")
-    words = ("pretrain.stages[decay]: novel would be read", "the cap is 5 epochs", "lower its weight, add text", "allow_epochs")
+    words = (
+        "pretrain.stages[decay]: novel would be read",
+        "the cap is 5 epochs",
+        "lower its weight, add text",
+        "allow_epochs",
+    )
     assert_says(answer, 2, *words)
 
 
-def test_stage_longer_than_its_counted_data_is_refused_before_training(
-    done_project: Path, gristmill: Command
-) -> None:
+def test_stage_longer_than_its_counted_data_is_refused_before_training(done_project: Path, gristmill: Command) -> None:
     answer = gristmill("run", "recipe.yaml", "pretrain.max_epochs=0.05", "--until", "pretrain", *OPTIONS)
     assert_says(answer, 2, "epochs", "the cap is 0.05", "allow_epochs")
     assert "step 1:" not in answer.out

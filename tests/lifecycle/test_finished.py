@@ -53,7 +53,9 @@ def test_inspect_of_raw_files_says_what_they_hold(tiny_project: Path, gristmill:
 
 
 def test_chat_answers_once_on_standard_output_alone(finished_run: Path, gristmill: Command) -> None:
-    answers = [gristmill("chat", target, "--prompt", "What is 1 + 1?") for target in (finished_run, finished_run / "dpo")]
+    answers = [
+        gristmill("chat", target, "--prompt", "What is 1 + 1?") for target in (finished_run, finished_run / "dpo")
+    ]
     assert [answer.code for answer in answers] == [0, 0]
     assert answers[0].out == answers[1].out
     assert answers[0].out.strip()

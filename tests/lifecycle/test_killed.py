@@ -32,7 +32,15 @@ NUM_RANDOM_KILLS = 60
 # ── what must be equal ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-TIMINGS = {"seconds", "started_seconds", "wait_seconds", "training_seconds", "tokens_per_second"}
+TIMINGS = {
+    "seconds",
+    "started_seconds",
+    "wait_seconds",
+    "training_seconds",
+    "tokens_per_second",
+    "pretraining_seconds",  # of the estimate, which a short measurement of the machine made
+    "speed_source",
+}
 DURATION = re.compile(r"\d[\d.,]*\s*(?:ms|s|min|minutes|h|hours)\b")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+")
 
@@ -220,6 +228,28 @@ def test_sixty_kills_at_random_moments_leave_the_same_artefacts(project: Path, f
     with running(project) as run:
         assert run.end() == 0, run.printed
     assert_same_run(project / "runs" / "tiny", finished_run, steps)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end(
+    project: Path, finished_run: Path
+) -> None:
+    steps = step_names(project)
+    for name in steps[:-1]:
+        with running(project) as run:
+            run.wait_for_line(rf"^running +{re.escape(name)} ")
+            time.sleep(0.2)
+            run.process.send_signal(signal.SIGTERM)
+            assert run.end() == 143, f"{name}: {run.printed}"
+        assert "run the same command" in run.printed.lower()
+        assert "Traceback" not in run.printed, f"{name}: {run.printed}"
+    with running(project) as run:
+        assert run.end() == 0, run.printed
+    for name in steps:
+        left, right = content(project / "runs" / "tiny" / name), content(finished_run / name)
+        kept = [file for file in right if not file.startswith("checkpoints/")]  # a signal saves one more
+        assert [file for file in kept if left[file] != right[file]] == [], name
 
 
 # ── signals that ask ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,9 @@ import yaml
 from gristmill.data.packs import read_pack, write_pack
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "quickstart"
-PAGES = slice(150, 268)  # foreign pages, near-duplicates and the damaged record are among them; over 500 kB make two shards
+PAGES = slice(
+    150, 268
+)  # foreign pages, near-duplicates and the damaged record are among them; over 500 kB make two shards
 NUM_GLOSSES = 700
 NUM_CHAPTERS = 6
 NUM_CODE_FILES = 16
@@ -170,7 +172,9 @@ def write_sample(data: Path) -> None:
             chance=pack.chance,
             items=pack.items[:NUM_ITEMS],
         )
-    _write_glosses(data / "glosses.jsonl.gz", [id for item in packs["wordnet-cloze"].items[:NUM_ITEMS] for id in item.ids])
+    _write_glosses(
+        data / "glosses.jsonl.gz", [id for item in packs["wordnet-cloze"].items[:NUM_ITEMS] for id in item.ids]
+    )
     (data / "novel.txt").write_text("".join(chapters(NUM_CHAPTERS)), encoding="utf-8")
     _write_code(data / "code.tar.gz")
     _write_rows(data / "chat.jsonl", rows(SAMPLE / "chat" / "everyday.jsonl")[:: 362 // NUM_CONVERSATIONS])

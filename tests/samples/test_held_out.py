@@ -53,9 +53,7 @@ def sums(message: dict[str, str]) -> set[tuple[int, int]]:
 def assert_nothing_is_shared(run: Path, packs: list[Pack]) -> None:
     held_out = held_out_ids(packs)
     answered = [f"{item.prompt}{item.gold}" for pack in packs for item in pack.items]
-    held_sums = {
-        tuple(map(int, name.removeprefix("sum/").split("+"))) for name in held_out if name.startswith("sum/")
-    }
+    held_sums = {tuple(map(int, name.removeprefix("sum/").split("+"))) for name in held_out if name.startswith("sum/")}
     num_documents = 0
     for document in training_documents(run):
         num_documents += 1

@@ -32,6 +32,7 @@ from gristmill.recipe.artifact import (
     close_working_folder,
     commit,
     open_working_folder,
+    out_of_space_is_a_resource_error,
     read_json,
     set_aside,
     write_json,
@@ -126,7 +127,8 @@ def _make(
         should_stop=lambda: signals.received is not None,
     )
     try:
-        counts = importlib.import_module(step.module).run(context)
+        with out_of_space_is_a_resource_error(working):
+            counts = importlib.import_module(step.module).run(context)
     except Interrupted as stopped:
         clock.save()
         raise Interrupted(

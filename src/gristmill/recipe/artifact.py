@@ -24,6 +24,7 @@ from gristmill.errors import ArtifactError, ResourceError
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NEW_SUFFIX = ".new"  # of the hidden neighbour that write_json renames; one that is left is of a killed attempt
 
 
@@ -60,13 +61,20 @@ def out_of_space_is_a_resource_error(path: Path) -> Iterator[None]:
     """Turn "no space left" into ResourceError (exit code 75), so that what was saved before stays good."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_out_of_space(error):
             raise ResourceError(
                 f"the disk is full while writing {path}.\n"
                 "  Nothing committed was touched. Free some space and run the same command; it goes on from there."
             ) from error
         raise
+
+
+def _is_out_of_space(error: Exception) -> bool:
+    """Libraries written in Rust raise errors of their own, which carry the number in their text alone."""
+    if isinstance(error, OSError):
+        return error.errno in OUT_OF_SPACE
+    return any(f"(os error {number})" in str(error) for number in OUT_OF_SPACE)
 
 
 def fsync_folder(folder: Path) -> None:
