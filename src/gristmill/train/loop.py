@@ -238,8 +238,7 @@ def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: 
             raise TrainingDiverged(
                 f"the batch of step {progress.step} gave loss {outcome.loss} and gradient norm {outcome.grad_norm}; so did "
                 f"{len(progress.skipped_steps)} of the last {SKIPPED_STEPS_WINDOW} steps: {progress.skipped_steps}.\n"
-                "  None of them was applied; the last checkpoint is sound. Look at what the model read there "
-                f"(gristmill trace --step {progress.step}), then lower optimizer.peak_lr or lengthen the warm-up."
+                "  None of them was applied; the last checkpoint is sound. Lower optimizer.peak_lr or lengthen the warm-up."
             )
     progress.step += 1
 
