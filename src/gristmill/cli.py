@@ -31,8 +31,8 @@ Overrides = Annotated[
     typer.Argument(help="dotted overrides, such as pretrain.optimizer.peak_lr=1e-3", metavar="[KEY=VALUE]..."),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are kept", envvar="GRISTMILL_RUNS")]
-Threads = Annotated[int | None, typer.Option(help="threads of a training process; all cores if absent")]
-Processes = Annotated[int | None, typer.Option(help="worker processes for curation; all cores if absent")]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training process; all cores if absent")]
+Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -46,7 +46,7 @@ def run(
     threads: Threads = None,
     processes: Processes = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    micro_batch_tokens: Annotated[int | None, typer.Option(help="tokens in one forward pass")] = None,
+    micro_batch_tokens: Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")] = None,
 ) -> None:
     """Make everything the recipe asks for; go on where it stopped; skip what is done and unchanged."""
 
@@ -76,7 +76,6 @@ def plan(
 ) -> None:
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
     from gristmill.commands.plan import plan as print_plan
-
     from gristmill.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

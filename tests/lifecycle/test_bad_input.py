@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gristmill.recipe.artifact import read_json
+from gristmill.recipe.artifact import MANIFEST, read_json
 from gristmill.train import checkpoint
 
 OPTIONS = ("--threads", "1", "--processes", "2")
@@ -102,6 +102,24 @@ def test_override_that_names_no_key_is_refused_as_from_the_command_line(project:
     assert_says(answer, 2, "command line: unknown key 'pretrain.optimizer.peak_lrs'", "did you mean 'peak_lr'?")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--threads", "0"), ("Invalid value for '--threads'",)),
+        (("--processes", "-3"), ("Invalid value for '--processes'",)),
+        (("--micro-batch-tokens", "0"), ("Invalid value for '--micro-batch-tokens'",)),
+        (("--device", "gpu"), ("'gpu'", "auto, cpu or cuda")),
+        (("--runs-dir", "recipe.yaml"), ("cannot make the run's folder recipe.yaml/tiny", "--runs-dir")),
+    ],
+)
+def test_option_that_cannot_be_is_refused_before_anything_runs(
+    project: Path, gristmill: Command, options: tuple[str, str], words: tuple[str, ...]
+) -> None:
+    answer = gristmill("run", "recipe.yaml", *options)
+    assert_says(answer, 2, *words)
+    assert "running" not in answer.out
+
+
 # ── the sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -157,6 +175,13 @@ def test_parquet_without_the_named_column_is_answered_with_the_columns_there_are
     write(project, recipe)
     answer = gristmill("run", "recipe.yaml", "--until", "extract/novel", *OPTIONS)
     assert_says(answer, 1, "novel.parquet", "'text'", "content")
+
+
+def test_pattern_that_is_none_is_refused_with_its_line(project: Path, recipe: Recipe, gristmill: Command) -> None:
+    recipe["sources"]["novel"]["read"]["split_at"] = "["
+    write(project, recipe)
+    answer = gristmill("plan", "recipe.yaml")
+    assert_says(answer, 2, f"recipe.yaml:{line_of(project, 'split_at')}", "split_at '[' is not a regular expression")
 
 
 def test_damaged_warc_record_is_counted_and_not_fatal(finished_run: Path) -> None:
@@ -262,6 +287,62 @@ def test_write_that_fails_for_want_of_space_at_a_checkpoint_leaves_75_and_goes_o
     assert f"going on from {saved[0].removesuffix('.partial')}" in answer.out
     model = Path("pretrain/model/model.safetensors")
     assert (done_project / "runs" / "tiny" / model).read_bytes() == (finished_run / model).read_bytes()
+
+
+# What is left free lets the step begin and is too little for what it writes.
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [("select", 100_000), ("tokenizer", 12_000), ("tokenize", 50_000), ("synthesize", 12_000), ("export", 100_000)],
+)
+def test_disk_that_is_full_in_a_step_leaves_75_and_the_step_is_made_when_there_is_room(
+    done_project: Path, finished_run: Path, small_disk: Path, gristmill: Command, name: str, room: int
+) -> None:
+    runs = small_disk / "runs"
+    shutil.copytree(done_project / "runs", runs)
+    shutil.rmtree(runs / "tiny" / name)
+    free = os.statvfs(small_disk)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - room))
+    arguments = ("run", "recipe.yaml", "--until", name, "--runs-dir", runs, *OPTIONS)
+    answer = gristmill(*arguments)
+    assert_says(
+        answer, 75, "the disk is full while writing", f"{name}.partial", "Free some space and run the same command"
+    )
+    ballast.unlink()
+    answer = gristmill(*arguments)
+    assert answer.code == 0, answer.err
+    assert read_json(runs / "tiny" / name / MANIFEST) == read_json(finished_run / name / MANIFEST)
+
+
+# ── artefacts that were touched ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("reader", "file"),
+    [("select", "extract/manuals/documents-00001.parquet"), ("dpo", "sft/model/model.safetensors")],
+)
+def test_artefact_that_lost_a_file_or_a_part_of_one_stops_the_step_that_reads_it(
+    done_project: Path, gristmill: Command, reader: str, file: str
+) -> None:
+    run = done_project / "runs" / "tiny"
+    shutil.rmtree(run / reader)
+    for words in ("bytes; its manifest says", "is missing"):
+        if words == "is missing":
+            (run / file).unlink()
+        else:
+            (run / file).write_bytes((run / file).read_bytes()[:1000])
+        answer = gristmill("run", "recipe.yaml", "--until", reader, *OPTIONS)
+        assert_says(answer, 1, f"{Path('runs/tiny') / file}", words, f"{reader} reads it", "run the same command")
+    assert not (run / reader).exists()
+
+
+def test_record_that_is_damaged_is_named_with_what_to_do(done_project: Path, gristmill: Command) -> None:
+    path = done_project / "runs" / "tiny" / "select" / "record.json"
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    for verb in ("run", "status"):
+        assert_says(
+            gristmill(verb, "recipe.yaml"), 1, "select/record.json is damaged", "Remove its folder and run again"
+        )
 
 
 # ── data of chat and packs ───────────────────────────────────────────────────────────────────────────────────────────

@@ -35,6 +35,7 @@ from gristmill.recipe.artifact import (
     out_of_space_is_a_resource_error,
     read_json,
     set_aside,
+    verify_manifest,
     write_json,
 )
 from gristmill.recipe.fingerprint import derive_seed
@@ -57,7 +58,7 @@ def run(
 ) -> Path:
     """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder."""
     folder = run_folder(machine.runs_dir, loaded.recipe)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_folder(folder)
     with _one_run_at_a_time(folder), _Signals() as signals:
         plan = make_plan(loaded, folder)
         _check_names(plan, until, remake)
@@ -73,6 +74,16 @@ def run(
                 )
             _make(planned, loaded, machine, folder, console, signals)
     return folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        with out_of_space_is_a_resource_error(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(
+            f"cannot make the run's folder {folder}: {error.strerror}.\n  Name another place with --runs-dir."
+        ) from error
 
 
 def _check_names(plan: Sequence[Planned], until: str | None, remake: Sequence[str]) -> None:
@@ -100,6 +111,7 @@ def _make(
 ) -> None:
     step = planned.step
     console.print(f"[yellow]running[/]  {step.name:<20} [dim]{'; '.join(planned.reasons)}[/]")
+    _check_inputs(planned, run)
     if planned.folder.exists():
         kept = set_aside(planned.folder, run / OLD_FOLDER / step.name)
         console.print(f"         [dim]what it was is kept in {kept}[/]")
@@ -139,6 +151,18 @@ def _make(
     commit(working, planned.folder, record)
     close_working_folder(planned.folder)
     console.print(f"[green]made[/]     {step.name:<20} [dim]{record['wall_seconds']:.1f} s[/]")
+
+
+def _check_inputs(planned: Planned, run: Path) -> None:
+    """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less."""
+    for name in planned.step.inputs:
+        try:
+            verify_manifest(run / name, hashes=False)
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"{error}\n  {planned.step.name} reads it. Put it back, or remove {run / name} and run the same command: "
+                f"{name} is made again."
+            ) from error
 
 
 class _WorkClock:

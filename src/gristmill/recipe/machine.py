@@ -6,6 +6,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gristmill.errors import RecipeError
+
+DEVICES = ("auto", "cpu", "cuda")
+
 
 def usable_cpus() -> int:
     """Processor cores this process may use."""
@@ -25,3 +29,7 @@ class Machine:
     device: str = "auto"
     micro_batch_tokens: int = 16_384
     runs_dir: Path = Path("runs")
+
+    def __post_init__(self) -> None:
+        if self.device not in DEVICES:
+            raise RecipeError(f"the device is {self.device!r}; expected auto, cpu or cuda.")

@@ -16,6 +16,7 @@ different machines want the same value. Where and how it runs (devices, workers,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -95,6 +96,15 @@ class ReadText(ReadFiles):
     split_at: str | None = Field(
         default=None, description="regular expression matched at line starts; a match begins a document"
     )
+
+    @field_validator("split_at")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"split_at {value!r} is not a regular expression: {error}") from None
+        return value
 
 
 class ReadCode(ReadFiles):

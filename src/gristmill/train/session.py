@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gristmill.errors import ArtifactError
+from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema import Optimizer
@@ -123,10 +123,15 @@ def optimizer_options(section: Optimizer) -> dict[str, Any]:
 
 
 def choose_device(device: str) -> str:
-    """ "auto" becomes "cuda" where there is one, else "cpu"."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """ "auto" becomes "cuda" where there is one, else "cpu". Raises RecipeError for a device that is not here."""
+    has_cuda = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if has_cuda else "cpu"
+    if device == "cuda" and not has_cuda:
+        raise RecipeError(
+            f"the device is cuda, and torch {torch.__version__} finds none here. Use cpu or auto, or install torch for CUDA."
+        )
+    return device
 
 
 def open_session(
