@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from gristmill.errors import DataError
 from gristmill.model.attention import KeyValueCache
-from gristmill.model.generate import choose, generate
+from gristmill.model.generate import choice_of, generate, stream
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 
@@ -84,6 +85,37 @@ def test_a_result_is_the_same_in_any_batch(batch: list[list[int]], temperature: 
     assert together == backwards == alone
 
 
+def test_samples_of_one_prompt_share_passes_and_are_what_each_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = [[7, 8], [9], [7, 8]] * 4
+    how: dict[str, Any] = {"max_new_tokens": 6, "stop_ids": {0}, "temperature": 0.6}
+    alone = [
+        list(stream(MODEL, prompt, generator=torch.Generator().manual_seed(seed), **how))
+        for seed, prompt in enumerate(batch)
+    ]
+    passes = 0
+    hidden = Llama.hidden
+
+    def counted(self: Llama, *arguments: Any) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        return hidden(self, *arguments)
+
+    monkeypatch.setattr(Llama, "hidden", counted)
+    assert generate(MODEL, batch, seeds=range(len(batch)), **how) == alone
+    prefixes = {
+        (*prompt, *new[:length]) for prompt, new in zip(batch, alone, strict=True) for length in range(len(new))
+    }
+    assert passes == len(prefixes) < sum(map(len, alone))
+
+
+def test_without_gradient_the_model_computes_the_same_bits() -> None:
+    tokens = torch.arange(1, 40)
+    with_gradient = MODEL.hidden(tokens, torch.arange(39), [39])
+    with torch.no_grad():
+        assert torch.equal(MODEL.hidden(tokens, torch.arange(39), [39]), with_gradient)
+    assert with_gradient.requires_grad
+
+
 def test_decoding_stops_at_a_stop_token_and_keeps_it() -> None:
     free = generate(MODEL, [[1, 2, 3]], max_new_tokens=12, stop_ids=())[0]
     stop = free[4]
@@ -101,13 +133,14 @@ def test_a_seed_repeats_its_sample_and_another_seed_differs() -> None:
 def test_sampling_follows_the_probabilities_and_top_p_cuts_the_tail() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     generator = torch.Generator().manual_seed(0)
-    drawn = Counter(choose(logits, temperature=1.0, top_p=1.0, generator=generator) for _ in range(4000))
+    all_of_them = choice_of(logits, temperature=1.0, top_p=1.0)
+    drawn = Counter(all_of_them.draw(generator) for _ in range(4000))
     for token, probability in enumerate([0.5, 0.3, 0.15, 0.05]):
         assert abs(drawn[token] / 4000 - probability) < 5 * (probability * (1 - probability) / 4000) ** 0.5
-    nucleus = Counter(choose(logits, temperature=1.0, top_p=0.75, generator=generator) for _ in range(500))
-    assert set(nucleus) == {0, 1}
-    only_best = {choose(logits, temperature=1.0, top_p=0.0001, generator=generator) for _ in range(20)}
-    assert only_best == {0}
+    nucleus = choice_of(logits, temperature=1.0, top_p=0.75)
+    assert {nucleus.draw(generator) for _ in range(500)} == {0, 1}
+    only_best = choice_of(logits, temperature=1.0, top_p=0.0001)
+    assert {only_best.draw(generator) for _ in range(20)} == {0}
 
 
 def test_prompts_that_cannot_be_continued_are_refused_with_their_numbers() -> None:
@@ -117,3 +150,5 @@ def test_prompts_that_cannot_be_continued_are_refused_with_their_numbers() -> No
         generate(MODEL, [[]], max_new_tokens=5, stop_ids=())
     with pytest.raises(ValueError, match="one seed per prompt"):
         generate(MODEL, [[1]], max_new_tokens=5, stop_ids=(), temperature=1.0)
+    with pytest.raises(ValueError, match="needs a generator"):
+        next(stream(MODEL, [1], max_new_tokens=5, stop_ids=(), temperature=1.0))

@@ -21,8 +21,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x_ND: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return _unit(x_ND, self.eps)[0] * self.weight
         normed: Tensor = _RMSNorm.apply(x_ND, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return normed
+
+
+def _unit(x_ND: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x / sqrt(mean(x²) + eps) in x's type, and 1 / sqrt(mean(x²) + eps) as (N, 1) float32."""
+    x = x_ND.float()
+    inverse_N1 = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return (x * inverse_N1).to(x_ND.dtype), inverse_N1
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -30,9 +39,7 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:  # type: ignore[no-untyped-def]
-        x = x_ND.float()
-        inverse_N1 = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-        unit_ND = (x * inverse_N1).to(x_ND.dtype)
+        unit_ND, inverse_N1 = _unit(x_ND, eps)
         ctx.save_for_backward(unit_ND, inverse_N1, weight_D)
         return unit_ND * weight_D
 

@@ -26,6 +26,8 @@ def rotary_angles(positions_N: Tensor, *, head_dim: int, theta: float) -> tuple[
 
 def rotate(x_NHK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x with each pair of dimensions (i, i + K/2) turned by its angle; same shape and dtype."""
+    if not torch.is_grad_enabled():
+        return _turn(x_NHK, cos, sin)
     rotated: Tensor = _Rotate.apply(x_NHK, cos, sin)  # type: ignore[no-untyped-call]
     return rotated
 
