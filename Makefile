@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Both make .venv themselves; neither needs a compiler.
 #
-# TORCH_ARGS goes to the pip that installs torch. On Linux without a GPU, the CPU build is a tenth of the download:
-#   make demo TORCH_ARGS="--index-url=<the CPU wheel index that pytorch.org names>"
+# TORCH_ARGS goes to the pip that installs torch. On Linux without a GPU, the CPU build is a fraction of the download:
+#   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -45,8 +45,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python requirements.lock constraints.txt pyproject.toml
-	$(PIP) install --quiet $(TORCH_ARGS) -c constraints.txt $(TORCH)
 	$(PIP) install $(LOCKED) -r requirements.lock
+	$(PIP) install --quiet $(TORCH_ARGS) -c constraints.txt $(TORCH)
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
     "errors", "statistics", "recipe", "data", "extract", "score", "select", "synthesize", "tokens", "model", "train",
-    "align", "evaluate", "ablate", "export", "report", "pipeline", "commands", "api", "cli",
+    "align", "evaluate", "ablate", "report", "export", "pipeline", "commands", "api", "cli",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "commands", "cli"}
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]

@@ -182,6 +182,7 @@ def main() -> None:
     """Run the command line; a GristmillError becomes its message and its exit code."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other where cores are shared
     try:
         app(standalone_mode=True)
     except GristmillError as error:

@@ -168,13 +168,13 @@ def _results(recipe: Recipe, packs: Mapping[str, tuple[str, ...]]) -> Iterable[S
         inputs=("select", "tokenizer", "tokenize", *chat, *models),
         files={f"pack {name}": packs[f"pack {name}"] for name in recipe.evaluate.packs},
     )
+    before = [step.name for step in (*_curation(recipe, {}, {}), *_training(recipe, packs, {}, {}))]
     yield Step(
         name="export",
         module="gristmill.export.export",
-        config={"export": recipe.export.model_dump()},
-        inputs=("tokenizer", models[-1]),
+        config={"export": recipe.export.model_dump(), "name": recipe.name, "description": recipe.description},
+        inputs=(*before, "evaluate"),
     )
-    before = [step.name for step in (*_curation(recipe, {}, {}), *_training(recipe, packs, {}, {}))]
     yield Step(
         name="report",
         module="gristmill.report.report",

@@ -25,7 +25,7 @@ class OnlyExport:
 
 @pytest.mark.parametrize(("steps", "last", "is_chat"), [(["pretrain"], "pretrain", False), (["dpo"], "dpo", True)])
 def test_last_model_is_exported_with_parity_beside_it(
-    tmp_path: Path, steps: list[str], last: str, is_chat: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[str], last: str, is_chat: bool
 ) -> None:
     tokenizer = Tokenizer(train_tokenizer(["The cat sat on the mat."] * 4, 280))
     config: dict[str, Any] = {"vocab_size": 280, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
@@ -50,7 +50,10 @@ def test_last_model_is_exported_with_parity_beside_it(
         say=lines.append,
         should_stop=lambda: False,
     )
+    monkeypatch.setattr(export, "Facts", lambda *_: None)  # the records of a whole run; the lifecycle tests have them
+    monkeypatch.setattr(export, "model_card", lambda _facts: "# the card\n")
     counts = export.run(ctx)
+    assert (out / "model" / "README.md").read_text() == "# the card\n"
     assert (counts["from"], counts["is_chat"], counts["dtype"]) == (last, is_chat, "bfloat16")
     assert counts["parameters"] == sum(parameter.numel() for parameter in load_model(out / "model").parameters())
     parity = read_json(out / "parity.json")

@@ -1,6 +1,6 @@
 """STEP export: the recipe's last model as a stock Hugging Face folder, with the proof of parity beside it.
 
-model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja
+model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja, README.md (the card)
 parity.json    logits and greedy text: as trained, read back, and read by transformers
 """
 
@@ -13,6 +13,8 @@ import torch
 from gristmill.export.huggingface import check_parity, export_model
 from gristmill.recipe.artifact import write_json
 from gristmill.recipe.step import StepContext
+from gristmill.report.card import model_card
+from gristmill.report.facts import Facts
 
 VERSION = 1
 
@@ -27,6 +29,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     is_chat = name in CHAT_MODELS
     folder = ctx.out / "model"
     trained = export_model(ctx.inputs[name] / "model", folder, dtype=ctx.recipe.export.dtype, is_chat=is_chat)
+    card = model_card(Facts(ctx.recipe, ctx.recipe_dir, ctx.inputs))
+    (folder / "README.md").write_text(card, encoding="utf-8")
     parity = check_parity(trained, folder, is_chat=is_chat)
     write_json(ctx.out / "parity.json", parity)
     other = parity["transformers"]

@@ -1,11 +1,10 @@
-"""STEP report: one self-contained page, and the model's card, made from the records and metrics of the run and nothing else."""
+"""STEP report: one self-contained page made from the records and metrics of the run and nothing else."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gristmill.recipe.step import StepContext
-from gristmill.report.card import model_card
 from gristmill.report.facts import Facts
 from gristmill.report.page import render
 
@@ -13,9 +12,8 @@ VERSION = 1
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
-    """Write report.html and model-card.md."""
+    """Write report.html."""
     facts = Facts(ctx.recipe, ctx.recipe_dir, ctx.inputs)
     page = render(facts)
     (ctx.out / "report.html").write_text(page, encoding="utf-8")
-    (ctx.out / "model-card.md").write_text(model_card(facts), encoding="utf-8")
     return {"bytes": len(page.encode())}
