@@ -154,6 +154,27 @@ def test_batch_loss_equals_plain_cross_entropy_of_each_document_alone() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4, msg=name)
 
 
+@pytest.mark.parametrize("counting", [0, 5])
+def test_the_head_is_spent_on_targets_that_count_alone(counting: int) -> None:
+    model, rows = init_weights(Llama(CONFIG), 0), []
+    mask = np.zeros(int(LENGTHS.sum()), dtype=np.float32)
+    mask[3 : 3 + counting] = 1
+    batch = replace(make_batch(), loss_mask_N=mask)
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            result = function(*args, **(kwargs or {}))
+            if function is torch.ops.aten.mm.default and result.shape[1] == CONFIG.vocab_size:
+                rows.append(result.shape[0])
+            return result
+
+    with Watch():
+        output = next_token_loss(model, batch, ["text"])
+        output.loss_sum.backward()  # type: ignore[no-untyped-call]
+    assert sum(rows) == output.sums["loss"][1] == counting
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
+
+
 def test_sums_of_sources_add_up_to_the_whole() -> None:
     model, batch = init_weights(Llama(CONFIG), 0), make_batch(sources=3)
     output = next_token_loss(model, batch, ["web", "code", "maths"])

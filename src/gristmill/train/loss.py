@@ -5,7 +5,7 @@
 The gradient of cross-entropy needs nothing that the forward pass does not have, so it is made there, in the buffer that held
 the logits; the backward pass only scales it. Memory: one chunk of logits and one gradient of the head's matrix.
 
-Shape letters: N tokens, C tokens of a chunk, D hidden size, V vocabulary.
+Shape letters: N tokens, M tokens that count, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,8 @@ def chunked_cross_entropy(
 def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> LossOutput:
     """Next-token loss of one flat batch: "loss" over all of it, and "loss/<source>" for each source that has targets in it.
 
-    Sums are nats weighted by the loss mask, counts are sums of the mask; both are added up in float64.
+    Sums are nats weighted by the loss mask, counts are sums of the mask; both are added up in float64. The head is spent on
+    the targets that count alone: in chat, fewer than half.
     """
     device = model.device
     tokens_N, positions_N, targets_N, mask_N, source_N = (
@@ -65,6 +67,9 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> 
         for array in (batch.tokens_N, batch.positions_N, batch.targets_N, batch.loss_mask_N, batch.source_N)
     )
     x_ND = model(tokens_N, positions_N, batch.document_lengths.tolist())
+    if not batch.loss_mask_N.all():
+        rows_M = torch.from_numpy(np.flatnonzero(batch.loss_mask_N)).to(device, non_blocking=True)
+        x_ND, targets_N, mask_N, source_N = (values[rows_M] for values in (x_ND, targets_N, mask_N, source_N))
     loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N, mask_N)
     return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, source_names))
 
