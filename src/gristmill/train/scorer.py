@@ -6,7 +6,7 @@ Conventions are those of lm-evaluation-harness's Hugging Face adapter, so that n
 - an empty context becomes the end-of-text token;
 - what does not fit into the model's context is cut off on the left;
 - long documents are scored in windows that overlap only in context: every token is scored once.
-Sums are float64. Items run in a fixed order, packed into flat batches.
+Logits are float32, sums over tokens float64. Items run in a fixed order, packed into flat batches.
 """
 
 from __future__ import annotations
@@ -168,14 +168,16 @@ def _score_group(model: Llama, group: Sequence[tuple[list[int], int]]) -> list[L
 
 
 def _target_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Log-probability of each target (float64 sums over float32 logits) and whether it is the likeliest token."""
+    """Log-probability of each target, and whether it is the likeliest token."""
     logps: list[Tensor] = []
     greedy: list[Tensor] = []
     for x_CD, targets_C in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS)):
-        logits_CV = model.logits(x_CD).double()
+        logits_CV = model.logits(x_CD).float()
         chosen_C = logits_CV.gather(1, targets_C[:, None])[:, 0]
-        logps.append(chosen_C - logits_CV.logsumexp(dim=1))
-        greedy.append(logits_CV.argmax(dim=1) == targets_C)
+        top_C, likeliest_C = logits_CV.max(dim=1)
+        total_C = logits_CV.sub_(top_C[:, None]).exp_().sum(1)
+        logps.append((chosen_C - top_C).double() - total_C.double().log())
+        greedy.append(likeliest_C == targets_C)
     return torch.cat(logps).cpu().numpy(), torch.cat(greedy).cpu().numpy()
 
 
