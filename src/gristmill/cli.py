@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -179,10 +180,11 @@ def _machine(
 
 
 def main() -> None:
-    """Run the command line; a GristmillError becomes its message and its exit code."""
+    """Run the command line; a GristmillError becomes its message and its exit code, Ctrl-C becomes 130."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other where cores are shared
+    before = signal.signal(signal.SIGINT, _leave)  # typer would turn KeyboardInterrupt into exit code 1
     try:
         app(standalone_mode=True)
     except GristmillError as error:
@@ -190,6 +192,10 @@ def main() -> None:
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)

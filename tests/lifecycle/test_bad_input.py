@@ -22,6 +22,7 @@ from gristmill.train import checkpoint
 
 OPTIONS = ("--threads", "1", "--processes", "2")
 Command = Callable[..., Any]
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 Recipe = dict[str, Any]
 
 
@@ -241,7 +242,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.timeout(600)
 def test_disk_that_is_full_in_training_leaves_the_last_checkpoint_and_goes_on_when_there_is_room(
     done_project: Path, finished_run: Path, small_disk: Path, gristmill: Command
 ) -> None:
@@ -263,7 +263,6 @@ def test_disk_that_is_full_in_training_leaves_the_last_checkpoint_and_goes_on_wh
     assert (runs / "tiny" / model).read_bytes() == (finished_run / model).read_bytes()
 
 
-@pytest.mark.timeout(600)
 def test_write_that_fails_for_want_of_space_at_a_checkpoint_leaves_75_and_goes_on(
     done_project: Path, finished_run: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

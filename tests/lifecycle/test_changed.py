@@ -20,6 +20,7 @@ from gristmill.recipe.load import load_recipe
 SCRIPT = Path(sys.executable).with_name("gristmill")
 OPTIONS = ("--threads", "1", "--processes", "2")
 Command = Callable[..., Any]
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 
 def lines(printed: str, word: str) -> list[str]:
@@ -130,7 +131,6 @@ def test_costly_steps_do_not_depend_on_what_comes_after_them(
     assert untouched not in after(finished_project, changed)
 
 
-@pytest.mark.timeout(600)
 def test_changed_beta_remakes_dpo_and_what_follows_and_keeps_what_was(
     done_project: Path, gristmill: Command, finished_run: Path
 ) -> None:
@@ -173,7 +173,6 @@ def make_costly(run: Path, name: str) -> None:
     write_json(run / name / RECORD, {**record, "wall_seconds": 3600.0})
 
 
-@pytest.mark.timeout(600)
 def test_costly_change_is_refused_with_the_command_that_agrees_to_it(
     done_project: Path, gristmill: Command, finished_run: Path
 ) -> None:
@@ -226,7 +225,6 @@ def test_unfinished_costly_work_is_refused_too_and_moved_aside_when_agreed(
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.timeout(600)
 def test_second_run_at_the_same_time_leaves_with_75_and_disturbs_nothing(project: Path, gristmill: Command) -> None:
     command = [SCRIPT, "run", "recipe.yaml", "--until", "extract/manuals", *OPTIONS]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as first:

@@ -15,6 +15,7 @@ from gristmill.recipe.artifact import RECORD, read_json
 OPTIONS = ("--threads", "1", "--processes", "2")
 SAMPLE = Path(__file__).parents[2] / "samples" / "quickstart"
 Command = Callable[..., Any]
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 
 def test_every_step_left_a_complete_record_and_the_run_a_report_and_a_model(finished_run: Path) -> None:
@@ -89,7 +90,6 @@ def texts(tmp_path: Path, tiny: Any) -> Path:
     return folder
 
 
-@pytest.mark.timeout(600)
 def test_recipe_of_init_plans_and_runs_as_it_is_and_again_does_nothing(
     texts: Path, tmp_path: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

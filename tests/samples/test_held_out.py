@@ -19,6 +19,8 @@ from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema import Recipe
 
 REPOSITORY = Path(__file__).parents[2]
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
+
 CHAT = (("synthesize", "sft.jsonl"), ("synthesize", "prompts.jsonl"), ("pairs", "pairs.jsonl"))
 
 

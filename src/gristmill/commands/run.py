@@ -299,7 +299,8 @@ class _Signals:
 
     def _receive(self, number: int, _frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            os.write(2, b"stopped at once; the same command goes on from what was saved\n")
+            os._exit(130)  # an exception here could leave a half-imported module and another error in its place
         self.received = number
 
 

@@ -23,17 +23,16 @@ import multiprocessing
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
 from gristmill.errors import DataError
@@ -139,18 +138,21 @@ def _exit_after(sentinel: int) -> None:
 
 
 def context_for(job: Any) -> ForkServerContext:
-    """The forkserver context. If its server does not run yet, it will load the modules that children of `job` need.
+    """The forkserver context, its server running; one that starts now has the module of `job` loaded.
 
-    Those are the module of `job` (a function, method or partial) and what the main script imports, which every child
-    imports again; loaded in the server, a child is there in some hundredths of a second instead of seconds.
+    The server begins with SIGINT blocked, as do its children: Ctrl-C goes to the whole group and is the parent's to handle.
     """
     context = multiprocessing.get_context("forkserver")
     function = job.func if isinstance(job, partial) else job
-    needed = [function, *vars(sys.modules["__main__"]).values()]
-    names = {
-        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) for value in needed
-    }
-    context.set_forkserver_preload(sorted(name for name in names if isinstance(name, str) and name != "__main__"))
+    module = getattr(function, "__module__", None)
+    if isinstance(module, str) and module != "__main__":
+        context.set_forkserver_preload([module])
+    resource_tracker.ensure_running()  # which the server would start too, and which unblocks SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
