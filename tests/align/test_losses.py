@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gristmill.align.losses as losses
+from gristmill.align.dpo import with_reference
 from gristmill.align.losses import PairBatch, PreferencePair, ShapeError, dpo_loss, preference_loss, response_logps
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
@@ -131,6 +133,24 @@ def test_fresh_policy_has_loss_ln_2_a_pair_and_no_margin(model: Llama) -> None:
     assert float(output.loss_sum.detach()) == pytest.approx(4 * math.log(2), abs=1e-5)
     assert output.sums["margin"][0] == pytest.approx(0, abs=1e-5)
     assert all(count == 4 for _, count in output.sums.values())
+
+
+def test_reference_is_asked_in_the_arithmetic_of_training(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("gristmill.train.loop", "gristmill.align.dpo"):
+        monkeypatch.setattr(f"{module}.device_arithmetic", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
+    policy = copy.deepcopy(model)
+    answers = pair(3)
+    outcome = take_step(
+        policy,
+        torch.optim.SGD(policy.parameters(), lr=0.0),
+        PairBatch(pairs=with_reference(model, [("3", answers.chosen, answers.rejected)])),
+        partial(preference_loss, beta=0.5),
+        lr=0.0,
+        micro_batch_tokens=100,
+        max_grad_norm=1.0,
+    )
+    assert outcome.loss == pytest.approx(math.log(2), abs=1e-7)
+    assert outcome.sums["reward_chosen"][0] == outcome.sums["margin"][0] == 0.0
 
 
 @settings(max_examples=30, deadline=None)

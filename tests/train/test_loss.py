@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
-from gristmill.train.loss import chunked_cross_entropy, next_token_loss
+from gristmill.train.loss import chunked_cross_entropy, device_arithmetic, next_token_loss
 
 CONFIG = LlamaConfig(
     vocab_size=61,
@@ -201,3 +201,8 @@ def test_micro_batches_add_up_to_the_batch() -> None:
     torch.testing.assert_close(sum(parts), whole, atol=1e-4, rtol=1e-6)
     gradient = torch.autograd.grad(sum(parts), model.model.embed_tokens.weight)[0]
     torch.testing.assert_close(gradient, whole_gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_training_computes_in_float32_on_a_processor() -> None:
+    with device_arithmetic(torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")

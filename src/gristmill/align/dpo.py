@@ -17,6 +17,7 @@ from gristmill.recipe.step import StepContext
 from gristmill.synthesize.rows import read_jsonl
 from gristmill.tokens.chat import EncodedChat, encode_conversation
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.loss import device_arithmetic
 from gristmill.train.session import choose_device, open_session, optimizer_options
 
 VERSION = 1
@@ -95,10 +96,14 @@ def _answer_alone(
 
 @torch.no_grad()
 def with_reference(reference: Llama, pairs: Sequence[ChatPair]) -> list[PreferencePair]:
-    """The pairs with the reference model's log-probabilities, each pair on its own so that no neighbour changes a bit."""
+    """The pairs with the reference model's log-probabilities, each pair on its own so that no neighbour changes a bit.
+
+    Asked in the arithmetic of training: a float32 reference of a bfloat16 policy would be a margin before the first step.
+    """
     found: list[PreferencePair] = []
     for name, chosen, rejected in pairs:
-        chosen_logp, rejected_logp = pair_logps(reference, [(chosen, rejected)])
+        with device_arithmetic(reference.device):
+            chosen_logp, rejected_logp = pair_logps(reference, [(chosen, rejected)])
         found.append(
             PreferencePair(
                 id=name,

@@ -63,7 +63,7 @@ def train_epochs(
         session.model,
         session.optimizer,
         batch_at=lambda step: make_batch(items_of_step(step, num_items=num_items, batch_size=batch_size, seed=seed)),
-        loss_fn=session.compute(loss_fn),
+        loss_fn=loss_fn,
         lr_at=lambda progress: schedule.lr_at(progress.step + 1),
         progress=session.progress,
         end_step=num_steps,

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from gristmill.errors import DataError, GristmillError, Interrupted
-from gristmill.train.loss import LossOutput
+from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import clip_, grad_norm, set_lr
 
 MAX_SKIPPED_STEPS = 3
@@ -149,8 +149,10 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     loss_sum = 0.0
     seen = Interval()
+    device = next(model.parameters()).device
     for micro_batch in batch.micro_batches(micro_batch_tokens):
-        output = loss_fn(model, micro_batch)
+        with device_arithmetic(device):
+            output = loss_fn(model, micro_batch)
         (output.loss_sum / units).backward()  # type: ignore[no-untyped-call]
         loss_sum += float(output.loss_sum.detach())
         seen.add(output.sums)

@@ -11,6 +11,7 @@ Shape letters: N tokens, M tokens that count, C tokens of a chunk, D hidden size
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,11 @@ def chunked_cross_entropy(
         ]
     )
     return torch.dot(nll_N, mask_N), nll_N
+
+
+def device_arithmetic(device: torch.device) -> AbstractContextManager[None]:
+    """What a training step computes in: bfloat16 products over float32 weights on CUDA, float32 elsewhere."""
+    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
 
 
 def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> LossOutput:

@@ -126,7 +126,7 @@ def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watche
         session.model,
         session.optimizer,
         batch_at=lambda step: stream.batch(step, section.global_batch_tokens),
-        loss_fn=session.compute(partial(next_token_loss, source_names=stream.source_names)),
+        loss_fn=partial(next_token_loss, source_names=stream.source_names),
         lr_at=lambda progress: schedule.lr_at(progress.tokens + section.global_batch_tokens),
         progress=session.progress,
         end_step=span.last,

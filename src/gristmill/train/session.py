@@ -30,7 +30,6 @@ from gristmill.train.checkpoint import (
     set_damaged_aside,
 )
 from gristmill.train.loop import Progress
-from gristmill.train.loss import LossOutput
 from gristmill.train.monitor import METRICS, Monitor, read_lines
 from gristmill.train.optimizer import make_optimizer
 
@@ -79,17 +78,6 @@ class Session:
         self.monitor.train(progress.step, progress.tokens, values)
         if "train/loss" in values:
             self.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
-
-    def compute(self, loss_fn: Callable[[Any, Any], LossOutput]) -> Callable[[Any, Any], LossOutput]:
-        """The loss in the arithmetic of the device: bfloat16 products over float32 weights on CUDA, float32 elsewhere."""
-        if self.model.device.type != "cuda":
-            return loss_fn
-
-        def in_bfloat16(model: Any, batch: Any) -> LossOutput:
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                return loss_fn(model, batch)
-
-        return in_bfloat16
 
     def finish(self) -> dict[str, Any]:
         """Writes model/ and returns what every training step records."""
