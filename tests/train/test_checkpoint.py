@@ -262,6 +262,13 @@ def test_resuming_elsewhere_says_what_differs(run: Path, monkeypatch: pytest.Mon
     assert any("torch: " in line and '"9.9.9"' in line and "not be bit-identical" in line for line in said)
 
 
+def test_resuming_on_another_processor_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
+    tiny.open_run(run, said.append)
+    assert any("hardware: " in line and '"Another CPU @ 9 GHz"' in line for line in said)
+
+
 def test_environment_names_each_difference() -> None:
     now = environment(100, "cpu")
     assert environment_changes(now, now) == []

@@ -37,6 +37,7 @@ from gristmill.recipe.artifact import (
     write_json,
 )
 from gristmill.recipe.fingerprint import differences
+from gristmill.recipe.speed import hardware_name
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -54,13 +55,14 @@ class Checkpoint:
 
 
 def environment(micro_batch_tokens: int, device: str) -> dict[str, Any]:
-    """What bit-exact resuming depends on, besides the recipe."""
+    """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too."""
     return {
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "micro_batch_tokens": micro_batch_tokens,
         "device": device,
+        "hardware": torch.cuda.get_device_name(device) if device.startswith("cuda") else hardware_name(),
     }
 
 

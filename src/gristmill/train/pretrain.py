@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from gristmill.data.packs import Pack, read_pack
 from gristmill.errors import RecipeError
 from gristmill.model.generate import generate
@@ -22,7 +20,7 @@ from gristmill.recipe.budget import check_epochs
 from gristmill.recipe.cost import pretraining_flops, training_memory
 from gristmill.recipe.fingerprint import derive_seed
 from gristmill.recipe.schema import ModelSection, Pretrain, Stage
-from gristmill.recipe.speed import SpeedPoint, hardware_name, keep_speed, machine_speed
+from gristmill.recipe.speed import SpeedPoint, keep_speed, machine_speed
 from gristmill.recipe.step import StepContext
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
@@ -208,7 +206,6 @@ def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) ->
     """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell."""
     if found["tokens_per_second"] is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
         return
-    device = session.model.device
     flops = pretraining_flops(ctx.recipe).with_attention / ctx.recipe.pretrain.total_tokens
     point = SpeedPoint(
         parameters=found["parameters"],
@@ -218,8 +215,7 @@ def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) ->
         flops_per_second=found["tokens_per_second"] * flops,
         measured_by="pretrain",
     )
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else hardware_name()
-    keep_speed(point, ctx.machine, device=device.type, hardware=hardware)
+    keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])
 
 
 def _sources(section: Pretrain) -> list[str]:
