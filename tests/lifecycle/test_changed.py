@@ -135,16 +135,25 @@ def test_changed_beta_remakes_dpo_and_what_follows_and_keeps_what_was(
     done_project: Path, gristmill: Command, finished_run: Path
 ) -> None:
     edit(done_project, "dpo.beta", 0.3)
-    answer = gristmill("run", "recipe.yaml", "--until", "export", *OPTIONS)
+    answer = gristmill("run", "recipe.yaml", *OPTIONS)
     assert answer.code == 0, answer.err
-    assert lines(answer.out, "running") == lines(answer.out, "made") == ["dpo", "export"]
+    remade = after(done_project, "dpo")
+    assert set(remade) == {"dpo", "evaluate", "export", "report"}
+    assert lines(answer.out, "running") == lines(answer.out, "made") == remade
     assert re.search(r"^running +dpo +dpo.beta: 0.5 → 0.3$", answer.out, re.MULTILINE)
     run = done_project / "runs" / "tiny"
     assert read_json(run / "dpo" / RECORD)["counts"]["beta"] == 0.3
-    for name in ("dpo", "export"):
+    for name in remade:
         assert read_json(run / ".old" / name / "1" / MANIFEST) == read_json(finished_run / name / MANIFEST)
+    assert {row["state"] for row in status_of(gristmill).values()} == {"done"}
+
+
+def test_status_after_a_part_was_remade_says_what_is_left(done_project: Path, gristmill: Command) -> None:
+    edit(done_project, "dpo.beta", 0.3)
+    answer = gristmill("run", "recipe.yaml", "--until", "dpo", *OPTIONS)
+    assert (answer.code, lines(answer.out, "running")) == (0, ["dpo"])
     rows = status_of(gristmill)
-    assert [name for name, row in rows.items() if row["state"] != "done"] == ["evaluate", "report"]
+    assert [name for name, row in rows.items() if row["state"] != "done"] == after(done_project, "dpo")[1:]
     assert rows["evaluate"]["reasons"] == ["dpo was remade"]
 
 
