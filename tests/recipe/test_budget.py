@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_epochs, token_budget
+from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_epochs, epochs_read, token_budget
 from gristmill.recipe.schema import Pretrain, Recipe
 
 WEB, BOOKS, TABLE = Selection("web"), Selection("books"), Selection("facts-table")
@@ -78,6 +78,16 @@ def test_long_documents_were_read_by_earlier_draws_of_the_whole_source_too(small
 def test_draws_of_long_documents_count_for_the_whole_source(small: dict[str, Any]) -> None:
     row = row_of(token_budget(Recipe.model_validate(small), ENOUGH), BOOKS)
     assert row.epochs == (pytest.approx(1.024), pytest.approx((204_800 + 51_200) / 200_000))
+
+
+def test_what_was_drawn_is_counted_like_what_is_asked(small: dict[str, Any]) -> None:
+    recipe = Recipe.model_validate(small)
+    drawn = {selection: sum(tokens) for selection, tokens in asked_tokens(recipe.pretrain).items()}
+    rows = token_budget(recipe, ENOUGH)
+    assert epochs_read(drawn, ENOUGH) == {
+        row.selection: pytest.approx(row.epochs[-1]) for row in rows if row.total_tokens
+    }
+    assert epochs_read(drawn, ENOUGH)[LONG_BOOKS] > drawn[LONG_BOOKS] / ENOUGH[LONG_BOOKS]
 
 
 def test_a_source_that_no_stage_draws_is_listed_as_unused(small: dict[str, Any]) -> None:

@@ -145,6 +145,13 @@ def check_budget(rows: Sequence[SelectionBudget], recipe: Recipe) -> None:
         raise RecipeError("\n".join(problems))
 
 
+def epochs_read(drawn: Mapping[Selection, int], unique_tokens: Mapping[Selection, int]) -> dict[Selection, float]:
+    """How often the documents of each selection were read when so many tokens were drawn, overlapping draws included."""
+    asked = {selection: (tokens,) for selection, tokens in drawn.items()}
+    found = {selection: _epochs_along_stages(selection, asked, unique_tokens, {})[0] for selection in asked}
+    return {selection: epochs[-1] for selection, epochs in found.items() if epochs}
+
+
 def _epochs_along_stages(
     selection: Selection,
     asked: Mapping[Selection, Sequence[int]],

@@ -9,22 +9,9 @@ from gristmill.report.facts import Facts, bits, scale
 
 def model_card(facts: Facts) -> str:
     """Front matter and text. Licences are those the recipe states for its sources; none is claimed for the model."""
-    front = {
-        "language": sorted(
-            {
-                code
-                for source in facts.recipe.sources.values()
-                for code in (source.language.keep if source.language else [])
-            }
-        )
-        or ["en"],
-        "library_name": "transformers",
-        "pipeline_tag": "text-generation",
-        "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
-    }
     shape = facts.recipe.model
     lines = [
-        "---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "",
+        "---", yaml.safe_dump(front_matter(facts), sort_keys=False).strip(), "---", "",
         f"# {facts.name}", "", facts.sentence, "", facts.description, "",
         "## Model", "",
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
@@ -40,6 +27,17 @@ def model_card(facts: Facts) -> str:
         *_limits(facts),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def front_matter(facts: Facts) -> dict[str, object]:
+    """What the Hub reads. Languages are those that the recipe keeps; where no source filters by language, none is claimed."""
+    languages = {code for source in facts.recipe.sources.values() if source.language for code in source.language.keep}
+    return {
+        **({"language": sorted(languages)} if languages else {}),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
+    }
 
 
 def _evaluation(facts: Facts) -> list[str]:

@@ -11,7 +11,7 @@ from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA
 from gristmill.data.packs import read_pack
 from gristmill.recipe.artifact import RECORD, read_json
-from gristmill.recipe.budget import asked_tokens
+from gristmill.recipe.budget import Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema import Recipe
 from gristmill.recipe.step import resolve
 from gristmill.train.monitor import METRICS, SAMPLES, read_lines
@@ -160,22 +160,23 @@ class Facts:
 
     @property
     def token_budget(self) -> dict[str, dict[str, Any]]:
-        """Per selection: unique tokens, tokens planned by the recipe, tokens drawn, epochs."""
-        planned = {
-            (one.source, one.min_document_tokens): sum(tokens)
-            for one, tokens in asked_tokens(self.recipe.pretrain).items()
+        """Per selection: unique tokens, tokens planned by the recipe, tokens drawn, epochs as the cap counts them."""
+        planned = {selection: sum(tokens) for selection, tokens in asked_tokens(self.recipe.pretrain).items()}
+        draws = {
+            Selection(draw["source"], draw["min_document_tokens"]): draw for draw in self.counts("pretrain")["draws"]
         }
-        rows: dict[str, dict[str, Any]] = {}
-        for use in self.counts("pretrain")["draws"]:
-            least = use["min_document_tokens"]
-            name = use["source"] if least is None else f"{use['source']}, documents of {least:,} tokens and more"
-            rows[name] = {
-                "unique": use["unique_tokens"],
-                "planned": planned[use["source"], least],
-                "drawn": use["tokens_drawn"],
-                "epochs": use["epochs"],
+        drawn = {selection: draw["tokens_drawn"] for selection, draw in draws.items()}
+        unique = {selection: draw["unique_tokens"] for selection, draw in draws.items()}
+        epochs = epochs_read(drawn, unique)
+        return {
+            str(selection): {
+                "unique": unique[selection],
+                "planned": planned[selection],
+                "drawn": drawn[selection],
+                "epochs": epochs[selection],
             }
-        return rows
+            for selection in draws
+        }
 
     @property
     def stages(self) -> list[dict[str, Any]]:

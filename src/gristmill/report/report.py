@@ -8,7 +8,7 @@ from gristmill.recipe.step import StepContext
 from gristmill.report.facts import Facts
 from gristmill.report.page import render
 
-VERSION = 1
+VERSION = 2
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def pretraining(facts: Facts) -> Section | None:
         beside(
             figure(
                 line_chart(rate, x_label="tokens", y_label="learning rate", bands=bands, from_zero=True),
-                "Warm-up, constant, decay to zero; the context extension is the tail of the decay.",
+                "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
             ),
             figure(
                 line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, from_zero=True),

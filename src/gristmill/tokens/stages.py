@@ -46,17 +46,13 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What was drawn from one selection of a source up to some sequence. epochs = tokens_drawn / unique_tokens."""
+    """What was drawn from one selection of a source up to some sequence, and what it has. Selections of one source overlap:
+    how often documents were read, recipe/budget.py says."""
 
     source: str
     min_document_tokens: int | None
     tokens_drawn: int
     unique_tokens: int
-
-    @property
-    def epochs(self) -> float:
-        """How often the selection has been seen on average."""
-        return self.tokens_drawn / self.unique_tokens
 
 
 def stage_mixture(stage: StreamStage) -> Mixture:

@@ -246,7 +246,6 @@ def _draws(stream: Stream) -> dict[str, Any]:
                 "min_document_tokens": use.min_document_tokens,
                 "tokens_drawn": use.tokens_drawn,
                 "unique_tokens": use.unique_tokens,
-                "epochs": use.epochs,
             }
             for use in uses
         ],
