@@ -74,7 +74,7 @@ def content(step: Path) -> dict[str, Any]:
             found[name] = without_timings(read_json(path))
         elif re.fullmatch(r"checkpoints/step-\d+/manifest.json", name):
             found[name] = {file: found for file, found in read_json(path).items() if file != "state.json"}
-        elif step.name == "report":
+        elif name.endswith((".html", "README.md")):
             found[name] = page_without_timings(path.read_text(encoding="utf-8"))
         else:
             found[name] = entry["sha256"]

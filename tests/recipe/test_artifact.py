@@ -274,3 +274,23 @@ def test_a_damaged_note_beside_a_working_folder_does_not_stop_the_next_attempt(t
 def test_hashes_are_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("name", [".record.json.new", "train-00000.parquet.tmp", ".tmpnS4QjC"])
+def test_what_a_killed_writer_left_does_not_become_part_of_the_artefact(tmp_path: Path, name: str) -> None:
+    fill(tmp_path / "work")
+    (tmp_path / "work" / "inner" / name).write_bytes(b"half of it")
+    commit(tmp_path / "work", tmp_path / "done", RECORD)
+    assert set(read_json(tmp_path / "done" / "manifest.json")) == {"a.bin", "empty.txt", "inner/b.txt"}
+    assert not (tmp_path / "done" / "inner" / name).exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_known_by_the_text_of_errors_that_carry_no_number(number: int) -> None:
+    with (
+        pytest.raises(ResourceError, match="the disk is full while writing here"),
+        out_of_space_is_a_resource_error(Path("here")),
+    ):
+        raise RuntimeError(f"Error while serializing: I/O error (os error {number})")
+    with pytest.raises(RuntimeError, match="os error 2"), out_of_space_is_a_resource_error(Path("here")):
+        raise RuntimeError("I/O error (os error 2)")

@@ -26,6 +26,7 @@ RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 NEW_SUFFIX = ".new"  # of the hidden neighbour that write_json renames; one that is left is of a killed attempt
+LEFTOVERS = (f".*{NEW_SUFFIX}", "*.tmp", ".tmp??????")  # of write_json, of data/write.py, of safetensors
 
 
 def file_sha256(path: Path) -> str:
@@ -89,9 +90,9 @@ def fsync_folder(folder: Path) -> None:
 def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Hash and fsync every file below `folder`, write `manifest.json`, return its entries.
 
-    What a killed `write_json` left is removed first, so that it does not become part of the artefact.
+    What a killed writer left is removed first, so that it does not become part of the artefact.
     """
-    for leftover in [path for path in folder.rglob(f".*{NEW_SUFFIX}") if path.is_file()]:
+    for leftover in [path for pattern in LEFTOVERS for path in folder.rglob(pattern) if path.is_file()]:
         leftover.unlink()
     entries: dict[str, dict[str, Any]] = {}
     with out_of_space_is_a_resource_error(folder):
