@@ -213,3 +213,10 @@ def test_models_are_compared_on_the_same_held_out_documents(ctx: StepContext) ->
     (found,) = [row for row in read_json(ctx.out / "comparisons.json") if row["metric"] == "bits_per_byte"]
     assert (found["a"], found["b"], found["task"], found["n"]) == ("sft", "pretrain", "book", 2)
     assert found["difference"] == pytest.approx(bits["sft"] - bits["pretrain"])
+
+
+def test_interval_of_few_documents_is_students(ctx: StepContext) -> None:
+    evaluate.run(ctx)
+    record = next(one for one in read_json(ctx.out / "results.json") if one["metric"] == "bits_per_byte")
+    assert record["n"] == 2
+    assert record["interval"][1] - record["value"] == pytest.approx(12.706 * record["stderr"], rel=1e-4)

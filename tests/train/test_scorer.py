@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,7 @@ from torch.nn import functional
 from gristmill.data.packs import Item, Pack, write_pack
 from gristmill.errors import DataError
 from gristmill.model.transformer import Llama
+from gristmill.statistics import mean_stderr, paired_difference
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import (
@@ -258,3 +260,21 @@ def test_error_of_a_ratio_is_the_spread_of_redrawn_samples() -> None:
     values, errors = zip(*(ratio(*draw(40)) for _ in range(400)))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
     assert math.isnan(ratio(np.array([1.0]), np.array([2.0]))[1])
+
+
+def test_document_scores_have_the_value_as_mean_and_its_error_and_do_not_weigh_length(
+    tmp_path: Path, model: Llama, tokenizer: Tokenizer
+) -> None:
+    texts = ["a", "bb" * 30, "the end", "one two three four " * 9]
+    found = bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, texts))
+    assert mean_stderr(found.document_scores()) == pytest.approx((found.value, found.stderr))
+    assert found.document_bytes == tuple(map(len, texts))
+    lower = zip(found.document_bits, found.document_bytes, strict=True)
+    better = replace(
+        found,
+        value=0.9 * found.value,
+        document_bits=tuple(bits - 0.1 * found.value * size for bits, size in lower),
+    )
+    difference = paired_difference(better.document_scores(), found.document_scores())
+    assert difference.mean == pytest.approx(-0.1 * found.value)
+    assert difference.high - difference.low < 1e-6

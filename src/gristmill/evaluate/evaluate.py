@@ -28,20 +28,21 @@ from gristmill.model.weights import load_model
 from gristmill.recipe.artifact import read_json, write_json
 from gristmill.recipe.fingerprint import derive_seed
 from gristmill.recipe.step import StepContext, resolve_files
-from gristmill.statistics import contains_chance, holm, normal_quantile, paired_difference
+from gristmill.statistics import contains_chance, holm, paired_difference, student_t_quantile
 from gristmill.synthesize.rows import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import bits_per_byte
 from gristmill.train.session import choose_device
 
-VERSION = 1
+VERSION = 2
 
 MODELS = ("pretrain", "sft", "dpo")
 CHAT_MODELS = ("sft", "dpo")
 GREETING = "greeting"
 BITS = "bits_per_byte"
 LEVEL = 0.05
+CONFIDENCE = 0.95
 
 Record = dict[str, Any]
 
@@ -160,10 +161,11 @@ def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) ->
 def _bits_record(
     ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
 ) -> tuple[Record, list[float]]:
-    """The record, and a score for each document: their mean is the value, so that means of differences are differences."""
+    """The record, and a score for each document, for paired comparisons. The interval is Student's over documents."""
     window = ctx.recipe.pretrain.stages[-1].seq_len  # positions beyond it were never trained
     bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.recipe.evaluate.validation_bytes, window=window)
-    half = normal_quantile(0.95) * bits.stderr
+    degrees = bits.num_documents - 1
+    half = student_t_quantile(0.5 + CONFIDENCE / 2, degrees) * bits.stderr if degrees else math.nan
     found = record(
         model=name,
         task=source,
@@ -176,7 +178,7 @@ def _bits_record(
         num_bytes=bits.num_bytes,
         window=window,
     )
-    return found, [amount * bits.num_documents / bits.num_bytes for amount in bits.document_bits]
+    return found, bits.document_scores()
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:

@@ -78,7 +78,7 @@ class PackScore:
 class BitsPerByte:
     """Bits per byte of held-out text, its standard error over documents, and the sums it comes from.
 
-    `document_bits`: bits of each document, in order, so that two models can be compared on the same documents.
+    `document_bits` and `document_bytes` are those of each document, in order.
     """
 
     value: float
@@ -88,6 +88,17 @@ class BitsPerByte:
     num_tokens: int
     nats: float
     document_bits: tuple[float, ...]
+    document_bytes: tuple[int, ...]
+
+    def document_scores(self) -> list[float]:
+        """One figure a document, so that two models can be compared on the same documents.
+
+        Their mean is `value` and their standard error `stderr`: the ratio of sums, linearised. What a document adds beyond
+        its share counts, not its length, so that long documents among short ones do not drown a difference.
+        """
+        scale = len(self.document_bytes) / self.num_bytes
+        pairs = zip(self.document_bits, self.document_bytes, strict=True)
+        return [self.value + scale * (bits - self.value * size) for bits, size in pairs]
 
 
 # ── log-likelihoods ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -268,6 +279,7 @@ def bits_per_byte(
         num_tokens=sum(len(tokens) for tokens, _ in documents),
         nats=float(nats.sum()),
         document_bits=tuple((nats / math.log(2)).tolist()),
+        document_bytes=tuple(size for _, size in documents),
     )
 
 
