@@ -151,6 +151,15 @@ def test_an_answer_depends_on_seed_prompt_and_index_alone(
     assert len({tuple(s.text for s in samples) for samples in together.values()}) == 3
 
 
+def test_prompts_that_read_alike_draw_random_numbers_of_their_own(tokenizer: Tokenizer, model: Llama) -> None:
+    first, again, copy = (
+        draw_answers(model, tokenizer, prompt(name), seed=1, num_samples=4, temperature=1.0, max_new_tokens=6)
+        for name in ("sum/1+2", "sum/1+2", "copy/1+2")
+    )
+    assert first == again
+    assert [sample.text for sample in first] != [sample.text for sample in copy]
+
+
 def test_drawing_leaves_the_global_generator_alone(tokenizer: Tokenizer, model: Llama) -> None:
     before = torch.random.get_rng_state()
     draw_answers(model, tokenizer, prompt(), seed=1, num_samples=1, temperature=1.0, max_new_tokens=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,19 @@ def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dic
     assert [line["prompt"] for line in read_lines(folder / "sft" / SAMPLES)] == ["Hi"]
 
 
+def test_sft_rate_is_a_cosine_over_steps_that_ends_at_zero(with_sft: tuple[Path, dict[str, Any]]) -> None:
+    folder, counts = with_sft
+    warmup = round(recipe().sft.warmup_frac * counts["steps"])  # type: ignore[union-attr]
+    rates = [0.03 * step / warmup for step in range(1, warmup + 1)]
+    rest = counts["steps"] - warmup
+    rates += [0.015 * (1 + math.cos(math.pi * step / rest)) for step in range(1, rest + 1)]
+    lines = [line for line in read_lines(folder / "sft" / METRICS) if line["kind"] == "train"]
+    assert warmup > 1
+    assert [line["train/lr"] for line in lines] == pytest.approx(
+        [sum(rates[line["step"] - 5 : line["step"]]) / 5 for line in lines], abs=1e-9
+    )
+
+
 def test_sft_stopped_and_resumed_equals_never_stopped(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_sft
     in_pieces(sft.run, folder, tmp_path)
@@ -272,6 +286,36 @@ def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, An
     assert lines[-1]["train/margin"] > lines[0]["train/margin"]
     assert lines[-1]["train/loss"] < 0.6931
     assert 0 <= lines[-1]["train/accuracy"] <= 1
+
+
+def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = with_pairs
+    asked: dict[str, Any] = {}
+
+    class Seen(Exception):
+        pass
+
+    def look(*_: Any, **settings: Any) -> None:
+        asked.update(settings)
+        raise Seen
+
+    monkeypatch.setattr(dpo, "train_epochs", look)
+    monkeypatch.setattr(make_pairs, "draw_answers", look)
+    optimizer = {"peak_lr": 0.02, "max_grad_norm": 0.3}
+    changed = recipe(
+        dpo={"beta": 0.7, "warmup_frac": 0.3, "epochs": 3, "batch_pairs": 2, "optimizer": optimizer},
+        pairs={"temperature": 0.6},
+    )
+    with pytest.raises(Seen):
+        dpo.run(context(folder, tmp_path / "dpo", recipe=changed))
+    assert asked.pop("loss_fn").keywords == {"beta": 0.7}
+    names = ("peak_lr", "max_grad_norm", "warmup_frac", "epochs", "batch_size")
+    assert [asked[name] for name in names] == [0.02, 0.3, 0.3, 3, 2]
+    with pytest.raises(Seen):
+        make_pairs.run(context(folder, tmp_path / "pairs", recipe=changed))
+    assert (asked["temperature"], asked["num_samples"], asked["max_new_tokens"]) == (0.6, 6, 4)
 
 
 def test_dpo_stopped_and_resumed_equals_never_stopped(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

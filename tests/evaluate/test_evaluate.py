@@ -155,6 +155,8 @@ def test_xz_is_given_the_documents_that_the_models_are_scored_on(ctx: StepContex
     evaluate.run(ctx)
     records = [record for record in read_json(ctx.out / "results.json") if record["metric"] == "bits_per_byte"]
     assert {record["num_bytes"] for record in records} == {len(HELD_OUT[0]) + len(HELD_OUT[2])}
+    of_models = [record for record in records if record["model"] != "xz"]
+    assert {record["window"] for record in of_models} == {ctx.recipe.pretrain.stages[-1].seq_len}
     xz = next(record for record in records if record["model"] == "xz")
     assert xz["value"] == PrimedXz(TRAINING).score([HELD_OUT[0], HELD_OUT[2]]).value
     assert xz["all_training_bytes"] == sum(map(len, TRAINING))

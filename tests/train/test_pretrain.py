@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +19,12 @@ from gristmill.model.weights import load_model
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.schema import Recipe
 from gristmill.recipe.step import StepContext
-from gristmill.tokens.shards import ShardWriter
+from gristmill.tokens.shards import ShardWriter, TokenShard
+from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
+from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+from gristmill.train.scorer import bits_per_byte
 
 HERE = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
@@ -220,6 +224,18 @@ def test_every_source_with_validation_text_and_every_pack_is_watched(unbroken: t
     assert lines[-1]["eval/web/bits_per_byte"] < lines[0]["eval/web/bits_per_byte"]
 
 
+def test_held_out_text_is_measured_within_the_length_of_the_stage(
+    inputs: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    folder = unbroken[0] / "model"
+    last = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
+    shard = TokenShard(inputs / "tokenize" / "web" / "validation")
+    window = recipe().pretrain.stages[-1].seq_len
+    alone = bits_per_byte(load_model(folder), Tokenizer.load(folder), shard, max_bytes=200, window=window)
+    assert last["eval/web/bits_per_byte"] == alone.value
+    assert last["eval/web/bits_per_byte_stderr"] == alone.stderr
+
+
 def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, Any]]) -> None:
     samples = read_lines(unbroken[0] / SAMPLES)
     assert [(sample["step"], sample["stage"], sample["prompt"]) for sample in samples] == [
@@ -257,3 +273,27 @@ def test_pack_that_cannot_be_scored_in_the_loop_is_refused_before_training(input
     watch = {**PRETRAIN["watch"], "packs": ["writing"]}
     with pytest.raises(RecipeError, match="'writing', whose kind is 'generate'"):
         pretrain.run(context(inputs, tmp_path, recipe(watch=watch)))
+
+
+def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def pretend(model: Any, optimizer: Any, **settings: Any) -> Progress:
+        asked.append({**settings, "optimizer": optimizer})
+        settings["progress"].step = settings["end_step"]
+        settings["progress"].hooks_pending = False
+        return settings["progress"]
+
+    monkeypatch.setattr(pretrain, "train", pretend)
+    optimizer = {"peak_lr": 0.5, "beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
+    changed = recipe(optimizer=optimizer | {"decay_embeddings": False}, decay_shape="one_minus_sqrt")
+    pretrain.run(context(inputs, tmp_path, changed))
+    assert [settings["end_step"] for settings in asked] == [8, 12, 14]
+    for settings in asked:
+        assert settings["max_grad_norm"] == 0.25
+        assert settings["lr_at"](Progress(tokens=896 - 64 - 96)) == pytest.approx(0.5 * (1 - math.sqrt(288 / 384)))
+        assert [group["weight_decay"] for group in settings["optimizer"].param_groups] == [0.3, 0.0]
+        for group in settings["optimizer"].param_groups:
+            assert (group["betas"], group["eps"]) == ((0.8, 0.7), 1e-3)

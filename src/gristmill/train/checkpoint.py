@@ -67,7 +67,7 @@ def environment(micro_batch_tokens: int, device: str) -> dict[str, Any]:
 
 
 def environment_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One line for each thing that differs ("threads: 4 → 2"); empty means a resumed run is bit-exact."""
+    """One line for each thing that differs ("threads: 4 → 2"); empty means that a resumed run is bit-exact on a CPU."""
     return differences(dict(saved), dict(now))
 
 
