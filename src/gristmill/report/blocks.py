@@ -56,6 +56,11 @@ def paragraph(text: str) -> Markup:
     return Markup(f"<p>{escape(text)}</p>")
 
 
+def quiet(text: str) -> Markup:
+    """A line in the background."""
+    return Markup(f'<p class="quiet">{escape(text)}</p>')
+
+
 def quote(prompt: str, text: str) -> Markup:
     """A text that the model wrote, its prompt in colour."""
     return Markup(f"<blockquote><b>{escape(prompt)}</b>{escape(text)}</blockquote>")

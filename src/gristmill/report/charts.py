@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 36
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +128,12 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
 
 
 def share_bar(shares: Sequence[tuple[str, float]]) -> str:
-    """One stacked bar of named shares that sum to at most 1."""
+    """One stacked bar of named shares that sum to at most 1; the page colours each by its name."""
     parts = ['<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="shares">']
     at = 0.0
-    for index, (name, share) in enumerate(shares):
+    for name, share in shares:
         parts.append(
-            f'<rect class="fill s{index % 8}" x="{at * 100:.3f}" width="{share * 100:.3f}" y="0" height="6"><title>{escape(name)} {share:.1%}</title></rect>'
+            f'<rect class="share {escape(name)}" x="{at * 100:.3f}" width="{share * 100:.3f}" y="0" height="6"><title>{escape(name)} {share:.1%}</title></rect>'
         )
         at += share
     return "".join([*parts, "</svg>"])
@@ -209,7 +209,7 @@ def _bands(bands: Sequence[Band], axes: _Axes) -> list[str]:
         )
         if right - left > 6.5 * len(band.name):
             parts.append(
-                f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP + 11}" text-anchor="middle">{escape(band.name)}</text>'
+                f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP - 6}" text-anchor="middle">{escape(band.name)}</text>'
             )
     return parts
 

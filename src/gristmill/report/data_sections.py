@@ -244,7 +244,7 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
     )
     blocks.append(
         paragraph(
-            f"Items were planted into copies of real documents and had to be found. {clean['documents_removed']} real documents held an item and were removed."
+            f"Items were planted into copies of real documents and had to be found. Real documents that held an item and were removed: {clean['documents_removed']}."
         )
     )
     hits = [(hit["source"], hit["id"], ", ".join(hit["items"])[:60], hit["excerpt"][:110]) for hit in clean["hits"][:8]]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
-from markupsafe import Markup
-
-from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quote, table
+from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Series, line_chart
 from gristmill.report.facts import Facts
 
@@ -90,11 +87,12 @@ def pretraining(facts: Facts) -> Section | None:
             )
         )
     blocks.append(heading("What it wrote after each stage"))
+    stage = None
     for sample in facts.samples("pretrain"):
-        blocks.append(
-            Markup(f'<p class="quiet">{escape(str(sample["stage"]))}, {sample["tokens"]:,} tokens</p>')
-            + quote(sample["prompt"], sample["text"])
-        )
+        if sample["stage"] != stage:
+            stage = sample["stage"]
+            blocks.append(quiet(f"{stage}, {sample['tokens']:,} tokens"))
+        blocks.append(quote(sample["prompt"], sample["text"]))
     return Section(title="Pretraining", intro="", blocks=blocks)
 
 
@@ -127,12 +125,12 @@ def post_training(facts: Facts) -> Section | None:
     if facts.has("dpo"):
         rows = facts.metrics("dpo", "train")
         margin = [
-            _series(rows, "rewards/margins", "margin", x="step"),
-            _series(rows, "rewards/accuracies", "accuracy", x="step"),
+            _series(rows, "train/margin", "margin", x="step"),
+            _series(rows, "train/accuracy", "share of pairs with a positive margin", x="step"),
         ]
         blocks.append(
             figure(
-                line_chart([one for one in margin if len(one.xs)], x_label="step", y_label="reward"),
+                line_chart([one for one in margin if len(one.xs)], x_label="step", y_label="margin, accuracy"),
                 "Direct preference optimisation: the margin between chosen and rejected answers, and how often it is positive.",
             )
         )
