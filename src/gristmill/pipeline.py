@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -260,17 +261,21 @@ class _FileHashes:
         self._changed = False
 
     def of(self, recipe_dir: Path, patterns: list[str], *, where: str) -> dict[str, str]:
-        """Path relative to the recipe → SHA-256, for all files that the patterns name; folders are walked."""
-        found: dict[str, str] = {}
-        for path in resolve_files(recipe_dir, patterns, where=where):
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                if file.is_file():
-                    found[_relative(file, recipe_dir)] = self._hash(file)
-        if not found:
+        """Name → SHA-256, for all files that the patterns name, if any; folders are walked.
+
+        A name is the path relative to the recipe, or, where files lie elsewhere, to the folder that holds them all: it
+        says nothing of where that folder lies, and no two files share one.
+        """
+        paths = resolve_files(recipe_dir, patterns, where=where)
+        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        files = [file for file in files if file.is_file()]
+        if patterns and not files:
             raise RecipeError(
                 f"{where}: {patterns} name folders without a single file below {resolve(recipe_dir, '.')}."
             )
-        return found
+        inside = all(file.is_relative_to(recipe_dir) for file in files)
+        start = recipe_dir if inside else Path(os.path.commonpath([file.parent for file in files]))
+        return {file.relative_to(start).as_posix(): self._hash(file) for file in files}
 
     def _hash(self, path: Path) -> str:
         status = path.stat()
@@ -287,10 +292,3 @@ class _FileHashes:
         if self._changed and self._cache.parent.is_dir():
             with contextlib.suppress(OSError, ResourceError):  # another's folder, or a full disk: it is only a cache
                 write_json(self._cache, self._known)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return path.relative_to(folder).as_posix()
-    except ValueError:
-        return path.name
