@@ -263,6 +263,25 @@ def test_a_working_folder_survives_for_the_same_fingerprint_and_no_other(tmp_pat
     assert [path.name for path in final.parent.iterdir()] == ["web"]
 
 
+def test_what_a_killed_removal_leaves_of_a_working_folder_is_not_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = tmp_path / "web"
+    working = open_working_folder(final, "one")
+    (working / "documents").write_text("text", encoding="utf-8")
+    (working / "documents-are-there").write_text("yes", encoding="utf-8")
+
+    def killed_half_way(folder: Path) -> None:
+        (folder / "documents").unlink()
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed_half_way)
+        with pytest.raises(Killed):
+            open_working_folder(final, "two")
+    assert list(open_working_folder(final, "one").iterdir()) == []
+
+
 def test_a_damaged_note_beside_a_working_folder_does_not_stop_the_next_attempt(tmp_path: Path) -> None:
     final = tmp_path / "web"
     working = open_working_folder(final, "one")

@@ -166,6 +166,7 @@ def open_working_folder(final: Path, fingerprint: str, *, resumable: bool = True
     noted = _read_note(note) if resumable and working.exists() else {}
     if noted.get("fingerprint") != fingerprint:
         noted = {}
+        note.unlink(missing_ok=True)  # first: half a folder must not pass for what the old note says it is
         if working.exists():
             shutil.rmtree(working)
     working.mkdir(parents=True, exist_ok=True)
