@@ -84,6 +84,17 @@ def test_a_near_copy_goes_with_its_similarity_as_evidence():
     assert not copy.exact
 
 
+@pytest.mark.parametrize("remove_near", [True, False])
+def test_a_survivor_that_a_longer_document_holds_shares_its_cluster_so_that_the_split_does_not_part_them(remove_near):
+    rng = np.random.default_rng(2)
+    text = sentence(rng, 200)
+    longer = f"{sentence(rng, 100)} {text} {sentence(rng, 100)}"
+    rules = dataclasses.replace(RULES, rows_per_band=1, remove_near=remove_near)
+    found = deduplicate([text, longer, sentence(rng, 200)], rules, priority=[0, 1, 2])
+    assert found.copies == {}
+    assert found.cluster_D.tolist() == [0, 0, 2]
+
+
 def test_survivor_by_priority_then_score_then_length_then_id():
     text = sentence(np.random.default_rng(1), 120)
     longer = text + " more words at the very end"

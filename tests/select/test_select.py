@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.data.document import Document, shard_path, write_documents
-from gristmill.data.ledger import read_ledger
+from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
-from gristmill.data.write import write_table
+from gristmill.data.write import write_json, write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.schema import MinScore, NearDuplicates, PackRef, Select, Validation
@@ -63,6 +63,7 @@ def made(tmp_path):
         folder.mkdir(parents=True)
         write_documents(shard_path(folder, 0), rows[:20])
         write_documents(shard_path(folder, 1), rows[20:])
+        count_kept(folder, source, rows)
     scores = tmp_path / "score" / "web"
     scores.mkdir(parents=True)
     for k, rows in enumerate((documents["web"][:20], documents["web"][20:])):
@@ -74,6 +75,14 @@ def made(tmp_path):
     ]
     write_pack(tmp_path / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
     return tmp_path
+
+
+def count_kept(folder, source, documents):
+    """The ledger that extract leaves beside its documents."""
+    ledger, size = Ledger(), sum(document.bytes_in for document in documents)
+    ledger.saw(source, size, documents=len(documents))
+    ledger.add(source, "kept", size, documents=len(documents))
+    write_json(folder / "ledger.json", ledger.to_json())
 
 
 def write_scores(folder, k, ids, values):
@@ -135,6 +144,13 @@ def test_every_document_has_one_fate_and_the_ledger_adds_up(made):
         "held_out_item": 1,
     }
     assert ledger.source("manuals").total("kept").documents == 30
+
+
+def test_documents_that_extract_counted_and_nobody_finds_stop_the_step(made):
+    folder = made / "extract" / "manuals"
+    shard_path(folder, 1).unlink()
+    with pytest.raises(AssertionError, match=r"'manuals' does not add up: documents in 30(.|\n)*= 20"):
+        run(made)
 
 
 def test_each_rejection_names_its_evidence(made):
@@ -208,6 +224,7 @@ def test_selecting_what_was_selected_removes_nothing_more(made):
         write_documents(
             shard_path(folder, 0), [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows]
         )
+        count_kept(folder, source, [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows])
         if source == "web":
             (again / "score" / "web").mkdir(parents=True)
             write_scores(again / "score" / "web", 0, [row["id"] for row in rows], [2.5] * len(rows))

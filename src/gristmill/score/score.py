@@ -54,7 +54,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     function = ScoreShard(model=folder / "model.npz", out_of_fold=out_of_fold, out=ctx.out)
     shards = shard_paths(ctx.inputs[f"extract/{ctx.part}"])
     in_line = len(shards) == 1 or ctx.machine.processes == 1
-    executor: Executor = InProcess() if in_line else LocalProcesses(processes=ctx.machine.processes)
+    executor: Executor = (
+        InProcess(should_stop=ctx.should_stop)
+        if in_line
+        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
+    )
     documents = 0
     for shard, outcome in executor.map(function, shards):
         if isinstance(outcome, Exception):

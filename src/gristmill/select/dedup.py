@@ -12,7 +12,8 @@ Verified means, on sets of word n-grams of the whole text: Jaccard similarity of
 survivor is the longer one, at least `min_containment` of the document's n-grams occur in it. Documents shorter than
 one n-gram take part in the exact pass alone.
 
-Clusters are for the validation split: the connected parts of all copies found, removed documents included.
+Clusters are for the validation split: the connected parts of all copies found, removed documents included. A survivor
+that occurs in a longer document which comes later makes no copy of it, but joins its cluster.
 """
 
 from __future__ import annotations
@@ -191,25 +192,28 @@ class _NearPass:
         candidates = sorted(shared, key=lambda other: (-shared[other], rank_D[other]))
         self.num_capped += len(candidates) > MAX_COMPARISONS
         for other in candidates[:MAX_COMPARISONS]:
-            if (copy := self._verify(d, other)) is not None:
+            copy, is_copy, belong = self._compare(d, other)
+            if belong:
                 self.edges.append((d, other))
-                if self.rules.remove_near:
-                    self.copies[d] = copy
-                    return
+            if is_copy and self.rules.remove_near:
+                self.copies[d] = copy
+                return
         for place in enumerate(keys_B):
             listed = self.kept.setdefault(place, [])
             if len(listed) < MAX_LISTED:
                 listed.append(d)
 
-    def _verify(self, d: int, other: int) -> Copy | None:
+    def _compare(self, d: int, other: int) -> tuple[Copy, bool, bool]:
+        """The evidence, whether d is a copy of the other, and whether one of the two occurs in the other at all."""
         mine, theirs = self.sets[d], self.sets[other]
         jaccard, containment = overlap(mine, theirs)
         self.num_compared += 1
         contained = len(theirs) >= len(mine) and containment >= self.rules.min_containment
-        if jaccard >= self.rules.min_jaccard or contained:
-            return Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
-        self.num_refused += 1
-        return None
+        contains = containment * len(mine) >= self.rules.min_containment * len(theirs)
+        is_copy = jaccard >= self.rules.min_jaccard or contained
+        self.num_refused += not is_copy
+        copy = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
+        return copy, is_copy, is_copy or contains
 
 
 def _near_pass(

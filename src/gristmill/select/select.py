@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.data.packs import held_out_ids, read_pack
 from gristmill.data.write import ShardWriter, write_json
 from gristmill.errors import DataError, Interrupted
@@ -50,7 +50,7 @@ from gristmill.select.evidence import (
 from gristmill.select.split import SplitRules, choose_validation, cluster_ids, split_report
 from gristmill.select.words import Int64
 
-VERSION = 1
+VERSION = 2
 STEP = "select"
 SELECTED_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("cluster", pa.int64(), nullable=False))
 
@@ -153,7 +153,11 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
     ]
     function = ReadShard(above=above, held_out=held_out, rules=rules, seed=derive_seed(ctx.seed, "minhash"))
     in_line = len(shards) == 1 or ctx.machine.processes == 1
-    executor: Executor = InProcess() if in_line else LocalProcesses(processes=ctx.machine.processes)
+    executor: Executor = (
+        InProcess(should_stop=ctx.should_stop)
+        if in_line
+        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
+    )
     candidates = read_candidates(shards, function, executor)
     ctx.say(f"select: {len(candidates.sources):,} documents read, {len(candidates.passed):,} pass the thresholds")
     _leave_if_asked(ctx)
@@ -239,8 +243,14 @@ def _write(
     cluster_D: Int64,
     validation_D: NDArray[np.bool_],
 ) -> Ledger:
-    """Goes through all documents once more: each into train, validation or rejected, and into the ledger."""
+    """Goes through all documents once more: each into train, validation or rejected, and into the ledger.
+
+    What came in is what extract counted as kept, so that documents lost on the way show.
+    """
     ledger = Ledger()
+    for source in ctx.recipe.sources:
+        kept = read_ledger(ctx.inputs[f"extract/{source}"] / "ledger.json").source(source).total("kept")
+        ledger.saw(source, kept.num_bytes, documents=kept.documents)
     with ExitStack() as stack:
         rejected = stack.enter_context(ShardWriter(ctx.out / "rejected.parquet", REJECTED_SCHEMA))
         writers = {
@@ -253,7 +263,6 @@ def _write(
             for batch in read_batches(shard.documents, columns=DOCUMENT_SCHEMA.names, batch_rows=BATCH_ROWS):
                 _leave_if_asked(ctx)
                 for row in batch.to_pylist():
-                    ledger.saw(shard.source, row["bytes_in"])
                     if (why := rejections.get(d)) is not None:
                         rejected.write(_rejected(row, why))
                         ledger.add(shard.source, "dropped", row["bytes_in"], reason=why.reason)
