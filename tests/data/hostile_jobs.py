@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gristmill.errors import DataError
 
@@ -39,7 +40,24 @@ def _segfault() -> str:
     return "never"
 
 
-ACTIONS = {"hang": _hang, "hang_in_c": _hang_in_c, "eat_memory": _eat_memory, "raise": _raise, "segfault": _segfault}
+ACTIONS = {
+    "hang": _hang,
+    "hang_in_c": _hang_in_c,
+    "eat_memory": _eat_memory,
+    "raise": _raise,
+    "segfault": _segfault,
+}
+
+
+ONCE = "hang once, by "
+
+
+def _only_once(mark: Path) -> str | None:
+    """To hang where the file is not there yet."""
+    if mark.exists():
+        return None
+    mark.touch()
+    return "hang"
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,8 @@ class HostileJob:
     def process(self, document: int) -> tuple[int, str]:
         time.sleep(self.seconds_per_document)
         action = self.actions.get(document)
+        if action is not None and action.startswith(ONCE):
+            action = _only_once(Path(action.removeprefix(ONCE)))
         return document, "ok" if action is None else ACTIONS[action]()
 
     def failed(self, document: int, reason: str, detail: str) -> tuple[int, str]:

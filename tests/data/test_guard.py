@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from gristmill.data import guard
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.errors import DataError
 
@@ -42,6 +46,18 @@ def test_a_bad_document_gets_its_reason_and_all_others_survive(
     results, num_documents = outcome(job, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
     assert num_documents == 100
     assert results == [(position, reason if position == 70 else "ok") for position in range(100)]
+
+
+def test_a_document_that_was_slow_once_is_kept(jobs: Any, tmp_path: Path) -> None:
+    results, _ = outcome(jobs.HostileJob(10, {7: f"{jobs.ONCE}{tmp_path / 'mark'}"}), deadline_seconds=0.5)
+    assert results == [(n, "ok") for n in range(10)]
+
+
+def test_a_child_that_ends_in_the_middle_of_a_message_is_started_again() -> None:
+    receiver, sender = Pipe(duplex=False)
+    os.write(sender.fileno(), (1000).to_bytes(4, "big") + b"half")
+    sender.close()
+    assert list(guard._messages(SimpleNamespace(pid=None, exitcode=-9), receiver, 1.0)) == []  # type: ignore[arg-type]
 
 
 def test_many_bad_documents_of_all_kinds_in_one_job(jobs: Any) -> None:

@@ -95,6 +95,7 @@ def test_each_bad_line_is_counted_with_its_place_and_the_good_ones_are_read(tmp_
         b'{"body": "x", "id": "b"}',
         b'{"text": "no id"}',
         b'{"text": 5, "id": "c"}',
+        b'{"text": "null id", "id": null}',
         b"",
         b'{"text": "\xff", "id": "d"}',
         b"[" * 100_000,
@@ -104,16 +105,26 @@ def test_each_bad_line_is_counted_with_its_place_and_the_good_ones_are_read(tmp_
     records = list(read_jsonl(path, name="x", id_field="id", url_field="url"))
     assert fates(iter(records)) == [
         "one", "!bad_json", "!bad_json", "!bad_json", "!missing_field", "!missing_field", "!field_is_not_text",
-        "!bad_json", "!bad_json", "last",
+        "!missing_field", "!bad_json", "!bad_json", "last",
     ]  # fmt: skip
     first, *_, last = records
     assert isinstance(first, RawDocument)
     assert isinstance(last, RawDocument)
-    assert (first.id, first.url, first.origin, first.bytes_in) == ("7", "http://a.example", "x#1", len(lines[0]) + 1)
-    assert (last.id, last.origin) == ("e", "x#11")
+    assert (first.id, first.url, first.origin, first.bytes_in) == ("7", "http://a.example", "x#0", len(lines[0]) + 1)
+    assert (last.id, last.origin) == ("e", f"x#{len(path.read_bytes()) - len(lines[-1])}")
     details = [item.detail for item in records if isinstance(item, Unread)]
     assert details[1] == "NaN is not JSON"
     assert details[3] == "no 'text'; the line has 'body', 'id'"
+
+
+def test_a_span_in_the_middle_of_a_large_file_is_entered_without_reading_what_comes_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    before = 1 << 40
+    with path.open("wb") as file:  # a terabyte of nothing, which takes no room on the disk
+        file.seek(before)
+        file.write(b'\n{"text": "a"}\n{"text": "b"}\n')
+    found = list(read_jsonl(path, name="x", start=before, end=before + 10))
+    assert [(item.id, item.text) for item in found if isinstance(item, RawDocument)] == [(f"x#{before + 1}", "a")]
 
 
 def test_a_line_above_the_limit_is_skipped_in_pieces(tmp_path: Path) -> None:

@@ -55,6 +55,14 @@ def rejected(out: Path) -> dict[str, dict[str, Any]]:
 JSONL = {"read": {"format": "jsonl", "paths": ["*.jsonl"], "id_field": "id", "url_field": "url"}}
 
 
+def test_ids_and_urls_that_are_no_unicode_cost_nothing(tmp_path: Path, context: Any) -> None:
+    lines = ['{"id": "a\\ud800", "text": "one", "url": "http://a.example/\\udfff"}', '{"id": "b", "text": "two"}']
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert extract.run(context(tmp_path, tmp_path / "out", JSONL))["documents"] == 2
+    first, second = read_documents(shard_paths(tmp_path / "out")[0])
+    assert (first.id, first.url, second.id) == ("a\ufffd", "http://a.example/\ufffd", "b")
+
+
 def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Path, context: Any) -> None:
     write_pack(
         tmp_path / "pack", name="p", version=1, kind="generate", metric="acc", chance=0,
@@ -82,13 +90,14 @@ def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Pa
     assert counts["would_drop"] == {}
     (path,) = shard_paths(tmp_path / "out")
     good, short = read_documents(path)
-    assert (good.id, good.text, good.url, good.origin) == ("good", ENGLISH * 10, "http://a.example/good", "x.jsonl#1")
+    assert (good.id, good.text, good.url, good.origin) == ("good", ENGLISH * 10, "http://a.example/good", "x.jsonl#0")
     assert (good.source, good.license, good.language) == ("web", "MIT", "en")
     assert short.id == "short"
     rows = rejected(tmp_path / "out")
     assert (rows["tiny"]["reason"], rows["tiny"]["value"], rows["tiny"]["limit"]) == ("too_few_words", 2.0, 3.0)
     assert rows["german"]["detail"].startswith("de 0.")
-    assert rows["x.jsonl#7"]["reason"] == "bad_json"
+    place = (tmp_path / "x.jsonl").read_bytes().index(b"{broken")
+    assert rows[f"x.jsonl#{place}"]["reason"] == "bad_json"
     ledger = read_ledger(tmp_path / "out" / "ledger.json")
     ledger.check()
     assert ledger.source("web").came_in.num_bytes == (tmp_path / "x.jsonl").stat().st_size

@@ -54,3 +54,4 @@ def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: 
     assert [path.name for path in find_files([tmp_path], "html")] == ["a.html", "b.HTM"]
     assert [path.name for path in find_files([tmp_path], "warc")] == ["d.warc.gz"]
     assert find_files([tmp_path], "code") == [tmp_path]
+    assert [path.name for path in find_files([tmp_path, tmp_path / "c.txt"], "text")] == ["c.txt"]

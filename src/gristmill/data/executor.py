@@ -160,7 +160,7 @@ def _run(connection: Connection, fn: Callable[[Any], Any], item: Any) -> None:
 def _outcome(connection: Connection, process: BaseProcess, item: Any) -> Any:
     try:
         outcome = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         process.join()
         outcome = ResourceError(
             f"the process that worked on {item} ended with exit code {process.exitcode} and no result.\n"

@@ -11,8 +11,8 @@ are kept; the order and content of results do not depend on how often a child wa
 
 The deadline is the kernel's interval timer with its default action, so it also ends C code that holds the interpreter
 lock, and a child whose parent is gone. The memory limit is on address space, counted from the child's size at start
-(Linux; elsewhere there is none). A crash or a lack of memory is believed only when it happens again in a fresh child,
-because what went before in the same process may be to blame.
+(Linux; elsewhere there is none). A crash, a lack of memory or of time is believed only when it happens again in a fresh
+child: what went before in the same process may be to blame, or a machine that was busy or asleep.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def run_guarded(
         times = suspects[position, reason] = suspects.get((position, reason), 0) + 1
         if phase == READING and times > 1:
             raise DataError(f"reading record {position} (counted from 0) of {job} ended its process: {reason}.")
-        if reason == "timeout" or times > 1:
+        if times > 1:
             bad[position] = reason
     raise DataError(f"{job} crashed {MAX_CRASHES} times; the last document was {position}, the reason {reason}.")
 
@@ -183,7 +183,7 @@ def _messages(process: BaseProcess, connection: Connection, deadline_seconds: fl
             _end_as_timeout(process)
         try:
             yield connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it ended in the middle of a message
             return
 
 

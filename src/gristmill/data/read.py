@@ -97,13 +97,14 @@ def read_jsonl(
     """One JSON object a line, plain or gzip; blank lines are not records.
 
     Fails, one line each: bad_json (NaN and Infinity included), line_too_large, missing_field, field_is_not_text;
-    and corrupt_gzip once for all that follows a damaged place. Without `id_field` the id is "name#line".
+    and corrupt_gzip once for all that follows a damaged place. Without `id_field` the id is "name#offset", the byte at
+    which the line begins (after unpacking): unlike its number, it is known without reading what comes before.
     `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
     """
     packed = path.suffix == ".gz"
     assert not (packed and (start or end is not None)), "a gzip file has no spans"
     with _open(path, packed) as file:
-        number, offset = _seek_to_line(file, start) if start else (1, 0)
+        offset = _seek_to_line(file, start) if start else 0
         try:
             while end is None or offset < end:
                 line = file.readline(max_bytes + 1)
@@ -113,8 +114,7 @@ def read_jsonl(
                 too_large = length > max_bytes and not line.endswith(b"\n")
                 if too_large:
                     length += _skip_line(file)
-                origin = f"{name}#{number}"
-                number, offset = number + 1, offset + length
+                origin, offset = f"{name}#{offset}", offset + length
                 if too_large:
                     yield failed(origin, "line_too_large", bytes_in=length, detail=f"the limit is {max_bytes:,} bytes")
                 elif line.strip():
@@ -122,20 +122,17 @@ def read_jsonl(
         except (OSError, EOFError, zlib.error) as error:
             if not packed:
                 raise
-            yield failed(f"{name}#{number}", "corrupt_gzip", bytes_in=0, detail=str(error))
+            yield failed(f"{name}#{offset}", "corrupt_gzip", bytes_in=0, detail=str(error))
 
 
 def _open(path: Path, packed: bool) -> IO[bytes]:
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _seek_to_line(file: IO[bytes], start: int) -> tuple[int, int]:
-    """Moves to the first line that begins at or after byte `start`; returns its number (from 1) and offset."""
-    newlines, left = 0, start - 1
-    while left > 0 and (chunk := file.read(min(left, 1 << 20))):
-        newlines += chunk.count(b"\n")
-        left -= len(chunk)
-    return newlines + 2, start - 1 + _skip_line(file)
+def _seek_to_line(file: IO[bytes], start: int) -> int:
+    """Moves to the first line that begins at or after byte `start`; returns its offset."""
+    file.seek(start - 1)
+    return start - 1 + _skip_line(file)
 
 
 def _skip_line(file: IO[bytes]) -> int:
@@ -159,11 +156,12 @@ def _json_document(
         return failed(
             origin, "bad_json", bytes_in=len(line), detail=f"expected an object, found {type(value).__name__}"
         )
-    fields = {text_field: True, id_field: True, url_field: False}
-    for field, is_needed in fields.items():
-        if field is not None and is_needed and field not in value:
+    for field in (text_field, id_field):
+        if field is not None and field not in value:
             detail = f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}"
             return failed(origin, "missing_field", bytes_in=len(line), detail=detail)
+    if id_field is not None and value[id_field] is None:
+        return failed(origin, "missing_field", bytes_in=len(line), detail=f"{id_field!r} is null")
     text, url = value[text_field], value.get(url_field) if url_field is not None else None
     if not isinstance(text, str):
         return failed(origin, "field_is_not_text", bytes_in=len(line), detail=f"{text_field!r} is {_short(text)}")

@@ -13,7 +13,7 @@ Fate = Literal["failed", "dropped"]
 class RawDocument:
     """A record as it was read: either undecoded `payload` bytes or `text`.
 
-    `origin` is "file#place" (byte offset, line, row or member name). `charset` is what the transport said about
+    `origin` is "file#place" (byte offset, row or member name). `charset` is what the transport said about
     `payload`. `language` is set where the reader knows it, such as a programming language by file extension.
     """
 

@@ -162,13 +162,13 @@ def curate(raw: RawDocument, settings: Settings) -> Fate:
         drop = verdict.drop
         return reject(raw, source, "dropped", drop.reason, value=drop.value, limit=drop.limit, text=text, counts=counts)
     document = Document(
-        id=raw.id,
+        id=clean_text(raw.id),
         source=source,
         text=verdict.text,
         license=settings.license,
-        origin=raw.origin,
+        origin=clean_text(raw.origin),
         bytes_in=raw.bytes_in,
-        url=raw.url,
+        url=None if raw.url is None else clean_text(raw.url),
         language=language,
         language_score=score,
     )

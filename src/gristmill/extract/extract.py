@@ -33,7 +33,7 @@ from gristmill.extract.shards import Span, find_files, plan_shards
 from gristmill.recipe.schema import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
 from gristmill.recipe.step import StepContext, resolve_files
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

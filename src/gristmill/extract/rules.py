@@ -107,12 +107,12 @@ GOPHER_QUALITY = (
     _max(
         "too_many_bullet_lines",
         0.9,
-        lambda text: text.share_of_lines([line.lstrip().startswith(("•", "-")) for line in text.lines]),
+        lambda text: text.share_of_lines([line.lstrip().startswith(("•", "-")) for line in text.text.splitlines()]),
     ),
     _max(
         "too_many_lines_end_in_ellipsis",
         0.3,
-        lambda text: text.share_of_lines([line.rstrip().endswith(("...", "…")) for line in text.lines]),
+        lambda text: text.share_of_lines([line.rstrip().endswith(("...", "…")) for line in text.text.splitlines()]),
     ),
     _min("too_few_tokens_with_letters", 0.8, lambda text: text.share_with_letter),
     _min("too_few_stop_words", 2, lambda text: text.num_distinct(STOP_WORDS)),
@@ -149,12 +149,12 @@ def edit_c4(text: str) -> Edited:
         if len(line) > 1000 and max(map(len, line.split())) > 1000:
             removed["word_too_long"] += 1
             continue
-        if "[" in line:
-            line = _CITATION.sub("", line)
-        lower = line.lower()
         if len(line.split(None, 2)) < 3:
             removed["too_few_words"] += 1
             continue
+        if "[" in line:
+            line = _CITATION.sub("", line)
+        lower = line.lower()
         met["lorem_ipsum"] += "lorem ipsum" in lower
         if "javascript" in lower:
             removed["javascript"] += 1

@@ -49,14 +49,14 @@ class Span:
 
 
 def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
-    """The files to read: folders are searched for the suffixes of the format; a folder of code is one item."""
+    """The files to read, each once: folders are searched for the suffixes of the format; a folder of code is one item."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir() and format != "code":
             found += sorted(file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES[format]))
         else:
             found.append(path)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def plan_shards(files: Sequence[Path], format: Format) -> list[tuple[Span, ...]]:

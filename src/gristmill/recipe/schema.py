@@ -76,7 +76,7 @@ class ReadJsonl(ReadFiles):
 
     format: Literal["jsonl"]
     text_field: str = "text"
-    id_field: str | None = Field(default=None, description="absent: file name and line number")
+    id_field: str | None = Field(default=None, description="absent: file name and the byte at which the line begins")
     url_field: str | None = None
 
 
