@@ -90,12 +90,12 @@ class Memory:
         return sum(asdict(self).values())
 
 
-def training_memory(recipe: Recipe, micro_batch_tokens: int, *, compute_bytes: int = FP32_BYTES) -> Memory:
+def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
     """Peak bytes of a training step: fp32 weights, gradients and both AdamW moments, one micro-batch, a chunk of logits with
     its gradient and the gradient of the head.
 
-    compute_bytes: of one activation, 4 on CPU, 2 under bf16. A document longer than the micro-batch stands alone, so the
-    longest sequence counts if it is longer.
+    Activations are counted in float32; on a GPU a part of them is bfloat16, so there it is an upper bound. A document longer
+    than the micro-batch stands alone, so the longest sequence counts if it is longer.
     """
     model = recipe.model
     parameters = count_parameters(model, recipe.tokenizer.vocab_size)
@@ -107,7 +107,7 @@ def training_memory(recipe: Recipe, micro_batch_tokens: int, *, compute_bytes: i
         gradients=parameters * FP32_BYTES,
         moments=2 * parameters * FP32_BYTES,
         activations=round(
-            tokens * model.num_hidden_layers * _saved_per_token(model) * compute_bytes * ACTIVATION_OVERHEAD
+            tokens * model.num_hidden_layers * _saved_per_token(model) * FP32_BYTES * ACTIVATION_OVERHEAD
         ),
         logits=(2 * chunk + model.hidden_size) * recipe.tokenizer.vocab_size * FP32_BYTES,
         framework=FRAMEWORK_BYTES,
