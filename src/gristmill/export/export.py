@@ -16,7 +16,7 @@ from gristmill.recipe.step import StepContext
 from gristmill.report.card import model_card
 from gristmill.report.facts import Facts
 
-VERSION = 1
+VERSION = 2
 
 MODELS = ("dpo", "sft", "pretrain")
 CHAT_MODELS = ("dpo", "sft")
