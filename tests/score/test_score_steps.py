@@ -71,6 +71,16 @@ def train(folder, **more):
     return ctx.out, train_classifier.run(ctx)
 
 
+def test_labels_of_another_rubric_are_refused(made):
+    rows = [json.loads(line) for line in (made / "labels.jsonl").read_text().splitlines()]
+    (made / "labels.jsonl").write_text("".join(json.dumps({**row, "rubric": "maths-v2"}) + "\n" for row in rows))
+    with pytest.raises(
+        DataError, match=r"labels\.jsonl has labels under the rubric 'maths-v2'; the recipe's is 'edu-v1'"
+    ):
+        train(made)
+    assert train(made, section={**SECTION, "rubric": "maths-v2"})[1]["labelled_documents"] == 80
+
+
 def test_training_reports_each_threshold_with_intervals_and_numbers(made):
     out, counts = train(made)
     report = json.loads((out / "report.json").read_text())

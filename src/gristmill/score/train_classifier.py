@@ -45,6 +45,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     shards = shard_paths(ctx.inputs[f"extract/{section.source}"])
     path = ctx.resolve(section.annotations)
     annotations = read_annotations(path)
+    check_rubric(annotations, section, path=path)
     labelled = join(annotations, shards, max_chars=section.max_chars)
     check_enough(labelled, annotations, section, path=path)
     texts, labels = [row.text for row in labelled], [row.label for row in labelled]
@@ -119,6 +120,15 @@ def bare_id(name: str) -> str:
     return name.removeprefix("<").removesuffix(">").removeprefix("urn:uuid:")
 
 
+def check_rubric(annotations: Sequence[Annotation], section: ClassifierSection, *, path: Path) -> None:
+    """Raises DataError for labels given under another rubric than the recipe's; labels that name none are believed."""
+    if others := sorted({annotation.rubric for annotation in annotations} - {section.rubric, ""}):
+        raise DataError(
+            f"{path} has labels under the rubric {', '.join(map(repr, others))}; the recipe's is {section.rubric!r}.\n"
+            "  Labels of two rubrics do not mean the same: name the right one in the classifier's rubric, or another file."
+        )
+
+
 def check_enough(
     labelled: Sequence[Labelled], annotations: Sequence[Annotation], section: ClassifierSection, *, path: Path
 ) -> None:
@@ -178,5 +188,7 @@ def _correlation(scores: Any, labels: Sequence[int]) -> float:
 def _agreement(ctx: StepContext, section: ClassifierSection, annotations: list[Annotation]) -> dict[str, Any] | None:
     if section.second_annotations is None:
         return None
-    second = read_annotations(ctx.resolve(section.second_annotations))
+    path = ctx.resolve(section.second_annotations)
+    second = read_annotations(path)
+    check_rubric(second, section, path=path)
     return agreement(annotations, second, seed=ctx.seed).to_json()
