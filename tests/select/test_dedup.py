@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import tracemalloc
 
 import networkx as nx
 import numpy as np
@@ -108,6 +109,17 @@ def test_survivor_by_priority_then_score_then_length_then_id():
     ids, priority, score, texts = zip(*order, strict=True)
     found = deduplicate(list(texts), ids=list(ids), priority=priority, score=score)
     assert {ids[d]: ids[copy.survivor] for d, copy in found.copies.items()} == dict.fromkeys("bcae", "d")
+
+
+def test_one_very_long_id_does_not_cost_its_length_for_every_document():
+    ids = [f"d{i:04d}" for i in range(1999)] + ["d" + "x" * 20_000]
+    keys = keys_of(["text"] * len(ids), ids=ids[::-1])
+    tracemalloc.start()
+    order = keys.order()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [ids[::-1][d] for d in order.tolist()] == sorted(ids)
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -90,7 +90,9 @@ def write_scores(folder, k, ids, values):
     write_table(folder / f"scores-{k:05d}.parquet", table)
 
 
-def run(folder, *, section=None, name="select", sources=("manuals", "web"), processes=1, stop=False):
+def run(
+    folder, *, section=None, name="select", sources=("manuals", "web"), processes=1, stop=False, say=lambda _: None
+):
     out = folder / name
     out.mkdir(exist_ok=True)
     recipe = SimpleNamespace(
@@ -108,7 +110,7 @@ def run(folder, *, section=None, name="select", sources=("manuals", "web"), proc
         machine=Machine(processes=processes),
         seed=11,
         fingerprint="0",
-        say=lambda _: None,
+        say=say,
         should_stop=lambda: stop,
     )
     return out, select.run(ctx)
@@ -153,6 +155,16 @@ def test_documents_that_extract_counted_and_nobody_finds_stop_the_step(made):
         run(made)
 
 
+def test_held_out_ids_that_no_source_knows_are_said(made):
+    items = [Item(id="far", prompt=QUESTION, target="nine", ids=("elsewhere/1", "elsewhere/2"))]
+    lines = []
+    run(made, say=lines.append)
+    assert not any("hold out by id" in line for line in lines)
+    write_pack(made / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+    run(made, say=lines.append)
+    assert any("any of the 2 documents that packs hold out by id" in line for line in lines)
+
+
 def test_each_rejection_names_its_evidence(made):
     out, _ = run(made)
     rejected = {row["id"]: row for row in rows_of(out / "rejected.parquet")}
@@ -173,6 +185,9 @@ def test_no_near_copy_sits_on_both_sides(made):
     trained = [row for (_, split), rows in kept.items() for row in rows if split == "train"]
     assert {row["id"] for row in held + trained} >= {f"near{i}" for i in range(3, 8)}
     assert {row["cluster"] for row in held} & {row["cluster"] for row in trained} == set()
+    cluster = {row["id"]: row["cluster"] for row in held + trained}
+    assert all(cluster[f"near{i}"] == cluster[f"m{i}"] for i in range(3, 8))
+    assert len(set(cluster.values())) == len(cluster) - 5
     sets = {row["id"]: ngram_set(row["text"], 5) for row in held + trained}
     assert all(overlap(sets[a["id"]], sets[b["id"]])[0] < 0.7 for a in held for b in trained)
 

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
@@ -72,8 +74,17 @@ class Keys:
 
     def order(self) -> Int64:
         """All documents, the one to be kept first."""
-        columns = (np.asarray(self.sources), np.asarray(self.ids), -self.num_bytes_D, -self.score_D, self.priority_D)
-        return np.lexsort(columns).astype(np.int64) if len(self.ids) else np.empty(0, dtype=np.int64)
+        columns = pa.table(
+            {
+                "priority": self.priority_D,
+                "score": -self.score_D,
+                "bytes": -self.num_bytes_D,
+                "id": pa.array(self.ids, pa.large_string()),  # numpy would pad all to the longest
+                "source": pa.array(self.sources, pa.string()),
+            }
+        )
+        places: Int64 = pc.sort_indices(columns, [(name, "ascending") for name in columns.column_names]).to_numpy()
+        return places.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

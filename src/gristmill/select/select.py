@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger, read_ledger, rejected_row
 from gristmill.data.packs import held_out_ids, read_pack
 from gristmill.data.write import ShardWriter, write_json
 from gristmill.errors import DataError, Interrupted
@@ -73,6 +73,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     rules = duplicate_rules(section.near_duplicates)
     packs = [read_pack(ctx.resolve(pack.path)) for _, pack in sorted(ctx.recipe.packs.items()) if pack.held_out]
     candidates = _read(ctx, above, rules, held_out_ids(packs))
+    extracted = {
+        source: read_ledger(ctx.inputs[f"extract/{source}"] / "ledger.json").source(source)
+        for source in ctx.recipe.sources
+    }
+    _say_if_nothing_was_held_out(ctx, candidates, extracted, held_out_ids(packs))
     classifiers = {source: threshold.classifier for source, threshold in section.min_scores.items()}
     write_json(ctx.out / "thresholds.json", thresholds_report(candidates, above, classifiers))
 
@@ -83,7 +88,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     rejections = reasons(candidates, above, duplicates, rules, matches, ngram=finder.ngram)
     kept = np.array([d for d in candidates.passed.tolist() if d not in rejections], dtype=np.int64)
     cluster_D, validation_D = _split(ctx, candidates, duplicates, kept)
-    ledger = _write(ctx, candidates, rejections, cluster_D, validation_D)
+    ledger = _write(ctx, candidates, extracted, rejections, cluster_D, validation_D)
     ledger.check()
     write_json(ctx.out / "ledger.json", ledger.to_json())
     return _counts(ctx, ledger, validation_D[kept])
@@ -164,6 +169,18 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
     return candidates
 
 
+def _say_if_nothing_was_held_out(
+    ctx: StepContext, candidates: Candidates, extracted: Mapping[str, SourceLedger], held_out: frozenset[str]
+) -> None:
+    met = int((candidates.columns.fate_D == HELD_OUT).sum())
+    met += sum("held_out_item" in row.reasons("dropped") for row in extracted.values())
+    if held_out and not met:
+        ctx.say(
+            f"select: no source has any of the {len(held_out):,} documents that packs hold out by id; if their items were "
+            "cut from these sources, compare the ids"
+        )
+
+
 def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules) -> Duplicates:
     listed = ctx.recipe.select.priority
     unlisted = sorted(set(ctx.recipe.sources) - set(listed))
@@ -239,6 +256,7 @@ def _split(
 def _write(
     ctx: StepContext,
     candidates: Candidates,
+    extracted: Mapping[str, SourceLedger],
     rejections: Mapping[int, Rejection],
     cluster_D: Int64,
     validation_D: NDArray[np.bool_],
@@ -248,8 +266,8 @@ def _write(
     What came in is what extract counted as kept, so that documents lost on the way show.
     """
     ledger = Ledger()
-    for source in ctx.recipe.sources:
-        kept = read_ledger(ctx.inputs[f"extract/{source}"] / "ledger.json").source(source).total("kept")
+    for source, row in extracted.items():
+        kept = row.total("kept")
         ledger.saw(source, kept.num_bytes, documents=kept.documents)
     with ExitStack() as stack:
         rejected = stack.enter_context(ShardWriter(ctx.out / "rejected.parquet", REJECTED_SCHEMA))
