@@ -85,6 +85,15 @@ def test_a_near_copy_goes_with_its_similarity_as_evidence():
     assert not copy.exact
 
 
+def test_an_exact_copy_of_a_near_copy_is_a_near_copy_of_the_one_that_is_left():
+    rng = np.random.default_rng(3)
+    text = sentence(rng, 200)
+    near = altered(text, rng, 1)
+    copies = deduplicate([text, near, near.upper()]).copies
+    assert [(copies[d].survivor, copies[d].exact) for d in (1, 2)] == [(0, False), (0, False)]
+    assert copies[2].jaccard == copies[1].jaccard < 1
+
+
 @pytest.mark.parametrize("remove_near", [True, False])
 def test_a_survivor_that_a_longer_document_holds_shares_its_cluster_so_that_the_split_does_not_part_them(remove_near):
     rng = np.random.default_rng(2)

@@ -259,6 +259,6 @@ def _exact_survivors(exact_D2: UInt64, order: Int64) -> Int64:
 
 
 def _follow(copy: Copy, near: dict[int, Copy]) -> Copy:
-    """An exact copy whose survivor was itself removed as a near copy points to the one that is left."""
+    """An exact copy of a near copy that was removed is a near copy of the one that is left, by the same evidence."""
     onward = near.get(copy.survivor)
-    return copy if onward is None else replace(onward, document=copy.document, exact=True)
+    return copy if onward is None else replace(onward, document=copy.document)
