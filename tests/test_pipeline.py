@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from gristmill import pipeline
 from gristmill.errors import RecipeError
-from gristmill.pipeline import make_plan
+from gristmill.pipeline import make_plan, step_version
 from gristmill.recipe.load import load_recipe
 
 SMALL = yaml.safe_load((Path(__file__).parent / "recipe" / "small.yaml").read_text(encoding="utf-8"))
@@ -70,6 +71,22 @@ def test_files_of_one_name_in_folders_outside_the_recipe_count_each(
             assert fingerprints(project, reading(*paths))["extract/facts-table"] != before
             (crawl / day / "part-0.jsonl").write_text(day, encoding="utf-8")
         assert fingerprints(project, reading(*paths))["extract/facts-table"] == before
+
+
+def test_a_rise_of_a_step_s_version_is_a_change_of_it_and_of_what_follows(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fingerprints(project, SMALL)
+    raised = {"gristmill.select.select": 99}
+    monkeypatch.setattr(pipeline, "step_version", lambda module: raised.get(module) or step_version(module))
+    after = fingerprints(project, SMALL)
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"extract/web", "extract/books", "extract/facts-table", "classifier/edu", "score/web"}
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_found(project: Path) -> None:
+    (project / "facts[1].jsonl").write_text("one", encoding="utf-8")
+    assert fingerprints(project, reading("facts[1].jsonl"))
 
 
 def test_a_project_that_is_moved_is_the_same(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,11 @@ def _source(kind: str, texts: Path, start: Path) -> str:
 """
 
 
+def _name(folder: Path) -> str:
+    """The folder's name as a recipe's: lower-case letters, digits and dashes."""
+    return re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "mymodel"
+
+
 def _recipe(folder: Path, texts: Path, found: dict[str, int], tokens: int, size: _Size) -> str:
     batch = size.global_batch_tokens
     steps = max(20, int(tokens * EPOCHS) // batch)
@@ -142,7 +148,7 @@ def _recipe(folder: Path, texts: Path, found: dict[str, int], tokens: int, size:
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
 #   gristmill run recipe.yaml       everything; run it again and it goes on or does nothing
 schema_version: 1
-name: {folder.name.lower().replace(" ", "-").replace(".", "-") or "mymodel"}
+name: {_name(folder)}
 seed: 8
 
 # Named collections of documents. Paths are relative to this file.

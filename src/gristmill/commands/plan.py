@@ -259,7 +259,9 @@ def _missing_files(loaded: LoadedRecipe) -> list[str]:
     """Other files that the recipe names and that are not there: packs, annotations, conversations."""
     recipe = loaded.recipe
     named = [(f"packs.{name}", pack.path) for name, pack in recipe.packs.items()]
-    named += [(f"classifiers.{name}", item.annotations) for name, item in recipe.classifiers.items()]
+    for name, item in recipe.classifiers.items():
+        second = [item.second_annotations] if item.second_annotations else []
+        named += [(f"classifiers.{name}", path) for path in (item.annotations, *second)]
     if recipe.chat is not None:
         named += [("chat.conversations", path) for path in recipe.chat.conversations]
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 from gristmill.errors import RecipeError
@@ -52,7 +52,8 @@ def resolve_files(recipe_dir: Path, patterns: list[str], *, where: str) -> list[
     """The files that paths or globs of a recipe name, sorted, each once. Raises RecipeError for one that matches nothing."""
     found: set[Path] = set()
     for pattern in patterns:
-        matches = [Path(match) for match in glob(str(resolve(recipe_dir, pattern)), recursive=True)]
+        plain, escaped = resolve(recipe_dir, pattern), resolve(Path(escape(str(recipe_dir))), pattern)
+        matches = [plain] if plain.exists() else [Path(match) for match in glob(str(escaped), recursive=True)]
         if not matches:
             raise RecipeError(
                 f"{where}: {pattern!r} matches no file.\n"
