@@ -24,6 +24,7 @@ from gristmill.recipe.schema import Recipe
 from gristmill.recipe.step import resolve, resolve_files
 
 State = Literal["done", "missing", "drifted"]
+FILE_HASHES = ".file-hashes.json"  # in the run's folder
 PACK_FILES = ("pack.yaml", "items.jsonl")
 
 
@@ -199,16 +200,13 @@ def run_folder(runs_dir: Path, recipe: Recipe) -> Path:
 
 def make_plan(loaded: LoadedRecipe, run: Path) -> list[Planned]:
     """Every step with its state: done, missing, or drifted from what the recipe now says, and why."""
-    hashes = _FileHashes(run / ".file-hashes.json")
+    hashes = _FileHashes(run / FILE_HASHES)
     planned: dict[str, Planned] = {}
     for step in steps_of(loaded.recipe):
         identity = {
             "version": step_version(step.module),
             "config": canonical(step.config),
-            "files": {
-                label: hashes.of(loaded.folder, list(patterns), where=f"{step.name}, {label}")
-                for label, patterns in sorted(step.files.items())
-            },
+            "files": hashes.of_step(step, loaded.folder),
             "inputs": {name: planned[name].fingerprint for name in step.inputs},
         }
         mark = fingerprint({"step": step.name, **identity})
@@ -219,6 +217,14 @@ def make_plan(loaded: LoadedRecipe, run: Path) -> list[Planned]:
         )
     hashes.save()
     return list(planned.values())
+
+
+def hash_files(step: Step, recipe_dir: Path, run: Path) -> dict[str, dict[str, str]]:
+    """Label → name → SHA-256 of the outside files of a step as they are now; what has not changed is not read again."""
+    hashes = _FileHashes(run / FILE_HASHES)
+    found = hashes.of_step(step, recipe_dir)
+    hashes.save()
+    return found
 
 
 def step_version(module: str) -> int:
@@ -259,6 +265,13 @@ class _FileHashes:
         self._cache = cache
         self._known: dict[str, list[Any]] = read_json(cache) if cache.is_file() else {}
         self._changed = False
+
+    def of_step(self, step: Step, recipe_dir: Path) -> dict[str, dict[str, str]]:
+        """Those of all files of a step, by what they are for."""
+        return {
+            label: self.of(recipe_dir, list(patterns), where=f"{step.name}, {label}")
+            for label, patterns in sorted(step.files.items())
+        }
 
     def of(self, recipe_dir: Path, patterns: list[str], *, where: str) -> dict[str, str]:
         """Name → SHA-256, for all files that the patterns name, if any; folders are walked.

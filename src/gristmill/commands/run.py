@@ -25,7 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
-from gristmill.pipeline import Planned, make_plan, run_folder
+from gristmill.pipeline import Planned, hash_files, make_plan, run_folder
 from gristmill.recipe.artifact import (
     PARTIAL_SUFFIX,
     RECORD,
@@ -147,6 +147,7 @@ def _make(
             f"{step.name} was stopped and saved its state ({stopped}).\n  Run the same command to go on.",
             signal_number=signals.received or signal.SIGTERM,
         ) from stopped
+    _check_files(planned, loaded, run)
     record = _record(planned, counts, machine, clock.total())
     commit(working, planned.folder, record)
     close_working_folder(planned.folder)
@@ -163,6 +164,16 @@ def _check_inputs(planned: Planned, run: Path) -> None:
                 f"{error}\n  {planned.step.name} reads it. Put it back, or remove {run / name} and run the same command: "
                 f"{name} is made again."
             ) from error
+
+
+def _check_files(planned: Planned, loaded: LoadedRecipe, run: Path) -> None:
+    """Raise ArtifactError when an outside file is not what it was when the step was planned: its record would be wrong."""
+    now = hash_files(planned.step, loaded.folder, run)
+    if changed := [label for label, files in planned.identity["files"].items() if now[label] != files]:
+        raise ArtifactError(
+            f"files that {planned.step.name} reads ({', '.join(changed)}) changed while it was at work.\n"
+            "  Nothing was kept. Let them rest, then run the same command: the step is made from what is there now."
+        )
 
 
 class _WorkClock:

@@ -1,0 +1,48 @@
+"""A step's record tells what it was made from, or there is no step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from gristmill.commands.run import run
+from gristmill.errors import ArtifactError
+from gristmill.extract import extract
+from gristmill.recipe.artifact import is_committed
+from gristmill.recipe.load import load_recipe
+from gristmill.recipe.machine import Machine
+
+SMALL = Path(__file__).parents[1] / "recipe" / "small.yaml"
+STEP = "extract/books"
+
+
+def test_files_that_change_while_a_step_reads_them_leave_no_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = yaml.safe_load(SMALL.read_text(encoding="utf-8"))
+    for section in ("packs", "classifiers", "select", "chat", "sft", "pairs", "dpo", "evaluate"):
+        recipe.pop(section)
+    recipe["pretrain"]["watch"]["packs"] = []
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    for name in ("web/a.html", "facts.jsonl", "books/a.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before", encoding="utf-8")
+    arrives = [True, False]
+
+    def read(ctx: Any) -> dict[str, Any]:
+        (ctx.out / "text").write_text((tmp_path / "books" / "a.txt").read_text(encoding="utf-8"), encoding="utf-8")
+        if arrives.pop(0):
+            (tmp_path / "books" / "a.txt").write_text("another", encoding="utf-8")
+        return {}
+
+    monkeypatch.setattr(extract, "run", read)
+    loaded, machine = load_recipe(tmp_path / "recipe.yaml"), Machine(runs_dir=tmp_path / "runs")
+    with pytest.raises(ArtifactError, match=r"extract/books reads \(source\) changed while it was at work"):
+        run(loaded, machine, console=Console(quiet=True), until=STEP)
+    assert not is_committed(tmp_path / "runs" / "small" / STEP)
+    run(loaded, machine, console=Console(quiet=True), until=STEP)
+    assert (tmp_path / "runs" / "small" / STEP / "text").read_text(encoding="utf-8") == "another"
