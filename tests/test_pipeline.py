@@ -84,6 +84,16 @@ def test_a_rise_of_a_step_s_version_is_a_change_of_it_and_of_what_follows(
     assert same == {"extract/web", "extract/books", "extract/facts-table", "classifier/edu", "score/web"}
 
 
+def test_hidden_files_of_a_folder_are_no_part_of_it(project: Path) -> None:
+    (project / "tree" / ".git").mkdir(parents=True)
+    (project / "tree" / "a.py").write_text("pass", encoding="utf-8")
+    before = fingerprints(project, reading("tree", format="code"))
+    (project / "tree" / ".git" / "index").write_text("state of a tool", encoding="utf-8")
+    assert fingerprints(project, reading("tree", format="code")) == before
+    (project / "tree" / "b.py").write_text("pass", encoding="utf-8")
+    assert fingerprints(project, reading("tree", format="code")) != before
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_found(project: Path) -> None:
     (project / "facts[1].jsonl").write_text("one", encoding="utf-8")
     assert fingerprints(project, reading("facts[1].jsonl"))

@@ -21,7 +21,7 @@ from gristmill.recipe.artifact import RECORD, file_sha256, is_committed, read_js
 from gristmill.recipe.fingerprint import canonical, differences, fingerprint
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import resolve, resolve_files
+from gristmill.recipe.step import resolve, resolve_files, visible_files
 
 State = Literal["done", "missing", "drifted"]
 FILE_HASHES = ".file-hashes.json"  # in the run's folder
@@ -274,14 +274,13 @@ class _FileHashes:
         }
 
     def of(self, recipe_dir: Path, patterns: list[str], *, where: str) -> dict[str, str]:
-        """Name → SHA-256, for all files that the patterns name, if any; folders are walked.
+        """Name → SHA-256, for all files that the patterns name, if any; folders are walked, hidden files aside.
 
         A name is the path relative to the recipe, or, where files lie elsewhere, to the folder that holds them all: it
         says nothing of where that folder lies, and no two files share one.
         """
         paths = resolve_files(recipe_dir, patterns, where=where)
-        files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        files = [file for file in files if file.is_file()]
+        files = [file for path in paths for file in (visible_files(path) if path.is_dir() else [path])]
         if patterns and not files:
             raise RecipeError(
                 f"{where}: {patterns} name folders without a single file below {resolve(recipe_dir, '.')}."

@@ -63,6 +63,21 @@ def test_ids_and_urls_that_are_no_unicode_cost_nothing(tmp_path: Path, context: 
     assert (first.id, first.url, second.id) == ("a\ufffd", "http://a.example/\ufffd", "b")
 
 
+def test_a_shard_that_was_made_while_its_file_was_another_is_made_again(tmp_path: Path, context: Any) -> None:
+    write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": "one"})
+    out = tmp_path / "out"
+    extract.run(context(tmp_path, out, JSONL))
+    shard = extract.Shard(
+        number=0, spans=(Span(path=tmp_path / "x.jsonl", name="x.jsonl", size=(tmp_path / "x.jsonl").stat().st_size),), out=out
+    )
+    shard.record_path.write_text(json.dumps({"inputs": shard.inputs()}), encoding="utf-8")
+    (out / "ledger.json").unlink()
+    assert extract._is_done(shard)
+    os.utime(tmp_path / "x.jsonl", ns=(1, 1))
+    assert not extract._is_done(shard)
+    assert extract.run(context(tmp_path, out, JSONL))["documents"] == 1
+
+
 def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Path, context: Any) -> None:
     write_pack(
         tmp_path / "pack", name="p", version=1, kind="generate", metric="acc", chance=0,

@@ -49,7 +49,7 @@ def test_names_are_below_the_folder_that_holds_all_files(tmp_path: Path) -> None
 
 
 def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: Path) -> None:
-    for name in ("a.html", "b.HTM", "c.txt", "d.warc.gz", "e.gz"):
+    for name in ("a.html", "b.HTM", "c.txt", "d.warc.gz", "e.gz", ".hidden.html"):
         (tmp_path / name).write_text("x")
     assert [path.name for path in find_files([tmp_path], "html")] == ["a.html", "b.HTM"]
     assert [path.name for path in find_files([tmp_path], "warc")] == ["d.warc.gz"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gristmill.data.document import open_parquet
+from gristmill.recipe.step import visible_files
 
 Format = Literal["warc", "html", "jsonl", "parquet", "text", "code"]
 
@@ -49,11 +50,11 @@ class Span:
 
 
 def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
-    """The files to read, each once: folders are searched for the suffixes of the format; a folder of code is one item."""
+    """The files to read, each once: folders are searched for the suffixes of the format; code is one item."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir() and format != "code":
-            found += sorted(file for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES[format]))
+            found += [file for file in visible_files(path) if file.name.lower().endswith(SUFFIXES[format])]
         else:
             found.append(path)
     return list(dict.fromkeys(found))

@@ -48,6 +48,12 @@ def resolve(recipe_dir: Path, path: str) -> Path:
     return (recipe_dir / Path(path).expanduser()).absolute()
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder, by name; hidden ones, and those in hidden folders, are no part of it."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
 def resolve_files(recipe_dir: Path, patterns: list[str], *, where: str) -> list[Path]:
     """The files that paths or globs of a recipe name, sorted, each once. Raises RecipeError for one that matches nothing."""
     found: set[Path] = set()
