@@ -29,7 +29,7 @@ from gristmill.data.write import ShardWriter, write_json
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
 from gristmill.extract.rules import check_rules
-from gristmill.extract.shards import Span, find_files, plan_shards
+from gristmill.extract.shards import Span, find_files, other_files, plan_shards
 from gristmill.recipe.schema import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
 from gristmill.recipe.step import StepContext, resolve_files
 
@@ -80,9 +80,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
 def _extract(ctx: StepContext, ledger_path: Path) -> None:
     name, source = ctx.part, ctx.recipe.sources[ctx.part]
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
-    files = find_files(
-        resolve_files(ctx.recipe_dir, source.read.paths, where=f"sources.{name}.read.paths"), source.read.format
-    )
+    paths = resolve_files(ctx.recipe_dir, source.read.paths, where=f"sources.{name}.read.paths")
+    files = find_files(paths, source.read.format)
+    if others := other_files(paths, source.read.format):
+        ctx.say(
+            f"{name}: {len(others):,} files of its folders are not read, no {source.read.format} by their suffix; "
+            f"the first is {others[0].name}"
+        )
     shards = [
         Shard(number=number, spans=spans, out=ctx.out)
         for number, spans in enumerate(plan_shards(files, source.read.format))

@@ -60,6 +60,14 @@ def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def other_files(paths: Sequence[Path], format: Format) -> list[Path]:
+    """The files of folders that nobody reads, because their suffix is none of the format's."""
+    if format == "code":
+        return []
+    found = (file for path in paths if path.is_dir() for file in visible_files(path))
+    return [file for file in found if not file.name.lower().endswith(SUFFIXES[format])]
+
+
 def plan_shards(files: Sequence[Path], format: Format) -> list[tuple[Span, ...]]:
     """Shards within SHARD_BYTES, in the order of `files`. Names are relative to the folder that holds all files."""
     if not files:
