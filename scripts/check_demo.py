@@ -1,6 +1,6 @@
 """Check what `gristmill run recipes/quickstart.yaml` must have left behind. Used by CI after the demo.
 
-    python scripts/check_demo.py runs/quickstart
+python scripts/check_demo.py runs/quickstart
 """
 
 from __future__ import annotations
@@ -31,15 +31,22 @@ def main(run: Path) -> None:
         verify_manifest(run / name)
     seconds = sum(record["wall_seconds"] for record in records.values())
     memory = max(max(record["peak_memory_bytes"].values()) for record in records.values())
-    unique = sum(
-        json.loads(path.read_text())["num_tokens"] for path in (run / "tokenize").glob("*/train.json")
-    )
+    unique = sum(json.loads(path.read_text())["num_tokens"] for path in (run / "tokenize").glob("*/train.json"))
+    recall = {
+        row["task"]: row["value"]
+        for row in json.loads((run / "evaluate" / "results.json").read_text())
+        if row["model"] == "sft" and row["metric"] == "right"
+    }
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     expect = {
         f"{len(records)} artefacts, each with its manifest": len(records) >= 14,
         f"work took {seconds:.0f} s of {MAX_SECONDS}": seconds <= MAX_SECONDS,
         f"peak memory {memory / 1024**3:.2f} GiB of 4": memory <= MAX_MEMORY_BYTES,
         f"{unique:,} unique training tokens of {MIN_TRAINED_TOKENS:,}": unique >= MIN_TRAINED_TOKENS,
+        f"{recall['trained_greetings']:.0%} of trained greetings, 80 % asked": recall["trained_greetings"] >= 0.8,
+        f"{recall['trained_single_digit_sums']:.0%} of trained single-digit sums, 60 % asked": (
+            recall["trained_single_digit_sums"] >= 0.6
+        ),
         "the report is one file that fetches nothing": "<svg" in page and 'src="http' not in page,
         "the model folder is a stock one": (run / "export" / "model" / "model.safetensors").is_file(),
     }

@@ -68,7 +68,9 @@ def test_a_shard_that_was_made_while_its_file_was_another_is_made_again(tmp_path
     out = tmp_path / "out"
     extract.run(context(tmp_path, out, JSONL))
     shard = extract.Shard(
-        number=0, spans=(Span(path=tmp_path / "x.jsonl", name="x.jsonl", size=(tmp_path / "x.jsonl").stat().st_size),), out=out
+        number=0,
+        spans=(Span(path=tmp_path / "x.jsonl", name="x.jsonl", size=(tmp_path / "x.jsonl").stat().st_size),),
+        out=out,
     )
     shard.record_path.write_text(json.dumps({"inputs": shard.inputs()}), encoding="utf-8")
     (out / "ledger.json").unlink()
@@ -169,7 +171,9 @@ def test_the_language_score_must_be_strictly_above_the_limit() -> None:
 def test_a_source_that_keeps_nothing_is_refused_with_the_table_of_reasons(tmp_path: Path, context: Any) -> None:
     write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH}, {"id": "b", "body": "x"})
     source = {**JSONL, "rules": {"packs": ["gopher_quality@1"]}}
-    with pytest.raises(DataError, match=r"(?s)'web' .*keeps none.*dropped: too_few_words +1 .*failed: missing_field +1 "):
+    with pytest.raises(
+        DataError, match=r"(?s)'web' .*keeps none.*dropped: too_few_words +1 .*failed: missing_field +1 "
+    ):
         extract.run(context(tmp_path, tmp_path / "out", source))
 
 
