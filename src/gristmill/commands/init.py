@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from gristmill.commands.inspect_files import MESSAGES, peek, text_column
 from gristmill.errors import DataError, RecipeError
-from gristmill.recipe.estimate import bytes_per_token
+from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
+from gristmill.recipe.step import visible_files
 
 FORMATS = {
     "text": (".txt", ".md", ".rst"),
@@ -21,9 +24,9 @@ FORMATS = {
     "parquet": (".parquet",),
     "code": (".py", ".c", ".h", ".cpp", ".js", ".ts", ".java", ".go", ".rs", ".rb", ".php", ".sh", ".sql"),
 }
-PACKED_RATIO = 4.0  # text bytes per byte of a gzip or Parquet file, a usual figure for prose
 MIN_BYTES = 200_000
-EPOCHS = 3.5  # passes over the text; value fades after four (Muennighoff et al. 2023)
+EPOCHS = 2.5  # passes over the text as estimated; curation may drop half of it before the cap of five refuses
+PEEK_FILES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,73 +62,82 @@ def init(folder: Path, *, data: Path | None, console: Console) -> Path:
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"{folder} is a file; name a folder for the recipe: gristmill init mymodel --data FOLDER")
     texts = (data or folder / "data").absolute()
+    if not texts.exists() and data is not None:
+        raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
     if not texts.exists():
-        (folder / "data").mkdir(parents=True, exist_ok=True)
+        texts.mkdir(parents=True)
         raise RecipeError(
-            f"{texts} does not exist.\n  Put text, Markdown, HTML, WARC, JSONL, Parquet or source code into {folder / 'data'}"
-            f" and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
+            f"{folder / 'data'} was not there; it is now, and empty.\n  Put text, Markdown, HTML, WARC, JSONL, Parquet or"
+            f" source code into it and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
         )
-    found = _formats(texts)
+    files = _files(texts)
+    columns = {kind: _column(kind, files[kind]) for kind in files if kind in ("jsonl", "parquet")}
+    without = [kind for kind, column in columns.items() if column is None]
+    found = {kind: int(text_bytes_of(paths, kind)) for kind, paths in files.items() if kind not in without}
+    if without:
+        console.print(f"Left out, because no key of theirs holds plain text: {', '.join(without)}", highlight=False)
     total = sum(found.values())
     if total < MIN_BYTES:
         kinds = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
         raise DataError(
-            f"{texts} holds about {total:,} bytes of text in known formats; a model needs at least {MIN_BYTES:,}.\n"
+            f"{texts} holds about {total:,} bytes of text in known formats, by the sizes of its files; "
+            f"a model needs at least {MIN_BYTES:,}.\n"
             f"  Known are {kinds}. `gristmill inspect {texts}` shows what was found."
         )
     tokens = int(total / bytes_per_token(SIZES[1].vocab_size))
     size = [size for size in SIZES if tokens >= size.min_tokens][-1]
+    tokens = int(total / bytes_per_token(size.vocab_size))
     folder.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(_recipe(folder.absolute(), texts, found, tokens, size), encoding="utf-8")
+    sources = "\n".join(_source(kind, files[kind], texts, folder.absolute(), columns.get(kind)) for kind in found)
+    recipe.write_text(_recipe(folder.absolute(), texts, found, sources, tokens, size), encoding="utf-8")
     console.print(
-        f"Wrote {recipe}: {len(found)} source(s), about {tokens:,} tokens by size (the tokenizer will count)."
+        f"Wrote {recipe}: {', '.join(found)}; about {tokens:,} tokens by size (the tokenizer will count).",
+        highlight=False,
     )
     console.print(f"  gristmill plan {recipe}\n  gristmill run {recipe}", highlight=False)
     return recipe
 
 
-def _formats(texts: Path) -> dict[str, int]:
-    """Format → estimated bytes of text."""
-    found: dict[str, int] = {}
-    for path in _files(texts):
-        name = path.name.lower()
+def _files(texts: Path) -> dict[str, list[Path]]:
+    """Format → its files."""
+    found: dict[str, list[Path]] = {}
+    for path in visible_files(texts) if texts.is_dir() else [texts]:
         for kind, suffixes in FORMATS.items():
-            if name.endswith(suffixes):
-                ratio = PACKED_RATIO if name.endswith((".gz", ".parquet")) else 1.0
-                found[kind] = found.get(kind, 0) + int(path.stat().st_size * ratio)
+            if path.name.lower().endswith(suffixes):
+                found.setdefault(kind, []).append(path)
     return found
 
 
-def _files(texts: Path) -> Iterable[Path]:
-    return sorted(path for path in texts.rglob("*") if path.is_file()) if texts.is_dir() else [texts]
+def _column(kind: str, files: list[Path]) -> str | None:
+    """The key that holds most text in most of the first files; None where there is text in none but in conversations."""
+    columns = Counter(text_column(peek(kind, path)) for path in files[:PEEK_FILES])
+    return next((column for column, _ in columns.most_common() if column not in (None, MESSAGES)), None)
 
 
-def _source(kind: str, texts: Path, start: Path) -> str:
+def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str | None) -> str:
     relative = os.path.relpath(texts, start)
     if texts.is_file() or kind == "code":
         paths = [relative]
     else:
-        present = {suffix for path in _files(texts) for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}
+        present = {suffix for path in files for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}
         paths = [f"{relative}/**/*{suffix}" for suffix in sorted(present)]
+    web = kind in ("html", "warc")
     language = (
-        "" if kind == "code" else "\n    language: {keep: [en], min_score: 0.65}   # other languages: keep: [de, fr]"
+        f"\n    {'' if web else '# '}language: {{keep: [en], min_score: 0.65}}   # other languages: keep: [de, fr];"
+        " without this line all stay"
     )
-    rules = {
-        "code": "[code@1]",
-        "html": "[gopher_repetition@1, gopher_quality@1]",
-        "warc": "[gopher_repetition@1, gopher_quality@1]",
-    }
-    column = {
-        "jsonl": "\n      text_field: text            # the key that holds the text",
-        "parquet": "\n      text_column: text           # the column that holds the text",
-    }.get(kind, "")
+    packs = "gopher_repetition@1, gopher_quality@1" if web else "code@1" if kind == "code" else ""
+    name = {"jsonl": "text_field", "parquet": "text_column"}.get(kind)
+    field = f"\n      {name}: {json.dumps(column, ensure_ascii=False)}   # it holds most text" if name else ""
     return f"""  {kind}:
     read:
       format: {kind}
-      paths: {paths}{column}
-    license: unknown               # goes into the model card; say what you know{language}
-    rules: {{packs: {rules.get(kind, "[]")}}}
+      paths: {paths}{field}
+    license: unknown               # goes into the model card; say what you know{"" if kind == "code" else language}
+    rules: {{packs: [{packs}]}}
 """
 
 
@@ -134,7 +146,7 @@ def _name(folder: Path) -> str:
     return re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "mymodel"
 
 
-def _recipe(folder: Path, texts: Path, found: dict[str, int], tokens: int, size: _Size) -> str:
+def _recipe(folder: Path, texts: Path, found: dict[str, int], sources: str, tokens: int, size: _Size) -> str:
     batch = size.global_batch_tokens
     steps = max(20, int(tokens * EPOCHS) // batch)
     stable, decay = int(steps * 0.8) * batch, (steps - int(steps * 0.8)) * batch
@@ -143,7 +155,6 @@ def _recipe(folder: Path, texts: Path, found: dict[str, int], tokens: int, size:
     largest = max(shares, key=lambda kind: shares[kind])
     shares[largest] = round(1 - sum(share for kind, share in shares.items() if kind != largest), 4)
     mixture = "{" + ", ".join(f"{kind}: {share}" for kind, share in shares.items() if share > 0) + "}"
-    sources = "\n".join(_source(kind, texts, folder) for kind in found)
     return f"""# Made by `gristmill init` over {os.path.relpath(texts, folder)}. Every value is yours to change.
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
 #   gristmill run recipe.yaml       everything; run it again and it goes on or does nothing
@@ -171,8 +182,9 @@ model:
   initializer_range: {round(size.hidden_size**-0.5, 4)}      # 1/sqrt(hidden_size), as SmolLM2's small models
   max_position_embeddings: {size.seq_len}
 
-# Warm-up, constant, then a linear decay to zero over the last stage. About {EPOCHS} passes over the text: `plan` shows the
-# epochs per source, warns above 4 and refuses above 5.
+# Warm-up, constant, then a linear decay to zero over the last stage. About {EPOCHS} passes over the text, more where
+# curation drops much: `plan` shows the epochs per source, warns above 4 and refuses above 5.
+# For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
 pretrain:
   stages:
     - {{name: stable, tokens: {stable}, seq_len: {size.seq_len}, mixture: {mixture}}}

@@ -103,7 +103,7 @@ def format_of(path: Path) -> str:
         ("html", HTML_SUFFIXES),
         ("jsonl", (".jsonl", ".ndjson")),
         ("parquet", (".parquet",)),
-        ("text", (".txt", ".text", ".md", ".markdown")),
+        ("text", (".txt", ".text", ".md", ".markdown", ".rst")),
     ):
         if bare.endswith(endings):
             return kind
