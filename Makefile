@@ -16,6 +16,7 @@ export HF_HUB_OFFLINE = 1
 demo: $(VENV)/.base
 	$(VENV)/bin/gristmill run recipes/quickstart.yaml
 
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 

@@ -183,7 +183,6 @@ def main() -> None:
     """Run the command line; a GristmillError becomes its message and its exit code, Ctrl-C becomes 130."""
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin starve each other where cores are shared
     before = signal.signal(signal.SIGINT, _leave)  # typer would turn KeyboardInterrupt into exit code 1
     try:
         app(standalone_mode=True)
