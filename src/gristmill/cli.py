@@ -29,7 +29,10 @@ app = typer.Typer(
 RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="dotted overrides, such as pretrain.optimizer.peak_lr=1e-3", metavar="[KEY=VALUE]..."),
+    typer.Argument(
+        help="dotted overrides, such as pretrain.optimizer.peak_lr=1e-3 or pretrain.stages.decay.tokens=204800",
+        metavar="KEY=VALUE",
+    ),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are kept", envvar="GRISTMILL_RUNS")]
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training process; all cores if absent")]
@@ -41,7 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(help="stop after this step")] = None,
+    until: Annotated[str | None, typer.Option(help="stop after this step; `status` lists the steps")] = None,
     remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be made again, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = None,
@@ -69,7 +72,9 @@ def plan(
     recipe: RecipePath,
     overrides: Overrides = None,
     resolved: Annotated[bool, typer.Option(help="print the whole recipe, each value with its origin")] = False,
-    price_per_hour: Annotated[float | None, typer.Option(help="price of this machine per hour, for the sum")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="price of this machine per hour, for the sum")
+    ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = None,
@@ -97,11 +102,11 @@ def status(
 
 @app.command()
 def inspect(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text")],
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text", metavar="TARGET")],
     rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
     source: Annotated[str | None, typer.Option(help="this source alone")] = None,
     reason: Annotated[str | None, typer.Option(help="this reason alone")] = None,
-    limit: Annotated[int, typer.Option(help="how many samples")] = 10,
+    limit: Annotated[int, typer.Option(min=0, help="how many samples")] = 10,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""
     from gristmill.commands.inspect import inspect as show
@@ -111,7 +116,7 @@ def inspect(
 
 @app.command()
 def chat(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder")],
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
     prompt: Annotated[str | None, typer.Option(help="ask this once and leave")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(help="longest answer")] = 128,
@@ -131,7 +136,7 @@ def chat(
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="the new folder")],
+    folder: Annotated[Path, typer.Argument(help="the new folder", metavar="FOLDER")],
     data: Annotated[
         Path | None, typer.Option(help="your own folder of text; absent: put files into FOLDER/data")
     ] = None,

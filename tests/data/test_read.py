@@ -258,6 +258,16 @@ def test_a_source_tree_as_folder_or_archive(tmp_path: Path, packed: bool) -> Non
     assert only_c == ["t#src/b.c"]
 
 
+def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "tarfile.py").write_text("print(1)\n", encoding="utf-8")
+    (record,) = read_code(tmp_path / "tarfile.py", name="lib/tarfile.py")
+    assert isinstance(record, RawDocument)
+    assert (record.id, record.text, record.language) == ("lib/tarfile.py#0", "print(1)\n", "python")
+    (dropped,) = read_code(tmp_path / "tarfile.py", name="lib/tarfile.py", extensions=[".c"])
+    assert isinstance(dropped, Unread)
+    assert dropped.reason == "other_extension"
+
+
 def test_a_cut_archive_gives_its_files_and_says_so(tmp_path: Path) -> None:
     noise = random.Random(1)
     files = {f"{number}.py": noise.randbytes(3000).hex().encode() for number in range(20)}

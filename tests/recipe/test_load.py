@@ -271,6 +271,8 @@ def test_overrides_reach_mappings_and_stages_by_name_or_number(small_file: Path)
         "pretrain.stages.1.tokens=409600",
     ]
     pretrain = load_recipe(small_file, overrides).recipe.pretrain
+    bracketed = [override.replace(".1.", "[1].").replace(".stable.", "[stable].") for override in overrides]
+    assert load_recipe(small_file, bracketed).recipe.pretrain == pretrain
     assert (pretrain.optimizer.peak_lr, pretrain.stages[0].seq_len, pretrain.stages[1].tokens) == (2e-3, 128, 409_600)
 
 

@@ -124,12 +124,13 @@ def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str 
     else:
         present = {suffix for path in files for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}
         paths = [f"{relative}/**/*{suffix}" for suffix in sorted(present)]
-    web = kind in ("html", "warc")
+    web = kind == "warc"
     language = (
         f"\n    {'' if web else '# '}language: {{keep: [en], min_score: 0.65}}   # other languages: keep: [de, fr];"
         " without this line all stay"
     )
     packs = "gopher_repetition@1, gopher_quality@1" if web else "code@1" if kind == "code" else ""
+    hint = "" if packs else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
     name = {"jsonl": "text_field", "parquet": "text_column"}.get(kind)
     field = f"\n      {name}: {json.dumps(column, ensure_ascii=False)}   # it holds most text" if name else ""
     return f"""  {kind}:
@@ -137,13 +138,13 @@ def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str 
       format: {kind}
       paths: {paths}{field}
     license: unknown               # goes into the model card; say what you know{"" if kind == "code" else language}
-    rules: {{packs: [{packs}]}}
+    rules: {{packs: [{packs}]}}{hint}
 """
 
 
 def _name(folder: Path) -> str:
-    """The folder's name as a recipe's: lower-case letters, digits and dashes."""
-    return re.sub("[^a-z0-9]+", "-", folder.name.lower()).strip("-") or "mymodel"
+    """The folder's name as a recipe's: lower-case letters, digits, dashes and underscores."""
+    return re.sub("[^a-z0-9_]+", "-", folder.name.lower()).strip("-_") or "mymodel"
 
 
 def _recipe(folder: Path, texts: Path, found: dict[str, int], sources: str, tokens: int, size: _Size) -> str:

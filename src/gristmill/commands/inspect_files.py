@@ -36,6 +36,7 @@ PEEK_ROWS = 200
 LANGUAGE_SAMPLE = 300
 EXCERPT_CHARS = 200
 MAX_COLUMN_TABLES = 5
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
 MARKUP = ("warc", "html")
 MESSAGES = "messages"
 
@@ -95,7 +96,7 @@ def files_by_format(target: Path) -> dict[str, list[Path]]:
 def format_of(path: Path) -> str:
     """The format of a recipe's reader that fits the file's name, or "other"."""
     name = path.name.lower()
-    if name.endswith((".tar.gz", ".tgz", ".tar")):
+    if name.endswith(ARCHIVES):
         return "code"
     bare = name.removesuffix(".gz")
     for kind, endings in (
@@ -149,9 +150,7 @@ def records(kind: str, path: Path, found: Format) -> Iterator[RawDocument | Unre
     if kind == "text":
         return read_text(path, name=path.name)
     if kind == "code":
-        return (
-            read_code(path, name=path.name) if "tar" in path.name or path.name.endswith(".tgz") else _one_source(path)
-        )
+        return read_code(path, name=path.name) if path.name.lower().endswith(ARCHIVES) else _one_source(path)
     rows = peek(kind, path)
     found.columns.setdefault(tuple(dict.fromkeys(name for row in rows for name in row)), path)
     column = text_column(rows)

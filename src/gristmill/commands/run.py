@@ -144,7 +144,7 @@ def _make(
     except Interrupted as stopped:
         clock.save()
         raise Interrupted(
-            f"{step.name} was stopped and saved its state ({stopped}).\n  Run the same command to go on.",
+            f"{step.name} {str(stopped).rstrip('.')}.\n  Run the same command to go on.",
             signal_number=signals.received or signal.SIGTERM,
         ) from stopped
     _check_files(planned, loaded, run)

@@ -25,13 +25,13 @@ def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "made", "seconds", "what will happen and why"):
-        table.add_column(heading, justify="right" if heading == "seconds" else "left")
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
     for planned in plan:
         facts = _facts(planned)
         table.add_row(
             planned.step.name,
             f"[{COLOURS[planned.state]}]{planned.state}[/]",
-            str(facts.get("made_at", "")),
+            str(facts.get("made_at", ""))[:16].replace("T", " "),
             f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
             _words(planned, facts),
         )

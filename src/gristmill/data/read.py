@@ -287,16 +287,20 @@ def read_text(
 def read_code(
     path: Path, *, name: str, extensions: Sequence[str] | None = None, max_bytes: int = MAX_CODE_FILE_BYTES
 ) -> Iterator[RawDocument | Unread]:
-    """The source files of a folder or a .tar.gz archive, by name; `language` is told by the extension.
+    """The source files of a folder or a .tar.gz archive, by name, or one source file; `language` is told by the extension.
 
     Files with another extension than `extensions` (absent: all of LANGUAGES) are dropped as other_extension,
     binary ones as binary_file; too large ones are failed as file_too_large. Links are not followed.
     Nothing is unpacked to the disk.
     """
     wanted = frozenset(LANGUAGES) if extensions is None else frozenset(extension.lower() for extension in extensions)
-    files = _tree_files(path, max_bytes) if path.is_dir() else _archive_files(path, max_bytes)
+    is_source = path.is_file() and path.suffix.lower() in LANGUAGES
+    if is_source:
+        files = _one_file(path, max_bytes)
+    else:
+        files = _tree_files(path, max_bytes) if path.is_dir() else _archive_files(path, max_bytes)
     for inner, size, data in files:
-        origin = f"{name}#{inner}"
+        origin = f"{name}#0" if is_source else f"{name}#{inner}"
         if isinstance(data, str):
             yield failed(origin, data, bytes_in=size)
             continue
@@ -314,6 +318,12 @@ def read_code(
             yield RawDocument(id=origin, origin=origin, bytes_in=size, text=text, language=language)
             continue
         yield Unread(id=origin, origin=origin, bytes_in=size, kind=kind, reason=reason, detail=extension)
+
+
+def _one_file(path: Path, max_bytes: int) -> Iterator[tuple[str, int, bytes | str]]:
+    """(name, size, content cut after the limit) of a file that is neither folder nor archive."""
+    with path.open("rb") as opened:
+        yield path.name, path.stat().st_size, opened.read(max_bytes + 1)
 
 
 def _tree_files(folder: Path, max_bytes: int) -> Iterator[tuple[str, int, bytes | str]]:

@@ -171,8 +171,9 @@ def _value_at(data: Any, key: KeyPath) -> Any:
 
 
 def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override: str) -> None:
-    """`a.b.0.c=value` in place; list entries by index, or stages by their name."""
+    """`a.b.0.c=value` in place; list entries by index, or stages by their name; `a.b[0].c` is the same."""
     dotted, equals, text = override.partition("=")
+    dotted = re.sub(r"\[([^][.]+)\]", r".\1", dotted)
     if not equals or not dotted:
         raise RecipeError(f"the override {override!r} is not of the form key.sub=value.")
     try:

@@ -32,8 +32,10 @@ def print_summary(run: Path, console: Console) -> None:
                 highlight=False,
             )
     last = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), "pretrain")
-    for sample in read_lines(run / last / SAMPLES)[-SHOWN_SAMPLES:]:
-        console.print(f"  [cyan]{escape(sample['prompt'])}[/] → {escape(sample['text'].strip())}", highlight=False)
+    samples = read_lines(run / last / SAMPLES)
+    for sample in [sample for sample in samples if sample["step"] == samples[-1]["step"]][-SHOWN_SAMPLES:]:
+        prompt, text = (escape(" ".join(sample[key].split())) for key in ("prompt", "text"))
+        console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)
     console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False)
     console.print(f"  model   {run / 'export' / 'model'}      gristmill chat {run}", highlight=False)
 

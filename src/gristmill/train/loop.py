@@ -215,9 +215,7 @@ def train(
         if stop or save_at(progress.step):
             save(progress)
         if stop:
-            raise Interrupted(
-                f"stopped after step {progress.step}; its state is saved, the same command goes on from there"
-            )
+            raise Interrupted(f"stopped after step {progress.step}; its state is saved")
         _run_hooks(model, hooks, progress)
     return progress
 
