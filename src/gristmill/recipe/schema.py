@@ -381,12 +381,12 @@ class Pretrain(Section):
                 below = stage.tokens // self.global_batch_tokens * self.global_batch_tokens
                 raise ValueError(
                     f"stage {stage.name!r} has {stage.tokens:,} tokens, not a whole number of steps of "
-                    f"{self.global_batch_tokens:,}; use {below:,} or {below + self.global_batch_tokens:,}"
+                    f"{self.global_batch_tokens:,}; use {f'{below:,} or ' if below else ''}{below + self.global_batch_tokens:,}"
                 )
         if self.warmup_tokens + self.decay_tokens > self.total_tokens:
             raise ValueError(
                 f"warmup_tokens {self.warmup_tokens:,} + decay_tokens {self.decay_tokens:,} exceed the "
-                f"{self.total_tokens:,} tokens of all stages"
+                f"{self.total_tokens:,} tokens of all stages; lower them together with the tokens"
             )
         return self
 
