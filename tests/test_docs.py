@@ -22,7 +22,6 @@ from gristmill.recipe.schema import Recipe
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 STEP_PAGES = sorted(path for path in (ROOT / "docs" / "steps").glob("*.md") if path.stem != "README")
-FROM_A_RUN = {"docs/report.png"}  # a picture of a finished demo's report, made by hand
 FILE_SUFFIXES = (".py", ".json", ".jsonl", ".md", ".npz", ".parquet", ".html", ".yaml", ".safetensors")
 TOP_FOLDERS = "src|tests|docs|recipes|samples|scripts|benchmarks"
 
@@ -59,8 +58,6 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             continue
         file, _, anchor = link.partition("#")
         target = (page.parent / file).resolve() if file else page
-        if name_of(target) in FROM_A_RUN:
-            continue
         assert target.exists(), f"{name_of(page)} links to {link}"
         if anchor:
             assert anchor in slugs_of(target.read_text(encoding="utf-8")), f"{name_of(page)} links to {link}"
@@ -70,7 +67,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 def test_every_path_in_code_exists(page: Path) -> None:
     for code in code_of(page.read_text(encoding="utf-8")):
         for path in re.findall(rf"(?<![\w/.])(?:{TOP_FOLDERS})/[\w./-]*\w", code):
-            assert (ROOT / path).exists() or path in FROM_A_RUN, f"{name_of(page)} names {path}"
+            assert (ROOT / path).exists(), f"{name_of(page)} names {path}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="gristmill",
-    help="From raw text to a small language model: one recipe, one command, every decision on the record.",
     no_args_is_help=True,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -38,6 +39,18 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are k
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training process; all cores if absent")]
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+@app.callback()
+def gristmill(
+    version: Annotated[bool, typer.Option("--version", help="print the version and leave", is_eager=True)] = False,
+) -> None:
+    """From raw text to a small language model: one recipe, one command, every decision on the record."""
+    if version:
+        from importlib.metadata import version as installed_version
+
+        print(installed_version("gristmill"))
+        raise typer.Exit
 
 
 @app.command()

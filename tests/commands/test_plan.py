@@ -17,6 +17,7 @@ from rich.console import Console
 from gristmill.commands.plan import Plan, make_plan, plan
 from gristmill.errors import RecipeError
 from gristmill.recipe.budget import Selection
+from gristmill.recipe.fingerprint import canonical
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.schema import Pretrain
@@ -213,14 +214,17 @@ def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Mach
 def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machine: Machine) -> None:
     folder = machine.runs_dir / "book" / "extract" / "book"
     folder.mkdir(parents=True)
+    source = canonical(load_recipe(book).recipe.sources["book"].model_dump(exclude={"unique_tokens"}))
     for name, content in (
         ("manifest.json", {}),
-        ("record.json", {}),
+        ("record.json", {"identity": {"config": {"source": source}}}),
         ("ledger.json", {"counts": {"text_bytes": 48_000}}),
     ):
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
     made = make_plan(load_recipe(book), machine)
     assert (made.sources["book"].text_bytes, made.budget[0].unique_tokens) == (48_000, 20_000)
+    changed = make_plan(load_recipe(book, ["sources.book.language={keep: [en]}"]), machine)
+    assert changed.sources["book"].text_bytes == 100_000  # what was extracted otherwise says nothing of this recipe
 
 
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:

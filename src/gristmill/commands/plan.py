@@ -22,7 +22,7 @@ from rich.console import Console
 from gristmill.commands.plan_page import print_plan
 from gristmill.errors import RecipeError
 from gristmill.extract.rules import check_rules
-from gristmill.recipe.artifact import is_committed, read_json
+from gristmill.recipe.artifact import RECORD, is_committed, read_json
 from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_budget, token_budget
 from gristmill.recipe.cost import (
     Disk,
@@ -36,6 +36,7 @@ from gristmill.recipe.cost import (
     training_memory,
 )
 from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
+from gristmill.recipe.fingerprint import canonical
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.machine import Machine
 from gristmill.recipe.resolved import resolved_yaml
@@ -147,10 +148,14 @@ def make_plan(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float |
     for name, source in recipe.sources.items():
         where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
         check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
-    tokenized = machine.runs_dir / recipe.name / "tokenize"
+    run = machine.runs_dir / recipe.name
+    tokenized = run / "tokenize"
     files = {name: _files_of(name, source, loaded) for name, source in recipe.sources.items()}
     text_bytes = {name: _text_bytes(name, found, recipe, machine) for name, found in files.items()}
-    unique, how_known = _unique_tokens(recipe, text_bytes, tokenized if is_committed(tokenized) else None)
+    counted = is_committed(tokenized) and not any(
+        _was_extracted_otherwise(run / "extract" / name, source) for name, source in recipe.sources.items()
+    )
+    unique, how_known = _unique_tokens(recipe, text_bytes, tokenized if counted else None)
     budget = tuple(token_budget(recipe, unique))
     parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
     flops = pretraining_flops(recipe)
@@ -227,9 +232,17 @@ def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
 def _text_bytes(name: str, files: list[Path], recipe: Recipe, machine: Machine) -> float:
     """Bytes of text: as extract counted them if it has run, else estimated from the files."""
     extracted = machine.runs_dir / recipe.name / "extract" / name
-    if is_committed(extracted):
+    if is_committed(extracted) and not _was_extracted_otherwise(extracted, recipe.sources[name]):
         return float(read_json(extracted / "ledger.json")["counts"]["text_bytes"])
     return text_bytes_of(files, recipe.sources[name].read.format)
+
+
+def _was_extracted_otherwise(extracted: Path, source: Source) -> bool:
+    """True when the source was extracted, but not as the recipe now says: what was counted then says nothing now."""
+    if not is_committed(extracted):
+        return False
+    made = read_json(extracted / RECORD)["identity"]["config"]["source"]
+    return bool(made != canonical(source.model_dump(exclude={"unique_tokens"})))
 
 
 def _unique_tokens(

@@ -18,11 +18,13 @@ COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta"}
 
 def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
     """Print one row per step: state, when and how long, and the reason if it will run."""
-    plan = make_plan(loaded, run_folder(machine.runs_dir, loaded.recipe))
+    folder = run_folder(machine.runs_dir, loaded.recipe)
+    plan = make_plan(loaded, folder)
     if as_json:
         rows = [{"step": p.step.name, "state": p.state, "reasons": list(p.reasons), **_facts(p)} for p in plan]
         console.print_json(json.dumps(rows))
         return
+    console.print(f"{folder}{'' if folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "made", "seconds", "what will happen and why"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")

@@ -25,19 +25,26 @@ def print_summary(run: Path, console: Console) -> None:
         f"{len(records)} steps, {seconds(work)} of work.",
         highlight=False,
     )
+    last = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), "pretrain")
     for row in read_json(run / "evaluate" / "results.json"):
-        if row["model"] != "xz" and not row["at_chance"]:
+        if _tells(row, last):
             console.print(
-                f"  {row['model']:<9} {row['task']:<24} {row['metric'].replace('_', ' '):<22} {bits(row)}  {_words(row)}",
+                f"  {row['model']:<9} {row['task']:<26} {row['metric'].replace('_', ' '):<14} {bits(row)}  {_words(row)}",
                 highlight=False,
             )
-    last = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), "pretrain")
     samples = read_lines(run / last / SAMPLES)
     for sample in [sample for sample in samples if sample["step"] == samples[-1]["step"]][-SHOWN_SAMPLES:]:
         prompt, text = (escape(" ".join(sample[key].split())) for key in ("prompt", "text"))
         console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)
     console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False)
     console.print(f"  model   {run / 'export' / 'model'}      gristmill chat {run}", highlight=False)
+
+
+def _tells(row: dict[str, Any], last: str) -> bool:
+    """Held-out text by the pretrained model, everything else by the last one; the report has the rest."""
+    if row["metric"] == "bits_per_byte":
+        return bool(row["model"] == "pretrain")
+    return bool(row["model"] == last and row["metric"] != "stop_rate" and not row["at_chance"])
 
 
 def _words(row: dict[str, Any]) -> str:
