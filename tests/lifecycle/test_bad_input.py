@@ -139,7 +139,7 @@ def test_source_file_that_is_missing_is_named_before_anything_runs(
     ("name", "content", "words"),
     [
         ("novel.txt", b"", ("holds no documents", "Look at the files")),
-        ("glosses.jsonl.gz", gzip.compress(b""), ("holds no documents", "Look at the files")),
+        ("glosses.jsonl.gz", gzip.compress(b"", mtime=0), ("holds no documents", "Look at the files")),
         ("manuals.warc.gz", b"", ("holds no documents", "Look at the files")),
         ("code.tar.gz", b"", ("keeps none of its documents", "corrupt_archive", "what to change: the files")),
     ],
