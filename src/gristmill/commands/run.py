@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
 from gristmill.pipeline import Planned, hash_files, make_plan, run_folder
@@ -110,7 +111,7 @@ def _make(
     planned: Planned, loaded: LoadedRecipe, machine: Machine, run: Path, console: Console, signals: _Signals
 ) -> None:
     step = planned.step
-    console.print(f"[yellow]running[/]  {step.name:<20} [dim]{'; '.join(planned.reasons)}[/]")
+    console.print(f"[yellow]running[/]  {step.name:<20} [dim]{escape('; '.join(planned.reasons))}[/]")
     _check_inputs(planned, run)
     if planned.folder.exists():
         kept = set_aside(planned.folder, run / OLD_FOLDER / step.name)
@@ -124,7 +125,7 @@ def _make(
 
     def say(line: str) -> None:
         clock.note()
-        console.print(f"         [dim]{line}[/]", highlight=False)
+        console.print(f"         [dim]{escape(line)}[/]", highlight=False)
 
     context = StepContext(
         recipe=loaded.recipe,

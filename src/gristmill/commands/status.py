@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gristmill.pipeline import Planned, make_plan, run_folder
@@ -58,7 +59,7 @@ def _newest_checkpoint(partial: Path) -> str | None:
 
 
 def _words(planned: Planned, facts: dict[str, object]) -> str:
-    words = "; ".join(planned.reasons) if planned.reasons else "[dim]nothing to do[/]"
+    words = escape("; ".join(planned.reasons)) if planned.reasons else "[dim]nothing to do[/]"
     if facts.get("checkpoints"):
         return f"{words}; goes on from {facts['checkpoints']}"
     return f"{words}; begun" if facts.get("begun") else words

@@ -13,107 +13,92 @@ from gristmill.report.facts import Facts, percent, plus_minus, scale
 REASONS_SHOWN = 14
 
 
+OFF = "off here, counted"
+
+
 def what_came_in(facts: Facts) -> Section | None:
     """Per source: documents in, kept, dropped, failed; the reasons; samples of what was dropped."""
-    ledgers = facts.ledgers
-    rows = []
-    for source, fates in ledgers.items():
-        came, kept = fates["in"]["documents"], fates["kept"]["documents"]
-        bar = share_bar(
-            [
-                ("kept", kept / max(came, 1)),
-                ("dropped", fates["dropped_documents"] / max(came, 1)),
-                ("failed", fates["failed_documents"] / max(came, 1)),
-            ]
-        )
-        rows.append(
-            (
-                source,
-                facts.licenses[source],
-                came,
-                kept,
-                fates["dropped_documents"],
-                fates["failed_documents"],
-                scale(fates["in"]["bytes"]) + "B",
-                Markup(bar),
-            )
-        )
+    reasons = _reasons(facts)
     blocks = [
-        table(
-            (
-                "source",
-                "licence",
-                "documents in",
-                "kept",
-                "dropped",
-                "failed",
-                "raw bytes in",
-                "kept · dropped · failed",
-            ),
-            rows,
-            numbers=(2, 3, 4, 5, 6),
-        ),
+        _fates_by_source(facts),
         paragraph(
-            "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse to commit a ledger that does not add up."
+            "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
+            "to commit a ledger that does not add up."
         ),
         heading("Why documents were dropped"),
+        _reason_table(reasons[:REASONS_SHOWN]),
     ]
-    reasons = [
-        (source, reason, count["documents"], scale(count["bytes"]) + "B", kind)
-        for source, fates in ledgers.items()
-        for kind in ("dropped", "failed", "would_drop")
-        for reason, count in fates[kind].items()
-    ]
-    reasons.sort(key=lambda row: (row[4] == "would_drop", -row[2]))
-    shown = [
-        (s, r.replace("_", " "), n, b, "off here, counted" if k == "would_drop" else k) for s, r, n, b, k in reasons
-    ]
+    if len(reasons) > REASONS_SHOWN:
+        more = reasons[REASONS_SHOWN:]
+        blocks.append(fold(f"{len(more)} more reasons", [_reason_table(more)]))
+    samples = facts.rejected_samples
     blocks.append(
-        table(
-            ("source", "reason", "documents", "raw bytes", ""),
-            shown[:REASONS_SHOWN],
-            numbers=(2, 3),
-            grey=[row[4] == "off here, counted" for row in shown],
-        )
-    )
-    if len(shown) > REASONS_SHOWN:
-        blocks.append(
-            fold(
-                f"{len(shown) - REASONS_SHOWN} more reasons",
-                [
-                    table(
-                        ("source", "reason", "documents", "raw bytes", ""),
-                        shown[REASONS_SHOWN:],
-                        numbers=(2, 3),
-                        grey=[row[4] == "off here, counted" for row in shown[REASONS_SHOWN:]],
-                    )
-                ],
-            )
-        )
-    samples = [
-        table(
-            ("reason", "id", "measured", "limit", "begins"),
-            [
-                (
-                    row["reason"].replace("_", " "),
-                    row["id"],
-                    plus_minus(row["value"]),
-                    plus_minus(row["limit"]),
-                    row["excerpt"][:160],
-                )
-                for row in facts.rejected_samples
-            ],
-            numbers=(2, 3),
-        )
-    ]
-    blocks.append(
-        fold(f"{len(facts.rejected_samples)} samples of rejected documents, one or two of each reason", samples)
+        fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
     )
     return Section(
         title="What came in",
-        intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are chosen for this source.",
+        intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are "
+        "chosen for this source.",
         blocks=blocks,
     )
+
+
+def _fates_by_source(facts: Facts) -> Markup:
+    rows = []
+    for source, fates in facts.ledgers.items():
+        came, kept = fates["in"]["documents"], fates["kept"]["documents"]
+        dropped, failed = fates["dropped_documents"], fates["failed_documents"]
+        parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
+        bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
+        size = scale(fates["in"]["bytes"]) + "B"
+        rows.append((source, facts.licenses[source], came, kept, dropped, failed, size, bar))
+    headings = (
+        "source",
+        "licence",
+        "documents in",
+        "kept",
+        "dropped",
+        "failed",
+        "raw bytes in",
+        "kept · dropped · failed",
+    )
+    return table(headings, rows, numbers=(2, 3, 4, 5, 6))
+
+
+def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
+    """(source, reason, documents, raw bytes, kind) of every reason, what was really dropped first."""
+    found = [
+        (
+            source,
+            reason.replace("_", " "),
+            count["documents"],
+            scale(count["bytes"]) + "B",
+            OFF if kind == "would_drop" else kind,
+        )
+        for source, fates in facts.ledgers.items()
+        for kind in ("dropped", "failed", "would_drop")
+        for reason, count in fates[kind].items()
+    ]
+    return sorted(found, key=lambda row: (row[4] == OFF, -row[2]))
+
+
+def _reason_table(reasons: list[tuple[str, str, int, str, str]]) -> Markup:
+    headings = ("source", "reason", "documents", "raw bytes", "")
+    return table(headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
+
+
+def _sample_table(samples: list[dict[str, Any]]) -> Markup:
+    rows = [
+        (
+            row["reason"].replace("_", " "),
+            row["id"],
+            plus_minus(row["value"]),
+            plus_minus(row["limit"]),
+            row["excerpt"][:160],
+        )
+        for row in samples
+    ]
+    return table(("reason", "id", "measured", "limit", "begins"), rows, numbers=(2, 3))
 
 
 def quality(facts: Facts) -> Section | None:

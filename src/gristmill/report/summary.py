@@ -25,14 +25,15 @@ def print_summary(run: Path, console: Console) -> None:
         f"{len(records)} steps, {seconds(work)} of work.",
         highlight=False,
     )
-    last = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), "pretrain")
+    last = next(name for name in ("dpo", "sft", "pretrain") if (run / name / RECORD).is_file())
     for row in read_json(run / "evaluate" / "results.json"):
         if _tells(row, last):
             console.print(
                 f"  {row['model']:<9} {row['task']:<26} {row['metric'].replace('_', ' '):<14} {bits(row)}  {_words(row)}",
                 highlight=False,
             )
-    samples = read_lines(run / last / SAMPLES)
+    speaks = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), last)
+    samples = read_lines(run / speaks / SAMPLES)
     for sample in [sample for sample in samples if sample["step"] == samples[-1]["step"]][-SHOWN_SAMPLES:]:
         prompt, text = (escape(" ".join(sample[key].split())) for key in ("prompt", "text"))
         console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)
