@@ -100,9 +100,9 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
     )
 
 
-# Share of a plain fp32 matmul that training steps of this many parameters reach. Measured with commands/measure_steps.py on one
-# core with AVX-512, by processor time: .54, .71 and .75; rounded down, because several threads lose a part.
-SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.65), (52e6, 0.7))
+# Share of a plain fp32 matmul that training steps of this many parameters reach, by `gristmill doctor` on two idle cores with
+# AVX-512, two threads.
+SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.6), (52e6, 0.66))
 
 
 def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
