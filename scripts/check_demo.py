@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from gristmill.recipe.artifact import RECORD, verify_manifest
+from gristmill.store.artifact import RECORD, verify_manifest
 
 MAX_SECONDS = 900  # ten minutes on two idle cores; CI machines may be slower
 MAX_MEMORY_BYTES = 4 * 1024**3

@@ -1,4 +1,4 @@
-"""Write the map of files in README.md: the first sentence of each module, folder by folder, in the order of the layers.
+"""Write docs/map.md, the map of files: the first sentence of each module, folder by folder, in the order of the layers.
 
 python scripts/write_map.py            --check: change nothing, exit 1 when the map is out of date
 """
@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-BEGIN, END = "<!-- map: python scripts/write_map.py -->", "<!-- end of map -->"
+PAGE = ROOT / "docs" / "map.md"
+HEAD = "# Map of files\n\nMade by `python scripts/write_map.py`: the first sentence of each module, folder by folder, in the order of the layers.\n\n"
 LAYERS = (
-    "errors.py", "statistics.py", "recipe", "data", "extract", "score", "select", "synthesize", "tokens", "model", "train",
-    "align", "evaluate", "ablate", "export", "report", "pipeline.py", "commands", "api.py", "cli.py",
+    "errors.py", "units.py", "statistics.py", "store", "recipe", "recipe/schema", "graph", "planning", "data", "extract",
+    "score", "select", "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export",
+    "pipeline.py", "forecast.py", "runner.py", "commands", "api.py", "cli.py",
 )  # fmt: skip
 BESIDES = ("benchmarks", "scripts")
 
@@ -32,7 +33,7 @@ def first_sentence(path: Path) -> str:
 
 
 def map_text() -> str:
-    """The map as Markdown: one line a file, under one line a folder."""
+    """The page as Markdown: one line per file, under one line per folder."""
     package = ROOT / "src" / "gristmill"
     lines: list[str] = []
     for layer in LAYERS:
@@ -45,35 +46,26 @@ def map_text() -> str:
     for name in BESIDES:
         lines.append(f"- **{name}/** (beside the package)")
         lines += [_line(file, indent="  ") for file in sorted((ROOT / name).glob("*.py"))]
-    return "\n".join(lines) + "\n"
-
-
-def with_map(text: str) -> str:
-    """The text of a README with the map of today between the markers."""
-    before, begin, rest = text.partition(BEGIN)
-    _old, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{README} lacks the markers {BEGIN} and {END}; put them where the map belongs.")
-    return f"{before}{BEGIN}\n{map_text()}{END}{after}"
+    return HEAD + "\n".join(lines) + "\n"
 
 
 def _line(path: Path, *, indent: str) -> str:
-    return f"{indent}- [`{path.name}`]({path.relative_to(ROOT).as_posix()}) {first_sentence(path)}"
+    return f"{indent}- [`{path.name}`](../{path.relative_to(ROOT).as_posix()}) {first_sentence(path)}"
 
 
 def main() -> None:
     """Write the map, or tell whether it is fresh."""
-    parser = argparse.ArgumentParser(description="Write the map of files in README.md.")
+    parser = argparse.ArgumentParser(description="Write docs/map.md.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the map is out of date")
     check = parser.parse_args().check
-    old = README.read_text(encoding="utf-8")
-    new = with_map(old)
+    old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    new = map_text()
     if check:
         if old != new:
-            sys.exit("the map in README.md is out of date; run: python scripts/write_map.py")
+            sys.exit("docs/map.md is out of date; run: python scripts/write_map.py")
         return
-    README.write_text(new, encoding="utf-8")
-    print(f"wrote the map in {README}")
+    PAGE.write_text(new, encoding="utf-8")
+    print(f"wrote {PAGE}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gristmill.recipe.schema import Draw, Recipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Draw
 
 PATH = Path(__file__).parents[1] / "recipes" / "schema.json"
 

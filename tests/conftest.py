@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 from gristmill import cli
 
+SMALL_YAML = (Path(__file__).parent / "recipe" / "small.yaml").read_text(encoding="utf-8")
 SCRIPT = Path(sys.executable).with_name("gristmill")
 OPTIONS = ("--threads", "1", "--processes", "2")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
@@ -136,3 +139,18 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    """The small recipe as plain values, a fresh copy for each test."""
+    data: dict[str, Any] = yaml.safe_load(SMALL_YAML)
+    return data
+
+
+@pytest.fixture
+def small_file(tmp_path: Path) -> Path:
+    """The small recipe as a file of its own."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL_YAML, encoding="utf-8")
+    return path

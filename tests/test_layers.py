@@ -11,10 +11,11 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
-    "errors", "statistics", "recipe", "data", "extract", "score", "select", "synthesize", "tokens", "model", "train",
-    "align", "evaluate", "ablate", "report", "export", "pipeline", "commands", "api", "cli",
+    "errors", "units", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
+    "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "forecast",
+    "runner", "commands", "api", "cli",
 ]  # fmt: skip
-MAY_IMPORT_LATE = {"pipeline", "commands", "cli"}
+MAY_IMPORT_LATE = {"pipeline", "runner", "commands", "cli"}
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 

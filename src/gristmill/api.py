@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gristmill.commands.plan import make_plan as plan
 from gristmill.commands.run import run
+from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
-from gristmill.recipe.machine import Machine
 
 __all__ = ["Machine", "load_recipe", "plan", "run"]

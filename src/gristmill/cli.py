@@ -15,7 +15,7 @@ from gristmill.errors import GristmillError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gristmill.recipe.machine import Machine
+    from gristmill.graph.machine import Machine
 
 app = typer.Typer(
     name="gristmill",
@@ -185,7 +185,7 @@ def _machine(
     device: str = "auto",
     micro_batch_tokens: int | None = None,
 ) -> Machine:
-    from gristmill.recipe.machine import Machine
+    from gristmill.graph.machine import Machine
 
     usual = Machine()
     return Machine(

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gristmill.errors import RecipeError, ResourceError
-from gristmill.recipe.artifact import RECORD, file_sha256, is_committed, read_json, write_json
-from gristmill.recipe.fingerprint import canonical, differences, fingerprint
+from gristmill.graph.step import resolve, resolve_files, visible_files
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import resolve, resolve_files, visible_files
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.artifact import RECORD, is_committed
+from gristmill.store.durable import file_sha256, read_json, write_json
+from gristmill.store.fingerprint import canonical, differences, fingerprint
 
 State = Literal["done", "missing", "drifted"]
 FILE_HASHES = ".file-hashes.json"  # in the run's folder

@@ -18,15 +18,16 @@ from gristmill.align.epochs import items_of_step, steps_per_epoch
 from gristmill.align.pairs import NoUsablePairs
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import PackRef, Recipe
-from gristmill.recipe.step import StepContext
-from gristmill.synthesize.rows import read_jsonl, write_jsonl
+from gristmill.recipe.schema.curation import PackRef
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+from gristmill.train.monitor import METRICS, SAMPLES
 
 OPTIMIZER = {"peak_lr": 0.01}
 
@@ -153,7 +154,7 @@ def in_pieces(run: Callable[[StepContext], dict[str, Any]], folder: Path, out: P
 
 
 def diary(out: Path) -> list[dict[str, Any]]:
-    lines = read_lines(out / METRICS) + read_lines(out / SAMPLES)
+    lines = read_log(out / METRICS) + read_log(out / SAMPLES)
     return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
 
 
@@ -189,13 +190,13 @@ def test_each_pass_meets_every_example_once_in_an_order_of_its_own(num_items: in
 def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dict[str, Any]]) -> None:
     folder, counts = with_sft
     assert (counts["conversations"], counts["too_long"], counts["steps"]) == (32, 1, 60)
-    lines = read_lines(folder / "sft" / METRICS)
+    lines = read_log(folder / "sft" / METRICS)
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert lines[-1]["train/lr"] < lines[0]["train/lr"]
     assert lines[-1]["train/sum/loss"] == lines[-1]["train/loss"]
     model = load_model(folder / "sft" / "model")
     assert model.config.eos_token_id == Tokenizer.load(folder / "sft" / "model").im_end_id
-    assert [line["prompt"] for line in read_lines(folder / "sft" / SAMPLES)] == ["Hi"]
+    assert [line["prompt"] for line in read_log(folder / "sft" / SAMPLES)] == ["Hi"]
 
 
 def test_sft_rate_is_a_cosine_over_steps_that_ends_at_zero(with_sft: tuple[Path, dict[str, Any]]) -> None:
@@ -204,7 +205,7 @@ def test_sft_rate_is_a_cosine_over_steps_that_ends_at_zero(with_sft: tuple[Path,
     rates = [0.03 * step / warmup for step in range(1, warmup + 1)]
     rest = counts["steps"] - warmup
     rates += [0.015 * (1 + math.cos(math.pi * step / rest)) for step in range(1, rest + 1)]
-    lines = [line for line in read_lines(folder / "sft" / METRICS) if line["kind"] == "train"]
+    lines = [line for line in read_log(folder / "sft" / METRICS) if line["kind"] == "train"]
     assert warmup > 1
     assert [line["train/lr"] for line in lines] == pytest.approx(
         [sum(rates[line["step"] - 5 : line["step"]]) / 5 for line in lines], abs=1e-9
@@ -282,7 +283,7 @@ def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, An
     folder, counts = with_pairs
     done = dpo.run(context(folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
     assert done["pairs"] == counts["pairs"]
-    lines = read_lines(tmp_path / METRICS)
+    lines = read_log(tmp_path / METRICS)
     assert lines[-1]["train/margin"] > lines[0]["train/margin"]
     assert lines[-1]["train/loss"] < 0.6931
     assert 0 <= lines[-1]["train/accuracy"] <= 1

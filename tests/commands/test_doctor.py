@@ -11,10 +11,10 @@ from rich.console import Console
 
 from gristmill.commands import doctor as module
 from gristmill.commands.doctor import Examination, doctor, findings, measure_training
-from gristmill.recipe.cost import count_parameters
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import ModelSection
-from gristmill.recipe.speed import Profile, SpeedPoint, hardware_name, read_profile, write_profile
+from gristmill.graph.machine import Machine
+from gristmill.planning.cost import count_parameters
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, read_profile, write_profile
+from gristmill.recipe.schema.training import ModelSection
 
 TINY: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,

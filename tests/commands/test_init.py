@@ -11,9 +11,9 @@ from rich.console import Console
 from gristmill.commands import plan
 from gristmill.commands.init import EPOCHS, init
 from gristmill.errors import DataError, RecipeError
+from gristmill.graph.machine import Machine
 from gristmill.pipeline import make_plan
 from gristmill.recipe.load import load_recipe
-from gristmill.recipe.machine import Machine
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from gristmill.commands.inspect import inspect, spread
 from gristmill.commands.inspect_files import format_of, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
-from gristmill.data.write import write_json, write_rows
+from gristmill.data.write import write_rows
 from gristmill.errors import DataError, RecipeError
+from gristmill.store.durable import write_json
 
 
 def shown(target, *, rejected=False, source=None, reason=None, limit=10):

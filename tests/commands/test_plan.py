@@ -16,12 +16,12 @@ from rich.console import Console
 
 from gristmill.commands.plan import Plan, make_plan, plan
 from gristmill.errors import RecipeError
-from gristmill.recipe.budget import Selection
-from gristmill.recipe.fingerprint import canonical
+from gristmill.graph.machine import Machine
+from gristmill.planning.budget import Selection
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Pretrain
-from gristmill.recipe.speed import Profile, SpeedPoint, hardware_name, write_profile
+from gristmill.recipe.schema.training import Pretrain
+from gristmill.store.fingerprint import canonical
 from gristmill.tokens.shards import ShardWriter
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -193,7 +193,7 @@ def test_plan_imports_no_torch(machine: Machine) -> None:
     code = (
         "import sys; from pathlib import Path; from rich.console import Console;"
         "from gristmill.commands.plan import plan; from gristmill.recipe.load import load_recipe;"
-        "from gristmill.recipe.machine import Machine;"
+        "from gristmill.graph.machine import Machine;"
         f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console());"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )

@@ -12,9 +12,9 @@ from rich.console import Console
 from gristmill.commands.run import run
 from gristmill.errors import ArtifactError
 from gristmill.extract import extract
-from gristmill.recipe.artifact import is_committed
+from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
-from gristmill.recipe.machine import Machine
+from gristmill.store.artifact import is_committed
 
 SMALL = Path(__file__).parents[1] / "recipe" / "small.yaml"
 STEP = "extract/books"

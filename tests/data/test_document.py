@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_documents, shard_path, shard_paths, write_documents
-from gristmill.data.write import ShardWriter, atomic_path, write_table
+from gristmill.data.write import ShardWriter, write_table
 from gristmill.errors import DataError
+from gristmill.store.durable import atomic_path
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 DOCUMENTS = st.lists(

@@ -13,12 +13,12 @@ from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted
 from gristmill.evaluate import evaluate
 from gristmill.evaluate.compression import PrimedXz
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
-from gristmill.recipe.artifact import read_json
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import read_json
 from gristmill.tokens.shards import ShardWriter
 from gristmill.tokens.tokenizer import Tokenizer
 

@@ -8,12 +8,13 @@ from typing import Any, cast
 import pytest
 
 from gristmill.export import export
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
-from gristmill.recipe.artifact import read_json
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Export, Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.recipe.schema.evaluation import Export
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import read_json
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 

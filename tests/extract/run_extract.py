@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.extract import extract, shards
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.recipe import Recipe
 
 OPTIMIZER = {"peak_lr": 1e-3}
 

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from gristmill.recipe.artifact import MANIFEST, read_json
+from gristmill.store.artifact import MANIFEST
+from gristmill.store.durable import read_json
 from gristmill.train import checkpoint
 
 OPTIONS = ("--threads", "1", "--processes", "2")

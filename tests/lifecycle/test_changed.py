@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from gristmill.pipeline import steps_of
-from gristmill.recipe.artifact import MANIFEST, RECORD, read_json, write_json
 from gristmill.recipe.load import load_recipe
+from gristmill.store.artifact import MANIFEST, RECORD
+from gristmill.store.durable import read_json, write_json
 
 SCRIPT = Path(sys.executable).with_name("gristmill")
 OPTIONS = ("--threads", "1", "--processes", "2")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gristmill.recipe.artifact import RECORD, read_json
+from gristmill.store.artifact import RECORD
+from gristmill.store.durable import read_json
 
 OPTIONS = ("--threads", "1", "--processes", "2")
 SAMPLE = Path(__file__).parents[2] / "samples" / "quickstart"

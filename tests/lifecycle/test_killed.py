@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from gristmill.pipeline import steps_of
-from gristmill.recipe.artifact import MANIFEST, RECORD, is_committed, read_json, verify_manifest
 from gristmill.recipe.load import load_recipe
-from gristmill.train.monitor import read_lines
+from gristmill.store.artifact import MANIFEST, RECORD, is_committed, verify_manifest
+from gristmill.store.durable import read_json
+from gristmill.store.jsonl import read_log
 
 SCRIPT = Path(sys.executable).with_name("gristmill")
 COMMAND = (SCRIPT, "run", "recipe.yaml", "--threads", "1", "--processes", "2")
@@ -69,7 +70,7 @@ def content(step: Path) -> dict[str, Any]:
     for name, entry in read_json(step / MANIFEST).items():
         path = step / name
         if name.endswith("metrics.jsonl"):
-            found[name] = [without_timings(line) for line in read_lines(path)]
+            found[name] = [without_timings(line) for line in read_log(path)]
         elif re.fullmatch(r"checkpoints/step-\d+/state.json", name):
             found[name] = without_timings(read_json(path))
         elif re.fullmatch(r"checkpoints/step-\d+/manifest.json", name):

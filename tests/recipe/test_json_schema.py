@@ -6,7 +6,7 @@ import json
 import runpy
 from pathlib import Path
 
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.resolved import resolved_yaml
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema.recipe import Recipe
 
 SMALL_YAML = (Path(__file__).parent / "small.yaml").read_text(encoding="utf-8")
 FREE_KEYS = (

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gristmill.recipe.schema import Recipe, Stage
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Stage
 
 
 def message(data: dict[str, Any]) -> str:

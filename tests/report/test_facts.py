@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gristmill.recipe.artifact import write_json
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
 from gristmill.report.facts import Facts
+from gristmill.store.durable import write_json
 
 SMALL = Path(__file__).parent.parent / "recipe" / "small.yaml"
 DRAWS = [

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.recipe.artifact import read_json
 from gristmill.report.blocks import quote, table
-from gristmill.report.facts import bits, scale, seconds
+from gristmill.report.facts import bits
+from gristmill.store.durable import read_json
 
 
 @pytest.fixture
@@ -62,18 +62,6 @@ def test_text_of_documents_and_models_is_escaped() -> None:
     evil = "<img src=x onerror=alert(1)>"
     assert "<img" not in table(("a",), [(evil,)])
     assert "<img" not in quote(evil, evil)
-
-
-@pytest.mark.parametrize(
-    ("value", "words"), [(0, "0"), (999, "999"), (1_631_872, "1.63 M"), (2.6e6, "2.6 M"), (1.1e13, "11 T")]
-)
-def test_counts_have_three_digits_and_a_letter(value: float, words: str) -> None:
-    assert scale(value) == words
-
-
-@pytest.mark.parametrize(("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days")])
-def test_durations_in_the_unit_a_person_would_use(value: float, words: str) -> None:
-    assert seconds(value) == words
 
 
 def test_bits_show_half_the_interval() -> None:

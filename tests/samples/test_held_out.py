@@ -14,9 +14,9 @@ import pytest
 from gristmill.data.document import Document, read_documents
 from gristmill.data.packs import Pack, held_out_ids, read_pack
 from gristmill.pipeline import run_folder
-from gristmill.recipe.artifact import is_committed
 from gristmill.recipe.load import load_recipe
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.artifact import is_committed
 
 REPOSITORY = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it

@@ -9,9 +9,9 @@ import pytest
 
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.errors import DataError, Interrupted
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Classifier, MinScore
-from gristmill.recipe.step import StepContext
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import Classifier, MinScore
 from gristmill.score import score, train_classifier
 from gristmill.score.thresholds import folds_of, out_of_fold_scores
 

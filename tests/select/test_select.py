@@ -11,13 +11,14 @@ import pytest
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
-from gristmill.data.write import write_json, write_table
+from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import MinScore, NearDuplicates, PackRef, Select, Validation
-from gristmill.recipe.step import StepContext
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import MinScore, NearDuplicates, PackRef, Select, Validation
 from gristmill.select import select
 from gristmill.select.dedup import ngram_set, overlap
+from gristmill.store.durable import write_json
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
 QUESTION = "A farmer had seventeen sheep in the north field and all but nine ran away, so how many are left?"

@@ -12,11 +12,11 @@ from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.jsonl import read_jsonl
 from gristmill.synthesize import synthesize
-from gristmill.synthesize.rows import read_jsonl
 
 CONTAMINATED = "Which of the seven old mills on the long river grinds the finest flour today?"
 
@@ -194,7 +194,7 @@ def test_same_inputs_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
         ('{"id": "a", "messages": [{"role": "user", "content": "x"}]}', "no message is the assistant's"),
         ('{"id": "a", "messages": [{"role": "bot", "content": "x"}]}', "'role': 'bot'"),
         ('{"id": "a"', "everyday.jsonl:1 is not JSON"),
-        ("[1]", "everyday.jsonl:1 holds list"),
+        ("[1]", "everyday.jsonl:1: expected an object, found list"),
     ],
 )
 def test_malformed_conversation_is_named(folder: Path, tmp_path: Path, line: str, message: str) -> None:

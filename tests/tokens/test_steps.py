@@ -13,9 +13,9 @@ import pytest
 
 from gristmill.data.document import Document, write_documents
 from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.recipe import Recipe
 from gristmill.tokens import tokenize, train_tokenizer
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer

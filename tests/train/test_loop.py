@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from gristmill.errors import DataError, Interrupted
+from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch
 from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
 from gristmill.train.loss import LossOutput, next_token_loss
-from gristmill.train.monitor import METRICS, read_lines
+from gristmill.train.monitor import METRICS
 
 HERE = Path(__file__).parent
 LOSS = partial(next_token_loss, source_names=("web", "code"))
@@ -42,7 +43,7 @@ tiny = load("tiny_run")
 
 
 def without_timings(path: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if not k.startswith("throughput/")} for line in read_lines(path)]
+    return [{k: v for k, v in line.items() if not k.startswith("throughput/")} for line in read_log(path)]
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_stopped_and_resumed_equals_never_stopped_bit_for_bit(tmp_path: Path, un
 def test_killed_with_sigkill_and_resumed_equals_never_stopped_bit_for_bit(tmp_path: Path, unbroken: Any) -> None:
     killed = subprocess.run([sys.executable, HERE / "tiny_run.py", tmp_path, "10"], check=False, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert [line["step"] for line in read_lines(tmp_path / "out" / METRICS) if line["kind"] == "train"] == [3, 6, 9]
+    assert [line["step"] for line in read_log(tmp_path / "out" / METRICS) if line["kind"] == "train"] == [3, 6, 9]
     resumed = tiny.open_run(tmp_path)
     assert resumed.progress.step == 8
     tiny.train_run(resumed, hooks=[tiny.measuring_hook(resumed)])
@@ -188,7 +189,7 @@ def test_third_bad_step_in_a_hundred_stops_and_names_the_steps(tmp_path: Path) -
 def test_two_bad_steps_are_skipped_counted_and_out_of_the_averages(tmp_path: Path) -> None:
     session = tiny.open_run(tmp_path)
     tiny.train_run(session, batches=spoiled({2, 5}, session))
-    lines = [line for line in read_lines(session.out / METRICS) if line["kind"] == "train"]
+    lines = [line for line in read_log(session.out / METRICS) if line["kind"] == "train"]
     assert [line.get("train/skipped_steps", 0) for line in lines] == [1, 1, 0, 0]
     assert all(math.isfinite(line["train/loss"]) for line in lines)
     assert session.progress.step == tiny.END
@@ -211,7 +212,7 @@ def test_batch_in_which_nothing_counts_is_refused() -> None:
 def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path) -> None:
     each = tiny.train_run(tiny.open_run(tmp_path / "each"), log_every=1)
     thirds = tiny.train_run(tiny.open_run(tmp_path / "thirds"), log_every=3)
-    single, averaged = read_lines(each.out / METRICS), read_lines(thirds.out / METRICS)
+    single, averaged = read_log(each.out / METRICS), read_log(thirds.out / METRICS)
     units = [tiny.batch_at(step).num_units for step in range(tiny.END)]
     for number, line in enumerate(averaged):
         part = slice(3 * number, 3 * number + 3)

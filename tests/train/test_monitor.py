@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError, ResourceError
-from gristmill.train.monitor import METRICS, SAMPLES, Monitor, read_lines
+from gristmill.store.jsonl import read_log
+from gristmill.train.monitor import METRICS, SAMPLES, Monitor
 
 
 def write_steps(monitor: Monitor, steps: range) -> None:
@@ -28,8 +29,8 @@ def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path)
     monitor.train(4, 40, {"train/loss": 0.1})
     monitor.sample(4, 40, {"prompt": "ä", "text": "β\n\u2028"})
-    assert read_lines(tmp_path / METRICS) == [{"step": 4, "tokens": 40, "kind": "train", "train/loss": 0.1}]
-    assert read_lines(tmp_path / SAMPLES)[0]["text"] == "β\n\u2028"
+    assert read_log(tmp_path / METRICS) == [{"step": 4, "tokens": 40, "kind": "train", "train/loss": 0.1}]
+    assert read_log(tmp_path / SAMPLES)[0]["text"] == "β\n\u2028"
 
 
 @settings(max_examples=30, deadline=None)
@@ -73,5 +74,5 @@ def test_full_disk_is_a_resource_error(tmp_path: Path) -> None:
 
 def test_torn_line_in_the_middle_is_reported_with_its_number(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_text('{"step": 1}\n{"ste\n{"step": 3}\n')
-    with pytest.raises(DataError, match=r"line 2 is not JSON: '\{\"ste'"):
-        read_lines(tmp_path / METRICS)
+    with pytest.raises(DataError, match=r"metrics.jsonl:2 is not JSON"):
+        read_log(tmp_path / METRICS)

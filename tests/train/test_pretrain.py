@@ -15,15 +15,16 @@ import pytest
 
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted, RecipeError
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
 from gristmill.train.loop import Progress
-from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+from gristmill.train.monitor import METRICS, SAMPLES
 from gristmill.train.scorer import bits_per_byte
 
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ def stop_at_call(number: int) -> Callable[[], bool]:
 
 
 def diary(out: Path) -> list[dict[str, Any]]:
-    lines = read_lines(out / METRICS) + read_lines(out / SAMPLES)
+    lines = read_log(out / METRICS) + read_log(out / SAMPLES)
     return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
 
 
@@ -193,7 +194,7 @@ def test_counts_are_those_of_the_mixture(unbroken: tuple[Path, dict[str, Any]]) 
 
 
 def test_learning_rate_warms_up_stays_and_ends_at_zero_across_stages(unbroken: tuple[Path, dict[str, Any]]) -> None:
-    lines = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "train"]
+    lines = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "train"]
     rates = [line["train/lr"] for line in lines]
     assert [line["step"] for line in lines] == list(range(1, 15))
     assert rates[:8] == [1e-2] * 8
@@ -215,7 +216,7 @@ def test_extension_sets_the_rope_base_and_nothing_before_it_does(unbroken: tuple
 
 
 def test_every_source_with_validation_text_and_every_pack_is_watched(unbroken: tuple[Path, dict[str, Any]]) -> None:
-    lines = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "eval"]
+    lines = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "eval"]
     assert [line["step"] for line in lines] == [0, 4, 8, 12, 14]
     names = {f"eval/{name}" for name in ("web/bits_per_byte", "code/bits_per_byte", "cloze/accuracy")}
     for line in lines:
@@ -228,7 +229,7 @@ def test_held_out_text_is_measured_within_the_length_of_the_stage(
     inputs: Path, unbroken: tuple[Path, dict[str, Any]]
 ) -> None:
     folder = unbroken[0] / "model"
-    last = [line for line in read_lines(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
+    last = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
     shard = TokenShard(inputs / "tokenize" / "web" / "validation")
     window = recipe().pretrain.stages[-1].seq_len
     alone = bits_per_byte(load_model(folder), Tokenizer.load(folder), shard, max_bytes=200, window=window)
@@ -237,7 +238,7 @@ def test_held_out_text_is_measured_within_the_length_of_the_stage(
 
 
 def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, Any]]) -> None:
-    samples = read_lines(unbroken[0] / SAMPLES)
+    samples = read_log(unbroken[0] / SAMPLES)
     assert [(sample["step"], sample["stage"], sample["prompt"]) for sample in samples] == [
         (8, "stable", ""),
         (8, "stable", "one"),
@@ -254,7 +255,7 @@ def test_machine_micro_batch_changes_rounding_alone(
     ctx = context(inputs, tmp_path, recipe())
     other = Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=8)
     pretrain.run(StepContext(**{**vars(ctx), "machine": other}))
-    for ours, theirs in zip(read_lines(tmp_path / METRICS), read_lines(unbroken[0] / METRICS), strict=True):
+    for ours, theirs in zip(read_log(tmp_path / METRICS), read_log(unbroken[0] / METRICS), strict=True):
         if ours["kind"] == "train":
             assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
 

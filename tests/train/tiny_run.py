@@ -21,11 +21,12 @@ import torch
 
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
+from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
-from gristmill.train.monitor import METRICS, read_lines
+from gristmill.train.monitor import METRICS
 from gristmill.train.session import Session, open_session
 
 END = 12
@@ -163,7 +164,7 @@ def die_before(step: int) -> Callable[[int], Batch]:
 
 def losses(session: Session) -> list[float]:
     """The loss of each step of a run that logged every step."""
-    return [line["train/loss"] for line in read_lines(session.out / METRICS) if line["kind"] == "train"]
+    return [line["train/loss"] for line in read_log(session.out / METRICS) if line["kind"] == "train"]
 
 
 if __name__ == "__main__":

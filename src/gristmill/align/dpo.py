@@ -11,10 +11,10 @@ import torch
 from gristmill.align.epochs import train_epochs
 from gristmill.align.losses import PairBatch, PreferencePair, pair_logps, preference_loss
 from gristmill.errors import DataError
+from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
-from gristmill.recipe.step import StepContext
-from gristmill.synthesize.rows import read_jsonl
+from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.chat import EncodedChat, encode_conversation
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loss import device_arithmetic

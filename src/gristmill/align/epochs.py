@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.model.transformer import Llama
-from gristmill.recipe.fingerprint import derive_seed
+from gristmill.store.fingerprint import derive_seed
 from gristmill.train.loop import Progress, train
 from gristmill.train.loss import LossOutput
 from gristmill.train.schedule import cosine

@@ -13,12 +13,12 @@ import torch
 
 from gristmill.align.pairs import Pair, PairCounts, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
 from gristmill.data.packs import held_out_ids, read_pack
-from gristmill.data.write import atomic_path, write_json
 from gristmill.errors import DataError, Interrupted
+from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
-from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.step import StepContext
-from gristmill.synthesize.rows import read_jsonl, write_jsonl
+from gristmill.store.durable import atomic_path, write_json
+from gristmill.store.fingerprint import derive_seed
+from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.templates import is_held_out_sum
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.session import choose_device

@@ -16,7 +16,7 @@ from typing import Literal
 from gristmill.errors import DataError
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
-from gristmill.recipe.fingerprint import derive_seed
+from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from gristmill.align.epochs import train_epochs
 from gristmill.errors import DataError
+from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
-from gristmill.recipe.step import StepContext
-from gristmill.synthesize.rows import read_jsonl
+from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.batch import concatenate
 from gristmill.tokens.chat import chat_batch, encode_chat, encode_conversation, within_length
 from gristmill.tokens.tokenizer import Tokenizer

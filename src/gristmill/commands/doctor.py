@@ -27,9 +27,9 @@ from rich.console import Console
 from rich.text import Text
 
 from gristmill.commands.plan_page import duration
-from gristmill.recipe.cost import in_units
-from gristmill.recipe.machine import Machine, usable_cpus
-from gristmill.recipe.speed import Profile, SpeedPoint, hardware_name, measure_matmul, read_profile, write_profile
+from gristmill.graph.machine import Machine, usable_cpus
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, measure_matmul, read_profile, write_profile
+from gristmill.units import in_units
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
 STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from gristmill.commands.inspect_files import MESSAGES, peek, text_column
 from gristmill.errors import DataError, RecipeError
-from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
-from gristmill.recipe.step import visible_files
+from gristmill.graph.step import visible_files
+from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 
 FORMATS = {
     "text": (".txt", ".md", ".rst"),

@@ -20,8 +20,8 @@ import torch
 
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
-from gristmill.recipe.cost import flops_per_token
-from gristmill.recipe.schema import ModelSection
+from gristmill.planning.cost import flops_per_token
+from gristmill.recipe.schema.training import ModelSection
 from gristmill.tokens.batch import Batch
 from gristmill.train.loop import take_step
 from gristmill.train.loss import next_token_loss

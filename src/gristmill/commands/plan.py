@@ -22,28 +22,30 @@ from rich.console import Console
 from gristmill.commands.plan_page import print_plan
 from gristmill.errors import RecipeError
 from gristmill.extract.rules import check_rules
-from gristmill.recipe.artifact import RECORD, is_committed, read_json
-from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_budget, token_budget
-from gristmill.recipe.cost import (
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import resolve, resolve_files
+from gristmill.planning.budget import Selection, SelectionBudget, asked_tokens, check_budget, token_budget
+from gristmill.planning.cost import (
     Disk,
     Flops,
     Memory,
     count_parameters,
-    in_units,
     pretraining_flops,
     run_disk,
     steps_of,
     training_memory,
 )
-from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
-from gristmill.recipe.fingerprint import canonical
+from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.planning.speed import Speed, machine_speed
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.machine import Machine
 from gristmill.recipe.resolved import resolved_yaml
-from gristmill.recipe.schema import NearDuplicates, Recipe, Source
-from gristmill.recipe.speed import Speed, machine_speed
-from gristmill.recipe.step import resolve, resolve_files
+from gristmill.recipe.schema.curation import NearDuplicates, Source
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.artifact import RECORD, is_committed
+from gristmill.store.durable import read_json
+from gristmill.store.fingerprint import canonical
 from gristmill.tokens.shards import TokenShard, unique_tokens
+from gristmill.units import in_units
 
 HowKnown = Literal["measured", "declared", "estimated", "unknown"]
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.recipe.budget import SelectionBudget
-from gristmill.recipe.cost import in_units
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe, Source
+from gristmill.graph.machine import Machine
+from gristmill.planning.budget import SelectionBudget
+from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.units import in_units, scale
 
 if TYPE_CHECKING:
     from gristmill.commands.plan import Plan
@@ -56,8 +57,8 @@ def _budget_tables(plan: Plan, console: Console) -> list[Table]:
     stages = [(stage.name, "right") for stage in plan.recipe.pretrain.stages]
     sums = [("total", "right"), ("unique", "right"), ("known", "left"), ("epochs", "right"), ("verdict", "left")]
     rows = [_budget_cells(row, plan) for row in plan.budget]
-    totals = [tokens(stage.tokens) for stage in plan.recipe.pretrain.stages]
-    rows.append(["all", *totals, tokens(plan.recipe.pretrain.total_tokens), "", "", "", ""])
+    totals = [scale(stage.tokens) for stage in plan.recipe.pretrain.stages]
+    rows.append(["all", *totals, scale(plan.recipe.pretrain.total_tokens), "", "", "", ""])
     title = "tokens asked of each source, and how often they are read"
     whole = _table(title, [*stages, *sums], rows)
     if console.measure(whole, options=console.options.update(width=10_000)).maximum <= console.width:
@@ -87,9 +88,9 @@ def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
     words = f"allowed to {row.max_epochs:g}" if verdict == "allowed" else verdict
     return [
         source if minimum is None else f"{source} ≥{minimum:,}",
-        *(tokens(asked) if asked else "·" for asked in row.asked_tokens),
-        tokens(row.total_tokens),
-        tokens(row.unique_tokens) if row.unique_tokens is not None else "",
+        *(scale(asked) if asked else "·" for asked in row.asked_tokens),
+        scale(row.total_tokens),
+        scale(row.unique_tokens) if row.unique_tokens is not None else "",
         plan.sources[source].how_known if is_known else "not yet",
         f"{'≥ ' if row.is_lower_bound else ''}{row.epochs[-1]:.2f}" if row.epochs else "",
         Text(words, style=VERDICT_STYLES.get(verdict, "dim")),
@@ -98,10 +99,10 @@ def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
 
 def _schedule_lines(plan: Plan) -> list[str]:
     section = plan.recipe.pretrain
-    phases = " → ".join(f"{phase.name} {tokens(phase.tokens)} ({phase.steps:,.0f} steps)" for phase in plan.phases)
+    phases = " → ".join(f"{phase.name} {scale(phase.tokens)} ({phase.steps:,.0f} steps)" for phase in plan.phases)
     shape = {"linear": "linear to zero", "one_minus_sqrt": "1 − √ to zero"}[section.decay_shape]
     lines = [
-        f"{tokens(section.total_tokens)} tokens in {sum(plan.stage_steps):,} steps of {section.global_batch_tokens:,}",
+        f"{scale(section.total_tokens)} tokens in {sum(plan.stage_steps):,} steps of {section.global_batch_tokens:,}",
         f"learning rate {section.optimizer.peak_lr:g}: {phases}, {shape}",
     ]
     first, rope_theta = 0, plan.recipe.model.rope_theta
@@ -202,11 +203,6 @@ def _later_lines(recipe: Recipe) -> list[str]:
         )
     measured = ["bits per byte of each source", *recipe.evaluate.packs]
     return [*lines, f"evaluate: {', '.join(measured)}", f"export: {recipe.export.dtype}"]
-
-
-def tokens(count: int) -> str:
-    """3_240_000_000_000 → "3.24T"."""
-    return in_units(count, "").replace(" ", "").replace("G", "B")
 
 
 def scientific(value: float) -> str:

@@ -26,23 +26,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
+from gristmill.graph.machine import Machine
+from gristmill.graph.step import StepContext
 from gristmill.pipeline import Planned, hash_files, make_plan, run_folder
-from gristmill.recipe.artifact import (
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.store.artifact import (
     PARTIAL_SUFFIX,
     RECORD,
     close_working_folder,
     commit,
     open_working_folder,
-    out_of_space_is_a_resource_error,
-    read_json,
     set_aside,
     verify_manifest,
-    write_json,
 )
-from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.step import StepContext
+from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.fingerprint import derive_seed
 
 CHEAP_SECONDS = 600.0
 OLD_FOLDER = ".old"

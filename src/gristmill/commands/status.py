@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gristmill.graph.machine import Machine
 from gristmill.pipeline import Planned, make_plan, run_folder
-from gristmill.recipe.artifact import PARTIAL_SUFFIX, RECORD, read_json
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.machine import Machine
+from gristmill.store.artifact import PARTIAL_SUFFIX, RECORD
+from gristmill.store.durable import read_json
 
 COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta"}
 

@@ -21,8 +21,9 @@ from typing import Any
 
 import yaml
 
-from gristmill.data.write import atomic_path
 from gristmill.errors import DataError
+from gristmill.store.durable import atomic_path
+from gristmill.store.jsonl import numbered_objects
 
 KINDS = ("multiple_choice", "generate")
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
@@ -86,7 +87,7 @@ def read_pack(path: Path) -> Pack:
             f"{items_path} has sha256 {sha256}, but {head_path} names {head['items_sha256']}: the items were changed. "
             f"Restore the file, or publish the change as a new version with the new hash."
         )
-    items = _read_items(items_path, data, head["kind"])
+    items = _read_items(items_path, head["kind"])
     fields = {key: value for key, value in head.items() if key != "items_sha256"}
     return Pack(items=items, sha256=sha256, path=path, **fields)
 
@@ -154,15 +155,9 @@ def _read_head(path: Path) -> dict[str, Any]:
     return {**head, "chance": float(head["chance"])}
 
 
-def _read_items(path: Path, data: bytes, kind: str) -> tuple[Item, ...]:
+def _read_items(path: Path, kind: str) -> tuple[Item, ...]:
     items: dict[str, Item] = {}
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number} is not JSON: {error}") from error
+    for number, value in numbered_objects(path):
         problem = _item_problem(value, kind)
         if problem is None and value["id"] in items:
             problem = f"the id {value['id']!r} is used twice"
@@ -181,10 +176,8 @@ def _read_items(path: Path, data: bytes, kind: str) -> tuple[Item, ...]:
     return tuple(items.values())
 
 
-def _item_problem(value: Any, kind: str) -> str | None:
-    """What is wrong with one decoded line, or None."""
-    if not isinstance(value, dict):
-        return f"expected an object, found {type(value).__name__}"
+def _item_problem(value: dict[str, Any], kind: str) -> str | None:
+    """What is wrong with one item, or None."""
     if unknown := value.keys() - ITEM_KEYS:
         return f"unknown keys {', '.join(sorted(map(repr, unknown)))}"
     for key in ("id", "prompt"):

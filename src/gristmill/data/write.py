@@ -1,21 +1,19 @@
-"""Parquet shards and small files, written so that each is absent or complete.
+"""Parquet shards, each absent or complete.
 
-Everything goes to `<name>.tmp` first, is flushed to the disk and then renamed over the final name. The same rows give
-the same bytes: compression, row-group size and writer options are fixed here and nowhere else.
+The same rows give the same bytes: compression, row-group size and writer options are fixed here and nowhere else.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from gristmill.store.durable import TEMPORARY_SUFFIX, atomic_path, publish
 
 ROWS_PER_GROUP = 1024
 
@@ -33,7 +31,7 @@ class ShardWriter:
         self._schema = schema
         self._rows_per_group = rows_per_group
         self._rows: list[Mapping[str, Any]] = []
-        self._temporary = path.with_name(path.name + ".tmp")
+        self._temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -64,33 +62,6 @@ class ShardWriter:
             self._temporary.unlink(missing_ok=True)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Flushes `temporary` to the disk, renames it to `path` and flushes the folder."""
-    flush_to_disk(temporary)
-    os.replace(temporary, path)
-    flush_to_disk(path.parent)
-
-
-def flush_to_disk(path: Path) -> None:
-    """fsync of a file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path` to write to; published when the block ends well, removed otherwise."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_table(path: Path, table: pa.Table) -> None:
     """One whole table as a zstd Parquet shard, atomically."""
     with atomic_path(path) as temporary:
@@ -103,9 +74,3 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]])
         for row in rows:
             writer.write(row)
     return writer.num_rows
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Readable JSON with a stable order of keys, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -23,13 +23,13 @@ from gristmill.errors import Interrupted
 from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
+from gristmill.graph.step import StepContext, resolve_files
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
-from gristmill.recipe.artifact import read_json, write_json
-from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.step import StepContext, resolve_files
 from gristmill.statistics import contains_chance, holm, paired_difference, student_t_quantile
-from gristmill.synthesize.rows import read_jsonl, write_jsonl
+from gristmill.store.durable import read_json, write_json
+from gristmill.store.fingerprint import derive_seed
+from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import bits_per_byte

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from gristmill.export.huggingface import check_parity, export_model
-from gristmill.recipe.artifact import write_json
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
 from gristmill.report.card import model_card
 from gristmill.report.facts import Facts
+from gristmill.store.durable import write_json
 
 VERSION = 2
 

@@ -26,7 +26,7 @@ from gristmill.errors import ArtifactError
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
-from gristmill.recipe.artifact import write_json
+from gristmill.store.durable import write_json
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 

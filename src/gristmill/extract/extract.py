@@ -25,13 +25,14 @@ from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.packs import held_out_ids, read_pack
-from gristmill.data.write import ShardWriter, write_json
+from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shards import Span, find_files, other_files, plan_shards
-from gristmill.recipe.schema import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
-from gristmill.recipe.step import StepContext, resolve_files
+from gristmill.graph.step import StepContext, resolve_files
+from gristmill.recipe.schema.curation import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
+from gristmill.store.durable import write_json
 
 VERSION = 2
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from gristmill.data.document import open_parquet
-from gristmill.recipe.step import visible_files
+from gristmill.graph.step import visible_files
 
 Format = Literal["warc", "html", "jsonl", "parquet", "text", "code"]
 

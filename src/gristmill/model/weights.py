@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gristmill.errors import ArtifactError
 from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.store.durable import write_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -58,9 +59,9 @@ def save_model(folder: Path, model: Llama, tokenizer_files_from: Path | None) ->
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    _write_json(folder / "config.json", {**model.config.to_dict(), "dtype": dtype})
+    write_json(folder / "config.json", {**model.config.to_dict(), "dtype": dtype})
     ids = {key: getattr(model.config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
+    write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
     if tokenizer_files_from is not None:
         _copy_tokenizer(tokenizer_files_from, folder)
 
@@ -148,7 +149,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} holds {type(content).__name__}, expected a JSON object.")
     return content
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.schema import Recipe
+from gristmill.recipe.schema.recipe import Recipe
 
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"

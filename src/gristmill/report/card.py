@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import yaml
 
-from gristmill.report.facts import Facts, bits, scale
+from gristmill.report.facts import Facts, bits
+from gristmill.units import scale
 
 
 def model_card(facts: Facts) -> str:

@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Series, line_chart, share_bar
-from gristmill.report.facts import Facts, percent, plus_minus, scale
+from gristmill.report.facts import Facts, plus_minus
+from gristmill.units import in_bytes, percent, scale
 
 REASONS_SHOWN = 14
 
@@ -50,7 +51,7 @@ def _fates_by_source(facts: Facts) -> Markup:
         dropped, failed = fates["dropped_documents"], fates["failed_documents"]
         parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
         bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
-        size = scale(fates["in"]["bytes"]) + "B"
+        size = in_bytes(fates["in"]["bytes"])
         rows.append((source, facts.licenses[source], came, kept, dropped, failed, size, bar))
     headings = (
         "source",
@@ -72,7 +73,7 @@ def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
             source,
             reason.replace("_", " "),
             count["documents"],
-            scale(count["bytes"]) + "B",
+            in_bytes(count["bytes"]),
             OFF if kind == "would_drop" else kind,
         )
         for source, fates in facts.ledgers.items()

@@ -10,11 +10,14 @@ from typing import Any
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA
 from gristmill.data.packs import read_pack
-from gristmill.recipe.artifact import RECORD, read_json
-from gristmill.recipe.budget import Selection, asked_tokens, epochs_read
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import resolve
-from gristmill.train.monitor import METRICS, SAMPLES, read_lines
+from gristmill.graph.step import resolve
+from gristmill.planning.budget import Selection, asked_tokens, epochs_read
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.artifact import RECORD
+from gristmill.store.durable import read_json
+from gristmill.store.jsonl import read_log
+from gristmill.train.monitor import METRICS, SAMPLES
+from gristmill.units import in_bytes, scale, seconds
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
@@ -204,11 +207,11 @@ class Facts:
 
     def metrics(self, step: str, kind: str) -> list[dict[str, Any]]:
         """Lines of a training step's diary of one kind."""
-        return [line for line in read_lines(self.inputs[step] / METRICS) if line["kind"] == kind]
+        return [line for line in read_log(self.inputs[step] / METRICS) if line["kind"] == kind]
 
     def samples(self, step: str) -> list[dict[str, Any]]:
         """Texts that the model wrote."""
-        return read_lines(self.inputs[step] / SAMPLES) if self.has(step) else []
+        return read_log(self.inputs[step] / SAMPLES) if self.has(step) else []
 
     @property
     def watched_packs(self) -> dict[str, float | None]:
@@ -224,7 +227,7 @@ class Facts:
     @property
     def chat_kinds(self) -> dict[str, int]:
         kinds: dict[str, int] = {}
-        for line in read_lines(self.inputs["synthesize"] / "sft.jsonl"):
+        for line in read_log(self.inputs["synthesize"] / "sft.jsonl"):
             kinds[line["kind"]] = kinds.get(line["kind"], 0) + 1
         return kinds
 
@@ -259,7 +262,7 @@ class Facts:
             ("tokens", f"{self.recipe.pretrain.total_tokens:,}", f"{real['tokens']:,}"),
             ("parameters", f"{plan['parameters']:,}" if plan else NOT_RECORDED, f"{real['parameters']:,}"),
             ("pretraining", took, seconds(real["training_seconds"])),
-            ("peak memory", scale(plan["memory_bytes"]) + "B" if plan else NOT_RECORDED, scale(memory) + "B"),
+            ("peak memory", in_bytes(plan["memory_bytes"]) if plan else NOT_RECORDED, in_bytes(memory)),
         ]
 
     @property
@@ -285,27 +288,6 @@ class Facts:
 
 
 # ── figures in words ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def scale(value: float) -> str:
-    """A count with three digits and a letter: 1.64M."""
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {letter}" if value / size < 1000 else f"{value / size:,.0f} {letter}"
-    return f"{value:.3g}"
-
-
-def seconds(value: float) -> str:
-    """A duration in the unit a person would use."""
-    if value < 90:
-        return f"{value:.0f} s"
-    if value < 5400:
-        return f"{value / 60:.1f} min"
-    return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
-
-
-def percent(value: float) -> str:
-    return f"{value:.1%}"
 
 
 def plus_minus(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
 from gristmill.report.facts import Facts
 from gristmill.report.page import render
 

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Score, interval_chart
-from gristmill.report.facts import Facts, bits, scale, seconds
+from gristmill.report.facts import Facts, bits
+from gristmill.units import in_bytes, seconds
 
 
 def evaluation(facts: Facts) -> Section | None:
@@ -134,7 +135,7 @@ def cost(facts: Facts) -> Section | None:
         (
             record["step"],
             seconds(record["wall_seconds"]),
-            scale(max(record["peak_memory_bytes"].values())) + "B",
+            in_bytes(max(record["peak_memory_bytes"].values())),
             record["made_at"],
         )
         for record in facts.records.values()

@@ -8,9 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from gristmill.recipe.artifact import RECORD, read_json
-from gristmill.report.facts import bits, scale, seconds
-from gristmill.train.monitor import SAMPLES, read_lines
+from gristmill.report.facts import bits
+from gristmill.store.artifact import RECORD
+from gristmill.store.durable import read_json
+from gristmill.store.jsonl import read_log
+from gristmill.train.monitor import SAMPLES
+from gristmill.units import scale, seconds
 
 SHOWN_SAMPLES = 4
 
@@ -33,7 +36,7 @@ def print_summary(run: Path, console: Console) -> None:
                 highlight=False,
             )
     speaks = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), last)
-    samples = read_lines(run / speaks / SAMPLES)
+    samples = read_log(run / speaks / SAMPLES)
     for sample in [sample for sample in samples if sample["step"] == samples[-1]["step"]][-SHOWN_SAMPLES:]:
         prompt, text = (escape(" ".join(sample[key].split())) for key in ("prompt", "text"))
         console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)

@@ -6,7 +6,6 @@ labels of the same documents, given independently, tells how far the labels them
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from gristmill.errors import DataError
 from gristmill.statistics import Estimate, cohen_kappa
+from gristmill.store.jsonl import numbered_objects
 
 KEYS = {"record_id", "url", "label", "reason", "rubric", "annotator"}
 MAX_LABEL = 5
@@ -61,21 +61,13 @@ def read_annotations(path: Path) -> list[Annotation]:
     Raises DataError, naming file and line, for a line that is not an object, an unknown key, a label that is no whole
     number from 0 to 5, a line that names no document, a document labelled twice, or a file without labels.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise DataError(f"The annotation file {path} does not exist.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}.") from error
     found: dict[str, Annotation] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        annotation = _parse(line, where=f"{path}:{number}")
+    for number, value in numbered_objects(path):
+        annotation = _parse(value, where=f"{path}:{number}")
         if annotation.names[0] in found:
             raise DataError(
-                f"{path}:{number}: {annotation.names[0]!r} was labelled before. One label a document; a second opinion "
-                f"goes into a file of its own (second_annotations)."
+                f"{path}:{number}: {annotation.names[0]!r} was labelled before. One label per document; a second opinion "
+                f"belongs in a file of its own (second_annotations)."
             )
         found[annotation.names[0]] = annotation
     if not found:
@@ -83,13 +75,7 @@ def read_annotations(path: Path) -> list[Annotation]:
     return list(found.values())
 
 
-def _parse(line: str, *, where: str) -> Annotation:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where} is not JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected an object, found {type(value).__name__}.")
+def _parse(value: dict[str, Any], *, where: str) -> Annotation:
     if unknown := value.keys() - KEYS:
         raise DataError(f"{where}: unknown keys {sorted(unknown)}; expected {sorted(KEYS)}.")
     for key in KEYS - {"label"}:

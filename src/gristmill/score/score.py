@@ -18,7 +18,7 @@ from gristmill.data.document import read_batches, shard_paths
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
 from gristmill.score.classifiers import Classifier, load_classifier
 
 VERSION = 1

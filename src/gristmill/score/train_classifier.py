@@ -18,13 +18,14 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.data.document import Document, read_batches, read_documents, shard_paths
-from gristmill.data.write import write_json, write_table
+from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
-from gristmill.recipe.schema import Classifier as ClassifierSection
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import Classifier as ClassifierSection
 from gristmill.score.annotations import Annotation, agreement, merge_small_classes, read_annotations
 from gristmill.score.classifiers import Classifier, fit_classifier
 from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_table
+from gristmill.store.durable import write_json
 
 VERSION = 1
 SAMPLE_DOCUMENTS = 20_000  # documents of the source that are scored for the threshold table

@@ -24,11 +24,10 @@ from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger, read_ledger, rejected_row
 from gristmill.data.packs import held_out_ids, read_pack
-from gristmill.data.write import ShardWriter, write_json
+from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
-from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.schema import NearDuplicates
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select.candidates import (
     BATCH_ROWS,
     HELD_OUT,
@@ -49,6 +48,8 @@ from gristmill.select.evidence import (
 )
 from gristmill.select.split import SplitRules, choose_validation, cluster_ids, split_report
 from gristmill.select.words import Int64
+from gristmill.store.durable import write_json
+from gristmill.store.fingerprint import derive_seed
 
 VERSION = 2
 STEP = "select"

@@ -15,12 +15,13 @@ from typing import Any
 from gristmill.data.document import read_documents, shard_paths
 from gristmill.data.ledger import Ledger
 from gristmill.data.packs import held_out_ids, read_pack
-from gristmill.data.write import write_json
 from gristmill.errors import DataError
-from gristmill.recipe.schema import ChatData
-from gristmill.recipe.step import StepContext, resolve_files
+from gristmill.graph.step import StepContext, resolve_files
+from gristmill.recipe.schema.post_training import ChatData
 from gristmill.select.decontaminate import Decontaminator
-from gristmill.synthesize.rows import check_messages, read_jsonl, write_jsonl
+from gristmill.store.durable import write_json
+from gristmill.store.jsonl import read_jsonl, write_jsonl
+from gristmill.synthesize.rows import check_messages
 from gristmill.synthesize.templates import (
     ChatRow,
     Messages,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gristmill.recipe.fingerprint import derive_seed
+from gristmill.store.fingerprint import derive_seed
 
 SUM_QUESTIONS = (
     "What is {a} + {b}?",

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import ArtifactError, DataError
-from gristmill.recipe.artifact import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
 
 FORMAT_VERSION = 1
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from gristmill.data.document import read_batches, shard_paths
 from gristmill.errors import ArtifactError, DataError, Interrupted
-from gristmill.recipe.artifact import file_sha256
-from gristmill.recipe.budget import Selection, asked_tokens, check_epochs
-from gristmill.recipe.schema import Recipe
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
+from gristmill.planning.budget import Selection, asked_tokens, check_epochs
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import file_sha256
 from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard, unique_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import read_batches, shard_paths
 from gristmill.errors import DataError
-from gristmill.recipe.artifact import write_json
-from gristmill.recipe.step import StepContext
+from gristmill.graph.step import StepContext
+from gristmill.store.durable import write_json
 from gristmill.tokens.permutation import key_of, mix
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 

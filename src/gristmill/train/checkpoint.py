@@ -27,17 +27,10 @@ from torch import nn
 from gristmill.errors import ArtifactError, ResourceError
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
-from gristmill.recipe.artifact import (
-    PARTIAL_SUFFIX,
-    commit,
-    out_of_space_is_a_resource_error,
-    read_json,
-    set_aside,
-    verify_manifest,
-    write_json,
-)
-from gristmill.recipe.fingerprint import differences
-from gristmill.recipe.speed import hardware_name
+from gristmill.planning.speed import hardware_name
+from gristmill.store.artifact import PARTIAL_SUFFIX, commit, set_aside, verify_manifest
+from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.fingerprint import differences
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"

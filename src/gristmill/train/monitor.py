@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.errors import DataError
-from gristmill.recipe.artifact import out_of_space_is_a_resource_error
+from gristmill.store.durable import flush_to_disk, out_of_space_is_a_resource_error
+from gristmill.store.jsonl import read_log, write_jsonl
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -45,8 +44,7 @@ class Monitor:
         for name in (METRICS, SAMPLES):
             path = self.folder / name
             if path.exists():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                flush_to_disk(path)
 
     def rewind(self, step: int) -> int:
         """Cuts back to the checkpoint of `step` and returns how many lines went.
@@ -65,36 +63,11 @@ class Monitor:
             file.write(text + "\n")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a diary file; a last line that a kill tore is left out. Raises DataError for a torn line elsewhere."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    found: list[dict[str, Any]] = []
-    for number, text in enumerate(lines, start=1):
-        if not text:
-            continue
-        try:
-            found.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise DataError(
-                    f"{path}, line {number} is not JSON: {text[:80]!r} ({error}). Remove that line."
-                ) from error
-    return found
-
-
 def _cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     num_before = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").count("\n") + 1
     kept = [
-        line for line in read_lines(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")
+        line for line in read_log(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")
     ]
-    part = path.with_name(path.name + ".part")
-    with out_of_space_is_a_resource_error(path), part.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    return num_before - len(kept)
+    return num_before - write_jsonl(path, kept)

@@ -13,15 +13,15 @@ from typing import Any
 
 from gristmill.data.packs import Pack, read_pack
 from gristmill.errors import RecipeError
+from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
-from gristmill.recipe.budget import check_epochs
-from gristmill.recipe.cost import pretraining_flops, training_memory
-from gristmill.recipe.fingerprint import derive_seed
-from gristmill.recipe.schema import ModelSection, Pretrain, Stage
-from gristmill.recipe.speed import SpeedPoint, keep_speed, machine_speed
-from gristmill.recipe.step import StepContext
+from gristmill.planning.budget import check_epochs
+from gristmill.planning.cost import pretraining_flops, training_memory
+from gristmill.planning.speed import SpeedPoint, keep_speed, machine_speed
+from gristmill.recipe.schema.training import ModelSection, Pretrain, Stage
+from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
 from gristmill.tokens.stream import Stream

@@ -18,7 +18,8 @@ import torch
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
-from gristmill.recipe.schema import Optimizer
+from gristmill.recipe.schema.training import Optimizer
+from gristmill.store.jsonl import read_log
 from gristmill.train.checkpoint import (
     environment,
     environment_changes,
@@ -30,7 +31,7 @@ from gristmill.train.checkpoint import (
     set_damaged_aside,
 )
 from gristmill.train.loop import Progress
-from gristmill.train.monitor import METRICS, Monitor, read_lines
+from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 
 KEEP_LAST = 2
@@ -82,7 +83,7 @@ class Session:
     def finish(self) -> dict[str, Any]:
         """Writes model/ and returns what every training step records."""
         save_model(self.out / "model", self.model, self.tokenizer_dir)
-        lines = read_lines(self.out / METRICS)
+        lines = read_log(self.out / METRICS)
         last_train: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "train"), {})
         last_eval: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         seconds = self.progress.seconds

@@ -19,7 +19,9 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Literal, NamedTuple
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.schema import MAX_WEIGHT_DECIMALS, Pretrain, Recipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS
+from gristmill.recipe.schema.training import Pretrain
 
 Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "unknown"]
 

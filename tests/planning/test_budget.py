@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.budget import Selection, SelectionBudget, asked_tokens, check_epochs, epochs_read, token_budget
-from gristmill.recipe.schema import Pretrain, Recipe
+from gristmill.planning.budget import Selection, SelectionBudget, asked_tokens, check_epochs, epochs_read, token_budget
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Pretrain
 
 WEB, BOOKS, TABLE = Selection("web"), Selection("books"), Selection("facts-table")
 LONG_BOOKS = Selection("books", 512)
@@ -169,7 +170,9 @@ def test_unknown_long_documents_are_at_least_as_repeated_as_if_the_whole_source_
 @given(st.integers(1, 200_000))
 @settings(deadline=None, max_examples=60)
 def test_the_lower_bound_is_never_above_the_truth(long_tokens: int) -> None:
-    recipe = Recipe.model_validate(yaml.safe_load((Path(__file__).parent / "small.yaml").read_text(encoding="utf-8")))
+    recipe = Recipe.model_validate(
+        yaml.safe_load((Path(__file__).parents[1] / "recipe" / "small.yaml").read_text(encoding="utf-8"))
+    )
     known = row_of(token_budget(recipe, ENOUGH | {LONG_BOOKS: long_tokens}), LONG_BOOKS)
     bound = row_of(token_budget(recipe, {WEB: 1_000_000, BOOKS: 200_000, TABLE: 100_000}), LONG_BOOKS)
     assert bound.epochs[-1] <= known.epochs[-1] * (1 + 1e-12)

@@ -14,20 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError, ResourceError
-from gristmill.recipe import artifact
-from gristmill.recipe.artifact import (
+from gristmill.store import artifact
+from gristmill.store.artifact import (
     close_working_folder,
     commit,
-    file_sha256,
     is_committed,
     open_working_folder,
-    out_of_space_is_a_resource_error,
-    read_json,
     set_aside,
     verify_manifest,
-    write_json,
     write_manifest,
 )
+from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
 
 RECORD = {"fingerprint": "f" * 32}
 
@@ -67,7 +64,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, BaseExce
 
         wrap(os, "fsync")
         wrap(Path, "rename")
-        wrap(Path, "replace")
+        wrap(os, "replace")
         wrap(Path, "mkdir")
         wrap(artifact, "write_json")
         return calls
@@ -235,7 +232,7 @@ def test_json_is_the_old_or_the_new_value_after_a_kill(
     try:
         write_json(path, {"step": 2})
     except Killed:
-        assert read_json(path) == {"step": 1}
+        assert read_json(path) in ({"step": 1}, {"step": 2})  # the last operation flushes the folder, after the rename
     else:
         assert read_json(path) == {"step": 2}
 
@@ -295,7 +292,7 @@ def test_hashes_are_sha256(tmp_path: Path) -> None:
     assert file_sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-@pytest.mark.parametrize("name", [".record.json.new", "train-00000.parquet.tmp", ".tmpnS4QjC"])
+@pytest.mark.parametrize("name", ["record.json.tmp", "train-00000.parquet.tmp", ".tmpnS4QjC"])
 def test_what_a_killed_writer_left_does_not_become_part_of_the_artefact(tmp_path: Path, name: str) -> None:
     fill(tmp_path / "work")
     (tmp_path / "work" / "inner" / name).write_bytes(b"half of it")

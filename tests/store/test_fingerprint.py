@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.recipe.fingerprint import canonical, derive_seed, differences, fingerprint
-from gristmill.recipe.schema import Draw, Recipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Draw
+from gristmill.store.fingerprint import canonical, derive_seed, differences, fingerprint
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),

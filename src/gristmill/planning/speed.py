@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 
 from gristmill.errors import ArtifactError
-from gristmill.recipe.artifact import read_json, write_json
-from gristmill.recipe.machine import Machine
+from gristmill.graph.machine import Machine
+from gristmill.store.durable import read_json, write_json
 
 PROFILE = ".profile.json"
 PROFILE_VERSION = 1

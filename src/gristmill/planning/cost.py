@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from gristmill.recipe.schema import ModelSection, Pretrain, Recipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import ModelSection, Pretrain
 
 FP32_BYTES = 4
 CHUNK_LOGITS = 2**21  # logits that the chunked loss holds at once, but never fewer rows than the next line says
@@ -151,12 +152,3 @@ def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int) -> Disk:
         checkpoints=num_checkpoints * parameters * 3 * FP32_BYTES,
         num_checkpoints=num_checkpoints,
     )
-
-
-def in_units(value: float, unit: str) -> str:
-    """1234567 "B" → "1.23 MB"; with decimal prefixes."""
-    prefixes: list[tuple[float, str]] = [(1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")]
-    for size, prefix in prefixes:
-        if value >= 0.9995 * size:  # what rounds to 1,000 of one prefix is 1 of the next
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"

@@ -9,82 +9,27 @@ Checkpoints use the same functions with their own record.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.errors import ArtifactError, ResourceError
+from gristmill.errors import ArtifactError
+from gristmill.store.durable import (
+    TEMPORARY_SUFFIX,
+    file_sha256,
+    flush_to_disk,
+    out_of_space_is_a_resource_error,
+    read_json,
+    write_json,
+)
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
-OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
-NEW_SUFFIX = ".new"  # of the hidden neighbour that write_json renames; one that is left is of a killed attempt
-LEFTOVERS = (f".*{NEW_SUFFIX}", "*.tmp", ".tmp??????")  # of write_json, of data/write.py, of safetensors
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON durably: to a neighbour first, fsync, then rename over the old file."""
-    temporary = path.with_name(f".{path.name}{NEW_SUFFIX}")
-    with out_of_space_is_a_resource_error(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises ArtifactError when it is absent or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}. Remove its folder and run again.") from error
-
-
-@contextlib.contextmanager
-def out_of_space_is_a_resource_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" into ResourceError (exit code 75), so that what was saved before stays good."""
-    try:
-        yield
-    except Exception as error:
-        if _is_out_of_space(error):
-            raise ResourceError(
-                f"the disk is full while writing {path}.\n"
-                "  Nothing committed was touched. Free some space and run the same command; it goes on from there."
-            ) from error
-        raise
-
-
-def _is_out_of_space(error: Exception) -> bool:
-    """Libraries written in Rust raise errors of their own, which carry the number in their text alone."""
-    if isinstance(error, OSError):
-        return error.errno in OUT_OF_SPACE
-    return any(f"(os error {number})" in str(error) for number in OUT_OF_SPACE)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the folder's own entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+LEFTOVERS = (f"*{TEMPORARY_SUFFIX}", ".tmp??????")  # of store/durable.py, of safetensors
 
 
 def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -99,14 +44,14 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder).as_posix()
             if path.is_dir():
-                fsync_folder(path)
+                flush_to_disk(path)
             elif name not in (MANIFEST, RECORD):
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                     os.fsync(file.fileno())
                 entries[name] = {"bytes": path.stat().st_size, "sha256": digest}
         write_json(folder / MANIFEST, entries)
-        fsync_folder(folder)
+        flush_to_disk(folder)
     return entries
 
 
@@ -133,10 +78,10 @@ def commit(working: Path, final: Path, record: Mapping[str, Any] | None = None) 
         write_manifest(working)
         if record is not None:
             write_json(working / RECORD, record)
-        fsync_folder(working)
+        flush_to_disk(working)
         final.parent.mkdir(parents=True, exist_ok=True)
         working.rename(final)
-        fsync_folder(final.parent)
+        flush_to_disk(final.parent)
 
 
 def is_committed(folder: Path) -> bool:
@@ -151,8 +96,8 @@ def set_aside(folder: Path, old: Path) -> Path:
     while (target := old / str(number)).exists():
         number += 1
     folder.rename(target)
-    fsync_folder(old)
-    fsync_folder(folder.parent)
+    flush_to_disk(old)
+    flush_to_disk(folder.parent)
     return target
 
 

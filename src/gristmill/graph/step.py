@@ -8,8 +8,8 @@ from glob import escape, glob
 from pathlib import Path
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.machine import Machine
-from gristmill.recipe.schema import Recipe
+from gristmill.graph.machine import Machine
+from gristmill.recipe.schema.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

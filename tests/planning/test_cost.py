@@ -10,18 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError
-from gristmill.recipe.cost import (
+from gristmill.planning.cost import (
     count_parameters,
     flops_per_token,
-    in_units,
     pretraining_flops,
     run_disk,
     steps_of,
     training_memory,
 )
-from gristmill.recipe.estimate import bytes_per_token, text_bytes_of
-from gristmill.recipe.schema import ModelSection, Recipe
-from gristmill.recipe.speed import (
+from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.planning.speed import (
     PROFILE,
     Profile,
     SpeedPoint,
@@ -33,6 +31,9 @@ from gristmill.recipe.speed import (
     training_speed,
     write_profile,
 )
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import ModelSection
+from gristmill.units import in_units
 
 SHAPES = {  # hidden, feed-forward, layers, heads, key/value heads: huggingface/smollm, text/pretraining/smollm2/*.yaml
     134_515_008: (576, 1536, 30, 9, 3),

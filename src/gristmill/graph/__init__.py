@@ -1,0 +1,1 @@
+"""Steps: what one is, what it is given, where and how it runs."""

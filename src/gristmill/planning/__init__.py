@@ -1,0 +1,1 @@
+"""What a recipe will take: tokens and epochs, operations, hours, memory, disk."""

@@ -1,0 +1,23 @@
+"""Sections of the end: what is measured, what is left behind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gristmill.recipe.schema.section import PositiveInt, Section
+
+
+class Evaluate(Section):
+    """What is measured at the end, for each model the recipe makes."""
+
+    packs: list[str] = []
+    validation_bytes: PositiveInt = Field(default=200_000, description="held-out text per source for bits per byte")
+    xz_yardstick: bool = Field(default=True, description="bits per byte of xz primed with the training text")
+
+
+class Export(Section):
+    """The stock model folder."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -1,0 +1,92 @@
+"""Files that are absent or complete: written to a temporary neighbour, flushed to the disk, renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gristmill.errors import ArtifactError, ResourceError
+
+TEMPORARY_SUFFIX = ".tmp"  # the only one; what a killed writer left is removed before a folder is committed
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path` to write to; published when the block ends well, removed otherwise.
+
+    A full disk raises ResourceError; what lay at `path` before stays.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    try:
+        with out_of_space_is_a_resource_error(path):
+            yield temporary
+            publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Flushes `temporary` to the disk, renames it to `path` and flushes the folder."""
+    flush_to_disk(temporary)
+    os.replace(temporary, path)
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """fsync of a file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Readable JSON, keys in the order they have, atomically and durably."""
+    with atomic_path(path) as temporary:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON. Raises ArtifactError when it is absent or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}. Remove its folder and run again.") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def out_of_space_is_a_resource_error(path: Path) -> Iterator[None]:
+    """Turn "no space left" into ResourceError (exit code 75), so that what was saved before stays good."""
+    try:
+        yield
+    except Exception as error:
+        if _is_out_of_space(error):
+            raise ResourceError(
+                f"the disk is full while writing {path}.\n"
+                "  Nothing committed was touched. Free some space and run the same command to resume."
+            ) from error
+        raise
+
+
+def _is_out_of_space(error: Exception) -> bool:
+    """Libraries written in Rust raise errors of their own, which carry the number only in their text."""
+    if isinstance(error, OSError):
+        return error.errno in OUT_OF_SPACE
+    return any(f"(os error {number})" in str(error) for number in OUT_OF_SPACE)

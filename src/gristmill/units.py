@@ -1,0 +1,45 @@
+"""Numbers as people read them: counts, bytes, rates, durations, shares."""
+
+from __future__ import annotations
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_LETTERS = ((1e15, "Q"), (1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+
+
+def scale(value: float) -> str:
+    """A count with three digits and a letter, B for a thousand million: 1.64M."""
+    for size, letter in _LETTERS:
+        if abs(value) >= 0.9995 * size:  # what rounds to 1,000 of one letter is 1 of the next
+            return f"{_three_digits(value / size)}{letter}"
+    return f"{value:.3g}"
+
+
+def in_units(value: float, unit: str) -> str:
+    """1234567 "B" → "1.23 MB"; with decimal prefixes."""
+    for size, prefix in _PREFIXES:
+        if abs(value) >= 0.9995 * size:
+            return f"{_three_digits(value / size)} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def in_bytes(value: float) -> str:
+    """1234567 → "1.23 MB"."""
+    return in_units(value, "B")
+
+
+def seconds(value: float) -> str:
+    """A duration in the unit a person would use."""
+    if value < 90:
+        return f"{value:.0f} s"
+    if value < 5400:
+        return f"{value / 60:.1f} min"
+    return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
+
+
+def percent(value: float) -> str:
+    """.125 → "12.5%"."""
+    return f"{value:.1%}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"

@@ -1,0 +1,27 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from gristmill.units import in_bytes, scale, seconds
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (999, "999"), (1_631_872, "1.63M"), (2.6e6, "2.6M"), (1.1e13, "11T"), (999_700, "1M"), (-2e6, "-2M")],
+)
+def test_counts_have_three_digits_and_a_letter(value: float, words: str) -> None:
+    assert scale(value) == words
+
+
+@pytest.mark.parametrize(("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days")])
+def test_durations_in_the_unit_a_person_would_use(value: float, words: str) -> None:
+    assert seconds(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0, "0 B"), (999.6, "1 kB"), (1.2e9, "1.2 GB"), (-3.5e6, "-3.5 MB"), (5e20, "500 EB")]
+)
+def test_bytes_have_one_prefix_and_one_unit(value: float, words: str) -> None:
+    assert in_bytes(value) == words
