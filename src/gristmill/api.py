@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gristmill.commands.plan import make_plan as plan
-from gristmill.commands.run import run
+from gristmill.commands.plan import plan
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
+from gristmill.runner import run
 
 __all__ = ["Machine", "load_recipe", "plan", "run"]

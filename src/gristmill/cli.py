@@ -67,17 +67,18 @@ def run(
 ) -> None:
     """Make everything the recipe asks for; go on where it stopped; skip what is done and unchanged."""
 
-    from gristmill.commands.run import run as run_recipe
     from gristmill.recipe.load import load_recipe
+    from gristmill.runner import run as run_recipe
 
     console = _console()
     loaded = load_recipe(recipe, overrides or [])
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
     folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
     if until is None:
+        from gristmill.pipeline import steps_of
         from gristmill.report.summary import print_summary
 
-        print_summary(folder, console)
+        print_summary(folder, [step.name for step in steps_of(loaded.recipe)], console)
 
 
 @app.command()

@@ -1,307 +1,348 @@
-"""The plain table from a recipe to its steps, and what is to be done about each.
+"""The plain table from a recipe to its steps: what each is given, what it may watch, what it leaves.
 
-Every step is (name, module, config, inputs, files). Its fingerprint covers the literals of the recipe that it uses, the
-content of outside files, the fingerprints of its inputs, and the integer VERSION in its module, which rises when the
-meaning of the output changes. Nothing here knows what a step does; `commands/run.py` carries a plan out.
+Nothing here knows what a step does. Whether a step is done is `graph/state.py`; `runner.py` carries the table out.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from gristmill.errors import RecipeError, ResourceError
-from gristmill.graph.step import resolve, resolve_files, visible_files
+from gristmill.align.outputs import PreferencePairs
+from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.evaluate.outputs import Evaluated
+from gristmill.export.outputs import Exported
+from gristmill.extract.outputs import Extracted
+from gristmill.graph.machine import Machine
+from gristmill.graph.state import States
+from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.artifact import RECORD, is_committed
-from gristmill.store.durable import file_sha256, read_json, write_json
-from gristmill.store.fingerprint import canonical, differences, fingerprint
+from gristmill.report.outputs import ReportPage
+from gristmill.score.outputs import Scored, TrainedClassifier
+from gristmill.select.outputs import Selected
+from gristmill.store.store import STORE, RunLinks
+from gristmill.synthesize.outputs import Conversations
+from gristmill.tokens.outputs import Tokenized, TokenizerFiles
+from gristmill.train.outputs import MODEL_STEPS, TrainedModel
 
-State = Literal["done", "missing", "drifted"]
-FILE_HASHES = ".file-hashes.json"  # in the run's folder
+FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One step of the lifecycle.
-
-    config: the literals of the recipe that define its output. inputs: steps whose artefacts it reads.
-    files: outside files by what they are for → paths or globs of the recipe.
-    """
-
-    name: str
-    module: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-    inputs: tuple[str, ...] = ()
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A step with its identity and its state. reasons: in words, why it will run; empty when done."""
-
-    step: Step
-    identity: Mapping[str, Any]
-    fingerprint: str
-    state: State
-    reasons: tuple[str, ...]
-    folder: Path
+Patterns = Mapping[str, tuple[str, ...]]
+WORDS = ("gristmill.select.words",)
+CONTAMINATION = (*WORDS, "gristmill.select.decontaminate")
+CHAT = ("gristmill.tokens.chat",)
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
     """The table: every step of this recipe, in an order in which they can run."""
-    packs = {
-        f"pack {name}": tuple(f"{pack.path}/{file}" for file in PACK_FILES)
-        for name, pack in sorted(recipe.packs.items())
-    }
-    held_out = {f"pack {name}": packs[f"pack {name}"] for name, pack in recipe.packs.items() if pack.held_out}
+    made = [*_curation(recipe), *_training(recipe)]
+    return [*made, *_results(recipe, made)]
+
+
+def model_steps(recipe: Recipe) -> list[str]:
+    """The steps that leave a model, in order; the last one is what the recipe is for."""
+    return [name for name in MODEL_STEPS if name == "pretrain" or getattr(recipe, name) is not None]
+
+
+def last_model_step(recipe: Recipe) -> str:
+    """The step whose model the recipe is for."""
+    return model_steps(recipe)[-1]
+
+
+def early_sources(recipe: Recipe) -> list[str]:
+    """The sources that are not late: what the tokenizer is made from."""
+    return [name for name, source in recipe.sources.items() if not source.late]
+
+
+# ── the table of one run ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_states(loaded: LoadedRecipe, links: RunLinks, hashes: FileHashes) -> States:
+    """Where each step of a recipe stands in a run."""
+
+    def of_step(step: Step) -> dict[str, dict[str, str]]:
+        found = find_step_files(step.given, loaded.folder, step.name)
+        return {label: hashes.of(files) for label, files in found.items()}
+
+    return States(steps_of(loaded.recipe), run=links, hashes=of_step)
+
+
+def hashes_of(
+    loaded: LoadedRecipe,
+    machine: Machine,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FileHashes:
+    """The hashes of outside files, remembered in the store."""
+    cache = machine.runs_dir / STORE / FILE_HASHES
+    return FileHashes(cache, threads=machine.processes, say=say, should_stop=should_stop)
+
+
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _curation(recipe: Recipe) -> Iterable[Step]:
+    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
     seed = {"seed": recipe.seed}
-    return [
-        *_curation(recipe, held_out, seed),
-        *_training(recipe, packs, held_out, seed),
-        *_results(recipe, packs),
-    ]
-
-
-def _curation(recipe: Recipe, held_out: Mapping[str, tuple[str, ...]], seed: Mapping[str, int]) -> Iterable[Step]:
     for name, source in recipe.sources.items():
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
-            config={"source": source.model_dump(exclude={"unique_tokens"})},
-            files={"source": tuple(source.read.paths), **held_out},
+            outputs=Extracted,
+            given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **held_out}),
+            parts=("gristmill.extract.measures", "gristmill.extract.rules"),
         )
     for name, classifier in recipe.classifiers.items():
-        second = (classifier.second_annotations,) if classifier.second_annotations else ()
+        labels = {"annotations": (classifier.annotations,)}
+        if classifier.second_annotations is not None:
+            labels["second annotations"] = (classifier.second_annotations,)
         yield Step(
             name=f"classifier/{name}",
             module="gristmill.score.train_classifier",
-            config={"classifier": classifier.model_dump(), **seed},
-            inputs=(f"extract/{classifier.source}",),
-            files={"annotations": (classifier.annotations, *second)},
+            outputs=TrainedClassifier,
+            given=Given(
+                config={"classifier": classifier.inside(), **seed},
+                inputs={"documents": reads(f"extract/{classifier.source}", Extracted, "documents")},
+                files=labels,
+            ),
+            parts=("gristmill.score.hashed_ngrams",),
         )
     for name, threshold in recipe.select.min_scores.items():
+        labelled_here = recipe.classifiers[threshold.classifier].source == name
         yield Step(
             name=f"score/{name}",
             module="gristmill.score.score",
-            inputs=(f"extract/{name}", f"classifier/{threshold.classifier}"),
+            outputs=Scored,
+            given=Given(
+                config={"labelled_here": labelled_here},
+                inputs={
+                    "documents": reads(f"extract/{name}", Extracted, "documents"),
+                    "classifier": reads(
+                        f"classifier/{threshold.classifier}",
+                        TrainedClassifier,
+                        *(("model", "out_of_fold") if labelled_here else ("model",)),
+                    ),
+                },
+            ),
+            parts=("gristmill.score.hashed_ngrams",),
         )
     yield Step(
         name="select",
         module="gristmill.select.select",
-        config={"select": recipe.select.model_dump(), "sources": list(recipe.sources), **seed},
-        inputs=(
-            *(f"extract/{name}" for name in recipe.sources),
-            *(f"score/{name}" for name in recipe.select.min_scores),
+        outputs=Selected,
+        given=Given(
+            config={
+                "select": recipe.select.inside(),
+                "early": early_sources(recipe),
+                "late": [name for name, source in recipe.sources.items() if source.late],
+                **seed,
+            },
+            inputs={
+                **{
+                    f"documents of {name}": reads(f"extract/{name}", Extracted, "documents", "accounts")
+                    for name in recipe.sources
+                },
+                **{f"scores of {name}": reads(f"score/{name}", Scored) for name in recipe.select.min_scores},
+            },
+            files=held_out,
         ),
-        files=held_out,
+        watching=Given(config={"select": recipe.select}),
+        parts=CONTAMINATION,
     )
 
 
-def _training(
-    recipe: Recipe,
-    packs: Mapping[str, tuple[str, ...]],
-    held_out: Mapping[str, tuple[str, ...]],
-    seed: Mapping[str, int],
-) -> Iterable[Step]:
+def _packs(recipe: Recipe, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    return {f"pack {name}": tuple(f"{recipe.packs[name].path}/{file}" for file in PACK_FILES) for name in sorted(names)}
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TOKENIZER = reads("tokenizer", TokenizerFiles, "files")
+
+
+def _training(recipe: Recipe) -> Iterable[Step]:
+    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
+    seed = {"seed": recipe.seed}
+    fed = [*recipe.tokenizer.mixture] or early_sources(recipe)
     yield Step(
         name="tokenizer",
         module="gristmill.tokens.train_tokenizer",
-        config={"tokenizer": recipe.tokenizer.model_dump(), **seed},
-        inputs=("select",),
+        outputs=TokenizerFiles,
+        given=Given(
+            config={"tokenizer": recipe.tokenizer.inside(), "sources": fed, **seed},
+            inputs={f"text of {name}": reads("select", Selected, "train", source=name) for name in fed},
+        ),
+        watching=Given(
+            inputs={
+                f"validation of {name}": reads("select", Selected, "validation", source=name)
+                for name in early_sources(recipe)
+            }
+        ),
+        parts=CHAT,
     )
-    yield Step(name="tokenize", module="gristmill.tokens.tokenize", inputs=("select", "tokenizer"))
+    yield Step(
+        name="tokenize",
+        module="gristmill.tokens.tokenize",
+        outputs=Tokenized,
+        given=Given(
+            inputs={
+                "tokenizer": TOKENIZER,
+                **{
+                    f"text of {name}": reads("select", Selected, "train", "validation", source=name)
+                    for name in recipe.sources
+                },
+            }
+        ),
+        watching=Given(config={"pretrain": recipe.pretrain}),
+    )
+    drawn = dict.fromkeys(draw.source for stage in recipe.pretrain.stages for draw in stage.mixture)
     yield Step(
         name="pretrain",
         module="gristmill.train.pretrain",
-        config={"model": recipe.model.model_dump(), "pretrain": recipe.pretrain.model_dump(), **seed},
-        inputs=("tokenizer", "tokenize"),
-        files={f"pack {name}": packs[f"pack {name}"] for name in recipe.pretrain.watch.packs},
+        outputs=TrainedModel,
+        given=Given(
+            config={"model": recipe.model.inside(), "pretrain": recipe.pretrain.inside(), **seed},
+            inputs={
+                "tokenizer": TOKENIZER,
+                **{f"tokens of {name}": reads("tokenize", Tokenized, "train", source=name) for name in drawn},
+            },
+        ),
+        watching=Given(
+            config={"pretrain": recipe.pretrain},
+            inputs={
+                f"validation of {name}": reads("tokenize", Tokenized, "validation", source=name)
+                for name in recipe.sources
+            },
+            files=_packs(recipe, recipe.pretrain.watch.packs),
+        ),
+        parts=("gristmill.tokens.stream", "gristmill.model.transformer"),
     )
     if recipe.chat is not None:
+        entries = recipe.chat.definitions_from
         yield Step(
             name="synthesize",
             module="gristmill.synthesize.synthesize",
-            config={"chat": recipe.chat.model_dump(), **seed},
-            inputs=("select",),
-            files={"conversations": tuple(recipe.chat.conversations), **held_out},
+            outputs=Conversations,
+            given=Given(
+                config={"chat": recipe.chat.inside(), "decontaminate": recipe.select.decontaminate.inside(), **seed},
+                inputs={"entries": reads("select", Selected, "train", source=entries)} if entries else {},
+                files={"conversations": tuple(recipe.chat.conversations), **held_out},
+            ),
+            parts=CONTAMINATION,
         )
     if recipe.sft is not None:
         yield Step(
             name="sft",
             module="gristmill.align.sft",
-            config={"sft": recipe.sft.model_dump(), **seed},
-            inputs=("tokenizer", "pretrain", "synthesize"),
+            outputs=TrainedModel,
+            given=Given(
+                config={"sft": recipe.sft.inside(), **seed},
+                inputs={
+                    "tokenizer": TOKENIZER,
+                    "policy": reads("pretrain", TrainedModel, "model"),
+                    "conversations": reads("synthesize", Conversations, "conversations"),
+                },
+            ),
+            watching=Given(config={"sft": recipe.sft}),
+            parts=(*CHAT, "gristmill.model.transformer"),
         )
     if recipe.pairs is not None:
         yield Step(
             name="pairs",
             module="gristmill.align.make_pairs",
-            config={"pairs": recipe.pairs.model_dump(), **seed},
-            inputs=("tokenizer", "sft", "synthesize"),
-            files=held_out,
+            outputs=PreferencePairs,
+            given=Given(
+                config={"pairs": recipe.pairs.inside(), **seed},
+                inputs={
+                    "tokenizer": TOKENIZER,
+                    "policy": reads("sft", TrainedModel, "model"),
+                    "prompts": reads("synthesize", Conversations, "prompts"),
+                },
+                files=held_out,
+            ),
+            parts=(*CHAT, "gristmill.model.generate"),
         )
     if recipe.dpo is not None:
         yield Step(
             name="dpo",
             module="gristmill.align.dpo",
-            config={"dpo": recipe.dpo.model_dump(), **seed},
-            inputs=("tokenizer", "sft", "pairs"),
+            outputs=TrainedModel,
+            given=Given(
+                config={"dpo": recipe.dpo.inside(), **seed},
+                inputs={
+                    "tokenizer": TOKENIZER,
+                    "policy": reads("sft", TrainedModel, "model"),
+                    "pairs": reads("pairs", PreferencePairs, "pairs"),
+                },
+            ),
+            parts=(*CHAT, "gristmill.model.transformer"),
         )
 
 
-def _results(recipe: Recipe, packs: Mapping[str, tuple[str, ...]]) -> Iterable[Step]:
-    models = model_steps(recipe)
-    chat = ("synthesize",) if recipe.chat is not None else ()
+# ── results ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
+    models = {f"model {name}": reads(name, TrainedModel, "model") for name in model_steps(recipe)}
     yield Step(
         name="evaluate",
         module="gristmill.evaluate.evaluate",
-        config={
-            "evaluate": recipe.evaluate.model_dump(),
-            "held_out": {name: recipe.packs[name].held_out for name in recipe.evaluate.packs},
-        },
-        inputs=("select", "tokenizer", "tokenize", *chat, *models),
-        files={f"pack {name}": packs[f"pack {name}"] for name in recipe.evaluate.packs},
+        outputs=Evaluated,
+        given=Given(
+            config={
+                "evaluate": recipe.evaluate.inside(),
+                "held_out": {name: recipe.packs[name].held_out for name in recipe.packs},
+                "window": recipe.pretrain.stages[-1].seq_len,
+                "seed": recipe.seed,
+            },
+            inputs={
+                **_evaluated_text(recipe),
+                "tokenizer": TOKENIZER,
+                **models,
+                **({"conversations": reads("synthesize", Conversations, "conversations")} if recipe.chat else {}),
+            },
+            files={
+                **_packs(recipe, recipe.packs if recipe.sft else recipe.evaluate.packs),
+                **({"conversations": tuple(recipe.chat.conversations)} if recipe.chat else {}),
+            },
+        ),
+        parts=(*CHAT, "gristmill.model.generate"),
     )
-    before = [step.name for step in (*_curation(recipe, {}, {}), *_training(recipe, packs, {}, {}))]
+    account = {step.name: reads(step.name, step.outputs) for step in made}
+    account["evaluate"] = reads("evaluate", Evaluated)
+    printed = _printed(recipe)
     yield Step(
         name="export",
         module="gristmill.export.export",
-        config={"export": recipe.export.model_dump(), "name": recipe.name, "description": recipe.description},
-        inputs=(*before, "evaluate"),
+        outputs=Exported,
+        given=Given(
+            config={"export": recipe.export.inside(), "model": last_model_step(recipe), **printed}, inputs=account
+        ),
+        watching=Given(config={"recipe": recipe}),
+        parts=CHAT,
     )
     yield Step(
         name="report",
         module="gristmill.report.report",
-        config={"name": recipe.name, "description": recipe.description},
-        inputs=(*before, "evaluate", "export"),
+        outputs=ReportPage,
+        given=Given(config=printed, inputs={**account, "export": reads("export", Exported)}),
+        watching=Given(config={"recipe": recipe}, files=_packs(recipe, recipe.pretrain.watch.packs)),
     )
 
 
-def model_steps(recipe: Recipe) -> list[str]:
-    """The steps that leave a model, in order; the last one is what the recipe is for."""
-    return ["pretrain", *(name for name in ("sft", "dpo") if getattr(recipe, name) is not None)]
+def _evaluated_text(recipe: Recipe) -> dict[str, Reads]:
+    """Held-out text of every source; the training text too, where a compressor is primed with it."""
+    names = ("train", "validation") if recipe.evaluate.xz_yardstick else ("validation",)
+    return {f"tokens of {name}": reads("tokenize", Tokenized, *names, source=name) for name in recipe.sources}
 
 
-# ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def run_folder(runs_dir: Path, recipe: Recipe) -> Path:
-    """Where a recipe's artefacts are."""
-    return runs_dir / recipe.name
-
-
-def make_plan(loaded: LoadedRecipe, run: Path) -> list[Planned]:
-    """Every step with its state: done, missing, or drifted from what the recipe now says, and why."""
-    hashes = _FileHashes(run / FILE_HASHES)
-    planned: dict[str, Planned] = {}
-    for step in steps_of(loaded.recipe):
-        identity = {
-            "version": step_version(step.module),
-            "config": canonical(step.config),
-            "files": hashes.of_step(step, loaded.folder),
-            "inputs": {name: planned[name].fingerprint for name in step.inputs},
-        }
-        mark = fingerprint({"step": step.name, **identity})
-        folder = run / step.name
-        state, reasons = _state(folder, step, identity, mark, planned)
-        planned[step.name] = Planned(
-            step=step, identity=identity, fingerprint=mark, state=state, reasons=reasons, folder=folder
-        )
-    hashes.save()
-    return list(planned.values())
-
-
-def hash_files(step: Step, recipe_dir: Path, run: Path) -> dict[str, dict[str, str]]:
-    """Label → name → SHA-256 of the outside files of a step as they are now; what has not changed is not read again."""
-    hashes = _FileHashes(run / FILE_HASHES)
-    found = hashes.of_step(step, recipe_dir)
-    hashes.save()
-    return found
-
-
-def step_version(module: str) -> int:
-    """The integer VERSION of a step's module, read without importing it."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None, f"{module} is in the table but not in the package"
-    assert spec.origin is not None, module
-    found = re.search(r"^VERSION(?:: int)? = (\d+)$", Path(spec.origin).read_text(encoding="utf-8"), re.MULTILINE)
-    assert found is not None, f"{module} states no VERSION"
-    return int(found[1])
-
-
-def _state(
-    folder: Path, step: Step, identity: Mapping[str, Any], mark: str, planned: Mapping[str, Planned]
-) -> tuple[State, tuple[str, ...]]:
-    if not is_committed(folder):
-        return "missing", ("not made yet",)
-    record = read_json(folder / RECORD)
-    if record["fingerprint"] == mark:
-        return "done", ()
-    old = record["identity"]
-    reasons = differences(old["config"], identity["config"])
-    if old["version"] != identity["version"]:
-        reasons.append(f"the code of {step.name} changed its meaning: version {old['version']} → {identity['version']}")
-    for label, files in identity["files"].items():
-        if old["files"].get(label) != files:
-            reasons.append(f"{label}: files changed")
-    for name, value in identity["inputs"].items():
-        if old["inputs"].get(name) != value:
-            reasons.append(f"{name} is remade" if planned[name].state != "done" else f"{name} was remade")
-    return "drifted", tuple(reasons) or ("the record is of an older form",)
-
-
-class _FileHashes:
-    """SHA-256 of outside files; a file whose size and time have not changed is not read again."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-        self._known: dict[str, list[Any]] = read_json(cache) if cache.is_file() else {}
-        self._changed = False
-
-    def of_step(self, step: Step, recipe_dir: Path) -> dict[str, dict[str, str]]:
-        """Those of all files of a step, by what they are for."""
-        return {
-            label: self.of(recipe_dir, list(patterns), where=f"{step.name}, {label}")
-            for label, patterns in sorted(step.files.items())
-        }
-
-    def of(self, recipe_dir: Path, patterns: list[str], *, where: str) -> dict[str, str]:
-        """Name → SHA-256, for all files that the patterns name, if any; folders are walked, hidden files aside.
-
-        A name is the path relative to the recipe, or, where files lie elsewhere, to the folder that holds them all: it
-        says nothing of where that folder lies, and no two files share one.
-        """
-        paths = resolve_files(recipe_dir, patterns, where=where)
-        files = [file for path in paths for file in (visible_files(path) if path.is_dir() else [path])]
-        if patterns and not files:
-            raise RecipeError(
-                f"{where}: {patterns} name folders without a single file below {resolve(recipe_dir, '.')}."
-            )
-        inside = all(file.is_relative_to(recipe_dir) for file in files)
-        start = recipe_dir if inside else Path(os.path.commonpath([file.parent for file in files]))
-        return {file.relative_to(start).as_posix(): self._hash(file) for file in files}
-
-    def _hash(self, path: Path) -> str:
-        status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        known = self._known.get(str(path))
-        if known is None or known[:2] != stamp:
-            known = [*stamp, file_sha256(path)]
-            self._known[str(path)] = known
-            self._changed = True
-        return str(known[2])
-
-    def save(self) -> None:
-        """Keep what was learnt beside the run, if there is one."""
-        if self._changed and self._cache.parent.is_dir():
-            with contextlib.suppress(OSError, ResourceError):  # another's folder, or a full disk: it is only a cache
-                write_json(self._cache, self._known)
+def _printed(recipe: Recipe) -> dict[str, Any]:
+    """The labels that the page and the card print."""
+    return {
+        "name": recipe.name,
+        "description": recipe.description,
+        "licenses": {name: source.license for name, source in recipe.sources.items()},
+        "stage_names": [stage.name for stage in recipe.pretrain.stages],
+    }

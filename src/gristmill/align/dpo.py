@@ -14,6 +14,7 @@ from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
+from gristmill.recipe.schema.post_training import Dpo
 from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.chat import EncodedChat, encode_conversation
 from gristmill.tokens.tokenizer import Tokenizer
@@ -27,12 +28,12 @@ ChatPair = tuple[str, EncodedChat, EncodedChat]
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Trains the SFT model to prefer the chosen answers."""
-    section = ctx.recipe.dpo
-    assert section is not None, "the table runs dpo only for a recipe that has it"
+    section: Dpo = ctx.config["dpo"]
     device = choose_device(ctx.machine.device)
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    sft_model = ctx.inputs["sft"] / "model"
-    rows = read_jsonl(ctx.inputs["pairs"] / "pairs.jsonl")
+    tokenizer_dir = ctx.inputs["tokenizer"].files
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    sft_model = ctx.inputs["policy"].model
+    rows = read_jsonl(ctx.inputs["pairs"].pairs)
     encoded = [encode_pair_row(tokenizer, row) for row in rows]
     fitting = [pair for pair in encoded if max(pair[1].num_tokens, pair[2].num_tokens) <= section.seq_len]
     if not fitting:
@@ -43,8 +44,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.out,
         fresh_model=lambda: load_model(sft_model),
         optimizer_options=optimizer_options(section.optimizer),
-        tokenizer_dir=ctx.inputs["tokenizer"],
-        fingerprint=ctx.fingerprint,
+        tokenizer_dir=tokenizer_dir,
+        fingerprint=ctx.identity,
         micro_batch_tokens=ctx.machine.micro_batch_tokens,
         threads=ctx.machine.threads,
         device=device,

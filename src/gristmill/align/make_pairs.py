@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from gristmill.align.pairs import Pair, PairCounts, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
-from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
+from gristmill.recipe.schema.post_training import Pairs as PairsSection
 from gristmill.store.durable import atomic_path, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
@@ -30,11 +31,10 @@ SAY_EVERY = 50
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Samples, judges, matches; writes pairs.jsonl, samples.jsonl and report.json."""
-    section = ctx.recipe.pairs
-    assert section is not None, "the table runs pairs only for a recipe that has it"
+    section: PairsSection = ctx.config["pairs"]
     torch.set_num_threads(ctx.machine.threads)
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    model = load_model(ctx.inputs["sft"] / "model", device=choose_device(ctx.machine.device)).eval()
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
+    model = load_model(ctx.inputs["policy"].model, device=choose_device(ctx.machine.device)).eval()
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
     counts = PairCounts()
     pairs: list[Pair] = []
@@ -92,9 +92,8 @@ def choose_prompts(ctx: StepContext, kinds: Sequence[str], number: int) -> list[
     Prompts that are always right or always wrong give no pair; taking from all groups makes sure that some are in between.
     Held-out sums are left out here too, whatever the file says.
     """
-    path = ctx.inputs["synthesize"] / "prompts.jsonl"
-    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
-    held_out = held_out_ids(packs)
+    path: Path = ctx.inputs["prompts"].prompts
+    held_out = held_out_ids(packs_of(ctx.files))
     groups: dict[str, list[Prompt]] = {}
     for row in read_jsonl(path):
         if row["kind"] in kinds and not is_held_out_sum(row["a"], row["b"], held_out):

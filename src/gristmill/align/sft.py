@@ -12,7 +12,9 @@ from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
+from gristmill.recipe.schema.post_training import Finetune
 from gristmill.store.jsonl import read_jsonl
+from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.batch import concatenate
 from gristmill.tokens.chat import chat_batch, encode_chat, encode_conversation, within_length
 from gristmill.tokens.tokenizer import Tokenizer
@@ -25,10 +27,11 @@ SAMPLE_TOKENS = 64
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Fine-tunes the pretrained model on conversations."""
-    section = ctx.recipe.sft
-    assert section is not None, "the table runs sft only for a recipe that has it"
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    rows = read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl")
+    section: Finetune = ctx.config["sft"]
+    tokenizer_dir = ctx.inputs["tokenizer"].files
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    conversations: Conversations = ctx.inputs["conversations"]
+    rows = read_jsonl(conversations.conversations)
     encoded = [encode_conversation(tokenizer, row["messages"], conversation_id=row["id"]) for row in rows]
     kinds = sorted({row["kind"] for row in rows})
     kind_of = {row["id"]: kinds.index(row["kind"]) for row in rows}
@@ -41,10 +44,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
         )
     session = open_session(
         ctx.out,
-        fresh_model=lambda: chat_model(load_model(ctx.inputs["pretrain"] / "model"), tokenizer),
+        fresh_model=lambda: chat_model(load_model(ctx.inputs["policy"].model), tokenizer),
         optimizer_options=optimizer_options(section.optimizer),
-        tokenizer_dir=ctx.inputs["tokenizer"],
-        fingerprint=ctx.fingerprint,
+        tokenizer_dir=tokenizer_dir,
+        fingerprint=ctx.identity,
         micro_batch_tokens=ctx.machine.micro_batch_tokens,
         threads=ctx.machine.threads,
         device=choose_device(ctx.machine.device),
@@ -67,7 +70,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         micro_batch_tokens=ctx.machine.micro_batch_tokens,
         should_stop=ctx.should_stop,
     )
-    write_answers(session, tokenizer, section.sample_prompts)
+    write_answers(session, tokenizer, ctx.watching.config["sft"].sample_prompts)
     return {**session.finish(), "conversations": len(chats), "too_long": len(too_long), "epochs": section.epochs}
 
 

@@ -20,8 +20,9 @@ from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.outputs import MODEL_STEPS
 
-BEST_FIRST = ("dpo", "sft", "pretrain")
+BEST_FIRST = MODEL_STEPS[::-1]
 RESET, QUIT = "/reset", "/quit"
 SEED = 0
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"

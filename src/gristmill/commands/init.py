@@ -12,8 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from gristmill.commands.inspect_files import MESSAGES, peek, text_column
+from gristmill.data.outside import visible_files
 from gristmill.errors import DataError, RecipeError
-from gristmill.graph.step import visible_files
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 
 FORMATS = {

@@ -1,121 +1,21 @@
-"""COMMAND plan: what a recipe will take, told before anything starts.
-
-    recipe ─→ unique tokens (measured, declared or estimated) ─→ budget: tokens and epochs by source and stage
-           └→ parameters, operations ─→ hours at this machine's speed, memory, disk, money
-
-Reads the recipe, the sizes of its files, and what earlier steps left in the runs folder; starts nothing, writes nothing.
-How it is shown is in `plan_page.py`.
-"""
+"""COMMAND plan: what a recipe will take, and what a changed recipe would remake; starts nothing, writes nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
 
 from rich.console import Console
 
-from gristmill.commands.plan_page import print_plan
+from gristmill.commands.plan_page import print_changes, print_forecast
 from gristmill.errors import RecipeError
-from gristmill.extract.rules import check_rules
+from gristmill.forecast import Forecast, check_caps, make_forecast
 from gristmill.graph.machine import Machine
-from gristmill.graph.step import resolve, resolve_files
-from gristmill.planning.budget import Selection, SelectionBudget, asked_tokens, check_budget, token_budget
-from gristmill.planning.cost import (
-    Disk,
-    Flops,
-    Memory,
-    count_parameters,
-    pretraining_flops,
-    run_disk,
-    steps_of,
-    training_memory,
-)
-from gristmill.planning.estimate import bytes_per_token, text_bytes_of
-from gristmill.planning.speed import Speed, machine_speed
+from gristmill.graph.state import States
+from gristmill.pipeline import hashes_of, open_states
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.resolved import resolved_yaml
-from gristmill.recipe.schema.curation import NearDuplicates, Source
-from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.artifact import RECORD, is_committed
-from gristmill.store.durable import read_json
-from gristmill.store.fingerprint import canonical
-from gristmill.tokens.shards import TokenShard, unique_tokens
-from gristmill.units import in_units
-
-HowKnown = Literal["measured", "declared", "estimated", "unknown"]
-SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFacts:
-    """What is on disk for one source, and how its unique tokens are known. text_bytes: 0 when the files are elsewhere."""
-
-    files: int
-    text_bytes: float
-    how_known: HowKnown
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """A piece of the learning-rate schedule, in tokens and steps."""
-
-    name: Literal["warm-up", "stable", "decay"]
-    tokens: int
-    steps: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Everything that `gristmill plan` says. Hours and money are of pretraining alone.
-
-    found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
-    """
-
-    recipe: Recipe
-    budget: tuple[SelectionBudget, ...]
-    sources: Mapping[str, SourceFacts]
-    stage_steps: tuple[int, ...]
-    phases: tuple[Phase, ...]
-    parameters: int
-    flops: Flops
-    speed: Speed
-    hours: float
-    memory: Memory
-    disk: Disk
-    price: float | None
-    found_duplicates: tuple[tuple[float, float], ...]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; the recipe by its name."""
-        return {
-            "recipe": self.recipe.name,
-            "tokens": self.recipe.pretrain.total_tokens,
-            "steps": sum(self.stage_steps),
-            "stages": [
-                {"name": stage.name, "tokens": stage.tokens, "steps": steps}
-                for stage, steps in zip(self.recipe.pretrain.stages, self.stage_steps)
-            ],
-            "schedule": [asdict(phase) for phase in self.phases],
-            "budget": [_budget_json(row, self.sources) for row in self.budget],
-            "sources": {name: asdict(facts) for name, facts in self.sources.items()},
-            "parameters": self.parameters,
-            "flops": asdict(self.flops),
-            "speed": asdict(self.speed),
-            "hours": self.hours,
-            "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
-            "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
-            "price": self.price,
-            "found_duplicates": [list(point) for point in self.found_duplicates],
-            "warnings": list(self.warnings),
-            "notes": list(self.notes),
-        }
+from gristmill.store.store import RunLinks, Store
 
 
 def plan(
@@ -126,233 +26,32 @@ def plan(
     resolved: bool = False,
     as_json: bool = False,
     price_per_hour: float | None = None,
-) -> Plan:
+) -> Forecast:
     """Show what the recipe will take and return it.
 
     resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
     Raises RecipeError, after the page, when a source would be read more often than its cap; when files are missing whose tokens
     are not declared; and when a rule is named that does not exist.
     """
-    made = make_plan(loaded, machine, price_per_hour=price_per_hour)
+    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    states = _states(loaded, machine, links)
+    made = make_forecast(loaded, machine, states, price_per_hour=price_per_hour)
     if resolved:
         console.out(resolved_yaml(loaded), highlight=False, end="")
     elif as_json:
         console.out(json.dumps(made.to_json(), indent=1, ensure_ascii=False), highlight=False)
     else:
-        print_plan(made, machine, console)
-    _refuse_beyond_caps(made)
+        print_forecast(made, machine, console)
+        if states is not None and links.folder.is_dir():
+            print_changes(states, links, console)
+    check_caps(made)
     return made
 
 
-def make_plan(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Plan:
-    """The plan, without showing it. Sources beyond their cap are in it, with that verdict."""
-    recipe, notes = loaded.recipe, list[str]()
-    for name, source in recipe.sources.items():
-        where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
-        check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
-    run = machine.runs_dir / recipe.name
-    tokenized = run / "tokenize"
-    files = {name: _files_of(name, source, loaded) for name, source in recipe.sources.items()}
-    text_bytes = {name: _text_bytes(name, found, recipe, machine) for name, found in files.items()}
-    counted = is_committed(tokenized) and not any(
-        _was_extracted_otherwise(run / "extract" / name, source) for name, source in recipe.sources.items()
-    )
-    unique, how_known = _unique_tokens(recipe, text_bytes, tokenized if counted else None)
-    budget = tuple(token_budget(recipe, unique))
-    parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
-    flops = pretraining_flops(recipe)
-    speed, speed_notes = machine_speed(parameters, machine)
-    notes += speed_notes
-    memory = training_memory(recipe, machine.micro_batch_tokens)
-    num_unique = sum(unique.get(Selection(name), 0) for name in recipe.sources)
-    disk = run_disk(
-        recipe, sum(text_bytes.values()) or num_unique * bytes_per_token(recipe.tokenizer.vocab_size), num_unique
-    )
-    if absent := [name for name, found in files.items() if not found]:
-        notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
-    notes += _missing_files(loaded)
-    hours = flops.with_attention / speed.flops_per_second / 3600
-    return Plan(
-        recipe=recipe,
-        budget=budget,
-        sources={
-            name: SourceFacts(files=len(files[name]), text_bytes=text_bytes[name], how_known=how_known[name])
-            for name in recipe.sources
-        },
-        stage_steps=tuple(steps_of(recipe.pretrain)),
-        phases=_phases(recipe),
-        parameters=parameters,
-        flops=flops,
-        speed=speed,
-        hours=hours,
-        memory=memory,
-        disk=disk,
-        price=None if price_per_hour is None else hours * price_per_hour,
-        found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
-        warnings=(*_epoch_warnings(budget), *_recipe_warnings(recipe), *_machine_warnings(memory, disk, machine)),
-        notes=tuple(notes),
-    )
-
-
-def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, float], ...]:
-    """Chance that MinHash LSH proposes a pair of documents, by their Jaccard similarity."""
-    if duplicates is None:
-        return ()
-    bands, rows = duplicates.num_bands, duplicates.rows_per_band
-    return tuple((similarity, 1 - (1 - similarity**rows) ** bands) for similarity in SIMILARITIES)
-
-
-def _refuse_beyond_caps(made: Plan) -> None:
-    try:
-        check_budget(made.budget, made.recipe)
-    except RecipeError as error:
-        estimated = [name for name, facts in made.sources.items() if facts.how_known == "estimated"]
-        if not estimated:
-            raise
-        raise RecipeError(
-            f"{error}\n  Unique tokens of {', '.join(estimated)} are estimated from bytes; if you know better, declare "
-            "unique_tokens in the source."
-        ) from None
-
-
-# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
-    """The source's files; none when they are absent and its tokens are declared. Raises RecipeError otherwise."""
-    where = f"{loaded.origin(('sources', name))}: sources.{name}.read.paths"
-    try:
-        return resolve_files(loaded.folder, source.read.paths, where=where)
-    except RecipeError as error:
-        if source.unique_tokens is None:
-            raise RecipeError(
-                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens to plan without them."
-            ) from None
-    return []
-
-
-def _text_bytes(name: str, files: list[Path], recipe: Recipe, machine: Machine) -> float:
-    """Bytes of text: as extract counted them if it has run, else estimated from the files."""
-    extracted = machine.runs_dir / recipe.name / "extract" / name
-    if is_committed(extracted) and not _was_extracted_otherwise(extracted, recipe.sources[name]):
-        return float(read_json(extracted / "ledger.json")["counts"]["text_bytes"])
-    return text_bytes_of(files, recipe.sources[name].read.format)
-
-
-def _was_extracted_otherwise(extracted: Path, source: Source) -> bool:
-    """True when the source was extracted, but not as the recipe now says: what was counted then says nothing now."""
-    if not is_committed(extracted):
-        return False
-    made = read_json(extracted / RECORD)["identity"]["config"]["source"]
-    return bool(made != canonical(source.model_dump(exclude={"unique_tokens"})))
-
-
-def _unique_tokens(
-    recipe: Recipe, text_bytes: Mapping[str, float], tokenized: Path | None
-) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
-    """Unique tokens of each selection, and how those of each whole source are known."""
-    found: dict[Selection, int] = {}
-    how_known: dict[str, HowKnown] = {}
-    wanted = [*asked_tokens(recipe.pretrain), *map(Selection, recipe.sources)]
-    for name, source in recipe.sources.items():
-        if tokenized is not None and (tokenized / name / "train.json").is_file():
-            shard = TokenShard(tokenized / name / "train")
-            for selection in wanted:
-                if selection.source == name:
-                    found[selection] = unique_tokens(shard, min_document_tokens=selection.min_document_tokens)
-            how_known[name] = "measured"
-        elif source.unique_tokens is not None:
-            found[Selection(name)] = source.unique_tokens
-            how_known[name] = "declared"
-        else:
-            found[Selection(name)] = round(text_bytes[name] / bytes_per_token(recipe.tokenizer.vocab_size))
-            how_known[name] = "estimated"
-    return found, how_known
-
-
-def _missing_files(loaded: LoadedRecipe) -> list[str]:
-    """Other files that the recipe names and that are not there: packs, annotations, conversations."""
-    recipe = loaded.recipe
-    named = [(f"packs.{name}", pack.path) for name, pack in recipe.packs.items()]
-    for name, item in recipe.classifiers.items():
-        second = [item.second_annotations] if item.second_annotations else []
-        named += [(f"classifiers.{name}", path) for path in (item.annotations, *second)]
-    if recipe.chat is not None:
-        named += [("chat.conversations", path) for path in recipe.chat.conversations]
-    return [
-        f"{where} names {path}, which is not on this machine"
-        for where, path in named
-        if not resolve(loaded.folder, path).exists()
-    ]
-
-
-# ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _phases(recipe: Recipe) -> tuple[Phase, ...]:
-    section = recipe.pretrain
-    stable = section.total_tokens - section.warmup_tokens - section.decay_tokens
-    batch = section.global_batch_tokens
-    return (
-        Phase(name="warm-up", tokens=section.warmup_tokens, steps=section.warmup_tokens / batch),
-        Phase(name="stable", tokens=stable, steps=stable / batch),
-        Phase(name="decay", tokens=section.decay_tokens, steps=section.decay_tokens / batch),
-    )
-
-
-# ── what to watch out for ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
-    warnings = []
-    for row in budget:
-        if row.verdict == "repeated":
-            warnings.append(
-                f"{row.selection} is read {row.epochs[-1]:.1f} times; repeats are worth less after {row.warn_epochs:g}"
-            )
-        elif row.verdict == "allowed":
-            warnings.append(
-                f"{row.selection} is read {row.epochs[-1]:.1f} times, allowed because: {row.allowed_because}"
-            )
-        elif row.verdict == "unknown":
-            warnings.append(f"nobody knows yet how many tokens {row.selection} has; its cap is checked after tokenize")
-    return warnings
-
-
-def _recipe_warnings(recipe: Recipe) -> list[str]:
-    warnings = []
-    for before, stage in zip(recipe.pretrain.stages, recipe.pretrain.stages[1:]):
-        if stage.seq_len > before.seq_len and stage.rope_theta is None:
-            warnings.append(
-                f"stage {stage.name} goes from {before.seq_len:,} to {stage.seq_len:,} tokens of context with the same "
-                "rope_theta; a longer context usually needs a larger one"
-            )
-    return warnings
-
-
-def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
-    warnings = []
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if machine.device != "cuda" and memory.total > physical:
-        warnings.append(
-            f"training needs about {in_units(memory.total, 'B')} of memory, this machine has {in_units(physical, 'B')}; "
-            f"a smaller micro-batch than {machine.micro_batch_tokens:,} tokens lowers the activations"
-        )
-    folder = next(
-        folder for folder in (machine.runs_dir.absolute(), *machine.runs_dir.absolute().parents) if folder.exists()
-    )
-    if disk.total > (free := shutil.disk_usage(folder).free):
-        warnings.append(
-            f"the run leaves about {in_units(disk.total, 'B')}, {machine.runs_dir} has {in_units(free, 'B')} free"
-        )
-    return warnings
-
-
-def _budget_json(row: SelectionBudget, sources: Mapping[str, SourceFacts]) -> dict[str, Any]:
-    return {
-        **asdict(row),
-        "selection": row.selection._asdict(),
-        "total_tokens": row.total_tokens,
-        "how_known": sources[row.selection.source].how_known if row.unique_tokens is not None else "unknown",
-        "verdict": row.verdict,
-    }
+def _states(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> States | None:
+    """Where the steps stand; None where files that the recipe names are not on this machine."""
+    states = open_states(loaded, links, hashes_of(loaded, machine))
+    with contextlib.suppress(RecipeError):
+        states.all()
+        return states
+    return None

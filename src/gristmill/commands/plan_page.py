@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
+from gristmill.graph.state import States
 from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.units import in_units, scale
-
-if TYPE_CHECKING:
-    from gristmill.commands.plan import Plan
+from gristmill.runner import seconds_at_stake
+from gristmill.store.store import RunLinks
+from gristmill.units import in_units, scale, seconds
 
 VERDICT_STYLES = {
     "fine": "green",
@@ -29,7 +28,7 @@ H100_SHARE = 0.4  # what well-tuned training of small models reaches; an assumpt
 YARDSTICK_FROM_HOURS = 100.0
 
 
-def print_plan(plan: Plan, machine: Machine, console: Console) -> None:
+def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     """The whole page."""
     recipe = plan.recipe
     console.print(Text.assemble((recipe.name, "bold"), f"  {recipe.description}"))
@@ -44,6 +43,20 @@ def print_plan(plan: Plan, machine: Machine, console: Console) -> None:
     _section(console, "warnings", list(plan.warnings), style="yellow")
 
 
+def print_changes(states: States, links: RunLinks, console: Console) -> None:
+    """What the recipe as it is now would remake of an earlier run, and the hours of that at most."""
+    lines, most = [], 0.0
+    for state in states.all():
+        seconds_lost = seconds_at_stake(states, links, state.step.name)
+        if state.before is None or state.state == "done":
+            continue
+        most += seconds_lost
+        lines.append(f"{state.step.name}: {'; '.join(state.reasons)} ({seconds(seconds_lost)})")
+    if lines:
+        lines.append(f"at most {seconds(most)} of finished work would be remade; nothing is deleted")
+    _section(console, "changed since the last run", lines)
+
+
 def _section(console: Console, title: str, lines: list[str], *, style: str = "") -> None:
     if not lines:
         return
@@ -52,7 +65,7 @@ def _section(console: Console, title: str, lines: list[str], *, style: str = "")
         console.print(Text(f"  {line}", style=style), soft_wrap=True)
 
 
-def _budget_tables(plan: Plan, console: Console) -> list[Table]:
+def _budget_tables(plan: Forecast, console: Console) -> list[Table]:
     """One table; on a narrow terminal two, stages first."""
     stages = [(stage.name, "right") for stage in plan.recipe.pretrain.stages]
     sums = [("total", "right"), ("unique", "right"), ("known", "left"), ("epochs", "right"), ("verdict", "left")]
@@ -81,7 +94,7 @@ def _table(title: str, columns: list[tuple[str, str]], rows: list[list[str | Tex
     return table
 
 
-def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
+def _budget_cells(row: SelectionBudget, plan: Forecast) -> list[str | Text]:
     source, minimum = row.selection
     is_known = row.unique_tokens is not None
     verdict = row.verdict
@@ -97,7 +110,7 @@ def _budget_cells(row: SelectionBudget, plan: Plan) -> list[str | Text]:
     ]
 
 
-def _schedule_lines(plan: Plan) -> list[str]:
+def _schedule_lines(plan: Forecast) -> list[str]:
     section = plan.recipe.pretrain
     phases = " → ".join(f"{phase.name} {scale(phase.tokens)} ({phase.steps:,.0f} steps)" for phase in plan.phases)
     shape = {"linear": "linear to zero", "one_minus_sqrt": "1 − √ to zero"}[section.decay_shape]
@@ -115,7 +128,7 @@ def _schedule_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _model_lines(plan: Plan) -> list[str]:
+def _model_lines(plan: Forecast) -> list[str]:
     model, vocab_size = plan.recipe.model, plan.recipe.tokenizer.vocab_size
     tied = "tied" if model.tie_word_embeddings else "not tied"
     return [
@@ -126,7 +139,7 @@ def _model_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _cost_lines(plan: Plan, machine: Machine) -> list[str]:
+def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
     flops, memory, disk = plan.flops, plan.memory, plan.disk
     rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
     lines = [
@@ -150,7 +163,7 @@ def _cost_lines(plan: Plan, machine: Machine) -> list[str]:
     return lines
 
 
-def _curation_lines(plan: Plan) -> list[str]:
+def _curation_lines(plan: Forecast) -> list[str]:
     recipe = plan.recipe
     lines = [f"{name}: {_source_words(source)}" for name, source in recipe.sources.items()]
     lines += [

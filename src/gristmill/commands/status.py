@@ -1,66 +1,65 @@
-"""`gristmill status`: where a run is, what is next, and which step would be remade and why."""
+"""COMMAND status: where a run is, what is next, and which step would be remade and why."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from gristmill.graph.machine import Machine
-from gristmill.pipeline import Planned, make_plan, run_folder
+from gristmill.graph.state import StepState
+from gristmill.pipeline import hashes_of, open_states
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.store.artifact import PARTIAL_SUFFIX, RECORD
-from gristmill.store.durable import read_json
+from gristmill.store.store import RunLinks, Store
 
-COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta"}
+COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
 
 
 def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
     """Print one row per step: state, when and how long, and the reason if it will run."""
-    folder = run_folder(machine.runs_dir, loaded.recipe)
-    plan = make_plan(loaded, folder)
+    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    states = open_states(loaded, links, hashes_of(loaded, machine)).all()
     if as_json:
-        rows = [{"step": p.step.name, "state": p.state, "reasons": list(p.reasons), **_facts(p)} for p in plan]
+        rows = [
+            {"step": state.step.name, "state": state.state, "reasons": list(state.reasons), **_facts(state, links)}
+            for state in states
+        ]
         console.print_json(json.dumps(rows))
         return
-    console.print(f"{folder}{'' if folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
+    console.print(f"{links.folder}{'' if links.folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "made", "seconds", "what will happen and why"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
-    for planned in plan:
-        facts = _facts(planned)
+    for state in states:
+        facts = _facts(state, links)
         table.add_row(
-            planned.step.name,
-            f"[{COLOURS[planned.state]}]{planned.state}[/]",
+            state.step.name,
+            f"[{COLOURS[state.state]}]{state.state}[/]",
             str(facts.get("made_at", ""))[:16].replace("T", " "),
             f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
-            _words(planned, facts),
+            _words(state, facts),
         )
     console.print(table)
 
 
-def _facts(planned: Planned) -> dict[str, object]:
+def _facts(state: StepState, links: RunLinks) -> dict[str, object]:
+    """Of the artefact that stands for the step: the one asked for, else the one that the run has."""
     facts: dict[str, object] = {}
-    if planned.state != "missing":
-        record = read_json(planned.folder / RECORD)
+    shown = state.identity if state.state == "done" else state.before
+    record = None if shown is None else links.record_of(state.step.name, shown)
+    if record is not None:
         facts |= {"made_at": record["made_at"], "wall_seconds": record["wall_seconds"]}
-    partial = planned.folder.with_name(planned.folder.name + PARTIAL_SUFFIX)
-    if partial.is_dir():
+    if state.state == "done" and state.folder is None:
+        facts["files"] = "removed"
+    if state.state != "done" and links.unfinished(state.step.name) is not None:
         facts["begun"] = True
-        facts["checkpoints"] = _newest_checkpoint(partial)
     return facts
 
 
-def _newest_checkpoint(partial: Path) -> str | None:
-    names = sorted(path.name for path in partial.glob("checkpoints/step-*") if path.is_dir())
-    return names[-1] if names else None
-
-
-def _words(planned: Planned, facts: dict[str, object]) -> str:
-    words = escape("; ".join(planned.reasons)) if planned.reasons else "[dim]nothing to do[/]"
-    if facts.get("checkpoints"):
-        return f"{words}; goes on from {facts['checkpoints']}"
+def _words(state: StepState, facts: dict[str, object]) -> str:
+    words = escape("; ".join(state.reasons)) if state.reasons else "[dim]nothing to do[/]"
+    if facts.get("files") == "removed":
+        words = "[dim]nothing to do; its files were removed[/]"
     return f"{words}; begun" if facts.get("begun") else words

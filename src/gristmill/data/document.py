@@ -25,7 +25,7 @@ DOCUMENT_SCHEMA = pa.schema(
         pa.field("url", pa.string()),
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float32()),
-        pa.field("license", pa.string(), nullable=False),
+        pa.field("license", pa.string()),
         pa.field("origin", pa.string(), nullable=False),
         pa.field("bytes_in", pa.int64(), nullable=False),
     ]
@@ -37,15 +37,15 @@ class Document:
     """One kept text and where it came from.
 
     `origin` is "path#offset" of the record it was read from; `bytes_in` are the raw payload bytes of that record,
-    not of `text`. `language` is an ISO 639 code as the language model writes it, with its score in 0-1.
+    not of `text`. `license` is the document's own, where its file states one; the source's is in the recipe. `language` is an ISO 639 code as the language model writes it, with its score in 0-1.
     """
 
     id: str
     source: str
     text: str
-    license: str
     origin: str
     bytes_in: int
+    license: str | None = None
     url: str | None = None
     language: str | None = None
     language_score: float | None = None

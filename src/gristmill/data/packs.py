@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from typing import Any
 import yaml
 
 from gristmill.errors import DataError
+from gristmill.graph.step import OutsideFiles
 from gristmill.store.durable import atomic_path
 from gristmill.store.jsonl import numbered_objects
 
 KINDS = ("multiple_choice", "generate")
+PACK_LABEL = "pack "
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
 OPTIONAL_PACK_KEYS = {"description", "license"}
 ITEM_KEYS = {"id", "prompt", "choices", "answer", "target", "ids"}
@@ -122,6 +124,23 @@ def write_pack(
     with atomic_path(path / "pack.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return read_pack(path)
+
+
+def packs_of(files: Mapping[str, OutsideFiles]) -> list[Pack]:
+    """The packs among a step's outside files, those with the label "pack <name>", in the order of their names."""
+    labels = sorted(label for label in files if label.startswith(PACK_LABEL))
+    return [read_pack(pack_folder(files[label])) for label in labels]
+
+
+def packs_by_name(files: Mapping[str, OutsideFiles], names: Iterable[str]) -> dict[str, Pack]:
+    """The packs with these names in the recipe."""
+    return {name: read_pack(pack_folder(files[f"{PACK_LABEL}{name}"])) for name in names}
+
+
+def pack_folder(files: OutsideFiles) -> Path:
+    """The folder in which a pack's files lie."""
+    (folder,) = {path.parent for path in files.paths}
+    return folder
 
 
 def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:

@@ -18,27 +18,28 @@ from typing import Any
 
 import torch
 
-from gristmill.data.packs import Pack, read_pack
+from gristmill.data.packs import Pack, packs_by_name
 from gristmill.errors import Interrupted
 from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
-from gristmill.graph.step import StepContext, resolve_files
+from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
+from gristmill.recipe.schema.evaluation import Evaluate as EvaluateSection
 from gristmill.statistics import contains_chance, holm, paired_difference, student_t_quantile
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.outputs import CHAT_STEPS, TrainedModel
 from gristmill.train.scorer import bits_per_byte
 from gristmill.train.session import choose_device
 
 VERSION = 2
 
-MODELS = ("pretrain", "sft", "dpo")
-CHAT_MODELS = ("sft", "dpo")
+TOKENS = "tokens of "  # roles, each followed by a source
 GREETING = "greeting"
 BITS = "bits_per_byte"
 LEVEL = 0.05
@@ -54,18 +55,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.say(
             f"evaluate: lm-eval is not installed, so packs are judged by gristmill's own rules. To use it: {INSTALL}"
         )
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    packs = {name: read_pack(ctx.resolve(ctx.recipe.packs[name].path)) for name in ctx.recipe.evaluate.packs}
+    section: EvaluateSection = ctx.config["evaluate"]
+    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
+    packs = packs_by_name(ctx.files, section.packs)
+    models: dict[str, TrainedModel] = by_source(ctx.inputs, "model ")
     parts: dict[str, dict[str, Any]] = {}
-    for name in (name for name in MODELS if name in ctx.inputs):
+    for name, trained in models.items():
         done = ctx.out / "models" / f"{name}.json"
         if not done.is_file():
-            model = load_model(ctx.inputs[name] / "model", device=choose_device(ctx.machine.device)).eval()
+            model = load_model(trained.model, device=choose_device(ctx.machine.device)).eval()
             done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, _measure(ctx, name, model, tokenizer, packs))
         parts[name] = read_json(done)
     results = [record for part in parts.values() for record in part["records"]]
-    if ctx.recipe.evaluate.xz_yardstick:
+    if section.xz_yardstick:
         _leave_if_asked(ctx)
         results += _xz_records(ctx, tokenizer)
     comparisons = compare({name: part["scores"] for name, part in parts.items()}, results)
@@ -123,11 +126,11 @@ def _measure(
     """Everything about one model: records, and the item scores that comparisons pair."""
     records: list[Record] = []
     scores: dict[str, list[float]] = {}
-    chat = name in CHAT_MODELS
+    chat = name in CHAT_STEPS
     for task, pack in packs.items():
         _leave_if_asked(ctx)
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
-        records.append(_pack_record(name, task, result, held_out=ctx.recipe.packs[task].held_out))
+        records.append(_pack_record(name, task, result, held_out=ctx.config["held_out"][task]))
         scores[task] = list(result.scores)
         _write_items(ctx, name, task, result.rows)
         ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
@@ -136,7 +139,7 @@ def _measure(
         found, scores[source] = _bits_record(ctx, name, source, model, tokenizer, shard)
         records.append(found)
         ctx.say(f"evaluate: {name} on {source}: {_said(records[-1])}")
-    if chat and "synthesize" in ctx.inputs:
+    if chat:
         records += _recall_records(ctx, name, model, tokenizer)
     return {"records": records, "scores": scores}
 
@@ -162,8 +165,8 @@ def _bits_record(
     ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
 ) -> tuple[Record, list[float]]:
     """The record, and a score for each document, for paired comparisons. The interval is Student's over documents."""
-    window = ctx.recipe.pretrain.stages[-1].seq_len  # positions beyond it were never trained
-    bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.recipe.evaluate.validation_bytes, window=window)
+    window: int = ctx.config["window"]  # positions beyond it were never trained
+    bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.config["evaluate"].validation_bytes, window=window)
     degrees = bits.num_documents - 1
     half = student_t_quantile(0.5 + CONFIDENCE / 2, degrees) * bits.stderr if degrees else math.nan
     found = record(
@@ -182,10 +185,10 @@ def _bits_record(
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
-    rows = read_jsonl(ctx.inputs["synthesize"] / "sft.jsonl")
+    rows = read_jsonl(ctx.inputs["conversations"].conversations)
     questions = recall.trained_questions(rows, greeting_ids=_greeting_ids(ctx))
-    held_out = [read_pack(ctx.resolve(ref.path)) for ref in ctx.recipe.packs.values() if ref.held_out]
-    questions += recall.held_out_sums(held_out, seed=derive_seed(ctx.recipe.seed, "held-out sums"))
+    held_out = packs_by_name(ctx.files, [name for name, is_held_out in ctx.config["held_out"].items() if is_held_out])
+    questions += recall.held_out_sums(held_out.values(), seed=derive_seed(ctx.config["seed"], "held-out sums"))
     fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
     records: list[Record] = []
     for task, asked in recall.spread_by_task(fitting).items():
@@ -213,9 +216,7 @@ def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
 
 def _greeting_ids(ctx: StepContext) -> frozenset[str]:
     """The hand-written conversations whose topic is greeting, by the ids that synthesize gives them."""
-    files = ctx.recipe.chat.conversations if ctx.recipe.chat is not None else []
-    paths = resolve_files(ctx.recipe_dir, files, where="chat.conversations")
-    rows = (row for path in paths for row in read_jsonl(path))
+    rows = (row for path in ctx.files["conversations"].paths for row in read_jsonl(path))
     return frozenset(f"everyday/{row['id']}" for row in rows if row.get("topic") == GREETING)
 
 
@@ -267,13 +268,13 @@ def _verdict(a: Record, b: Record, difference: float, p_adjusted: float) -> str:
 
 def _xz_records(ctx: StepContext, tokenizer: Tokenizer) -> list[Record]:
     """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
-    shards = [TokenShard(ctx.inputs["tokenize"] / source / "train") for source in ctx.recipe.sources]
+    shards = [TokenShard(tokens.train) for tokens in by_source(ctx.inputs, TOKENS).values()]
     all_bytes = sum(shard.num_bytes for shard in shards)
     primed = PrimedXz(text for shard in shards for text in _spread_texts(shard, tokenizer, all_bytes))
     records: list[Record] = []
     for source, shard in _validation(ctx):
         _leave_if_asked(ctx)
-        found = primed.score(_first_texts(shard, tokenizer, ctx.recipe.evaluate.validation_bytes))
+        found = primed.score(_first_texts(shard, tokenizer, ctx.config["evaluate"].validation_bytes))
         records.append(
             record(
                 model="xz",
@@ -315,8 +316,8 @@ def _first_texts(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> Ite
 
 
 def _validation(ctx: StepContext) -> Iterator[tuple[str, TokenShard]]:
-    for source in ctx.recipe.sources:
-        shard = TokenShard(ctx.inputs["tokenize"] / source / "validation")
+    for source, tokens in by_source(ctx.inputs, TOKENS).items():
+        shard = TokenShard(tokens.validation)
         if shard.num_bytes:
             yield source, shard
 

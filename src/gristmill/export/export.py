@@ -12,36 +12,36 @@ import torch
 
 from gristmill.export.huggingface import check_parity, export_model
 from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.evaluation import Export as ExportSection
 from gristmill.report.card import model_card
 from gristmill.report.facts import Facts
 from gristmill.store.durable import write_json
+from gristmill.train.outputs import CHAT_STEPS
 
 VERSION = 2
-
-MODELS = ("dpo", "sft", "pretrain")
-CHAT_MODELS = ("dpo", "sft")
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Writes the folder, then reads it again and compares."""
     torch.set_num_threads(ctx.machine.threads)
-    name = next(name for name in MODELS if name in ctx.inputs)
-    is_chat = name in CHAT_MODELS
+    section: ExportSection = ctx.config["export"]
+    name: str = ctx.config["model"]
+    is_chat = name in CHAT_STEPS
     folder = ctx.out / "model"
-    trained = export_model(ctx.inputs[name] / "model", folder, dtype=ctx.recipe.export.dtype, is_chat=is_chat)
-    card = model_card(Facts(ctx.recipe, ctx.recipe_dir, ctx.inputs))
+    trained = export_model(ctx.inputs[name].model, folder, dtype=section.dtype, is_chat=is_chat)
+    card = model_card(Facts(ctx.watching.config["recipe"], ctx.inputs))
     (folder / "README.md").write_text(card, encoding="utf-8")
     parity = check_parity(trained, folder, is_chat=is_chat)
     write_json(ctx.out / "parity.json", parity)
     other = parity["transformers"]
     ctx.say(
-        f"export: {name} in {ctx.recipe.export.dtype}; "
+        f"export: {name} in {section.dtype}; "
         + (f"transformers {other['version']} agrees" if other["checked"] else f"{other['why']} ({other['command']})")
     )
     return {
         "from": name,
         "is_chat": is_chat,
-        "dtype": ctx.recipe.export.dtype,
+        "dtype": section.dtype,
         "parameters": sum(parameter.numel() for parameter in trained.parameters()),
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
         "parity_checked_with_transformers": other["checked"],

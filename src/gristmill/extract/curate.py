@@ -31,7 +31,6 @@ class Settings:
     """
 
     source: str
-    license: str
     format: Format
     reader: dict[str, Any] = field(default_factory=dict)
     extractor: Extractor | None = None
@@ -165,7 +164,6 @@ def curate(raw: RawDocument, settings: Settings) -> Fate:
         id=clean_text(raw.id),
         source=source,
         text=verdict.text,
-        license=settings.license,
         origin=clean_text(raw.origin),
         bytes_in=raw.bytes_in,
         url=None if raw.url is None else clean_text(raw.url),

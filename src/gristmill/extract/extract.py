@@ -24,17 +24,17 @@ from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
 from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
-from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shards import Span, find_files, other_files, plan_shards
-from gristmill.graph.step import StepContext, resolve_files
-from gristmill.recipe.schema.curation import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText, Source
 from gristmill.store.durable import write_json
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,12 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def _extract(ctx: StepContext, ledger_path: Path) -> None:
-    name, source = ctx.part, ctx.recipe.sources[ctx.part]
+    name = ctx.part
+    source: Source = ctx.config["source"]
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
-    paths = resolve_files(ctx.recipe_dir, source.read.paths, where=f"sources.{name}.read.paths")
-    files = find_files(paths, source.read.format)
-    if others := other_files(paths, source.read.format):
+    outside = ctx.files["source"]
+    files = find_files(outside, source.read.format)
+    if others := other_files(outside, source.read.format):
         ctx.say(
             f"{name}: {len(others):,} files of its folders are not read, no {source.read.format} by their suffix; "
             f"the first is {others[0].name}"
@@ -129,7 +130,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
         characters += value["text_bytes"]
     ledger.check()
     source = ledger.source(ctx.part)
-    paths = ", ".join(ctx.recipe.sources[ctx.part].read.paths)
+    paths = ", ".join(map(str, [*ctx.files["source"].paths][:3]))
     if source.came_in.documents == 0:
         raise DataError(
             f"the source {ctx.part!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
@@ -195,14 +196,12 @@ def _is_done(shard: Shard) -> bool:
 
 def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source, with the ids that the recipe's packs hold out."""
-    source = ctx.recipe.sources[ctx.part]
-    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
+    source: Source = ctx.config["source"]
     is_html = source.read.format in ("warc", "html")
     page = source.main_text or MainText()
     language = source.language
     return Settings(
         source=ctx.part,
-        license=source.license,
         format=source.read.format,
         reader=dict(reader_arguments(source.read)),
         extractor=page.extractor if is_html else None,
@@ -214,7 +213,7 @@ def settings_of(ctx: StepContext) -> Settings:
         packs=tuple(source.rules.packs),
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
-        held_out=held_out_ids(packs),
+        held_out=held_out_ids(packs_of(ctx.files)),
     )
 
 

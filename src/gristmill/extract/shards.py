@@ -7,14 +7,13 @@ plain JSONL, Parquet) is cut into several.
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from gristmill.data.document import open_parquet
-from gristmill.graph.step import visible_files
+from gristmill.graph.step import OutsideFiles
 
 Format = Literal["warc", "html", "jsonl", "parquet", "text", "code"]
 
@@ -49,37 +48,31 @@ class Span:
     size: int
 
 
-def find_files(paths: Sequence[Path], format: Format) -> list[Path]:
-    """The files to read, each once: folders are searched for the suffixes of the format; code is one item."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir() and format != "code":
-            found += [file for file in visible_files(path) if file.name.lower().endswith(SUFFIXES[format])]
-        else:
-            found.append(path)
-    return list(dict.fromkeys(found))
-
-
-def other_files(paths: Sequence[Path], format: Format) -> list[Path]:
-    """The files of folders that nobody reads, because their suffix is none of the format's."""
+def find_files(outside: OutsideFiles, format: Format) -> dict[Path, str]:
+    """The files to read → name: those the recipe names, and in folders those with a suffix of the format. A tree of code is one."""
     if format == "code":
-        return []
-    found = (file for path in paths if path.is_dir() for file in visible_files(path))
-    return [file for file in found if not file.name.lower().endswith(SUFFIXES[format])]
+        return dict(outside.paths)
+    return {
+        file: name
+        for file, name in outside.files.items()
+        if file in outside.paths or file.name.lower().endswith(SUFFIXES[format])
+    }
 
 
-def plan_shards(files: Sequence[Path], format: Format) -> list[tuple[Span, ...]]:
-    """Shards within SHARD_BYTES, in the order of `files`. Names are relative to the folder that holds all files."""
-    if not files:
-        return []
-    names_from = Path(os.path.commonpath([path.absolute().parent for path in files]))
+def other_files(outside: OutsideFiles, format: Format) -> list[Path]:
+    """The files of folders that nobody reads, because their suffix is none of the format's."""
+    return [] if format == "code" else [*outside.files.keys() - find_files(outside, format).keys()]
+
+
+def plan_shards(files: Mapping[Path, str], format: Format) -> list[tuple[Span, ...]]:
+    """Shards within SHARD_BYTES, in the order of `files` (path → name)."""
     least, most = SHARD_BYTES[format]
     limit = min(max(sum(map(_size, files)) // PARALLEL_SHARDS, least), most)
     shards: list[tuple[Span, ...]] = []
     current: list[Span] = []
     size = 0
-    for path in files:
-        spans = _spans(path, format, path.absolute().relative_to(names_from).as_posix(), limit)
+    for path, name in files.items():
+        spans = _spans(path, format, name, limit)
         if current and (len(spans) > 1 or size + spans[0].size > limit):
             shards.append(tuple(current))
             current, size = [], 0

@@ -1,35 +1,137 @@
-"""What a step is given. Every step is `run(ctx) -> counts`: it reads committed inputs and writes into `ctx.out`."""
+"""What a step is, and what it is given when it runs. Every step is `run(ctx) -> counts` and writes into `ctx.out`.
+
+A step sees its own config, the outputs it declares of earlier steps, and its outside files; never the recipe. What it can
+see is what its identity covers:
+
+    config    literals that can change its output          watching   what is watched, saved, logged, printed or capped:
+    inputs    content of earlier steps, by role                       outside the identity, and without influence on
+    files     content of outside files, by label                      the content of what the step leaves
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from glob import escape, glob
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine
-from gristmill.recipe.schema.recipe import Recipe
+from gristmill.graph.outputs import EVERY_SOURCE, Outputs
+from gristmill.store.fingerprint import derive_seed
+from gristmill.store.store import RunLinks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What a role stands for: named outputs of an earlier step, of one source where there is a set per source."""
+
+    step: str
+    outputs: type[Outputs]
+    names: tuple[str, ...]
+    source: str = EVERY_SOURCE
+
+    def open(self, folder: Path, *, content: str = "") -> Outputs:
+        """The named outputs in the artefact's folder; nothing else can be reached through them."""
+        return self.outputs(folder, reads=self.names, source=self.source, content=content)
+
+    def __str__(self) -> str:
+        of = "" if self.source == EVERY_SOURCE else f" of {self.source}"
+        return f"{self.step}: {', '.join(self.names)}{of}"
+
+
+def reads(step: str, outputs: type[Outputs], *names: str, source: str = EVERY_SOURCE) -> Reads:
+    """The named outputs of a step; all that it declares where none is named."""
+    chosen = names or tuple(outputs.declared)
+    assert set(chosen) <= outputs.declared.keys(), f"{outputs.__name__} declares {[*outputs.declared]}, not {names}"
+    return Reads(step=step, outputs=outputs, names=chosen, source=source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """Config, inputs by role and outside files by label: patterns in the table of steps."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Reads] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of the lifecycle.
+
+    module: where `run` and VERSION are. parts: other modules with a VERSION whose meaning this step's output depends on.
+    outputs: what it leaves. given: what shapes that; watching: what does not.
+    """
+
+    name: str
+    module: str
+    outputs: type[Outputs]
+    given: Given
+    watching: Given = field(default_factory=Given)
+    parts: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The steps that it reads, each once."""
+        roles = (*self.given.inputs.values(), *self.watching.inputs.values())
+        return tuple(dict.fromkeys(role.step for role in roles))
+
+    @property
+    def identity_inputs(self) -> tuple[str, ...]:
+        """The steps whose content is part of its identity."""
+        return tuple(dict.fromkeys(role.step for role in self.given.inputs.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutsideFiles:
+    """Files that the recipe names and no step makes.
+
+    paths: what the patterns name, files and folders → name. files: every file in them → name. A name says nothing of where
+    the recipe lies: it is relative to the fixed part of its pattern.
+    """
+
+    paths: Mapping[Path, str]
+    files: Mapping[Path, str]
+
+    @property
+    def only(self) -> Path:
+        """The one path, where the recipe names exactly one."""
+        (path,) = self.paths
+        return path
+
+
+def by_source(inputs: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The inputs whose role is `what` followed by a source's name, by that name, in the order of the table."""
+    return {role.removeprefix(what): given for role, given in inputs.items() if role.startswith(what)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """What a step may look at without its identity knowing."""
+
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    files: Mapping[str, OutsideFiles]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepContext:
     """One step of one run.
 
-    name: "extract/manuals". inputs: step name → its committed folder. out: the working folder that becomes the artefact;
-    it may hold finished parts that an earlier, killed attempt with the same fingerprint left. seed: derived from the
-    recipe's seed and the step's name. say: one line of progress. should_stop: true once a signal arrived; save, then
-    raise Interrupted.
+    name: "extract/manuals". out: the working folder that becomes the artefact; it may hold finished parts that an earlier,
+    killed attempt with the same identity left. say: one line of progress. should_stop: true once a signal arrived; save,
+    then raise Interrupted. run: the run's folder of links, where training keeps its checkpoints.
     """
 
-    recipe: Recipe
-    recipe_dir: Path
     name: str
-    inputs: Mapping[str, Path]
+    identity: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    files: Mapping[str, OutsideFiles]
+    watching: Watching
     out: Path
     machine: Machine
-    seed: int
-    fingerprint: str
+    run: RunLinks
     say: Callable[[str], None]
     should_stop: Callable[[], bool]
 
@@ -38,32 +140,7 @@ class StepContext:
         """The instance of a per-source step: "manuals" for "extract/manuals"."""
         return self.name.partition("/")[2]
 
-    def resolve(self, path: str) -> Path:
-        """A path of the recipe, relative to the recipe's folder."""
-        return resolve(self.recipe_dir, path)
-
-
-def resolve(recipe_dir: Path, path: str) -> Path:
-    """A path as the recipe writes it: relative to the recipe's own folder."""
-    return (recipe_dir / Path(path).expanduser()).absolute()
-
-
-def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, by name; hidden ones, and those in hidden folders, are no part of it."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
-def resolve_files(recipe_dir: Path, patterns: list[str], *, where: str) -> list[Path]:
-    """The files that paths or globs of a recipe name, sorted, each once. Raises RecipeError for one that matches nothing."""
-    found: set[Path] = set()
-    for pattern in patterns:
-        plain, escaped = resolve(recipe_dir, pattern), resolve(Path(escape(str(recipe_dir))), pattern)
-        matches = [plain] if plain.exists() else [Path(match) for match in glob(str(escaped), recursive=True)]
-        if not matches:
-            raise RecipeError(
-                f"{where}: {pattern!r} matches no file.\n"
-                f"  Looked for {resolve(recipe_dir, pattern)}; paths are relative to the recipe's folder."
-            )
-        found.update(matches)
-    return sorted(found)
+    @property
+    def seed(self) -> int:
+        """The step's own seed; KeyError for a step whose config has none, because its identity would not know."""
+        return derive_seed(self.config["seed"], self.name)

@@ -19,6 +19,8 @@ from gristmill.errors import DataError
 from gristmill.model.attention import KeyValueCache
 from gristmill.model.transformer import Llama
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 
 @torch.inference_mode()
 def generate(

@@ -23,6 +23,8 @@ from gristmill.model.attention import Documents, KeyValueCache, cached_attention
 from gristmill.model.norm import RMSNorm
 from gristmill.model.rope import rotary_angles, rotate
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 # Keys of a Hugging Face config that change what the model computes, with the only values that this file implements.
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {
     "model_type": ("llama",),

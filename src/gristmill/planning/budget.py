@@ -19,7 +19,6 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Literal, NamedTuple
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS
 from gristmill.recipe.schema.training import Pretrain
 
@@ -87,20 +86,20 @@ def asked_tokens(pretrain: Pretrain) -> dict[Selection, tuple[int, ...]]:
 
 
 def token_budget(
-    recipe: Recipe,
+    pretrain: Pretrain,
+    sources: Sequence[str],
     unique_tokens: Mapping[Selection, int],
     *,
     drawn_before: Mapping[Selection, int] | None = None,
 ) -> list[SelectionBudget]:
-    """The budget of every selection that the stages draw, and of every source that none of them draws.
+    """The budget of every selection that the stages draw, and of every one of `sources` that none of them draws.
 
     unique_tokens: training tokens of each selection; absent entries are unknown. drawn_before: tokens that the lineage drew
-    of each selection before the first stage of this recipe.
+    of each selection before the first stage.
     """
-    pretrain = recipe.pretrain
     asked = asked_tokens(pretrain)
     drawn = {selection.source for selection in asked}
-    unused = [Selection(name) for name in recipe.sources if name not in drawn]
+    unused = [Selection(name) for name in sources if name not in drawn]
     order = list(dict.fromkeys(selection.source for selection in asked))
     rows = []
     for selection in [*sorted(asked, key=lambda selection: order.index(selection.source)), *unused]:
@@ -123,25 +122,26 @@ def token_budget(
 
 
 def check_epochs(
-    recipe: Recipe,
+    pretrain: Pretrain,
+    sources: Sequence[str],
     unique_tokens: Mapping[Selection, int],
     *,
     drawn_before: Mapping[Selection, int] | None = None,
 ) -> list[SelectionBudget]:
     """The budget of `token_budget`, or the RecipeError of `check_budget`."""
-    rows = token_budget(recipe, unique_tokens, drawn_before=drawn_before)
-    check_budget(rows, recipe)
+    rows = token_budget(pretrain, sources, unique_tokens, drawn_before=drawn_before)
+    check_budget(rows, pretrain)
     return rows
 
 
-def check_budget(rows: Sequence[SelectionBudget], recipe: Recipe) -> None:
+def check_budget(rows: Sequence[SelectionBudget], pretrain: Pretrain) -> None:
     """Raise RecipeError when documents would be read more often than the recipe's cap.
 
     The error names each source and the first stage that passes the cap, with the numbers, how many tokens would fit, and the
     line that would allow it. Where unique tokens are unknown the least possible number of epochs counts; check again when
     they are counted.
     """
-    problems = [_explain(row, recipe) for row in rows if row.epochs and row.epochs[-1] > row.max_epochs]
+    problems = [_explain(row, pretrain) for row in rows if row.epochs and row.epochs[-1] > row.max_epochs]
     problems += [_explain_empty(row) for row in rows if row.total_tokens and row.unique_tokens == 0]
     if problems:
         raise RecipeError("\n".join(problems))
@@ -191,8 +191,8 @@ def _lies_within(inner: Selection, outer: Selection) -> bool:
     return (inner.min_document_tokens or 0) >= (outer.min_document_tokens or 0)
 
 
-def _explain(row: SelectionBudget, recipe: Recipe) -> str:
-    stages = recipe.pretrain.stages
+def _explain(row: SelectionBudget, pretrain: Pretrain) -> str:
+    stages = pretrain.stages
     unique = row.unique_at_most or 0
     index = next(position for position, epochs in enumerate(row.epochs) if epochs > row.max_epochs)
     stage, before = stages[index], row.epochs[index - 1] if index else 0.0

@@ -55,13 +55,12 @@ class Flops:
     with_attention: float
 
 
-def pretraining_flops(recipe: Recipe) -> Flops:
+def pretraining_flops(model: ModelSection, vocab_size: int, pretrain: Pretrain) -> Flops:
     """Operations of all stages of pretraining. Post-training is not in it."""
-    model, vocab_size = recipe.model, recipe.tokenizer.vocab_size
     return Flops(
-        six_nd=6.0 * count_parameters(model, vocab_size) * recipe.pretrain.total_tokens,
+        six_nd=6.0 * count_parameters(model, vocab_size) * pretrain.total_tokens,
         with_attention=sum(
-            stage.tokens * flops_per_token(model, vocab_size, stage.seq_len) for stage in recipe.pretrain.stages
+            stage.tokens * flops_per_token(model, vocab_size, stage.seq_len) for stage in pretrain.stages
         ),
     )
 

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA
-from gristmill.data.packs import read_pack
-from gristmill.graph.step import resolve
+from gristmill.data.packs import packs_of
+from gristmill.graph.step import OutsideFiles
 from gristmill.planning.budget import Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
-from gristmill.store.jsonl import read_log
-from gristmill.train.monitor import METRICS, SAMPLES
+from gristmill.store.jsonl import read_jsonl, read_log
+from gristmill.tokens.shards import TokenShard
 from gristmill.units import in_bytes, scale, seconds
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
-MODEL_STEPS = ("pretrain", "sft", "dpo")
 
 
 class Facts:
-    """The facts of one run. `inputs` are the committed folders of its steps, in the order in which they were made."""
+    """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
-    def __init__(self, recipe: Recipe, recipe_dir: Path, inputs: Mapping[str, Path]) -> None:
+    def __init__(
+        self, recipe: Recipe, inputs: Mapping[str, Any], *, watched: Mapping[str, OutsideFiles] | None = None
+    ) -> None:
         self.recipe = recipe
-        self.recipe_dir = recipe_dir
+        self._watched = watched or {}
         self.inputs = inputs
-        self.records: dict[str, dict[str, Any]] = {name: read_json(folder / RECORD) for name, folder in inputs.items()}
+        self.records: dict[str, dict[str, Any]] = {name: made.record for name, made in inputs.items()}
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""
@@ -99,11 +98,11 @@ class Facts:
     @cached_property
     def ledgers(self) -> dict[str, dict[str, Any]]:
         """Per source, extraction and selection as one account: in, kept at the end, dropped and failed by reason."""
-        chosen = read_json(self.inputs["select"] / "ledger.json")["sources"]
+        chosen = read_json(self.inputs["select"].accounts)["sources"]
         joined: dict[str, dict[str, Any]] = {}
         for source in self.sources:
             first, second = (
-                read_json(self.inputs[f"extract/{source}"] / "ledger.json")["sources"][source],
+                read_json(self.inputs[f"extract/{source}"].accounts)["sources"][source],
                 chosen[source],
             )
             fates: dict[str, Any] = {"in": first["in"], "kept": second["kept"]}
@@ -116,9 +115,8 @@ class Facts:
     @cached_property
     def rejected_samples(self) -> list[dict[str, Any]]:
         """A few rejected documents of every source and reason."""
-        folders = [self.inputs[f"extract/{source}"] for source in self.sources]
-        files = [path for folder in folders for path in sorted(folder.glob("rejected-*.parquet"))]
-        files += sorted(self.inputs["select"].glob("rejected*.parquet"))
+        files = [path for source in self.sources for path in self.inputs[f"extract/{source}"].rejected]
+        files.append(self.inputs["select"].rejected)
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for path in files:
             for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
@@ -130,7 +128,7 @@ class Facts:
 
     @cached_property
     def classifiers(self) -> dict[str, dict[str, Any]]:
-        return {name: read_json(self.inputs[f"classifier/{name}"] / "report.json") for name in self.recipe.classifiers}
+        return {name: read_json(self.inputs[f"classifier/{name}"].report) for name in self.recipe.classifiers}
 
     @property
     def thresholds(self) -> dict[str, dict[str, Any]]:
@@ -138,20 +136,18 @@ class Facts:
 
     @cached_property
     def near_duplicates(self) -> dict[str, Any] | None:
-        path = self.inputs["select"] / "near_duplicates.json"
+        path = self.inputs["select"].near_duplicates
         return dict(read_json(path)) if path.is_file() and self.recipe.select.near_duplicates is not None else None
 
     @cached_property
     def decontamination(self) -> dict[str, Any]:
-        return dict(read_json(self.inputs["select"] / "decontamination.json"))
+        return dict(read_json(self.inputs["select"].decontamination))
 
     # ── tokens and training ──
 
     @property
     def unique_tokens(self) -> int:
-        return sum(
-            int(read_json(self.inputs["tokenize"] / source / "train.json")["num_tokens"]) for source in self.sources
-        )
+        return sum(TokenShard(self.inputs["tokenize"].of(source).train).num_tokens for source in self.sources)
 
     @property
     def warn_epochs(self) -> float:
@@ -207,41 +203,37 @@ class Facts:
 
     def metrics(self, step: str, kind: str) -> list[dict[str, Any]]:
         """Lines of a training step's diary of one kind."""
-        return [line for line in read_log(self.inputs[step] / METRICS) if line["kind"] == kind]
+        return [line for line in read_log(self.inputs[step].metrics) if line["kind"] == kind]
 
     def samples(self, step: str) -> list[dict[str, Any]]:
         """Texts that the model wrote."""
-        return read_log(self.inputs[step] / SAMPLES) if self.has(step) else []
+        return read_log(self.inputs[step].samples) if self.has(step) else []
 
     @property
     def watched_packs(self) -> dict[str, float | None]:
         """Watched pack → chance."""
-        packs = (
-            read_pack(resolve(self.recipe_dir, self.recipe.packs[name].path))
-            for name in self.recipe.pretrain.watch.packs
-        )
-        return {pack.name: pack.chance for pack in packs}
+        return {pack.name: pack.chance for pack in packs_of(self._watched)}
 
     # ── after pretraining ──
 
     @property
     def chat_kinds(self) -> dict[str, int]:
         kinds: dict[str, int] = {}
-        for line in read_log(self.inputs["synthesize"] / "sft.jsonl"):
+        for line in read_jsonl(self.inputs["synthesize"].conversations):
             kinds[line["kind"]] = kinds.get(line["kind"], 0) + 1
         return kinds
 
     @property
     def pair_report(self) -> dict[str, Any]:
-        return dict(read_json(self.inputs["pairs"] / "report.json"))
+        return dict(read_json(self.inputs["pairs"].report))
 
     @cached_property
     def results(self) -> list[dict[str, Any]]:
-        return list(read_json(self.inputs["evaluate"] / "results.json"))
+        return list(read_json(self.inputs["evaluate"].results))
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:
-        return list(read_json(self.inputs["evaluate"] / "comparisons.json"))
+        return list(read_json(self.inputs["evaluate"].comparisons))
 
     @property
     def final_bits(self) -> str:
@@ -256,7 +248,7 @@ class Facts:
         """What `plan` would have said on this machine, beside what happened."""
         real = self.counts("pretrain")
         memory = max(max(record["peak_memory_bytes"].values()) for record in self.records.values())
-        plan = real.get("estimate", {})
+        plan = self.records["pretrain"].get("forecast", {})
         took = f"{seconds(plan['pretraining_seconds'])} ({plan['speed_source']})" if plan else NOT_RECORDED
         return [
             ("tokens", f"{self.recipe.pretrain.total_tokens:,}", f"{real['tokens']:,}"),
@@ -268,7 +260,7 @@ class Facts:
     @property
     def parity_words(self) -> list[tuple[str, str]]:
         """The checks of the exported folder, in words."""
-        parity = read_json(self.inputs["export"] / "parity.json")
+        parity = read_json(self.inputs["export"].parity)
         rows = [
             ("read back by gristmill", f"largest difference of logits {parity['max_logit_difference_read_back']:.1e}"),
             ("rounding of the weights", f"changes logits by at most {parity['max_logit_change_by_rounding']:.1e}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,15 @@ from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.train.monitor import SAMPLES
+from gristmill.train.outputs import MODEL_STEPS
 from gristmill.units import scale, seconds
 
 SHOWN_SAMPLES = 4
 
 
-def print_summary(run: Path, console: Console) -> None:
-    """Print the end of a run from its records."""
-    records = [read_json(path) for path in sorted(run.rglob(RECORD)) if ".old" not in path.parts]
+def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
+    """Print the end of a run from the records of its steps; those whose files were removed are left out."""
+    records = [read_json(run / step / RECORD) for step in steps if (run / step / RECORD).is_file()]
     pretrain = next(record["counts"] for record in records if record["step"] == "pretrain")
     work = sum(record["wall_seconds"] for record in records)
     console.print(
@@ -28,14 +30,14 @@ def print_summary(run: Path, console: Console) -> None:
         f"{len(records)} steps, {seconds(work)} of work.",
         highlight=False,
     )
-    last = next(name for name in ("dpo", "sft", "pretrain") if (run / name / RECORD).is_file())
+    last = next(name for name in MODEL_STEPS[::-1] if (run / name / RECORD).is_file())
     for row in read_json(run / "evaluate" / "results.json"):
         if _tells(row, last):
             console.print(
                 f"  {row['model']:<9} {row['task']:<26} {row['metric'].replace('_', ' '):<14} {bits(row)}  {_words(row)}",
                 highlight=False,
             )
-    speaks = next((name for name in ("dpo", "sft", "pretrain") if (run / name / SAMPLES).is_file()), last)
+    speaks = next((name for name in MODEL_STEPS[::-1] if (run / name / SAMPLES).is_file()), last)
     samples = read_log(run / speaks / SAMPLES)
     for sample in [sample for sample in samples if sample["step"] == samples[-1]["step"]][-SHOWN_SAMPLES:]:
         prompt, text = (escape(" ".join(sample[key].split())) for key in ("prompt", "text"))

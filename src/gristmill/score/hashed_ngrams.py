@@ -24,6 +24,8 @@ import scipy.sparse.linalg
 import xxhash
 from numpy.typing import ArrayLike, NDArray
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 Float32 = NDArray[np.float32]
 
 NUM_COLUMNS = 1 << 18

@@ -14,12 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.data.document import read_batches, shard_paths
+from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
+from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.score.classifiers import Classifier, load_classifier
+from gristmill.score.outputs import TrainedClassifier
 
 VERSION = 1
 SCORE_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
@@ -47,12 +49,11 @@ class ScoreShard:
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Scores all shards. A stopped or killed run goes on with the shards that are not there yet."""
-    classifier = ctx.recipe.select.min_scores[ctx.part].classifier
-    folder = ctx.inputs[f"classifier/{classifier}"]
-    labelled_here = ctx.recipe.classifiers[classifier].source == ctx.part  # ids are unique within a source alone
-    out_of_fold = folder / "out_of_fold.parquet" if labelled_here else None
-    function = ScoreShard(model=folder / "model.npz", out_of_fold=out_of_fold, out=ctx.out)
-    shards = shard_paths(ctx.inputs[f"extract/{ctx.part}"])
+    classifier: TrainedClassifier = ctx.inputs["classifier"]
+    out_of_fold = classifier.out_of_fold if ctx.config["labelled_here"] else None  # ids are unique only within a source
+    function = ScoreShard(model=classifier.model, out_of_fold=out_of_fold, out=ctx.out)
+    documents_in: Extracted = ctx.inputs["documents"]
+    shards = documents_in.documents
     in_line = len(shards) == 1 or ctx.machine.processes == 1
     executor: Executor = (
         InProcess(should_stop=ctx.should_stop)
@@ -67,7 +68,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.say(f"{ctx.name}: {shard.name} scored, {documents:,} documents")
         if ctx.should_stop():
             raise Interrupted(f"stopped while scoring; {ctx.name} goes on with the shards that are left.")
-    return {"documents": documents, "classifier": classifier}
+    return {"documents": documents}
 
 
 def score_documents(model: Classifier, shard: Path, known: Mapping[str, float]) -> pa.Table:

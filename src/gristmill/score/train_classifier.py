@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from gristmill.data.document import Document, read_batches, read_documents, shard_paths
+from gristmill.data.document import Document, read_batches, read_documents
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
+from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Classifier as ClassifierSection
 from gristmill.score.annotations import Annotation, agreement, merge_small_classes, read_annotations
@@ -28,6 +29,7 @@ from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_t
 from gristmill.store.durable import write_json
 
 VERSION = 1
+SECOND = "second annotations"
 SAMPLE_DOCUMENTS = 20_000  # documents of the source that are scored for the threshold table
 
 
@@ -42,9 +44,10 @@ class Labelled:
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Trains and reports. Raises DataError when too few annotations belong to documents of the source."""
-    section = ctx.recipe.classifiers[ctx.part]
-    shards = shard_paths(ctx.inputs[f"extract/{section.source}"])
-    path = ctx.resolve(section.annotations)
+    section: ClassifierSection = ctx.config["classifier"]
+    documents: Extracted = ctx.inputs["documents"]
+    shards = documents.documents
+    path = ctx.files["annotations"].only
     annotations = read_annotations(path)
     check_rubric(annotations, section, path=path)
     labelled = join(annotations, shards, max_chars=section.max_chars)
@@ -187,9 +190,9 @@ def _correlation(scores: Any, labels: Sequence[int]) -> float:
 
 
 def _agreement(ctx: StepContext, section: ClassifierSection, annotations: list[Annotation]) -> dict[str, Any] | None:
-    if section.second_annotations is None:
+    if SECOND not in ctx.files:
         return None
-    path = ctx.resolve(section.second_annotations)
+    path = ctx.files[SECOND].only
     second = read_annotations(path)
     check_rubric(second, section, path=path)
     return agreement(annotations, second, seed=ctx.seed).to_json()

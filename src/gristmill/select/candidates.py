@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.data.document import read_batches, shard_paths
+from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor
 from gristmill.errors import DataError
 from gristmill.select.dedup import DuplicateRules, Fingerprints, Keys, fingerprint_texts, ngram_set
@@ -144,18 +144,17 @@ class ReadShard:
         }
 
 
-def list_shards(source: str, extract: Path, scores: Path | None) -> list[Shard]:
+def list_shards(source: str, documents: Sequence[Path], scores: Sequence[Path] | None) -> list[Shard]:
     """The shards of one source. Raises DataError when there is none or one has no scores."""
     found = []
-    for path in shard_paths(extract):
-        score_path = None if scores is None else scores / path.name.replace("documents", "scores")
-        if score_path is not None and not score_path.is_file():
-            raise DataError(
-                f"{score_path} is missing: {path.name} of source {source!r} has no scores. Remake score/{source}."
-            )
+    scored = None if scores is None else {path.name.replace("scores", "documents"): path for path in scores}
+    for path in documents:
+        score_path = None if scored is None else scored.get(path.name)
+        if scored is not None and score_path is None:
+            raise DataError(f"{path.name} of source {source!r} has no scores. Remake score/{source}.")
         found.append(Shard(source=source, documents=path, scores=score_path))
     if not found:
-        raise DataError(f"{extract} holds no documents-NNNNN.parquet: source {source!r} is empty.")
+        raise DataError(f"source {source!r} is empty: extract left no documents-NNNNN.parquet.")
     return found
 
 

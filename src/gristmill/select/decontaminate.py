@@ -27,6 +27,8 @@ from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.select.words import Int64, UInt64, Words, ngram_hashes, ngrams_per_text, split_words
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 ANSWER_WINDOW = 30
 MIN_EXACT_WORDS = 5
 COMMON_ITEMS = 20  # an n-gram in more items than this, and in more than COMMON_SHARE of all, is common wording

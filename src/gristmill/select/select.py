@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger, read_ledger, rejected_row
-from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger, rejected_row
+from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
-from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import NearDuplicates
+from gristmill.extract.outputs import Extracted
+from gristmill.graph.step import StepContext, by_source
+from gristmill.recipe.schema.curation import NearDuplicates, Select, Validation
+from gristmill.score.outputs import Scored
 from gristmill.select.candidates import (
     BATCH_ROWS,
     HELD_OUT,
@@ -53,6 +55,7 @@ from gristmill.store.fingerprint import derive_seed
 
 VERSION = 2
 STEP = "select"
+DOCUMENTS = "documents of "  # roles, each followed by a source
 SELECTED_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("cluster", pa.int64(), nullable=False))
 
 
@@ -69,15 +72,13 @@ class Rejection:
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Selects. Raises DataError when a source loses too much to near-duplicates, or everything."""
-    section = ctx.recipe.select
+    section: Select = ctx.config["select"]
     above = {source: threshold.above for source, threshold in section.min_scores.items()}
     rules = duplicate_rules(section.near_duplicates)
-    packs = [read_pack(ctx.resolve(pack.path)) for _, pack in sorted(ctx.recipe.packs.items()) if pack.held_out]
+    packs = packs_of(ctx.files)
     candidates = _read(ctx, above, rules, held_out_ids(packs))
-    extracted = {
-        source: read_ledger(ctx.inputs[f"extract/{source}"] / "ledger.json").source(source)
-        for source in ctx.recipe.sources
-    }
+    documents: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
+    extracted = {source: kept.ledger.source(source) for source, kept in documents.items()}
     _say_if_nothing_was_held_out(ctx, candidates, extracted, held_out_ids(packs))
     classifiers = {source: threshold.classifier for source, threshold in section.min_scores.items()}
     write_json(ctx.out / "thresholds.json", thresholds_report(candidates, above, classifiers))
@@ -150,12 +151,11 @@ def without(documents: Int64, places: Sequence[int]) -> Int64:
 
 
 def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, held_out: frozenset[str]) -> Candidates:
+    scores: dict[str, Scored] = by_source(ctx.inputs, "scores of ")
     shards = [
         shard
-        for source in ctx.recipe.sources
-        for shard in list_shards(
-            source, ctx.inputs[f"extract/{source}"], ctx.inputs[f"score/{source}"] if source in above else None
-        )
+        for source, documents in by_source(ctx.inputs, DOCUMENTS).items()
+        for shard in list_shards(source, documents.documents, scores[source].scores if source in above else None)
     ]
     function = ReadShard(above=above, held_out=held_out, rules=rules, seed=derive_seed(ctx.seed, "minhash"))
     in_line = len(shards) == 1 or ctx.machine.processes == 1
@@ -183,8 +183,9 @@ def _say_if_nothing_was_held_out(
 
 
 def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules) -> Duplicates:
-    listed = ctx.recipe.select.priority
-    unlisted = sorted(set(ctx.recipe.sources) - set(listed))
+    section: Select = ctx.config["select"]
+    listed = section.priority
+    unlisted = sorted(set(by_source(ctx.inputs, DOCUMENTS)) - set(listed))
     priority = {source: rank for rank, source in enumerate([*listed, *unlisted])}
     found = find_duplicates(
         candidates.columns.prints,
@@ -192,8 +193,8 @@ def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules
         rules=rules,
         ngrams_of=candidates.ngram_sets(rules.ngram),
     )
-    section = ctx.recipe.select.near_duplicates
-    limit = None if section is None else section.max_source_loss
+    near: NearDuplicates | None = ctx.watching.config["select"].near_duplicates
+    limit = None if near is None else near.max_source_loss
     report = near_duplicates_report(candidates, found, rules, max_source_loss=limit)
     write_json(ctx.out / "near_duplicates.json", report)
     if limit is not None:
@@ -236,7 +237,7 @@ def _split(
 ) -> tuple[Int64, NDArray[np.bool_]]:
     """(cluster name, is validation) per document; 0 and False for those that did not pass the thresholds."""
     passed, columns = candidates.passed, candidates.columns
-    section = ctx.recipe.select.validation
+    section: Validation = ctx.config["select"].validation
     rules = SplitRules(fraction=section.fraction, min_bytes=section.min_bytes, max_bytes=section.max_bytes)
     cluster_D = np.zeros(len(columns.ids), dtype=np.int64)
     sources = [candidates.sources[d] for d in passed.tolist()]
@@ -274,7 +275,7 @@ def _write(
         rejected = stack.enter_context(ShardWriter(ctx.out / "rejected.parquet", REJECTED_SCHEMA))
         writers = {
             (source, split): stack.enter_context(_split_writer(ctx.out / source, split))
-            for source in ctx.recipe.sources
+            for source in extracted
             for split in ("train", "validation")
         }
         for k, shard in enumerate(candidates.shards):
@@ -315,7 +316,7 @@ def _rejected(row: Mapping[str, Any], why: Rejection) -> dict[str, Any]:
 
 def _counts(ctx: StepContext, ledger: Ledger, held: NDArray[np.bool_]) -> dict[str, Any]:
     counts: dict[str, Any] = {"validation_documents": int(held.sum())}
-    for source in ctx.recipe.sources:
+    for source in ledger.sources:
         row = ledger.source(source)
         kept = row.total("kept").documents
         if not kept:

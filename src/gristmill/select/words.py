@@ -19,6 +19,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gristmill.data.document import read_documents, shard_paths
+from gristmill.data.document import read_documents
 from gristmill.data.ledger import Ledger
-from gristmill.data.packs import held_out_ids, read_pack
+from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError
-from gristmill.graph.step import StepContext, resolve_files
+from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.post_training import ChatData
 from gristmill.select.decontaminate import Decontaminator
+from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.rows import check_messages
@@ -44,11 +45,10 @@ LARGE_SUM_WORDINGS = 2
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Makes the conversations, drops what the packs hold out, and writes the rest."""
-    chat = ctx.recipe.chat
-    assert chat is not None, "the table runs synthesize only for a recipe that has chat"
-    packs = [read_pack(ctx.resolve(pack.path)) for pack in ctx.recipe.packs.values() if pack.held_out]
+    chat: ChatData = ctx.config["chat"]
+    packs = packs_of(ctx.files)
     held_out = held_out_ids(packs)
-    finder = Decontaminator(packs, ngram=ctx.recipe.select.decontaminate.ngram)
+    finder = Decontaminator(packs, ngram=ctx.config["decontaminate"].ngram)
     gate = Gate(held_out=held_out, finder=finder)
     kept = list(gate.pass_on(candidates(ctx, chat, held_out)))
     if not kept:
@@ -135,10 +135,8 @@ def candidates(ctx: StepContext, chat: ChatData, held_out: frozenset[str]) -> It
 
 def everyday_rows(ctx: StepContext, chat: ChatData) -> Iterator[ChatRow]:
     """The hand-written conversations, each `conversation_copies` times. Raises DataError for one that is malformed."""
-    if not chat.conversations:
-        return
     seen: set[str] = set()
-    for path in resolve_files(ctx.recipe_dir, chat.conversations, where="chat.conversations"):
+    for path in ctx.files["conversations"].paths:
         for number, row in enumerate(read_jsonl(path), start=1):
             name = row.get("id")
             if not isinstance(name, str) or name in seen:
@@ -154,13 +152,13 @@ def everyday_rows(ctx: StepContext, chat: ChatData) -> Iterator[ChatRow]:
 
 def definition_rows(ctx: StepContext, source: str, number: int) -> Iterator[ChatRow]:
     """Questions about dictionary entries of `source`, from its training documents. Raises DataError when there is none."""
-    folder = ctx.inputs["select"] / source
-    documents = (document for path in shard_paths(folder, stem="train") for document in read_documents(path))
+    entries_from: Selected = ctx.inputs["entries"]
+    documents = (document for path in entries_from.train for document in read_documents(path))
     parsed = (parse_entry(document.id, document.text) for document in documents)
     entries = pick_entries((entry for entry in parsed if entry is not None), number, seed=ctx.seed)
     if not entries:
         raise DataError(
-            f'no document in {folder} begins like a dictionary entry, "term (class): definition". '
+            f'no document of {source} begins like a dictionary entry, "term (class): definition". '
             "Name another source in chat.definitions_from, or remove it."
         )
     if len(entries) < number:

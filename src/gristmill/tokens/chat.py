@@ -21,6 +21,8 @@ from gristmill.errors import DataError
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 ROLES = ("system", "user", "assistant")
 
 

@@ -27,6 +27,8 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, Origin, StreamStage, Use, stage_mixture
 from gristmill.tokens.windows import Selection
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 __all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use", "segment_lengths"]
 
 _BLOCK = 1024  # sequences resolved together

@@ -7,16 +7,18 @@ run goes on with the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.document import read_batches, shard_paths
+from gristmill.data.document import read_batches
 from gristmill.errors import ArtifactError, DataError, Interrupted
-from gristmill.graph.step import StepContext
+from gristmill.graph.step import StepContext, by_source
 from gristmill.planning.budget import Selection, asked_tokens, check_epochs
-from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Pretrain
+from gristmill.select.outputs import Selected
 from gristmill.store.durable import file_sha256
+from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard, unique_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 
@@ -30,17 +32,18 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
     Raises RecipeError when the stages would read documents more often than the recipe's cap, now that tokens are counted.
     """
-    select = ctx.inputs["select"]
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    tokenizer_sha256 = file_sha256(ctx.inputs["tokenizer"] / "tokenizer.json")
+    files: TokenizerFiles = ctx.inputs["tokenizer"]
+    tokenizer = Tokenizer.load(files.files)
+    tokenizer_sha256 = file_sha256(files.files / "tokenizer.json")
+    texts: dict[str, Selected] = by_source(ctx.inputs, "text of ")
     counts: dict[str, Any] = {}
-    for source in ctx.recipe.sources:
+    for source, text in texts.items():
         counts[source] = {}
         for split in SPLITS:
             path = ctx.out / source / split
             facts = finished(path, tokenizer_sha256)
             if facts is None:
-                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, split_paths(select / source, split), path)
+                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, getattr(text, split), path)
             counts[source][split] = {
                 "documents": facts.num_documents,
                 "tokens": facts.num_tokens,
@@ -48,7 +51,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
             }
         train = counts[source]["train"]
         ctx.say(f"tokenize: {source} has {train['tokens']:,} tokens in {train['documents']:,} training documents")
-    for row in check_epochs(ctx.recipe, selection_tokens(ctx.recipe, ctx.out)):
+    pretrain: Pretrain = ctx.watching.config["pretrain"]
+    for row in check_epochs(pretrain, list(texts), selection_tokens(pretrain, list(texts), Tokenized(ctx.out))):
         if row.verdict in ("repeated", "allowed"):
             ctx.say(
                 f"tokenize: {row.selection} is read {row.epochs[-1]:.2f} times ({row.total_tokens:,} tokens asked, "
@@ -57,10 +61,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return counts
 
 
-def selection_tokens(recipe: Recipe, folder: Path) -> dict[Selection, int]:
-    """Unique training tokens of every selection that the recipe's stages draw, and of every source, in a tokenize artefact."""
-    shards = {source: TokenShard(folder / source / "train") for source in recipe.sources}
-    selections = [*map(Selection, shards), *asked_tokens(recipe.pretrain)]
+def selection_tokens(pretrain: Pretrain, sources: Sequence[str], tokenized: Tokenized) -> dict[Selection, int]:
+    """Unique training tokens of every selection that the stages draw, and of every source, in a tokenize artefact."""
+    shards = {source: TokenShard(tokenized.of(source).train) for source in sources}
+    selections = [*map(Selection, shards), *asked_tokens(pretrain)]
     return {
         selection: unique_tokens(shards[selection.source], min_document_tokens=selection.min_document_tokens)
         for selection in selections
@@ -94,14 +98,6 @@ def tokenize_split(
                 )
             writer.add_many(documents, num_bytes=num_bytes)
     return TokenShard(path).facts
-
-
-def split_paths(folder: Path, split: str) -> list[Path]:
-    """The Parquet files of one split. Raises ArtifactError when there is none: an empty split is a file without rows."""
-    paths = shard_paths(folder, stem=split)
-    if not paths:
-        raise ArtifactError(f"{folder} has no {split}-*.parquet. Run the select step again.")
-    return paths
 
 
 def text_batches(paths: list[Path], *, batch_bytes: int = _BATCH_BYTES) -> Iterator[tuple[list[str], int]]:

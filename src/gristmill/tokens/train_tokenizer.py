@@ -14,9 +14,11 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gristmill.data.document import read_batches, shard_paths
+from gristmill.data.document import read_batches
 from gristmill.errors import DataError
-from gristmill.graph.step import StepContext
+from gristmill.graph.step import StepContext, by_source
+from gristmill.recipe.schema.training import TokenizerSection
+from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
 from gristmill.tokens.permutation import key_of, mix
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
@@ -27,10 +29,11 @@ _REPORT_BATCH_ROWS = 256
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Trains, saves and measures the tokenizer. Returns the report."""
-    section = ctx.recipe.tokenizer
-    select = ctx.inputs["select"]
-    sources = list(section.mixture) if section.mixture else list(ctx.recipe.sources)
-    sizes = {source: document_bytes(shard_paths(select / source, stem="train")) for source in sources}
+    section: TokenizerSection = ctx.config["tokenizer"]
+    texts: dict[str, Selected] = by_source(ctx.inputs, "text of ")
+    validation: dict[str, Selected] = by_source(ctx.watching.inputs, "validation of ")
+    sources = list(texts)
+    sizes = {source: document_bytes(texts[source].train) for source in sources}
     budgets = byte_budgets(
         {source: int(size.sum()) for source, size in sizes.items()}, section.mixture, section.max_bytes
     )
@@ -43,7 +46,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
                 f"tokenizer: {source} has {sampled[source]:,} bytes of the {budgets[source]:,} that its weight {weight} asks "
                 f"for; its share of the sample is {share:.3f}"
             )
-    trained = train_tokenizer(_texts(select, chosen), section.vocab_size)
+    trained = train_tokenizer(_texts({source: texts[source].train for source in sources}, chosen), section.vocab_size)
     tokenizer = Tokenizer(trained)
     tokenizer.save(ctx.out)
     report = {
@@ -52,9 +55,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             source: {"documents": int(chosen[source].sum()), "bytes": sampled[source], "budget_bytes": budgets[source]}
             for source in sources
         },
-        "validation": {
-            source: measure(tokenizer, shard_paths(select / source, stem="validation")) for source in ctx.recipe.sources
-        },
+        "validation": {source: measure(tokenizer, text.validation) for source, text in validation.items()},
     }
     write_json(ctx.out / "report.json", report)
     return report
@@ -112,10 +113,10 @@ def measure(tokenizer: Tokenizer, paths: list[Path]) -> dict[str, float | int | 
     }
 
 
-def _texts(select: Path, chosen: dict[str, NDArray[np.bool_]]) -> Iterator[str]:
+def _texts(shards: dict[str, list[Path]], chosen: dict[str, NDArray[np.bool_]]) -> Iterator[str]:
     for source, wanted in chosen.items():
         row = 0
-        for path in shard_paths(select / source, stem="train"):
+        for path in shards[source]:
             for batch in read_batches(path, columns=["text"]):
                 mask = wanted[row : row + batch.num_rows]
                 row += batch.num_rows

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gristmill.data.packs import Pack, read_pack
+from gristmill.data.packs import Pack, packs_of
 from gristmill.errors import RecipeError
-from gristmill.graph.step import StepContext
+from gristmill.graph.step import StepContext, by_source
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
-from gristmill.planning.budget import check_epochs
-from gristmill.planning.cost import pretraining_flops, training_memory
-from gristmill.planning.speed import SpeedPoint, keep_speed, machine_speed
+from gristmill.planning.cost import pretraining_flops
+from gristmill.planning.speed import SpeedPoint, keep_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain, Stage
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
 from gristmill.tokens.stream import Stream
-from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
@@ -35,6 +33,7 @@ from gristmill.train.session import Session, choose_device, open_session, optimi
 
 VERSION = 1
 
+TOKENS = "tokens of "  # roles, each followed by a source
 MAX_LOG_EVERY = 10
 LINES_WANTED = 100
 SAMPLE_TOKENS = 64
@@ -54,48 +53,50 @@ class Span:
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Trains the model of the recipe on its stages; see the module's text."""
-    section = ctx.recipe.pretrain
-    tokenizer = Tokenizer.load(ctx.inputs["tokenizer"])
-    sources = _sources(section)
-    shards = {name: TokenShard(ctx.inputs["tokenize"] / name / "train") for name in sources}
+    section: Pretrain = ctx.config["pretrain"]
+    tokenizer_dir = ctx.inputs["tokenizer"].files
+    tokenizer = Tokenizer.load(tokenizer_dir)
+    shards = {name: TokenShard(tokens.train) for name, tokens in by_source(ctx.inputs, TOKENS).items()}
     stream = make_stream(section, shards, seed=ctx.seed)
-    check_epochs(ctx.recipe, selection_tokens(ctx.recipe, ctx.inputs["tokenize"]))
     device = choose_device(ctx.machine.device)
     session = open_session(
         ctx.out,
         fresh_model=lambda: init_weights(
-            Llama(model_config(ctx.recipe.model, tokenizer)), seed=derive_seed(ctx.seed, "weights")
+            Llama(model_config(ctx.config["model"], tokenizer)), seed=derive_seed(ctx.seed, "weights")
         ),
         optimizer_options=optimizer_options(section.optimizer),
-        tokenizer_dir=ctx.inputs["tokenizer"],
-        fingerprint=ctx.fingerprint,
+        tokenizer_dir=tokenizer_dir,
+        fingerprint=ctx.identity,
         micro_batch_tokens=ctx.machine.micro_batch_tokens,
         threads=ctx.machine.threads,
         device=device,
         say=ctx.say,
     )
-    parameters = sum(parameter.numel() for parameter in session.model.parameters())
-    estimate = session.notes.setdefault("estimate", _estimate(ctx, parameters))
     watch = Watcher(
         session=session,
         tokenizer=tokenizer,
-        section=section,
-        validation={name: TokenShard(ctx.inputs["tokenize"] / name / "validation") for name in ctx.recipe.sources},
+        section=ctx.watching.config["pretrain"],
+        validation={
+            name: TokenShard(tokens.validation)
+            for name, tokens in by_source(ctx.watching.inputs, "validation of ").items()
+        },
         packs=_packs(ctx),
         seed=ctx.seed,
     )
-    spans = stage_spans(section)
+    spans = stage_spans(ctx.watching.config["pretrain"])
     for span in spans:
         if session.progress.step < span.last or (session.progress.step == span.last and session.progress.hooks_pending):
             _run_stage(ctx, session, stream, watch, span)
     found = session.finish()
     _keep_speed(ctx, session, found)
-    return {**found, **_draws(stream), "stages": session.notes["stages"], "estimate": estimate}
+    return {**found, **_draws(stream), "stages": session.notes["stages"]}
 
 
 def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watcher, span: Span) -> None:
     """One stage, or what is left of it."""
-    section, stage = ctx.recipe.pretrain, span.stage
+    section: Pretrain = ctx.config["pretrain"]
+    watching: Pretrain = ctx.watching.config["pretrain"]
+    stage = span.stage
     begins = session.progress.step < span.last
     if begins and stage.rope_theta is not None:
         session.model.set_rope_theta(stage.rope_theta, session.model.config.max_position_embeddings)
@@ -106,8 +107,8 @@ def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watche
         ctx.say(
             f"stage {stage.name}: steps {span.first + 1:,} to {span.last:,}, {stage.tokens:,} tokens of {stage.seq_len}"
         )
-    milestones = _milestones(section)
-    every = max(1, section.checkpoint_every_tokens // section.global_batch_tokens)
+    milestones = _milestones(watching)
+    every = max(1, watching.checkpoint_every_tokens // section.global_batch_tokens)
     schedule = wsd(
         peak_lr=section.optimizer.peak_lr,
         total_tokens=section.total_tokens,
@@ -166,7 +167,7 @@ def make_stream(section: Pretrain, shards: Mapping[str, TokenShard], *, seed: in
     """The order of the training data that the stages ask for."""
     stages = [
         StreamStage(
-            name=stage.name,
+            name=f"stage {number}",
             num_samples=stage.tokens // stage.seq_len,
             seq_len=stage.seq_len,
             draws=tuple(
@@ -174,7 +175,7 @@ def make_stream(section: Pretrain, shards: Mapping[str, TokenShard], *, seed: in
                 for draw in stage.mixture
             ),
         )
-        for stage in section.stages
+        for number, stage in enumerate(section.stages, start=1)
     ]
     return Stream(shards, stages, seed=derive_seed(seed, "stream"))
 
@@ -191,26 +192,17 @@ def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
     )
 
 
-def _estimate(ctx: StepContext, parameters: int) -> dict[str, Any]:
-    """What `plan` says of this training before it begins, for the record to be held against."""
-    speed, _ = machine_speed(parameters, ctx.machine)
-    return {
-        "parameters": parameters,
-        "pretraining_seconds": pretraining_flops(ctx.recipe).with_attention / speed.flops_per_second,
-        "memory_bytes": training_memory(ctx.recipe, ctx.machine.micro_batch_tokens).total,
-        "speed_source": speed.how_known,
-    }
-
-
 def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) -> None:
     """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell."""
     if found["tokens_per_second"] is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
         return
-    flops = pretraining_flops(ctx.recipe).with_attention / ctx.recipe.pretrain.total_tokens
+    section: Pretrain = ctx.config["pretrain"]
+    vocab_size = session.model.config.vocab_size
+    flops = pretraining_flops(ctx.config["model"], vocab_size, section).with_attention / section.total_tokens
     point = SpeedPoint(
         parameters=found["parameters"],
-        seq_len=ctx.recipe.pretrain.stages[0].seq_len,
-        micro_batch_tokens=min(ctx.machine.micro_batch_tokens, ctx.recipe.pretrain.global_batch_tokens),
+        seq_len=section.stages[0].seq_len,
+        micro_batch_tokens=min(ctx.machine.micro_batch_tokens, section.global_batch_tokens),
         tokens_per_second=found["tokens_per_second"],
         flops_per_second=found["tokens_per_second"] * flops,
         measured_by="pretrain",
@@ -218,12 +210,8 @@ def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) ->
     keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])
 
 
-def _sources(section: Pretrain) -> list[str]:
-    return list(dict.fromkeys(draw.source for stage in section.stages for draw in stage.mixture))
-
-
 def _packs(ctx: StepContext) -> list[Pack]:
-    packs = [read_pack(ctx.resolve(ctx.recipe.packs[name].path)) for name in ctx.recipe.pretrain.watch.packs]
+    packs = packs_of(ctx.watching.files)
     for pack in packs:
         if pack.kind != "multiple_choice":
             raise RecipeError(

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gristmill.recipe.schema.section import Name, PositiveInt, Section, Share
+from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Name, PositiveInt, Section, Share
 
 
 class PackRef(Section):
     """A task pack: a folder with `pack.yaml` and `items.jsonl`. Its items leave sources and chat data first."""
 
-    path: str
+    path: Annotated[str, PLACE]
     held_out: bool = Field(
         default=True, description="false: the items may be trained on; scores are then called recall"
     )
@@ -22,7 +22,7 @@ class PackRef(Section):
 class ReadFiles(Section):
     """What every reader has: files, as paths or globs relative to the recipe."""
 
-    paths: list[str] = Field(min_length=1)
+    paths: Annotated[list[str], PLACE] = Field(min_length=1)
 
 
 class ReadWarc(ReadFiles):
@@ -116,13 +116,14 @@ class Source(Section):
     """A named collection of documents with its own curation."""
 
     read: Reader
-    license: str = Field(description="the licence its documents carry into the data card")
+    license: Annotated[str, LABEL] = Field(description="the licence its documents carry into the data card")
     main_text: MainText | None = Field(
         default=None, description="absent: warc and html get the default, the rest needs none"
     )
     language: LanguageFilter | None = None
     rules: Rules = Rules()
-    unique_tokens: PositiveInt | None = Field(
+    late: bool = Field(default=False, description="added after others were trained on")
+    unique_tokens: Annotated[PositiveInt | None, CAP] = Field(
         default=None, description="if known; else estimated from bytes until tokenize counts"
     )
 
@@ -137,8 +138,10 @@ class Classifier(Section):
     """A quality score taught by annotations of one source's documents (FineWeb-Edu's method)."""
 
     source: str = Field(description="the source whose documents were annotated")
-    annotations: str = Field(description="JSONL: record_id, url, label 0-5, reason")
-    second_annotations: str | None = Field(default=None, description="the same documents labelled again, for agreement")
+    annotations: Annotated[str, PLACE] = Field(description="JSONL: record_id, url, label 0-5, reason")
+    second_annotations: Annotated[str | None, PLACE] = Field(
+        default=None, description="the same documents labelled again, for agreement"
+    )
     rubric: str = "edu-v1"
     features: Literal["hashed_ngrams", "fasttext"] = "hashed_ngrams"
     max_chars: PositiveInt = Field(default=2000, description="the crop that was annotated and is scored")
@@ -160,7 +163,9 @@ class NearDuplicates(Section):
     rows_per_band: PositiveInt = 8
     ngram: PositiveInt = 5
     min_jaccard: Share = Field(default=0.7, description="a candidate pair below this is not a duplicate")
-    max_source_loss: Share = Field(default=0.5, description="stop when a source would lose a larger share than this")
+    max_source_loss: Annotated[Share, CAP] = Field(
+        default=0.5, description="stop when a source would lose a larger share than this"
+    )
 
 
 class Decontaminate(Section):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gristmill.recipe.schema.section import PositiveInt, Section, Share
+from gristmill.recipe.schema.section import PLACE, WATCHED, PositiveInt, Section, Share
 from gristmill.recipe.schema.training import Optimizer
 
 
 class ChatData(Section):
     """Conversations: hand-written files, sums, and questions about definitions in a source."""
 
-    conversations: list[str] = Field(default=[], description="JSONL files of {id, topic, messages}")
+    conversations: Annotated[list[str], PLACE] = Field(default=[], description="JSONL files of {id, topic, messages}")
     conversation_copies: PositiveInt = Field(
         default=1, description="how often each hand-written conversation is listed"
     )
@@ -33,7 +33,9 @@ class Finetune(Section):
     seq_len: PositiveInt
     warmup_frac: Share = 0.1
     optimizer: Optimizer
-    sample_prompts: list[str] = Field(default=["Hello!"], description="asked at the end, for the report")
+    sample_prompts: Annotated[list[str], WATCHED] = Field(
+        default=["Hello!"], description="asked at the end, for the report"
+    )
 
 
 class Pairs(Section):

@@ -1,10 +1,18 @@
-"""What every section of a recipe is made of: frozen, strict models, and the types of names, shares and counts."""
+"""What every section of a recipe is made of: frozen, strict models, and what of them belongs to an identity.
+
+A field belongs to the identity of the steps that use it unless it is marked `Outside`. It is left out while it has its
+*identity default*: the default it had when it was introduced. So a new field changes no identity, and a default that is
+changed later (write `IdentityDefault(old)` beside it) changes the identity exactly where it is relied on.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 SCHEMA_VERSION = 1
 MAX_WEIGHT_DECIMALS = 6
@@ -15,7 +23,96 @@ Weight = Annotated[float, Field(gt=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
+@dataclass(frozen=True)
+class Outside:
+    """Marks a field that cannot change the content of an output; `what` it is instead."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class IdentityDefault:
+    """The default that a field had when it was introduced, once its default has changed."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class IdentityName:
+    """The name that a renamed field keeps in identities."""
+
+    name: str
+
+
+WATCHED = Outside("what is measured, sampled or saved on the way")
+CAP = Outside("a limit that is checked and shapes nothing")
+LABEL = Outside("words that are printed")
+PLACE = Outside("where a file lies; its content counts")
+REQUIRED = object()
+Mark = TypeVar("Mark")
+
+
 class Section(BaseModel):
     """Base of every part of a recipe: frozen, unknown keys refused, no silent conversion of types."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def inside(self) -> Self:
+        """A copy in which what is `Outside` is missing, in sections within it too: reading it raises AttributeError."""
+        kept = {
+            name: _inside(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if marker(field, Outside) is None
+        }
+        copy = cast(Self, self.model_construct(_fields_set=self.model_fields_set & kept.keys(), **kept))
+        for name in type(self).model_fields.keys() - kept.keys():
+            copy.__dict__.pop(name, None)
+        return copy
+
+    def literals(self) -> dict[str, Any]:
+        """What of this section belongs to an identity, as plain values by identity name."""
+        found: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            if marker(field, Outside) is None and (value := plain(getattr(self, name))) != identity_default(field):
+                renamed = marker(field, IdentityName)
+                found[renamed.name if renamed else name] = value
+        return found
+
+
+def marker(field: FieldInfo, kind: type[Mark]) -> Mark | None:
+    """The field's marker of this kind, if it has one."""
+    return next((mark for mark in field.metadata if isinstance(mark, kind)), None)
+
+
+def identity_default(field: FieldInfo) -> Any:
+    """The plain value at which the field is left out of an identity; REQUIRED where there is none.
+
+    A section as default stands for all of its own defaults, so it is left out while it has no literals.
+    """
+    if (mark := marker(field, IdentityDefault)) is not None:
+        return plain(mark.value)
+    if field.is_required():
+        return REQUIRED
+    default = field.get_default(call_default_factory=True)
+    return {} if isinstance(default, Section) else plain(default)
+
+
+def plain(value: Any) -> Any:
+    """Sections as their literals, tuples as lists, everything else as it is."""
+    if isinstance(value, Section):
+        return value.literals()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return value
+
+
+def _inside(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.inside()
+    if isinstance(value, dict):
+        return {key: _inside(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_inside(item) for item in value]
+    return value

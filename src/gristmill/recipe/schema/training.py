@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, Name, PositiveInt, Section, Weight
+from gristmill.recipe.schema.section import CAP, LABEL, MAX_WEIGHT_DECIMALS, WATCHED, Name, PositiveInt, Section, Weight
 
 
 class TokenizerSection(Section):
@@ -64,7 +64,7 @@ class Draw(Section):
 class Stage(Section):
     """A budget of tokens drawn by one mixture at one sequence length."""
 
-    name: Name
+    name: Annotated[Name, LABEL]
     tokens: PositiveInt
     seq_len: PositiveInt
     mixture: list[Draw] = Field(min_length=1, description="a list of draws, or source: weight")
@@ -134,14 +134,16 @@ class Pretrain(Section):
     decay_tokens: PositiveInt
     decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
     optimizer: Optimizer
-    max_epochs: float = Field(
+    max_epochs: Annotated[float, CAP] = Field(
         default=5.0, gt=0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
     )
-    warn_epochs: float = Field(default=4.0, gt=0)
-    allow_epochs: dict[Name, AllowEpochs] = {}
-    watch: Watch
-    sample_prompts: list[str] = Field(default=[""], description="continued after each stage, for the report")
-    checkpoint_every_tokens: PositiveInt
+    warn_epochs: Annotated[float, CAP] = Field(default=4.0, gt=0)
+    allow_epochs: Annotated[dict[Name, AllowEpochs], CAP] = {}
+    watch: Annotated[Watch, WATCHED]
+    sample_prompts: Annotated[list[str], WATCHED] = Field(
+        default=[""], description="continued after each stage, for the report"
+    )
+    checkpoint_every_tokens: Annotated[PositiveInt, WATCHED]
 
     @property
     def total_tokens(self) -> int:

@@ -1,0 +1,136 @@
+"""Outside files: what the patterns of a recipe name, the names under which they count, and the hashes of their content.
+
+A name is relative to the fixed part of its pattern: the folders before the first wildcard, or the parent of a plain path.
+So it depends neither on where the recipe lies nor on what else the recipe reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from glob import escape, glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from gristmill.data.executor import LocalThreads
+from gristmill.errors import GristmillError, RecipeError
+from gristmill.graph.step import Given, OutsideFiles
+from gristmill.store.durable import file_sha256, read_json, write_json
+from gristmill.units import in_bytes
+
+SETTLED_SECONDS = 2.0  # a file changed just now may change again within the resolution of its time stamp
+SAY_EVERY_SECONDS = 5.0
+
+
+def absolute(recipe_dir: Path, path: str) -> Path:
+    """A path as the recipe writes it: relative to the recipe's own folder."""
+    return (recipe_dir / Path(path).expanduser()).absolute()
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder, by name; hidden ones, and those in hidden folders, are no part of it."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> OutsideFiles:
+    """What the patterns name. Raises RecipeError for a pattern without a match, folders without a single file, and two files
+    of one name."""
+    files: dict[Path, str] = {}
+    named: dict[str, tuple[Path, str]] = {}
+    paths: dict[Path, str] = {}
+    for pattern in patterns:
+        start, matches = _matches(recipe_dir, pattern, where=where)
+        for path in matches:
+            paths.setdefault(path, path.relative_to(start).as_posix())
+        for file in (file for path in matches for file in (visible_files(path) if path.is_dir() else [path])):
+            name = files.setdefault(file, file.relative_to(start).as_posix())
+            other, its_pattern = named.setdefault(name, (file, pattern))
+            if other != file:
+                raise RecipeError(
+                    f"{where}: {its_pattern!r} and {pattern!r} both name a file {name!r}: {other} and {file}.\n"
+                    "  Names make document ids. Name the folders instead of the files, or use one pattern for both, such as "
+                    f"{str(Path('*') / Path(name).name)!r} below the folder that they share."
+                )
+    if patterns and not files:
+        raise RecipeError(
+            f"{where}: {list(patterns)} names folders without a single file below {absolute(recipe_dir, '.')}."
+        )
+    return OutsideFiles(paths=dict(sorted(paths.items())), files=dict(sorted(files.items())))
+
+
+def find_step_files(given: Given, recipe_dir: Path, step: str) -> dict[str, OutsideFiles]:
+    """The outside files of a step, by label."""
+    return {
+        label: find_outside(recipe_dir, patterns, where=f"{step}, {label}") for label, patterns in given.files.items()
+    }
+
+
+def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[Path]]:
+    """(the fixed part of a pattern, what it names)."""
+    plain = absolute(recipe_dir, pattern)
+    if plain.exists():  # before wildcards: a name may look like a pattern
+        return plain.parent, [plain]
+    found = [Path(path) for path in glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)]
+    if not found:
+        raise RecipeError(
+            f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
+        )
+    fixed = Path()
+    for part in Path(pattern).expanduser().parent.parts:
+        if has_magic(part):
+            break
+        fixed /= part
+    return absolute(recipe_dir, str(fixed)), found
+
+
+class FileHashes:
+    """SHA-256 of outside files, read by several threads; a file with the size, time and inode it had is not read again."""
+
+    def __init__(
+        self, cache: Path, *, threads: int, say: Callable[[str], None], should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._cache = cache
+        self._threads, self._say, self._should_stop = threads, say, should_stop
+        self._known: dict[str, list[Any]] = {}
+        with contextlib.suppress(GristmillError):  # absent or damaged: it is only a cache
+            self._known = dict(read_json(cache))
+
+    def of(self, found: OutsideFiles) -> dict[str, str]:
+        """Name → SHA-256, for all files."""
+        stamps = {path: _stamp(path) for path in found.files}
+        self._read([path for path, stamp in stamps.items() if self._known.get(str(path), [])[:3] != stamp], stamps)
+        return {name: str(self._known[str(path)][3]) for path, name in found.files.items()}
+
+    def _read(self, paths: Sequence[Path], stamps: Mapping[Path, list[int]]) -> None:
+        if not paths:
+            return
+        total, done, said = sum(stamps[path][0] for path in paths), 0, time.monotonic()
+        executor = LocalThreads(threads=self._threads, should_stop=self._should_stop)
+        for path, outcome in executor.map(file_sha256, paths):
+            if isinstance(outcome, Exception):
+                raise outcome
+            self._known[str(path)] = [*stamps[path], outcome]
+            done += stamps[path][0]
+            if time.monotonic() - said > SAY_EVERY_SECONDS:
+                self._say(f"hashing outside files: {in_bytes(done)} of {in_bytes(total)}")
+                said = time.monotonic()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Keeps what was learnt beside the runs, if they are there; not of files that may be changing right now."""
+        newest = (time.time() - SETTLED_SECONDS) * 1e9
+        if self._cache.parent.is_dir():
+            with contextlib.suppress(OSError, GristmillError):  # another's folder, or a full disk
+                write_json(self._cache, {path: entry for path, entry in self._known.items() if entry[1] < newest})
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ino]
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterable[str]:
+    """Names that were added, removed or have another content."""
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

@@ -1,0 +1,328 @@
+"""The forecast: what a recipe will take, worked out before anything starts.
+
+    recipe ─→ unique tokens (measured, declared or estimated) ─→ budget: tokens and epochs by source and stage
+           └→ parameters, operations ─→ hours at this machine's speed, memory, disk, money
+
+Reads the recipe, the sizes of its files, and what earlier steps left; starts nothing, writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gristmill.data.outside import absolute, find_outside
+from gristmill.errors import RecipeError
+from gristmill.extract.outputs import Extracted
+from gristmill.extract.rules import check_rules
+from gristmill.graph.machine import Machine
+from gristmill.graph.state import States
+from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
+from gristmill.planning.cost import (
+    Disk,
+    Flops,
+    Memory,
+    count_parameters,
+    pretraining_flops,
+    run_disk,
+    steps_of,
+    training_memory,
+)
+from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.planning.speed import Speed, machine_speed
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.curation import NearDuplicates, Source
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import read_json
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.tokenize import selection_tokens
+from gristmill.units import in_units
+
+HowKnown = Literal["measured", "declared", "estimated", "unknown"]
+SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """What is on disk for one source, and how its unique tokens are known. text_bytes: 0 when the files are elsewhere."""
+
+    files: int
+    text_bytes: float
+    how_known: HowKnown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A piece of the learning-rate schedule, in tokens and steps."""
+
+    name: Literal["warm-up", "stable", "decay"]
+    tokens: int
+    steps: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Everything that `gristmill plan` says of a recipe. Hours and money are of pretraining only.
+
+    found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
+    """
+
+    recipe: Recipe
+    budget: tuple[SelectionBudget, ...]
+    sources: Mapping[str, SourceFacts]
+    stage_steps: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    parameters: int
+    flops: Flops
+    speed: Speed
+    hours: float
+    memory: Memory
+    disk: Disk
+    price: float | None
+    found_duplicates: tuple[tuple[float, float], ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; the recipe by its name."""
+        return {
+            "recipe": self.recipe.name,
+            "tokens": self.recipe.pretrain.total_tokens,
+            "steps": sum(self.stage_steps),
+            "stages": [
+                {"name": stage.name, "tokens": stage.tokens, "steps": steps}
+                for stage, steps in zip(self.recipe.pretrain.stages, self.stage_steps)
+            ],
+            "schedule": [asdict(phase) for phase in self.phases],
+            "budget": [_budget_json(row, self.sources) for row in self.budget],
+            "sources": {name: asdict(facts) for name, facts in self.sources.items()},
+            "parameters": self.parameters,
+            "flops": asdict(self.flops),
+            "speed": asdict(self.speed),
+            "hours": self.hours,
+            "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
+            "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
+            "price": self.price,
+            "found_duplicates": [list(point) for point in self.found_duplicates],
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
+
+
+def make_forecast(
+    loaded: LoadedRecipe, machine: Machine, states: States | None, *, price_per_hour: float | None = None
+) -> Forecast:
+    """The forecast. states: what earlier steps left, where the recipe's files are here; None without them.
+    Sources beyond their cap are in it, with that verdict; `check_caps` refuses them."""
+    recipe, notes = loaded.recipe, list[str]()
+    for name, source in recipe.sources.items():
+        where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
+        check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
+    files = {name: _files_of(name, source, loaded) for name, source in recipe.sources.items()}
+    text_bytes = {name: _text_bytes(name, found, recipe, states) for name, found in files.items()}
+    tokenized = None if states is None else states["tokenize"].folder
+    unique, how_known = _unique_tokens(recipe, text_bytes, None if tokenized is None else Tokenized(tokenized))
+    budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), unique))
+    vocab_size = recipe.tokenizer.vocab_size
+    parameters = count_parameters(recipe.model, vocab_size)
+    flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
+    speed, speed_notes = machine_speed(parameters, machine)
+    notes += speed_notes
+    memory = training_memory(recipe, machine.micro_batch_tokens)
+    num_unique = sum(unique.get(Selection(name), 0) for name in recipe.sources)
+    disk = run_disk(recipe, sum(text_bytes.values()) or num_unique * bytes_per_token(vocab_size), num_unique)
+    if absent := [name for name, found in files.items() if not found]:
+        notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
+    notes += _missing_files(loaded)
+    hours = flops.with_attention / speed.flops_per_second / 3600
+    return Forecast(
+        recipe=recipe,
+        budget=budget,
+        sources={
+            name: SourceFacts(files=len(files[name]), text_bytes=text_bytes[name], how_known=how_known[name])
+            for name in recipe.sources
+        },
+        stage_steps=tuple(steps_of(recipe.pretrain)),
+        phases=_phases(recipe),
+        parameters=parameters,
+        flops=flops,
+        speed=speed,
+        hours=hours,
+        memory=memory,
+        disk=disk,
+        price=None if price_per_hour is None else hours * price_per_hour,
+        found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
+        warnings=(*_epoch_warnings(budget), *_recipe_warnings(recipe), *_machine_warnings(memory, disk, machine)),
+        notes=tuple(notes),
+    )
+
+
+def training_forecast(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """What the forecast says of pretraining, for the record to be held against."""
+    vocab_size = recipe.tokenizer.vocab_size
+    parameters = count_parameters(recipe.model, vocab_size)
+    speed, _ = machine_speed(parameters, machine)
+    flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
+    return {
+        "parameters": parameters,
+        "pretraining_seconds": flops.with_attention / speed.flops_per_second,
+        "memory_bytes": training_memory(recipe, machine.micro_batch_tokens).total,
+        "speed_source": speed.how_known,
+    }
+
+
+def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, float], ...]:
+    """Chance that MinHash LSH proposes a pair of documents, by their Jaccard similarity."""
+    if duplicates is None:
+        return ()
+    bands, rows = duplicates.num_bands, duplicates.rows_per_band
+    return tuple((similarity, 1 - (1 - similarity**rows) ** bands) for similarity in SIMILARITIES)
+
+
+def check_caps(made: Forecast) -> None:
+    """Raises RecipeError for a source that would be read more often than its cap."""
+    try:
+        check_budget(made.budget, made.recipe.pretrain)
+    except RecipeError as error:
+        estimated = [name for name, facts in made.sources.items() if facts.how_known == "estimated"]
+        if not estimated:
+            raise
+        raise RecipeError(
+            f"{error}\n  Unique tokens of {', '.join(estimated)} are estimated from bytes; if you know better, declare "
+            "unique_tokens in the source."
+        ) from None
+
+
+# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
+    """The source's files; none when they are absent and its tokens are declared. Raises RecipeError otherwise."""
+    where = f"{loaded.origin(('sources', name))}: sources.{name}.read.paths"
+    try:
+        return [*find_outside(loaded.folder, source.read.paths, where=where).files]
+    except RecipeError as error:
+        if source.unique_tokens is None:
+            raise RecipeError(
+                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens to plan without them."
+            ) from None
+    return []
+
+
+def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | None) -> float:
+    """Bytes of text: as extract counted them if it has run, else estimated from the files."""
+    extracted = None if states is None else states[f"extract/{name}"].folder
+    if extracted is not None:
+        return float(read_json(Extracted(extracted).accounts)["counts"]["text_bytes"])
+    return text_bytes_of(files, recipe.sources[name].read.format)
+
+
+def _unique_tokens(
+    recipe: Recipe, text_bytes: Mapping[str, float], tokenized: Tokenized | None
+) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
+    """Unique tokens of each selection, and how those of each whole source are known."""
+    if tokenized is not None:
+        counted = selection_tokens(recipe.pretrain, list(recipe.sources), tokenized)
+        return counted, dict.fromkeys(recipe.sources, "measured")
+    found: dict[Selection, int] = {}
+    how_known: dict[str, HowKnown] = {}
+    for name, source in recipe.sources.items():
+        if source.unique_tokens is not None:
+            found[Selection(name)] = source.unique_tokens
+            how_known[name] = "declared"
+        else:
+            found[Selection(name)] = round(text_bytes[name] / bytes_per_token(recipe.tokenizer.vocab_size))
+            how_known[name] = "estimated"
+    return found, how_known
+
+
+def _missing_files(loaded: LoadedRecipe) -> list[str]:
+    """Other files that the recipe names and that are not there: packs, annotations, conversations."""
+    recipe = loaded.recipe
+    named = [(f"packs.{name}", pack.path) for name, pack in recipe.packs.items()]
+    for name, item in recipe.classifiers.items():
+        second = [item.second_annotations] if item.second_annotations else []
+        named += [(f"classifiers.{name}", path) for path in (item.annotations, *second)]
+    if recipe.chat is not None:
+        named += [("chat.conversations", path) for path in recipe.chat.conversations]
+    return [
+        f"{where} names {path}, which is not on this machine"
+        for where, path in named
+        if not absolute(loaded.folder, path).exists()
+    ]
+
+
+# ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _phases(recipe: Recipe) -> tuple[Phase, ...]:
+    section = recipe.pretrain
+    stable = section.total_tokens - section.warmup_tokens - section.decay_tokens
+    batch = section.global_batch_tokens
+    return (
+        Phase(name="warm-up", tokens=section.warmup_tokens, steps=section.warmup_tokens / batch),
+        Phase(name="stable", tokens=stable, steps=stable / batch),
+        Phase(name="decay", tokens=section.decay_tokens, steps=section.decay_tokens / batch),
+    )
+
+
+# ── what to watch out for ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
+    warnings = []
+    for row in budget:
+        if row.verdict == "repeated":
+            warnings.append(
+                f"{row.selection} is read {row.epochs[-1]:.1f} times; repeats are worth less after {row.warn_epochs:g}"
+            )
+        elif row.verdict == "allowed":
+            warnings.append(
+                f"{row.selection} is read {row.epochs[-1]:.1f} times, allowed because: {row.allowed_because}"
+            )
+        elif row.verdict == "unknown":
+            warnings.append(f"nobody knows yet how many tokens {row.selection} has; its cap is checked after tokenize")
+    return warnings
+
+
+def _recipe_warnings(recipe: Recipe) -> list[str]:
+    warnings = []
+    for before, stage in zip(recipe.pretrain.stages, recipe.pretrain.stages[1:]):
+        if stage.seq_len > before.seq_len and stage.rope_theta is None:
+            warnings.append(
+                f"stage {stage.name} goes from {before.seq_len:,} to {stage.seq_len:,} tokens of context with the same "
+                "rope_theta; a longer context usually needs a larger one"
+            )
+    return warnings
+
+
+def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
+    warnings = []
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if machine.device != "cuda" and memory.total > physical:
+        warnings.append(
+            f"training needs about {in_units(memory.total, 'B')} of memory, this machine has {in_units(physical, 'B')}; "
+            f"a smaller micro-batch than {machine.micro_batch_tokens:,} tokens lowers the activations"
+        )
+    folder = next(
+        folder for folder in (machine.runs_dir.absolute(), *machine.runs_dir.absolute().parents) if folder.exists()
+    )
+    if disk.total > (free := shutil.disk_usage(folder).free):
+        warnings.append(
+            f"the run leaves about {in_units(disk.total, 'B')}, {machine.runs_dir} has {in_units(free, 'B')} free"
+        )
+    return warnings
+
+
+def _budget_json(row: SelectionBudget, sources: Mapping[str, SourceFacts]) -> dict[str, Any]:
+    return {
+        **asdict(row),
+        "selection": row.selection._asdict(),
+        "total_tokens": row.total_tokens,
+        "how_known": sources[row.selection.source].how_known if row.unique_tokens is not None else "unknown",
+        "verdict": row.verdict,
+    }

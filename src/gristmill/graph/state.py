@@ -1,0 +1,187 @@
+"""Where each step of a recipe stands: done, missing, drifted, or not decided before something else is made.
+
+The identity of a step covers its code version, its literals, its outside files and the content of its inputs. The content
+of an input is known once the input was made, and stays known by its record after its bytes are gone: so an intermediate
+artefact can be removed, and an input that is remade to the same bytes remakes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from gristmill.graph.outputs import content_hash
+from gristmill.graph.step import Reads, Step
+from gristmill.recipe.schema.section import Section, plain
+from gristmill.store.fingerprint import canonical, differences, fingerprint
+from gristmill.store.store import RunLinks
+
+State = Literal["done", "missing", "drifted", "undecided"]
+Hashes = Callable[[Step], Mapping[str, Mapping[str, str]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepState:
+    """A step, its identity, and where it stands.
+
+    document: what the identity was made from; identity: its hash; both None while an input's content is unknown.
+    before: the identity that the run's link has now, if it has one. folder: the artefact's bytes, if they are there.
+    reasons: in words, why the step will run; empty when it is done.
+    """
+
+    step: Step
+    document: Mapping[str, Any] | None
+    identity: str | None
+    before: str | None
+    state: State
+    reasons: tuple[str, ...]
+    folder: Path | None
+
+
+class States:
+    """The states of all steps of one run, worked out in the order of the table; `refresh` after a step was made."""
+
+    def __init__(self, steps: Sequence[Step], *, run: RunLinks, hashes: Hashes) -> None:
+        self.steps = {step.name: step for step in steps}
+        self._run, self._hashes = run, hashes
+        self._known: dict[str, StepState] = {}
+
+    def all(self) -> list[StepState]:
+        """Every step, in the order of the table."""
+        return [self[name] for name in self.steps]
+
+    def __getitem__(self, name: str) -> StepState:
+        if name not in self._known:
+            self._known[name] = self._work_out(self.steps[name])
+        return self._known[name]
+
+    def refresh(self) -> None:
+        """Forget what was worked out: something was made."""
+        self._known.clear()
+
+    def after(self, name: str) -> list[str]:
+        """The steps that read, directly or not, what a step makes."""
+        found = {name}
+        for step in self.steps.values():
+            if found.intersection(step.identity_inputs):
+                found.add(step.name)
+        return [other for other in self.steps if other in found - {name}]
+
+    def _work_out(self, step: Step) -> StepState:
+        before = self._run.target(step.name)
+        contents = {role: self.content(read) for role, read in step.given.inputs.items()}
+        if None in contents.values():
+            waits = dict.fromkeys(read.step for role, read in step.given.inputs.items() if contents[role] is None)
+            return StepState(
+                step=step,
+                document=None,
+                identity=None,
+                before=before,
+                state="undecided",
+                reasons=(f"decided after {', '.join(waits)}",),
+                folder=None,
+            )
+        document = identity_document(step, self._hashes(step), contents)
+        identity = fingerprint({"step": step.name, **document})
+        done = self._run.record_of(step.name, identity) is not None
+        state: State = "done" if done else "missing" if before is None else "drifted"
+        return StepState(
+            step=step,
+            document=document,
+            identity=identity,
+            before=before,
+            state=state,
+            reasons=() if done else self._reasons(step, document, before),
+            folder=self._run.bytes_of(step.name, identity),
+        )
+
+    def content(self, read: Reads) -> str | None:
+        """The hash of the content that a role stands for; None while nobody knows it."""
+        state = self[read.step]
+        record = None if state.identity is None else self._run.record_of(read.step, state.identity)
+        if record is None:
+            return None
+        files = {name: entry["sha256"] for name, entry in record["manifest"].items()}
+        return content_hash(read.outputs, files, reads=read.names, source=read.source)
+
+    def _reasons(self, step: Step, document: Mapping[str, Any], before: str | None) -> tuple[str, ...]:
+        old = None if before is None else self._run.record_of(step.name, before)
+        if old is None:
+            return ("not made yet",)
+        return tuple(explain(step, old, document)) or ("the record is of an older form",)
+
+
+def identity_document(
+    step: Step, files: Mapping[str, Mapping[str, str]], contents: Mapping[str, str | None]
+) -> dict[str, Any]:
+    """All that a step's identity covers, as plain values."""
+    return {
+        "version": {module: version_of(module) for module in (step.module, *sorted(step.parts))},
+        "config": canonical({key: plain(value) for key, value in step.given.config.items()}),
+        "files": {label: dict(found) for label, found in sorted(files.items())},
+        "inputs": dict(contents),
+    }
+
+
+def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with every value, defaults too: what a record keeps, so that differences read "4 → 5"."""
+    dumped = {
+        key: value.model_dump(warnings=False) if isinstance(value, Section) else value for key, value in config.items()
+    }
+    return dict(canonical(dumped))
+
+
+def explain(step: Step, old: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """Why a step that has a record is not done, in words."""
+    was = old["document"]
+    reasons: list[str] = []
+    if was["config"] != document["config"]:
+        reasons += differences(_common(old["resolved"], resolved(step.given.config)), resolved(step.given.config))
+    for module, version in document["version"].items():
+        if (earlier := was["version"].get(module)) != version:
+            reasons.append(
+                f"the code of {module.rpartition('.')[2]} changed its meaning: version {earlier} → {version}"
+            )
+    for label, files in document["files"].items():
+        if (reason := _files_changed(was["files"].get(label), files)) is not None:
+            reasons.append(f"{label}: {reason}")
+    for role in document["inputs"].keys() | was["inputs"].keys():
+        if was["inputs"].get(role) != document["inputs"].get(role):
+            gone, new = role not in document["inputs"], role not in was["inputs"]
+            reasons.append(f"{role} {'is no longer read' if gone else 'is new' if new else 'changed'}")
+    return reasons
+
+
+def _common(old: Any, new: Any) -> Any:
+    """The old values, and where the old record knows nothing of a key, the new ones: it was introduced since."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {key: _common(old[key], new.get(key)) if key in old else new[key] for key in [*old, *new]}
+    return old
+
+
+def _files_changed(old: Mapping[str, str] | None, new: Mapping[str, str]) -> str | None:
+    old = old or {}
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    if not names:
+        return None
+    more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+    what = "added" if names[0] not in old else "removed" if names[0] not in new else "changed"
+    return f"{names[0]}{more} {what}"
+
+
+@cache
+def version_of(module: str) -> int:
+    """The integer VERSION of a module, read without importing it."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None, f"{module} is in the table but not in the package"
+    assert spec.origin is not None, module
+    found = re.search(
+        r"^VERSION(?:: int)? = (\d+)(?: +#.*)?$", Path(spec.origin).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert found is not None, f"{module} states no VERSION"
+    return int(found[1])

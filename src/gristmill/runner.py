@@ -1,0 +1,461 @@
+"""Carry the table of steps out, one after the other, each committed before the next begins.
+
+What is done is linked and skipped. What drifted is made beside what was: nothing is overwritten, and an undone edit finds the
+old artefact in the store. A step that took long asks first, when it is decided that it has to be remade.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import platform
+import resource
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
+from gristmill.graph.machine import Machine
+from gristmill.graph.outputs import Outputs, content_files
+from gristmill.graph.state import States, StepState, resolved
+from gristmill.graph.step import Reads, Step, StepContext, Watching
+from gristmill.pipeline import hashes_of, last_model_step, open_states
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.store.artifact import PARTIAL_SUFFIX, verify_manifest
+from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.store import RunLinks, Store
+
+CHEAP_SECONDS = 600.0
+TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
+RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
+
+
+def run(
+    loaded: LoadedRecipe,
+    machine: Machine,
+    *,
+    console: Console,
+    until: str | None = None,
+    remake: Sequence[str] = (),
+) -> Path:
+    """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder.
+
+    remake: costly steps that may be remade; "all" for all of them.
+    """
+    with _Signals() as signals:
+
+        def say(line: str) -> None:
+            console.print(f"         [dim]{escape(line)}[/]", highlight=False)
+
+        store = Store(machine.runs_dir, say=say, should_stop=lambda: signals.received is not None)
+        links = RunLinks(store, loaded.recipe.name)
+        _make_folder(links.folder)
+        with _one_run_at_a_time(links.folder):
+            hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
+            states = open_states(loaded, links, hashes)
+            _check_names(states, until, remake)
+            _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
+    return links.folder
+
+
+class _Run:
+    """One run under way."""
+
+    def __init__(
+        self,
+        loaded: LoadedRecipe,
+        machine: Machine,
+        console: Console,
+        signals: _Signals,
+        store: Store,
+        links: RunLinks,
+        states: States,
+        hashes: FileHashes,
+        remake: Sequence[str],
+    ) -> None:
+        self.loaded, self.machine, self.console, self.signals = loaded, machine, console, signals
+        self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
+        self.remade_seconds = 0.0
+
+    def carry_out(self, until: str | None) -> None:
+        """Every step that is wanted, in order."""
+        wanted = needed_by(self.states, until)
+        for name in wanted:
+            self._refuse_costly(self.states[name])
+        kept = {until} if until is not None else {"report", "export", last_model_step(self.loaded.recipe)}
+        for name in wanted:
+            self._bring(name, bytes_wanted=name in kept)
+
+    def _bring(self, name: str, *, bytes_wanted: bool) -> None:
+        """Links a step that is done, makes it otherwise; first the inputs whose files are gone."""
+        state = self.states[name]
+        if state.state == "done" and (state.folder is not None or not bytes_wanted):
+            self._link(state)
+            return
+        self._leave_if_asked()
+        for needed in self.states.steps[name].inputs:
+            if self.states[needed].folder is None:
+                self._bring(needed, bytes_wanted=True)
+        state = self.states[name]  # an input may have been remade with other content
+        self._refuse_costly(state)
+        self._make(state)
+        self.states.refresh()
+
+    def _link(self, state: StepState) -> None:
+        name, identity = state.step.name, state.identity
+        assert identity is not None, name
+        record = self.links.record_of(name, identity)
+        if state.folder is not None and self.links.target(name) != identity:
+            self.links.link(name, identity)
+        made_at = "" if record is None else f"unchanged since {record['made_at']}"
+        gone = "" if state.folder is not None else "; its files were removed and nothing needs them"
+        self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
+
+    def _make(self, state: StepState) -> None:
+        step, identity = state.step, state.identity
+        assert identity is not None, f"{step.name} is made before its inputs"
+        reasons = state.reasons or ("its files were removed",)
+        self.console.print(f"[yellow]running[/]  {step.name:<20} [dim]{escape('; '.join(reasons))}[/]")
+        known = self.store.record(step.name, identity)
+        self.links.withdraw(step.name)
+        with self.store.making(step.name, identity, who=self.links.name):
+            if self.links.link(step.name, identity):
+                self.console.print(f"[green]made[/]     {step.name:<20} [dim]by another run[/]")
+                return
+            self.links.mark_unfinished(step.name, identity)
+            working = self.store.open_work(step.name, identity)
+            self._check_inputs(step)
+            clock = _WorkClock(working)
+            record = self._work(state, working, clock)
+            self.store.commit(step.name, identity, record)
+            self.links.link(step.name, identity)
+        self.links.clear_unfinished(step.name)
+        self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
+        self.console.print(f"[green]made[/]     {step.name:<20} [dim]{record['wall_seconds']:.1f} s[/]")
+        self._say_if_other_bytes(step, known, identity)
+
+    def _work(self, state: StepState, working: Path, clock: _WorkClock) -> dict[str, Any]:
+        """Runs the step in its working folder; returns the record."""
+        step = state.step
+        assert state.identity is not None, step.name
+        assert state.document is not None, step.name
+
+        def say(line: str) -> None:
+            clock.note()
+            self.console.print(f"         [dim]{escape(line)}[/]", highlight=False)
+
+        context = make_context(
+            step,
+            identity=state.identity,
+            recipe_dir=self.loaded.folder,
+            open_role=self._open,
+            out=working,
+            machine=self.machine,
+            run=self.links,
+            say=say,
+            should_stop=lambda: self.signals.received is not None,
+        )
+        try:
+            with out_of_space_is_a_resource_error(working):
+                counts = importlib.import_module(step.module).run(context)
+        except Interrupted as stopped:
+            clock.save()
+            raise Interrupted(
+                f"{step.name}: {str(stopped).rstrip('.')}.\n  Run the same command to resume.",
+                signal_number=self.signals.received or signal.SIGTERM,
+            ) from stopped
+        self._check_files(step, state.document)
+        return self._record(state, counts, clock.total())
+
+    def _open(self, read: Reads) -> Outputs:
+        """The outputs that a role stands for, and nothing beside them."""
+        folder = self.states[read.step].folder
+        assert folder is not None, f"{read.step} was not brought before it is read"
+        return read.open(folder, content=self.states.content(read) or "")
+
+    def _check_inputs(self, step: Step) -> None:
+        """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less."""
+        for name in step.inputs:
+            folder = self.states[name].folder
+            assert folder is not None, name
+            try:
+                verify_manifest(folder, hashes=False)
+            except ArtifactError as error:
+                raise ArtifactError(
+                    f"{error}\n  {step.name} reads it. Put it back, or remove {folder.resolve()} and run the same command to "
+                    f"remake {name}."
+                ) from error
+
+    def _check_files(self, step: Step, document: Mapping[str, Any]) -> None:
+        """Raise ArtifactError when an outside file is not what it was when the step's identity was made."""
+        now = {label: self.hashes.of(files) for label, files in
+               find_step_files(step.given, self.loaded.folder, step.name).items()}  # fmt: skip
+        if changed := [label for label, files in document["files"].items() if now[label] != files]:
+            raise ArtifactError(
+                f"files that {step.name} reads ({', '.join(changed)}) changed while it ran.\n"
+                "  The output was discarded. Run again once the files stop changing."
+            )
+
+    def _say_if_other_bytes(self, step: Step, known: Mapping[str, Any] | None, identity: str) -> None:
+        """A remake of removed files may come out otherwise; then what follows is remade, and this says why."""
+        record = self.store.record(step.name, identity)
+        if known is None or record is None:
+            return
+        was, now = (content_files(step.outputs, hashes_in(found)) for found in (known, record))
+        differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+        if differ:
+            versions = [f"{name} {known['versions'].get(name)} → {found}" for name, found in record["versions"].items()
+                        if known["versions"].get(name) != found]  # fmt: skip
+            why = (
+                ", ".join(versions)
+                if versions
+                else "time limits of documents, threads, or the processor can be the reason"
+            )
+            self.console.print(
+                f"         [yellow]{step.name} differs from what it was in {len(differ)} of {len(now)} files "
+                f"({escape(differ[0])}): {escape(why)}[/]",
+                highlight=False,
+            )
+
+    def _leave_if_asked(self) -> None:
+        if self.signals.received is not None:
+            raise Interrupted(
+                "stopped between two steps; run the same command to resume.", signal_number=self.signals.received
+            )
+
+    # ── cost of a change ──
+
+    def _refuse_costly(self, state: StepState) -> None:
+        """Stop when more than ten minutes of finished work would be remade that nobody agreed to remake.
+
+        Asked as soon as it is decided that the step is remade. It and all that follows it count together; a step under a
+        minute is remade to see whether anything that follows changes.
+        """
+        name = state.step.name
+        if state.identity is None or state.state == "done" or not {"all", name}.isdisjoint(self.remake):
+            return
+        own = seconds_at_stake(self.states, self.links, name)
+        if own <= TRIED_SECONDS:
+            return
+        later = {after: seconds_at_stake(self.states, self.links, after) for after in self.states.after(name)}
+        total = self.remade_seconds + own + sum(later.values())
+        if total <= CHEAP_SECONDS:
+            return
+        following = [after for after, seconds in later.items() if seconds > 0]
+        raise RecipeError(
+            f"the recipe changed, and up to {total / 3600:.2f} hours of work in {self.links.folder} would be remade:\n"
+            f"  {name}: {'; '.join(state.reasons)}\n"
+            + (f"  then, as far as they change: {', '.join(following)}\n" if following else "")
+            + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
+            f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
+        )
+
+    # ── record ──
+
+    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        from gristmill.forecast import training_forecast
+
+        step, recipe = state.step, self.loaded.recipe
+        more = {"forecast": training_forecast(recipe, self.machine)} if step.name == "pretrain" else {}
+        return {
+            "document": dict(state.document or {}),
+            "resolved": resolved(step.given.config),
+            "watching": resolved({key: value for key, value in step.watching.config.items() if key != "recipe"}),
+            "counts": dict(counts),
+            **more,
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_seconds": round(seconds, 3),
+            "peak_memory_bytes": {"process": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss},
+            "command": sys.argv,
+            "machine": {
+                "processes": self.machine.processes,
+                "threads": self.machine.threads,
+                "device": self.machine.device,
+                "micro_batch_tokens": self.machine.micro_batch_tokens,
+                "platform": platform.platform(),
+                "python": platform.python_version(),
+            },
+            "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
+        }
+
+
+def make_context(
+    step: Step,
+    *,
+    identity: str,
+    recipe_dir: Path,
+    open_role: Callable[[Reads], Outputs],
+    out: Path,
+    machine: Machine,
+    run: RunLinks,
+    say: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> StepContext:
+    """What a step of the table is given when it runs. open_role: the outputs that a role stands for."""
+    watching = step.watching
+    return StepContext(
+        name=step.name,
+        identity=identity,
+        config=step.given.config,
+        inputs={role: open_role(read) for role, read in step.given.inputs.items()},
+        files=find_step_files(step.given, recipe_dir, step.name),
+        watching=Watching(
+            config=watching.config,
+            inputs={role: open_role(read) for role, read in watching.inputs.items()},
+            files=find_step_files(watching, recipe_dir, step.name),
+        ),
+        out=out,
+        machine=machine,
+        run=run,
+        say=say,
+        should_stop=should_stop,
+    )
+
+
+def needed_by(states: States, until: str | None) -> list[str]:
+    """The steps that `until` needs, itself included; all for None."""
+    if until is None:
+        return list(states.steps)
+    wanted = {until}
+    for name in reversed(states.steps):
+        if name in wanted:
+            wanted.update(states.steps[name].inputs)
+    return [name for name in states.steps if name in wanted]
+
+
+def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
+    """File → SHA-256 of the artefact that a record is of."""
+    return {name: entry["sha256"] for name, entry in record["manifest"].items()}
+
+
+def seconds_at_stake(states: States, links: RunLinks, name: str) -> float:
+    """Seconds of work on a step that would not be used any more if it were remade: finished, or begun and not finished."""
+    state = states[name]
+    if state.state == "done":
+        return 0.0
+    if state.before is not None and (record := links.record_of(name, state.before)) is not None:
+        return float(record["wall_seconds"])
+    begun = links.unfinished(name)
+    if begun is None or (state.identity is not None and begun.resolve() == _partial(links.store, name, state.identity)):
+        return 0.0
+    return _noted_seconds(begun.resolve())
+
+
+def _partial(store: Store, name: str, identity: str) -> Path:
+    folder = store.folder(name, identity)
+    return folder.with_name(folder.name + PARTIAL_SUFFIX).resolve()
+
+
+def _noted_seconds(working: Path) -> float:
+    try:
+        return float(read_json(working.with_name(f"{working.name}.json")).get("seconds", 0.0))
+    except ArtifactError:
+        return 0.0
+
+
+class _WorkClock:
+    """Seconds of work on a step over all its attempts, kept in the note beside the working folder."""
+
+    def __init__(self, working: Path) -> None:
+        self._note = working.with_name(f"{working.name}.json")
+        self._noted: dict[str, Any] = dict(read_json(self._note))
+        self._before = float(self._noted.get("seconds", 0.0))
+        self._started = self._saved = time.monotonic()
+
+    def total(self) -> float:
+        return self._before + time.monotonic() - self._started
+
+    def note(self) -> None:
+        """Saves the clock when it was not saved for five seconds."""
+        if time.monotonic() - self._saved > 5:
+            self.save()
+
+    def save(self) -> None:
+        write_json(self._note, {**self._noted, "seconds": self.total()})
+        self._saved = time.monotonic()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        with out_of_space_is_a_resource_error(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(
+            f"cannot make the run's folder {folder}: {error.strerror}.\n  Name another place with --runs-dir."
+        ) from error
+
+
+def _check_names(states: States, until: str | None, remake: Sequence[str]) -> None:
+    names = list(states.steps)
+    asked = [("--until", until)] if until is not None else []
+    asked += [("--remake", name) for name in remake if name != "all"]
+    for option, name in asked:
+        if name not in names:
+            raise RecipeError(f"{option} {name!r} is not a step of this recipe; the steps are {', '.join(names)}.")
+
+
+def _same_command(loaded: LoadedRecipe) -> str:
+    """The command that was given, overrides and options included; from Python, the plainest one."""
+    if Path(sys.argv[0]).name == "gristmill":
+        return shlex.join(["gristmill", *sys.argv[1:]])
+    return shlex.join(["gristmill", "run", str(loaded.path)])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# ── signals and locks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Signals:
+    """The first SIGTERM, SIGUSR1 or Ctrl-C asks the step to save and leave; a second Ctrl-C quits at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _Signals:
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: object) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            os.write(2, b"stopped at once; the same command resumes from what was saved\n")
+            os._exit(130)  # an exception here could leave a half-imported module and another error in its place
+        self.received = number
+
+
+@contextmanager
+def _one_run_at_a_time(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResourceError(
+                f"another run is at work in {folder}; wait for it, or stop it, then try again."
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
