@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gristmill.commands.plan import plan
+from gristmill.forecast import make_forecast as plan
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
 from gristmill.runner import run

@@ -8,6 +8,7 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from gristmill.extract.outputs import Extracted
 from gristmill.extract.rules import check_rules
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
+from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
 from gristmill.planning.cost import (
     Disk,
@@ -38,6 +40,7 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.durable import read_json
+from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.units import in_units
@@ -69,6 +72,7 @@ class Forecast:
     """Everything that `gristmill plan` says of a recipe. Hours and money are of pretraining only.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
+    states: where each step stands; None where files of the recipe are missing.
     """
 
     recipe: Recipe
@@ -86,6 +90,7 @@ class Forecast:
     found_duplicates: tuple[tuple[float, float], ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
+    states: States | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the recipe by its name."""
@@ -113,12 +118,10 @@ class Forecast:
         }
 
 
-def make_forecast(
-    loaded: LoadedRecipe, machine: Machine, states: States | None, *, price_per_hour: float | None = None
-) -> Forecast:
-    """The forecast. states: what earlier steps left, where the recipe's files are here; None without them.
-    Sources beyond their cap are in it, with that verdict; `check_caps` refuses them."""
+def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Forecast:
+    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them."""
     recipe, notes = loaded.recipe, list[str]()
+    states = _states(loaded, machine)
     for name, source in recipe.sources.items():
         where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
         check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
@@ -158,7 +161,18 @@ def make_forecast(
         found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
         warnings=(*_epoch_warnings(budget), *_recipe_warnings(recipe), *_machine_warnings(memory, disk, machine)),
         notes=tuple(notes),
+        states=states,
     )
+
+
+def _states(loaded: LoadedRecipe, machine: Machine) -> States | None:
+    """Where the steps stand; None where files that the recipe names are not on this machine."""
+    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    states = open_states(loaded, links, hashes_of(loaded, machine))
+    with contextlib.suppress(RecipeError):
+        states.all()
+        return states
+    return None
 
 
 def training_forecast(recipe: Recipe, machine: Machine) -> dict[str, Any]:

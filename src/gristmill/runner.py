@@ -28,13 +28,14 @@ from rich.markup import escape
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
 from gristmill.graph.machine import Machine
-from gristmill.graph.outputs import Outputs, content_files
+from gristmill.graph.outputs import Outputs, content_files, content_hash
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step, StepContext, Watching
-from gristmill.pipeline import hashes_of, last_model_step, open_states
+from gristmill.pipeline import hashes_of, last_model_step, open_states, steps_of
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.artifact import PARTIAL_SUFFIX, verify_manifest
-from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
 from gristmill.store.store import RunLinks, Store
 
 CHEAP_SECONDS = 600.0
@@ -246,10 +247,10 @@ class _Run:
         name = state.step.name
         if state.identity is None or state.state == "done" or not {"all", name}.isdisjoint(self.remake):
             return
-        own = seconds_at_stake(self.states, self.links, name)
+        own = seconds_at_stake(self.states, name)
         if own <= TRIED_SECONDS:
             return
-        later = {after: seconds_at_stake(self.states, self.links, after) for after in self.states.after(name)}
+        later = {after: seconds_at_stake(self.states, after) for after in self.states.after(name)}
         total = self.remade_seconds + own + sum(later.values())
         if total <= CHEAP_SECONDS:
             return
@@ -324,6 +325,43 @@ def make_context(
     )
 
 
+def context_of(
+    recipe: Recipe,
+    name: str,
+    *,
+    folders: Mapping[str, Path],
+    recipe_dir: Path,
+    out: Path,
+    machine: Machine,
+    identity: str = "0" * 32,
+    say: Callable[[str], None] = lambda line: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> StepContext:
+    """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run alone.
+
+    Its checkpoints go to a store beside `out`.
+    """
+    step = next(step for step in steps_of(recipe) if step.name == name)
+
+    def open_role(read: Reads) -> Outputs:
+        folder = folders[read.step]
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        hashes = {file: file_sha256(path) for file, path in files.items() if read.covers(file)}
+        return read.open(folder, content=content_hash(read.outputs, hashes, reads=read.names, source=read.source))
+
+    return make_context(
+        step,
+        identity=identity,
+        recipe_dir=recipe_dir,
+        open_role=open_role,
+        out=out,
+        machine=machine,
+        run=RunLinks(Store(out.parent / "runs"), recipe.name),
+        say=say,
+        should_stop=should_stop,
+    )
+
+
 def needed_by(states: States, until: str | None) -> list[str]:
     """The steps that `until` needs, itself included; all for None."""
     if until is None:
@@ -340,9 +378,9 @@ def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in record["manifest"].items()}
 
 
-def seconds_at_stake(states: States, links: RunLinks, name: str) -> float:
+def seconds_at_stake(states: States, name: str) -> float:
     """Seconds of work on a step that would not be used any more if it were remade: finished, or begun and not finished."""
-    state = states[name]
+    state, links = states[name], states.run
     if state.state == "done":
         return 0.0
     if state.before is not None and (record := links.record_of(name, state.before)) is not None:

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands import plan
 from gristmill.commands.init import EPOCHS, init
 from gristmill.errors import DataError, RecipeError
+from gristmill.forecast import make_forecast
 from gristmill.graph.machine import Machine
-from gristmill.pipeline import make_plan
 from gristmill.recipe.load import load_recipe
 
 
@@ -26,7 +25,8 @@ def test_any_folder_gets_a_recipe_that_can_be_planned(tmp_path: Path, folder: st
     path = init(tmp_path / folder, data=None, console=Console(quiet=True))
     loaded = load_recipe(path)
     assert loaded.recipe.name == name
-    assert make_plan(loaded, tmp_path / "runs")[0].identity["files"]["source"].keys() == {"data/it's [one].txt"}
+    made = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1))
+    assert made.sources[next(iter(made.sources))].files == 1
 
 
 def test_the_key_that_holds_the_text_is_found(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_epochs_are_those_that_plan_counts(tmp_path: Path, name: str) -> None:
     line = json.dumps({"text": "A few words. " * 400}) + "\n"
     (tmp_path / name).write_text(line * 1_000, encoding="utf-8")
     loaded = load_recipe(init(tmp_path / "new", data=tmp_path, console=Console(quiet=True)))
-    made = plan.make_plan(loaded, Machine(runs_dir=tmp_path / "runs", threads=1))
+    made = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1))
     assert [row.epochs[-1] for row in made.budget] == [pytest.approx(EPOCHS, rel=0.1)]
     assert not made.warnings
 

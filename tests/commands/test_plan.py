@@ -14,15 +14,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gristmill.commands.plan import Plan, make_plan, plan
+from gristmill.commands.plan import plan
+from gristmill.data.document import read_documents
 from gristmill.errors import RecipeError
+from gristmill.forecast import Forecast, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.planning.budget import Selection
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
-from gristmill.store.fingerprint import canonical
-from gristmill.tokens.shards import ShardWriter
+from gristmill.runner import run
+from gristmill.tokens.shards import TokenShard
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LARGE = RECIPES / "smollm2-1.7b.yaml"
@@ -69,14 +71,38 @@ def page(path: Path, machine: Machine, overrides: list[str] | None = None, **opt
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def tokenize(folder: Path, lengths: list[int]) -> None:
-    """A committed tokenize artefact with documents of these lengths, end token included."""
-    (folder / "book").mkdir(parents=True)
-    with ShardWriter(folder / "book" / "train", tokenizer_sha256="0", vocab_size=1024, eos_id=0) as writer:
-        for length in lengths:
-            writer.add([5] * (length - 1), num_bytes=length)
-    for name in ("manifest.json", "record.json"):
-        (folder / name).write_text("{}", encoding="utf-8")
+def made_until(path: Path, machine: Machine, step: str) -> None:
+    """A book of real chapters, and the recipe carried out up to a step."""
+    words = [
+        "the",
+        "miller",
+        "and",
+        "his",
+        "three",
+        "sons",
+        "went",
+        "to",
+        "the",
+        "mill",
+        "with",
+        "a",
+        "donkey",
+        "and",
+        "a",
+        "cat",
+        "and",
+        "found",
+        "no",
+        "grain",
+        "there",
+    ]
+    chapters = [
+        " ".join(words[(k * 7 + i) % len(words)] + str(k * i) for i in range(40 * (k % 7 + 1))) for k in range(60)
+    ]
+    (path.parent / "book.txt").write_text("\n".join(f"Chapter {k}\n{text}" for k, text in enumerate(chapters)))
+    text = path.read_text(encoding="utf-8").replace('["book*.txt"]', '["book*.txt"], split_at: "^Chapter "')
+    path.write_text(text.replace("vocab_size: 1024", "vocab_size: 320"), encoding="utf-8")
+    run(load_recipe(path), machine, console=Console(quiet=True), until=step)
 
 
 # ── the published recipes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,29 +116,29 @@ def test_every_recipe_plans(path: Path, machine: Machine) -> None:
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return make_plan(load_recipe(LARGE), Machine(processes=1, threads=1, runs_dir=tmp_path_factory.mktemp("runs")))
+def large(tmp_path_factory: pytest.TempPathFactory) -> Forecast:
+    return make_forecast(load_recipe(LARGE), Machine(processes=1, threads=1, runs_dir=tmp_path_factory.mktemp("runs")))
 
 
-def epochs(made: Plan, source: str, stage: str) -> float:
+def epochs(made: Forecast, source: str, stage: str) -> float:
     names = [item.name for item in made.recipe.pretrain.stages]
     row = next(row for row in made.budget if row.selection == Selection(source))
     return row.epochs[names.index(stage)]
 
 
-def test_the_large_recipe_trains_the_published_number_of_steps_and_tokens(large: Plan) -> None:
+def test_the_large_recipe_trains_the_published_number_of_steps_and_tokens(large: Forecast) -> None:
     assert sum(large.stage_steps) == 5_240_000
     assert large.recipe.pretrain.total_tokens == 5_240_000 * 2_097_152
     assert [phase.steps for phase in large.phases] == [2_000, 4_714_000, 524_000]
 
 
-def test_the_large_recipe_changes_its_mixture_at_the_published_marks(large: Plan) -> None:
+def test_the_large_recipe_changes_its_mixture_at_the_published_marks(large: Forecast) -> None:
     ends = [sum(stage.tokens for stage in large.recipe.pretrain.stages[: count + 1]) for count in range(5)]
     assert [round(end / 1e12, 2) for end in ends] == [6.0, 8.0, 10.0, 10.91, 10.99]
     assert round(large.recipe.pretrain.stages[-1].tokens / 1e9) == 75
 
 
-def test_the_large_model_has_the_published_size_and_cost(large: Plan) -> None:
+def test_the_large_model_has_the_published_size_and_cost(large: Forecast) -> None:
     assert large.parameters == 1_711_376_384
     assert large.flops.six_nd == pytest.approx(1.13e23, rel=0.005)
     assert 1.0e23 < large.flops.six_nd < large.flops.with_attention < 1.25e23
@@ -129,12 +155,12 @@ def test_the_large_model_has_the_published_size_and_cost(large: Plan) -> None:
     ],
 )
 def test_the_large_recipe_reads_its_sources_as_often_as_the_published_shares_and_sizes_say(
-    large: Plan, source: str, stage: str, expected: float
+    large: Forecast, source: str, stage: str, expected: float
 ) -> None:
     assert epochs(large, source, stage) == pytest.approx(expected, abs=0.05)
 
 
-def test_only_openwebmath_is_read_beyond_the_cap_and_says_why(large: Plan) -> None:
+def test_only_openwebmath_is_read_beyond_the_cap_and_says_why(large: Forecast) -> None:
     assert {row.selection.source for row in large.budget if row.verdict == "allowed"} == {"openwebmath"}
     assert not any(row.verdict == "too many" for row in large.budget)
     assert any("8.3 times" in warning for warning in large.warnings)
@@ -156,7 +182,7 @@ def mixture_group(pretrain: Pretrain, stage: str, sources: set[str]) -> float:
     ],
 )
 def test_the_large_recipe_mixes_web_code_and_mathematics_as_published(
-    large: Plan, stage: str, web: float, code: float, maths: float
+    large: Forecast, stage: str, web: float, code: float, maths: float
 ) -> None:
     pretrain = large.recipe.pretrain
     assert mixture_group(pretrain, stage, {"fineweb-edu", "dclm"}) == pytest.approx(web)
@@ -165,7 +191,7 @@ def test_the_large_recipe_mixes_web_code_and_mathematics_as_published(
     assert mixture_group(pretrain, stage, in_maths) == pytest.approx(maths)
 
 
-def test_four_tenths_of_the_extension_are_long_documents_and_the_rest_is_the_decay(large: Plan) -> None:
+def test_four_tenths_of_the_extension_are_long_documents_and_the_rest_is_the_decay(large: Forecast) -> None:
     *_, decay, extension = large.recipe.pretrain.stages
     long = {draw.source: draw.weight for draw in extension.mixture if draw.min_document_tokens == 8192}
     assert long == {"dclm": 0.1, "fineweb-edu": 0.1, "dolma-books": 0.2}
@@ -181,7 +207,7 @@ def test_four_tenths_of_the_extension_are_long_documents_and_the_rest_is_the_dec
 def test_the_small_recipes_have_the_published_size_and_length(
     machine: Machine, name: str, parameters: int, steps: int, decay_steps: int
 ) -> None:
-    made = make_plan(load_recipe(RECIPES / f"{name}.yaml"), machine)
+    made = make_forecast(load_recipe(RECIPES / f"{name}.yaml"), machine)
     assert (made.parameters, sum(made.stage_steps), made.phases[-1].steps) == (parameters, steps, decay_steps)
     assert {row.verdict for row in made.budget} == {"fine", "unknown"}
 
@@ -205,40 +231,34 @@ def test_plan_imports_no_torch(machine: Machine) -> None:
 
 
 def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Machine) -> None:
-    made = make_plan(load_recipe(book), machine)
+    made = make_forecast(load_recipe(book), machine)
     assert made.sources["book"].how_known == "estimated"
     assert made.sources["book"].text_bytes == 100_000
     assert re.search(r"book +81\.9k +· +81\.9k +41\.7k +estimated +2\.46 +fine", page(book, machine))
 
 
 def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machine: Machine) -> None:
-    folder = machine.runs_dir / "book" / "extract" / "book"
-    folder.mkdir(parents=True)
-    source = canonical(load_recipe(book).recipe.sources["book"].model_dump(exclude={"unique_tokens"}))
-    for name, content in (
-        ("manifest.json", {}),
-        ("record.json", {"identity": {"config": {"source": source}}}),
-        ("ledger.json", {"counts": {"text_bytes": 48_000}}),
-    ):
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    made = make_plan(load_recipe(book), machine)
-    assert (made.sources["book"].text_bytes, made.budget[0].unique_tokens) == (48_000, 20_000)
-    changed = make_plan(load_recipe(book, ["sources.book.language={keep: [en]}"]), machine)
-    assert changed.sources["book"].text_bytes == 100_000  # what was extracted otherwise says nothing of this recipe
+    made_until(book, machine, "extract/book")
+    made = make_forecast(load_recipe(book), machine)
+    documents = read_documents(machine.runs_dir / "book" / "extract" / "book" / "documents-00000.parquet")
+    assert made.sources["book"].text_bytes == sum(len(document.text.encode()) for document in documents)
+    changed = make_forecast(load_recipe(book, ["sources.book.language={keep: [en]}"]), machine)
+    assert changed.sources["book"].text_bytes == (book.parent / "book.txt").stat().st_size, "extracted otherwise"
 
 
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
-    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+    made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert (made.sources["book"].how_known, made.budget[0].unique_tokens) == ("declared", 50_000)
 
 
 def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine) -> None:
-    tokenize(machine.runs_dir / "book" / "tokenize", [50] * 400 + [200] * 200)
-    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+    made_until(book, machine, "tokenize")
+    made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert made.sources["book"].how_known == "measured"
+    lengths = TokenShard(machine.runs_dir / "book" / "tokenize" / "book" / "train").document_lengths()
     assert {row.selection: row.unique_tokens for row in made.budget} == {
-        Selection("book"): 60_000,
-        Selection("book", 100): 40_000,
+        Selection("book"): lengths.sum(),
+        Selection("book", 100): lengths[lengths >= 100].sum(),
     }
     assert not any(row.is_lower_bound for row in made.budget)
 
@@ -248,20 +268,20 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     with pytest.raises(
         RecipeError, match=r"(?s)book\.yaml:6: sources\.book\.read\.paths.*matches no file.*unique_tokens"
     ):
-        make_plan(load_recipe(book), machine)
-    made = make_plan(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
+        make_forecast(load_recipe(book), machine)
+    made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert made.notes == ("not on this machine, so their unique tokens are as declared: book",)
 
 
 @pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
 def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, machine: Machine, rules: str) -> None:
     with pytest.raises(RecipeError, match=r"book\.yaml:6: sources\.book\.rules\.(packs|off) names"):
-        make_plan(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
+        make_forecast(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
 
 
 def test_other_files_that_are_missing_are_noted(book: Path, machine: Machine) -> None:
     loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
-    assert make_plan(loaded, machine).notes == (
+    assert make_forecast(loaded, machine).notes == (
         "packs.facts names packs/facts, which is not on this machine",
         "chat.conversations names chat.jsonl, which is not on this machine",
     )
@@ -353,7 +373,7 @@ def profile(**changes: Any) -> Profile:
 
 def test_hours_come_from_the_profile_when_there_is_one(book: Path, machine: Machine) -> None:
     write_profile(machine.runs_dir, profile())
-    made = make_plan(load_recipe(book), machine)
+    made = make_forecast(load_recipe(book), machine)
     assert made.speed.is_measured
     assert made.hours == pytest.approx(made.flops.with_attention / 1e10 / 3600)
 
@@ -369,7 +389,7 @@ def test_a_profile_of_another_machine_is_left_aside_and_says_why(
     book: Path, machine: Machine, changes: dict[str, Any], reason: str
 ) -> None:
     write_profile(machine.runs_dir, profile(**changes))
-    made = make_plan(load_recipe(book), machine)
+    made = make_forecast(load_recipe(book), machine)
     assert not made.speed.is_measured
     assert any(reason in note for note in made.notes)
 
@@ -377,6 +397,6 @@ def test_a_profile_of_another_machine_is_left_aside_and_says_why(
 def test_a_profile_of_the_cpu_does_not_speak_for_a_gpu(book: Path, machine: Machine) -> None:
     write_profile(machine.runs_dir, profile())
     on_gpu = Machine(processes=1, threads=1, device="cuda", runs_dir=machine.runs_dir)
-    notes = make_plan(load_recipe(book), on_gpu).notes
+    notes = make_forecast(load_recipe(book), on_gpu).notes
     assert any("measured on cpu, this plan is for cuda" in note for note in notes)
     assert any("the hours are those of the processor" in note for note in notes)

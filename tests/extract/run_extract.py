@@ -10,6 +10,7 @@ from gristmill.extract import extract, shards
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 
 OPTIMIZER = {"peak_lr": 1e-3}
 
@@ -52,15 +53,13 @@ def recipe(sources: dict[str, Any], packs: dict[str, Any] | None = None) -> Reci
 def context(recipe_dir: Path, out: Path, source: dict[str, Any], *, processes: int = 1, **more: Any) -> StepContext:
     """The context of extract/web for one source read from `recipe_dir`."""
     out.mkdir(parents=True, exist_ok=True)
-    return StepContext(
-        recipe=recipe({"web": {"license": "MIT", **source}}, more.get("packs")),
+    return context_of(
+        recipe({"web": {"license": "MIT", **source}}, more.get("packs")),
+        "extract/web",
+        folders={},
         recipe_dir=recipe_dir,
-        name="extract/web",
-        inputs={},
         out=out,
         machine=Machine(processes=processes),
-        seed=1,
-        fingerprint="f",
         say=more.get("say", lambda line: None),
         should_stop=more.get("should_stop", lambda: False),
     )

@@ -120,7 +120,7 @@ def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Pa
     (path,) = shard_paths(tmp_path / "out")
     good, short = read_documents(path)
     assert (good.id, good.text, good.url, good.origin) == ("good", ENGLISH * 10, "http://a.example/good", "x.jsonl#0")
-    assert (good.source, good.license, good.language) == ("web", "MIT", "en")
+    assert (good.source, good.license, good.language) == ("web", None, "en")
     assert short.id == "short"
     rows = rejected(tmp_path / "out")
     assert (rows["tiny"]["reason"], rows["tiny"]["value"], rows["tiny"]["limit"]) == ("too_few_words", 2.0, 3.0)
@@ -159,7 +159,7 @@ def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Pat
 def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)
-    common: dict[str, Any] = {"source": "s", "license": "l", "format": "text", "languages": frozenset(["en"])}
+    common: dict[str, Any] = {"source": "s", "format": "text", "languages": frozenset(["en"])}
     at_limit = curate(raw, Settings(min_language_score=score, **common))
     assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
     assert curate(raw, Settings(min_language_score=score - 1e-9, **common)).kind == "kept"
@@ -210,7 +210,7 @@ def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
     path.write_bytes(gzip.compress(data) if packed else data)
     extractor = "resiliparse" if format in ("warc", "html") else None
     rules = Settings(
-        source="s", license="l", format=format, extractor=extractor, languages=frozenset(["en"]),
+        source="s", format=format, extractor=extractor, languages=frozenset(["en"]),
         packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),
     )  # fmt: skip
     job = CurateJob(rules, (Span(path=path, name="x", size=path.stat().st_size),))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.data.outside import find_outside
 from gristmill.extract.shards import SHARD_BYTES, find_files, plan_shards
 
 
@@ -25,7 +26,7 @@ def test_each_file_is_covered_once_and_no_cut_shard_is_too_large(
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     files = [sparse(folder / f"{number}.x", size) for number, size in enumerate(sizes)]
-    shards = plan_shards(files, format)  # type: ignore[arg-type]
+    shards = plan_shards({file: file.name for file in files}, format)  # type: ignore[arg-type]
     spans = [span for shard in shards for span in shard]
     for path, size in zip(files, sizes, strict=True):
         mine = [span for span in spans if span.path == path]
@@ -39,19 +40,21 @@ def test_each_file_is_covered_once_and_no_cut_shard_is_too_large(
         assert all(span.size <= max(least, most) for span in spans)
 
 
-def test_names_are_below_the_folder_that_holds_all_files(tmp_path: Path) -> None:
+def test_names_are_those_of_the_outside_files(tmp_path: Path) -> None:
     for name in ("a/x.txt", "b/c/y.txt"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("x")
-    files = find_files([tmp_path], "text")
+    files = find_files(find_outside(tmp_path, ["a/x.txt", "b"], where="here"), "text")
     ((first, second),) = plan_shards(files, "text")
-    assert (first.name, second.name) == ("a/x.txt", "b/c/y.txt")
+    assert (first.name, second.name) == ("x.txt", "b/c/y.txt")
 
 
 def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: Path) -> None:
     for name in ("a.html", "b.HTM", "c.txt", "d.warc.gz", "e.gz", ".hidden.html"):
         (tmp_path / name).write_text("x")
-    assert [path.name for path in find_files([tmp_path], "html")] == ["a.html", "b.HTM"]
-    assert [path.name for path in find_files([tmp_path], "warc")] == ["d.warc.gz"]
-    assert find_files([tmp_path], "code") == [tmp_path]
-    assert [path.name for path in find_files([tmp_path, tmp_path / "c.txt"], "text")] == ["c.txt"]
+    folder = find_outside(tmp_path, ["."], where="here")
+    assert [path.name for path in find_files(folder, "html")] == ["a.html", "b.HTM"]
+    assert [path.name for path in find_files(folder, "warc")] == ["d.warc.gz"]
+    assert [*find_files(folder, "code")] == [tmp_path]
+    named = find_outside(tmp_path, [".", "e.gz"], where="here")
+    assert [path.name for path in find_files(named, "text")] == ["c.txt", "e.gz"], "a file that is named is read"

@@ -1,22 +1,24 @@
 """The steps classifier/<name> and score/<source>: joined by id or URL, judged out of fold, nothing dropped."""
 
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
-from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import Classifier, MinScore
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 from gristmill.score import score, train_classifier
 from gristmill.score.thresholds import folds_of, out_of_fold_scores
 
 GOOD = ["the", "theorem", "follows", "because", "each", "number", "has", "one", "successor"]
 BAD = ["buy", "cheap", "shoes", "now", "click", "here", "for", "the", "best", "price"]
+SMALL = yaml.safe_load((Path(__file__).parents[1] / "recipe" / "small.yaml").read_text(encoding="utf-8"))
 SECTION = {"source": "web", "annotations": "labels.jsonl", "max_chars": 500, "num_folds": 4, "min_class_size": 10}
 
 
@@ -44,26 +46,23 @@ def made(tmp_path):
     return tmp_path
 
 
-def context(folder, name, inputs, section=SECTION, **more):
+def context(folder, name, folders, section=SECTION, **more):
     out = folder / name.replace("/", "-")
     out.mkdir(exist_ok=True)
-    recipe = SimpleNamespace(
-        classifiers={"edu": Classifier(**section)},
-        select=SimpleNamespace(min_scores={"web": MinScore(classifier="edu", above=1.5)}),
-    )
-    fields = {
-        "recipe": recipe,
-        "recipe_dir": folder,
-        "name": name,
-        "inputs": inputs,
-        "out": out,
-        "machine": Machine(processes=1),
-        "seed": 7,
-        "fingerprint": "0",
-        "say": lambda _: None,
-        "should_stop": lambda: False,
+    recipe = {
+        **SMALL,
+        "classifiers": {"edu": section},
+        "select": {"min_scores": {"web": {"classifier": "edu", "above": 1.5}}},
     }
-    return StepContext(**{**fields, **more})
+    return context_of(
+        Recipe.model_validate(recipe),
+        name,
+        folders=folders,
+        recipe_dir=folder,
+        out=out,
+        machine=Machine(processes=1),
+        **more,
+    )
 
 
 def train(folder, **more):

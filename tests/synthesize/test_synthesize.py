@@ -13,8 +13,8 @@ from gristmill.data.ledger import read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError
 from gristmill.graph.machine import Machine
-from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 from gristmill.store.jsonl import read_jsonl
 from gristmill.synthesize import synthesize
 
@@ -107,17 +107,13 @@ def run(folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
     )
     out.mkdir()
     return synthesize.run(
-        StepContext(
-            recipe=recipe,
+        context_of(
+            recipe,
+            "synthesize",
+            folders={"select": folder / "select"},
             recipe_dir=folder,
-            name="synthesize",
-            inputs={"select": folder / "select"},
             out=out,
             machine=Machine(processes=1, threads=1),
-            seed=5,
-            fingerprint="f",
-            say=lambda line: None,
-            should_stop=lambda: False,
         )
     )
 

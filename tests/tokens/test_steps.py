@@ -16,6 +16,7 @@ from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 from gristmill.tokens import tokenize, train_tokenizer
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
@@ -89,15 +90,13 @@ def context(tmp_path: Path, select: Path) -> MakeContext:
     def make(name: str, *, stop: Callable[[], bool] = lambda: False, **changes: Any) -> StepContext:
         out = tmp_path / name
         out.mkdir(exist_ok=True)
-        return StepContext(
-            recipe=Recipe.model_validate({**RECIPE, **changes}),
+        return context_of(
+            Recipe.model_validate({**RECIPE, **changes}),
+            "tokenize" if name in ("tokenize", "whole") else "tokenizer",
+            folders={"select": select, "tokenizer": tmp_path / "tokenizer"},
             recipe_dir=tmp_path,
-            name=name,
-            inputs={"select": select, "tokenizer": tmp_path / "tokenizer"},
             out=out,
             machine=Machine(processes=1),
-            seed=7,
-            fingerprint="0",
             say=said.append,
             should_stop=stop,
         )

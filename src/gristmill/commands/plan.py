@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 
 from rich.console import Console
 
-from gristmill.commands.plan_page import print_changes, print_forecast
-from gristmill.errors import RecipeError
+from gristmill.commands.plan_page import print_forecast
 from gristmill.forecast import Forecast, check_caps, make_forecast
 from gristmill.graph.machine import Machine
-from gristmill.graph.state import States
-from gristmill.pipeline import hashes_of, open_states
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.resolved import resolved_yaml
-from gristmill.store.store import RunLinks, Store
 
 
 def plan(
@@ -33,25 +28,12 @@ def plan(
     Raises RecipeError, after the page, when a source would be read more often than its cap; when files are missing whose tokens
     are not declared; and when a rule is named that does not exist.
     """
-    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = _states(loaded, machine, links)
-    made = make_forecast(loaded, machine, states, price_per_hour=price_per_hour)
+    made = make_forecast(loaded, machine, price_per_hour=price_per_hour)
     if resolved:
         console.out(resolved_yaml(loaded), highlight=False, end="")
     elif as_json:
         console.out(json.dumps(made.to_json(), indent=1, ensure_ascii=False), highlight=False)
     else:
         print_forecast(made, machine, console)
-        if states is not None and links.folder.is_dir():
-            print_changes(states, links, console)
     check_caps(made)
     return made
-
-
-def _states(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> States | None:
-    """Where the steps stand; None where files that the recipe names are not on this machine."""
-    states = open_states(loaded, links, hashes_of(loaded, machine))
-    with contextlib.suppress(RecipeError):
-        states.all()
-        return states
-    return None

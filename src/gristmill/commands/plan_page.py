@@ -13,7 +13,6 @@ from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.runner import seconds_at_stake
-from gristmill.store.store import RunLinks
 from gristmill.units import in_units, scale, seconds
 
 VERDICT_STYLES = {
@@ -39,22 +38,25 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     _section(console, "cost", _cost_lines(plan, machine))
     _section(console, "curation", _curation_lines(plan))
     _section(console, "after pretraining", _later_lines(recipe))
+    _section(console, "changed since the last run", _change_lines(plan.states))
     _section(console, "notes", list(plan.notes))
     _section(console, "warnings", list(plan.warnings), style="yellow")
 
 
-def print_changes(states: States, links: RunLinks, console: Console) -> None:
+def _change_lines(states: States | None) -> list[str]:
     """What the recipe as it is now would remake of an earlier run, and the hours of that at most."""
-    lines, most = [], 0.0
+    lines: list[str] = []
+    most = 0.0
+    if states is None:
+        return lines
     for state in states.all():
-        seconds_lost = seconds_at_stake(states, links, state.step.name)
-        if state.before is None or state.state == "done":
-            continue
-        most += seconds_lost
-        lines.append(f"{state.step.name}: {'; '.join(state.reasons)} ({seconds(seconds_lost)})")
+        if state.before is not None and state.state != "done":
+            at_stake = seconds_at_stake(states, state.step.name)
+            most += at_stake
+            lines.append(f"{state.step.name}: {'; '.join(state.reasons)} ({seconds(at_stake)})")
     if lines:
         lines.append(f"at most {seconds(most)} of finished work would be remade; nothing is deleted")
-    _section(console, "changed since the last run", lines)
+    return lines
 
 
 def _section(console: Console, title: str, lines: list[str], *, style: str = "") -> None:

@@ -48,7 +48,7 @@ class States:
 
     def __init__(self, steps: Sequence[Step], *, run: RunLinks, hashes: Hashes) -> None:
         self.steps = {step.name: step for step in steps}
-        self._run, self._hashes = run, hashes
+        self.run, self._hashes = run, hashes
         self._known: dict[str, StepState] = {}
 
     def all(self) -> list[StepState]:
@@ -73,7 +73,7 @@ class States:
         return [other for other in self.steps if other in found - {name}]
 
     def _work_out(self, step: Step) -> StepState:
-        before = self._run.target(step.name)
+        before = self.run.target(step.name)
         contents = {role: self.content(read) for role, read in step.given.inputs.items()}
         if None in contents.values():
             waits = dict.fromkeys(read.step for role, read in step.given.inputs.items() if contents[role] is None)
@@ -88,7 +88,7 @@ class States:
             )
         document = identity_document(step, self._hashes(step), contents)
         identity = fingerprint({"step": step.name, **document})
-        done = self._run.record_of(step.name, identity) is not None
+        done = self.run.record_of(step.name, identity) is not None
         state: State = "done" if done else "missing" if before is None else "drifted"
         return StepState(
             step=step,
@@ -97,20 +97,20 @@ class States:
             before=before,
             state=state,
             reasons=() if done else self._reasons(step, document, before),
-            folder=self._run.bytes_of(step.name, identity),
+            folder=self.run.bytes_of(step.name, identity),
         )
 
     def content(self, read: Reads) -> str | None:
         """The hash of the content that a role stands for; None while nobody knows it."""
         state = self[read.step]
-        record = None if state.identity is None else self._run.record_of(read.step, state.identity)
+        record = None if state.identity is None else self.run.record_of(read.step, state.identity)
         if record is None:
             return None
         files = {name: entry["sha256"] for name, entry in record["manifest"].items()}
         return content_hash(read.outputs, files, reads=read.names, source=read.source)
 
     def _reasons(self, step: Step, document: Mapping[str, Any], before: str | None) -> tuple[str, ...]:
-        old = None if before is None else self._run.record_of(step.name, before)
+        old = None if before is None else self.run.record_of(step.name, before)
         if old is None:
             return ("not made yet",)
         return tuple(explain(step, old, document)) or ("the record is of an older form",)

@@ -34,6 +34,10 @@ class Reads:
         """The named outputs in the artefact's folder; nothing else can be reached through them."""
         return self.outputs(folder, reads=self.names, source=self.source, content=content)
 
+    def covers(self, file: str) -> bool:
+        """Whether a file of the artefact is one that the role reads."""
+        return any(self.outputs.declared[name].matches(file, self.source) for name in self.names)
+
     def __str__(self) -> str:
         of = "" if self.source == EVERY_SOURCE else f" of {self.source}"
         return f"{self.step}: {', '.join(self.names)}{of}"

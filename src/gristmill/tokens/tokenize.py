@@ -43,7 +43,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             path = ctx.out / source / split
             facts = finished(path, tokenizer_sha256)
             if facts is None:
-                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, getattr(text, split), path)
+                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, split_paths(text, split), path)
             counts[source][split] = {
                 "documents": facts.num_documents,
                 "tokens": facts.num_tokens,
@@ -69,6 +69,14 @@ def selection_tokens(pretrain: Pretrain, sources: Sequence[str], tokenized: Toke
         selection: unique_tokens(shards[selection.source], min_document_tokens=selection.min_document_tokens)
         for selection in selections
     }
+
+
+def split_paths(text: Selected, split: str) -> list[Path]:
+    """The Parquet files of one split. Raises ArtifactError when there is none: an empty split is a file without rows."""
+    paths: list[Path] = getattr(text, split)
+    if not paths:
+        raise ArtifactError(f"{text.folder / text.source} has no {split}-*.parquet. Remake select.")
+    return paths
 
 
 def tokenize_split(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Name, PositiveInt, Section, Share
+from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Name, Outside, PositiveInt, Section, Share
 
 
 class PackRef(Section):
@@ -122,7 +122,9 @@ class Source(Section):
     )
     language: LanguageFilter | None = None
     rules: Rules = Rules()
-    late: bool = Field(default=False, description="added after others were trained on")
+    late: Annotated[bool, Outside("stands in the config of select")] = Field(
+        default=False, description="added after others were trained on"
+    )
     unique_tokens: Annotated[PositiveInt | None, CAP] = Field(
         default=None, description="if known; else estimated from bytes until tokenize counts"
     )

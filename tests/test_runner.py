@@ -9,14 +9,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gristmill.commands.run import run
 from gristmill.errors import ArtifactError
 from gristmill.extract import extract
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
+from gristmill.runner import run
 from gristmill.store.artifact import is_committed
 
-SMALL = Path(__file__).parents[1] / "recipe" / "small.yaml"
+SMALL = Path(__file__).parent / "recipe" / "small.yaml"
 STEP = "extract/books"
 
 
@@ -41,7 +41,7 @@ def test_files_that_change_while_a_step_reads_them_leave_no_artefact(
 
     monkeypatch.setattr(extract, "run", read)
     loaded, machine = load_recipe(tmp_path / "recipe.yaml"), Machine(runs_dir=tmp_path / "runs")
-    with pytest.raises(ArtifactError, match=r"extract/books reads \(source\) changed while it was at work"):
+    with pytest.raises(ArtifactError, match=r"extract/books reads \(source\) changed while it ran"):
         run(loaded, machine, console=Console(quiet=True), until=STEP)
     assert not is_committed(tmp_path / "runs" / "small" / STEP)
     run(loaded, machine, console=Console(quiet=True), until=STEP)

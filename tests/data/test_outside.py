@@ -1,0 +1,167 @@
+"""Outside files: every file counts, by its content and a name that does not depend on where the recipe lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data import outside
+from gristmill.data.outside import FileHashes, find_outside
+from gristmill.errors import RecipeError
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name, encoding="utf-8")
+    return folder
+
+
+def names(folder: Path, *patterns: str) -> list[str]:
+    return list(find_outside(folder, patterns, where="here").files.values())
+
+
+def hashes(cache: Path, threads: int = 2) -> FileHashes:
+    return FileHashes(cache, threads=threads, say=lambda line: None)
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_names_are_relative_to_the_fixed_part_of_the_pattern(tmp_path: Path) -> None:
+    fill(tmp_path, "crawl/monday/part-0.jsonl", "crawl/tuesday/part-0.jsonl", "book.txt")
+    assert names(tmp_path, "book.txt") == ["book.txt"]
+    assert names(tmp_path, "crawl/monday/part-0.jsonl") == ["part-0.jsonl"]
+    assert names(tmp_path, "crawl/*/*.jsonl") == ["monday/part-0.jsonl", "tuesday/part-0.jsonl"]
+    assert names(tmp_path, "crawl") == ["crawl/monday/part-0.jsonl", "crawl/tuesday/part-0.jsonl"]
+    assert names(tmp_path, "crawl/monday", "crawl/tuesday") == ["monday/part-0.jsonl", "tuesday/part-0.jsonl"]
+    assert names(tmp_path, "crawl/*") == ["monday/part-0.jsonl", "tuesday/part-0.jsonl"]
+    assert names(tmp_path, "**/*.jsonl") == ["crawl/monday/part-0.jsonl", "crawl/tuesday/part-0.jsonl"]
+
+
+PATTERNS = ("data/web", "data/web/*.html", "data/**/*.html", "data/a.txt", "../elsewhere/*.txt")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_neither_the_recipe_s_folder_nor_an_added_sibling_renames_a_file(tmp_path: Path, pattern: str) -> None:
+    project = fill(tmp_path / "one", "data/web/a.html", "data/web/b/c.html", "data/a.txt")
+    fill(tmp_path / "elsewhere", "x.txt")
+    before = names(project, pattern)
+    fill(tmp_path / "one", "data/z.txt", "other/a.html")
+    fill(tmp_path / "deep" / "elsewhere", "x.txt")
+    shutil.copytree(project, tmp_path / "deep" / "two")
+    assert names(project, pattern) == before
+    assert names(tmp_path / "deep" / "two", pattern) == before
+    assert [name for name in names(project, pattern, "other") if name in before] == before
+
+
+def test_one_name_from_two_patterns_is_refused_with_the_fix_and_the_fix_works(tmp_path: Path) -> None:
+    fill(tmp_path, "monday/part.jsonl", "tuesday/part.jsonl")
+    with pytest.raises(
+        RecipeError, match=r"both name a file 'part.jsonl'(.|\n)*Name the folders(.|\n)*'\*/part.jsonl'"
+    ):
+        names(tmp_path, "monday/part.jsonl", "tuesday/part.jsonl")
+    assert len(names(tmp_path, "monday", "tuesday")) == len(names(tmp_path, "*/part.jsonl")) == 2
+
+
+def test_one_file_from_two_patterns_is_one_file(tmp_path: Path) -> None:
+    fill(tmp_path, "data/a.txt", "data/b.txt")
+    assert names(tmp_path, "data/*.txt", "data/a.txt") == ["a.txt", "b.txt"]
+    assert names(tmp_path, "data", "data/a.txt") == ["data/a.txt", "data/b.txt"]
+
+
+def test_hidden_files_of_a_folder_are_no_part_of_it_but_can_be_named(tmp_path: Path) -> None:
+    fill(tmp_path, "tree/.git/index", "tree/a.py", ".hidden.txt")
+    assert names(tmp_path, "tree") == ["tree/a.py"]
+    assert names(tmp_path, ".hidden.txt") == [".hidden.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_found(tmp_path: Path) -> None:
+    fill(tmp_path / "a [draft]", "facts[1].jsonl", "facts1.jsonl")
+    assert names(tmp_path / "a [draft]", "facts[1].jsonl") == ["facts[1].jsonl"]
+    assert names(tmp_path / "a [draft]", "*.jsonl") == ["facts1.jsonl", "facts[1].jsonl"]
+
+
+def test_what_names_nothing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match=r"extract/web, source: 'x/\*.txt' matches no file"):
+        find_outside(tmp_path, ["x/*.txt"], where="extract/web, source")
+    with pytest.raises(RecipeError, match="folders without a single file"):
+        names(tmp_path, "empty")
+    assert names(tmp_path) == []
+
+
+# ── hashes ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(contents=st.lists(st.binary(max_size=40), min_size=1, max_size=8), threads=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_hashes_are_those_of_the_content_at_any_number_of_threads(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], threads: int
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    for number, content in enumerate(contents):
+        (folder / f"{number}.bin").write_bytes(content)
+    found = hashes(folder / "cache", threads).of(find_outside(folder, ["*.bin"], where="here"))
+    assert found == {f"{n}.bin": hashlib.sha256(content).hexdigest() for n, content in enumerate(contents)}
+
+
+def age(*paths: Path) -> None:
+    """As if they had last changed a minute ago."""
+    for path in paths:
+        os.utime(path, ns=(time.time_ns(), time.time_ns() - 60 * 10**9))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose content was read."""
+    found: list[str] = []
+    original = outside.file_sha256
+    monkeypatch.setattr(outside, "file_sha256", lambda path: (found.append(path.name), original(path))[1])
+    return found
+
+
+def test_what_has_not_changed_is_not_read_again(tmp_path: Path, read: list[str]) -> None:
+    fill(tmp_path, "data/a.txt", "data/b.txt")
+    age(tmp_path / "data" / "a.txt", tmp_path / "data" / "b.txt")
+    found = find_outside(tmp_path, ["data"], where="here")
+    first = hashes(tmp_path / "cache").of(found)
+    assert sorted(read) == ["a.txt", "b.txt"]
+    read.clear()
+    assert hashes(tmp_path / "cache").of(found) == first
+    assert read == []
+
+
+def test_another_file_of_the_same_size_and_time_is_read(tmp_path: Path, read: list[str]) -> None:
+    fill(tmp_path, "a.txt")
+    age(tmp_path / "a.txt")
+    found = find_outside(tmp_path, ["a.txt"], where="here")
+    first = hashes(tmp_path / "cache").of(found)
+    status = (tmp_path / "a.txt").stat()
+    (tmp_path / "new").write_text("other", encoding="utf-8")
+    os.utime(tmp_path / "new", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (tmp_path / "new").replace(tmp_path / "a.txt")
+    assert hashes(tmp_path / "cache").of(found) != first
+
+
+def test_a_file_that_was_written_just_now_is_read_again_by_the_next_process(tmp_path: Path, read: list[str]) -> None:
+    fill(tmp_path, "a.txt")
+    found = find_outside(tmp_path, ["a.txt"], where="here")
+    mine = hashes(tmp_path / "cache")
+    mine.of(found)
+    mine.of(found)
+    hashes(tmp_path / "cache").of(found)
+    assert read == ["a.txt", "a.txt"]
+
+
+def test_a_damaged_cache_is_only_a_cache(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt")
+    (tmp_path / "cache").write_text("{", encoding="utf-8")
+    assert hashes(tmp_path / "cache").of(find_outside(tmp_path, ["a.txt"], where="here"))
