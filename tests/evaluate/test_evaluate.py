@@ -28,6 +28,8 @@ from gristmill.tokens.tokenizer import Tokenizer
 TRAINING = ["The cat sat on the mat.", "A mill grinds grain into flour.", "Rivers run to the sea."]
 HELD_OUT = ["The dog lay by the door.", "", "Flour becomes bread, and bread is good.", "The sea is not full."]
 
+MODELS = ("pretrain", "sft", "dpo")
+
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
     "name": "tiny",
@@ -242,14 +244,12 @@ def test_many_comparisons_of_equals_hold_a_false_verdict_no_more_often_than_one(
     draws, rng = 600, np.random.default_rng(0)
     tasks = {"few": 7, "some": 15, "many": 60}
     results = [
-        {**of_pack(model, grey=False), "task": task, "metric": "bits_per_byte"}
-        for model in evaluate.MODELS
-        for task in tasks
+        {**of_pack(model, grey=False), "task": task, "metric": "bits_per_byte"} for model in MODELS for task in tasks
     ]
     false = 0
     for _ in range(draws):
-        drawn = {task: of_two_equals(rng, evaluate.MODELS, count) for task, count in tasks.items()}
-        scores = {model: {task: drawn[task][model] for task in tasks} for model in evaluate.MODELS}
+        drawn = {task: of_two_equals(rng, MODELS, count) for task, count in tasks.items()}
+        scores = {model: {task: drawn[task][model] for task in tasks} for model in MODELS}
         false += any(row["verdict"] in ("better", "worse") for row in evaluate.compare(scores, results))
     assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
 
