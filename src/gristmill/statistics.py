@@ -1,21 +1,24 @@
 """Error bars and tests: intervals, paired differences, agreement, F1, what a sample could have shown.
 
-Every score that gristmill prints carries an interval from here. Only numpy and the standard library are used; a test
-holds each function against scipy or a worked example. Intervals are two-sided; `confidence` is 0.95 unless told.
+Every score that gristmill prints carries an interval from here; a test holds each function against scipy.stats, a worked
+example or a simulation. Intervals are two-sided; `confidence` is 0.95 unless told.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import bdtr, stdtr, stdtrit
 
 FloatArray = NDArray[np.float64]
+
+FEWEST_DEGREES = 0.5  # one and a half effective items; the t quantile is 165 there and runs off to infinity below
 
 
 class Interval(NamedTuple):
@@ -39,15 +42,25 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """Mean of a - b over the same items, with Student-t interval and two-sided p-value."""
+class Ratio:
+    """A sum over items divided by the sum of their sizes, with standard error, degrees of freedom and Student-t interval.
 
-    mean: float
+    `degrees` is what the items are worth, less one: as many as there are where sizes are equal, fewer where they are not.
+    """
+
+    value: float
     stderr: float
+    degrees: float
     low: float
     high: float
-    p_value: float
     count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference(Ratio):
+    """How much larger a is than b on the same items, with the two-sided p-value that there is no difference."""
+
+    p_value: float
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,39 +132,62 @@ def bootstrap_interval(
     return _percentiles(np.asarray(drawn), confidence)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> PairedDifference:
-    """Is a better than b on the same items? Student-t on the differences.
+def ratio_of_sums(amounts: ArrayLike, sizes: ArrayLike, *, confidence: float = 0.95) -> Ratio:
+    """Sum of amounts over sum of sizes (bits per byte of documents), the items being drawn at random.
 
-    One pair proves nothing: the interval is then the whole line and p is 1. When all differences are equal the
-    interval is a point and p is 0, or 1 if they are zero.
+    Leaving out item i moves the ratio by residual / (total size - size): the error is that of the delete-one jackknife, so
+    an item that pulls the ratio towards itself is not trusted to be near it. The t quantile has the degrees of freedom of
+    Kish's effective number of items, (sum of sizes)² / sum of squared sizes, less one. Items of equal size give Student's
+    interval of a mean exactly. Where one item is nearly all the size there is (FEWEST_DEGREES), nothing is proven and the
+    interval is the whole line. Skewed noise, and amounts per size that run with size, still cost coverage:
+    `benchmarks/coverage.py` shows how much.
+    """
+    amounts_N, sizes_N = np.asarray(amounts, dtype=np.float64), np.asarray(sizes, dtype=np.float64)
+    if amounts_N.shape != sizes_N.shape or amounts_N.ndim != 1 or not sizes_N.sum() > 0:
+        raise ValueError(
+            f"a ratio needs two equally long lists and a size above 0, got shapes {amounts_N.shape} and {sizes_N.shape}, "
+            f"sizes that sum to {sizes_N.sum()}"
+        )
+    total, count = float(sizes_N.sum()), len(sizes_N)
+    value = float(amounts_N.sum()) / total
+    degrees = total**2 / float((sizes_N**2).sum()) - 1
+    rest_N = total - sizes_N
+    stderr, half = math.nan, math.inf
+    if rest_N.min() > 0:
+        moved_N = (amounts_N - value * sizes_N) / rest_N
+        stderr = math.sqrt((count - 1) / count * float((moved_N**2).sum()))
+    if degrees >= FEWEST_DEGREES:
+        half = float(stdtrit(degrees, 0.5 + confidence / 2)) * stderr
+    return Ratio(value=value, stderr=stderr, degrees=degrees, low=value - half, high=value + half, count=count)
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, *, sizes: ArrayLike | None = None, confidence: float = 0.95
+) -> PairedDifference:
+    """Is a larger than b on the same items? `sizes` are those of the items where a and b are amounts (bits, of bytes).
+
+    Without sizes it is Student's paired test. One pair proves nothing: p is 1. When all differences are equal (per size)
+    the interval is a point and p is 0, or 1 if they are zero.
     """
     a_N, b_N = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a_N.shape != b_N.shape or a_N.ndim != 1:
         raise ValueError(f"paired scores must be two equally long lists, got shapes {a_N.shape} and {b_N.shape}")
-    mean, stderr = mean_stderr(a_N - b_N)
-    count = len(a_N)
-    if count == 1:
-        return PairedDifference(mean=mean, stderr=stderr, low=-math.inf, high=math.inf, p_value=1.0, count=1)
+    sizes_N = np.ones_like(a_N) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    found = ratio_of_sums(a_N - b_N, sizes_N, confidence=confidence)
+    if math.isinf(found.low):
+        return PairedDifference(**asdict(found), p_value=1.0)
     # Equal differences leave a spread of rounding errors; it must not be read as evidence either way.
-    if stderr <= 1e-13 * float(np.abs(a_N - b_N).max(initial=0.0)):
-        return PairedDifference(
-            mean=mean, stderr=0.0, low=mean, high=mean, p_value=1.0 if mean == 0 else 0.0, count=count
-        )
-    half = student_t_quantile(0.5 + confidence / 2, count - 1) * stderr
-    p_value = min(1.0, 2 * student_t_cdf(-abs(mean / stderr), count - 1))
-    return PairedDifference(mean=mean, stderr=stderr, low=mean - half, high=mean + half, p_value=p_value, count=count)
+    rounding = 1e-14 * float((np.abs(a_N) + np.abs(b_N)).sum() / sizes_N.sum())
+    if found.stderr <= rounding:
+        point = replace(found, stderr=0.0, low=found.value, high=found.value)
+        return PairedDifference(**asdict(point), p_value=1.0 if abs(found.value) <= rounding else 0.0)
+    p_value = min(1.0, 2 * float(stdtr(found.degrees, -abs(found.value / found.stderr))))
+    return PairedDifference(**asdict(found), p_value=p_value)
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
     """Two-sided p-value that a and b are right equally often, from the items that only one of them got right."""
-    n = only_a + only_b
-    if n == 0:
-        return 1.0
-    log_terms = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(min(only_a, only_b) + 1)
-    ]
-    tail = sum(math.exp(term - n * math.log(2)) for term in log_terms)
-    return min(1.0, 2 * tail)
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -230,46 +266,9 @@ def smallest_detectable_difference(stderr: float, *, level: float = 0.05, power:
     return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * stderr
 
 
-def contains_chance(interval: tuple[float, float], chance: float | None) -> bool:
-    """True when the score cannot be told from guessing. A task without a chance level is never at chance."""
-    return chance is not None and interval[0] <= chance <= interval[1]
-
-
-def student_t_cdf(t: float, degrees: float) -> float:
-    """P(T <= t) of Student's distribution, by the incomplete beta function."""
-    if abs(t) < 1:  # near the middle the tail would be the difference of almost equal numbers
-        half = 0.5 * _incomplete_beta(0.5, degrees / 2, t * t / (degrees + t * t))
-        return 0.5 + math.copysign(half, t)
-    tail = 0.5 * _incomplete_beta(degrees / 2, 0.5, degrees / (degrees + t * t))
-    return 1 - tail if t > 0 else tail
-
-
-def student_t_quantile(probability: float, degrees: float) -> float:
-    """The t with P(T <= t) = probability, by bisection to the last bits."""
-    if probability < 0.5:
-        return -student_t_quantile(1 - probability, degrees)
-    low, high = 0.0, 1.0
-    while student_t_cdf(high, degrees) < probability and high < 1e12:
-        high *= 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if student_t_cdf(middle, degrees) < probability else (low, middle)
-    return (low + high) / 2
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """Regularised incomplete beta by its continued fraction (Abramowitz and Stegun 26.5.8), evaluated from below."""
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
-    tail = 1.0
-    for m in range(300, 0, -1):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m - 1) * (a + b + m - 1) * x / ((a + 2 * m - 2) * (a + 2 * m - 1))
-        tail = 1 + odd / (1 + even / tail)
-    return front / tail
+def at_or_below_chance(interval: tuple[float, float], chance: float | None) -> bool:
+    """True unless the whole interval lies above the score of guessing. A task without a chance level never is."""
+    return chance is not None and interval[0] <= chance
 
 
 def _kappa(table: NDArray[np.int64], weights: FloatArray) -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted
@@ -24,6 +27,8 @@ from gristmill.tokens.tokenizer import Tokenizer
 
 TRAINING = ["The cat sat on the mat.", "A mill grinds grain into flour.", "Rivers run to the sea."]
 HELD_OUT = ["The dog lay by the door.", "", "Flour becomes bread, and bread is good.", "The sea is not full."]
+
+MODELS = ("pretrain", "sft", "dpo")
 
 RECIPE: dict[str, Any] = {
     "schema_version": 1,
@@ -175,8 +180,12 @@ def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepConte
     assert read_json(ctx.out / "results.json") == whole
 
 
-def of_pack(model: str, *, at_chance: bool) -> dict[str, Any]:
-    return {"model": model, "task": "t", "metric": "acc", "at_chance": at_chance, "prompting": "plain"}
+def of_pack(model: str, *, grey: bool) -> dict[str, Any]:
+    return {"model": model, "task": "t", "metric": "acc", "at_or_below_chance": grey, "prompting": "plain"}
+
+
+def scored(amounts: Sequence[float], sizes: Sequence[int] | None = None) -> evaluate.ItemScores:
+    return {"amounts": list(amounts), "sizes": None if sizes is None else list(sizes)}
 
 
 @pytest.mark.parametrize(
@@ -185,24 +194,64 @@ def of_pack(model: str, *, at_chance: bool) -> dict[str, Any]:
         ([1.0] * 30, [0.0] * 29 + [1.0], False, "better"),
         ([0.0] * 29 + [1.0], [1.0] * 30, False, "worse"),
         ([1.0, 0.0] * 15, [0.0, 1.0] * 15, False, "no evidence either way"),
-        ([1.0] * 30, [0.0] * 29 + [1.0], True, "at chance, no verdict"),
+        ([1.0] * 30, [0.0] * 29 + [1.0], True, "at or below chance, no verdict"),
         ([1.0], [0.0], False, "no evidence either way"),
     ],
 )
 def test_later_model_is_held_against_the_earlier_one_item_by_item(
     a: list[float], b: list[float], grey: bool, verdict: str
 ) -> None:
-    results = [of_pack("pretrain", at_chance=grey), of_pack("sft", at_chance=grey)]
-    (found,) = evaluate.compare({"pretrain": {"t": b}, "sft": {"t": a}}, results)
+    results = [of_pack("pretrain", grey=grey), of_pack("sft", grey=grey)]
+    (found,) = evaluate.compare({"pretrain": {"t": scored(b)}, "sft": {"t": scored(a)}}, results)
     assert (found["a"], found["b"], found["n"], found["verdict"]) == ("sft", "pretrain", len(a), verdict)
     assert found["difference"] == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
     json.dumps(found, allow_nan=False)
 
 
 def test_fewer_bits_are_better() -> None:
-    results = [{**of_pack(model, at_chance=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
-    scores = {"pretrain": {"t": [2.0, 2.1, 1.9, 2.2] * 5}, "sft": {"t": [1.8, 2.0, 1.8, 2.0] * 5}}
+    results = [{**of_pack(model, grey=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
+    sizes = [10, 20, 30, 40] * 5
+    scores = {"pretrain": {"t": scored([20, 42, 57, 88] * 5, sizes)}, "sft": {"t": scored([18, 40, 54, 80] * 5, sizes)}}
     assert evaluate.compare(scores, results)[0]["verdict"] == "better"
+
+
+def of_two_equals(rng: np.random.Generator, models: Sequence[str], count: int) -> dict[str, evaluate.ItemScores]:
+    """Bits of models that are equally good in truth, on documents of log-normal size whose noise depends on the size."""
+    sizes = np.round(rng.lognormal(7, 1.25, size=count)) + 1
+    hardness = 2 + 0.3 * rng.normal(size=count)
+
+    def bits() -> list[float]:
+        own = 0.05 * rng.normal(size=count) + 0.1 * rng.normal(size=count) * np.sqrt(1000 / sizes)
+        return (sizes * (hardness + own)).tolist()
+
+    return {model: scored(bits(), sizes.astype(int).tolist()) for model in models}
+
+
+@pytest.mark.parametrize("count", [7, 13, 15, 100])
+def test_equals_are_told_apart_no_more_often_than_the_level_says(count: int) -> None:
+    draws, rng = 2500, np.random.default_rng(count)
+    results = [{**of_pack(model, grey=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
+    verdicts = []
+    for _ in range(draws):
+        scores = {model: {"t": found} for model, found in of_two_equals(rng, ("pretrain", "sft"), count).items()}
+        verdicts += [row["verdict"] for row in evaluate.compare(scores, results)]
+    false = sum(verdict in ("better", "worse") for verdict in verdicts)
+    assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
+    assert false / draws > 0.01  # it can still tell two models apart
+
+
+def test_many_comparisons_of_equals_hold_a_false_verdict_no_more_often_than_one() -> None:
+    draws, rng = 600, np.random.default_rng(0)
+    tasks = {"few": 7, "some": 15, "many": 60}
+    results = [
+        {**of_pack(model, grey=False), "task": task, "metric": "bits_per_byte"} for model in MODELS for task in tasks
+    ]
+    false = 0
+    for _ in range(draws):
+        drawn = {task: of_two_equals(rng, MODELS, count) for task, count in tasks.items()}
+        scores = {model: {task: drawn[task][model] for task in tasks} for model in MODELS}
+        false += any(row["verdict"] in ("better", "worse") for row in evaluate.compare(scores, results))
+    assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
 
 
 def test_models_are_compared_on_the_same_held_out_documents(ctx: StepContext) -> None:
@@ -220,5 +269,26 @@ def test_models_are_compared_on_the_same_held_out_documents(ctx: StepContext) ->
 def test_interval_of_few_documents_is_students(ctx: StepContext) -> None:
     evaluate.run(ctx)
     record = next(one for one in read_json(ctx.out / "results.json") if one["metric"] == "bits_per_byte")
+    sizes = [len(HELD_OUT[0]), len(HELD_OUT[2])]
     assert record["n"] == 2
-    assert record["interval"][1] - record["value"] == pytest.approx(12.706 * record["stderr"], rel=1e-4)
+    assert record["degrees"] == pytest.approx(sum(sizes) ** 2 / sum(size**2 for size in sizes) - 1)
+    quantile = stats.t.ppf(0.975, record["degrees"])
+    assert record["interval"][1] - record["value"] == pytest.approx(quantile * record["stderr"])
+
+
+def test_a_score_below_chance_decides_nothing_either() -> None:
+    shown = {
+        interval: evaluate.record(
+            model="m",
+            task="t",
+            metric="acc",
+            value=0.2,
+            stderr=0.0,
+            interval=interval,
+            n=9,
+            kind="held_out",
+            chance=0.25,
+        )["at_or_below_chance"]
+        for interval in ((0.1, 0.2), (0.2, 0.3), (0.26, 0.3))
+    }
+    assert list(shown.values()) == [True, True, False]

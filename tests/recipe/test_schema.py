@@ -133,6 +133,11 @@ def test_a_classifier_that_is_not_there_is_refused(small: dict[str, Any]) -> Non
     assert "names the classifier 'edo'; the recipe has ['edu']" in message(small)
 
 
+def test_a_pack_and_a_source_of_one_name_are_refused(small: dict[str, Any]) -> None:
+    small["packs"]["web"] = {"path": "packs/web"}
+    assert "packs.web and sources.web have the same name" in message(small)
+
+
 def test_a_pack_that_is_not_there_is_refused(small: dict[str, Any]) -> None:
     small["evaluate"]["packs"] = ["fakts"]
     assert "evaluate.packs names the pack 'fakts'; the recipe has ['facts']" in message(small)

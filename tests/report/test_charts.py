@@ -17,7 +17,8 @@ finite = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
 @given(st.lists(st.tuples(finite, finite, st.floats(min_value=0, max_value=1e3)), min_size=1, max_size=30))
 def test_every_point_lies_inside_the_frame(points: list[tuple[float, float, float]]) -> None:
     xs, ys, errors = zip(*sorted(points))
-    svg = line_chart([Series(name="one", xs=xs, ys=ys, stderrs=errors)], x_label="x", y_label="y")
+    intervals = [(y - error, y + error) if error else None for y, error in zip(ys, errors)]
+    svg = line_chart([Series(name="one", xs=xs, ys=ys, intervals=intervals)], x_label="x", y_label="y")
     ElementTree.fromstring(svg)
     for found in re.findall(r'points="([^"]*)"', svg):
         for x, y in (pair.split(",") for pair in found.split()):

@@ -1,10 +1,9 @@
-"""The scorer against the plain formula; rigged and random models; windows; the ratio's error."""
+"""The scorer against the plain formula; rigged and random models; windows; choices and bits per byte."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,14 +17,14 @@ from torch.nn import functional
 from gristmill.data.packs import Item, Pack, write_pack
 from gristmill.errors import DataError
 from gristmill.model.transformer import Llama
-from gristmill.statistics import mean_stderr, paired_difference
+from gristmill.statistics import ratio_of_sums
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import (
     bits_per_byte,
     encode_pair,
+    judge_choices,
     loglikelihoods,
-    ratio,
     rolling_windows,
     score_pack,
     spread,
@@ -189,11 +188,22 @@ def test_per_byte_accuracy_divides_by_the_bytes_of_the_choice(
     tmp_path: Path, model: Llama, tokenizer: Tokenizer
 ) -> None:
     (found,) = score_pack(model, tokenizer, pack(tmp_path, [item(1, 0)])).items
-    assert found.num_bytes == (4, 11)
     logps = [plain_logp(model, *encode_pair(tokenizer, "1 one", choice))[0] for choice in (" two", " three four")]
     assert found.logps == pytest.approx(logps, rel=1e-6)
-    assert found.choice == int(logps[1] > logps[0])
-    assert found.choice_per_byte == int(logps[1] / 11 > logps[0] / 4)
+    assert found.right == judge_choices(item(1, 0), logps)
+
+
+@pytest.mark.parametrize(
+    ("logps", "right"),
+    [
+        ([-6.0, -5.0, -9.0], {"acc": False, "acc_norm": True, "acc_bytes": True}),
+        ([-4.0, -5.0, -9.0], {"acc": True, "acc_norm": True, "acc_bytes": True}),
+        ([-7.0, -9.0, -5.0], {"acc": False, "acc_norm": False, "acc_bytes": True}),
+        ([-3.0, -3.0, -3.0], {"acc": True, "acc_norm": True, "acc_bytes": True}),
+    ],
+)
+def test_choices_are_judged_whole_per_character_and_per_byte(logps: list[float], right: dict[str, bool]) -> None:
+    assert judge_choices(Item(id="a", prompt="one", choices=("üüüü", "abc", "abc"), answer=0), logps) == right
 
 
 def test_fewer_items_are_spread_evenly_and_always_the_same() -> None:
@@ -250,31 +260,10 @@ def test_shard_without_text_is_refused(tmp_path: Path, model: Llama, tokenizer: 
         bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, [""]))
 
 
-def test_error_of_a_ratio_is_the_spread_of_redrawn_samples() -> None:
-    random = np.random.default_rng(1)
-
-    def draw(n: int) -> tuple[np.ndarray, np.ndarray]:
-        sizes = random.integers(50, 500, size=n).astype(np.float64)
-        return sizes * random.normal(2.0, 0.3, size=n), sizes
-
-    values, errors = zip(*(ratio(*draw(40)) for _ in range(400)))
-    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.12)
-    assert math.isnan(ratio(np.array([1.0]), np.array([2.0]))[1])
-
-
-def test_document_scores_have_the_value_as_mean_and_its_error_and_do_not_weigh_length(
-    tmp_path: Path, model: Llama, tokenizer: Tokenizer
-) -> None:
+def test_interval_is_that_of_the_ratio_of_bits_to_bytes(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
     texts = ["a", "bb" * 30, "the end", "one two three four " * 9]
     found = bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, texts))
-    assert mean_stderr(found.document_scores()) == pytest.approx((found.value, found.stderr))
     assert found.document_bytes == tuple(map(len, texts))
-    lower = zip(found.document_bits, found.document_bytes, strict=True)
-    better = replace(
-        found,
-        value=0.9 * found.value,
-        document_bits=tuple(bits - 0.1 * found.value * size for bits, size in lower),
-    )
-    difference = paired_difference(better.document_scores(), found.document_scores())
-    assert difference.mean == pytest.approx(-0.1 * found.value)
-    assert difference.high - difference.low < 1e-6
+    assert sum(found.document_bits) == pytest.approx(found.nats / math.log(2))
+    ratio = ratio_of_sums(found.document_bits, found.document_bytes)
+    assert (found.value, found.stderr, found.low, found.high) == (ratio.value, ratio.stderr, ratio.low, ratio.high)

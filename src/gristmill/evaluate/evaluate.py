@@ -1,12 +1,13 @@
 """STEP evaluate: every model of the recipe on task packs, held-out text and trained items, with error bars and comparisons.
 
-    results.json        one record a figure: model, task, metric, value, stderr, interval, n, chance, at_chance, kind, versions
+    results.json        one record a figure: model, task, metric, value, stderr, interval, n, chance, at_or_below_chance, …
     comparisons.json    every two models on the same items: paired difference, interval, p-value (Holm over all), verdict
     items/<model>/      one file a task, one line an item
     models/<model>.json what is done of a model; a killed run goes on with the next one
 
-`kind` is "held_out", or "recall" for what was trained on. A figure whose interval contains chance is marked at_chance: it is
-shown grey and decides nothing. xz stands among the models as "xz": what a compressor makes of the same text.
+`kind` is "held_out", or "recall" for what was trained on. A figure whose interval does not lie wholly above chance is marked
+at_or_below_chance: it is shown grey and decides nothing. xz stands among the models as "xz": what a compressor makes of the
+same text. A task is a pack or a source: the recipe gives no pack the name of a source.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -27,7 +28,7 @@ from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.evaluation import Evaluate as EvaluateSection
-from gristmill.statistics import contains_chance, holm, paired_difference, student_t_quantile
+from gristmill.statistics import PairedDifference, at_or_below_chance, holm, paired_difference
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
@@ -37,24 +38,28 @@ from gristmill.train.outputs import CHAT_STEPS, TrainedModel
 from gristmill.train.scorer import bits_per_byte
 from gristmill.train.session import choose_device
 
-VERSION = 2
+VERSION = 3
 
 TOKENS = "tokens of "  # roles, each followed by a source
 GREETING = "greeting"
 BITS = "bits_per_byte"
 LEVEL = 0.05
-CONFIDENCE = 0.95
 
 Record = dict[str, Any]
+
+
+class ItemScores(TypedDict):
+    """What comparisons pair, in the order of the items: scores of a pack's items, or bits of documents and their bytes."""
+
+    amounts: list[float]
+    sizes: list[int] | None
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Measures each model, then compares them. Returns how much was measured, and with what."""
     torch.set_num_threads(ctx.machine.threads)
     if not engine_is_installed():
-        ctx.say(
-            f"evaluate: lm-eval is not installed, so packs are judged by gristmill's own rules. To use it: {INSTALL}"
-        )
+        ctx.say(f"evaluate: lm-eval is not installed, so packs are asked without it. To use it: {INSTALL}")
     section: EvaluateSection = ctx.config["evaluate"]
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
     packs = packs_by_name(ctx.files, section.packs)
@@ -77,8 +82,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return {
         "models": list(parts),
         "figures": len(results),
-        "figures_at_chance": sum(bool(record["at_chance"]) for record in results),
-        "items": sum(len(scores) for part in parts.values() for scores in part["scores"].values()),
+        "figures_at_or_below_chance": sum(bool(record["at_or_below_chance"]) for record in results),
+        "items": sum(len(scores["amounts"]) for part in parts.values() for scores in part["scores"].values()),
         "comparisons": len(comparisons),
         "engine": engine_versions(),
     }
@@ -109,7 +114,7 @@ def record(
         "interval": list(interval) if interval is not None and known else None,
         "n": n,
         "chance": chance,
-        "at_chance": interval is not None and known and contains_chance(interval, chance),
+        "at_or_below_chance": interval is not None and known and at_or_below_chance(interval, chance),
         "kind": kind,
         "pack_sha256": pack_sha256,
         "versions": engine_versions(),
@@ -125,13 +130,13 @@ def _measure(
 ) -> dict[str, Any]:
     """Everything about one model: records, and the item scores that comparisons pair."""
     records: list[Record] = []
-    scores: dict[str, list[float]] = {}
+    scores: dict[str, ItemScores] = {}
     chat = name in CHAT_STEPS
     for task, pack in packs.items():
         _leave_if_asked(ctx)
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
         records.append(_pack_record(name, task, result, held_out=ctx.config["held_out"][task]))
-        scores[task] = list(result.scores)
+        scores[task] = {"amounts": list(result.scores), "sizes": None}
         _write_items(ctx, name, task, result.rows)
         ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
     for source, shard in _validation(ctx):
@@ -163,25 +168,24 @@ def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) ->
 
 def _bits_record(
     ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
-) -> tuple[Record, list[float]]:
-    """The record, and a score for each document, for paired comparisons. The interval is Student's over documents."""
+) -> tuple[Record, ItemScores]:
+    """The record, and bits and bytes of each document."""
     window: int = ctx.config["window"]  # positions beyond it were never trained
     bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.config["evaluate"].validation_bytes, window=window)
-    degrees = bits.num_documents - 1
-    half = student_t_quantile(0.5 + CONFIDENCE / 2, degrees) * bits.stderr if degrees else math.nan
     found = record(
         model=name,
         task=source,
         metric=BITS,
         value=bits.value,
         stderr=bits.stderr,
-        interval=(bits.value - half, bits.value + half),
+        interval=(bits.low, bits.high),
         n=bits.num_documents,
         kind="held_out",
+        degrees=bits.degrees,
         num_bytes=bits.num_bytes,
         window=window,
     )
-    return found, bits.document_scores()
+    return found, {"amounts": list(bits.document_bits), "sizes": list(bits.document_bytes)}
 
 
 def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
@@ -223,15 +227,15 @@ def _greeting_ids(ctx: StepContext) -> frozenset[str]:
 # ── comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def compare(scores: Mapping[str, Mapping[str, Sequence[float]]], results: Sequence[Record]) -> list[Record]:
+def compare(scores: Mapping[str, Mapping[str, ItemScores]], results: Sequence[Record]) -> list[Record]:
     """Later against earlier model, for every two, on the same items of every pack and the same held-out documents.
 
-    `scores`: model → task → one score an item. p-values are Holm-adjusted over all comparisons made here. A task on which
-    both are at chance decides nothing. Of bits per byte, fewer are better.
+    `scores`: model → task → scores. p-values are Holm-adjusted over all comparisons made here. A task on which both are at or
+    below chance decides nothing. Of bits per byte, fewer are better.
     """
     records = {(found["model"], found["task"]): found for found in results}
     found = [
-        (records[later, task], records[earlier, task], paired_difference(scores[later][task], scores[earlier][task]))
+        (records[later, task], records[earlier, task], _paired(scores[later][task], scores[earlier][task]))
         for earlier, later in combinations(scores, 2)
         for task in scores[earlier]
     ]
@@ -242,22 +246,28 @@ def compare(scores: Mapping[str, Mapping[str, Sequence[float]]], results: Sequen
             "b": b["model"],
             "task": a["task"],
             "metric": a["metric"],
-            "difference": difference.mean,
+            "difference": difference.value,
             "stderr": difference.stderr if math.isfinite(difference.stderr) else None,
+            "degrees": difference.degrees,
             "interval": [difference.low, difference.high] if math.isfinite(difference.low) else None,
             "n": difference.count,
             "prompting": [a.get("prompting"), b.get("prompting")],
             "p_value": difference.p_value,
             "p_adjusted": p_adjusted,
-            "verdict": _verdict(a, b, difference.mean, p_adjusted),
+            "verdict": _verdict(a, b, difference.value, p_adjusted),
         }
         for (a, b, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
 
 
+def _paired(a: ItemScores, b: ItemScores) -> PairedDifference:
+    assert a["sizes"] == b["sizes"], "two models were scored on different documents"
+    return paired_difference(a["amounts"], b["amounts"], sizes=a["sizes"])
+
+
 def _verdict(a: Record, b: Record, difference: float, p_adjusted: float) -> str:
-    if a["at_chance"] and b["at_chance"]:
-        return "at chance, no verdict"
+    if a["at_or_below_chance"] and b["at_or_below_chance"]:
+        return "at or below chance, no verdict"
     if p_adjusted >= LEVEL:
         return "no evidence either way"
     return "better" if (difference > 0) == (a["metric"] != BITS) else "worse"
@@ -332,7 +342,7 @@ def _said(found: Record) -> str:
     """A record in words: 0.412 [0.385, 0.440] acc (300 items, chance 0.250)."""
     interval = "" if found["interval"] is None else " [{:.3f}, {:.3f}]".format(*found["interval"])
     chance = "" if found["chance"] is None else f", chance {found['chance']:.3f}"
-    grey = ": at chance" if found["at_chance"] else ""
+    grey = ": at or below chance" if found["at_or_below_chance"] else ""
     return f"{found['value']:.3f}{interval} {found['metric']} ({found['n']} items{chance}{grey})"
 
 

@@ -1,12 +1,13 @@
 """Task packs scored by lm-evaluation-harness, on a live model, with nothing fetched from anywhere.
 
-    pack ─→ items.parquet + task.yaml in a temporary folder ─→ lm_eval TaskManager ─→ lm_eval evaluate ─→ PackResult
+    pack ─→ items.parquet + task.yaml in a temporary folder ─→ lm_eval TaskManager ─→ lm_eval evaluate ─→ samples ─→ PackResult
                                                                                  │  ↑
                                                                               adapter.py: GristmillLM
 
-The engine asks and judges; the numbers come from the same scorer that runs inside the training loop, so the two agree item
-by item, and both agree with the engine's own Hugging Face adapter on an exported folder. Where lm-eval is not installed, the
-same adapter is judged here by the same rules, and the result says so.
+The engine asks; the numbers come from the same scorer that runs inside the training loop, and choices are judged where that
+loop judges them (`judge_choices`), so the two agree item by item. A test holds the verdicts against the engine's own, and the
+numbers against its Hugging Face adapter on an exported folder. Where lm-eval is not installed, the same adapter is asked
+directly, and the result says so. Written answers are judged by the engine, or by the same rule without it.
 
 Only task files that this module wrote are read: the engine's own index stays closed and no task can bring code.
 """
@@ -17,7 +18,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import io
-import math
 import os
 import re
 import tempfile
@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -37,9 +36,9 @@ from gristmill.evaluate.adapter import MAX_NEW_TOKENS, AskedText, GristmillLM
 from gristmill.model.transformer import Llama
 from gristmill.statistics import mean_stderr, wilson_interval
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.scorer import CHOICE_METRICS, judge_choices
 
 INSTALL = "pip install --no-deps lm-eval==0.4.13 && pip install datasets requests sacrebleu"
-CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
 TEXT_METRICS = ("exact_match", "number_match")
 LAST_NUMBER = r"-?\d+(?:\.\d+)?"
 WHOLE_TEXT = r"(?s)^\s*(.*?)\s*$"
@@ -96,8 +95,8 @@ def score_packs(
             )
     adapter = GristmillLM(model, tokenizer, max_new_tokens=max_new_tokens)
     use_engine = engine_is_installed() if engine is None else engine
-    judge = _judged_by_engine if use_engine else _judged_here
-    return [judge(adapter, pack, chat and pack.kind == "generate") for pack in packs]
+    ask = _through_engine if use_engine else _asked_here
+    return [ask(adapter, pack, chat and pack.kind == "generate") for pack in packs]
 
 
 def engine_is_installed() -> bool:
@@ -162,7 +161,8 @@ def task_config(pack: Pack, items: Path, cache: Path, *, max_new_tokens: int) ->
     }
 
 
-def _judged_by_engine(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
+def ask_engine(adapter: GristmillLM, pack: Pack, *, chat: bool) -> list[dict[str, Any]]:
+    """lm-eval's sample of each item, in the order of the pack: what the adapter answered (`resps`), and the engine's metrics."""
     evaluate, task_manager = load_engine()
     with tempfile.TemporaryDirectory(prefix="gristmill-evaluate-") as name:
         folder = Path(name)
@@ -173,26 +173,18 @@ def _judged_by_engine(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResul
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars that have no other switch
             tasks = task_manager(include_path=name, include_defaults=False).load([config["task"]])
             found = evaluate(lm=adapter, task_dict=tasks, apply_chat_template=chat, log_samples=True)
-    samples = sorted(found["samples"][config["task"]], key=lambda sample: sample["doc_id"])
-    metric, suffix = ("exact_match", "answer") if pack.kind == "generate" else (pack.metric, "none")
-    rows = [_row(item, sample) for item, sample in zip(pack.items, samples, strict=True)]
-    summary = found["results"][config["task"]]
-    return _result(
-        pack,
-        chat,
-        f"lm-eval {_version('lm-eval')}",
-        scores=[float(sample[metric]) for sample in samples],
-        rows=rows,
-        value=float(summary[f"{metric},{suffix}"]),
-    )
+    return sorted(found["samples"][config["task"]], key=lambda sample: sample["doc_id"])
 
 
-def _row(item: Item, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of one item: enough to pair it with another model's, and to read what went wrong."""
+def _through_engine(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
+    samples = ask_engine(adapter, pack, chat=chat)
+    rows = [_engine_row(item, sample) for item, sample in zip(pack.items, samples, strict=True)]
+    return _result(pack, chat, f"lm-eval {_version('lm-eval')}", rows)
+
+
+def _engine_row(item: Item, sample: Mapping[str, Any]) -> dict[str, Any]:
     if item.answer is not None:
-        logps = [float(response[0][0]) for response in sample["resps"]]
-        greedy = [bool(response[0][1]) for response in sample["resps"]]
-        return _choice_row(item, logps, greedy, {name: float(sample[name]) for name in CHOICE_METRICS})
+        return _choice_row(item, [response[0] for response in sample["resps"]])
     written, read = str(sample["resps"][0][0]), str(sample["filtered_resps"][0])
     return _text_row(item, written, read, float(sample["exact_match"]))
 
@@ -200,11 +192,11 @@ def _row(item: Item, sample: Mapping[str, Any]) -> dict[str, Any]:
 # ── without ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _judged_here(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
+def _asked_here(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
     if pack.kind == "multiple_choice":
         asked = [AskedText((item.prompt, choice)) for item in pack.items for choice in item.choices]
         answers = iter(adapter.loglikelihood(asked))
-        rows = [_judge_choices(item, [next(answers) for _ in item.choices]) for item in pack.items]
+        rows = [_choice_row(item, [next(answers) for _ in item.choices]) for item in pack.items]
     else:
         settings = {"until": ["\n"], "max_gen_toks": adapter.max_new_tokens}
         contexts = [
@@ -213,20 +205,8 @@ def _judged_here(adapter: GristmillLM, pack: Pack, chat: bool) -> PackResult:
         ]
         texts = adapter.generate_until([AskedText((context, settings)) for context in contexts])
         rows = [_judge_text(item, text, pack.metric) for item, text in zip(pack.items, texts, strict=True)]
-    metric = pack.metric if pack.kind == "multiple_choice" else "exact_match"
     engine = "gristmill (lm-eval is not installed)" if not engine_is_installed() else "gristmill"
-    return _result(pack, chat, engine, scores=[row["metrics"][metric] for row in rows], rows=rows)
-
-
-def _judge_choices(item: Item, answers: Sequence[tuple[float, bool]]) -> dict[str, Any]:
-    logps = np.array([logp for logp, _ in answers])
-    lengths = {
-        "acc": [1 for _ in item.choices],
-        "acc_norm": [len(choice) for choice in item.choices],
-        "acc_bytes": [len(choice.encode()) for choice in item.choices],
-    }
-    metrics = {name: float(int(np.argmax(logps / np.array(length))) == item.answer) for name, length in lengths.items()}
-    return _choice_row(item, logps.tolist(), [greedy for _, greedy in answers], metrics)
+    return _result(pack, chat, engine, rows)
 
 
 def _judge_text(item: Item, text: str, metric: str) -> dict[str, Any]:
@@ -243,17 +223,17 @@ def last_number(text: str) -> str | None:
 # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _choice_row(
-    item: Item, logps: Sequence[float], greedy: Sequence[bool], metrics: Mapping[str, float]
-) -> dict[str, Any]:
+def _choice_row(item: Item, answers: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """What is kept of one item: enough to pair it with another model's, and to read what went wrong."""
+    logps = [float(logp) for logp, _ in answers]
     return {
         "id": item.id,
         "prompt": item.prompt,
         "choices": list(item.choices),
         "answer": item.answer,
-        "logps": list(logps),
-        "greedy": list(greedy),
-        "metrics": dict(metrics),
+        "logps": logps,
+        "greedy": [bool(greedy) for _, greedy in answers],
+        "metrics": {metric: float(right) for metric, right in judge_choices(item, logps).items()},
     }
 
 
@@ -268,17 +248,10 @@ def _text_row(item: Item, written: str, read: str, right: float) -> dict[str, An
     }
 
 
-def _result(
-    pack: Pack,
-    chat: bool,
-    engine: str,
-    *,
-    scores: Sequence[float],
-    rows: Sequence[dict[str, Any]],
-    value: float | None = None,
-) -> PackResult:
+def _result(pack: Pack, chat: bool, engine: str, rows: Sequence[dict[str, Any]]) -> PackResult:
+    metric = pack.metric if pack.kind == "multiple_choice" else "exact_match"
+    scores = [row["metrics"][metric] for row in rows]
     mean, stderr = mean_stderr(scores)
-    assert value is None or math.isclose(value, mean, abs_tol=1e-9), f"the engine says {value}, its items say {mean}"
     low, high = wilson_interval(sum(scores), len(scores))
     return PackResult(
         pack=pack,

@@ -46,7 +46,7 @@ def _evaluation(facts: Facts) -> list[str]:
     for row in facts.results:
         if row["model"] == "xz":
             continue
-        kind = "trained on" if row["kind"] == "recall" else "at chance" if row["at_chance"] else ""
+        kind = "trained on" if row["kind"] == "recall" else "at or below chance" if row["at_or_below_chance"] else ""
         rows.append(
             f"| {row['model']} | {row['task']} | {row['metric'].replace('_', ' ')} | {bits(row)} | {row['n']:,} | {kind} |"
         )

@@ -17,12 +17,12 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 36
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line: points in order of x, and optionally a standard error per point, drawn as a bar of ± 1.96 of it."""
+    """One line: points in order of x, and optionally an interval per point, drawn as a bar (None: the point has none)."""
 
     name: str
     xs: Sequence[float]
     ys: Sequence[float]
-    stderrs: Sequence[float] | None = None
+    intervals: Sequence[tuple[float, float] | None] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,13 @@ def line_chart(
     drawn = [one for one in series if len(one.xs) > 0]
     if not drawn:
         return '<p class="quiet">nothing was measured</p>'
-    highs = [y + 1.96 * e for one in drawn for y, e in zip(one.ys, one.stderrs or [0.0] * len(one.ys))]
-    lows = [y - 1.96 * e for one in drawn for y, e in zip(one.ys, one.stderrs or [0.0] * len(one.ys))]
+    heights = [y for one in drawn for y in one.ys]
+    heights += [edge for one in drawn for interval in one.intervals if interval for edge in interval]
     if level is not None:
-        highs.append(level)
-        lows.append(level)
+        heights.append(level)
     axes = _Axes(
         x=_span([x for one in drawn for x in one.xs] + [edge for band in bands for edge in (band.start, band.end)]),
-        y=_span([*lows, *highs, *([0.0] if from_zero else [])], margin=0.05),
+        y=_span([*heights, *([0.0] if from_zero else [])], margin=0.05),
     )
     parts = [_svg_open(f"{y_label} over {x_label}", HEIGHT), *_bands(bands, axes), *_grid(axes, x_label, y_label)]
     if level is not None:
@@ -72,7 +71,7 @@ def line_chart(
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """A value with its interval; grey when it cannot be told from chance."""
+    """A value with its interval; grey when it does not lie wholly above chance."""
 
     name: str
     value: float
@@ -219,15 +218,13 @@ def _line(one: Series, index: int, axes: _Axes) -> list[str]:
     points = [(axes.to_x(x), axes.to_y(y)) for x, y in zip(one.xs, one.ys)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts = [f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>']
-    if one.stderrs is not None:
-        for x, y, stderr in zip(one.xs, one.ys, one.stderrs):
-            top, bottom = axes.to_y(y + 1.96 * stderr), axes.to_y(y - 1.96 * stderr)
-            parts.append(
-                f'<line class="stroke {kind}" x1="{axes.to_x(x):.1f}" x2="{axes.to_x(x):.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
-            )
-            parts.append(
-                f'<circle class="dot {kind}" cx="{axes.to_x(x):.1f}" cy="{axes.to_y(y):.1f}" r="2.5"><title>{escape(one.name)}: {y:.4g} ± {1.96 * stderr:.2g}</title></circle>'
-            )
+    for (x, y), value, interval in zip(points, one.ys, one.intervals):
+        said = f"{escape(one.name)}: {value:.4g}"
+        if interval is not None:
+            bottom, top = map(axes.to_y, interval)
+            parts.append(f'<line class="stroke {kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+            said += f", {interval[0]:.4g} to {interval[1]:.4g}"
+        parts.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"><title>{said}</title></circle>')
     return parts
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA
-from gristmill.data.packs import packs_of
+from gristmill.data.packs import packs_by_name
 from gristmill.graph.step import OutsideFiles
 from gristmill.planning.budget import Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.recipe import Recipe
@@ -212,7 +212,8 @@ class Facts:
     @property
     def watched_packs(self) -> dict[str, float | None]:
         """Watched pack → chance."""
-        return {pack.name: pack.chance for pack in packs_of(self._watched)}
+        watched = packs_by_name(self._watched, self.recipe.pretrain.watch.packs)
+        return {name: pack.chance for name, pack in watched.items()}
 
     # ── after pretraining ──
 

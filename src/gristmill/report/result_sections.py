@@ -49,7 +49,7 @@ def evaluation(facts: Facts) -> Section | None:
                     level=_chance(accuracy, task),
                     level_name="chance",
                 ),
-                "Grey: the interval holds chance, so the score says nothing yet.",
+                "Grey: the interval does not lie wholly above chance, so the score decides nothing.",
             )
             for task in dict.fromkeys(row["task"] for row in accuracy if row["chance"] is not None)
         ]
@@ -82,7 +82,7 @@ def evaluation(facts: Facts) -> Section | None:
                 ("task", "metric", "", "difference", "95 % interval", "items", "p, Holm", "verdict"),
                 rows,
                 numbers=(3, 4, 5, 6),
-                grey=[row["verdict"].startswith(("at chance", "no evidence")) for row in facts.comparisons],
+                grey=[row["verdict"].startswith(("at or below chance", "no evidence")) for row in facts.comparisons],
             )
         )
     return Section(title="Evaluation", intro="", blocks=blocks) if blocks else None
@@ -98,7 +98,7 @@ def _score_table(rows: Sequence[dict[str, Any]]) -> Markup:
             _range(row["interval"]),
             row["n"],
             "" if row["chance"] is None else f"{row['chance']:g}",
-            "at chance" if row["at_chance"] else "",
+            "at or below chance" if row["at_or_below_chance"] else "",
         )
         for row in rows
     ]
@@ -106,7 +106,7 @@ def _score_table(rows: Sequence[dict[str, Any]]) -> Markup:
         ("model", "task", "metric", "score", "95 % interval", "items", "chance", ""),
         shown,
         numbers=(3, 4, 5, 6),
-        grey=[bool(row["at_chance"]) for row in rows],
+        grey=[bool(row["at_or_below_chance"]) for row in rows],
     )
 
 
@@ -117,7 +117,7 @@ def _score(row: dict[str, Any]) -> Score:
         value=row["value"],
         low=low,
         high=high,
-        grey=bool(row["at_chance"]),
+        grey=bool(row["at_or_below_chance"]),
     )
 
 

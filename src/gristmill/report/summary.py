@@ -50,7 +50,7 @@ def _tells(row: dict[str, Any], last: str) -> bool:
     """Held-out text by the pretrained model, everything else by the last one; the report has the rest."""
     if row["metric"] == "bits_per_byte":
         return bool(row["model"] == "pretrain")
-    return bool(row["model"] == last and row["metric"] != "stop_rate" and not row["at_chance"])
+    return bool(row["model"] == last and row["metric"] != "stop_rate" and not row["at_or_below_chance"])
 
 
 def _words(row: dict[str, Any]) -> str:

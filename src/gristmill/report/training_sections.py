@@ -55,7 +55,7 @@ def pretraining(facts: Facts) -> Section | None:
     losses = [_series(train, f"train/{name}/loss", name) for name in facts.sources]
     rate = [_series(train, "train/lr", "learning rate")]
     norm = [_series(train, "train/grad_norm", "gradient norm")]
-    heldout = [_series(watched, f"eval/{name}/bits_per_byte", name, stderr=True) for name in facts.sources]
+    heldout = [_series(watched, f"eval/{name}/bits_per_byte", name, bars=True) for name in facts.sources]
     blocks = [
         beside(
             figure(
@@ -79,7 +79,7 @@ def pretraining(facts: Facts) -> Section | None:
         ),
     ]
     for pack, chance in facts.watched_packs.items():
-        line = [_series(watched, f"eval/{pack}/accuracy", pack, stderr=True)]
+        line = [_series(watched, f"eval/{pack}/accuracy", pack, bars=True)]
         blocks.append(
             figure(
                 line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
@@ -148,7 +148,12 @@ def post_training(facts: Facts) -> Section | None:
     )
 
 
-def _series(rows: Sequence[dict[str, Any]], key: str, name: str, *, x: str = "tokens", stderr: bool = False) -> Series:
+def _series(rows: Sequence[dict[str, Any]], key: str, name: str, *, x: str = "tokens", bars: bool = False) -> Series:
     found = [row for row in rows if row.get(key) is not None]
-    errors = [float(row.get(f"{key}_stderr") or 0.0) for row in found] if stderr else None
-    return Series(name=name, xs=[float(row[x]) for row in found], ys=[float(row[key]) for row in found], stderrs=errors)
+    edges = [(row.get(f"{key}_low"), row.get(f"{key}_high")) for row in found] if bars else []
+    return Series(
+        name=name,
+        xs=[float(row[x]) for row in found],
+        ys=[float(row[key]) for row in found],
+        intervals=[None if low is None or high is None else (low, high) for low, high in edges],
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gristmill.data.packs import Pack, packs_of
+from gristmill.data.packs import Pack, packs_by_name
 from gristmill.errors import RecipeError
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.generate import generate
@@ -28,7 +28,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loop import Hook, Progress, train
 from gristmill.train.loss import next_token_loss
 from gristmill.train.schedule import wsd
-from gristmill.train.scorer import bits_per_byte, score_pack
+from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
 from gristmill.train.session import Session, choose_device, open_session, optimizer_options
 
 VERSION = 1
@@ -210,12 +210,12 @@ def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) ->
     keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])
 
 
-def _packs(ctx: StepContext) -> list[Pack]:
-    packs = packs_of(ctx.watching.files)
-    for pack in packs:
+def _packs(ctx: StepContext) -> dict[str, Pack]:
+    packs = packs_by_name(ctx.watching.files, ctx.watching.config["pretrain"].watch.packs)
+    for name, pack in packs.items():
         if pack.kind != "multiple_choice":
             raise RecipeError(
-                f"pretrain.watch.packs names {pack.name!r}, whose kind is {pack.kind!r}; only multiple_choice packs are scored "
+                f"pretrain.watch.packs names {name!r}, whose kind is {pack.kind!r}; only multiple_choice packs are scored "
                 "inside the loop. Move it to evaluate.packs."
             )
     return packs
@@ -243,6 +243,10 @@ def _draws(stream: Stream) -> dict[str, Any]:
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _with_interval(key: str, found: Score | BitsPerByte) -> dict[str, float]:
+    return {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
     """What is measured on the way, and written into the diary. It reads the model and changes nothing."""
@@ -251,7 +255,7 @@ class Watcher:
     tokenizer: Tokenizer
     section: Pretrain
     validation: Mapping[str, TokenShard]
-    packs: list[Pack]
+    packs: Mapping[str, Pack]
     seed: int
 
     def hooks(self) -> list[Hook]:
@@ -272,13 +276,11 @@ class Watcher:
                 bits = bits_per_byte(
                     model, self.tokenizer, shard, max_bytes=watch.validation_bytes, window=self._seq_len(progress)
                 )
-                values[f"eval/{name}/bits_per_byte"] = bits.value
-                values[f"eval/{name}/bits_per_byte_stderr"] = bits.stderr
-        for pack in self.packs:
+                values |= _with_interval(f"eval/{name}/bits_per_byte", bits)
+        for name, pack in self.packs.items():
             score = score_pack(model, self.tokenizer, pack, max_items=watch.max_items)
             for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
-                values[f"eval/{pack.name}/{key}"] = found.value
-                values[f"eval/{pack.name}/{key}_stderr"] = found.stderr
+                values |= _with_interval(f"eval/{name}/{key}", found)
         self.session.monitor.evaluation(progress.step, progress.tokens, values)
 
     def write_samples(self, progress: Progress) -> None:

@@ -12,7 +12,7 @@ Logits are float32, sums over tokens float64. Items run in a fixed order, packed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,11 +24,12 @@ from torch import Tensor
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.model.transformer import Llama
-from gristmill.statistics import wilson_interval
+from gristmill.statistics import ratio_of_sums, wilson_interval
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 
 LOGIT_ROWS = 1024
+CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -54,19 +55,16 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ItemScore:
-    """One item: log-likelihood and UTF-8 bytes of each choice, and which choice each reading picks."""
+    """One item: log-likelihood of each choice, and for each of CHOICE_METRICS whether the choice it picks is the right one."""
 
     id: str
     logps: tuple[float, ...]
-    num_bytes: tuple[int, ...]
-    answer: int
-    choice: int
-    choice_per_byte: int
+    right: Mapping[str, bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackScore:
-    """`accuracy` picks the likeliest choice, `accuracy_per_byte` the one with the highest log-likelihood per byte."""
+    """`accuracy` is acc of CHOICE_METRICS, `accuracy_per_byte` is acc_bytes."""
 
     pack: str
     accuracy: Score
@@ -76,29 +74,23 @@ class PackScore:
 
 @dataclass(frozen=True, kw_only=True)
 class BitsPerByte:
-    """Bits per byte of held-out text, its standard error over documents, and the sums it comes from.
+    """Bits per byte of held-out text with standard error and 95 % interval over documents, and the sums it comes from.
 
-    `document_bits` and `document_bytes` are those of each document, in order.
+    `degrees` are those of the interval (statistics.Ratio). `document_bits` and `document_bytes` are those of each document,
+    in order: what a paired comparison of two models takes.
     """
 
     value: float
     stderr: float
+    low: float
+    high: float
+    degrees: float
     num_documents: int
     num_bytes: int
     num_tokens: int
     nats: float
     document_bits: tuple[float, ...]
     document_bytes: tuple[int, ...]
-
-    def document_scores(self) -> list[float]:
-        """One figure a document, so that two models can be compared on the same documents.
-
-        Their mean is `value` and their standard error `stderr`: the ratio of sums, linearised. What a document adds beyond
-        its share counts, not its length, so that long documents among short ones do not drown a difference.
-        """
-        scale = len(self.document_bytes) / self.num_bytes
-        pairs = zip(self.document_bits, self.document_bytes, strict=True)
-        return [self.value + scale * (bits - self.value * size) for bits, size in pairs]
 
 
 # ── log-likelihoods ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,12 +197,15 @@ def score_pack(model: Llama, tokenizer: Tokenizer, pack: Pack, *, max_items: int
     items = spread(pack.items, max_items)
     pairs = [encode_pair(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
     found = iter(loglikelihoods(model, pairs))
-    scores = tuple(_judge(item, [next(found).logp for _ in item.choices]) for item in items)
+    scores = []
+    for item in items:
+        logps = tuple(next(found).logp for _ in item.choices)
+        scores.append(ItemScore(id=item.id, logps=logps, right=judge_choices(item, logps)))
     return PackScore(
         pack=pack.name,
-        accuracy=_accuracy([score.choice == score.answer for score in scores], pack.chance),
-        accuracy_per_byte=_accuracy([score.choice_per_byte == score.answer for score in scores], pack.chance),
-        items=scores,
+        accuracy=_accuracy([score.right["acc"] for score in scores], pack.chance),
+        accuracy_per_byte=_accuracy([score.right["acc_bytes"] for score in scores], pack.chance),
+        items=tuple(scores),
     )
 
 
@@ -221,17 +216,19 @@ def spread(items: Sequence[Item], max_items: int | None) -> list[Item]:
     return [items[index * len(items) // max_items] for index in range(max_items)]
 
 
-def _judge(item: Item, logps: Sequence[float]) -> ItemScore:
-    num_bytes = [len(choice.encode()) for choice in item.choices]
-    assert item.answer is not None, f"item {item.id!r} of a multiple-choice pack has no answer"
-    return ItemScore(
-        id=item.id,
-        logps=tuple(logps),
-        num_bytes=tuple(num_bytes),
-        answer=item.answer,
-        choice=int(np.argmax(logps)),
-        choice_per_byte=int(np.argmax([logp / size for logp, size in zip(logps, num_bytes)])),
-    )
+def judge_choices(item: Item, logps: Sequence[float]) -> dict[str, bool]:
+    """For each of CHOICE_METRICS, whether the right choice has the highest log-likelihood: of the whole choice, per character,
+    per UTF-8 byte. Of equals, the first is picked. The only place where choices are judged.
+
+    Names and rules are those of lm-evaluation-harness.
+    """
+    lengths = {
+        "acc": [1 for _ in item.choices],
+        "acc_norm": [len(choice) for choice in item.choices],
+        "acc_bytes": [len(choice.encode()) for choice in item.choices],
+    }
+    logps_C = np.asarray(logps, dtype=np.float64)
+    return {metric: int(np.argmax(logps_C / lengths[metric])) == item.answer for metric in CHOICE_METRICS}
 
 
 def _accuracy(correct: Sequence[bool], chance: float | None) -> Score:
@@ -252,7 +249,7 @@ def bits_per_byte(
 
     Whole documents from the front until `max_bytes` bytes of text are reached. Each document stands alone, begins after the
     end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
-    the longest input. The standard error treats documents as drawn at random and the value as a ratio of two sums.
+    the longest input. The error treats documents as drawn at random and the value as a ratio of two sums.
     """
     documents: list[tuple[NDArray[np.int64], int]] = []
     total = 0
@@ -267,19 +264,23 @@ def bits_per_byte(
         raise DataError(f"the validation shard has no text to score ({shard.num_documents} documents)")
     window = window or model.config.max_position_embeddings
     windows = [rolling_windows(tokens.tolist(), tokenizer.eos_id, window) for tokens, _ in documents]
-    found = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
-    nats = np.array([-sum(next(found).logp for _ in pairs) for pairs in windows])
-    sizes = np.array([size for _, size in documents], dtype=np.float64)
-    value, stderr = ratio(nats / math.log(2), sizes)
+    scored = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
+    nats = np.array([-sum(next(scored).logp for _ in pairs) for pairs in windows])
+    bits = nats / math.log(2)
+    sizes = [size for _, size in documents]
+    found = ratio_of_sums(bits, sizes)
     return BitsPerByte(
-        value=value,
-        stderr=stderr,
+        value=found.value,
+        stderr=found.stderr,
+        low=found.low,
+        high=found.high,
+        degrees=found.degrees,
         num_documents=len(documents),
         num_bytes=total,
         num_tokens=sum(len(tokens) for tokens, _ in documents),
         nats=float(nats.sum()),
-        document_bits=tuple((nats / math.log(2)).tolist()),
-        document_bytes=tuple(size for _, size in documents),
+        document_bits=tuple(bits.tolist()),
+        document_bytes=tuple(sizes),
     )
 
 
@@ -292,14 +293,3 @@ def rolling_windows(tokens: Sequence[int], prefix_id: int, window: int) -> list[
         first = max(0, end - window)
         pairs.append((padded[first : start + 1], padded[start + 1 : end + 1]))
     return pairs
-
-
-def ratio(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> tuple[float, float]:
-    """Sum over sum, and its standard error over the items by linearisation (nan for a single item)."""
-    n = len(numerators)
-    value = float(numerators.sum() / denominators.sum())
-    if n < 2:
-        return value, math.nan
-    residuals = numerators - value * denominators
-    variance = n / (n - 1) * float((residuals**2).sum()) / float(denominators.sum()) ** 2
-    return value, math.sqrt(variance)

@@ -52,6 +52,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         from_sources = set(self.sources)
+        for name in sorted(from_sources & set(self.packs)):
+            raise ValueError(
+                f"packs.{name} and sources.{name} have the same name; scores, comparisons and curves go by it. "
+                "Rename one of the two, where it is defined and where it is named"
+            )
         for where, wanted in self._source_references():
             if wanted not in from_sources:
                 raise ValueError(f"{where} names the source {wanted!r}; the recipe has {sorted(from_sources)}")
