@@ -253,8 +253,6 @@ def test_a_working_folder_survives_for_the_same_fingerprint_and_no_other(tmp_pat
     (working / "part").write_text("done", encoding="utf-8")
     assert (open_working_folder(final, "one") / "part").exists()
     assert not (open_working_folder(final, "two") / "part").exists()
-    (working / "part").write_text("done", encoding="utf-8")
-    assert not (open_working_folder(final, "two", resumable=False) / "part").exists()
     commit(working, final, RECORD)
     close_working_folder(final)
     assert [path.name for path in final.parent.iterdir()] == ["web"]

@@ -1,1 +1,1 @@
-"""What lies on the disk: the commit protocol, identity, JSON."""
+"""What lies on the disk: the commit protocol, the store of artefacts and its locks, identity, JSON."""

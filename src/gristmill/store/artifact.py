@@ -89,6 +89,13 @@ def is_committed(folder: Path) -> bool:
     return (folder / RECORD).is_file() and (folder / MANIFEST).is_file()
 
 
+def make_read_only(folder: Path) -> None:
+    """No file below `folder` can be written to by mistake. Folders stay writable, so that `rm -r` works."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(path.stat().st_mode & ~0o222)
+
+
 def set_aside(folder: Path, old: Path) -> Path:
     """Move a folder out of the way, into `old`, as 1, 2, 3, …; returns where it went."""
     old.mkdir(parents=True, exist_ok=True)
@@ -101,14 +108,14 @@ def set_aside(folder: Path, old: Path) -> Path:
     return target
 
 
-def open_working_folder(final: Path, fingerprint: str, *, resumable: bool = True) -> Path:
+def open_working_folder(final: Path, fingerprint: str) -> Path:
     """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint.
 
     The note beside it names the fingerprint; whatever else a caller noted there for this fingerprint stays.
     """
     working = final.with_name(final.name + PARTIAL_SUFFIX)
     note = working.with_name(f"{working.name}.json")
-    noted = _read_note(note) if resumable and working.exists() else {}
+    noted = _read_note(note) if working.exists() else {}
     if noted.get("fingerprint") != fingerprint:
         noted = {}
         note.unlink(missing_ok=True)  # first: half a folder must not pass for what the old note says it is
