@@ -1,0 +1,220 @@
+"""Checkpoints in the store: each once, found by prefix, kept while a run links them, pruned by the run's own rule."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from gristmill.errors import ArtifactError
+from gristmill.store import locks
+from gristmill.store.artifact import verify_manifest
+from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
+from gristmill.store.durable import write_json
+from gristmill.store.store import RunLinks, Store
+
+TRUNK, BRANCH = "aa" * 16, "bb" * 16
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture
+def index(store: Store) -> CheckpointIndex:
+    return CheckpointIndex(store)
+
+
+@pytest.fixture
+def run(store: Store) -> RunLinks:
+    return RunLinks(store, "mine")
+
+
+@pytest.fixture
+def other(store: Store) -> RunLinks:
+    return RunLinks(store, "other")
+
+
+def write(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+
+
+def save(index: CheckpointIndex, run: RunLinks, step: int, prefix: str = TRUNK) -> CheckpointRef:
+    index.save(run, index.ref(step, prefix), write)
+    return index.ref(step, prefix)
+
+
+def steps(refs: list[CheckpointRef]) -> list[int]:
+    return [ref.step for ref in refs]
+
+
+def test_a_checkpoint_is_saved_once_and_linked_by_all_who_reach_it(
+    index: CheckpointIndex, run: RunLinks, other: RunLinks
+) -> None:
+    ref = index.ref(120, TRUNK)
+    assert index.save(run, ref, write)
+
+    def never(_folder: Path) -> None:
+        raise AssertionError("written twice")
+
+    assert not index.save(other, ref, never)
+    assert index.own(run) == index.own(other) == index.all() == [ref]
+    assert ref.folder.name == f"0000120-{TRUNK}"
+    assert (run.folder / "checkpoints" / "0000120" / "model.safetensors").read_bytes() == b"weights"
+    assert not (run.folder / "checkpoints" / "0000120").readlink().is_absolute()
+    verify_manifest(ref.folder)
+    assert all(not path.stat().st_mode & stat.S_IWUSR for path in ref.folder.iterdir())
+
+
+def test_those_are_found_whose_prefix_is_what_the_recipe_gives_at_their_step(
+    index: CheckpointIndex, run: RunLinks
+) -> None:
+    for step, prefix in [(100, TRUNK), (200, TRUNK), (200, BRANCH), (300, BRANCH), (12_345_678, TRUNK)]:
+        save(index, run, step, prefix)
+
+    def changed_at_150(step: int) -> str:
+        return TRUNK if step <= 150 else BRANCH
+
+    assert steps(index.find(changed_at_150)) == [300, 200, 100]
+    assert {ref.prefix for ref in index.find(changed_at_150) if ref.step == 200} == {BRANCH}
+    assert steps(index.find(lambda step: TRUNK)) == [12_345_678, 200, 100]
+    assert index.find(lambda step: "cc") == []
+
+
+def test_what_a_failed_write_left_is_no_checkpoint(index: CheckpointIndex, run: RunLinks) -> None:
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        index.save(run, index.ref(1, TRUNK), fail)
+    assert index.all() == index.own(run) == []
+    assert list(index.ref(1, TRUNK).folder.parent.iterdir()) == []
+
+
+def test_only_what_is_there_can_be_linked(index: CheckpointIndex, run: RunLinks) -> None:
+    assert not index.link(run, index.ref(5, TRUNK))
+    assert index.own(run) == []
+    assert not (run.folder / "checkpoints").exists()
+
+
+def test_unlinking_leaves_the_link_to_another_checkpoint_of_that_step(index: CheckpointIndex, run: RunLinks) -> None:
+    old = save(index, run, 7, TRUNK)
+    new = save(index, run, 7, BRANCH)
+    index.unlink(run, old)
+    assert index.own(run) == [new]
+    index.unlink(run, new)
+    index.unlink(run, new)
+    assert index.own(run) == []
+    assert len(index.all()) == 2
+
+
+def test_pruning_keeps_the_newest_the_milestones_and_what_others_use(
+    store: Store, index: CheckpointIndex, run: RunLinks, other: RunLinks
+) -> None:
+    for step in (10, 20, 30, 40, 50):
+        save(index, run, step)
+    save(index, run, 60, BRANCH)
+    save(index, other, 30)
+    elsewhere = save(index, other, 15, BRANCH)
+    index.unlink(other, elsewhere)  # nobody's, and not for this prune to decide
+    deleted = index.prune(run, keep_last=2, milestones={20})
+    assert sorted(steps(deleted)) == [10, 40]
+    assert steps(index.own(run)) == [60, 50, 20]
+    assert steps(index.own(other)) == [30]
+    assert sorted(steps(index.all())) == [15, 20, 30, 50, 60]
+    assert list((store.root / ".trash").iterdir()) == []
+
+
+def test_the_lineage_of_a_linked_artefact_is_not_pruned(store: Store, index: CheckpointIndex, run: RunLinks) -> None:
+    refs = [save(index, run, step) for step in (1, 2, 3)]
+    store.open_work("pretrain", "1" * 32)
+    store.commit("pretrain", "1" * 32, {"lineage": [{"checkpoint": refs[0].folder.name}]})
+    run.link("pretrain", "1" * 32)
+    assert steps(index.prune(run, keep_last=1)) == [2]
+    assert steps(index.own(run)) == [3]
+    assert steps(index.all()) == [3, 1]
+
+
+def test_pruning_removes_what_killed_saves_and_prunes_left(store: Store, index: CheckpointIndex, run: RunLinks) -> None:
+    ref = save(index, run, 1)
+    half = ref.folder.with_name(f"0000002-{TRUNK}.partial")
+    half.mkdir()
+    being_saved = ref.folder.with_name(f"0000003-{TRUNK}.partial")
+    being_saved.mkdir()
+    trash = store.root / ".trash" / "0000000-aa-1234"
+    trash.mkdir(parents=True)
+    with store.locks.making(index.ref(3, TRUNK).folder, what="checkpoint 3", who="other"):
+        assert index.prune(run, keep_last=1) == []
+    assert not half.exists()
+    assert not trash.exists()
+    assert being_saved.is_dir()
+    assert index.own(run) == [ref]
+
+
+def test_training_goes_on_when_pruning_cannot(
+    store: Store, index: CheckpointIndex, run: RunLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.05)
+    for step in (1, 2):
+        save(index, run, step)
+    said: list[str] = []
+    with Store(store.runs_dir).locks.shared():
+        assert index.prune(run, keep_last=1, say=said.append) == []
+    assert len(said) == 1
+    assert said[0].startswith("old checkpoints were not removed: ")
+    assert steps(index.own(run)) == [2, 1]
+    assert steps(index.prune(run, keep_last=1)) == [1]
+
+
+@pytest.mark.parametrize("lineage", [{"checkpoint": "x"}, [1], [{"chekpoint": "x"}], 3])
+def test_nothing_is_deleted_while_a_lineage_cannot_be_read(
+    store: Store, index: CheckpointIndex, run: RunLinks, lineage: object
+) -> None:
+    for step in (1, 2):
+        save(index, run, step)
+    store.open_work("pretrain", "1" * 32)
+    store.commit("pretrain", "1" * 32, {"lineage": lineage})
+    run.link("pretrain", "1" * 32)
+    said: list[str] = []
+    assert index.prune(run, keep_last=1, say=said.append) == []
+    assert "lineage" in said[0]
+    assert len(index.all()) == 2
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_can_be_saved_anew(index: CheckpointIndex, run: RunLinks) -> None:
+    ref = save(index, run, 9)
+    (ref.folder / "model.safetensors").chmod(0o644)
+    (ref.folder / "model.safetensors").write_bytes(b"weighs!")
+    with pytest.raises(ArtifactError):
+        verify_manifest(ref.folder)
+    index.set_damaged_aside(ref)
+    assert index.all() == index.own(run) == []
+    assert index.save(run, ref, write)
+    verify_manifest(ref.folder)
+    assert index.own(run) == [ref]
+    assert len([path for path in ref.folder.parent.iterdir() if ".damaged-" in path.name]) == 1
+
+
+def test_looking_writes_nothing(store: Store, index: CheckpointIndex, run: RunLinks) -> None:
+    assert index.all() == index.own(run) == index.find(lambda step: TRUNK) == []
+    assert not store.runs_dir.exists()
+    save(index, run, 1)
+    write_json(run.folder / "note.json", {})
+    before = {path: path.lstat().st_mtime_ns for path in store.runs_dir.rglob("*")}
+    assert index.find(lambda step: TRUNK) == index.own(run) == index.all()
+    assert {path: path.lstat().st_mtime_ns for path in store.runs_dir.rglob("*")} == before
+
+
+def test_a_copied_run_keeps_its_checkpoints_as_plain_folders(
+    index: CheckpointIndex, run: RunLinks, tmp_path: Path
+) -> None:
+    save(index, run, 1)
+    shutil.copytree(run.folder, tmp_path / "copy", symlinks=False)
+    verify_manifest(tmp_path / "copy" / "checkpoints" / "0000001")
+    copy = RunLinks(Store(tmp_path), "copy")
+    with pytest.raises(ArtifactError, match="is a folder, not a link"):
+        save(CheckpointIndex(copy.store), copy, 1)
