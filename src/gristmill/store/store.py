@@ -174,6 +174,19 @@ class RunLinks:
             return None
         return path.readlink().name if path.is_symlink() else str(read_json(path / RECORD)["identity"])
 
+    def bytes_of(self, step: str, identity: str) -> Path | None:
+        """The folder of this very artefact: in the store, or a copy that stands in the run's own folder."""
+        if self.store.is_there(step, identity):
+            return self.store.folder(step, identity)
+        return self.artefact(step) if self.target(step) == identity else None
+
+    def record_of(self, step: str, identity: str) -> dict[str, Any] | None:
+        """Store.record, or that of a copy which stands in the run's own folder."""
+        found = self.store.record(step, identity)
+        if found is None and (folder := self.bytes_of(step, identity)) is not None:
+            found = {**read_json(folder / RECORD), "manifest": read_json(folder / MANIFEST)}
+        return found
+
     def unfinished(self, step: str) -> Path | None:
         """The unfinished work on a step, if there is any."""
         path = self.folder / f"{step}{UNFINISHED_SUFFIX}"
