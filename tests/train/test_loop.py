@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from gristmill.errors import DataError, Interrupted
+from gristmill.errors import ArtifactError, DataError, Interrupted
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch
 from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
@@ -231,5 +231,47 @@ def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
 
 
 def test_progress_survives_json_exactly() -> None:
-    progress = Progress(step=3, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)}))
+    progress = Progress(
+        step=3, sample=5, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)})
+    )
+    progress.start_in({"threads": 2})
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+
+
+@pytest.mark.parametrize("change", [{"sample": None}, {"future": 1}])
+def test_progress_of_another_version_is_refused(change: dict[str, Any]) -> None:
+    value = {**Progress().to_json(), **change}
+    with pytest.raises(ArtifactError, match=r"another version of gristmill: (sample|future)"):
+        Progress.from_json({name: field for name, field in value.items() if field is not None})
+
+
+def test_a_line_of_lineage_for_each_other_environment_or_run() -> None:
+    here, there = {"threads": 1}, {"threads": 2}
+    progress = Progress()
+    progress.start_in(here)
+    progress.step = 4
+    progress.start_in(here, checkpoint="step-4")
+    assert len(progress.lineage) == 1
+    progress.start_in(here, checkpoint="other/step-4", of_other_run=True)
+    assert not progress.mixed_environments
+    progress.step = 6
+    progress.start_in(there, checkpoint="step-6")
+    progress.step = 8
+    progress.start_in(here, checkpoint="step-8")
+    assert progress.mixed_environments
+    assert progress.lineage == [
+        {"from_step": 0, "environment": here, "checkpoint": None},
+        {"from_step": 4, "environment": here, "checkpoint": "other/step-4"},
+        {"from_step": 6, "environment": there, "checkpoint": "step-6"},
+        {"from_step": 8, "environment": here, "checkpoint": "step-8"},
+    ]
+
+
+def test_the_sample_follows_what_the_batch_took_and_survives_resuming(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    tiny.train_run(session, end_step=5, save_every=5)
+    assert (session.progress.step, session.progress.sample) == (5, 5 * tiny.DOCUMENTS)
+    session.progress.sample += 100  # as data that is passed over
+    tiny.train_run(session, end_step=7, save_every=7)
+    resumed = tiny.open_run(tmp_path)
+    assert (resumed.progress.step, resumed.progress.sample) == (7, 7 * tiny.DOCUMENTS + 100)
