@@ -27,6 +27,7 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.curation import PackRef
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import file_sha256
 from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
 from gristmill.tokens import chat_shards
@@ -300,11 +301,28 @@ def test_no_usable_pair_is_an_error_with_counts(with_sft: tuple[Path, dict[str, 
 def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, counts = with_pairs
     done = dpo.run(context(folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
-    assert done["pairs"] == counts["pairs"]
+    assert (done["pairs"], done["too_long"]) == (counts["pairs"], 0)
+    assert (done["epochs"], done["beta"]) == (6, recipe().dpo.beta)  # type: ignore[union-attr]
     lines = read_log(tmp_path / METRICS)
     assert lines[-1]["train/margin"] > lines[0]["train/margin"]
     assert lines[-1]["train/loss"] < 0.6931
     assert 0 <= lines[-1]["train/accuracy"] <= 1
+
+
+def test_pairs_that_are_too_long_are_left_out_and_counted(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = with_pairs
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    rows = read_jsonl(folder / "pairs" / "pairs.jsonl")
+    lengths = [max(chat.num_tokens for chat in dpo.encode_pair_row(tokenizer, row)[1:]) for row in rows]
+    assert min(lengths) < max(lengths)
+    said: list[str] = []
+    short = recipe(dpo={"seq_len": min(lengths), "epochs": 1})
+    done = dpo.run(replace(context(folder, tmp_path, recipe=short), say=said.append))
+    fitting = lengths.count(min(lengths))
+    assert (done["pairs"], done["too_long"]) == (fitting, len(rows) - fitting)
+    assert f"{len(rows) - fitting} pairs are longer than dpo.seq_len {min(lengths)} and are left out" in said
 
 
 def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
@@ -362,6 +380,11 @@ def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
     monkeypatch.setattr(reference, "pair_logps", counting)
     in_pieces(dpo.run, folder, tmp_path, every=2)
     assert asked == [1] * counts["pairs"]
+    question = json.loads((tmp_path / dpo.REFERENCE).read_text())["question"]
+    assert question["seq_len"] == 60
+    assert question["pairs_sha256"] == file_sha256(folder / "pairs" / "pairs.jsonl")
+    assert question["tokenizer_sha256"] == file_sha256(folder / "tokenizer" / "tokenizer.json")
+    assert question["model_sha256"]["model.safetensors"] == file_sha256(folder / "sft" / "model" / "model.safetensors")
 
 
 def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the_conversations(

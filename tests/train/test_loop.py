@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from gristmill.errors import ArtifactError, DataError, Interrupted
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch
+from gristmill.train import loop
 from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
 from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
@@ -133,29 +135,33 @@ def test_loss_is_the_mean_over_the_tokens_that_count() -> None:
     assert outcome.loss == pytest.approx(expected, rel=1e-5)
 
 
-def poisoned(value: float, *, gradient_only: bool) -> Any:
-    """The loss, with `value` in it; or finite, with `value` in its gradient alone."""
+def poisoned(value: float, where: str) -> Any:
+    """The loss, with `value` in it and in its gradient, in its value alone, or (not a number) in its gradient alone."""
 
     def loss_fn(model: Any, batch: Batch) -> LossOutput:
         output = LOSS(model, batch)
         weight = next(model.parameters())
-        poison = (weight.flatten()[0] * 0 + 1) * value
-        if gradient_only:
-            poison = torch.where(torch.tensor(True), weight.sum() * 0, torch.sqrt(weight.sum() * 0 - 1))
+        poison = {
+            "both": (weight.flatten()[0] * 0 + 1) * value,
+            "value": torch.tensor(value),
+            "gradient": torch.where(torch.tensor(True), weight.sum() * 0, torch.sqrt(weight.sum() * 0 - 1)),
+        }[where]
         return LossOutput(loss_sum=output.loss_sum + poison, sums=output.sums)
 
     return loss_fn
 
 
-@pytest.mark.parametrize(("value", "gradient_only"), [(math.nan, False), (math.inf, False), (0.0, True)])
-def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, gradient_only: bool) -> None:
+@pytest.mark.parametrize(
+    ("value", "where"), [(math.nan, "both"), (math.inf, "both"), (math.inf, "value"), (0.0, "gradient")]
+)
+def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, where: str) -> None:
     session = tiny.train_run(tiny.open_run(tmp_path), save_every=None)
     before = tiny.state_of(session)
     outcome = take_step(
         session.model,
         session.optimizer,
         tiny.batch_at(0),
-        poisoned(value, gradient_only=gradient_only),
+        poisoned(value, where),
         lr=0.1,
         micro_batch_tokens=20,
         max_grad_norm=1.0,
@@ -195,11 +201,11 @@ def test_two_bad_steps_are_skipped_counted_and_out_of_the_averages(tmp_path: Pat
     assert session.progress.step == tiny.END
 
 
-def test_bad_steps_further_apart_than_a_hundred_do_not_stop(tmp_path: Path) -> None:
+def test_bad_steps_count_for_a_hundred_steps_and_no_longer(tmp_path: Path) -> None:
     session = tiny.open_run(tmp_path)
-    session.progress.skipped_steps = [-150, -97]
+    session.progress.skipped_steps = [-150, -96, -95]
     tiny.train_run(session, batches=spoiled({4}, session))
-    assert session.progress.skipped_steps == [4]
+    assert session.progress.skipped_steps == [-95, 4]
 
 
 def test_batch_in_which_nothing_counts_is_refused() -> None:
@@ -221,6 +227,20 @@ def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path)
         assert line["train/lr"] == pytest.approx(np.mean([row["train/lr"] for row in single[part]]))
         assert {"train/web/loss", "train/code/loss", "train/grad_norm", "throughput/tok_per_sec"} <= line.keys()
         assert 0 <= line["throughput/data_wait_frac"] <= 1
+
+
+def test_speed_and_wait_are_those_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which a batch takes one second and the rest of its step three."""
+    ticks = itertools.accumulate(itertools.cycle([10, 1, 3]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    session = tiny.train_run(tiny.open_run(tmp_path), log_every=3, save_every=None)
+    assert session.progress.seconds == 4 * tiny.END
+    tokens = [tiny.batch_at(step).num_tokens for step in range(tiny.END)]
+    assert session.progress.tokens == sum(tokens)
+    for number, line in enumerate(read_log(session.out / METRICS)):
+        assert line["throughput/tok_per_sec"] == sum(tokens[3 * number : 3 * number + 3]) / 12
+        assert line["throughput/data_wait_frac"] == 0.25
+        assert line["tokens"] == sum(tokens[: 3 * number + 3])
 
 
 def test_losses_are_the_golden_ones(tmp_path: Path) -> None:

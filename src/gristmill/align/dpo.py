@@ -34,7 +34,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     sft_model = ctx.inputs["policy"].model
     rows = read_jsonl(ctx.inputs["pairs"].pairs)
     encoded = [encode_pair_row(tokenizer, row) for row in rows]
-    fitting = [pair for pair in encoded if max(pair[1].num_tokens, pair[2].num_tokens) <= section.seq_len]
+    fitting = [pair for pair in encoded if fits(pair, section.seq_len)]
     if not fitting:
         raise DataError(f"none of {len(rows)} pairs fits dpo.seq_len {section.seq_len}. Raise it.")
     if len(fitting) < len(encoded):
@@ -98,6 +98,12 @@ def _answer_alone(
         [earlier] = encode_conversations(tokenizer, [(name, prompt)])
         mask[: len(earlier.ids)] = 0
     return EncodedChat(id=whole.id, ids=whole.ids, mask=mask)
+
+
+def fits(pair: ChatPair, seq_len: int) -> bool:
+    """True when both conversations have at most `seq_len` tokens."""
+    _, chosen, rejected = pair
+    return max(chosen.num_tokens, rejected.num_tokens) <= seq_len
 
 
 def with_reference(pairs: Sequence[ChatPair], logps: Logps) -> list[PreferencePair]:
