@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gristmill.align.losses as losses
-from gristmill.align.dpo import with_reference
 from gristmill.align.losses import PairBatch, PreferencePair, ShapeError, dpo_loss, preference_loss, response_logps
+from gristmill.align.reference import reference_logps
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.tokens.chat import EncodedChat, chat_batch
@@ -136,14 +137,16 @@ def test_fresh_policy_has_loss_ln_2_a_pair_and_no_margin(model: Llama) -> None:
 
 
 def test_reference_is_asked_in_the_arithmetic_of_training(model: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("gristmill.train.loop", "gristmill.align.dpo"):
+    for module in ("gristmill.train.loop", "gristmill.align.reference"):
         monkeypatch.setattr(f"{module}.device_arithmetic", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
     policy = copy.deepcopy(model)
     answers = pair(3)
+    [(chosen_logp, rejected_logp)] = reference_logps(model, [(answers.chosen, answers.rejected)])
+    asked = replace(answers, reference_chosen_logp=chosen_logp, reference_rejected_logp=rejected_logp)
     outcome = take_step(
         policy,
         torch.optim.SGD(policy.parameters(), lr=0.0),
-        PairBatch(pairs=with_reference(model, [("3", answers.chosen, answers.rejected)])),
+        PairBatch(pairs=[asked]),
         partial(preference_loss, beta=0.5),
         lr=0.0,
         micro_batch_tokens=100,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.align import dpo, make_pairs, sft
-from gristmill.align.epochs import items_of_step, steps_per_epoch
+from gristmill.align import dpo, make_pairs, reference, sft
+from gristmill.align.epochs import Passes
+from gristmill.align.losses import pair_logps
 from gristmill.align.pairs import NoUsablePairs
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
@@ -24,12 +27,15 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.curation import PackRef
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import file_sha256
 from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
+from gristmill.tokens import chat_shards
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.monitor import METRICS, SAMPLES
 
 OPTIMIZER = {"peak_lr": 0.01}
+GOLDEN_ORDERS = [[6, 3, 7, 0, 1, 5, 4, 8, 2, 9], [4, 3, 9, 0, 1, 8, 2, 5, 7, 6]]
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -143,11 +149,13 @@ def stop_at_call(number: int) -> Callable[[], bool]:
     return lambda: next(calls) == number
 
 
-def in_pieces(run: Callable[[StepContext], dict[str, Any]], folder: Path, out: Path) -> dict[str, Any]:
-    """The step, stopped after every seventh step of training."""
+def in_pieces(
+    run: Callable[[StepContext], dict[str, Any]], folder: Path, out: Path, *, every: int = 7
+) -> dict[str, Any]:
+    """The step, stopped the `every`-th time that it asks, again and again until it ends."""
     for _ in range(50):
         try:
-            return run(context(folder, out, should_stop=stop_at_call(7)))
+            return run(context(folder, out, should_stop=stop_at_call(every)))
         except Interrupted:
             continue
     raise AssertionError("the step never ended")
@@ -172,19 +180,29 @@ def with_pairs(with_sft: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, A
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**40))
 def test_each_pass_meets_every_example_once_in_an_order_of_its_own(num_items: int, batch_size: int, seed: int) -> None:
-    per_epoch = steps_per_epoch(num_items, batch_size)
-    passes = [
-        [
-            number
-            for step in range(epoch * per_epoch, (epoch + 1) * per_epoch)
-            for number in items_of_step(step, num_items=num_items, batch_size=batch_size, seed=seed)
-        ]
-        for epoch in range(2)
-    ]
-    for order in passes:
+    passes = Passes(num_items=num_items, batch_size=batch_size, epochs=2, seed=seed)
+    orders: list[list[int]] = [[], []]
+    sample = 0
+    for step in range(passes.num_steps):
+        epoch = step // passes.steps_per_epoch
+        found = passes.items(sample).tolist()
+        assert len(found) == batch_size or len(orders[epoch]) + len(found) == num_items
+        orders[epoch] += found
+        sample = passes.next_sample(sample)
+    assert sample == 2 * num_items
+    for order in orders:
         assert sorted(order) == list(range(num_items))
     if num_items > 12:
-        assert passes[0] != passes[1]
+        assert orders[0] != orders[1]
+        assert orders[0] != Passes(num_items=num_items, batch_size=num_items, epochs=1, seed=seed + 1).items(0).tolist()
+
+
+def test_the_order_of_a_pass_does_not_depend_on_the_batch_and_is_the_golden_one() -> None:
+    """The order decides the weights: where it changes, the versions of sft and dpo rise."""
+    whole = Passes(num_items=10, batch_size=10, epochs=2, seed=7)
+    assert [whole.items(0).tolist(), whole.items(10).tolist()] == GOLDEN_ORDERS
+    thirds = Passes(num_items=10, batch_size=3, epochs=2, seed=7)
+    assert np.concatenate([thirds.items(sample) for sample in (10, 13, 16, 19)]).tolist() == GOLDEN_ORDERS[1]
 
 
 def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dict[str, Any]]) -> None:
@@ -236,8 +254,9 @@ def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: 
     assert json.loads((folder / "pairs" / "report.json").read_text()) == counts
     for row in rows:
         a, b = (int(term) for term in row["id"].split("#")[0].removeprefix("sum/").split("+"))
-        assert row["chosen"][0]["content"] == str(a + b)
-        assert row["rejected"][0]["content"] != str(a + b)
+        right, wrong = (re.findall("[0-9]+", row[side][0]["content"]) for side in ("chosen", "rejected"))
+        assert right[-1] == str(a + b)
+        assert [number for number in wrong if number not in (str(a), str(b))] != [str(a + b)]
         assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant"
 
 
@@ -282,11 +301,28 @@ def test_no_usable_pair_is_an_error_with_counts(with_sft: tuple[Path, dict[str, 
 def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, counts = with_pairs
     done = dpo.run(context(folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
-    assert done["pairs"] == counts["pairs"]
+    assert (done["pairs"], done["too_long"]) == (counts["pairs"], 0)
+    assert (done["epochs"], done["beta"]) == (6, recipe().dpo.beta)  # type: ignore[union-attr]
     lines = read_log(tmp_path / METRICS)
     assert lines[-1]["train/margin"] > lines[0]["train/margin"]
     assert lines[-1]["train/loss"] < 0.6931
     assert 0 <= lines[-1]["train/accuracy"] <= 1
+
+
+def test_pairs_that_are_too_long_are_left_out_and_counted(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, _ = with_pairs
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    rows = read_jsonl(folder / "pairs" / "pairs.jsonl")
+    lengths = [max(chat.num_tokens for chat in dpo.encode_pair_row(tokenizer, row)[1:]) for row in rows]
+    assert min(lengths) < max(lengths)
+    said: list[str] = []
+    short = recipe(dpo={"seq_len": min(lengths), "epochs": 1})
+    done = dpo.run(replace(context(folder, tmp_path, recipe=short), say=said.append))
+    fitting = lengths.count(min(lengths))
+    assert (done["pairs"], done["too_long"]) == (fitting, len(rows) - fitting)
+    assert f"{len(rows) - fitting} pairs are longer than dpo.seq_len {min(lengths)} and are left out" in said
 
 
 def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
@@ -298,8 +334,8 @@ def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
     class Seen(Exception):
         pass
 
-    def look(*_: Any, **settings: Any) -> None:
-        asked.update(settings)
+    def look(*given: Any, **settings: Any) -> None:
+        asked.update(settings, given=given)
         raise Seen
 
     monkeypatch.setattr(dpo, "train_epochs", look)
@@ -312,8 +348,9 @@ def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
     with pytest.raises(Seen):
         dpo.run(context(folder, tmp_path / "dpo", recipe=changed))
     assert asked.pop("loss_fn").keywords == {"beta": 0.7}
-    names = ("peak_lr", "max_grad_norm", "warmup_frac", "epochs", "batch_size")
-    assert [asked[name] for name in names] == [0.02, 0.3, 0.3, 3, 2]
+    passes = asked["given"][1]
+    assert (passes.epochs, passes.batch_size, passes.seed) == (3, 2, 7)
+    assert (asked["optimizer"].peak_lr, asked["optimizer"].max_grad_norm, asked["warmup_frac"]) == (0.02, 0.3, 0.3)
     with pytest.raises(Seen):
         make_pairs.run(context(folder, tmp_path / "pairs", recipe=changed))
     assert (asked["temperature"], asked["num_samples"], asked["max_new_tokens"]) == (0.6, 6, 4)
@@ -322,10 +359,43 @@ def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
 def test_dpo_stopped_and_resumed_equals_never_stopped(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_pairs
     dpo.run(context(folder, tmp_path / "unbroken"))
-    in_pieces(dpo.run, folder, tmp_path / "pieces")
+    in_pieces(dpo.run, folder, tmp_path / "pieces", every=2)
     name = "model/model.safetensors"
     assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
     assert diary(tmp_path / "pieces") == diary(tmp_path / "unbroken")
+    kept = (tmp_path / "pieces" / dpo.REFERENCE).read_bytes()
+    assert kept == (tmp_path / "unbroken" / dpo.REFERENCE).read_bytes()
+
+
+def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, counts = with_pairs
+    asked: list[int] = []
+
+    def counting(model: Llama, pairs: Any) -> Any:
+        asked.append(len(pairs))
+        return pair_logps(model, pairs)
+
+    monkeypatch.setattr(reference, "pair_logps", counting)
+    in_pieces(dpo.run, folder, tmp_path, every=2)
+    assert asked == [1] * counts["pairs"]
+    question = json.loads((tmp_path / dpo.REFERENCE).read_text())["question"]
+    assert question["seq_len"] == 60
+    assert question["pairs_sha256"] == file_sha256(folder / "pairs" / "pairs.jsonl")
+    assert question["tokenizer_sha256"] == file_sha256(folder / "tokenizer" / "tokenizer.json")
+    assert question["model_sha256"]["model.safetensors"] == file_sha256(folder / "sft" / "model" / "model.safetensors")
+
+
+def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the_conversations(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Interrupted, match="stopped after step 6"):
+        sft.run(context(run_folder, tmp_path, should_stop=stop_at_call(7)))
+    assert (tmp_path / sft.CHATS).is_dir()
+    monkeypatch.setattr(chat_shards, "encode_conversations", None)
+    assert sft.run(context(run_folder, tmp_path))["steps"] == 60
+    assert not (tmp_path / sft.CHATS).exists()
 
 
 def test_earlier_assistant_turns_of_a_prompt_do_not_count(run_folder: Path) -> None:

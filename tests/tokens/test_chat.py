@@ -14,10 +14,8 @@ from gristmill.errors import DataError
 from gristmill.tokens.chat import (
     EncodedChat,
     chat_batch,
-    chat_batches,
     encode_chat,
-    encode_conversation,
-    within_length,
+    encode_conversations,
 )
 from gristmill.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -138,26 +136,18 @@ def test_a_chat_batch_shifts_targets_and_mask_by_one_inside_each_conversation() 
 
 
 def test_the_units_of_a_chat_batch_are_the_masked_ids(tokenizer: Tokenizer) -> None:
-    chats = [encode_conversation(tokenizer, [USER, ASSISTANT], conversation_id=str(k)) for k in range(3)]
+    chats = encode_conversations(tokenizer, [(str(k), [USER, ASSISTANT]) for k in range(3)])
     assert chat_batch(chats).num_units == sum(float(chat.mask.sum()) for chat in chats)
 
 
-def test_conversations_that_are_too_long_are_an_error_or_counted() -> None:
-    chats = [hand_made("short", [1, 5, 2], [0, 1, 1]), hand_made("long", [1, 5, 6, 7, 2], [0, 1, 1, 1, 1])]
-    with pytest.raises(DataError, match="'long' has 4 tokens, more than seq_len 3"):
-        chat_batch(chats, seq_len=3)
-    kept, dropped = within_length(chats, seq_len=3, too_long="drop")
-    assert [chat.id for chat in kept] == ["short"]
-    assert dropped == ["long"]
+def test_many_conversations_encode_as_each_alone(tokenizer: Tokenizer) -> None:
+    conversations = [("a", [USER, ASSISTANT]), ("b", [USER, ASSISTANT, USER, ASSISTANT]), ("c", [ASSISTANT])]
+    for chat, (name, messages) in zip(encode_conversations(tokenizer, conversations), conversations, strict=True):
+        ids, mask = encode_chat(tokenizer, messages)
+        assert (chat.id, chat.ids.tolist(), chat.mask.tolist()) == (name, ids, mask)
 
 
-@settings(deadline=None, max_examples=60)
-@given(lengths=st.lists(st.integers(2, 9), min_size=1, max_size=15), max_tokens=st.integers(8, 20))
-def test_packing_conversations_loses_and_repeats_none(lengths: list[int], max_tokens: int) -> None:
-    chats = [hand_made(str(k), [k] * length, [1] * length) for k, length in enumerate(lengths)]
-    batches = list(chat_batches(chats, max_tokens=max_tokens))
-    assert all(batch.num_tokens <= max_tokens for batch in batches)
-    assert [length for batch in batches for length in batch.document_lengths.tolist()] == [n - 1 for n in lengths]
-    assert np.concatenate([batch.tokens_N for batch in batches]).tolist() == [
-        k for k, length in enumerate(lengths) for _ in range(length - 1)
-    ]
+def test_the_conversation_at_fault_is_named_among_many(tokenizer: Tokenizer) -> None:
+    torn = [USER, {"role": "assistant", "content": "\ud800"}]
+    with pytest.raises(DataError, match=r"conversation 'c-7'.*not valid Unicode"):
+        encode_conversations(tokenizer, [("c-6", [USER, ASSISTANT]), ("c-7", torn)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -9,16 +10,17 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from gristmill.errors import DataError, Interrupted
+from gristmill.errors import ArtifactError, DataError, Interrupted
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch
+from gristmill.train import loop
 from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
 from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
@@ -133,29 +135,33 @@ def test_loss_is_the_mean_over_the_tokens_that_count() -> None:
     assert outcome.loss == pytest.approx(expected, rel=1e-5)
 
 
-def poisoned(value: float, *, gradient_only: bool) -> Any:
-    """The loss, with `value` in it; or finite, with `value` in its gradient alone."""
+def poisoned(value: float, where: str) -> Any:
+    """The loss, with `value` in it and in its gradient, in its value alone, or (not a number) in its gradient alone."""
 
     def loss_fn(model: Any, batch: Batch) -> LossOutput:
         output = LOSS(model, batch)
         weight = next(model.parameters())
-        poison = (weight.flatten()[0] * 0 + 1) * value
-        if gradient_only:
-            poison = torch.where(torch.tensor(True), weight.sum() * 0, torch.sqrt(weight.sum() * 0 - 1))
+        poison = {
+            "both": (weight.flatten()[0] * 0 + 1) * value,
+            "value": torch.tensor(value),
+            "gradient": torch.where(torch.tensor(True), weight.sum() * 0, torch.sqrt(weight.sum() * 0 - 1)),
+        }[where]
         return LossOutput(loss_sum=output.loss_sum + poison, sums=output.sums)
 
     return loss_fn
 
 
-@pytest.mark.parametrize(("value", "gradient_only"), [(math.nan, False), (math.inf, False), (0.0, True)])
-def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, gradient_only: bool) -> None:
+@pytest.mark.parametrize(
+    ("value", "where"), [(math.nan, "both"), (math.inf, "both"), (math.inf, "value"), (0.0, "gradient")]
+)
+def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, where: str) -> None:
     session = tiny.train_run(tiny.open_run(tmp_path), save_every=None)
     before = tiny.state_of(session)
     outcome = take_step(
         session.model,
         session.optimizer,
         tiny.batch_at(0),
-        poisoned(value, gradient_only=gradient_only),
+        poisoned(value, where),
         lr=0.1,
         micro_batch_tokens=20,
         max_grad_norm=1.0,
@@ -195,11 +201,11 @@ def test_two_bad_steps_are_skipped_counted_and_out_of_the_averages(tmp_path: Pat
     assert session.progress.step == tiny.END
 
 
-def test_bad_steps_further_apart_than_a_hundred_do_not_stop(tmp_path: Path) -> None:
+def test_bad_steps_count_for_a_hundred_steps_and_no_longer(tmp_path: Path) -> None:
     session = tiny.open_run(tmp_path)
-    session.progress.skipped_steps = [-150, -97]
+    session.progress.skipped_steps = [-150, -96, -95]
     tiny.train_run(session, batches=spoiled({4}, session))
-    assert session.progress.skipped_steps == [4]
+    assert session.progress.skipped_steps == [-95, 4]
 
 
 def test_batch_in_which_nothing_counts_is_refused() -> None:
@@ -223,6 +229,20 @@ def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path)
         assert 0 <= line["throughput/data_wait_frac"] <= 1
 
 
+def test_speed_and_wait_are_those_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock by which a batch takes one second and the rest of its step three."""
+    ticks = itertools.accumulate(itertools.cycle([10, 1, 3]))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    session = tiny.train_run(tiny.open_run(tmp_path), log_every=3, save_every=None)
+    assert session.progress.seconds == 4 * tiny.END
+    tokens = [tiny.batch_at(step).num_tokens for step in range(tiny.END)]
+    assert session.progress.tokens == sum(tokens)
+    for number, line in enumerate(read_log(session.out / METRICS)):
+        assert line["throughput/tok_per_sec"] == sum(tokens[3 * number : 3 * number + 3]) / 12
+        assert line["throughput/data_wait_frac"] == 0.25
+        assert line["tokens"] == sum(tokens[: 3 * number + 3])
+
+
 def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
     """A change that moves them says by how much and why, and makes the file anew by the command in tiny_run.py."""
     golden = json.loads((HERE / "golden_losses.json").read_text())
@@ -231,5 +251,47 @@ def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
 
 
 def test_progress_survives_json_exactly() -> None:
-    progress = Progress(step=3, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)}))
+    progress = Progress(
+        step=3, sample=5, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)})
+    )
+    progress.start_in({"threads": 2})
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+
+
+@pytest.mark.parametrize("change", [{"sample": None}, {"future": 1}])
+def test_progress_of_another_version_is_refused(change: dict[str, Any]) -> None:
+    value = {**Progress().to_json(), **change}
+    with pytest.raises(ArtifactError, match=r"another version of gristmill: (sample|future)"):
+        Progress.from_json({name: field for name, field in value.items() if field is not None})
+
+
+def test_a_line_of_lineage_for_each_other_environment_or_run() -> None:
+    here, there = {"threads": 1}, {"threads": 2}
+    progress = Progress()
+    progress.start_in(here)
+    progress.step = 4
+    progress.start_in(here, checkpoint="step-4")
+    assert len(progress.lineage) == 1
+    progress.start_in(here, checkpoint="other/step-4", of_other_run=True)
+    assert not progress.mixed_environments
+    progress.step = 6
+    progress.start_in(there, checkpoint="step-6")
+    progress.step = 8
+    progress.start_in(here, checkpoint="step-8")
+    assert progress.mixed_environments
+    assert progress.lineage == [
+        {"from_step": 0, "environment": here, "checkpoint": None},
+        {"from_step": 4, "environment": here, "checkpoint": "other/step-4"},
+        {"from_step": 6, "environment": there, "checkpoint": "step-6"},
+        {"from_step": 8, "environment": here, "checkpoint": "step-8"},
+    ]
+
+
+def test_the_sample_follows_what_the_batch_took_and_survives_resuming(tmp_path: Path) -> None:
+    session = tiny.open_run(tmp_path)
+    tiny.train_run(session, end_step=5, save_every=5)
+    assert (session.progress.step, session.progress.sample) == (5, 5 * tiny.DOCUMENTS)
+    session.progress.sample += 100  # as data that is passed over
+    tiny.train_run(session, end_step=7, save_every=7)
+    resumed = tiny.open_run(tmp_path)
+    assert (resumed.progress.step, resumed.progress.sample) == (7, 7 * tiny.DOCUMENTS + 100)

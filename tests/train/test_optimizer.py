@@ -108,6 +108,21 @@ def test_clipping_scales_to_the_limit_and_returns_the_norm_before() -> None:
         torch.testing.assert_close(parameter.grad, old / norm)
 
 
+@pytest.mark.parametrize("fraction", [0.99, 0.5, 0.1])
+def test_any_norm_above_the_limit_becomes_the_limit(fraction: float) -> None:
+    model = init_weights(Llama(CONFIG), 0)
+    random_gradients(model, 0)
+    norm = grad_norm(model.parameters())
+    clip_(model.parameters(), fraction * norm)
+    assert grad_norm(model.parameters()) == pytest.approx(fraction * norm, rel=1e-6)
+
+
+def test_a_norm_at_the_limit_is_not_clipped() -> None:
+    model = init_weights(Llama(CONFIG), 0)
+    random_gradients(model, 0)
+    assert not clip_(model.parameters(), grad_norm(model.parameters())).was_clipped
+
+
 def test_a_small_norm_leaves_the_gradients_bit_for_bit() -> None:
     model = init_weights(Llama(CONFIG), 0)
     random_gradients(model, 0, scale=1e-4)

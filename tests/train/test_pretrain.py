@@ -195,10 +195,17 @@ def test_counts_are_those_of_the_mixture(unbroken: tuple[Path, dict[str, Any]]) 
 
 def test_learning_rate_warms_up_stays_and_ends_at_zero_across_stages(unbroken: tuple[Path, dict[str, Any]]) -> None:
     lines = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "train"]
-    rates = [line["train/lr"] for line in lines]
-    assert [line["step"] for line in lines] == list(range(1, 15))
-    assert rates[:8] == [1e-2] * 8
-    assert rates[8:] == pytest.approx([1e-2 * left / 6 for left in range(5, -1, -1)])
+    rates = [1e-2] * 8 + [1e-2 * left / 6 for left in range(5, -1, -1)]
+    spans = [
+        (0, 8),
+        (8, 10),
+        (10, 12),
+        (12, 14),
+    ]  # a line at each stage end, and every ten steps however short the recipe
+    assert [line["step"] for line in lines] == [last for _, last in spans]
+    assert [line["train/lr"] for line in lines] == pytest.approx(
+        [np.mean(rates[first:last]) for first, last in spans], abs=1e-12
+    )
 
 
 def test_extension_sets_the_rope_base_and_nothing_before_it_does(unbroken: tuple[Path, dict[str, Any]]) -> None:
@@ -281,20 +288,26 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def pretend(model: Any, optimizer: Any, **settings: Any) -> Progress:
-        asked.append({**settings, "optimizer": optimizer})
-        settings["progress"].step = settings["end_step"]
-        settings["progress"].hooks_pending = False
-        return settings["progress"]
+    def pretend(session: Any, method: Any, watch: Any, *, end_step: int, runtime: Any) -> None:
+        asked.append({"optimizer": session.optimizer, "method": method, "end_step": end_step})
+        session.progress.step = end_step
+        session.progress.hooks_pending = False
 
     monkeypatch.setattr(pretrain, "train", pretend)
     optimizer = {"peak_lr": 0.5, "beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
     changed = recipe(optimizer=optimizer | {"decay_embeddings": False}, decay_shape="one_minus_sqrt")
     pretrain.run(context(inputs, tmp_path, changed))
     assert [settings["end_step"] for settings in asked] == [8, 12, 14]
+    for method, sample, sequences in ((asked[0]["method"], 4, 4), (asked[2]["method"], 48, 2)):
+        batches = [method.batch_at(Progress(step=step, sample=sample)) for step in (0, 9)]
+        assert [following for _, following in batches] == [sample + sequences] * 2
+        assert batches[0][0].tokens_N.tolist() == batches[1][0].tokens_N.tolist()
+        assert batches[0][0].num_tokens == 64
     for settings in asked:
-        assert settings["max_grad_norm"] == 0.25
-        assert settings["lr_at"](Progress(tokens=896 - 64 - 96)) == pytest.approx(0.5 * (1 - math.sqrt(288 / 384)))
+        assert settings["method"].max_grad_norm == 0.25
+        assert settings["method"].lr_at(Progress(tokens=896 - 64 - 96)) == pytest.approx(
+            0.5 * (1 - math.sqrt(288 / 384))
+        )
         assert [group["weight_decay"] for group in settings["optimizer"].param_groups] == [0.3, 0.0]
         for group in settings["optimizer"].param_groups:
             assert (group["betas"], group["eps"]) == ((0.8, 0.7), 1e-3)

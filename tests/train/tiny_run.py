@@ -12,9 +12,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,14 @@ from gristmill.model.weights import init_weights
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.loop import Hook, Progress, train
+from gristmill.train.loop import Hook, Method, Progress, Watch, train
 from gristmill.train.loss import next_token_loss
 from gristmill.train.monitor import METRICS
+from gristmill.train.runtime import Runtime
 from gristmill.train.session import Session, open_session
 
 END = 12
+DOCUMENTS = 6
 LOG_EVERY = 3
 SAVE_EVERY = 4
 MICRO_BATCH_TOKENS = 24
@@ -61,7 +64,7 @@ def adamw(model: torch.nn.Module) -> torch.optim.Optimizer:
 def batch_at(step: int) -> Batch:
     """Six documents of 3 to 14 tokens from two sources; one target in four does not count."""
     random = np.random.default_rng(step)
-    lengths = random.integers(3, 15, size=6)
+    lengths = random.integers(3, 15, size=DOCUMENTS)
     ids = random.integers(0, 276, size=int(lengths.sum()) + 1)
     return Batch(
         tokens_N=ids[:-1],
@@ -69,8 +72,12 @@ def batch_at(step: int) -> Batch:
         positions_N=positions_within(lengths),
         document_lengths=lengths,
         loss_mask_N=(random.random(len(ids) - 1) < 0.75).astype(np.float32),
-        source_N=np.repeat(np.arange(6) % 2, lengths).astype(np.int16),
+        source_N=np.repeat(np.arange(DOCUMENTS) % 2, lengths).astype(np.int16),
     )
+
+
+def runtime(**others: Any) -> Runtime:
+    return Runtime(device="cpu", threads=1, micro_batch_tokens=MICRO_BATCH_TOKENS, **others)
 
 
 def open_run(folder: Path, say: Callable[[str], None] = lambda line: None) -> Session:
@@ -83,10 +90,7 @@ def open_run(folder: Path, say: Callable[[str], None] = lambda line: None) -> Se
         optimizer_options={"lr": 0.0},
         tokenizer_dir=tokenizer_dir,
         fingerprint="f",
-        micro_batch_tokens=MICRO_BATCH_TOKENS,
-        threads=1,
-        device="cpu",
-        say=say,
+        runtime=runtime(say=say),
     )
 
 
@@ -96,30 +100,26 @@ def train_run(
     batches: Callable[[int], Batch] = batch_at,
     save_every: int | None = SAVE_EVERY,
     log_every: int = LOG_EVERY,
-    hooks: Iterable[Hook] = (),
+    hooks: Sequence[Hook] = (),
     should_stop: Callable[[], bool] = lambda: False,
     end_step: int = END,
 ) -> Session:
     def save(progress: Progress) -> None:
         session.save(progress, stage="only", milestone="first" if progress.step == SAVE_EVERY else None)
 
-    train(
-        session.model,
-        session.optimizer,
-        batch_at=batches,
+    method = Method(
+        batch_at=lambda progress: (batches(progress.step), progress.sample + DOCUMENTS),
         loss_fn=partial(next_token_loss, source_names=("web", "code")),
         lr_at=lambda progress: 1e-2 * (1 - progress.step / 20),
-        progress=session.progress,
-        end_step=end_step,
-        micro_batch_tokens=MICRO_BATCH_TOKENS,
         max_grad_norm=0.5,
+    )
+    watch = Watch(
         log_every=log_every,
         log=session.log,
-        save=save,
-        save_at=lambda step: save_every is not None and step % save_every == 0,
+        save=Hook(at=lambda step: save_every is not None and step % save_every == 0, run=save),
         hooks=hooks,
-        should_stop=should_stop,
     )
+    train(session, method, watch, end_step=end_step, runtime=runtime(should_stop=should_stop))
     return session
 
 

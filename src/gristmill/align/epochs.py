@@ -1,19 +1,21 @@
-"""Passes over a small list of examples: the order of each pass, and the call of the one loop that SFT and DPO share.
+"""Passes over a list of examples: the order of each pass, and the call of the one loop that SFT and DPO share.
 
-The order is a pure function of (seed, pass), so a resumed run meets the same batches. The last batch of a pass may be smaller;
-no example is left out.
+The order is a pure function of (seed, pass), computed for the examples of a batch alone, so a resumed run meets the same batches
+and a step costs the same however long the list is. The last batch of a pass may be smaller; no example is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gristmill.model.transformer import Llama
-from gristmill.store.fingerprint import derive_seed
-from gristmill.train.loop import Progress, train
+from gristmill.recipe.schema.training import Optimizer
+from gristmill.tokens.permutation import key_of, left_size, permute
+from gristmill.train.loop import Hook, Method, Progress, Watch, train
 from gristmill.train.loss import LossOutput
 from gristmill.train.schedule import cosine
 from gristmill.train.session import Session
@@ -22,57 +24,73 @@ LOG_EVERY = 5
 SAVE_EVERY = 200
 
 
-def steps_per_epoch(num_items: int, batch_size: int) -> int:
-    """Batches in one pass, the smaller last one included."""
-    return -(-num_items // batch_size)
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """`epochs` passes over `num_items` examples, `batch_size` a step. A sample is an example of a pass, counted over all passes."""
 
+    num_items: int
+    batch_size: int
+    epochs: int
+    seed: int
 
-def items_of_step(step: int, *, num_items: int, batch_size: int, seed: int) -> list[int]:
-    """The numbers of the examples in the batch of `step` (from 0)."""
-    epoch, place = divmod(step, steps_per_epoch(num_items, batch_size))
-    order = np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(num_items)
-    return [int(number) for number in order[place * batch_size : (place + 1) * batch_size]]
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass, the smaller last one included."""
+        return -(-self.num_items // self.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Batches in all passes."""
+        return self.epochs * self.steps_per_epoch
+
+    def next_sample(self, sample: int) -> int:
+        """The first sample of the step after the one that begins with `sample`: a batch ends with its pass."""
+        end_of_pass = (sample // self.num_items + 1) * self.num_items
+        return min(sample + self.batch_size, end_of_pass)
+
+    def items(self, sample: int) -> NDArray[np.int64]:
+        """The numbers of the examples in the batch that begins with `sample`."""
+        epoch, place = divmod(sample, self.num_items)
+        index = place + np.arange(self.next_sample(sample) - sample, dtype=np.uint64)
+        found = permute(
+            index,
+            size=np.full_like(index, self.num_items),
+            left=np.full_like(index, left_size(self.num_items)),
+            key=np.full_like(index, key_of("pass", self.seed, epoch)),
+        )
+        return found.astype(np.int64)
 
 
 def train_epochs(
     session: Session,
+    passes: Passes,
     *,
     stage: str,
-    num_items: int,
-    batch_size: int,
-    epochs: int,
-    seed: int,
-    make_batch: Callable[[Sequence[int]], Any],
+    make_batch: Callable[[NDArray[np.int64]], Any],
     loss_fn: Callable[[Any, Any], LossOutput],
-    peak_lr: float,
+    optimizer: Optimizer,
     warmup_frac: float,
-    max_grad_norm: float,
-    micro_batch_tokens: int,
-    should_stop: Callable[[], bool],
-) -> Llama:
+) -> None:
     """Trains for whole passes under a cosine schedule over steps; saves every 200 steps and at the end of each pass."""
-    per_epoch = steps_per_epoch(num_items, batch_size)
-    num_steps = epochs * per_epoch
     # The schedule's axis is steps here: conversations differ in length, so tokens are not known before.
-    schedule = cosine(peak_lr=peak_lr, total_tokens=num_steps, warmup_tokens=round(warmup_frac * num_steps))
+    schedule = cosine(
+        peak_lr=optimizer.peak_lr,
+        total_tokens=passes.num_steps,
+        warmup_tokens=round(warmup_frac * passes.num_steps),
+    )
 
     def save(progress: Progress) -> None:
         session.save(progress, stage=stage)
 
-    train(
-        session.model,
-        session.optimizer,
-        batch_at=lambda step: make_batch(items_of_step(step, num_items=num_items, batch_size=batch_size, seed=seed)),
+    method = Method(
+        batch_at=lambda progress: (make_batch(passes.items(progress.sample)), passes.next_sample(progress.sample)),
         loss_fn=loss_fn,
         lr_at=lambda progress: schedule.lr_at(progress.step + 1),
-        progress=session.progress,
-        end_step=num_steps,
-        micro_batch_tokens=micro_batch_tokens,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=optimizer.max_grad_norm,
+    )
+    watch = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=save,
-        save_at=lambda step: step % SAVE_EVERY == 0 or step % per_epoch == 0,
-        should_stop=should_stop,
+        save=Hook(at=lambda step: step % SAVE_EVERY == 0 or step % passes.steps_per_epoch == 0, run=save),
     )
-    return session.model
+    train(session, method, watch, end_step=passes.num_steps, runtime=session.runtime)

@@ -22,7 +22,7 @@ from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.templates import is_held_out_sum
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.session import choose_device
+from gristmill.train.runtime import choose_device
 
 VERSION = 1
 SAMPLES = "samples.jsonl"

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gristmill.align.epochs import train_epochs
+from gristmill.align.epochs import Passes, train_epochs
 from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.post_training import Finetune
-from gristmill.store.jsonl import read_jsonl
+from gristmill.store.durable import file_sha256
 from gristmill.synthesize.outputs import Conversations
-from gristmill.tokens.batch import concatenate
-from gristmill.tokens.chat import chat_batch, encode_chat, encode_conversation, within_length
+from gristmill.tokens.chat import encode_chat
+from gristmill.tokens.chat_shards import encode_once
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loss import next_token_loss
-from gristmill.train.session import Session, choose_device, open_session, optimizer_options
+from gristmill.train.runtime import Runtime
+from gristmill.train.session import Session, open_session, optimizer_options
 
-VERSION = 1
+VERSION = 2
+CHATS = "chats"
 SAMPLE_TOKENS = 64
 
 
@@ -31,16 +34,20 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer_dir = ctx.inputs["tokenizer"].files
     tokenizer = Tokenizer.load(tokenizer_dir)
     conversations: Conversations = ctx.inputs["conversations"]
-    rows = read_jsonl(conversations.conversations)
-    encoded = [encode_conversation(tokenizer, row["messages"], conversation_id=row["id"]) for row in rows]
-    kinds = sorted({row["kind"] for row in rows})
-    kind_of = {row["id"]: kinds.index(row["kind"]) for row in rows}
-    chats, too_long = within_length(encoded, seq_len=section.seq_len, too_long="drop")
-    if too_long:
-        ctx.say(f"{len(too_long)} conversations are longer than sft.seq_len {section.seq_len} and are left out")
-    if not chats:
+    runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
+    chats = encode_once(
+        conversations.conversations,
+        ctx.out / CHATS,
+        tokenizer=tokenizer,
+        tokenizer_sha256=file_sha256(tokenizer_dir / "tokenizer.json"),
+        seq_len=section.seq_len,
+        should_stop=ctx.should_stop,
+    )
+    if chats.too_long:
+        ctx.say(f"{chats.too_long} conversations are longer than sft.seq_len {section.seq_len} and are left out")
+    if not chats.num_conversations:
         raise DataError(
-            f"none of {len(rows)} conversations fits sft.seq_len {section.seq_len}. Raise it, or shorten them."
+            f"none of {chats.too_long} conversations fits sft.seq_len {section.seq_len}. Raise it, or shorten them."
         )
     session = open_session(
         ctx.out,
@@ -48,30 +55,26 @@ def run(ctx: StepContext) -> dict[str, Any]:
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
         fingerprint=ctx.identity,
-        micro_batch_tokens=ctx.machine.micro_batch_tokens,
-        threads=ctx.machine.threads,
-        device=choose_device(ctx.machine.device),
-        say=ctx.say,
+        runtime=runtime,
     )
     train_epochs(
         session,
-        stage="sft",
-        num_items=len(chats),
-        batch_size=section.batch_conversations,
-        epochs=section.epochs,
-        seed=ctx.seed,
-        make_batch=lambda numbers: concatenate(
-            [chat_batch([chats[number]], source=kind_of[chats[number].id]) for number in numbers]
+        Passes(
+            num_items=chats.num_conversations,
+            batch_size=section.batch_conversations,
+            epochs=section.epochs,
+            seed=ctx.seed,
         ),
-        loss_fn=partial(next_token_loss, source_names=kinds),
-        peak_lr=section.optimizer.peak_lr,
+        stage="sft",
+        make_batch=chats.batch,
+        loss_fn=partial(next_token_loss, source_names=chats.kinds),
+        optimizer=section.optimizer,
         warmup_frac=section.warmup_frac,
-        max_grad_norm=section.optimizer.max_grad_norm,
-        micro_batch_tokens=ctx.machine.micro_batch_tokens,
-        should_stop=ctx.should_stop,
     )
     write_answers(session, tokenizer, ctx.watching.config["sft"].sample_prompts)
-    return {**session.finish(), "conversations": len(chats), "too_long": len(too_long), "epochs": section.epochs}
+    found = session.finish()
+    shutil.rmtree(chats.folder)  # it repeats what the inputs say
+    return {**found, "conversations": chats.num_conversations, "too_long": chats.too_long, "epochs": section.epochs}
 
 
 def chat_model(model: Llama, tokenizer: Tokenizer) -> Llama:

@@ -35,8 +35,8 @@ from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import CHAT_STEPS, TrainedModel
+from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
-from gristmill.train.session import choose_device
 
 VERSION = 3
 

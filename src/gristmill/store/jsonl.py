@@ -17,19 +17,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) for each line that is not blank.
+    """(line number from 1, object) for each line that is not blank, read line by line.
 
     Raises DataError, with file and line, for a file that is missing or not UTF-8 and for a line that is not a JSON object.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _object(line, where=f"{path}:{number}")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}. Convert it.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, _object(line, where=f"{path}:{number}")
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

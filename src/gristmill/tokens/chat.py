@@ -10,9 +10,9 @@ and so no content can end its own turn. For every other content the ids equal th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
 ROLES = ("system", "user", "assistant")
+_HEADER = "assistant\n"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,20 +55,60 @@ def encode_chat(
     prompt may lack).
     """
     check_conversation(messages, conversation_id=conversation_id, needs_assistant=not add_generation_prompt)
-    texts = [f"{message['role']}\n{message['content'].strip()}" for message in messages]
     try:
-        *turns, header, line_break = tokenizer.encode_batch([*texts, "assistant\n", "\n"])
+        header, line_break, *turns = tokenizer.encode_batch([_HEADER, "\n", *map(_turn, messages)])
     except DataError as error:
         raise DataError(f"conversation {conversation_id!r}: {error}") from error
+    ids, mask = _assemble(tokenizer, messages, turns, header=header, line_break=line_break)
+    if add_generation_prompt:
+        ids += [tokenizer.im_start_id, *header]
+        mask += [0] * (1 + len(header))
+    return ids, mask
+
+
+def encode_conversations(
+    tokenizer: Tokenizer, conversations: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+) -> list[EncodedChat]:
+    """`encode_chat` of (id, messages) pairs, as arrays, with one call of the tokenizer for all."""
+    for name, messages in conversations:
+        check_conversation(messages, conversation_id=name)
+    texts = [_HEADER, "\n", *(_turn(message) for _, messages in conversations for message in messages)]
+    try:
+        header, line_break, *turns = tokenizer.encode_batch(texts)
+    except DataError:
+        for name, messages in conversations:
+            encode_chat(tokenizer, messages, conversation_id=name)  # raises with the name of the one at fault
+        raise
+    encoded: list[EncodedChat] = []
+    begin = 0
+    for name, messages in conversations:
+        own = turns[begin : begin + len(messages)]
+        begin += len(messages)
+        ids, mask = _assemble(tokenizer, messages, own, header=header, line_break=line_break)
+        chat = EncodedChat(id=name, ids=np.asarray(ids, dtype=np.int64), mask=np.asarray(mask, dtype=np.float32))
+        encoded.append(chat)
+    return encoded
+
+
+def _turn(message: Mapping[str, Any]) -> str:
+    return f"{message['role']}\n{message['content'].strip()}"
+
+
+def _assemble(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    turns: Sequence[list[int]],
+    *,
+    header: list[int],
+    line_break: list[int],
+) -> tuple[list[int], list[int]]:
+    """Ids and mask of a conversation from the ids of its turns, of the assistant's header and of a line break."""
     ids: list[int] = []
     mask: list[int] = []
     for message, turn in zip(messages, turns, strict=True):
         counted = len(turn) - len(header) if message["role"] == "assistant" else 0
         ids += [tokenizer.im_start_id, *turn, tokenizer.im_end_id, *line_break]
         mask += [0] * (1 + len(turn) - counted) + [1] * counted + [int(counted > 0)] + [0] * len(line_break)
-    if add_generation_prompt:
-        ids += [tokenizer.im_start_id, *header]
-        mask += [0] * (1 + len(header))
     return ids, mask
 
 
@@ -93,46 +134,13 @@ def check_conversation(
         raise DataError(f"{where} has no assistant message, so there is nothing to learn from it. Remove it.")
 
 
-def encode_conversation(
-    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], *, conversation_id: str
-) -> EncodedChat:
-    """`encode_chat` as arrays, with the conversation's id."""
-    ids, mask = encode_chat(tokenizer, messages, conversation_id=conversation_id)
-    return EncodedChat(id=conversation_id, ids=np.asarray(ids, dtype=np.int64), mask=np.asarray(mask, dtype=np.float32))
-
-
-def within_length(
-    conversations: Sequence[EncodedChat], *, seq_len: int, too_long: Literal["error", "drop"] = "error"
-) -> tuple[list[EncodedChat], list[str]]:
-    """(those of at most `seq_len` tokens, ids of the others). A conversation is never cut.
-
-    With `too_long="error"` the first one that is longer raises DataError; with "drop" the caller counts the ids returned.
-    """
-    kept: list[EncodedChat] = []
-    dropped: list[str] = []
-    for chat in conversations:
-        if chat.num_tokens <= seq_len:
-            kept.append(chat)
-        elif too_long == "drop":
-            dropped.append(chat.id)
-        else:
-            raise DataError(
-                f"conversation {chat.id!r} has {chat.num_tokens} tokens, more than seq_len {seq_len}. "
-                "Raise seq_len, shorten or remove the conversation, or choose to drop long ones."
-            )
-    return kept, dropped
-
-
-def chat_batch(conversations: Sequence[EncodedChat], *, seq_len: int | None = None, source: int = 0) -> Batch:
+def chat_batch(conversations: Sequence[EncodedChat]) -> Batch:
     """One flat batch: each conversation is one document, its targets are its ids shifted by one.
 
-    The loss mask is that of the target: assistant contents and their `<|im_end|>`. Raises DataError for a conversation longer
-    than `seq_len`, and ValueError for no conversations at all.
+    The loss mask is that of the target: assistant contents and their `<|im_end|>`. Raises ValueError for no conversations.
     """
     if not conversations:
         raise ValueError("chat_batch needs at least one conversation")
-    if seq_len is not None:
-        within_length(conversations, seq_len=seq_len)
     document_lengths = np.array([chat.num_tokens for chat in conversations], dtype=np.int64)
     return Batch(
         tokens_N=np.concatenate([chat.ids[:-1] for chat in conversations]),
@@ -140,20 +148,5 @@ def chat_batch(conversations: Sequence[EncodedChat], *, seq_len: int | None = No
         positions_N=positions_within(document_lengths),
         document_lengths=document_lengths,
         loss_mask_N=np.concatenate([chat.mask[1:] for chat in conversations]),
-        source_N=np.full(int(document_lengths.sum()), source, dtype=np.int16),
+        source_N=np.zeros(int(document_lengths.sum()), dtype=np.int16),
     )
-
-
-def chat_batches(conversations: Sequence[EncodedChat], *, max_tokens: int) -> Iterator[Batch]:
-    """The conversations in order, as flat batches of at most `max_tokens` tokens each (a longer one raises DataError)."""
-    within_length(conversations, seq_len=max_tokens)
-    waiting: list[EncodedChat] = []
-    num_tokens = 0
-    for chat in conversations:
-        if waiting and num_tokens + chat.num_tokens > max_tokens:
-            yield chat_batch(waiting)
-            waiting, num_tokens = [], 0
-        waiting.append(chat)
-        num_tokens += chat.num_tokens
-    if waiting:
-        yield chat_batch(waiting)

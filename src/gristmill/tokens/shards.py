@@ -144,8 +144,10 @@ class TokenShard:
         self.num_bytes = self.facts.num_bytes
         self.eos_id = self.facts.eos_id
         self.vocab_size = self.facts.vocab_size
-        self.tokens: NDArray[Any] = _map(_sibling(self.path, "bin"), np.dtype(self.facts.dtype), self.num_tokens)
-        self.document_ends: NDArray[np.uint64] = _map(_sibling(self.path, "index"), np.dtype("<u8"), self.num_documents)
+        self.tokens: NDArray[Any] = map_file(_sibling(self.path, "bin"), np.dtype(self.facts.dtype), self.num_tokens)
+        self.document_ends: NDArray[np.uint64] = map_file(
+            _sibling(self.path, "index"), np.dtype("<u8"), self.num_documents
+        )
 
     def document(self, number: int) -> NDArray[Any]:
         """The ids of document `number` (from 0), with its eos id at the end."""
@@ -202,7 +204,7 @@ def _read_facts(path: Path) -> ShardFacts:
     return facts
 
 
-def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+def map_file(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     """A read-only plain array over the file: slices of np.memmap itself cost three times as much."""
     try:
         size = path.stat().st_size

@@ -1,28 +1,30 @@
 """The one training loop: pretraining, context extension, SFT and DPO are four callers with other arguments.
 
-    batch_at(step) ─→ micro-batches ─→ loss_fn ─→ sum of gradients / units of the whole batch ─→ clip ─→ optimizer
+    batch_at(progress) ─→ micro-batches ─→ loss_fn ─→ sum of gradients / units of the whole batch ─→ clip ─→ optimizer
                                                                      │
             log every few steps ─→ save ─→ hooks (evaluate, sample): watchers, they never touch the weights
 
-The loop knows batches, a loss, a rate and hooks. It knows nothing of recipes, stages, chat or preference pairs. Its state is
-`Progress`, small enough to be JSON: a checkpoint that holds weights, optimizer state and Progress is all it takes to go on as
-if nothing had happened. Saving comes before the hooks of a step; `hooks_pending` lets a resumed run do them first.
+A call says what is trained (Trainee), how (Method), what is written on the way (Watch) and where it runs (Runtime). The loop
+knows nothing of recipes, stages, chat or preference pairs. Its state is `Progress`, small enough to be JSON: a checkpoint of
+weights, optimizer state and Progress is all that resuming needs. Saving comes before the hooks of a step; `hooks_pending` lets
+a resumed run do them first.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from gristmill.errors import DataError, GristmillError, Interrupted
+from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
 from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import clip_, grad_norm, set_lr
+from gristmill.train.runtime import Runtime
 
 MAX_SKIPPED_STEPS = 3
 SKIPPED_STEPS_WINDOW = 100
@@ -83,14 +85,34 @@ def _metric_name(name: str) -> str:
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where training stands. `step` counts the steps done, skipped ones too; `tokens` what they consumed; `seconds` what they took."""
+    """Where training is.
+
+    step: steps done, skipped ones too. sample: the first sequence or example of the next step; it moves apart from `step`
+    where data is passed over. tokens: consumed so far; seconds: taken so far. lineage: where this training was computed,
+    one {"from_step", "environment", "checkpoint"} for each start that differs from the one before.
+    """
 
     step: int = 0
+    sample: int = 0
     tokens: int = 0
     seconds: float = 0.0
     hooks_pending: bool = True
     skipped_steps: list[int] = field(default_factory=list)
     interval: Interval = field(default_factory=Interval)
+    lineage: list[dict[str, Any]] = field(default_factory=list)
+
+    def start_in(
+        self, environment: Mapping[str, Any], *, checkpoint: str | None = None, of_other_run: bool = False
+    ) -> None:
+        """Notes a start, unless it resumes this run's own checkpoint in the environment of the last entry."""
+        if not self.lineage or of_other_run or self.lineage[-1]["environment"] != environment:
+            entry = {"from_step": self.step, "environment": dict(environment), "checkpoint": checkpoint}
+            self.lineage = [*self.lineage, entry]
+
+    @property
+    def mixed_environments(self) -> bool:
+        """True when not all steps were computed in one environment, so that no other machine repeats them bit for bit."""
+        return any(entry["environment"] != self.lineage[0]["environment"] for entry in self.lineage)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into an equal Progress (floats survive exactly)."""
@@ -99,22 +121,70 @@ class Progress:
             **vars(self),
             "interval": {**vars(self.interval), "sums": sums},
             "skipped_steps": list(self.skipped_steps),
+            "lineage": list(self.lineage),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Progress:
-        """The reverse of `to_json`."""
+        """The reverse of `to_json`. Raises ArtifactError when a field is missing or unknown: a guess would train other data."""
+        different = {one.name for one in fields(cls)} ^ value.keys()
+        if different:
+            raise ArtifactError(
+                f"the progress of this checkpoint was saved by another version of gristmill: {', '.join(sorted(different))} "
+                "missing or unknown. Remove the checkpoints to start from the beginning."
+            )
         interval = dict(value["interval"])
         interval["sums"] = {name: (pair[0], pair[1]) for name, pair in interval["sums"].items()}
         return cls(**{**value, "interval": Interval(**interval)})
 
 
+class Trainee(Protocol):
+    """What is trained: a session, or anything else that has these three. The loop changes all of them in place."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+    @property
+    def progress(self) -> Progress: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Generic[BatchT]):
+    """How it is trained. `batch_at` and `lr_at` are pure functions of the progress before the step.
+
+    batch_at: (the batch of the next step, the first sample of the step after it). max_grad_norm: the gradient of the whole
+    batch is scaled down to it.
+    """
+
+    batch_at: Callable[[Progress], tuple[BatchT, int]]
+    loss_fn: Callable[[Any, BatchT], LossOutput]
+    lr_at: Callable[[Progress], float]
+    max_grad_norm: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hook:
-    """A watcher: `run(progress)` is called after each step for which `at(step)` holds, and at step 0 before the first."""
+    """`run(progress)` is called after each step for which `at(step)` holds."""
 
     at: Callable[[int], bool]
     run: Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """What is written on the way. It reads the weights and never changes them.
+
+    log: gets averages over the steps since the last line, every `log_every` steps and at the end. save: before the hooks of
+    its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first.
+    """
+
+    log_every: int
+    log: Callable[[Progress, dict[str, float]], None]
+    save: Hook
+    hooks: Sequence[Hook] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,58 +236,46 @@ def take_step(
     return StepOutcome(applied=applied, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
 
 
-def train(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    batch_at: Callable[[int], BatchT],
-    loss_fn: Callable[[Any, BatchT], LossOutput],
-    lr_at: Callable[[Progress], float],
-    progress: Progress,
-    end_step: int,
-    micro_batch_tokens: int,
-    max_grad_norm: float,
-    log_every: int,
-    log: Callable[[Progress, dict[str, float]], None],
-    save: Callable[[Progress], None],
-    save_at: Callable[[int], bool],
-    hooks: Iterable[Hook] = (),
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Progress:
-    """Trains from `progress.step` to `end_step` and returns the (same, updated) progress.
+def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:
+    """Trains from `trainee.progress.step` to `end_step`.
 
-    `lr_at` sees the progress before the step. `log` gets averages over the steps since the last line. `save` is called after
-    the steps for which `save_at(step)` holds, before their hooks. When `should_stop()` turns true, the step is finished, saved,
-    and Interrupted is raised. Raises TrainingDiverged after 3 steps in 100 whose loss or gradient was not finite.
+    When `runtime.should_stop()` turns true, the step is finished, saved, and Interrupted is raised. Raises TrainingDiverged
+    after 3 steps in 100 whose loss or gradient was not finite.
     """
-    hooks = list(hooks)
+    model, progress = trainee.model, trainee.progress
     model.train()
     if progress.hooks_pending:
-        _run_hooks(model, hooks, progress)
+        _run_hooks(model, watch.hooks, progress)
     while progress.step < end_step:
         started = time.perf_counter()
-        batch = batch_at(progress.step)
+        batch, next_sample = method.batch_at(progress)
         waited = time.perf_counter() - started
-        lr = lr_at(progress)
+        lr = method.lr_at(progress)
         outcome = take_step(
-            model, optimizer, batch, loss_fn, lr=lr, micro_batch_tokens=micro_batch_tokens, max_grad_norm=max_grad_norm
+            model,
+            trainee.optimizer,
+            batch,
+            method.loss_fn,
+            lr=lr,
+            micro_batch_tokens=runtime.micro_batch_tokens,
+            max_grad_norm=method.max_grad_norm,
         )
         took = time.perf_counter() - started
         progress.seconds += took
         progress.interval.seconds += took
         progress.interval.wait_seconds += waited
+        progress.sample = next_sample
         _record(progress, batch, outcome, lr)
-        if progress.step % log_every == 0 or progress.step == end_step:
-            log(progress, progress.interval.metrics())
+        if progress.step % watch.log_every == 0 or progress.step == end_step:
+            watch.log(progress, progress.interval.metrics())
             progress.interval = Interval()
         progress.hooks_pending = True
-        stop = should_stop()
-        if stop or save_at(progress.step):
-            save(progress)
+        stop = runtime.should_stop()
+        if stop or watch.save.at(progress.step):
+            watch.save.run(progress)
         if stop:
             raise Interrupted(f"stopped after step {progress.step}; its state is saved")
-        _run_hooks(model, hooks, progress)
-    return progress
+        _run_hooks(model, watch.hooks, progress)
 
 
 def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: float) -> None:

@@ -25,17 +25,17 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, StreamStage
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.loop import Hook, Progress, train
+from gristmill.train.loop import Hook, Method, Progress, Watch, train
 from gristmill.train.loss import next_token_loss
+from gristmill.train.runtime import Runtime
 from gristmill.train.schedule import wsd
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
-from gristmill.train.session import Session, choose_device, open_session, optimizer_options
+from gristmill.train.session import Session, open_session, optimizer_options
 
 VERSION = 1
 
 TOKENS = "tokens of "  # roles, each followed by a source
-MAX_LOG_EVERY = 10
-LINES_WANTED = 100
+LOG_EVERY = 10
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8
 SAMPLE_TOP_P = 0.95
@@ -58,7 +58,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(tokenizer_dir)
     shards = {name: TokenShard(tokens.train) for name, tokens in by_source(ctx.inputs, TOKENS).items()}
     stream = make_stream(section, shards, seed=ctx.seed)
-    device = choose_device(ctx.machine.device)
     session = open_session(
         ctx.out,
         fresh_model=lambda: init_weights(
@@ -67,10 +66,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
         fingerprint=ctx.identity,
-        micro_batch_tokens=ctx.machine.micro_batch_tokens,
-        threads=ctx.machine.threads,
-        device=device,
-        say=ctx.say,
+        runtime=Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop),
     )
     watch = Watcher(
         session=session,
@@ -121,23 +117,23 @@ def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watche
         started["seconds"] = progress.seconds - started["started_seconds"]
         session.save(progress, stage=stage.name, milestone=milestones.get(progress.step))
 
-    train(
-        session.model,
-        session.optimizer,
-        batch_at=lambda step: stream.batch(step, section.global_batch_tokens),
+    sequences = section.global_batch_tokens // stage.seq_len
+    method = Method(
+        batch_at=lambda progress: (
+            stream.batch_at(progress.sample, section.global_batch_tokens),
+            progress.sample + sequences,
+        ),
         loss_fn=partial(next_token_loss, source_names=stream.source_names),
         lr_at=lambda progress: schedule.lr_at(progress.tokens + section.global_batch_tokens),
-        progress=session.progress,
-        end_step=span.last,
-        micro_batch_tokens=ctx.machine.micro_batch_tokens,
         max_grad_norm=section.optimizer.max_grad_norm,
-        log_every=max(1, min(MAX_LOG_EVERY, section.total_tokens // section.global_batch_tokens // LINES_WANTED)),
-        log=session.log,
-        save=save,
-        save_at=lambda step: step % every == 0 or step in milestones,
-        hooks=watch.hooks(),
-        should_stop=ctx.should_stop,
     )
+    watched = Watch(
+        log_every=LOG_EVERY,
+        log=session.log,
+        save=Hook(at=lambda step: step % every == 0 or step in milestones, run=save),
+        hooks=watch.hooks(),
+    )
+    train(session, method, watched, end_step=span.last, runtime=session.runtime)
     started["seconds"] = session.progress.seconds - started["started_seconds"]
     started["tokens"] = stage.tokens
 

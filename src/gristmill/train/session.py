@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gristmill.errors import ArtifactError, RecipeError
+from gristmill.errors import ArtifactError
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema.training import Optimizer
@@ -33,6 +33,7 @@ from gristmill.train.checkpoint import (
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
+from gristmill.train.runtime import Runtime
 
 KEEP_LAST = 2
 
@@ -49,7 +50,7 @@ class Session:
     tokenizer_dir: Path
     fingerprint: str
     environment: Mapping[str, Any]
-    say: Callable[[str], None]
+    runtime: Runtime
     notes: dict[str, Any] = field(default_factory=dict)
 
     def save(self, progress: Progress, *, stage: str, milestone: str | None = None) -> Path:
@@ -78,7 +79,7 @@ class Session:
         """One line of averages in the diary, and one of progress for the reader."""
         self.monitor.train(progress.step, progress.tokens, values)
         if "train/loss" in values:
-            self.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
+            self.runtime.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
 
     def finish(self) -> dict[str, Any]:
         """Writes model/ and returns what every training step records."""
@@ -97,6 +98,8 @@ class Session:
                 key: value for key, value in (last_eval | last_train).items() if key.startswith(("train/", "eval/"))
             },
             "environment": dict(self.environment),
+            "lineage": self.progress.lineage,
+            "mixed_environments": self.progress.mixed_environments,
         }
 
 
@@ -111,18 +114,6 @@ def optimizer_options(section: Optimizer) -> dict[str, Any]:
     }
 
 
-def choose_device(device: str) -> str:
-    """ "auto" becomes "cuda" where there is one, else "cpu". Raises RecipeError for a device that is not here."""
-    has_cuda = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if device == "cuda" and not has_cuda:
-        raise RecipeError(
-            f"the device is cuda, and torch {torch.__version__} finds none here. Use cpu or auto, or install torch for CUDA."
-        )
-    return device
-
-
 def open_session(
     out: Path,
     *,
@@ -130,23 +121,21 @@ def open_session(
     optimizer_options: Mapping[str, Any],
     tokenizer_dir: Path,
     fingerprint: str,
-    micro_batch_tokens: int,
-    threads: int,
-    device: str,
-    say: Callable[[str], None],
+    runtime: Runtime,
 ) -> Session:
-    """Goes on from the newest sound checkpoint in `out`, or begins with `fresh_model()`. `device` is not "auto"; the optimizer
-    is AdamW with `optimizer_options`.
+    """Goes on from the newest sound checkpoint in `out`, or begins with `fresh_model()`; the optimizer is AdamW with
+    `optimizer_options`.
 
     Sets torch's thread count, which belongs to what makes a run repeatable. Says so when the run that goes on will not be
     bit-exact. Raises ArtifactError when the checkpoint is of another recipe, or none is sound.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(runtime.threads)
+    device, say = runtime.device, runtime.say
 
     def make(model: Llama) -> torch.optim.Optimizer:
         return make_optimizer(model, **optimizer_options)
 
-    now = environment(micro_batch_tokens, device)
+    now = environment(runtime.micro_batch_tokens, device)
     checkpoint = newest_valid_checkpoint(out / "checkpoints", say=say)
     monitor = Monitor(out)
     if checkpoint is None:
@@ -161,13 +150,14 @@ def open_session(
                 f"  Remove {out} to begin anew, or restore the recipe that it was made with."
             )
         for change in environment_changes(checkpoint.state["environment"], now):
-            say(f"going on with another {change}; the result will not be bit-identical to an unbroken run")
+            say(f"Resuming with different {change}; the result will not be bit-identical to an unbroken run.")
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
         progress, notes = Progress.from_json(checkpoint.state["progress"]), dict(checkpoint.state["notes"])
         set_damaged_aside(out / "checkpoints", newer_than=checkpoint.step)
         remove_leftovers(out / "checkpoints")
         num_cut = monitor.rewind(checkpoint.step)
         say(f"going on from {checkpoint.folder.name}; {num_cut} later lines of the diary will be made again")
+    progress.start_in(now, checkpoint=None if checkpoint is None else checkpoint.folder.name)
     return Session(
         out=out,
         model=model,
@@ -177,6 +167,6 @@ def open_session(
         tokenizer_dir=tokenizer_dir,
         fingerprint=fingerprint,
         environment=now,
-        say=say,
+        runtime=runtime,
         notes=notes,
     )
