@@ -115,6 +115,28 @@ def status(
 
 
 @app.command()
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="unfinished work that no run points to as well")
+    ] = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Remove from the store what no run uses, on consent."""
+    from gristmill.commands.clean import clean as clean_store
+
+    clean_store(runs_dir, console=_console(), yes=yes, unfinished=unfinished)
+
+
+@app.command()
+def recipe(target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]) -> None:
+    """Print the recipe of a run as it became: every value, with its origin, interventions included."""
+    from gristmill.commands.recipe import recipe as print_recipe
+
+    print_recipe(target, console=_console())
+
+
+@app.command()
 def inspect(
     target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text", metavar="TARGET")],
     rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,

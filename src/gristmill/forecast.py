@@ -36,6 +36,7 @@ from gristmill.planning.cost import (
 )
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 from gristmill.planning.speed import Speed, machine_speed
+from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
@@ -168,7 +169,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
 def _states(loaded: LoadedRecipe, machine: Machine) -> States | None:
     """Where the steps stand; None where files that the recipe names are not on this machine."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = open_states(loaded, links, hashes_of(loaded, machine))
+    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine))
     with contextlib.suppress(RecipeError):
         states.all()
         return states

@@ -159,7 +159,8 @@ def _packs(recipe: Recipe, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-TOKENIZER = reads("tokenizer", TokenizerFiles, "files")
+TOKENIZER = reads("tokenizer", TokenizerFiles, "vocabulary", "files")
+VOCABULARY = reads("tokenizer", TokenizerFiles, "vocabulary")
 
 
 def _training(recipe: Recipe) -> Iterable[Step]:
@@ -206,6 +207,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
             config={"model": recipe.model.inside(), "pretrain": recipe.pretrain.inside(), **seed},
             inputs={
                 "tokenizer": TOKENIZER,
+                "vocabulary": VOCABULARY,
                 **{f"tokens of {name}": reads("tokenize", Tokenized, "train", source=name) for name in drawn},
             },
         ),

@@ -32,10 +32,11 @@ from gristmill.graph.outputs import Outputs, content_files, content_hash
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step, StepContext, Watching
 from gristmill.pipeline import hashes_of, last_model_step, open_states, steps_of
+from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.artifact import PARTIAL_SUFFIX, verify_manifest
-from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
 
 CHEAP_SECONDS = 600.0
@@ -64,9 +65,11 @@ def run(
         links = RunLinks(store, loaded.recipe.name)
         _make_folder(links.folder)
         with _one_run_at_a_time(links.folder):
+            loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
             _check_names(states, until, remake)
+            write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
 
@@ -118,8 +121,10 @@ class _Run:
         name, identity = state.step.name, state.identity
         assert identity is not None, name
         record = self.links.record_of(name, identity)
-        if state.folder is not None and self.links.target(name) != identity:
-            self.links.link(name, identity)
+        if state.folder is not None and not self.links.link(name, identity):
+            self.states.refresh()  # it was removed at this moment
+            self._bring(name, bytes_wanted=True)
+            return
         made_at = "" if record is None else f"unchanged since {record['made_at']}"
         gone = "" if state.folder is not None else "; its files were removed and nothing needs them"
         self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
@@ -133,19 +138,20 @@ class _Run:
         self.links.withdraw(step.name)
         with self.store.making(step.name, identity, who=self.links.name):
             if self.links.link(step.name, identity):
-                self.console.print(f"[green]made[/]     {step.name:<20} [dim]by another run[/]")
-                return
-            self.links.mark_unfinished(step.name, identity)
-            working = self.store.open_work(step.name, identity)
-            self._check_inputs(step)
-            clock = _WorkClock(working)
-            record = self._work(state, working, clock)
-            self.store.commit(step.name, identity, record)
-            self.links.link(step.name, identity)
+                how, record = "by another run", None
+            else:
+                self.links.mark_unfinished(step.name, identity)
+                working = self.store.open_work(step.name, identity)
+                self._check_inputs(step)
+                record = self._work(state, working, _WorkClock(working))
+                self.store.commit(step.name, identity, record)
+                self.links.link(step.name, identity)
+                how = f"{record['wall_seconds']:.1f} s"
         self.links.clear_unfinished(step.name)
-        self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
-        self.console.print(f"[green]made[/]     {step.name:<20} [dim]{record['wall_seconds']:.1f} s[/]")
-        self._say_if_other_bytes(step, known, identity)
+        self.console.print(f"[green]made[/]     {step.name:<20} [dim]{how}[/]")
+        if record is not None:
+            self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
+            self._say_if_other_bytes(step, known, identity)
 
     def _work(self, state: StepState, working: Path, clock: _WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
@@ -276,6 +282,9 @@ class _Run:
             "watching": resolved({key: value for key, value in step.watching.config.items() if key != "recipe"}),
             "counts": dict(counts),
             **more,
+            **(
+                {"lineage": [{"checkpoint": name} for name in counts["checkpoints"]]} if "checkpoints" in counts else {}
+            ),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(seconds, 3),
             "peak_memory_bytes": {"process": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss},

@@ -18,7 +18,7 @@ from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.chat import EncodedChat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import open_session, optimizer_options
+from gristmill.train.session import Checkpoints, open_session, optimizer_options
 
 VERSION = 2
 REFERENCE = "reference.json"
@@ -45,7 +45,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         fresh_model=lambda: load_model(sft_model),
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
-        fingerprint=ctx.identity,
+        checkpoints=Checkpoints.of(ctx, lambda step: {"identity": ctx.identity}),
         runtime=runtime,
     )
     question = Question.of(
@@ -66,7 +66,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
     train_epochs(
         session,
         Passes(num_items=len(pairs), batch_size=section.batch_pairs, epochs=section.epochs, seed=ctx.seed),
-        stage="dpo",
         make_batch=lambda numbers: PairBatch(pairs=[pairs[number] for number in numbers]),
         loss_fn=partial(preference_loss, beta=section.beta),
         optimizer=section.optimizer,

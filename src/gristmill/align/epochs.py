@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gristmill.recipe.schema.training import Optimizer
 from gristmill.tokens.permutation import key_of, left_size, permute
-from gristmill.train.loop import Hook, Method, Progress, Watch, train
+from gristmill.train.loop import Hook, Method, Watch, train
 from gristmill.train.loss import LossOutput
 from gristmill.train.schedule import cosine
 from gristmill.train.session import Session
@@ -65,7 +65,6 @@ def train_epochs(
     session: Session,
     passes: Passes,
     *,
-    stage: str,
     make_batch: Callable[[NDArray[np.int64]], Any],
     loss_fn: Callable[[Any, Any], LossOutput],
     optimizer: Optimizer,
@@ -79,9 +78,6 @@ def train_epochs(
         warmup_tokens=round(warmup_frac * passes.num_steps),
     )
 
-    def save(progress: Progress) -> None:
-        session.save(progress, stage=stage)
-
     method = Method(
         batch_at=lambda progress: (make_batch(passes.items(progress.sample)), passes.next_sample(progress.sample)),
         loss_fn=loss_fn,
@@ -91,6 +87,6 @@ def train_epochs(
     watch = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=Hook(at=lambda step: step % SAVE_EVERY == 0 or step % passes.steps_per_epoch == 0, run=save),
+        save=Hook(at=lambda step: step % SAVE_EVERY == 0 or step % passes.steps_per_epoch == 0, run=session.save),
     )
     train(session, method, watch, end_step=passes.num_steps, runtime=session.runtime)

@@ -21,7 +21,7 @@ from gristmill.tokens.chat_shards import encode_once
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loss import next_token_loss
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Session, open_session, optimizer_options
+from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 
 VERSION = 2
 CHATS = "chats"
@@ -54,7 +54,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         fresh_model=lambda: chat_model(load_model(ctx.inputs["policy"].model), tokenizer),
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
-        fingerprint=ctx.identity,
+        checkpoints=Checkpoints.of(ctx, lambda step: {"identity": ctx.identity}),
         runtime=runtime,
     )
     train_epochs(
@@ -65,7 +65,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
             epochs=section.epochs,
             seed=ctx.seed,
         ),
-        stage="sft",
         make_batch=chats.batch,
         loss_fn=partial(next_token_loss, source_names=chats.kinds),
         optimizer=section.optimizer,

@@ -11,6 +11,7 @@ from rich.table import Table
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import StepState
 from gristmill.pipeline import hashes_of, open_states
+from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.store.store import RunLinks, Store
 
@@ -20,7 +21,7 @@ COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecide
 def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
     """Print one row per step: state, when and how long, and the reason if it will run."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = open_states(loaded, links, hashes_of(loaded, machine)).all()
+    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine)).all()
     if as_json:
         rows = [
             {"step": state.step.name, "state": state.state, "reasons": list(state.reasons), **_facts(state, links)}

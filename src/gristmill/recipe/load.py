@@ -74,7 +74,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     if path.resolve() in seen:
         chain = " → ".join(str(step) for step in (*seen, path.resolve()))
         raise RecipeError(f"{path} extends itself: {chain}.")
-    data, origins = _read_yaml(path)
+    data, origins = read_yaml(path)
     base = data.pop("extends", None)
     if base is None:
         return data, origins
@@ -92,7 +92,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any]
     return _merge(base_data, data), _merge_origins(base_origins, origins, data)
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
+    """The mapping of a YAML file, and where each of its keys was written."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

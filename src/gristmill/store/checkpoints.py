@@ -1,7 +1,7 @@
 """Training checkpoints in the store: each once, named after its step and all that shaped it up to there.
 
     runs/.store/checkpoints/0000120-<prefix>/    a checkpoint, committed, its files read-only
-    runs/<run>/checkpoints/0000120               a relative link to it, from each run that made or uses it
+    runs/<run>/checkpoints/pretrain/0000120      a relative link to it, from each run that made or uses it
 
 A prefix is a hash of what shaped the training up to that step; the caller makes it. Two runs that agree up to step 120 have
 one checkpoint of it. What a checkpoint holds is the caller's affair too: nothing here reads one, and `find` is one listing
@@ -38,10 +38,12 @@ class CheckpointRef:
 
 
 class CheckpointIndex:
-    """The checkpoints of a store."""
+    """The checkpoints of a store, as one training step of a run links them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, training: str) -> None:
+        """`training`: the step whose links these are, such as "pretrain"."""
         self._store = store
+        self._links = f"{CHECKPOINTS}/{training}"
         self._folder = store.root / CHECKPOINTS
 
     def ref(self, step: int, prefix: str) -> CheckpointRef:
@@ -61,7 +63,7 @@ class CheckpointIndex:
 
     def own(self, run: RunLinks) -> list[CheckpointRef]:
         """Those that the run links, newest first; links that lead nowhere do not count."""
-        links = [path for path in (run.folder / CHECKPOINTS).glob("*") if path.is_symlink() and path.is_dir()]
+        links = [path for path in (run.folder / self._links).glob("*") if path.is_symlink() and path.is_dir()]
         names = [name.rpartition("/")[2] for path in links if (name := named_by(path)) is not None]
         return sorted(map(self._parse, filter(_NAME.fullmatch, names)), key=_newest_first)
 
@@ -70,12 +72,12 @@ class CheckpointIndex:
         with self._store.locks.shared():
             if not (ref.folder / MANIFEST).is_file():
                 return False
-            run.point(_link_name(ref), f"{CHECKPOINTS}/{ref.folder.name}")
+            run.point(self._link_name(ref), f"{CHECKPOINTS}/{ref.folder.name}")
         return True
 
     def unlink(self, run: RunLinks, ref: CheckpointRef) -> None:
         """Removes the run's link, if it leads to this checkpoint; the checkpoint stays until `clean`."""
-        path = run.folder / _link_name(ref)
+        path = run.folder / self._link_name(ref)
         if path.is_symlink() and named_by(path) == f"{CHECKPOINTS}/{ref.folder.name}":
             path.unlink()
 
@@ -139,6 +141,9 @@ class CheckpointIndex:
         self._store.empty_trash()
         return deleted
 
+    def _link_name(self, ref: CheckpointRef) -> str:
+        return f"{self._links}/{ref.step:07d}"
+
     def _parse(self, name: str) -> CheckpointRef:
         step, _, prefix = name.partition("-")
         return CheckpointRef(step=int(step), prefix=prefix, folder=self._folder / name)
@@ -146,7 +151,3 @@ class CheckpointIndex:
 
 def _newest_first(ref: CheckpointRef) -> tuple[int, str]:
     return -ref.step, ref.prefix
-
-
-def _link_name(ref: CheckpointRef) -> str:
-    return f"{CHECKPOINTS}/{ref.step:07d}"

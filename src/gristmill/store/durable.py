@@ -50,9 +50,13 @@ def flush_to_disk(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Readable JSON, keys in the order they have, atomically and durably."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text, atomically and durably."""
     with atomic_path(path) as temporary:
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

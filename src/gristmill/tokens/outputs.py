@@ -8,7 +8,8 @@ from gristmill.graph.outputs import File, Outputs
 class TokenizerFiles(Outputs):
     """The tokenizer as Hugging Face reads it: a folder of files."""
 
-    files = File(".", covers=("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"))
+    vocabulary = File("tokenizer.json")
+    files = File(".", covers=("tokenizer_config.json", "chat_template.jinja"))
     report = File("report.json", notes=True)
 
 

@@ -1,41 +1,38 @@
-"""Checkpoints: absent or complete, checked before they are trusted, and loadable as they are by Hugging Face tools.
+"""What a checkpoint holds: loadable as it is by Hugging Face tools, checked before it is trusted.
 
-    checkpoints/step-0000123/
+    .store/checkpoints/0000123-<prefix>/
         model.safetensors, config.json, generation_config.json, tokenizer files     a Hugging Face model folder
-        optimizer.safetensors     "exp_avg/<parameter>", "exp_avg_sq/<parameter>", "step/<parameter>"
-        state.json                progress, stage, recipe fingerprint, what bit-exact resuming depends on
-        manifest.json             size and SHA-256 of all of them
+        optimizer.safetensors             "exp_avg/<parameter>", "exp_avg_sq/<parameter>", "step/<parameter>"
+        metrics.jsonl, samples.jsonl      what was logged up to here
+        state.json                        progress, the prefix, whose it is, what bit-exact resuming depends on
+        manifest.json                     size and SHA-256 of all of them
 
-The commit protocol is recipe/artifact.py's. There is no pickle anywhere: weights and optimizer state are safetensors.
+Where checkpoints are kept, and which of them a run may resume from, is store/checkpoints.py. There is no pickle anywhere:
+weights and optimizer state are safetensors.
 """
 
 from __future__ import annotations
 
-import errno
-import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gristmill.errors import ArtifactError, ResourceError
+from gristmill.errors import ArtifactError
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
 from gristmill.planning.speed import hardware_name
-from gristmill.store.artifact import PARTIAL_SUFFIX, commit, set_aside, verify_manifest
+from gristmill.store.artifact import MANIFEST, verify_manifest
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
 from gristmill.store.fingerprint import differences
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_NAME = re.compile(r"step-(\d{7,})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,6 @@ class Checkpoint:
     """A committed checkpoint folder and its state.json."""
 
     folder: Path
-    step: int
     state: Mapping[str, Any]
 
 
@@ -64,93 +60,34 @@ def environment_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return differences(dict(saved), dict(now))
 
 
-def save_checkpoint(
-    parent: Path,
-    step: int,
+def write_checkpoint(
+    folder: Path,
     *,
     model: Llama,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
     tokenizer_files_from: Path | None,
-) -> Path:
-    """Writes and commits `parent`/step-NNNNNNN and returns it.
-
-    When the disk is full, the unfinished folder is removed, earlier checkpoints stay as they are, and ResourceError is raised.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    final = parent / f"step-{step:07d}"
-    working = final.with_name(final.name + PARTIAL_SUFFIX)
-    if working.exists():
-        shutil.rmtree(working)
-    try:
-        with out_of_space_is_a_resource_error(final):
-            working.mkdir()
-            save_model(working, model, tokenizer_files_from)
-            save_file(optimizer_tensors(model, optimizer), working / OPTIMIZER)
-            write_json(working / STATE, dict(state))
-            commit(working, final)
-    except SafetensorError as error:
-        shutil.rmtree(working, ignore_errors=True)
-        if any(f"(os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
-            raise ResourceError(
-                f"the disk is full while writing {final}; earlier checkpoints are intact. {_FREE}"
-            ) from error
-        raise
-    except ResourceError:
-        shutil.rmtree(working, ignore_errors=True)
-        raise
-    return final
-
-
-_FREE = "Free some space and run the same command; it goes on from the newest of them."
-
-
-def newest_valid_checkpoint(parent: Path, *, say: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
-    """The newest checkpoint whose every file has the size and hash of its manifest; None when there is none at all.
-
-    `say` gets a line for each damaged one that was passed over. Raises ArtifactError when there are checkpoints and none is
-    sound: starting anew in silence would throw work away.
-    """
-    damaged: list[str] = []
-    for folder in sorted(checkpoint_folders(parent), reverse=True):
-        try:
-            checkpoint = read_checkpoint(folder)
-        except ArtifactError as error:
-            damaged.append(f"{folder.name}: {error}")
-            say(f"checkpoint {folder} is damaged and is passed over: {error}")
-            continue
-        if damaged:
-            say(f"going on from {folder}, the newest checkpoint that is sound")
-        return checkpoint
-    if damaged:
-        listing = "\n  ".join(damaged)
-        raise ArtifactError(
-            f"no checkpoint in {parent} is sound:\n  {listing}\n  Remove {parent} to start from the beginning."
-        )
-    return None
+) -> None:
+    """Writes the files of a checkpoint into a folder that somebody else commits. A full disk raises ResourceError."""
+    with out_of_space_is_a_resource_error(folder):
+        save_model(folder, model, tokenizer_files_from)
+        save_file(optimizer_tensors(model, optimizer), folder / OPTIMIZER)
+        write_json(folder / STATE, dict(state))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, all of its files verified. Raises ArtifactError when one is missing or changed."""
-    try:
-        entries = read_json(folder / "manifest.json")
-        for name in ("model.safetensors", "config.json", OPTIMIZER, STATE):
-            if name not in entries:
-                raise ArtifactError(f"{folder / 'manifest.json'} does not list {name}.")
-        verify_manifest(folder)
-        state = read_json(folder / STATE)
-        return Checkpoint(folder=folder, step=int(state["progress"]["step"]), state=state)
-    except (KeyError, TypeError, AttributeError) as error:
+    entries = read_json(folder / MANIFEST)
+    for name in ("model.safetensors", "config.json", OPTIMIZER, STATE):
+        if name not in entries:
+            raise ArtifactError(f"{folder / MANIFEST} does not list {name}.")
+    verify_manifest(folder)
+    state = read_json(folder / STATE)
+    if missing := {"progress", "prefix", "identity", "run", "environment", "notes"} - state.keys():
         raise ArtifactError(
-            f"{folder} has a damaged manifest.json or state.json ({type(error).__name__}: {error})."
-        ) from error
-
-
-def checkpoint_folders(parent: Path) -> list[Path]:
-    """Committed checkpoint folders (verified or not), oldest step first."""
-    if not parent.is_dir():
-        return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+            f"{folder / STATE} lacks {', '.join(sorted(missing))}; another version of gristmill wrote it."
+        )
+    return Checkpoint(folder=folder, state=state)
 
 
 def load_checkpoint(
@@ -192,36 +129,3 @@ def load_optimizer_tensors(path: Path, model: nn.Module, optimizer: torch.optim.
 def _step_device(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> torch.device:
     """Fused AdamW keeps its step counts beside the parameter, the plain one on the CPU."""
     return parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
-
-
-def prune(parent: Path, *, keep_last: int) -> list[Path]:
-    """Removes all checkpoints but the newest `keep_last` and the milestones (state.json: "milestone" is set).
-
-    Also removes leftovers. A folder is renamed before its files go, so that a kill in the middle leaves nothing
-    that looks like a checkpoint. Returns what was removed.
-    """
-    removed: list[Path] = []
-    for folder in checkpoint_folders(parent)[:-keep_last]:
-        try:
-            is_milestone = bool(read_json(folder / STATE).get("milestone"))
-        except (ArtifactError, AttributeError):
-            is_milestone = True  # damaged: a person should see it
-        if not is_milestone:
-            folder.rename(folder.with_name(folder.name + PARTIAL_SUFFIX))
-            removed.append(folder)
-    remove_leftovers(parent)
-    return removed
-
-
-def remove_leftovers(parent: Path) -> None:
-    """Removes folders that a killed save or prune left unfinished."""
-    for leftover in parent.glob(f"step-*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(leftover)
-
-
-def set_damaged_aside(parent: Path, *, newer_than: int) -> None:
-    """Moves the checkpoints that resuming passed over to `parent`/damaged/<name>/1, so that they do not count or stand in the way."""
-    for folder in checkpoint_folders(parent):
-        match = _NAME.fullmatch(folder.name)
-        if match is not None and int(match[1]) > newer_than:
-            set_aside(folder, parent / "damaged" / folder.name)

@@ -102,11 +102,20 @@ class Progress:
     lineage: list[dict[str, Any]] = field(default_factory=list)
 
     def start_in(
-        self, environment: Mapping[str, Any], *, checkpoint: str | None = None, of_other_run: bool = False
+        self,
+        environment: Mapping[str, Any],
+        *,
+        checkpoint: str | None = None,
+        of_other_run: bool = False,
+        prefix: Mapping[str, Any] | None = None,
     ) -> None:
-        """Notes a start, unless it resumes this run's own checkpoint in the environment of the last entry."""
+        """Notes a start, unless it resumes this run's own checkpoint in the environment of the last entry.
+
+        prefix: what shaped the checkpoint of another run: its stage table, its changes.
+        """
         if not self.lineage or of_other_run or self.lineage[-1]["environment"] != environment:
             entry = {"from_step": self.step, "environment": dict(environment), "checkpoint": checkpoint}
+            entry |= {} if prefix is None else {"prefix": dict(prefix)}
             self.lineage = [*self.lineage, entry]
 
     @property
@@ -296,7 +305,7 @@ def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: 
             raise TrainingDiverged(
                 f"the batch of step {progress.step} gave loss {outcome.loss} and gradient norm {outcome.grad_norm}; so did "
                 f"{len(progress.skipped_steps)} of the last {SKIPPED_STEPS_WINDOW} steps: {progress.skipped_steps}.\n"
-                "  None of them was applied; the last checkpoint is sound. Lower optimizer.peak_lr or lengthen the warm-up."
+                "  None of them was applied."
             )
     progress.step += 1
 

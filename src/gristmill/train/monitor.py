@@ -1,19 +1,21 @@
-"""The diary of a training run: metrics.jsonl and samples.jsonl, one JSON object a line.
+"""The metrics log of a training run: metrics.jsonl and samples.jsonl, one JSON object per line.
 
 A line has `step`, `tokens` and `kind`: "train" for the averages of the steps up to `step`, "eval" and "sample" for what the
-hooks of `step` found. A run that was killed has written lines past its last checkpoint; `rewind` cuts them off, so that the
-finished diary has the same lines as one of a run that was never stopped, but for timings. Nothing here knows the model.
+hooks of `step` found; and `origin`, the run that wrote it, where that is another one. Each checkpoint holds the log up to its
+step, and resuming restores that: so a finished log has the same lines as that of a run that was never stopped, but for
+timings, and a run that continues another's training has its lines too. Nothing here knows the model.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.store.durable import flush_to_disk, out_of_space_is_a_resource_error
+from gristmill.store.durable import out_of_space_is_a_resource_error
 from gristmill.store.jsonl import read_log, write_jsonl
 
 METRICS = "metrics.jsonl"
@@ -21,7 +23,7 @@ SAMPLES = "samples.jsonl"
 
 
 class Monitor:
-    """Appends to the diary in `folder`. A value that is not finite is written as null: JSON has no other way to say it."""
+    """Appends to the log in `folder`. A value that is not finite is written as null: JSON has no other way to say it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,19 +41,25 @@ class Monitor:
         """A text the model wrote at this step."""
         self._append(SAMPLES, {"step": step, "tokens": tokens, "kind": "sample", **values})
 
-    def sync(self) -> None:
-        """Forces the diary to disk; a checkpoint calls it first, so that it never is ahead of the diary."""
+    def copy_to(self, folder: Path) -> None:
+        """Copies the log into a checkpoint's folder, which then holds all lines up to its step."""
+        for name in (METRICS, SAMPLES):
+            if (self.folder / name).exists():
+                shutil.copyfile(self.folder / name, folder / name)
+
+    def restore(self, checkpoint: Path | None, *, origin: str | None = None) -> int:
+        """Replaces the log by what a checkpoint holds of it, or by nothing. Returns how many lines were discarded.
+
+        origin: the run that wrote those lines, where it is another one; it is noted in each.
+        """
+        discarded = 0
         for name in (METRICS, SAMPLES):
             path = self.folder / name
-            if path.exists():
-                flush_to_disk(path)
-
-    def rewind(self, step: int) -> int:
-        """Cuts back to the checkpoint of `step` and returns how many lines went.
-
-        Kept: all before `step`, and the train line of `step` itself. Hooks of `step` run again after resuming, so what they wrote goes.
-        """
-        return sum(_cut_back(self.folder / name, step) for name in (METRICS, SAMPLES))
+            lines = read_log(checkpoint / name) if checkpoint is not None else []
+            discarded += max(0, len(read_log(path)) - len(lines))
+            if lines or path.exists():
+                write_jsonl(path, (line if origin is None else {"origin": origin, **line} for line in lines))
+        return discarded
 
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         plain = {
@@ -61,13 +69,3 @@ class Monitor:
         path = self.folder / name
         with out_of_space_is_a_resource_error(path), path.open("a", encoding="utf-8") as file:
             file.write(text + "\n")
-
-
-def _cut_back(path: Path, step: int) -> int:
-    if not path.exists():
-        return 0
-    num_before = path.read_text(encoding="utf-8", errors="replace").rstrip("\n").count("\n") + 1
-    kept = [
-        line for line in read_log(path) if line["step"] < step or (line["step"] == step and line["kind"] == "train")
-    ]
-    return num_before - write_jsonl(path, kept)

@@ -1,7 +1,8 @@
 """STEP pretrain: stages under one warmup-stable-decay schedule, context extension included, watched and resumable.
 
 The stages are data: each is one call of the loop with its own end. What differs between them is what the stream draws and,
-for a context extension, the rope base that is set when the stage begins. The learning rate spans all stages.
+for a context extension, the rope base that is set when the stage begins. Rates and the order of data are those of the course
+(course.py); what a checkpoint may be resumed for, its prefix says (prefix.py).
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import pretraining_flops
 from gristmill.planning.speed import SpeedPoint, keep_speed
-from gristmill.recipe.schema.training import ModelSection, Pretrain, Stage
+from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
-from gristmill.tokens.stages import Draw, StreamStage
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.loop import Hook, Method, Progress, Watch, train
+from gristmill.train.course import Course, Segment, course_of
+from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss
+from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
-from gristmill.train.schedule import wsd
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
-from gristmill.train.session import Session, open_session, optimizer_options
+from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 
-VERSION = 1
+VERSION = 2
 
 TOKENS = "tokens of "  # roles, each followed by a source
 LOG_EVERY = 10
@@ -42,36 +43,40 @@ SAMPLE_TOP_P = 0.95
 MIN_SECONDS_FOR_SPEED = 20.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Span:
-    """A stage with the steps it covers: `first` < step number <= `last`."""
-
-    stage: Stage
-    first: int
-    last: int
-
-
 def run(ctx: StepContext) -> dict[str, Any]:
     """Trains the model of the recipe on its stages; see the module's text."""
     section: Pretrain = ctx.config["pretrain"]
+    model: ModelSection = ctx.config["model"]
     tokenizer_dir = ctx.inputs["tokenizer"].files
     tokenizer = Tokenizer.load(tokenizer_dir)
-    shards = {name: TokenShard(tokens.train) for name, tokens in by_source(ctx.inputs, TOKENS).items()}
-    stream = make_stream(section, shards, seed=ctx.seed)
+    runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
+    sources = by_source(ctx.inputs, TOKENS)
+    shards = {name: TokenShard(tokens.train) for name, tokens in sources.items()}
+    course = course_of(section, rope_theta=model.rope_theta)
+    stream = Stream(shards, course.stream_stages(), seed=stream_seed(ctx.seed))
+    prefix_at = prefixes(
+        course,
+        model,
+        section.optimizer,
+        vocabulary=ctx.inputs["vocabulary"].content,
+        texts={name: tokens.content for name, tokens in sources.items()},
+        seed=ctx.seed,
+        number_format=number_format(runtime.device),
+    )
     session = open_session(
         ctx.out,
-        fresh_model=lambda: init_weights(
-            Llama(model_config(ctx.config["model"], tokenizer)), seed=derive_seed(ctx.seed, "weights")
-        ),
+        fresh_model=lambda: init_weights(Llama(model_config(model, tokenizer)), seed=weights_seed(ctx.seed)),
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
-        fingerprint=ctx.identity,
-        runtime=Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop),
+        checkpoints=Checkpoints.of(ctx, prefix_at, milestones=milestones(course)),
+        runtime=runtime,
     )
+    session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
     watch = Watcher(
         session=session,
         tokenizer=tokenizer,
         section=ctx.watching.config["pretrain"],
+        course=course,
         validation={
             name: TokenShard(tokens.validation)
             for name, tokens in by_source(ctx.watching.inputs, "validation of ").items()
@@ -79,101 +84,79 @@ def run(ctx: StepContext) -> dict[str, Any]:
         packs=_packs(ctx),
         seed=ctx.seed,
     )
-    spans = stage_spans(ctx.watching.config["pretrain"])
-    for span in spans:
-        if session.progress.step < span.last or (session.progress.step == span.last and session.progress.hooks_pending):
-            _run_stage(ctx, session, stream, watch, span)
+    for number, segment in enumerate(course.segments):
+        done = session.progress.step
+        if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
+            _train_segment(ctx, session, stream, course, watch, number)
     found = session.finish()
     _keep_speed(ctx, session, found)
-    return {**found, **_draws(stream), "stages": session.notes["stages"]}
+    return {**found, **_draws(stream, course), "stages": session.notes["stages"]}
 
 
-def _run_stage(ctx: StepContext, session: Session, stream: Stream, watch: Watcher, span: Span) -> None:
+def _train_segment(
+    ctx: StepContext, session: Session, stream: Stream, course: Course, watch: Watcher, number: int
+) -> None:
     """One stage, or what is left of it."""
-    section: Pretrain = ctx.config["pretrain"]
-    watching: Pretrain = ctx.watching.config["pretrain"]
-    stage = span.stage
-    begins = session.progress.step < span.last
-    if begins and stage.rope_theta is not None:
-        session.model.set_rope_theta(stage.rope_theta, session.model.config.max_position_embeddings)
-    started = session.notes.setdefault("stages", {}).setdefault(
-        stage.name, {"started_seconds": session.progress.seconds}
-    )
-    if session.progress.step == span.first:
+    segment, name = course.segments[number], watch.stage_name(number)
+    progress = session.progress
+    if progress.step < segment.last_step:
+        session.model.set_rope_theta(segment.rope_theta, session.model.config.max_position_embeddings)
+    times = session.notes.setdefault("stages", [])
+    del times[number + 1 :]
+    if len(times) == number:
+        times.append({"first_step": segment.first_step, "started_seconds": progress.seconds})
+    if progress.step == segment.first_step:
+        tokens = (segment.last_step - segment.first_step) * segment.batch_tokens
         ctx.say(
-            f"stage {stage.name}: steps {span.first + 1:,} to {span.last:,}, {stage.tokens:,} tokens of {stage.seq_len}"
+            f"stage {name}: steps {segment.first_step + 1:,} to {segment.last_step:,}, {tokens:,} tokens of {segment.seq_len}"
         )
-    milestones = _milestones(watching)
-    every = max(1, watching.checkpoint_every_tokens // section.global_batch_tokens)
-    schedule = wsd(
-        peak_lr=section.optimizer.peak_lr,
-        total_tokens=section.total_tokens,
-        warmup_tokens=section.warmup_tokens,
-        decay_tokens=section.decay_tokens,
-        shape=section.decay_shape,
-    )
+    kept = milestones(course)
+    every = max(1, watch.section.checkpoint_every_tokens // segment.batch_tokens)
 
     def save(progress: Progress) -> None:
-        started["seconds"] = progress.seconds - started["started_seconds"]
-        session.save(progress, stage=stage.name, milestone=milestones.get(progress.step))
+        times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
+        session.save(progress)
 
-    sequences = section.global_batch_tokens // stage.seq_len
     method = Method(
         batch_at=lambda progress: (
-            stream.batch_at(progress.sample, section.global_batch_tokens),
-            progress.sample + sequences,
+            stream.batch_at(course.sample_of_step(progress.step), segment.batch_tokens),
+            course.sample_of_step(progress.step + 1),
         ),
         loss_fn=partial(next_token_loss, source_names=stream.source_names),
-        lr_at=lambda progress: schedule.lr_at(progress.tokens + section.global_batch_tokens),
-        max_grad_norm=section.optimizer.max_grad_norm,
+        lr_at=lambda progress: course.lr_of_step(progress.step),
+        max_grad_norm=ctx.config["pretrain"].optimizer.max_grad_norm,
     )
     watched = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=Hook(at=lambda step: step % every == 0 or step in milestones, run=save),
+        save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
         hooks=watch.hooks(),
     )
-    train(session, method, watched, end_step=span.last, runtime=session.runtime)
-    started["seconds"] = session.progress.seconds - started["started_seconds"]
-    started["tokens"] = stage.tokens
+    try:
+        train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
+    except TrainingDiverged as diverged:
+        raise TrainingDiverged(f"{diverged}\n{advice(course, session)}") from diverged
+    times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
+
+
+def advice(course: Course, session: Session) -> str:
+    """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint, what else."""
+    saved = [ref.step for ref in session.checkpoints.kept() if ref.step <= session.progress.step]
+    if not saved:
+        return (
+            "  There is no checkpoint to resume from. Lower pretrain.optimizer.peak_lr or raise pretrain.warmup_tokens; "
+            "training then starts from the beginning."
+        )
+    peak = [peak.peak_lr for peak in course.peaks if peak.after_step <= saved[0]][-1]
+    return (
+        f"  Add an entry under pretrain and run the same command; it resumes from the checkpoint at step {saved[0]:,}:\n"
+        "    changes:\n"
+        f"      - {{after_step: {saved[0]}, set: {{optimizer.peak_lr: {peak / 2:.3g}}}, "
+        f'why: "diverged at step {session.progress.step}"}}'
+    )
 
 
 # ── what the recipe means ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def stage_spans(section: Pretrain) -> list[Span]:
-    """The stages with their steps."""
-    spans: list[Span] = []
-    first = 0
-    for stage in section.stages:
-        last = first + stage.tokens // section.global_batch_tokens
-        spans.append(Span(stage=stage, first=first, last=last))
-        first = last
-    return spans
-
-
-def _milestones(section: Pretrain) -> dict[int, str]:
-    """Checkpoints that stay: the last one before the decay (branches anneal from it) and the end of every stage."""
-    before_decay = (section.total_tokens - section.decay_tokens) // section.global_batch_tokens
-    found = {before_decay: "before-decay"} if before_decay > 0 else {}
-    return found | {span.last: f"end-of-{span.stage.name}" for span in stage_spans(section)}
-
-
-def make_stream(section: Pretrain, shards: Mapping[str, TokenShard], *, seed: int) -> Stream:
-    """The order of the training data that the stages ask for."""
-    stages = [
-        StreamStage(
-            name=f"stage {number}",
-            num_samples=stage.tokens // stage.seq_len,
-            seq_len=stage.seq_len,
-            draws=tuple(
-                Draw(source=draw.source, weight=draw.weight, min_document_tokens=draw.min_document_tokens)
-                for draw in stage.mixture
-            ),
-        )
-        for number, stage in enumerate(section.stages, start=1)
-    ]
-    return Stream(shards, stages, seed=derive_seed(seed, "stream"))
 
 
 def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
@@ -217,22 +200,15 @@ def _packs(ctx: StepContext) -> dict[str, Pack]:
     return packs
 
 
-def _draws(stream: Stream) -> dict[str, Any]:
-    """What was drawn, in closed form from the order itself."""
-    uses = stream.uses_before(stream.num_samples)
+def _draws(stream: Stream, course: Course) -> dict[str, Any]:
+    """What was drawn and trained on, in closed form from the order itself."""
+    skipped = course.skipped_before(course.num_steps)
+    uses = stream.uses_before(stream.num_samples, skipped=skipped)
     return {
         "tokens_by_source": {
-            name: stream.tokens_drawn_before(name, stream.num_samples) for name in stream.source_names
+            name: sum(use.tokens_drawn for use in uses if use.source == name) for name in stream.source_names
         },
-        "draws": [
-            {
-                "source": use.source,
-                "min_document_tokens": use.min_document_tokens,
-                "tokens_drawn": use.tokens_drawn,
-                "unique_tokens": use.unique_tokens,
-            }
-            for use in uses
-        ],
+        "draws": [vars(use) for use in uses],
     }
 
 
@@ -245,18 +221,19 @@ def _with_interval(key: str, found: Score | BitsPerByte) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Watcher:
-    """What is measured on the way, and written into the diary. It reads the model and changes nothing."""
+    """What is measured on the way, and written into the metrics log. It reads the model and changes nothing."""
 
     session: Session
     tokenizer: Tokenizer
     section: Pretrain
+    course: Course
     validation: Mapping[str, TokenShard]
     packs: Mapping[str, Pack]
     seed: int
 
     def hooks(self) -> list[Hook]:
         """Measure every so often and at stage ends; write samples at stage ends."""
-        ends = {span.last for span in stage_spans(self.section)}
+        ends = {segment.last_step for segment in self.course.segments}
         every = max(1, self.section.watch.every_tokens // self.section.global_batch_tokens)
         return [
             Hook(at=lambda step: step % every == 0 or step in ends, run=self.measure),
@@ -270,7 +247,11 @@ class Watcher:
         for name, shard in self.validation.items():
             if shard.num_documents:
                 bits = bits_per_byte(
-                    model, self.tokenizer, shard, max_bytes=watch.validation_bytes, window=self._seq_len(progress)
+                    model,
+                    self.tokenizer,
+                    shard,
+                    max_bytes=watch.validation_bytes,
+                    window=self._segment(progress).seq_len,
                 )
                 values |= _with_interval(f"eval/{name}/bits_per_byte", bits)
         for name, pack in self.packs.items():
@@ -295,12 +276,17 @@ class Watcher:
         )
         for prompt, new_ids in zip(prompts, texts, strict=True):
             kept = [token for token in new_ids if token != self.tokenizer.eos_id]
-            sample = {"stage": self._span(progress).stage.name, "prompt": prompt, "text": self.tokenizer.decode(kept)}
+            sample = {
+                "stage": self.stage_name(self.course.segments.index(self._segment(progress))),
+                "prompt": prompt,
+                "text": self.tokenizer.decode(kept),
+            }
             self.session.monitor.sample(progress.step, progress.tokens, sample)
 
-    def _seq_len(self, progress: Progress) -> int:
-        """Positions beyond the stage's own length are untrained, so measuring stays within it."""
-        return self._span(progress).stage.seq_len
+    def stage_name(self, number: int) -> str:
+        """What the recipe calls the stage."""
+        return self.section.stages[number].name
 
-    def _span(self, progress: Progress) -> Span:
-        return next(span for span in stage_spans(self.section) if progress.step <= span.last)
+    def _segment(self, progress: Progress) -> Segment:
+        """The stage that was trained last. Positions beyond its length are untrained, so measuring stays within it."""
+        return next(segment for segment in self.course.segments if progress.step <= segment.last_step)

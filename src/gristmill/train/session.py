@@ -1,14 +1,15 @@
-"""A training run in a folder: begin or go on, save, finish. What pretraining, SFT and DPO share around the loop.
+"""A training run: begin or resume, save, finish. What pretraining, SFT and DPO share around the loop.
 
-out/
-    metrics.jsonl, samples.jsonl     the diary
-    checkpoints/step-NNNNNNN/        the newest two, and the milestones
-    model/                           the result, written at the end
+    out/metrics.jsonl, samples.jsonl     the metrics log
+    out/model/                           the result, written at the end
+
+Checkpoints are in the store, each under all that shaped it. A run resumes from the newest sound one whose prefix is its own,
+whoever saved it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,21 @@ from typing import Any
 import torch
 
 from gristmill.errors import ArtifactError
+from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema.training import Optimizer
+from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
+from gristmill.store.fingerprint import fingerprint
 from gristmill.store.jsonl import read_log
+from gristmill.store.store import RunLinks
 from gristmill.train.checkpoint import (
+    Checkpoint,
     environment,
     environment_changes,
     load_checkpoint,
-    newest_valid_checkpoint,
-    prune,
-    remove_leftovers,
-    save_checkpoint,
-    set_damaged_aside,
+    read_checkpoint,
+    write_checkpoint,
 )
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, Monitor
@@ -36,6 +39,96 @@ from gristmill.train.optimizer import make_optimizer
 from gristmill.train.runtime import Runtime
 
 KEEP_LAST = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """Where a training keeps its checkpoints, and which it may resume from.
+
+    prefix_at: all that shapes the training up to a step, as plain JSON; None beyond the end. identity: of the step that
+    trains. milestones: steps whose checkpoints stay.
+    """
+
+    index: CheckpointIndex
+    run: RunLinks
+    identity: str
+    prefix_at: Callable[[int], Mapping[str, Any] | None]
+    milestones: Collection[int] = ()
+
+    @classmethod
+    def of(
+        cls,
+        ctx: StepContext,
+        prefix_at: Callable[[int], Mapping[str, Any] | None],
+        *,
+        milestones: Collection[int] = (),
+    ) -> Checkpoints:
+        """Those of a step."""
+        index = CheckpointIndex(ctx.run.store, ctx.name)
+        return cls(index=index, run=ctx.run, identity=ctx.identity, prefix_at=prefix_at, milestones=milestones)
+
+    def ref(self, step: int) -> CheckpointRef:
+        """The name of this training's checkpoint at a step."""
+        return self.index.ref(step, self._prefix(step))
+
+    def kept(self) -> list[CheckpointRef]:
+        """Those that the run links now, newest first."""
+        return self.index.own(self.run)
+
+    def newest_sound(self, now: Mapping[str, Any], *, say: Callable[[str], None]) -> Checkpoint | None:
+        """The newest checkpoint with the training's prefix whose every file is sound; the run then links it.
+
+        One that another run saved in another environment than `now` is offered and not taken. A damaged one is set aside and
+        passed over. Raises ArtifactError when all of the run's own are damaged: starting anew in silence would throw work away.
+        """
+        own = set(self.kept())
+        damaged: list[str] = []
+        for ref in self.index.find(self._prefix):
+            if not self.index.link(self.run, ref):
+                continue
+            try:
+                found = read_checkpoint(ref.folder)
+            except ArtifactError as error:
+                say(f"checkpoint {ref.folder} is damaged and is passed over: {error}")
+                damaged += [f"{ref.folder.name}: {error}"] if ref in own else []
+                self.index.unlink(self.run, ref)
+                self.index.set_damaged_aside(ref)
+                continue
+            changes = environment_changes(found.state["environment"], now)
+            if changes and ref not in own:
+                self.index.unlink(self.run, ref)
+                say(
+                    f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that would do, but it was trained with "
+                    f"different {', '.join(changes)}. To use it, run with those."
+                )
+                continue
+            if damaged:
+                say(f"Resuming from {ref.folder}, the newest checkpoint that is sound.")
+            self._let_go_beyond(ref.step)
+            return found
+        if damaged:
+            raise ArtifactError(
+                "no checkpoint of this training is sound:\n  "
+                + "\n  ".join(damaged)
+                + "\n  They were set aside. Run the same command again to start from the beginning."
+            )
+        self._let_go_beyond(-1)
+        return None
+
+    def save(self, step: int, write: Callable[[Path], None], *, say: Callable[[str], None]) -> None:
+        """Commits a checkpoint, unless the store has it, and lets the ones go that are no longer kept."""
+        self.index.save(self.run, self.ref(step), write)
+        self.index.prune(self.run, keep_last=KEEP_LAST, milestones=self.milestones, say=say)
+
+    def _let_go_beyond(self, step: int) -> None:
+        """Unlinks later checkpoints of the run: they are of a training that the recipe no longer asks for, and stay in the
+        store until `clean`."""
+        for ref in self.kept():
+            if ref.step > step:
+                self.index.unlink(self.run, ref)
+
+    def _prefix(self, step: int) -> str:
+        return fingerprint(self.prefix_at(step))
 
 
 @dataclass(kw_only=True)
@@ -48,35 +141,36 @@ class Session:
     progress: Progress
     monitor: Monitor
     tokenizer_dir: Path
-    fingerprint: str
+    checkpoints: Checkpoints
     environment: Mapping[str, Any]
     runtime: Runtime
     notes: dict[str, Any] = field(default_factory=dict)
 
-    def save(self, progress: Progress, *, stage: str, milestone: str | None = None) -> Path:
-        """Commits a checkpoint of this moment, then removes the ones that are no longer kept. Milestones are kept for good."""
-        self.monitor.sync()
+    def save(self, progress: Progress) -> None:
+        """Commits a checkpoint of this moment, with the metrics log so far."""
         state = {
             "progress": progress.to_json(),
-            "stage": stage,
-            "milestone": milestone,
-            "fingerprint": self.fingerprint,
+            "prefix": self.checkpoints.prefix_at(progress.step),
+            "identity": self.checkpoints.identity,
+            "run": self.checkpoints.run.name,
             "environment": dict(self.environment),
             "notes": self.notes,
         }
-        folder = save_checkpoint(
-            self.out / "checkpoints",
-            progress.step,
-            model=self.model,
-            optimizer=self.optimizer,
-            state=state,
-            tokenizer_files_from=self.tokenizer_dir,
-        )
-        prune(self.out / "checkpoints", keep_last=KEEP_LAST)
-        return folder
+
+        def write(folder: Path) -> None:
+            write_checkpoint(
+                folder,
+                model=self.model,
+                optimizer=self.optimizer,
+                state=state,
+                tokenizer_files_from=self.tokenizer_dir,
+            )
+            self.monitor.copy_to(folder)
+
+        self.checkpoints.save(progress.step, write, say=self.runtime.say)
 
     def log(self, progress: Progress, values: dict[str, float]) -> None:
-        """One line of averages in the diary, and one of progress for the reader."""
+        """One line of averages in the metrics log, and one of progress for the reader."""
         self.monitor.train(progress.step, progress.tokens, values)
         if "train/loss" in values:
             self.runtime.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
@@ -100,6 +194,7 @@ class Session:
             "environment": dict(self.environment),
             "lineage": self.progress.lineage,
             "mixed_environments": self.progress.mixed_environments,
+            "checkpoints": [ref.folder.name for ref in self.checkpoints.kept()],
         }
 
 
@@ -120,14 +215,13 @@ def open_session(
     fresh_model: Callable[[], Llama],
     optimizer_options: Mapping[str, Any],
     tokenizer_dir: Path,
-    fingerprint: str,
+    checkpoints: Checkpoints,
     runtime: Runtime,
 ) -> Session:
-    """Goes on from the newest sound checkpoint in `out`, or begins with `fresh_model()`; the optimizer is AdamW with
+    """Resumes from the newest sound checkpoint that fits, or begins with `fresh_model()`; the optimizer is AdamW with
     `optimizer_options`.
 
-    Sets torch's thread count, which belongs to what makes a run repeatable. Says so when the run that goes on will not be
-    bit-exact. Raises ArtifactError when the checkpoint is of another recipe, or none is sound.
+    Sets torch's thread count, which belongs to what makes a run repeatable. Says so when a resumed run will not be bit-exact.
     """
     torch.set_num_threads(runtime.threads)
     device, say = runtime.device, runtime.say
@@ -136,28 +230,28 @@ def open_session(
         return make_optimizer(model, **optimizer_options)
 
     now = environment(runtime.micro_batch_tokens, device)
-    checkpoint = newest_valid_checkpoint(out / "checkpoints", say=say)
+    checkpoint = checkpoints.newest_sound(now, say=say)
     monitor = Monitor(out)
     if checkpoint is None:
-        monitor.rewind(-1)
+        monitor.restore(None)
         model = fresh_model().to(device)
         optimizer: torch.optim.Optimizer = make(model)
         progress, notes = Progress(), dict[str, Any]()
+        progress.start_in(now)
     else:
-        if checkpoint.state["fingerprint"] != fingerprint:
-            raise ArtifactError(
-                f"{checkpoint.folder} belongs to fingerprint {checkpoint.state['fingerprint']}, this step has {fingerprint}.\n"
-                f"  Remove {out} to begin anew, or restore the recipe that it was made with."
-            )
-        for change in environment_changes(checkpoint.state["environment"], now):
+        state = checkpoint.state
+        for change in environment_changes(state["environment"], now):
             say(f"Resuming with different {change}; the result will not be bit-identical to an unbroken run.")
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
-        progress, notes = Progress.from_json(checkpoint.state["progress"]), dict(checkpoint.state["notes"])
-        set_damaged_aside(out / "checkpoints", newer_than=checkpoint.step)
-        remove_leftovers(out / "checkpoints")
-        num_cut = monitor.rewind(checkpoint.step)
-        say(f"going on from {checkpoint.folder.name}; {num_cut} later lines of the diary will be made again")
-    progress.start_in(now, checkpoint=None if checkpoint is None else checkpoint.folder.name)
+        progress, notes = Progress.from_json(state["progress"]), dict(state["notes"])
+        is_other = state["identity"] != checkpoints.identity
+        discarded = monitor.restore(checkpoint.folder, origin=state["run"] if is_other else None)
+        where = f"step {progress.step:,}" + (f" of run {state['run']!r}" if is_other else "")
+        lines = f" Discarding {discarded} log lines written after this checkpoint." if discarded else ""
+        say(f"Resuming from {where}.{lines}")
+        progress.start_in(
+            now, checkpoint=checkpoint.folder.name, of_other_run=is_other, prefix=state["prefix"] if is_other else None
+        )
     return Session(
         out=out,
         model=model,
@@ -165,7 +259,7 @@ def open_session(
         progress=progress,
         monitor=monitor,
         tokenizer_dir=tokenizer_dir,
-        fingerprint=fingerprint,
+        checkpoints=checkpoints,
         environment=now,
         runtime=runtime,
         notes=notes,
