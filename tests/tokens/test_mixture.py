@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from fractions import Fraction
 from itertools import pairwise
 
@@ -21,6 +22,34 @@ def weights(draw: st.DrawFn) -> list[Fraction]:
     cuts = draw(st.lists(st.integers(1, max(1, total - 1)), max_size=6, unique=True))
     edges = sorted({0, total, *(cut for cut in cuts if cut < total)})
     return [Fraction(b - a, total) for a, b in pairwise(edges)]
+
+
+@st.composite
+def uneven_weights(draw: st.DrawFn) -> list[Fraction]:
+    """Two to nine weights of very different sizes, so that windows of some sources hold many of others."""
+    total = draw(st.sampled_from([64, 100, 500, 2000, 3125, 4000]))
+    parts = draw(st.lists(st.sampled_from([1, 1, 2, 3, 7, 20, 55, 150, 400]), min_size=1, max_size=8))
+    parts = parts if sum(parts) < total else [1] * len(parts)
+    parts.insert(draw(st.integers(0, len(parts))), total - sum(parts))
+    return [Fraction(part, total) for part in parts]
+
+
+def whole_period(shares: list[int]) -> list[int]:
+    """The published order, one place after the other: of the turns released, the one with the earliest deadline."""
+    period = sum(shares)
+    waiting, turns = [(0, source) for source in range(len(shares))], [0] * len(shares)
+    released: list[tuple[int, int]] = []
+    order: list[int] = []
+    for place in range(period):
+        while waiting and waiting[0][0] <= place:
+            source = heapq.heappop(waiting)[1]
+            heapq.heappush(released, (-(-(turns[source] + 1) * period // shares[source]), source))
+        source = heapq.heappop(released)[1]
+        order.append(source)
+        turns[source] += 1
+        if turns[source] < shares[source]:
+            heapq.heappush(waiting, (turns[source] * period // shares[source], source))
+    return order
 
 
 @settings(deadline=None, max_examples=150)
@@ -53,6 +82,29 @@ def test_draws_of_a_source_are_numbered_without_gaps(shares: list[Fraction]) -> 
     for source in range(len(shares)):
         mine = draws[order == source]
         assert mine.tolist() == list(range(len(mine)))
+
+
+@settings(deadline=None, max_examples=150)
+@given(shares=weights() | uneven_weights(), data=st.data())
+def test_the_order_is_the_published_one_wherever_it_is_entered(shares: list[Fraction], data: st.DataObject) -> None:
+    order = np.array(whole_period([int(share * Mixture(shares).period) for share in shares]))
+    place = data.draw(st.integers(0, len(order) - 1))
+    late = Mixture(shares)
+    counts = np.bincount(order[:place], minlength=len(shares)).tolist()
+    assert [late.count_before(source, place) for source in range(len(shares))] == counts
+    assert late.source_at(np.array([place])).tolist() == [order[place]]
+    assert late.draw_at(np.array([place])).tolist() == [counts[order[place]]]
+    assert (late.source_at(np.arange(len(order))) == order).all()
+
+
+def test_a_period_of_a_million_is_the_published_one() -> None:
+    shares = [123_457, 76_543, 799_989, 7, 4]
+    order = np.array(whole_period(shares))
+    mixture = Mixture([Fraction(share, 10**6) for share in shares])
+    assert (mixture.source_at(np.arange(10**6)) == order).all()
+    for source in range(len(shares)):
+        before = np.cumsum(order == source)
+        assert all(mixture.count_before(source, place) == before[place - 1] for place in range(777, 10**6, 77_777))
 
 
 def test_a_hand_made_order() -> None:

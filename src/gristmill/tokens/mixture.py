@@ -6,12 +6,23 @@ keeps every count within one of w*i after any i sequences. Source: Tijdeman, The
 form of earliest-deadline scheduling with integer windows (Baruah et al., Proportionate progress, 1996).
 
 Random choice would drift by sqrt(i) and could not say in closed form how often a source was drawn.
+
+The order is made in blocks, when somebody asks for them; how often each source was drawn before a place is known without any
+of them. Call a source's j-th sequence its turn j. At place p a turn is surely done when its deadline has come, surely not done
+when it is not released, and else open; windows of one source overlap by one place at most, so each source has at most one open
+turn. Which open turns are done? Let waiting(v) be the turns released before place v and not done there; as every place takes
+one turn, it is (turns released before v) - v. The latest n open turns, by deadline, get a place only where no earlier turn
+waits, so they are a queue behind all others. Of such a queue,
+
+    done before p = max over v <= p of (its turns released before v) - waiting(v), at least 0,
+
+and the open turn with the n-th latest deadline is done when that number for n is one above that for n - 1.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import lcm
 
@@ -21,6 +32,7 @@ from numpy.typing import NDArray
 from gristmill.errors import RecipeError
 
 MAX_DECIMALS = 6
+_BLOCK = 1024  # places of a period made together
 
 
 def exact_weight(weight: float | str | Fraction) -> Fraction:
@@ -53,43 +65,87 @@ class Mixture:
         self.weights = tuple(exact)
         self.period = lcm(*(weight.denominator for weight in exact))
         self.shares = np.array([int(weight * self.period) for weight in exact], dtype=np.int64)
-        order = _earliest_deadline_order(self.shares.tolist(), self.period)
-        self._source = np.array(order, dtype=np.int16)
-        # Where each source stands in a period, and how many of its own stand before each place.
-        self._places = [np.flatnonzero(self._source == source) for source in range(len(exact))]
-        self._earlier = np.zeros(self.period, dtype=np.int64)
-        for places in self._places:
-            self._earlier[places] = np.arange(len(places))
+        self._waiting = _turns_waiting(self.shares, self.period)
+        # One period, made block by block: the source at each place, and how many of its own stand before it.
+        self._source = np.empty(self.period, dtype=np.int16)
+        self._earlier = np.empty(self.period, dtype=np.int64)
+        self._is_made = np.zeros(-(-self.period // _BLOCK), dtype=bool)
 
     def source_at(self, index: NDArray[np.int64]) -> NDArray[np.int16]:
         """The source of each sequence; `index` counts from the stage's start."""
-        return self._source[index % self.period]
+        place = index % self.period
+        self._make(place)
+        return self._source[place]
 
     def draw_at(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """For each sequence, how many of the same source came before it in the stage."""
         period, place = np.divmod(index, self.period)
+        self._make(place)
         return period * self.shares[self._source[place]] + self._earlier[place]
 
     def count_before(self, source: int, index: int) -> int:
         """How many of the stage's first `index` sequences come from `source`."""
         period, place = divmod(index, self.period)
-        return period * int(self.shares[source]) + int(np.searchsorted(self._places[source], place))
+        return period * int(self.shares[source]) + self._turns_before(place)[source]
+
+    def _make(self, place: NDArray[np.int64]) -> None:
+        """Makes the blocks in which these places of the period lie, where they are not made yet."""
+        blocks = np.unique(place // _BLOCK)
+        for block in blocks[~self._is_made[blocks]].tolist():
+            start, stop = block * _BLOCK, min((block + 1) * _BLOCK, self.period)
+            order = _earliest_deadline_order(self.shares.tolist(), self.period, self._turns_before(start), start, stop)
+            self._source[start:stop], self._earlier[start:stop] = zip(*order, strict=True)
+            self._is_made[block] = True
+
+    def _turns_before(self, place: int) -> list[int]:
+        """How many turns of each source stand before a place of the period; see the module's text."""
+        shares = self.shares.tolist()
+        done = [share * place // self.period for share in shares]
+        is_open = [source for source, share in enumerate(shares) if share * place % self.period]
+        releases = {source: done[source] * self.period // shares[source] for source in is_open}
+        fewest = {source: int(self._waiting[release + 1 : place + 1].min()) for source, release in releases.items()}
+        latest: list[int] = []
+        done_of_latest = 0
+        for source in sorted(
+            is_open, key=lambda one: (-(-(done[one] + 1) * self.period // shares[one]), one), reverse=True
+        ):
+            latest.append(source)
+            released = {one: sum(releases[other] <= releases[one] for other in latest) for one in latest}
+            found = max(0, *(released[one] - fewest[one] for one in latest))
+            done[source] += found - done_of_latest
+            done_of_latest = found
+        return done
 
 
-def _earliest_deadline_order(shares: list[int], period: int) -> list[int]:
-    """One period of sources. Each holds one open turn: (deadline, source) once released, else waiting for its release."""
-    waiting = [(0, source) for source in range(len(shares))]
-    turns = [0] * len(shares)
+def _turns_waiting(shares: NDArray[np.int64], period: int) -> NDArray[np.int16]:
+    """(period + 1,): turns released before each place and not done there, when each place takes one turn."""
+    waiting = np.full(period + 1, -1, dtype=np.int32)
+    waiting[0] = 0
+    for share in shares.tolist():
+        waiting[1 + np.arange(share) * period // share] += 1  # a source has one release a place at most
+    return np.cumsum(waiting, out=waiting).astype(np.int16)
+
+
+def _earliest_deadline_order(
+    shares: list[int], period: int, turns: list[int], start: int, stop: int
+) -> Iterator[tuple[int, int]]:
+    """(source, turn) at places [start, stop) of the period; `turns` of each source stand before `start`.
+
+    Each source holds one turn: open, (deadline, source), once released, else waiting for its release.
+    """
+    turns = list(turns)
+    waiting = [
+        (turn * period // share, source) for source, (turn, share) in enumerate(zip(turns, shares)) if turn < share
+    ]
+    heapq.heapify(waiting)
     open_turns: list[tuple[int, int]] = []
-    order: list[int] = []
-    for slot in range(period):
-        while waiting and waiting[0][0] <= slot:
+    for place in range(start, stop):
+        while waiting and waiting[0][0] <= place:
             source = heapq.heappop(waiting)[1]
             heapq.heappush(open_turns, (-(-(turns[source] + 1) * period // shares[source]), source))
         deadline, source = heapq.heappop(open_turns)
-        assert deadline > slot, "weights that sum to one always leave room before a deadline"
-        order.append(source)
+        assert deadline > place, "weights that sum to one always leave room before a deadline"
+        yield source, turns[source]
         turns[source] += 1
         if turns[source] < shares[source]:
             heapq.heappush(waiting, (turns[source] * period // shares[source], source))
-    return order
