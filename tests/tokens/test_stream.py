@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError, RecipeError
+from gristmill.planning.budget import Reading, epochs_read
+from gristmill.planning.budget import Selection as Drawn
 from gristmill.tokens.batch import Batch, concatenate
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Draw, Origin, Stream, StreamStage, segment_lengths
@@ -225,7 +227,10 @@ def test_tokens_drawn_in_closed_form_equal_counting(shards: dict[str, TokenShard
     for earlier in range(step):
         for source, count in Counter(stream.batch(earlier, G).source_N.tolist()).items():
             counted[stream.source_names[source]] += count
-    assert {name: stream.tokens_drawn(name, step, G) for name in shards} == {name: counted[name] for name in shards}
+    sample = stream.sample_at(step, G)
+    assert {name: stream.tokens_drawn_before(name, sample) for name in shards} == {
+        name: counted[name] for name in shards
+    }
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -248,16 +253,97 @@ def test_counts_stay_within_one_sequence_per_stage_of_the_asked_share(
 
 
 def test_uses_say_what_each_selection_gave(shards: dict[str, TokenShard]) -> None:
-    uses = {(use.source, use.min_document_tokens): use for use in Stream(shards, STAGES, seed=1).uses_before(148)}
+    found = Stream(shards, STAGES, seed=1).uses_before(148)
+    uses = {(use.source, use.min_document_tokens, use.seq_len): use for use in found}
     assert {key: use.tokens_drawn for key, use in uses.items()} == {
-        ("web", None): 42 * 4 + 10 * 6 + 24 * 4,
-        ("code", None): 18 * 4 + 24 * 4,
-        ("web", 6): 10 * 6,
-        ("book", None): 20 * 6,
+        ("web", None, 4): 42 * 4 + 24 * 4,
+        ("web", None, 6): 10 * 6,
+        ("code", None, 4): 18 * 4 + 24 * 4,
+        ("web", 6, 6): 10 * 6,
+        ("book", None, 6): 20 * 6,
     }
-    assert uses["book", None].unique_tokens == 71
+    assert uses["book", None, 6].unique_tokens == 71
     lengths = shards["web"].document_lengths()
-    assert uses["web", 6].unique_tokens == lengths[lengths >= 6].sum()
+    assert uses["web", 6, 6].unique_tokens == lengths[lengths >= 6].sum()
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sample=st.integers(0, 148), edges=st.lists(st.integers(0, 148), max_size=6, unique=True))
+def test_sequences_that_were_passed_over_are_left_out_of_the_account(
+    shards: dict[str, TokenShard], sample: int, edges: list[int]
+) -> None:
+    stream, ends = Stream(shards, STAGES, seed=1), sorted(edges)
+    skipped = [range(start, stop) for start, stop in zip(ends[::2], ends[1::2])]
+    counted = Counter[str]()
+    for origin in stream.origins(0, sample):
+        if not any(origin.sample in passed for passed in skipped):
+            counted[origin.source] += 6 if origin.stage == "two" else 4
+    assert {name: stream.tokens_drawn_before(name, sample, skipped=skipped) for name in shards} == {
+        name: counted[name] for name in shards
+    }
+
+
+def times_read(stream: Stream, shard: TokenShard, limit: int | None) -> list[int]:
+    """For each token of the shard's documents of at least `limit` tokens, how often the stream has it as an input."""
+    read = Counter[int]()
+    for origin, stage in ((origin, stage) for origin in origins_of(stream) for stage in stream.stages):
+        if origin.stage == stage.name:
+            selection = Selection(shard, min_document_tokens=stage.draws[0].min_document_tokens)
+            for start, stop in selection.pieces(origin.window * stage.seq_len, stage.seq_len):
+                read.update(range(start, stop))
+    chosen = Selection(shard, min_document_tokens=limit)
+    return [read[at] for start, stop in chosen.pieces(0, chosen.num_tokens) for at in range(start, stop)]
+
+
+def epochs_of(stream: Stream, limit: int | None) -> float:
+    uses = stream.uses_before(stream.num_samples)
+    readings = [Reading(Drawn(use.source, use.min_document_tokens), use.seq_len, use.tokens_drawn) for use in uses]
+    unique = {Drawn(use.source, use.min_document_tokens): use.unique_tokens for use in uses}
+    return epochs_read(readings, unique)[Drawn("a", limit)]
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=2, max_size=12),
+    readings=st.lists(
+        st.tuples(st.sampled_from([None, 4]), st.integers(1, 9), st.integers(1, 40)), min_size=1, max_size=4
+    ),
+    in_whole_epochs=st.booleans(),
+)
+def test_epochs_are_how_often_each_token_is_really_read(
+    make_shard: MakeShard, lengths: list[int], readings: list[tuple[int | None, int, int]], in_whole_epochs: bool
+) -> None:
+    """By counting: in whole epochs exactly so often, else less than one time more for each length and selection."""
+    shard = make_shard("a", numbered_documents(1, lengths))
+    stages = []
+    for number, (limit, seq_len, size) in enumerate(readings):
+        windows = Selection(shard, min_document_tokens=limit).num_windows(seq_len)
+        if windows:
+            draw = Draw(source="a", weight=1, min_document_tokens=limit)
+            samples = windows * -(-size // 10) if in_whole_epochs else size
+            stages.append(StreamStage(name=f"s{number}", num_samples=samples, seq_len=seq_len, draws=(draw,)))
+    if not stages:
+        return
+    stream = Stream({"a": shard}, stages, seed=1)
+    narrowest = 4 if any(stage.draws[0].min_document_tokens for stage in stages) else None
+    counts, epochs = times_read(stream, shard, narrowest), epochs_of(stream, narrowest)
+    kinds = {(stage.draws[0].min_document_tokens, stage.seq_len) for stage in stages}
+    assert max(counts) < epochs + len(kinds)
+    if in_whole_epochs:
+        assert max(counts) <= round(epochs, 9)
+        if len(kinds) == 1:
+            assert set(counts) <= {round(epochs, 9), 0}
+    if any(stage.draws[0].min_document_tokens is None for stage in stages):
+        everything = times_read(stream, shard, None)
+        assert sum(everything) / len(everything) <= epochs_of(stream, None) + 1e-9
+
+
+def test_one_window_that_is_read_nine_times_is_nine_epochs(make_shard: MakeShard) -> None:
+    shard = make_shard("a", [list(range(1, 191))])
+    stage = StreamStage(name="s", num_samples=9, seq_len=100, draws=(Draw(source="a", weight=1),))
+    stream = Stream({"a": shard}, [stage], seed=1)
+    assert times_read(stream, shard, None) == [9] * 100 + [0] * 91
+    assert epochs_of(stream, None) == 9.0
 
 
 def test_describe_names_the_documents_that_a_batch_holds(shards: dict[str, TokenShard]) -> None:

@@ -20,6 +20,7 @@ VERDICT_STYLES = {
     "repeated": "yellow",
     "allowed": "yellow",
     "too many": "bold red",
+    "too short": "bold red",
     "unknown": "yellow",
 }
 H100_FLOPS = 989e12  # NVIDIA's data sheet: dense bf16

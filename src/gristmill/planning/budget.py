@@ -1,10 +1,13 @@
-"""How often each document is read: tokens asked of every source, over the tokens it has.
+"""How often each document is read: tokens asked of every source, over the tokens that one pass through its windows reads.
 
 A *selection* is what one entry of a mixture draws from: a source, or the documents of a source that have at least so many
 tokens. Selections of one source overlap, so exposure is counted per selection of documents, not per entry:
 
-    epochs of T = sum over all draws so far of  asked of S / unique(T)   if S lies within T: all of S is part of T
-                                                asked of S / unique(S)   if T lies within S: S is read evenly
+    epochs of T = sum over all draws so far of  asked of S / once(T)   if S lies within T: all of S is part of T
+                                                asked of S / once(S)   if T lies within S: S is read evenly
+
+The stream draws whole windows of the stage's seq_len, so once(S) is windows x seq_len of that draw: of 191 tokens, windows of
+100 read the first 100 again and again, and 900 tokens asked are nine epochs, not 900 / 191.
 
 The same arithmetic serves `plan`, the check after tokenize, and changes in the middle of a run. What is asked of a source in
 a stage is exactly weight × tokens; the stream apportions it to within one sequence.
@@ -22,7 +25,7 @@ from gristmill.errors import RecipeError
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS
 from gristmill.recipe.schema.training import Pretrain
 
-Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "unknown"]
+Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "too short", "unknown"]
 
 
 class Selection(NamedTuple):
@@ -37,6 +40,14 @@ class Selection(NamedTuple):
         )
 
 
+class Reading(NamedTuple):
+    """So many tokens of a selection, read in windows of `seq_len`."""
+
+    selection: Selection
+    seq_len: int
+    tokens: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class SelectionBudget:
     """One selection along the stages.
@@ -44,6 +55,7 @@ class SelectionBudget:
     asked_tokens: per stage. unique_tokens: None when nobody knows yet; unique_at_most is then what the whole source has.
     epochs: how often its documents were read by the end of each stage, by this and every overlapping draw. Where something is
     unknown they are the least that it can be, and is_lower_bound says so; empty when nothing at all is known.
+    too_short_for: the first stage that asks for it and whose seq_len is longer than all of it together.
     """
 
     selection: Selection
@@ -52,6 +64,7 @@ class SelectionBudget:
     unique_at_most: int | None
     epochs: tuple[float, ...]
     is_lower_bound: bool
+    too_short_for: str | None
     warn_epochs: float
     max_epochs: float
     allowed_because: str | None
@@ -66,6 +79,8 @@ class SelectionBudget:
         """Against the recipe's limits, after the last stage."""
         if not self.total_tokens:
             return "unused"
+        if self.too_short_for is not None:
+            return "too short"
         if self.epochs and self.epochs[-1] > self.max_epochs:
             return "too many"
         if not self.epochs or self.is_lower_bound:
@@ -75,13 +90,32 @@ class SelectionBudget:
         return "allowed" if self.allowed_because else "repeated"
 
 
+def num_windows(num_tokens: int, seq_len: int) -> int:
+    """Whole windows of `seq_len` inputs in so many tokens, the last one's target included; the rest is never drawn."""
+    return max(0, (num_tokens - 1) // seq_len)
+
+
+def asked_readings(pretrain: Pretrain) -> list[list[Reading]]:
+    """What each stage asks of each selection."""
+    return [
+        [
+            Reading(
+                selection=Selection(draw.source, draw.min_document_tokens),
+                seq_len=stage.seq_len,
+                tokens=int((Decimal(repr(draw.weight)) * stage.tokens).quantize(Decimal(1), ROUND_HALF_EVEN)),
+            )
+            for draw in stage.mixture
+        ]
+        for stage in pretrain.stages
+    ]
+
+
 def asked_tokens(pretrain: Pretrain) -> dict[Selection, tuple[int, ...]]:
     """Tokens that each stage asks of each selection, in the order of first use."""
     asked: dict[Selection, list[int]] = {}
-    for index, stage in enumerate(pretrain.stages):
-        for draw in stage.mixture:
-            row = asked.setdefault(Selection(draw.source, draw.min_document_tokens), [0] * len(pretrain.stages))
-            row[index] = int((Decimal(repr(draw.weight)) * stage.tokens).quantize(Decimal(1), ROUND_HALF_EVEN))
+    for index, readings in enumerate(asked_readings(pretrain)):
+        for reading in readings:
+            asked.setdefault(reading.selection, [0] * len(pretrain.stages))[index] = reading.tokens
     return {selection: tuple(row) for selection, row in asked.items()}
 
 
@@ -90,12 +124,12 @@ def token_budget(
     sources: Sequence[str],
     unique_tokens: Mapping[Selection, int],
     *,
-    drawn_before: Mapping[Selection, int] | None = None,
+    drawn_before: Sequence[Reading] = (),
 ) -> list[SelectionBudget]:
     """The budget of every selection that the stages draw, and of every one of `sources` that none of them draws.
 
-    unique_tokens: training tokens of each selection; absent entries are unknown. drawn_before: tokens that the lineage drew
-    of each selection before the first stage.
+    unique_tokens: training tokens of each selection; absent entries are unknown. drawn_before: what the lineage read before
+    the first stage.
     """
     asked = asked_tokens(pretrain)
     drawn = {selection.source for selection in asked}
@@ -104,7 +138,9 @@ def token_budget(
     rows = []
     for selection in [*sorted(asked, key=lambda selection: order.index(selection.source)), *unused]:
         allowed = pretrain.allow_epochs.get(selection.source)
-        epochs, is_lower_bound = _epochs_along_stages(selection, asked, unique_tokens, drawn_before or {})
+        epochs, is_lower_bound = _epochs_along_stages(
+            selection, asked_readings(pretrain), unique_tokens, drawn_before=drawn_before
+        )
         rows.append(
             SelectionBudget(
                 selection=selection,
@@ -113,6 +149,7 @@ def token_budget(
                 unique_at_most=_at_most(selection, unique_tokens),
                 epochs=epochs,
                 is_lower_bound=is_lower_bound,
+                too_short_for=_too_short_for(selection, pretrain, unique_tokens),
                 warn_epochs=pretrain.warn_epochs,
                 max_epochs=max(allowed.max, pretrain.max_epochs) if allowed else pretrain.max_epochs,
                 allowed_because=allowed.reason if allowed else None,
@@ -126,7 +163,7 @@ def check_epochs(
     sources: Sequence[str],
     unique_tokens: Mapping[Selection, int],
     *,
-    drawn_before: Mapping[Selection, int] | None = None,
+    drawn_before: Sequence[Reading] = (),
 ) -> list[SelectionBudget]:
     """The budget of `token_budget`, or the RecipeError of `check_budget`."""
     rows = token_budget(pretrain, sources, unique_tokens, drawn_before=drawn_before)
@@ -137,48 +174,56 @@ def check_epochs(
 def check_budget(rows: Sequence[SelectionBudget], pretrain: Pretrain) -> None:
     """Raise RecipeError when documents would be read more often than the recipe's cap.
 
-    The error names each source and the first stage that passes the cap, with the numbers, how many tokens would fit, and the
-    line that would allow it. Where unique tokens are unknown the least possible number of epochs counts; check again when
-    they are counted.
+    Refused too: a selection without a single window. The error names each source and the first stage that passes the cap,
+    with the numbers, how many tokens would fit, and the line that would allow it. Where unique tokens are unknown the least
+    possible number of epochs counts; check again when they are counted.
     """
     problems = [_explain(row, pretrain) for row in rows if row.epochs and row.epochs[-1] > row.max_epochs]
-    problems += [_explain_empty(row) for row in rows if row.total_tokens and row.unique_tokens == 0]
+    problems += [_explain_too_short(row, pretrain) for row in rows if row.verdict == "too short"]
     if problems:
         raise RecipeError("\n".join(problems))
 
 
-def epochs_read(drawn: Mapping[Selection, int], unique_tokens: Mapping[Selection, int]) -> dict[Selection, float]:
-    """How often the documents of each selection were read when so many tokens were drawn, overlapping draws included."""
-    asked = {selection: (tokens,) for selection, tokens in drawn.items()}
-    found = {selection: _epochs_along_stages(selection, asked, unique_tokens, {})[0] for selection in asked}
+def epochs_read(drawn: Sequence[Reading], unique_tokens: Mapping[Selection, int]) -> dict[Selection, float]:
+    """How often the documents of each selection were read when so much was drawn, overlapping draws included."""
+    selections = dict.fromkeys(reading.selection for reading in drawn)
+    found = {selection: _epochs_along_stages(selection, [drawn], unique_tokens)[0] for selection in selections}
     return {selection: epochs[-1] for selection, epochs in found.items() if epochs}
 
 
 def _epochs_along_stages(
     selection: Selection,
-    asked: Mapping[Selection, Sequence[int]],
+    stages: Sequence[Sequence[Reading]],
     unique_tokens: Mapping[Selection, int],
-    drawn_before: Mapping[Selection, int],
+    *,
+    drawn_before: Sequence[Reading] = (),
 ) -> tuple[tuple[float, ...], bool]:
     """Epochs of the selection's documents after each stage, and whether they are only a lower bound."""
-    if selection not in asked:
+    if all(reading.selection != selection for readings in stages for reading in readings):
         return (), False
-    epochs_per_token: dict[Selection, float] = {}
+    epochs = [0.0]
     is_lower_bound = False
-    for other in {**drawn_before, **asked}:
-        if other.source == selection.source:
-            outer = selection if _lies_within(other, selection) else other
-            unique = _at_most(outer, unique_tokens)
-            if not unique:
-                return (), False
-            epochs_per_token[other] = 1 / unique
-            is_lower_bound |= outer not in unique_tokens
-    read = sum(drawn_before.get(other, 0) * rate for other, rate in epochs_per_token.items())
-    epochs = []
-    for stage in range(len(asked[selection])):
-        read += sum(asked[other][stage] * rate for other, rate in epochs_per_token.items() if other in asked)
-        epochs.append(read)
-    return tuple(epochs), is_lower_bound
+    for readings in (drawn_before, *stages):
+        epochs.append(epochs[-1])
+        for reading in readings:
+            if reading.selection.source == selection.source:
+                outer = selection if _lies_within(reading.selection, selection) else reading.selection
+                windows = num_windows(_at_most(outer, unique_tokens) or 0, reading.seq_len)
+                if not windows:
+                    return (), False
+                epochs[-1] += reading.tokens / (windows * reading.seq_len)
+                is_lower_bound |= outer not in unique_tokens
+    return tuple(epochs[2:]), is_lower_bound
+
+
+def _too_short_for(selection: Selection, pretrain: Pretrain, unique_tokens: Mapping[Selection, int]) -> str | None:
+    """The first stage that asks for the selection and finds not one window in it."""
+    unique = _at_most(selection, unique_tokens)
+    for stage, readings in zip(pretrain.stages, asked_readings(pretrain)):
+        asks = any(reading.selection == selection for reading in readings)
+        if asks and unique is not None and not num_windows(unique, stage.seq_len):
+            return stage.name
+    return None
 
 
 def _at_most(selection: Selection, unique_tokens: Mapping[Selection, int]) -> int | None:
@@ -196,23 +241,36 @@ def _explain(row: SelectionBudget, pretrain: Pretrain) -> str:
     unique = row.unique_at_most or 0
     index = next(position for position, epochs in enumerate(row.epochs) if epochs > row.max_epochs)
     stage, before = stages[index], row.epochs[index - 1] if index else 0.0
-    read = round((row.epochs[index] - before) * unique)
-    fits = max(0, math.floor((row.max_epochs - before) * unique))
+    once = num_windows(unique, stage.seq_len) * stage.seq_len
+    read = round((row.epochs[index] - before) * once)
+    fits = max(0, math.floor((row.max_epochs - before) * once))
     scale = 10**MAX_WEIGHT_DECIMALS
     weight = math.floor(min(1.0, fits / stage.tokens) * scale) / scale
     needed = math.ceil(row.epochs[-1] * 10) / 10
     return (
         f"pretrain.stages[{stage.name}]: {row.selection} would be read {row.epochs[index]:.2f} times; the cap is "
         f"{row.max_epochs:g} epochs.\n"
-        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {'at most ' if row.unique_tokens is None else ''}{unique:,} unique tokens.\n"
+        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {_has(row)}, of which "
+        f"windows of {stage.seq_len:,} read {once:,}.\n"
         f"  {fits:,} tokens fit here (weights of {weight:.{MAX_WEIGHT_DECIMALS}f} instead of {read / stage.tokens:.6g}): "
         "lower its weight, add text, or allow it under pretrain:\n"
         f'    allow_epochs: {{{row.selection.source}: {{max: {needed:g}, reason: "why repeating it is worth it"}}}}'
     )
 
 
-def _explain_empty(row: SelectionBudget) -> str:
+def _explain_too_short(row: SelectionBudget, pretrain: Pretrain) -> str:
+    stage = next(stage for stage in pretrain.stages if stage.name == row.too_short_for)
+    if not row.unique_at_most:
+        return (
+            f"the stages ask {row.total_tokens:,} tokens of {row.selection}, which has none.\n"
+            "  Take it out of the mixtures, or lower min_document_tokens."
+        )
     return (
-        f"the stages ask {row.total_tokens:,} tokens of {row.selection}, which has none.\n"
-        "  Take it out of the mixtures, or lower min_document_tokens."
+        f"pretrain.stages[{stage.name}]: {row.selection} has {_has(row)}; one window of seq_len {stage.seq_len:,} takes "
+        f"{stage.seq_len + 1:,}.\n"
+        "  Take it out of the mixture, shorten the stage's seq_len, lower min_document_tokens, or add text."
     )
+
+
+def _has(row: SelectionBudget) -> str:
+    return f"{'at most ' if row.unique_tokens is None else ''}{row.unique_at_most or 0:,} unique tokens"

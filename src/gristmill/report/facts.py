@@ -10,7 +10,7 @@ from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA
 from gristmill.data.packs import packs_by_name
 from gristmill.graph.step import OutsideFiles
-from gristmill.planning.budget import Selection, asked_tokens, epochs_read
+from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_jsonl, read_log
@@ -161,20 +161,21 @@ class Facts:
     def token_budget(self) -> dict[str, dict[str, Any]]:
         """Per selection: unique tokens, tokens planned by the recipe, tokens drawn, epochs as the cap counts them."""
         planned = {selection: sum(tokens) for selection, tokens in asked_tokens(self.recipe.pretrain).items()}
-        draws = {
-            Selection(draw["source"], draw["min_document_tokens"]): draw for draw in self.counts("pretrain")["draws"]
-        }
-        drawn = {selection: draw["tokens_drawn"] for selection, draw in draws.items()}
-        unique = {selection: draw["unique_tokens"] for selection, draw in draws.items()}
-        epochs = epochs_read(drawn, unique)
+        draws = self.counts("pretrain")["draws"]
+        readings = [
+            Reading(Selection(draw["source"], draw["min_document_tokens"]), draw["seq_len"], draw["tokens_drawn"])
+            for draw in draws
+        ]
+        unique = {reading.selection: draw["unique_tokens"] for reading, draw in zip(readings, draws)}
+        epochs = epochs_read(readings, unique)
         return {
             str(selection): {
                 "unique": unique[selection],
                 "planned": planned[selection],
-                "drawn": drawn[selection],
+                "drawn": sum(reading.tokens for reading in readings if reading.selection == selection),
                 "epochs": epochs[selection],
             }
-            for selection in draws
+            for selection in unique
         }
 
     @property

@@ -46,11 +46,12 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """What was drawn from one selection of a source up to some sequence, and what it has. Selections of one source overlap:
-    how often documents were read, recipe/budget.py says."""
+    """What was drawn from one selection of a source in windows of one length, and the tokens it has. Selections of one source
+    overlap: how often documents were read, planning/budget.py says."""
 
     source: str
     min_document_tokens: int | None
+    seq_len: int
     tokens_drawn: int
     unique_tokens: int
 

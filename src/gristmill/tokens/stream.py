@@ -142,29 +142,28 @@ class Stream:
             raise IndexError(f"step {step} of a stream of {step - left} steps")
         return self.num_samples
 
-    def tokens_drawn(self, source: str, step: int, global_batch_tokens: int) -> int:
-        """Tokens of `source` in all steps before `step`."""
-        return self.tokens_drawn_before(source, self.sample_at(step, global_batch_tokens))
+    def tokens_drawn_before(self, source: str, sample: int, *, skipped: Sequence[range] = ()) -> int:
+        """Tokens of `source` in all sequences before `sample` but those in `skipped`, ranges of sequences that were passed over."""
+        return sum(use.tokens_drawn for use in self.uses_before(sample, skipped=skipped) if use.source == source)
 
-    def tokens_drawn_before(self, source: str, sample: int) -> int:
-        """Tokens of `source` in all sequences before `sample`."""
-        return sum(use.tokens_drawn for use in self.uses_before(sample) if use.source == source)
-
-    def uses_before(self, sample: int) -> list[Use]:
-        """Per (source, selection): tokens drawn in all sequences before `sample`, and the tokens it has."""
-        tokens = dict.fromkeys(self._selections, 0)
-        for lane, (stage, draw) in enumerate(self._lane_draw):
-            inside = min(max(sample - self._starts[stage], 0), self.stages[stage].num_samples)
-            count = self._mixtures[stage].count_before(lane - self._first_lane[stage], inside)
-            tokens[draw.source, draw.min_document_tokens] += count * self.stages[stage].seq_len
+    def uses_before(self, sample: int, *, skipped: Sequence[range] = ()) -> list[Use]:
+        """What was drawn in all sequences before `sample` but those in `skipped`, per (source, selection, seq_len)."""
+        drawn = self._drawn_before(sample)
+        for passed in skipped:
+            drawn = drawn - self._drawn_before(min(sample, passed.stop)) + self._drawn_before(min(sample, passed.start))
+        tokens: dict[tuple[str, int | None, int], int] = {}
+        for (stage, draw), count in zip(self._lane_draw, drawn.tolist(), strict=True):
+            same = (draw.source, draw.min_document_tokens, self.stages[stage].seq_len)
+            tokens[same] = tokens.get(same, 0) + count
         return [
             Use(
                 source=source,
                 min_document_tokens=limit,
+                seq_len=seq_len,
                 tokens_drawn=count,
                 unique_tokens=self._selections[source, limit].num_tokens,
             )
-            for (source, limit), count in tokens.items()
+            for (source, limit, seq_len), count in tokens.items()
         ]
 
     def describe(self, step: int, global_batch_tokens: int) -> list[Origin]:
@@ -194,6 +193,15 @@ class Stream:
         return found
 
     # ---- inside
+
+    def _drawn_before(self, sample: int) -> NDArray[np.int64]:
+        """Tokens of each lane in all sequences before `sample`."""
+        drawn = []
+        for lane, (stage, _) in enumerate(self._lane_draw):
+            inside = min(max(sample - self._starts[stage], 0), self.stages[stage].num_samples)
+            count = self._mixtures[stage].count_before(lane - self._first_lane[stage], inside)
+            drawn.append(count * self.stages[stage].seq_len)
+        return np.array(drawn, dtype=np.int64)
 
     def _locate(self, stage: int, index: NDArray[np.int64]) -> _Place:
         """`index` counts sequences from the stage's start."""

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.planning.budget import num_windows
 from gristmill.tokens.shards import TokenShard
 
 
 class Selection:
     """The documents of `shard` with at least `min_document_tokens` tokens (eos included), or all of them.
 
-    num_tokens      of the selected documents together: what one epoch over them draws
+    num_tokens      of the selected documents together; one epoch draws those that fill whole windows
     """
 
     def __init__(self, shard: TokenShard, *, min_document_tokens: int | None = None) -> None:
@@ -42,7 +43,7 @@ class Selection:
 
     def num_windows(self, seq_len: int) -> int:
         """Whole windows of `seq_len` inputs; the rest, less than a window, is never drawn."""
-        return max(0, (self.num_tokens - 1) // seq_len)
+        return num_windows(self.num_tokens, seq_len)
 
     def pieces(self, start: int, count: int) -> list[tuple[int, int]]:
         """Where tokens [start, start + count) of the selection lie in the shard: spans [from, to), in order."""
