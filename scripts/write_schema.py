@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gristmill.recipe.schema.mixture import Draw
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.training import Draw
 
 PATH = Path(__file__).parents[1] / "recipes" / "schema.json"
 
@@ -31,6 +31,9 @@ def recipe_schema() -> dict[str, Any]:
     weight = Draw.model_json_schema()["properties"]["weight"]
     shares = {"type": "object", "minProperties": 1, "additionalProperties": {**weight, "title": "Share of a source"}}
     mixture["anyOf"] = [draws, shares]
+    schema["$defs"]["Change"]["properties"]["set"]["patternProperties"] = {
+        r"^stages\.[^.]+\.mixture$": {"anyOf": mixture["anyOf"]}
+    }
     return schema
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.recipe.schema.mixture import Draw
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.training import Draw
 from gristmill.store.fingerprint import canonical, derive_seed, differences, fingerprint
 
 plain = st.recursive(

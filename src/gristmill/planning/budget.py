@@ -106,7 +106,7 @@ def asked_readings(pretrain: Pretrain) -> list[list[Reading]]:
             )
             for draw in stage.mixture
         ]
-        for stage in pretrain.stages
+        for stage in pretrain.as_changed().stages
     ]
 
 

@@ -85,6 +85,10 @@ class Recipe(Section):
         found += [(f"classifiers.{name}.source", item.source) for name, item in self.classifiers.items()]
         for stage in self.pretrain.stages:
             found += [(f"pretrain.stages[{stage.name}].mixture", draw.source) for draw in stage.mixture]
+        for change in self.pretrain.changes:
+            for name, mixture in change.mixtures.items():
+                where = f"pretrain.changes[after step {change.after_step}].set[stages.{name}.mixture]"
+                found += [(where, draw.source) for draw in mixture]
         if self.chat is not None and self.chat.definitions_from is not None:
             found.append(("chat.definitions_from", self.chat.definitions_from))
         return found

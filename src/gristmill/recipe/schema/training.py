@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gristmill.recipe.schema.section import CAP, LABEL, MAX_WEIGHT_DECIMALS, WATCHED, Name, PositiveInt, Section, Weight
+from gristmill.recipe.schema.changes import Change, check_changes
+from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
+from gristmill.recipe.schema.section import CAP, LABEL, WATCHED, Name, PositiveInt, Section, Weight
 
 
 class TokenizerSection(Section):
@@ -53,14 +53,6 @@ class ModelSection(Section):
         return self
 
 
-class Draw(Section):
-    """One entry of a mixture: a share of the stage's tokens from a source, or from its long documents alone."""
-
-    source: str
-    weight: Weight
-    min_document_tokens: PositiveInt | None = None
-
-
 class Stage(Section):
     """A budget of tokens drawn by one mixture at one sequence length."""
 
@@ -75,25 +67,11 @@ class Stage(Section):
     @field_validator("mixture", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return [{"source": source, "weight": weight} for source, weight in value.items()]
-        return value
+        return as_draws(value)
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Stage:
-        total = sum((Decimal(repr(draw.weight)) for draw in self.mixture), Decimal(0))
-        if abs(total - 1) > Decimal("1e-9"):
-            raise ValueError(f"the weights of stage {self.name!r} sum to {total}, not 1 (off by {total - 1:+})")
-        for draw in self.mixture:
-            exponent = Decimal(repr(draw.weight)).normalize().as_tuple().exponent
-            if isinstance(exponent, int) and -exponent > MAX_WEIGHT_DECIMALS:
-                raise ValueError(
-                    f"the weight {draw.weight!r} of {draw.source!r} in stage {self.name!r} has more than "
-                    f"{MAX_WEIGHT_DECIMALS} decimals; tokens are apportioned exactly, so round it"
-                )
-        keys = [(draw.source, draw.min_document_tokens) for draw in self.mixture]
-        if len(set(keys)) != len(keys):
-            raise ValueError(f"stage {self.name!r} draws the same selection twice; add the weights up")
+        check_mixture(self.mixture, f"stage {self.name!r}")
         return self
 
 
@@ -134,6 +112,7 @@ class Pretrain(Section):
     decay_tokens: PositiveInt
     decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
     optimizer: Optimizer
+    changes: list[Change] = Field(default=[], description="what differs from some step on, in rising order")
     max_epochs: Annotated[float, CAP] = Field(
         default=5.0, gt=0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
     )
@@ -149,6 +128,21 @@ class Pretrain(Section):
     def total_tokens(self) -> int:
         """Tokens of all stages."""
         return sum(stage.tokens for stage in self.stages)
+
+    def as_changed(self) -> Pretrain:
+        """The same pretraining with the mixtures that changes set written into their stages; other changes stay."""
+        mixtures = {name: mixture for change in self.changes for name, mixture in change.mixtures.items()}
+        if not mixtures:
+            return self
+        left = [
+            change.model_copy(update={"set": kept})
+            for change in self.changes
+            if (kept := {key: value for key, value in change.set.items() if not isinstance(value, list)})
+        ]
+        stages = [
+            stage.model_copy(update={"mixture": mixtures.get(stage.name, stage.mixture)}) for stage in self.stages
+        ]
+        return self.model_copy(update={"stages": stages, "changes": left})
 
     @model_validator(mode="after")
     def _budget_is_whole(self) -> Pretrain:
@@ -172,4 +166,9 @@ class Pretrain(Section):
                 f"warmup_tokens {self.warmup_tokens:,} + decay_tokens {self.decay_tokens:,} exceed the "
                 f"{self.total_tokens:,} tokens of all stages; lower them together with the tokens"
             )
+        first, begins = 0, dict[str, int]()
+        for stage in self.stages:
+            begins[stage.name] = first
+            first += stage.tokens // self.global_batch_tokens
+        check_changes(self.changes, begins, first)
         return self

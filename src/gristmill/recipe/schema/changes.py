@@ -1,0 +1,132 @@
+"""Changes in the middle of a pretraining: what differs from some step on, and why.
+
+    changes:
+      - after_step: 4000
+        set: {optimizer.peak_lr: 2.0e-3, skip_steps: 20}
+        why: loss spikes from step 4,000 on, with bad text around
+
+A change leaves every step before it as it was, so training goes on from a checkpoint instead of from the beginning.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_validator
+
+from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
+from gristmill.recipe.schema.section import LABEL, PositiveInt, Section
+
+PEAK_LR = "optimizer.peak_lr"
+SKIP_STEPS = "skip_steps"
+MIXTURE = re.compile(r"stages\.([^.]+)\.mixture")
+ALLOWED = f"{PEAK_LR} (a number above 0), stages.<name>.mixture, {SKIP_STEPS} (a whole number above 0)"
+
+_DRAWS = TypeAdapter(Annotated[list[Draw], Field(min_length=1)])
+_POSITIVE = {"exclusiveMinimum": 0}
+_SET_SCHEMA = {
+    "type": "object",
+    "minProperties": 1,
+    "properties": {PEAK_LR: {"type": "number", **_POSITIVE}, SKIP_STEPS: {"type": "integer", **_POSITIVE}},
+    "additionalProperties": False,
+}
+Settings = Annotated[dict[str, float | int | list[Draw]], WithJsonSchema(_SET_SCHEMA)]
+
+
+class Change(Section):
+    """What follows step `after_step` has these values instead."""
+
+    after_step: PositiveInt = Field(description="the number of steps done when it takes hold")
+    set: Settings = Field(
+        min_length=1,
+        description="optimizer.peak_lr; stages.<name>.mixture of a stage to come; skip_steps: data passed over",
+    )
+    why: Annotated[str, LABEL] = Field(min_length=10)
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        return {key: _setting(key, item) for key, item in value.items()} if isinstance(value, Mapping) else value
+
+    @property
+    def peak_lr(self) -> float | None:
+        """The new peak of the learning rate."""
+        found = self.set.get(PEAK_LR)
+        return found if isinstance(found, (int, float)) else None
+
+    @property
+    def skip_steps(self) -> int:
+        """How many steps' data is passed over; 0 when none is."""
+        found = self.set.get(SKIP_STEPS, 0)
+        return found if isinstance(found, int) else 0
+
+    @property
+    def mixtures(self) -> dict[str, list[Draw]]:
+        """Stage name → its new mixture."""
+        return {
+            found[1]: item
+            for key, item in self.set.items()
+            if (found := MIXTURE.fullmatch(key)) and isinstance(item, list)
+        }
+
+
+def _setting(key: Any, value: Any) -> Any:
+    """The value in its type. Raises ValueError with what was found, what is allowed and what to do."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if MIXTURE.fullmatch(str(key)):
+        try:
+            draws = _DRAWS.validate_python(as_draws(value), strict=True)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = "".join(f"[{part}]" for part in problem["loc"])
+            raise ValueError(f"a change's {key}{where} is {problem['input']!r}; {problem['msg'].lower()}") from None
+        check_mixture(draws, f"a change's {key}")
+        return draws
+    if key == PEAK_LR and is_number and 0 < value < float("inf"):
+        return float(value)
+    if key == SKIP_STEPS and isinstance(value, int) and is_number and value > 0:
+        return value
+    if key in (PEAK_LR, SKIP_STEPS):
+        raise ValueError(f"a change sets {key} to {value!r}; allowed are {ALLOWED}")
+    stage = str(key).removeprefix("stages.").partition(".")[0]
+    close = difflib.get_close_matches(str(key), [PEAK_LR, SKIP_STEPS, f"stages.{stage}.mixture"], n=1, cutoff=0.8)
+    raise ValueError(
+        f"a change sets {key!r}, which cannot change in the middle of a run; "
+        f"{f'did you mean {close[0]!r}? A' if close else 'a'}llowed are {ALLOWED}. "
+        "Anything else is another recipe: edit it there, and the steps that it shaped are made again"
+    )
+
+
+def check_changes(changes: Sequence[Change], stages: Mapping[str, int], num_steps: int) -> None:
+    """Raises ValueError for a change that comes out of order or too late. `stages`: name → the steps done when it begins."""
+    before = 0
+    for change in changes:
+        at = change.after_step
+        if at < before:
+            raise ValueError(f"pretrain.changes: after_step {at:,} comes after {before:,}; put them in rising order")
+        if at >= num_steps:
+            raise ValueError(
+                f"pretrain.changes: after_step {at:,} is not below the {num_steps:,} steps of all stages, so nothing follows "
+                "it; lower it, or lengthen a stage"
+            )
+        before = at
+        for name in change.mixtures:
+            _check_stage_to_come(name, at, stages)
+
+
+def _check_stage_to_come(name: str, after_step: int, stages: Mapping[str, int]) -> None:
+    to_come = ", ".join(f"{stage} (step {first:,})" for stage, first in stages.items() if first >= after_step) or "none"
+    if name not in stages:
+        close = difflib.get_close_matches(name, stages, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(
+            f"pretrain.changes: there is no stage {name!r}; {hint}stages that begin at or after step {after_step:,}: {to_come}"
+        )
+    if stages[name] < after_step:
+        raise ValueError(
+            f"pretrain.changes: stage {name!r} begins at step {stages[name]:,}, before after_step {after_step:,}; only a stage "
+            f"to come can have another mixture: {to_come}. Split the stage at step {after_step:,} and change its second part"
+        )

@@ -1,0 +1,132 @@
+"""The prefix of a checkpoint: all that shaped it, whole, and nothing else.
+
+Training goes on from a checkpoint whose prefix is the one that the recipe has at that step. So what lies ahead may change (a
+longer trunk, another decay, other stages), and what lies behind may not. Names of stages, the open stage's length, watching,
+saving and caps shape nothing. A closed stage's length needs no entry of its own: the next stage's first step and the skips say
+it, and where the last one closes at `step` itself, no sequence behind it was drawn yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from gristmill.recipe.schema.training import ModelSection, Optimizer
+from gristmill.store.fingerprint import canonical, differences, fingerprint
+from gristmill.tokens.shards import ShardFacts
+from gristmill.train.course import Course, Segment
+
+PREFIX_VERSION = 1
+
+NumberFormat = Literal["float32", "bfloat16"]
+
+SHAPE = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "rms_norm_eps", "tie_word_embeddings",
+)  # fmt: skip
+STEPPING = ("beta1", "beta2", "eps", "weight_decay", "decay_embeddings", "max_grad_norm")
+
+
+def prefix_at(
+    step: int,
+    *,
+    course: Course,
+    model: ModelSection,
+    optimizer: Optimizer,
+    tokenizer_sha256: str,
+    vocab_size: int,
+    number_format: NumberFormat,
+    weights_seed: int,
+    stream_seed: int,
+    shard_contents: Mapping[str, str],
+) -> dict[str, Any]:
+    """The prefix when `step` steps are done, as plain JSON.
+
+    `shard_contents`: source name → `shard_content` of its training shard, of every source drawn so far at least.
+    """
+    if not 0 <= step <= course.num_steps:
+        raise IndexError(f"step {step} of a course of {course.num_steps}")
+    schedule = course.schedule
+    prefix: dict[str, Any] = {
+        "version": PREFIX_VERSION,
+        "step": step,
+        "weights": {"seed": weights_seed, "initializer_range": model.initializer_range},
+        "model": {name: getattr(model, name) for name in SHAPE},
+        "tokenizer": {"sha256": tokenizer_sha256, "vocab_size": vocab_size},
+        "number_format": number_format,
+        "optimizer": {"peak_lr": schedule.peak_lr, **{name: getattr(optimizer, name) for name in STEPPING}},
+        "warmup_tokens": schedule.warmup_tokens,
+        "stream_seed": stream_seed,
+        "segments": [_segment(segment, shard_contents) for segment in course.segments if segment.first_step < step],
+        "peaks": [vars(peak) for peak in course.peaks[1:] if peak.after_step < step],
+        "skips": [
+            {"after_step": skip.after_step, "sequences": len(skip.samples)}
+            for skip in course.skips
+            if skip.after_step < step
+        ],
+    }
+    decay_start = schedule.total_tokens - schedule.decay_tokens
+    if course.tokens_done(step) > decay_start:
+        prefix["decay"] = {"start_tokens": decay_start, "tokens": schedule.decay_tokens, "shape": schedule.shape}
+    return dict(canonical(prefix))
+
+
+def prefix_id(prefix: Mapping[str, Any]) -> str:
+    """32 hex digits that two prefixes share exactly when they are equal."""
+    return fingerprint(prefix)
+
+
+def prefix_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs, a line each, such as "optimizer.peak_lr: 0.004 → 0.003"; none exactly when the prefixes are equal."""
+    return differences(_in_words(old), _in_words(new))
+
+
+def shard_content(facts: ShardFacts) -> str:
+    """What a training shard holds: its ids, and where its documents end."""
+    return fingerprint({"tokens": facts.tokens_sha256, "documents": facts.index_sha256})
+
+
+def _segment(segment: Segment, shard_contents: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "first_step": segment.first_step,
+        "batch_tokens": segment.batch_tokens,
+        "seq_len": segment.seq_len,
+        "rope_theta": segment.rope_theta,
+        "draws": [
+            {
+                "source": draw.source,
+                "weight": draw.weight,
+                "min_document_tokens": draw.min_document_tokens,
+                "content": shard_contents[draw.source],
+            }
+            for draw in segment.draws
+        ],
+    }
+
+
+def _in_words(prefix: Mapping[str, Any]) -> dict[str, Any]:
+    """The prefix with its lists by what they are about, so that a difference names the stage, the source or the step."""
+    words = {key: value for key, value in prefix.items() if key not in ("segments", "peaks", "skips", "decay")}
+    for segment in prefix["segments"]:
+        draws = {_selection(draw): draw for draw in segment["draws"]}
+        shown = {key: segment[key] for key in ("batch_tokens", "seq_len", "rope_theta")}
+        shown["sources in order"] = list(draws)
+        for name, draw in draws.items():
+            shown |= {f"weight of {name}": draw["weight"], f"text of {name}": draw["content"]}
+        words[f"stage from step {segment['first_step']}"] = shown
+    for peak in prefix["peaks"]:
+        words[f"optimizer.peak_lr after step {peak['after_step']}"] = peak["peak_lr"]
+    for skip in prefix["skips"]:
+        words[f"sequences skipped after step {skip['after_step']}"] = skip["sequences"]
+    decay = prefix.get("decay")
+    words["decay"] = (
+        f"{decay['shape']}, {decay['tokens']:,} tokens from token {decay['start_tokens']:,} on"
+        if decay
+        else "not begun"
+    )
+    return words
+
+
+def _selection(draw: Mapping[str, Any]) -> str:
+    limit = draw["min_document_tokens"]
+    return draw["source"] if limit is None else f"{draw['source']} ≥ {limit:,} tokens"

@@ -1,0 +1,121 @@
+"""Changes in the middle of a pretraining: what they may set, of what, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from gristmill.errors import RecipeError
+from gristmill.recipe.load import load_recipe
+from gristmill.recipe.schema.recipe import Recipe
+
+WHY = "the loss rose and stayed up"  # the small recipe has stages of 800 and 200 steps
+
+
+def with_changes(small: dict[str, Any], *changes: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+    small["pretrain"]["changes"] = [{"after_step": step, "set": values, "why": WHY} for step, values in changes]
+    return small
+
+
+def message(data: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate(data)
+    return str(caught.value)
+
+
+def test_a_change_sets_peak_mixture_and_skip(small: dict[str, Any]) -> None:
+    mixture = {"web": 0.5, "books": 0.5}
+    data = with_changes(
+        small, (100, {"optimizer.peak_lr": 2e-4, "skip_steps": 3}), (100, {"stages.decay.mixture": mixture})
+    )
+    first, second = Recipe.model_validate(data).pretrain.changes
+    assert (first.peak_lr, first.skip_steps, first.mixtures) == (2e-4, 3, {})
+    assert (second.peak_lr, second.skip_steps) == (None, 0)
+    assert [(draw.source, draw.weight) for draw in second.mixtures["decay"]] == [("web", 0.5), ("books", 0.5)]
+
+
+def test_a_change_is_what_writing_the_mixture_into_the_stage_is(small: dict[str, Any]) -> None:
+    mixture = [{"source": "books", "weight": 1.0, "min_document_tokens": 512}]
+    changed = Recipe.model_validate(
+        with_changes(small, (100, {"stages.decay.mixture": {"web": 1.0}, "skip_steps": 1}), (200, {"stages.decay.mixture": mixture}))
+    ).pretrain.as_changed()  # fmt: skip
+    small["pretrain"]["stages"][1]["mixture"] = mixture
+    with_changes(small, (100, {"skip_steps": 1}))
+    assert changed == Recipe.model_validate(small).pretrain
+    assert changed.as_changed() is changed
+
+
+def test_the_reason_and_an_empty_list_are_no_part_of_an_identity(small: dict[str, Any]) -> None:
+    before = Recipe.model_validate(small).pretrain.literals()
+    assert Recipe.model_validate(with_changes(small)).pretrain.literals() == before
+    with_changes(small, (100, {"skip_steps": 1}))
+    one = Recipe.model_validate(small).pretrain.literals()
+    small["pretrain"]["changes"][0]["why"] = "another reason for it"
+    assert Recipe.model_validate(small).pretrain.literals() == one != before
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"optimizer.peak_rl": 1e-3}, "sets 'optimizer.peak_rl', which cannot change in the middle of a run; did you mean "
+                                      "'optimizer.peak_lr'? Allowed are optimizer.peak_lr (a number above 0), stages.<name>"),
+        ({"optimizer.beta1": 0.8}, "'optimizer.beta1', which cannot change"),
+        ({"seed": 3}, "'seed', which cannot change in the middle of a run; allowed are"),
+        ({"stages.decay.tokens": 1024}, "'stages.decay.tokens', which cannot change in the middle of a run; allowed are"),
+        ({"stages.decay.mixtur": {"web": 1.0}}, "did you mean 'stages.decay.mixture'? Allowed"),
+        ({"optimizer.peak_lr": 0}, "a change sets optimizer.peak_lr to 0; allowed are"),
+        ({"optimizer.peak_lr": "fast"}, "a change sets optimizer.peak_lr to 'fast'"),
+        ({"optimizer.peak_lr": True}, "a change sets optimizer.peak_lr to True"),
+        ({"skip_steps": 0}, "a change sets skip_steps to 0"),
+        ({"skip_steps": 1.5}, "a change sets skip_steps to 1.5"),
+        ({"stages.decay.mixture": {"web": 0.5}}, "the weights of a change's stages.decay.mixture sum to 0.5, not 1"),
+        ({"stages.decay.mixture": {"web": "all"}}, "a change's stages.decay.mixture[0][weight] is 'all'; input should be"),
+        ({"stages.decay.mixture": 3}, "a change's stages.decay.mixture is 3; input should be a valid list"),
+        ({"stages.decay.mixture": {"nowhere": 1.0}}, "pretrain.changes[after step 100].set[stages.decay.mixture] names the "
+                                                     "source 'nowhere'"),
+        ({"stages.deca.mixture": {"web": 1.0}}, "there is no stage 'deca'; did you mean 'decay'? stages that begin at or after "
+                                                "step 100: decay (step 800)"),
+        ({"stages.stable.mixture": {"web": 1.0}}, "stage 'stable' begins at step 0, before after_step 100; only a stage to come "
+                                                  "can have another mixture: decay (step 800). Split the stage at step 100"),
+        ({}, "at least 1 item"),
+    ],
+)  # fmt: skip
+def test_what_a_change_cannot_be_is_refused_with_what_it_can(
+    small: dict[str, Any], values: dict[str, Any], words: str
+) -> None:
+    assert words in message(with_changes(small, (100, values)))
+
+
+def test_a_mixture_changes_until_its_stage_begins(small: dict[str, Any]) -> None:
+    values = {"stages.decay.mixture": {"web": 1.0}}
+    Recipe.model_validate(with_changes(small, (800, values)))
+    assert "begins at step 800, before after_step 801" in message(with_changes(small, (801, values)))
+
+
+def test_changes_come_in_order_before_the_end_and_not_at_the_beginning(small: dict[str, Any]) -> None:
+    skip = {"skip_steps": 1}
+    assert "after_step 100 comes after 200; put them in rising order" in message(
+        with_changes(small, (200, skip), (100, skip))
+    )
+    Recipe.model_validate(with_changes(small, (999, skip)))
+    assert "after_step 1,000 is not below the 1,000 steps of all stages" in message(with_changes(small, (1000, skip)))
+    assert "after_step" in message(with_changes(small, (0, skip)))
+
+
+@pytest.mark.parametrize("why", [None, "because"])
+def test_a_change_has_a_reason(small: dict[str, Any], why: str | None) -> None:
+    with_changes(small, (100, {"skip_steps": 1}))
+    small["pretrain"]["changes"][0].pop("why") if why is None else small["pretrain"]["changes"][0].update(why=why)
+    assert "why" in message(small)
+
+
+def test_a_refusal_names_the_line_of_the_recipe(small: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(with_changes(small, (100, {"skip_step": 1}))), encoding="utf-8")
+    line = 1 + path.read_text(encoding="utf-8").splitlines().index("    set:")
+    with pytest.raises(RecipeError, match=rf"small\.yaml:{line}: .*did you mean 'skip_steps'\?"):
+        load_recipe(path)
