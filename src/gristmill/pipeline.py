@@ -198,13 +198,14 @@ def _training(recipe: Recipe) -> Iterable[Step]:
         ),
         watching=Given(config={"pretrain": recipe.pretrain}),
     )
-    drawn = dict.fromkeys(draw.source for stage in recipe.pretrain.stages for draw in stage.mixture)
+    changed = recipe.pretrain.as_changed()
+    drawn = dict.fromkeys(draw.source for stage in changed.stages for draw in stage.mixture)
     yield Step(
         name="pretrain",
         module="gristmill.train.pretrain",
         outputs=TrainedModel,
         given=Given(
-            config={"model": recipe.model.inside(), "pretrain": recipe.pretrain.inside(), **seed},
+            config={"model": recipe.model.inside(), "pretrain": changed.inside(), **seed},
             inputs={
                 "tokenizer": TOKENIZER,
                 "vocabulary": VOCABULARY,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,10 +14,21 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
+from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.train.course import Course, course_of
-from gristmill.train.prefix import SHAPE, STEPPING, prefix_at, prefix_differences, prefix_id, shard_content
+from gristmill.train.prefix import (
+    SHAPE,
+    STEPPING,
+    milestones,
+    number_format,
+    prefix_at,
+    prefix_differences,
+    prefix_id,
+    prefixes,
+    stream_seed,
+)
 
 HERE = Path(__file__).parent
 
@@ -39,10 +50,7 @@ MODEL: Data = {
     "num_key_value_heads": 1, "initializer_range": 0.1, "max_position_embeddings": 64,
 }  # fmt: skip
 CONTENTS = {"web": "1" * 32, "code": "2" * 32, "book": "3" * 32}
-GIVEN: Data = {
-    "tokenizer_sha256": "a" * 64, "vocab_size": 1000, "number_format": "float32", "weights_seed": 7, "stream_seed": 5,
-    "shard_contents": CONTENTS,
-}  # fmt: skip
+GIVEN: Data = {"vocabulary": "a" * 64, "number_format": "float32", "seed": 7, "texts": CONTENTS}
 
 
 def course(data: Data, rope_theta: float = 10_000.0) -> Course:
@@ -91,7 +99,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, TokenShard
 def trained_on(step: int, data: Data, shards: Mapping[str, TokenShard]) -> list[Any]:
     """What the first `step` steps are given: rate, rope base and every array of the batch, sources by name."""
     found = course(data)
-    stream = Stream(shards, found.stream_stages(), seed=GIVEN["stream_seed"])
+    stream = Stream(shards, found.stream_stages(), seed=stream_seed(GIVEN["seed"]))
     given_to: list[Any] = []
     for done in range(step):
         batch = stream.batch_at(found.sample_of_step(done), T)
@@ -113,7 +121,7 @@ def test_equal_prefixes_mean_equal_rates_and_equal_sequences(
     least = min(course(first).num_steps, course(second).num_steps)
     step = max(0, least - data.draw(st.integers(0, 20)))
     old, new = (
-        prefix(step, recipe, shard_contents={name: shard_content(shard.facts) for name, shard in held.items()})
+        prefix(step, recipe, texts={name: shard.facts.tokens_sha256 for name, shard in held.items()})
         for recipe, held in zip((first, second), shards)
     )
     assert (prefix_differences(old, new) == []) == (old == new) == (prefix_id(old) == prefix_id(new))
@@ -135,7 +143,7 @@ def test_a_recipe_that_goes_on_otherwise_has_the_same_prefix(data: Data, share: 
     other = section.model_dump() | {"stages": [stage.model_dump() for stage in stages]}
     other["changes"] = [one for one in other["changes"] if one["after_step"] < step]
     decays = found.tokens_done(step) > found.total_tokens - section.decay_tokens
-    if length := found.num_steps - step if decays else more + section.warmup_tokens // T:
+    if length := found.num_steps - step if decays else more + 1 + section.warmup_tokens // T:
         last = {"name": "otherwise", "tokens": length * T, "seq_len": 12, "mixture": made.MIXTURES[3]}
         other["stages"].append(last)
     if not decays:
@@ -173,9 +181,9 @@ def test_what_lies_ahead_and_what_shapes_nothing_is_not_in_it(other: Data) -> No
 def test_room_for_a_longer_context_and_text_of_sources_to_come_are_not_in_it() -> None:
     longer = {"max_position_embeddings": 4096}
     assert prefix(15, base(), model=longer) == prefix(15, base())
-    assert prefix(11, base(), shard_contents=CONTENTS | {"book": "new"}) == prefix(11, base())
-    assert prefix(11, base(), shard_contents={name: CONTENTS[name] for name in ("web", "code")}) == prefix(11, base())
-    assert prefix(12, base(), shard_contents=CONTENTS | {"book": "new"}) != prefix(12, base())
+    assert prefix(11, base(), texts=CONTENTS | {"book": "new"}) == prefix(11, base())
+    assert prefix(11, base(), texts={name: CONTENTS[name] for name in ("web", "code")}) == prefix(11, base())
+    assert prefix(12, base(), texts=CONTENTS | {"book": "new"}) != prefix(12, base())
 
 
 def test_a_stage_ahead_is_in_it_from_its_first_step_on() -> None:
@@ -258,13 +266,40 @@ def test_the_models_shape_is_in_it(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tokenizer_sha256", "b" * 64), ("vocab_size", 1001), ("number_format", "bfloat16"), ("weights_seed", 8),
-     ("stream_seed", 6), ("shard_contents", CONTENTS | {"code": "new"})],
-)  # fmt: skip
+    [
+        ("vocabulary", "b" * 64),
+        ("number_format", "bfloat16"),
+        ("seed", 8),
+        ("texts", CONTENTS | {"code": "new"}),
+    ],
+)
 def test_what_is_given_besides_the_recipe_is_in_it(name: str, value: Any) -> None:
     assert prefix(AT, base(), **{name: value}) != prefix(AT, base())
-    if name != "shard_contents":
+    if name != "texts":
         assert prefix(0, base(), **{name: value}) != prefix(0, base())
+
+
+def test_weights_and_order_have_seeds_of_their_own() -> None:
+    found = prefix(0, base())
+    assert (found["weights"]["seed"], found["stream_seed"]) == (derive_seed(7, "weights"), derive_seed(7, "stream"))
+
+
+def test_the_prefixes_of_a_training_end_with_it() -> None:
+    model, optimizer = ModelSection.model_validate(MODEL), Optimizer(peak_lr=4e-3)
+    at = prefixes(course(base()), model, optimizer, **GIVEN)
+    assert [at(step) for step in (0, 9, 15)] == [prefix(step, base()) for step in (0, 9, 15)]
+    assert at(16) is None
+
+
+def test_milestones_are_the_ends_of_stages_and_the_last_step_before_the_decay() -> None:
+    assert milestones(course(base())) == {6, 11, 15}
+    assert milestones(course(base(decay_tokens=6 * T))) == {6, 9, 11, 15}
+
+
+def test_products_are_bfloat16_on_cuda_alone() -> None:
+    assert [number_format(device) for device in ("cpu", "cuda", "cuda:1", "mps")] == [
+        "float32", "bfloat16", "bfloat16", "float32"
+    ]  # fmt: skip
 
 
 def test_which_documents_a_draw_takes_is_in_it() -> None:
@@ -288,22 +323,3 @@ def test_steps_outside_the_course_have_none() -> None:
     for step in (-1, 16):
         with pytest.raises(IndexError):
             prefix(step, base())
-
-
-def test_shards_of_other_ids_or_other_documents_have_other_content(make: Callable[..., TokenShard]) -> None:
-    one, other_ids, other_ends = make([[5, 6], [7]]), make([[5, 6], [8]]), make([[5, 6, 0, 7]])
-    assert (one.tokens == other_ends.tokens).all()
-    assert len({shard_content(shard.facts) for shard in (one, other_ids, other_ends)}) == 3
-    assert shard_content(make([[5, 6], [7]]).facts) == shard_content(one.facts)
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Callable[..., TokenShard]:
-    def write(documents: list[list[int]]) -> TokenShard:
-        path = tmp_path / str(len(list(tmp_path.iterdir())))
-        with ShardWriter(path, tokenizer_sha256="a" * 64, vocab_size=1000, eos_id=0) as writer:
-            for document in documents:
-                writer.add(document, num_bytes=1)
-        return TokenShard(path)
-
-    return write

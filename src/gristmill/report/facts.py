@@ -183,7 +183,7 @@ class Facts:
         """The stages in order, with their stretch of the token axis."""
         took = self.counts("pretrain")["stages"]
         rows, at = [], 0
-        for stage in self.recipe.pretrain.stages:
+        for number, stage in enumerate(self.recipe.pretrain.as_changed().stages):
             mixture = ", ".join(
                 f"{draw.source}{f' ≥ {draw.min_document_tokens:,}' if draw.min_document_tokens else ''} {draw.weight:.0%}"
                 for draw in stage.mixture
@@ -196,7 +196,7 @@ class Facts:
                     "mixture": mixture,
                     "first_token": at,
                     "last_token": at + stage.tokens,
-                    "seconds": took.get(stage.name, {}).get("seconds"),
+                    "seconds": took[number]["seconds"] if number < len(took) else None,
                 }
             )
             at += stage.tokens

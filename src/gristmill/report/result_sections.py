@@ -155,7 +155,7 @@ def provenance(facts: Facts) -> Section | None:
     machine = ", ".join(f"{key} {value}" for key, value in last["machine"].items())
     parity = [(check, words) for check, words in facts.parity_words]
     rows = [
-        (record["step"], Markup(f"<code>{record['fingerprint']}</code>"), record["identity"]["version"])
+        (record["step"], Markup(f"<code>{record['identity']}</code>"), next(iter(record["document"]["version"].values())))
         for record in facts.records.values()
     ]
     blocks = [

@@ -8,12 +8,11 @@ it, and where the last one closes at `step` itself, no sequence behind it was dr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from gristmill.recipe.schema.training import ModelSection, Optimizer
-from gristmill.store.fingerprint import canonical, differences, fingerprint
-from gristmill.tokens.shards import ShardFacts
+from gristmill.store.fingerprint import canonical, derive_seed, differences, fingerprint
 from gristmill.train.course import Course, Segment
 
 PREFIX_VERSION = 1
@@ -21,9 +20,14 @@ PREFIX_VERSION = 1
 NumberFormat = Literal["float32", "bfloat16"]
 
 SHAPE = (
-    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-    "rms_norm_eps", "tie_word_embeddings",
-)  # fmt: skip
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+)
 STEPPING = ("beta1", "beta2", "eps", "weight_decay", "decay_embeddings", "max_grad_norm")
 
 
@@ -33,16 +37,15 @@ def prefix_at(
     course: Course,
     model: ModelSection,
     optimizer: Optimizer,
-    tokenizer_sha256: str,
-    vocab_size: int,
+    vocabulary: str,
+    texts: Mapping[str, str],
+    seed: int,
     number_format: NumberFormat,
-    weights_seed: int,
-    stream_seed: int,
-    shard_contents: Mapping[str, str],
 ) -> dict[str, Any]:
     """The prefix when `step` steps are done, as plain JSON.
 
-    `shard_contents`: source name → `shard_content` of its training shard, of every source drawn so far at least.
+    vocabulary: the hash of the tokenizer's content. texts: source name → the hash of its training shard's content, of every
+    source drawn so far at least. seed: of the step that trains.
     """
     if not 0 <= step <= course.num_steps:
         raise IndexError(f"step {step} of a course of {course.num_steps}")
@@ -50,14 +53,14 @@ def prefix_at(
     prefix: dict[str, Any] = {
         "version": PREFIX_VERSION,
         "step": step,
-        "weights": {"seed": weights_seed, "initializer_range": model.initializer_range},
+        "weights": {"seed": weights_seed(seed), "initializer_range": model.initializer_range},
         "model": {name: getattr(model, name) for name in SHAPE},
-        "tokenizer": {"sha256": tokenizer_sha256, "vocab_size": vocab_size},
+        "vocabulary": vocabulary,
         "number_format": number_format,
         "optimizer": {"peak_lr": schedule.peak_lr, **{name: getattr(optimizer, name) for name in STEPPING}},
         "warmup_tokens": schedule.warmup_tokens,
-        "stream_seed": stream_seed,
-        "segments": [_segment(segment, shard_contents) for segment in course.segments if segment.first_step < step],
+        "stream_seed": stream_seed(seed),
+        "segments": [_segment(segment, texts) for segment in course.segments if segment.first_step < step],
         "peaks": [vars(peak) for peak in course.peaks[1:] if peak.after_step < step],
         "skips": [
             {"after_step": skip.after_step, "sequences": len(skip.samples)}
@@ -81,12 +84,58 @@ def prefix_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     return differences(_in_words(old), _in_words(new))
 
 
-def shard_content(facts: ShardFacts) -> str:
-    """What a training shard holds: its ids, and where its documents end."""
-    return fingerprint({"tokens": facts.tokens_sha256, "documents": facts.index_sha256})
+def prefixes(
+    course: Course,
+    model: ModelSection,
+    optimizer: Optimizer,
+    *,
+    vocabulary: str,
+    texts: Mapping[str, str],
+    seed: int,
+    number_format: NumberFormat,
+) -> Callable[[int], dict[str, Any] | None]:
+    """`prefix_at` of one training as a function of the step; None beyond its end."""
+
+    def at(step: int) -> dict[str, Any] | None:
+        if step > course.num_steps:
+            return None
+        return prefix_at(
+            step,
+            course=course,
+            model=model,
+            optimizer=optimizer,
+            vocabulary=vocabulary,
+            texts=texts,
+            seed=seed,
+            number_format=number_format,
+        )
+
+    return at
 
 
-def _segment(segment: Segment, shard_contents: Mapping[str, str]) -> dict[str, Any]:
+def milestones(course: Course) -> frozenset[int]:
+    """Steps from which others branch off: the last one before the decay, and the end of every stage."""
+    ends = {segment.last_step for segment in course.segments}
+    constant = course.total_tokens - course.schedule.decay_tokens
+    return frozenset(ends | {step for step in (constant // course.segments[0].batch_tokens,) if step > 0})
+
+
+def weights_seed(seed: int) -> int:
+    """The seed of the first weights, of a training step's own seed."""
+    return derive_seed(seed, "weights")
+
+
+def stream_seed(seed: int) -> int:
+    """The seed of the order of data, of a training step's own seed."""
+    return derive_seed(seed, "stream")
+
+
+def number_format(device: str) -> NumberFormat:
+    """What a step's products are computed in on a torch device."""
+    return "bfloat16" if device.startswith("cuda") else "float32"
+
+
+def _segment(segment: Segment, texts: Mapping[str, str]) -> dict[str, Any]:
     return {
         "first_step": segment.first_step,
         "batch_tokens": segment.batch_tokens,
@@ -97,7 +146,7 @@ def _segment(segment: Segment, shard_contents: Mapping[str, str]) -> dict[str, A
                 "source": draw.source,
                 "weight": draw.weight,
                 "min_document_tokens": draw.min_document_tokens,
-                "content": shard_contents[draw.source],
+                "text": texts[draw.source],
             }
             for draw in segment.draws
         ],
@@ -112,7 +161,7 @@ def _in_words(prefix: Mapping[str, Any]) -> dict[str, Any]:
         shown = {key: segment[key] for key in ("batch_tokens", "seq_len", "rope_theta")}
         shown["sources in order"] = list(draws)
         for name, draw in draws.items():
-            shown |= {f"weight of {name}": draw["weight"], f"text of {name}": draw["content"]}
+            shown |= {f"weight of {name}": draw["weight"], f"text of {name}": draw["text"]}
         words[f"stage from step {segment['first_step']}"] = shown
     for peak in prefix["peaks"]:
         words[f"optimizer.peak_lr after step {peak['after_step']}"] = peak["peak_lr"]
