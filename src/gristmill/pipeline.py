@@ -136,7 +136,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             config={
                 "select": recipe.select.inside(),
                 "early": early_sources(recipe),
-                "late": [name for name, source in recipe.sources.items() if source.late],
+                "late": recipe.late_sources,
                 **seed,
             },
             inputs={

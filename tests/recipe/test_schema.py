@@ -138,6 +138,38 @@ def test_a_pack_and_a_source_of_one_name_are_refused(small: dict[str, Any]) -> N
     assert "packs.web and sources.web have the same name" in message(small)
 
 
+def test_late_sources_are_named_in_the_order_of_sources(small: dict[str, Any]) -> None:
+    for name in ("web", "facts-table"):
+        small["sources"][name]["late"] = True
+    small["select"]["priority"], small["tokenizer"]["mixture"] = ["books"], {"books": 1.0}
+    assert Recipe.model_validate(small).late_sources == ["web", "facts-table"]
+
+
+def test_a_late_source_has_no_priority_and_no_part_in_the_tokenizer(small: dict[str, Any]) -> None:
+    small["sources"]["books"]["late"] = True
+    assert "Remove it from select.priority" in message(small)
+    small["select"]["priority"] = ["web"]
+    assert "Remove it from tokenizer.mixture, or remove sources.books.late" in message(small)
+    small["tokenizer"]["mixture"] = {"web": 1.0}
+    assert Recipe.model_validate(small).late_sources == ["books"]
+
+
+def test_a_recipe_whose_sources_are_all_late_is_refused(small: dict[str, Any]) -> None:
+    for source in small["sources"].values():
+        source["late"] = True
+    assert "every source is late" in message(small)
+
+
+def test_a_classifier_that_learns_from_a_late_source_scores_none_before_it(small: dict[str, Any]) -> None:
+    small["select"]["min_scores"]["facts-table"] = {"classifier": "edu", "above": 2.5}
+    small["sources"]["facts-table"]["late"] = True
+    assert Recipe.model_validate(small).late_sources == ["facts-table"]
+    small["classifiers"]["edu"]["source"] = "facts-table"
+    assert "select.min_scores.web names the classifier 'edu', which learns from the late source" in message(small)
+    del small["select"]["min_scores"]["web"]
+    assert Recipe.model_validate(small).late_sources == ["facts-table"]
+
+
 def test_a_pack_that_is_not_there_is_refused(small: dict[str, Any]) -> None:
     small["evaluate"]["packs"] = ["fakts"]
     assert "evaluate.packs names the pack 'fakts'; the recipe has ['facts']" in message(small)

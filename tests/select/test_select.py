@@ -1,7 +1,6 @@
 """The step select: every document has one fate, copies and evaluation items go with their evidence, sides do not mix."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +13,9 @@ from gristmill.data.packs import Item, write_pack
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
-from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import MinScore, NearDuplicates, PackRef, Select, Validation
+from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Select, Validation
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 from gristmill.select import select
 from gristmill.select.dedup import ngram_set, overlap
 from gristmill.store.durable import write_json
@@ -26,6 +26,33 @@ SELECT = {
     "min_scores": {"web": MinScore(classifier="edu", above=1.5)},
     "priority": ["manuals", "web"],
     "validation": Validation(fraction=0.2, min_bytes=1000, max_bytes=50_000),
+}
+SOURCE = {"read": {"format": "text", "paths": ["x"]}, "license": "CC0"}
+REST = {
+    "schema_version": 1,
+    "name": "small",
+    "seed": 11,
+    "packs": {"quiz": {"path": "quiz"}},
+    "classifiers": {"edu": {"source": "web", "annotations": "edu.jsonl"}},
+    "tokenizer": {"vocab_size": 300},
+    "model": {
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.1,
+        "max_position_embeddings": 16,
+    },
+    "pretrain": {
+        "stages": [{"name": "one", "tokens": 320, "seq_len": 16, "mixture": {"web": 1.0}}],
+        "global_batch_tokens": 32,
+        "warmup_tokens": 32,
+        "decay_tokens": 32,
+        "optimizer": {"peak_lr": 0.001},
+        "watch": {"every_tokens": 320},
+        "checkpoint_every_tokens": 320,
+    },
 }
 
 
@@ -92,25 +119,35 @@ def write_scores(folder, k, ids, values):
 
 
 def run(
-    folder, *, section=None, name="select", sources=("manuals", "web"), processes=1, stop=False, say=lambda _: None
+    folder,
+    *,
+    section=None,
+    name="select",
+    sources=("manuals", "web"),
+    late=(),
+    processes=1,
+    stop=False,
+    say=lambda _: None,
 ):
     out = folder / name
     out.mkdir(exist_ok=True)
-    recipe = SimpleNamespace(
-        sources=dict.fromkeys(sources), select=Select(**(section or SELECT)), packs={"quiz": PackRef(path="quiz")}
+    recipe = Recipe.model_validate(
+        {
+            **REST,
+            "sources": {source: {**SOURCE, "late": source in late} for source in sources},
+            "select": Select(**(section or SELECT)),
+        }
     )
-    ctx = StepContext(
-        recipe=recipe,
-        recipe_dir=folder,
-        name="select",
-        inputs={
+    ctx = context_of(
+        recipe,
+        "select",
+        folders={
             **{f"extract/{source}": folder / "extract" / source for source in sources},
             "score/web": folder / "score" / "web",
         },
+        recipe_dir=folder,
         out=out,
         machine=Machine(processes=processes),
-        seed=11,
-        fingerprint="0",
         say=say,
         should_stop=lambda: stop,
     )
@@ -274,3 +311,158 @@ def test_scores_of_other_documents_are_refused(made):
 def test_asked_to_stop_it_leaves(made):
     with pytest.raises(Interrupted):
         run(made, stop=True)
+
+
+def add_source(folder, source, documents):
+    extract = folder / "extract" / source
+    extract.mkdir(parents=True, exist_ok=True)
+    write_documents(shard_path(extract, 0), documents)
+    count_kept(extract, source, documents)
+
+
+def fates_of(out, source):
+    """id → side, or the reason why it went."""
+    fates = {row["id"]: row["reason"] for row in rows_of(out / "rejected.parquet") if row["source"] == source}
+    for side in ("train", "validation"):
+        fates |= {row["id"]: side for row in rows_of(out / source / f"{side}-00000.parquet")}
+    return fates
+
+
+def bytes_of(out, sources):
+    return {
+        (source, side): (out / source / f"{side}-00000.parquet").read_bytes()
+        for source in sources
+        for side in ("train", "validation")
+    }
+
+
+def traps(kept, source, rng):
+    """A late source with every way to touch what is there, and some text of its own."""
+    trained = [row["text"] for row in kept["manuals", "train"]]
+    held = [row["text"] for row in kept["manuals", "validation"]]
+    own = [words(rng, 120) for _ in range(20)]
+    texts = {
+        "copy-train": trained[0].upper(),
+        "copy-held": held[0].upper(),
+        "near-train": near_copy(trained[1], rng),
+        "near-held": near_copy(held[1], rng),
+        "around-train": f"{words(rng, 300)} {trained[2]} {words(rng, 300)}",
+        "around-held": f"{words(rng, 300)} {held[2]} {words(rng, 300)}",
+        "in-train": " ".join(trained[3].split()[30:70]),
+        "in-held": " ".join(held[3].split()[30:70]),
+        "bridge-held": f"{trained[4]} {held[4]}",
+        "bridge-train": f"{trained[5]} {trained[6]}",
+        "quiz-again": f"{words(rng, 60)} {QUESTION} Nine. {words(rng, 60)}",
+        "item-7": words(rng, 120),
+        **{f"own{i}": text for i, text in enumerate(own)},
+        "own0-copy": own[0].upper(),
+        "own1-near": near_copy(own[1], rng),
+    }
+    return [document(source, name, text) for name, text in texts.items()]
+
+
+GONE = {
+    "copy-train": "exact_duplicate",
+    "copy-held": "exact_duplicate",
+    "near-train": "near_duplicate",
+    "near-held": "near_duplicate",
+    "around-held": "copy_of_held_out",
+    "in-held": "contained_in_longer",
+    "in-train": "contained_in_longer",
+    "bridge-held": "copy_of_held_out",
+    "quiz-again": "contaminated",
+    "item-7": "held_out_item",
+    "own0-copy": "exact_duplicate",
+    "own1-near": "near_duplicate",
+}
+NEAR_COPIES = {"near-train", "near-held", "in-train", "in-held", "own1-near"}
+
+
+@pytest.fixture(params=[True, False], ids=["near copies go", "near copies stay"])
+def late(made, request):
+    """(section, output without late sources, output with one) where near copies go, and where they stay."""
+    near = NearDuplicates(num_bands=48, rows_per_band=1) if request.param else None
+    section = {**SELECT, "near_duplicates": near}
+    before, _ = run(made, section=section, name="before")
+    add_source(made, "alien", traps(kept_rows(before), "alien", np.random.default_rng(1)))
+    once, _ = run(made, section=section, name="once", sources=("alien", "manuals", "web"), late=("alien",))
+    return section, before, once
+
+
+def test_a_late_source_changes_no_byte_of_the_others_nor_their_rows_in_reports(late):
+    _, before, once = late
+    assert bytes_of(once, ("manuals", "web")) == bytes_of(before, ("manuals", "web"))
+    for source in ("manuals", "web"):
+        assert fates_of(once, source) == fates_of(before, source)
+        assert read_ledger(once / "ledger.json").source(source) == read_ledger(before / "ledger.json").source(source)
+    for file, rows in (("near_duplicates.json", "sources"), ("near_duplicates.json", "survivor_source")):
+        old, new = (json.loads((out / file).read_text())[rows] for out in (before, once))
+        assert {source: new[source] for source in old} == old
+    for file in ("split.json", "thresholds.json"):
+        old, new = (json.loads((out / file).read_text()) for out in (before, once))
+        assert {source: new[source] for source in old} == old
+
+
+def test_what_a_late_source_has_of_held_out_text_goes_with_its_evidence(late):
+    section, before, once = late
+    fates = fates_of(once, "alien")
+    near_go = section["near_duplicates"] is not None
+    expected = {name: reason for name, reason in GONE.items() if near_go or name not in NEAR_COPIES}
+    if not near_go:
+        expected |= {"near-train": "train", "near-held": "copy_of_held_out", "in-held": "copy_of_held_out"}
+    assert {name: fates[name] for name in expected} == expected
+    assert {fates[f"own{i}"] for i in range(20)} == {"train", "validation"}
+    held = kept_rows(before)["manuals", "validation"]
+    row = next(row for row in rows_of(once / "rejected.parquet") if row["id"] == "around-held")
+    assert (row["duplicate_of"], row["value"], row["limit"]) == (held[2]["id"], 1.0, 0.95)
+    assert row["detail"].startswith("validation text of source manuals, Jaccard 0.1")
+
+
+def test_a_late_document_that_touches_training_text_alone_takes_its_cluster(late):
+    section, before, once = late
+    trained = [row["cluster"] for row in kept_rows(before)["manuals", "train"]]
+    cluster = {row["id"]: row["cluster"] for row in rows_of(once / "alien" / "train-00000.parquet")}
+    if section["near_duplicates"] is None:
+        assert cluster["near-train"] == trained[1]
+    else:
+        assert cluster["around-train"] == trained[2]
+        assert cluster["bridge-train"] == min(trained[5:7])
+    held = {row["cluster"] for row in rows_of(once / "alien" / "validation-00000.parquet")}
+    assert held.isdisjoint({row["cluster"] for rows in kept_rows(once).values() for row in rows})
+
+
+def test_a_second_late_source_changes_no_byte_of_the_first(made, late):
+    section, _, once = late
+    held = rows_of(once / "alien" / "validation-00000.parquet")
+    rng = np.random.default_rng(2)
+    added = [document("zebra", f"a{i}", near_copy(row["text"], rng)) for i, row in enumerate(held)]
+    add_source(made, "zebra", added + [document("zebra", f"z{i}", words(rng, 120)) for i in range(20)])
+    sources = ("alien", "manuals", "web", "zebra")
+    twice, _ = run(made, section=section, name="twice", sources=sources, late=("alien", "zebra"))
+    assert bytes_of(twice, sources[:3]) == bytes_of(once, sources[:3])
+    copies = {fate for name, fate in fates_of(twice, "zebra").items() if name.startswith("a")}
+    assert copies == {"copy_of_held_out" if section["near_duplicates"] is None else "near_duplicate"}
+
+
+def test_of_documents_of_one_source_with_one_id_the_first_stays(made):
+    rng = np.random.default_rng(3)
+    rows = [document("web", f"w{i % 12}", words(rng, 120)) for i in range(16)]
+    add_source(made, "web", rows)
+    shard_path(made / "extract" / "web", 1).unlink()
+    write_scores(made / "score" / "web", 0, [row.id for row in rows], [1.0] + [2.5] * 15)
+    lines = []
+    out, counts = run(made, say=lines.append)
+    assert counts["web"]["dropped"] == {"score_too_low": 1, "duplicate_id": 3}
+    kept = {row["id"]: row["text"] for (source, _), some in kept_rows(out).items() if source == "web" for row in some}
+    assert kept == {row.id: row.text for row in [*rows[1:12], rows[12]]}
+    assert "select: 3 documents have the id of an earlier one of their source, and go" in lines
+
+
+def test_ids_that_name_more_than_one_document_each_stop_the_step(made):
+    rows = [document("manuals", f"m{i % 10}", words(np.random.default_rng(i), 120)) for i in range(30)]
+    add_source(made, "manuals", rows)
+    shard_path(made / "extract" / "manuals", 1).unlink()
+    with pytest.raises(
+        DataError, match=r"20 of 30 documents of source 'manuals' have the id of an earlier one(.|\n)*'m0'"
+    ):
+        run(made)

@@ -131,6 +131,18 @@ def test_the_tokenizer_step_is_deterministic(context: MakeContext, tmp_path: Pat
         assert (tmp_path / "tokenizer" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+def test_a_late_source_neither_feeds_the_tokenizer_nor_measures_it(
+    context: MakeContext, select: Path, tmp_path: Path
+) -> None:
+    train_tokenizer.run(context("tokenizer"))
+    write(select / "late" / "train-00000.parquet", ["zymurgy quixotic jackdaws"] * 50)
+    write(select / "late" / "validation-00000.parquet", ["zymurgy quixotic jackdaws"])
+    late = {"read": {"format": "text", "paths": ["x"]}, "license": "public domain", "late": True}
+    train_tokenizer.run(context("again", sources={"late": late, **RECIPE["sources"]}))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "report.json"):
+        assert (tmp_path / "tokenizer" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
 def test_the_sample_keeps_to_each_sources_budget(context: MakeContext) -> None:
     section = {"vocab_size": 300, "mixture": {"web": 0.25, "code": 0.75}, "max_bytes": 1000}
     sample = train_tokenizer.run(context("tokenizer", tokenizer=section))["sample"]

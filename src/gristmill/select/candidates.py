@@ -6,8 +6,9 @@ goes back for the texts of chosen documents, shard by shard.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from gristmill.errors import DataError
 from gristmill.select.dedup import DuplicateRules, Fingerprints, Keys, fingerprint_texts, ngram_set
 from gristmill.select.words import Int64, UInt64
 
-PASSED, HELD_OUT, LOW_SCORE = 0, 1, 2
+PASSED, HELD_OUT, LOW_SCORE, DUPLICATE_ID = 0, 1, 2, 3
 BATCH_ROWS = 256
+MAX_DUPLICATE_IDS = 0.5  # of a source's documents: beyond it the ids are no ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Shard:
 class Columns:
     """What is known of the D documents of one shard or of all. score_D is NaN without a threshold.
 
-    fate_D: PASSED, HELD_OUT or LOW_SCORE. prints: fingerprints of the passed documents, in order.
+    fate_D: PASSED, HELD_OUT, LOW_SCORE or DUPLICATE_ID. prints: fingerprints of the passed documents, in order.
     """
 
     ids: list[str]
@@ -89,15 +91,15 @@ class Candidates:
                 yield from zip((here + first).tolist(), texts, strict=True)
                 row += batch.num_rows
 
+    def passed_texts(self, places: Int64) -> Iterator[tuple[int, str]]:
+        """As texts_of, of passed documents, asked for and named by their place among the passed."""
+        passed = self.passed
+        for d, text in self.texts_of(passed[places]):
+            yield int(np.searchsorted(passed, d)), text
+
     def ngram_sets(self, n: int) -> Callable[[Int64], dict[int, UInt64]]:
         """For deduplication: word n-gram sets of passed documents, asked for by their place among the passed."""
-        passed = self.passed
-        place_of = {int(d): place for place, d in enumerate(passed)}
-
-        def sets(wanted: Int64) -> dict[int, UInt64]:
-            return {place_of[d]: ngram_set(text, n) for d, text in self.texts_of(passed[wanted])}
-
-        return sets
+        return lambda places: {place: ngram_set(text, n) for place, text in self.passed_texts(places)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +177,30 @@ def read_candidates(shards: Sequence[Shard], function: ReadShard, executor: Exec
     )
 
 
+def without_duplicate_ids(candidates: Candidates) -> Candidates:
+    """An id names one document of a source: of several that passed with one id, the first that was read stays.
+
+    Raises DataError where more than MAX_DUPLICATE_IDS of a source's documents would go.
+    """
+    columns, passed = candidates.columns, candidates.passed
+    seen: dict[str, set[str]] = defaultdict(set)
+    stays = np.ones(len(passed), dtype=bool)
+    for place, d in enumerate(passed.tolist()):
+        names, name = seen[candidates.sources[d]], columns.ids[d]
+        stays[place] = name not in names
+        names.add(name)
+    if stays.all():
+        return candidates
+    _check_ids(candidates, passed, passed[~stays])
+    fate_D = columns.fate_D.copy()
+    fate_D[passed[~stays]] = DUPLICATE_ID
+    prints = columns.prints
+    left = Fingerprints(
+        exact_D2=prints.exact_D2[stays], keys_DB=prints.keys_DB[stays], num_ngrams_D=prints.num_ngrams_D[stays]
+    )
+    return replace(candidates, columns=replace(columns, fate_D=fate_D, prints=left))
+
+
 def joined_columns(parts: Sequence[Columns], *, num_bands: int) -> Columns:
     """One set of columns from several, in order."""
     empty = np.empty(0, dtype=np.int64)
@@ -196,6 +222,18 @@ def joined_columns(parts: Sequence[Columns], *, num_bands: int) -> Columns:
             num_ngrams_D=np.concatenate([one.num_ngrams_D for one in prints]),
         ),
     )
+
+
+def _check_ids(candidates: Candidates, passed: Int64, later: Int64) -> None:
+    total = Counter(candidates.sources[d] for d in passed.tolist())
+    for source, count in Counter(candidates.sources[d] for d in later.tolist()).items():
+        if count > MAX_DUPLICATE_IDS * total[source]:
+            example = next(candidates.columns.ids[d] for d in later.tolist() if candidates.sources[d] == source)
+            raise DataError(
+                f"{count:,} of {total[source]:,} documents of source {source!r} have the id of an earlier one, such as "
+                f"{example!r}.\n  An id names one document. Name a field that does in sources.{source}.read, or none, and look "
+                "whether its paths name the same texts more than once."
+            )
 
 
 def _read_scores(shard: Shard) -> list[tuple[str, float]]:

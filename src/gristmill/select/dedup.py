@@ -12,8 +12,9 @@ Verified means, on sets of word n-grams of the whole text: Jaccard similarity of
 survivor is the longer one, at least `min_containment` of the document's n-grams occur in it. Documents shorter than
 one n-gram take part in the exact pass alone.
 
-Clusters are for the validation split: the connected parts of all copies found, removed documents included. A survivor
-that occurs in a longer document which comes later makes no copy of it, but joins its cluster.
+Clusters are for the validation split: the connected parts (`components`) of all links found, removed documents included. A
+survivor that occurs in a longer document which comes later makes no copy of it, but is linked to it. A link is found when the
+later of the two is decided, so documents never change what was decided of those before them.
 """
 
 from __future__ import annotations
@@ -100,10 +101,10 @@ class Copy:
 
 @dataclass(frozen=True, kw_only=True)
 class Duplicates:
-    """All copies, by document; cluster_D numbers the clusters (documents of one cluster never part in a split)."""
+    """All copies, by document, and links_E2: (document, one before it in the order) that a split must not part."""
 
     copies: dict[int, Copy] = field(repr=False)
-    cluster_D: Int64 = field(repr=False)
+    links_E2: Int64 = field(repr=False)
     num_candidates: int
     num_compared: int
     num_refused: int
@@ -160,10 +161,10 @@ def find_duplicates(
     }
     near = _near_pass(prints, survivor_D, order, rules, ngrams_of)
     moved = {d: _follow(copy, near.copies) for d, copy in exact.items()}
-    edges = [(copy.document, copy.survivor) for copy in exact.values()] + near.edges
+    links = [(copy.document, copy.survivor) for copy in exact.values()] + near.links
     return Duplicates(
         copies=dict(sorted({**moved, **near.copies}.items())),
-        cluster_D=components(count, edges),
+        links_E2=np.array(links, dtype=np.int64).reshape(-1, 2),
         num_candidates=near.num_candidates,
         num_compared=near.num_compared,
         num_refused=near.num_refused,
@@ -171,10 +172,10 @@ def find_duplicates(
     )
 
 
-def components(count: int, edges: Sequence[tuple[int, int]]) -> Int64:
+def components(count: int, links_E2: Int64) -> Int64:
     """The number of the connected part of each of `count` nodes: that of its lowest member."""
-    ends = np.array(edges, dtype=np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends), dtype=np.int8), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    ends = (links_E2[:, 0], links_E2[:, 1])
+    graph = coo_array((np.ones(len(links_E2), dtype=np.int8), ends), shape=(count, count))
     parts, label_D = connected_components(graph, directed=False)
     lowest = np.full(parts, count, dtype=np.int64)
     np.minimum.at(lowest, label_D, np.arange(count))
@@ -189,7 +190,7 @@ class _NearPass:
         self.rules = rules
         self.sets = sets
         self.copies: dict[int, Copy] = {}
-        self.edges: list[tuple[int, int]] = []
+        self.links: list[tuple[int, int]] = []
         self.kept: dict[tuple[int, int], list[int]] = {}  # (band, key) -> kept documents, in survivor order
         self.num_candidates = self.num_compared = self.num_refused = self.num_capped = 0
 
@@ -205,7 +206,7 @@ class _NearPass:
         for other in candidates[:MAX_COMPARISONS]:
             copy, is_copy, belong = self._compare(d, other)
             if belong:
-                self.edges.append((d, other))
+                self.links.append((d, other))
             if is_copy and self.rules.remove_near:
                 self.copies[d] = copy
                 return

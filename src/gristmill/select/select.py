@@ -2,6 +2,7 @@
 
     held-out ids -> score threshold -> exact and near-duplicates -> contamination -> validation split
 
+Late sources are decided after all others and after the late ones before them, and change no byte of those.
 Reads extract/* and score/* alone, so that a changed threshold costs this step and no other. Writes, per source,
 train-00000.parquet and validation-00000.parquet (documents with their cluster), and rejected.parquet (every document that
 went, with the rule, the value against the limit, the survivor or the span), ledger.json, thresholds.json,
@@ -10,9 +11,9 @@ near_duplicates.json, decontamination.json, split.json.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
 from gristmill.data.executor import Executor, InProcess, LocalProcesses
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
@@ -33,11 +34,12 @@ from gristmill.score.outputs import Scored
 from gristmill.select.candidates import (
     BATCH_ROWS,
     HELD_OUT,
-    LOW_SCORE,
+    PASSED,
     Candidates,
     ReadShard,
     list_shards,
     read_candidates,
+    without_duplicate_ids,
 )
 from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
 from gristmill.select.dedup import DuplicateRules, Duplicates, find_duplicates
@@ -48,26 +50,18 @@ from gristmill.select.evidence import (
     planting_texts,
     thresholds_report,
 )
-from gristmill.select.split import SplitRules, choose_validation, cluster_ids, split_report
+from gristmill.select.levels import Members, Split, split_by_level
+from gristmill.select.reasons import Rejection, reasons, reasons_of_resembling
+from gristmill.select.resemblance import HeldOutTexts, Resemblance
+from gristmill.select.split import SplitRules, split_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
 
-VERSION = 2
+VERSION = 3
 STEP = "select"
 DOCUMENTS = "documents of "  # roles, each followed by a source
 SELECTED_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("cluster", pa.int64(), nullable=False))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejection:
-    """Why one document goes: the measured value, what the rule allows, and the survivor or the span."""
-
-    reason: str
-    value: float | None = None
-    limit: float | None = None
-    duplicate_of: str | None = None
-    detail: str = ""
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -88,12 +82,23 @@ def run(ctx: StepContext) -> dict[str, Any]:
     matches = _decontaminate(ctx, candidates, finder, without(candidates.passed, list(duplicates.copies)))
 
     rejections = reasons(candidates, above, duplicates, rules, matches, ngram=finder.ngram)
-    kept = np.array([d for d in candidates.passed.tolist() if d not in rejections], dtype=np.int64)
-    cluster_D, validation_D = _split(ctx, candidates, duplicates, kept)
-    ledger = _write(ctx, candidates, extracted, rejections, cluster_D, validation_D)
+    split = _split(ctx, candidates, duplicates, rules, rejections)
+    rejections |= reasons_of_resembling(candidates, split, rules)
+    ledger = _write(ctx, candidates, extracted, rejections, split)
     ledger.check()
     write_json(ctx.out / "ledger.json", ledger.to_json())
-    return _counts(ctx, ledger, validation_D[kept])
+    return _counts(ctx, ledger, split.validation_D)
+
+
+def levels_of(early: Sequence[str], late: Sequence[str]) -> dict[str, int]:
+    """When each source is decided: at 0 with all others, or as a late one at 1, 2, … in their order."""
+    return {**dict.fromkeys(early, 0), **{source: level for level, source in enumerate(late, start=1)}}
+
+
+def survivor_ranks(early: Sequence[str], late: Sequence[str], priority: Sequence[str]) -> dict[str, int]:
+    """Whose copy survives, 0 first: sources of `priority`, then others by name, then late ones in their order."""
+    unlisted = sorted(set(early) - set(priority))
+    return {source: rank for rank, source in enumerate([*priority, *unlisted, *late])}
 
 
 def duplicate_rules(section: NearDuplicates | None) -> DuplicateRules:
@@ -108,41 +113,6 @@ def duplicate_rules(section: NearDuplicates | None) -> DuplicateRules:
     )
 
 
-def reasons(
-    candidates: Candidates,
-    above: Mapping[str, float],
-    duplicates: Duplicates,
-    rules: DuplicateRules,
-    matches: Mapping[int, Match],
-    *,
-    ngram: int,
-) -> dict[int, Rejection]:
-    """Every document that goes, with the one reason that came first."""
-    columns, passed = candidates.columns, candidates.passed
-    found: dict[int, Rejection] = {}
-    for d in np.flatnonzero(columns.fate_D == HELD_OUT).tolist():
-        found[d] = Rejection(reason="held_out_item", detail="an evaluation item was cut from this document")
-    for d in np.flatnonzero(columns.fate_D == LOW_SCORE).tolist():
-        limit = above[candidates.sources[d]]
-        found[d] = Rejection(reason="score_too_low", value=float(columns.score_D[d]), limit=limit)
-    for copy in duplicates.copies.values():
-        survivor = int(passed[copy.survivor])
-        contained = not copy.exact and copy.jaccard < rules.min_jaccard
-        value, limit = (copy.containment, rules.min_containment) if contained else (copy.jaccard, rules.min_jaccard)
-        near = f", Jaccard {copy.jaccard:.3f}, {copy.containment:.3f} of its n-grams occur there"
-        found[int(passed[copy.document])] = Rejection(
-            reason="exact_duplicate" if copy.exact else "contained_in_longer" if contained else "near_duplicate",
-            value=None if copy.exact else value,
-            limit=None if copy.exact else limit,
-            duplicate_of=columns.ids[survivor],
-            detail=f"survivor in source {candidates.sources[survivor]}{'' if copy.exact else near}",
-        )
-    for d, match in matches.items():
-        limit_words = None if match.rule == "short_item" else float(ngram)
-        found[d] = Rejection(reason="contaminated", value=float(match.words), limit=limit_words, detail=match.detail)
-    return found
-
-
 def without(documents: Int64, places: Sequence[int]) -> Int64:
     """The documents but for those at these places."""
     keep = np.ones(len(documents), dtype=bool)
@@ -151,11 +121,14 @@ def without(documents: Int64, places: Sequence[int]) -> Int64:
 
 
 def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, held_out: frozenset[str]) -> Candidates:
+    documents: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
     scores: dict[str, Scored] = by_source(ctx.inputs, "scores of ")
     shards = [
         shard
-        for source, documents in by_source(ctx.inputs, DOCUMENTS).items()
-        for shard in list_shards(source, documents.documents, scores[source].scores if source in above else None)
+        for source in (*ctx.config["early"], *ctx.config["late"])
+        for shard in list_shards(
+            source, documents[source].documents, scores[source].scores if source in above else None
+        )
     ]
     function = ReadShard(above=above, held_out=held_out, rules=rules, seed=derive_seed(ctx.seed, "minhash"))
     in_line = len(shards) == 1 or ctx.machine.processes == 1
@@ -164,8 +137,11 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
         if in_line
         else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
     )
-    candidates = read_candidates(shards, function, executor)
-    ctx.say(f"select: {len(candidates.sources):,} documents read, {len(candidates.passed):,} pass the thresholds")
+    read = read_candidates(shards, function, executor)
+    candidates = without_duplicate_ids(read)
+    ctx.say(f"select: {len(candidates.sources):,} documents read, {len(read.passed):,} pass the thresholds")
+    if later := len(read.passed) - len(candidates.passed):
+        ctx.say(f"select: {later:,} documents have the id of an earlier one of their source, and go")
     _leave_if_asked(ctx)
     return candidates
 
@@ -183,13 +159,10 @@ def _say_if_nothing_was_held_out(
 
 
 def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules) -> Duplicates:
-    section: Select = ctx.config["select"]
-    listed = section.priority
-    unlisted = sorted(set(by_source(ctx.inputs, DOCUMENTS)) - set(listed))
-    priority = {source: rank for rank, source in enumerate([*listed, *unlisted])}
+    ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], ctx.config["select"].priority)
     found = find_duplicates(
         candidates.columns.prints,
-        candidates.keys(priority),
+        candidates.keys(ranks),
         rules=rules,
         ngrams_of=candidates.ngram_sets(rules.ngram),
     )
@@ -212,20 +185,11 @@ def _decontaminate(
     planting = planting_texts(candidates, documents) or [""]
     recall = planted_recall(finder, planting, seed=derive_seed(ctx.seed, "plant"))
     matches: dict[int, Match] = {}
-    batch: list[tuple[int, str]] = []
-
-    def search() -> None:
-        _leave_if_asked(ctx)
+    for batch in _batches(ctx, candidates.texts_of(documents)) if finder.packs else ():
         for (d, _), match in zip(batch, finder.match_all([text for _, text in batch]), strict=True):
             if match is not None:
                 matches[d] = match
-        batch.clear()
-
-    for row in candidates.texts_of(documents) if finder.packs else ():
-        batch.append(row)
-        if len(batch) == BATCH_ROWS:
-            search()
-    search()
+    _leave_if_asked(ctx)
     write_json(ctx.out / "decontamination.json", contamination_report(candidates, finder, matches, recall))
     planted = sum(pack["planted"] for pack in recall.values())
     ctx.say(f"select: {planted:,} planted items all found; {len(matches):,} documents hold an evaluation item")
@@ -233,26 +197,50 @@ def _decontaminate(
 
 
 def _split(
-    ctx: StepContext, candidates: Candidates, duplicates: Duplicates, kept: Int64
-) -> tuple[Int64, NDArray[np.bool_]]:
-    """(cluster name, is validation) per document; 0 and False for those that did not pass the thresholds."""
-    passed, columns = candidates.passed, candidates.columns
+    ctx: StepContext,
+    candidates: Candidates,
+    duplicates: Duplicates,
+    rules: DuplicateRules,
+    rejections: Mapping[int, Rejection],
+) -> Split:
+    """The split of the documents that passed the thresholds, by their place among them."""
     section: Validation = ctx.config["select"].validation
-    rules = SplitRules(fraction=section.fraction, min_bytes=section.min_bytes, max_bytes=section.max_bytes)
-    cluster_D = np.zeros(len(columns.ids), dtype=np.int64)
+    split_rules = SplitRules(fraction=section.fraction, min_bytes=section.min_bytes, max_bytes=section.max_bytes)
+    levels = levels_of(ctx.config["early"], ctx.config["late"])
+    passed, columns = candidates.passed, candidates.columns
     sources = [candidates.sources[d] for d in passed.tolist()]
-    cluster_D[passed] = cluster_ids(duplicates.cluster_D, sources, [columns.ids[d] for d in passed.tolist()])
-    kept_sources, sizes = [candidates.sources[d] for d in kept.tolist()], columns.num_bytes_D[kept]
-    held = choose_validation(cluster_D[kept], kept_sources, sizes, rules=rules, seed=derive_seed(ctx.seed, "split"))
-    report = split_report(held, kept_sources, sizes, rules=rules)
+    members = Members(
+        ids=[columns.ids[d] for d in passed.tolist()],
+        sources=sources,
+        level_D=np.array([levels[source] for source in sources], dtype=np.int64),
+        num_bytes_D=columns.num_bytes_D[passed],
+        kept_D=np.array([d not in rejections for d in passed.tolist()], dtype=bool),
+    )
+
+    def resembling(documents: Int64, held: Int64) -> dict[int, Resemblance]:
+        texts = HeldOutTexts(_batches(ctx, candidates.passed_texts(held)), rules)
+        found: dict[int, Resemblance] = {}
+        for batch in _batches(ctx, candidates.passed_texts(documents)):
+            found |= texts.find(batch)
+        return found
+
+    split = split_by_level(
+        members, duplicates.links_E2, rules=split_rules, seed=derive_seed(ctx.seed, "split"), resembling=resembling
+    )
+    left = np.array([d for d in np.flatnonzero(members.kept_D).tolist() if d not in split.resembling], dtype=np.int64)
+    report = split_report(
+        split.validation_D[left], [sources[d] for d in left.tolist()], members.num_bytes_D[left], rules=split_rules
+    )
     write_json(ctx.out / "split.json", report)
     for source, row in report.items():
         if not row["enough"]:
             size = row["validation"]["bytes"]
-            ctx.say(f"select: validation of {source} has {size:,} bytes, fewer than the {rules.min_bytes:,} asked for")
-    validation_D = np.zeros(len(columns.ids), dtype=bool)
-    validation_D[kept] = held
-    return cluster_D, validation_D
+            ctx.say(
+                f"select: validation of {source} has {size:,} bytes, fewer than the {section.min_bytes:,} asked for"
+            )
+    if split.resembling:
+        ctx.say(f"select: {len(split.resembling):,} documents of late sources resemble validation text, and go")
+    return split
 
 
 def _write(
@@ -260,13 +248,13 @@ def _write(
     candidates: Candidates,
     extracted: Mapping[str, SourceLedger],
     rejections: Mapping[int, Rejection],
-    cluster_D: Int64,
-    validation_D: NDArray[np.bool_],
+    split: Split,
 ) -> Ledger:
     """Goes through all documents once more: each into train, validation or rejected, and into the ledger.
 
     What came in is what extract counted as kept, so that documents lost on the way show.
     """
+    place_D = np.cumsum(candidates.columns.fate_D == PASSED) - 1
     ledger = Ledger()
     for source, row in extracted.items():
         kept = row.total("kept")
@@ -274,9 +262,9 @@ def _write(
     with ExitStack() as stack:
         rejected = stack.enter_context(ShardWriter(ctx.out / "rejected.parquet", REJECTED_SCHEMA))
         writers = {
-            (source, split): stack.enter_context(_split_writer(ctx.out / source, split))
+            (source, side): stack.enter_context(_side_writer(ctx.out / source, side))
             for source in extracted
-            for split in ("train", "validation")
+            for side in ("train", "validation")
         }
         for k, shard in enumerate(candidates.shards):
             d = int(candidates.offsets[k])
@@ -284,34 +272,28 @@ def _write(
                 _leave_if_asked(ctx)
                 for row in batch.to_pylist():
                     if (why := rejections.get(d)) is not None:
-                        rejected.write(_rejected(row, why))
+                        rejected.write(why.row(row, step=STEP))
                         ledger.add(shard.source, "dropped", row["bytes_in"], reason=why.reason)
                     else:
-                        split = "validation" if validation_D[d] else "train"
-                        writers[shard.source, split].write({**row, "cluster": int(cluster_D[d])})
+                        place = int(place_D[d])
+                        side = "validation" if split.validation_D[place] else "train"
+                        writers[shard.source, side].write({**row, "cluster": int(split.cluster_D[place])})
                         ledger.add(shard.source, "kept", row["bytes_in"])
                     d += 1
     return ledger
 
 
-def _split_writer(folder: Path, split: str) -> ShardWriter:
+def _side_writer(folder: Path, side: str) -> ShardWriter:
     folder.mkdir(exist_ok=True)
-    return ShardWriter(folder / f"{split}-00000.parquet", SELECTED_SCHEMA)
+    return ShardWriter(folder / f"{side}-00000.parquet", SELECTED_SCHEMA)
 
 
-def _rejected(row: Mapping[str, Any], why: Rejection) -> dict[str, Any]:
-    return rejected_row(
-        id=row["id"],
-        source=row["source"],
-        step=STEP,
-        reason=why.reason,
-        bytes_in=row["bytes_in"],
-        value=why.value,
-        limit=why.limit,
-        duplicate_of=why.duplicate_of,
-        detail=why.detail,
-        text=row["text"],
-    )
+def _batches(ctx: StepContext, rows: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """Rows by BATCH_ROWS; before each it is asked whether to stop."""
+    _leave_if_asked(ctx)
+    while batch := list(itertools.islice(rows, BATCH_ROWS)):
+        yield batch
+        _leave_if_asked(ctx)
 
 
 def _counts(ctx: StepContext, ledger: Ledger, held: NDArray[np.bool_]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ Int64 = NDArray[np.int64]
 _SPACE = 0x20
 _BASE = 0x9E3779B97F4A7C15
 _LONG_WORD = 256  # bytes
+# ASCII letters and digits stay, other ASCII becomes a space, bytes of multi-byte characters stay.
+_BYTE_TABLE = bytes(b if b >= 0x80 or chr(b).isalnum() else _SPACE for b in range(256))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ def split_words(texts: Sequence[str]) -> Words:
     buffer = b" ".join(parts) + b" "
     text_starts = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=text_starts[1:])
-    normal = buffer.translate(_byte_table())
+    normal = buffer.translate(_BYTE_TABLE)
     raw = np.frombuffer(normal, dtype=np.uint8)
     starts, ends = _word_ranges(raw)
     return Words(
@@ -112,11 +114,6 @@ def mix(values: UInt64) -> UInt64:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _byte_table() -> bytes:
-    """ASCII letters and digits stay, other ASCII becomes a space, bytes of multi-byte characters stay."""
-    return bytes(b if b >= 0x80 or chr(b).isalnum() else _SPACE for b in range(256))
 
 
 def _word_ranges(raw: NDArray[np.uint8]) -> tuple[Int64, Int64]:

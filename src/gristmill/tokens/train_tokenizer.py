@@ -1,4 +1,4 @@
-"""STEP tokenizer: a byte-level BPE trained on the training split, in the recipe's mix of sources.
+"""STEP tokenizer: a byte-level BPE trained on the training split, in the recipe's mix of sources, late ones aside.
 
 Reads select/<source>/train-*.parquet; writes tokenizer.json, tokenizer_config.json, chat_template.jinja and report.json, which
 says what was sampled and how many bytes a token holds on each source's validation text, which the trainer never saw.

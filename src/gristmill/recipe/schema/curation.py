@@ -123,7 +123,9 @@ class Source(Section):
     language: LanguageFilter | None = None
     rules: Rules = Rules()
     late: Annotated[bool, Outside("stands in the config of select")] = Field(
-        default=False, description="added after others were trained on"
+        default=False,
+        description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "
+        "what resembles their validation text goes. Several are decided in the order of `sources`, so a new one stands last",
     )
     unique_tokens: Annotated[PositiveInt | None, CAP] = Field(
         default=None, description="if known; else estimated from bytes until tokenize counts"
@@ -189,7 +191,7 @@ class Select(Section):
 
     min_scores: dict[Name, MinScore] = Field(default={}, description="source → threshold")
     priority: list[str] = Field(
-        default=[], description="whose copy of a duplicate survives; unlisted sources come last"
+        default=[], description="whose copy of a duplicate survives; unlisted sources come next, late ones last"
     )
     near_duplicates: NearDuplicates | None = NearDuplicates()
     decontaminate: Decontaminate = Decontaminate()

@@ -49,6 +49,11 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
 
+    @property
+    def late_sources(self) -> list[str]:
+        """In the order in which select decides them."""
+        return [name for name, source in self.sources.items() if source.late]
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         from_sources = set(self.sources)
@@ -73,6 +78,7 @@ class Recipe(Section):
             for pack in packs:
                 if pack not in self.packs:
                     raise ValueError(f"{where} names the pack {pack!r}; the recipe has {sorted(self.packs)}")
+        self._check_late_sources()
         self._check_lengths()
         self._check_post_training()
         return self
@@ -92,6 +98,34 @@ class Recipe(Section):
         if self.chat is not None and self.chat.definitions_from is not None:
             found.append(("chat.definitions_from", self.chat.definitions_from))
         return found
+
+    def _check_late_sources(self) -> None:
+        late = self.late_sources
+        if len(late) == len(self.sources):
+            raise ValueError(
+                "every source is late, but the tokenizer learns from the others alone; remove `late` from those that are "
+                "trained on first"
+            )
+        for name in late:
+            if name in self.select.priority:
+                raise ValueError(
+                    f"select.priority names the late source {name!r}; late sources come after all others, in the order of "
+                    "`sources`. Remove it from select.priority"
+                )
+            if name in self.tokenizer.mixture:
+                raise ValueError(
+                    f"tokenizer.mixture names the late source {name!r}, which must not change the tokenizer. Remove it from "
+                    f"tokenizer.mixture, or remove sources.{name}.late"
+                )
+        level = {name: late.index(name) + 1 if name in late else 0 for name in self.sources}
+        for name, threshold in self.select.min_scores.items():
+            teacher = self.classifiers[threshold.classifier].source
+            if level[teacher] > level[name]:
+                raise ValueError(
+                    f"select.min_scores.{name} names the classifier {threshold.classifier!r}, which learns from the late source "
+                    f"{teacher!r}; that comes after {name!r} and must not change it. Name a classifier that learns from an "
+                    "earlier source"
+                )
 
     def _check_lengths(self) -> None:
         limit = self.model.max_position_embeddings

@@ -1,0 +1,158 @@
+"""Late sources: nothing that was decided before changes, and none of their training text resembles held-out text."""
+
+from functools import cache
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.select.dedup import DuplicateRules, Keys, find_duplicates, fingerprint_texts, ngram_set, overlap
+from gristmill.select.levels import Members, split_by_level
+from gristmill.select.resemblance import HeldOutTexts
+from gristmill.select.select import levels_of, survivor_ranks
+from gristmill.select.split import SplitRules
+
+SPLIT = SplitRules(fraction=0.3, min_bytes=1, max_bytes=10_000)
+EARLY, LATE = ("web", "books"), ("later", "latest")
+
+
+def select(corpus, *, rules, seed=0):
+    """(source, text) → what became of it: its cluster and side, or why it went. Texts of a source are its ids as well."""
+    rows = [(source, text) for source, texts in corpus.items() for text in texts]
+    sources, texts = [source for source, _ in rows], [text for _, text in rows]
+    late = [source for source in corpus if source in LATE]
+    ranks, levels = survivor_ranks(EARLY, late, ["web"]), levels_of(EARLY, late)
+    sizes = np.array([len(text) for text in texts], dtype=np.int64)
+    found = find_duplicates(
+        fingerprint_texts(texts, rules=rules, seed=seed),
+        Keys(
+            ids=texts,
+            sources=sources,
+            priority_D=np.array([ranks[source] for source in sources], dtype=np.int64),
+            score_D=np.zeros(len(texts), dtype=np.float32),
+            num_bytes_D=sizes,
+        ),
+        rules=rules,
+        ngrams_of=lambda wanted: {int(d): ngrams(texts[d], rules.ngram) for d in wanted},
+    )
+    split = split_by_level(
+        Members(
+            ids=texts,
+            sources=sources,
+            level_D=np.array([levels[source] for source in sources], dtype=np.int64),
+            num_bytes_D=sizes,
+            kept_D=np.array([d not in found.copies for d in range(len(texts))], dtype=bool),
+        ),
+        found.links_E2,
+        rules=SPLIT,
+        seed=seed,
+        resembling=lambda documents, held: HeldOutTexts([[(int(d), texts[d]) for d in held]], rules).find(
+            [(int(d), texts[d]) for d in documents]
+        ),
+    )
+    sides = {}
+    for d, row in enumerate(rows):
+        if d in found.copies:
+            sides[row] = ("copy", rows[found.copies[d].survivor])
+        elif d in split.resembling:
+            assert split.validation_D[split.resembling[d].held]
+            sides[row] = ("resembles", rows[split.resembling[d].held])
+        else:
+            sides[row] = ("validation" if split.validation_D[d] else "train", int(split.cluster_D[d]))
+    return sides
+
+
+def sides_of(fates, sources):
+    return {row: fate for row, fate in fates.items() if row[0] in sources}
+
+
+ngrams = cache(ngram_set)
+
+
+def resemble(one, other, rules):
+    mine, theirs = ngrams(one, rules.ngram), ngrams(other, rules.ngram)
+    jaccard, containment = overlap(mine, theirs)
+    return jaccard >= rules.min_jaccard or max(containment, overlap(theirs, mine)[1]) >= rules.min_containment
+
+
+texts = st.lists(
+    st.lists(st.sampled_from("abcde"), min_size=1, max_size=12).map(" ".join), min_size=1, max_size=8, unique=True
+)
+
+
+corpora = st.tuples(texts, texts, texts, texts).map(lambda lists: dict(zip((*EARLY, *LATE), lists, strict=True)))
+
+
+@given(
+    corpora,
+    st.sampled_from([(2, 1), (8, 2), (1, 4)]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+@settings(max_examples=80, deadline=None)
+def test_a_late_source_changes_nothing_before_it_and_trains_on_nothing_that_resembles_validation(
+    corpus, bands, remove_near, seed
+):
+    rules = DuplicateRules(
+        num_bands=bands[0], rows_per_band=bands[1], ngram=2, min_jaccard=0.5, remove_near=remove_near
+    )
+    alone = select({source: corpus[source] for source in EARLY}, rules=rules, seed=seed)
+    with_one = select({source: corpus[source] for source in (*EARLY, "later")}, rules=rules, seed=seed)
+    with_two = select(corpus, rules=rules, seed=seed)
+    assert sides_of(with_one, EARLY) == alone
+    assert sides_of(with_two, (*EARLY, "later")) == with_one
+    held = [(row, cluster) for row, (side, cluster) in with_two.items() if side == "validation"]
+    levels = levels_of(EARLY, LATE)
+    for (source, text), (side, cluster) in with_two.items():
+        assert side != "resembles" or source in LATE
+        if source in LATE and side == "train":
+            assert cluster not in {theirs for _, theirs in held}
+            assert not any(
+                resemble(text, other, rules) for (origin, other), _ in held if levels[origin] <= levels[source]
+            )
+    names = {source: {fate[1] for row, fate in with_two.items() if row[0] == source} for source in corpus}
+    own = {source: {cluster for row, cluster in held if row[0] == source} for source in LATE}
+    assert own["later"].isdisjoint(names["web"] | names["books"])
+    assert own["latest"].isdisjoint(names["web"] | names["books"] | names["later"])
+
+
+@given(
+    corpora,
+    st.permutations((*EARLY, *LATE)).filter(lambda order: order.index("later") < order.index("latest")),
+)
+@settings(max_examples=20, deadline=None)
+def test_where_late_sources_stand_among_the_others_does_not_matter(corpus, order):
+    rules = DuplicateRules(num_bands=8, rows_per_band=2, ngram=2, min_jaccard=0.5)
+    straight, mixed = (select({s: corpus[s] for s in some}, rules=rules) for some in (corpus, order))
+    for row, (fate, _) in straight.items():  # of several that a document resembles equally, the first is named
+        assert mixed[row] == straight[row] if fate != "resembles" else mixed[row][0] == fate
+
+
+def test_a_chain_of_copies_from_validation_text_goes_whole():
+    rng = np.random.default_rng(5)
+    rules = DuplicateRules(remove_near=False, num_bands=64, rows_per_band=1)
+    early = [words(rng, 100) for _ in range(20)]
+    (held, *_) = [text for (_, text), (side, _) in select({"web": early}, rules=rules).items() if side == "validation"]
+    chain = [held]
+    for step in range(3):
+        parts = chain[-1].split()
+        parts[step * 12 : step * 12 + 12] = words(rng, 12).split()
+        chain.append(" ".join(parts))
+    assert not resemble(chain[0], chain[3], rules)
+    fates = select({"web": early, "later": [*chain[1:], words(rng, 100)]}, rules=rules)
+    assert [fates["later", text] for text in chain[1:]] == [("resembles", ("web", held))] * 3
+
+
+def test_a_bridge_between_training_clusters_joins_one_of_them_and_leaves_both_as_they_are():
+    rng = np.random.default_rng(6)
+    rules = DuplicateRules(num_bands=64, rows_per_band=1)
+    early = [words(rng, 100) for _ in range(20)]
+    before = select({"web": early}, rules=rules)
+    one, other = [text for (_, text), (side, _) in before.items() if side == "train"][:2]
+    after = select({"web": early, "later": [f"{one} {other}", words(rng, 100), words(rng, 100)]}, rules=rules)
+    assert sides_of(after, EARLY) == before
+    assert after["later", f"{one} {other}"] == ("train", min(before["web", one][1], before["web", other][1]))
+
+
+def words(rng, count):
+    return " ".join(str(number) for number in rng.integers(0, 10**6, count))
