@@ -153,7 +153,46 @@ def test_reference_is_asked_in_the_arithmetic_of_training(model: Llama, monkeypa
         max_grad_norm=1.0,
     )
     assert outcome.loss == pytest.approx(math.log(2), abs=1e-7)
-    assert outcome.sums["reward_chosen"][0] == outcome.sums["margin"][0] == 0.0
+    assert outcome.sums["reward_chosen"][0] == outcome.sums["margin"][0] == outcome.sums["accuracy"][0] == 0.0
+
+
+def test_what_is_reported_follows_from_the_log_probabilities(model: Llama) -> None:
+    pairs = [
+        replace(pair(seed), reference_chosen_logp=-2.0 - seed, reference_rejected_logp=-7.0 + seed) for seed in range(4)
+    ]
+    rewards = []
+    for one in pairs:
+        chosen, rejected = response_logps(model, chat_batch([one.chosen, one.rejected])).tolist()
+        rewards.append((0.3 * (chosen - one.reference_chosen_logp), 0.3 * (rejected - one.reference_rejected_logp)))
+    good, bad = zip(*rewards, strict=True)
+    assert min(good) < max(bad)
+    found = preference_loss(model, PairBatch(pairs=pairs), beta=0.3)
+    margins = [a - b for a, b in rewards]
+    expected = {
+        "accuracy": sum(margin > 0 for margin in margins),
+        "margin": sum(margins),
+        "reward_chosen": sum(good),
+        "reward_rejected": sum(bad),
+    }
+    assert 0 < expected["accuracy"] < 4
+    assert {name: total for name, (total, _) in found.sums.items()} == pytest.approx(expected, rel=1e-4)
+    assert float(found.loss_sum.detach()) == pytest.approx(sum(math.log1p(math.exp(-m)) for m in margins), rel=1e-4)
+
+
+def test_a_micro_batch_of_pairs_takes_as_many_as_fit_and_a_long_one_alone() -> None:
+    """Pairs of 11, 12, 13, 11, 12 tokens."""
+    batch = PairBatch(pairs=[pair(seed) for seed in range(5)])
+    assert [one.num_tokens for one in batch.pairs] == [11, 12, 13, 11, 12]
+    assert (
+        batch.num_tokens == chat_batch([chat for one in batch.pairs for chat in (one.chosen, one.rejected)]).num_tokens
+    )
+    for max_tokens, expected in (
+        (36, [["0", "1", "2"], ["3", "4"]]),
+        (35, [["0", "1"], ["2", "3"], ["4"]]),
+        (23, [["0", "1"], ["2"], ["3", "4"]]),
+        (1, [["0"], ["1"], ["2"], ["3"], ["4"]]),
+    ):
+        assert [[one.id for one in piece.pairs] for piece in batch.micro_batches(max_tokens)] == expected
 
 
 @settings(max_examples=30, deadline=None)

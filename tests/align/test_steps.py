@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.curation import PackRef
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.runner import context_of
 from gristmill.store.durable import file_sha256
 from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
@@ -127,19 +127,23 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def context(
-    folder: Path, out: Path, *, should_stop: Callable[[], bool] = lambda: False, recipe: Recipe | None = None
+    name: str,
+    folder: Path,
+    out: Path,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+    recipe: Recipe | None = None,
 ) -> StepContext:
     out.mkdir(exist_ok=True, parents=True)
-    return StepContext(
-        recipe=recipe or globals()["recipe"](),
+    return context_of(
+        recipe or globals()["recipe"](),
+        name,
+        folders={path.name: path for path in folder.iterdir()},
         recipe_dir=folder,
-        name="step",
-        inputs={path.name: path for path in folder.iterdir()},
         out=out,
         machine=Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=40),
-        seed=7,
-        fingerprint="f",
-        say=lambda line: None,
+        say=say,
         should_stop=should_stop,
     )
 
@@ -149,13 +153,11 @@ def stop_at_call(number: int) -> Callable[[], bool]:
     return lambda: next(calls) == number
 
 
-def in_pieces(
-    run: Callable[[StepContext], dict[str, Any]], folder: Path, out: Path, *, every: int = 7
-) -> dict[str, Any]:
+def in_pieces(name: str, folder: Path, out: Path, *, every: int = 7) -> dict[str, Any]:
     """The step, stopped the `every`-th time that it asks, again and again until it ends."""
     for _ in range(50):
         try:
-            return run(context(folder, out, should_stop=stop_at_call(every)))
+            return {"sft": sft, "dpo": dpo}[name].run(context(name, folder, out, should_stop=stop_at_call(every)))
         except Interrupted:
             continue
     raise AssertionError("the step never ended")
@@ -168,14 +170,14 @@ def diary(out: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def with_sft(run_folder: Path) -> tuple[Path, dict[str, Any]]:
-    counts = sft.run(context(run_folder, run_folder / "sft"))
+    counts = sft.run(context("sft", run_folder, run_folder / "sft"))
     return run_folder, counts
 
 
 @pytest.fixture(scope="module")
 def with_pairs(with_sft: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
     folder, _ = with_sft
-    return folder, make_pairs.run(context(folder, folder / "pairs"))
+    return folder, make_pairs.run(context("pairs", folder, folder / "pairs"))
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**40))
@@ -232,7 +234,7 @@ def test_sft_rate_is_a_cosine_over_steps_that_ends_at_zero(with_sft: tuple[Path,
 
 def test_sft_stopped_and_resumed_equals_never_stopped(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_sft
-    in_pieces(sft.run, folder, tmp_path)
+    in_pieces("sft", folder, tmp_path)
     name = "model/model.safetensors"
     assert (tmp_path / name).read_bytes() == (folder / "sft" / name).read_bytes()
     assert diary(tmp_path) == diary(folder / "sft")
@@ -240,7 +242,7 @@ def test_sft_stopped_and_resumed_equals_never_stopped(with_sft: tuple[Path, dict
 
 def test_sft_without_a_fitting_conversation_is_an_error(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 33 conversations fits sft.seq_len 4"):
-        sft.run(context(run_folder, tmp_path, recipe=recipe(sft={"seq_len": 4})))
+        sft.run(context("sft", run_folder, tmp_path, recipe=recipe(sft={"seq_len": 4})))
 
 
 def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: tuple[Path, dict[str, Any]]) -> None:
@@ -272,7 +274,11 @@ def test_prompts_are_taken_from_all_groups_in_turn_and_never_held_out_ones(run_f
         tmp_path / "held", name="held", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=[item]
     )
     with_pack = recipe().model_copy(update={"packs": {"held": PackRef(path=str(tmp_path / "held"))}})
-    ctx = replace(context(run_folder, tmp_path / "out", recipe=with_pack), inputs={"synthesize": tmp_path})
+    (tmp_path / "synthesize").mkdir()
+    (tmp_path / "prompts.jsonl").rename(tmp_path / "synthesize" / "prompts.jsonl")
+    for name in ("tokenizer", "sft"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    ctx = context("pairs", tmp_path, tmp_path / "out", recipe=with_pack)
     chosen = make_pairs.choose_prompts(ctx, ["sum"], 7)
     assert [prompt.a >= 10 for prompt in chosen] == [False, True, False, True, False, False, False]
     assert {prompt.id for prompt in chosen if prompt.a >= 10} == {"sum/10+20", "sum/11+20"}
@@ -284,10 +290,10 @@ def test_pairs_stopped_torn_and_made_again_are_the_same_bytes(
 ) -> None:
     folder, counts = with_pairs
     with pytest.raises(Interrupted, match="stopped after 4 of 12 prompts"):
-        make_pairs.run(context(folder, tmp_path, should_stop=stop_at_call(5)))
+        make_pairs.run(context("pairs", folder, tmp_path, should_stop=stop_at_call(5)))
     with (tmp_path / "samples.jsonl").open("a") as file:
         file.write('{"prompt_id": "sum/0+0", "ind')
-    assert make_pairs.run(context(folder, tmp_path)) == counts
+    assert make_pairs.run(context("pairs", folder, tmp_path)) == counts
     for name in ("pairs.jsonl", "samples.jsonl", "report.json"):
         assert (tmp_path / name).read_bytes() == (folder / "pairs" / name).read_bytes()
 
@@ -295,12 +301,12 @@ def test_pairs_stopped_torn_and_made_again_are_the_same_bytes(
 def test_no_usable_pair_is_an_error_with_counts(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_sft
     with pytest.raises(NoUsablePairs, match=r"none of 12 prompts .*unfinished"):
-        make_pairs.run(context(folder, tmp_path, recipe=recipe(pairs={"max_new_tokens": 1})))
+        make_pairs.run(context("pairs", folder, tmp_path, recipe=recipe(pairs={"max_new_tokens": 1})))
 
 
 def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, counts = with_pairs
-    done = dpo.run(context(folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
+    done = dpo.run(context("dpo", folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
     assert (done["pairs"], done["too_long"]) == (counts["pairs"], 0)
     assert (done["epochs"], done["beta"]) == (6, recipe().dpo.beta)  # type: ignore[union-attr]
     lines = read_log(tmp_path / METRICS)
@@ -313,13 +319,18 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(
     with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, _ = with_pairs
-    tokenizer = Tokenizer.load(folder / "tokenizer")
     rows = read_jsonl(folder / "pairs" / "pairs.jsonl")
+    rows[0]["rejected"][0]["content"] += " and 1 more"
+    (tmp_path / "pairs").mkdir()
+    write_jsonl(tmp_path / "pairs" / "pairs.jsonl", rows)
+    for name in ("tokenizer", "sft"):
+        (tmp_path / name).symlink_to(folder / name)
+    tokenizer = Tokenizer.load(folder / "tokenizer")
     lengths = [max(chat.num_tokens for chat in dpo.encode_pair_row(tokenizer, row)[1:]) for row in rows]
     assert min(lengths) < max(lengths)
     said: list[str] = []
     short = recipe(dpo={"seq_len": min(lengths), "epochs": 1})
-    done = dpo.run(replace(context(folder, tmp_path, recipe=short), say=said.append))
+    done = dpo.run(context("dpo", tmp_path, tmp_path / "dpo", recipe=short, say=said.append))
     fitting = lengths.count(min(lengths))
     assert (done["pairs"], done["too_long"]) == (fitting, len(rows) - fitting)
     assert f"{len(rows) - fitting} pairs are longer than dpo.seq_len {min(lengths)} and are left out" in said
@@ -346,20 +357,21 @@ def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
         pairs={"temperature": 0.6},
     )
     with pytest.raises(Seen):
-        dpo.run(context(folder, tmp_path / "dpo", recipe=changed))
+        dpo.run(context("dpo", folder, tmp_path / "dpo", recipe=changed))
     assert asked.pop("loss_fn").keywords == {"beta": 0.7}
     passes = asked["given"][1]
-    assert (passes.epochs, passes.batch_size, passes.seed) == (3, 2, 7)
+    assert (passes.epochs, passes.batch_size) == (3, 2)
+    assert passes.seed == context("dpo", folder, tmp_path / "dpo", recipe=changed).seed
     assert (asked["optimizer"].peak_lr, asked["optimizer"].max_grad_norm, asked["warmup_frac"]) == (0.02, 0.3, 0.3)
     with pytest.raises(Seen):
-        make_pairs.run(context(folder, tmp_path / "pairs", recipe=changed))
+        make_pairs.run(context("pairs", folder, tmp_path / "pairs", recipe=changed))
     assert (asked["temperature"], asked["num_samples"], asked["max_new_tokens"]) == (0.6, 6, 4)
 
 
 def test_dpo_stopped_and_resumed_equals_never_stopped(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_pairs
-    dpo.run(context(folder, tmp_path / "unbroken"))
-    in_pieces(dpo.run, folder, tmp_path / "pieces", every=2)
+    dpo.run(context("dpo", folder, tmp_path / "unbroken"))
+    in_pieces("dpo", folder, tmp_path / "pieces", every=2)
     name = "model/model.safetensors"
     assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
     assert diary(tmp_path / "pieces") == diary(tmp_path / "unbroken")
@@ -378,7 +390,7 @@ def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
         return pair_logps(model, pairs)
 
     monkeypatch.setattr(reference, "pair_logps", counting)
-    in_pieces(dpo.run, folder, tmp_path, every=2)
+    in_pieces("dpo", folder, tmp_path, every=2)
     assert asked == [1] * counts["pairs"]
     question = json.loads((tmp_path / dpo.REFERENCE).read_text())["question"]
     assert question["seq_len"] == 60
@@ -391,10 +403,10 @@ def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Interrupted, match="stopped after step 6"):
-        sft.run(context(run_folder, tmp_path, should_stop=stop_at_call(7)))
+        sft.run(context("sft", run_folder, tmp_path, should_stop=stop_at_call(7)))
     assert (tmp_path / sft.CHATS).is_dir()
     monkeypatch.setattr(chat_shards, "encode_conversations", None)
-    assert sft.run(context(run_folder, tmp_path))["steps"] == 60
+    assert sft.run(context("sft", run_folder, tmp_path))["steps"] == 60
     assert not (tmp_path / sft.CHATS).exists()
 
 

@@ -229,6 +229,32 @@ def test_metrics_are_averages_over_the_steps_since_the_last_line(tmp_path: Path)
         assert 0 <= line["throughput/data_wait_frac"] <= 1
 
 
+def test_a_line_holds_what_its_steps_gave(tmp_path: Path) -> None:
+    """Each number of the first line against the step itself; a loss function need not report the loss."""
+
+    def without_sums(model: Any, batch: Batch) -> LossOutput:
+        output = LOSS(model, batch)
+        return LossOutput(loss_sum=output.loss_sum, sums={"extra": (3.0, 2.0)})
+
+    session = tiny.train_run(tiny.open_run(tmp_path), log_every=1, loss_fn=without_sums)
+    model, lines = tiny.tiny_model(), read_log(session.out / METRICS)
+    outcome = take_step(
+        model, tiny.adamw(model), tiny.batch_at(0), LOSS, lr=1e-2, micro_batch_tokens=24, max_grad_norm=0.5
+    )
+    assert lines[0]["train/loss"] == pytest.approx(outcome.loss, rel=1e-12)
+    assert lines[0]["train/grad_norm"] == outcome.grad_norm
+    assert lines[0]["train/extra"] == 1.5
+    assert [line["train/lr"] for line in lines] == [1e-2 * (1 - step / 20) for step in range(tiny.END)]
+    averaged = tiny.train_run(tiny.open_run(tmp_path / "five"), log_every=5, loss_fn=without_sums)
+    losses = [line["train/loss"] for line in lines]
+    units = [tiny.batch_at(step).num_units for step in range(tiny.END)]
+    found = [(line["step"], line["train/loss"]) for line in read_log(averaged.out / METRICS)]
+    spans = [slice(0, 5), slice(5, 10), slice(10, 12)]
+    expected = [np.average(losses[span], weights=units[span]) for span in spans]
+    assert [step for step, _ in found] == [5, 10, 12]
+    assert [loss for _, loss in found] == pytest.approx(expected, rel=1e-12)
+
+
 def test_speed_and_wait_are_those_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock by which a batch takes one second and the rest of its step three."""
     ticks = itertools.accumulate(itertools.cycle([10, 1, 3]))
@@ -252,7 +278,7 @@ def test_losses_are_the_golden_ones(tmp_path: Path) -> None:
 
 def test_progress_survives_json_exactly() -> None:
     progress = Progress(
-        step=3, sample=5, tokens=7, skipped_steps=[1], interval=Interval(steps=1, sums={"loss": (0.1, 3.0)})
+        step=3, sample=5, tokens=7, skipped_steps=[1], interval=Interval(skipped=1, sums={"loss": (0.1, 3.0)})
     )
     progress.start_in({"threads": 2})
     assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress

@@ -26,7 +26,7 @@ from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.loop import Hook, Method, Progress, Watch, train
-from gristmill.train.loss import next_token_loss
+from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Session, open_session
@@ -36,6 +36,7 @@ DOCUMENTS = 6
 LOG_EVERY = 3
 SAVE_EVERY = 4
 MICRO_BATCH_TOKENS = 24
+LOSS = partial(next_token_loss, source_names=("web", "code"))
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -103,13 +104,14 @@ def train_run(
     hooks: Sequence[Hook] = (),
     should_stop: Callable[[], bool] = lambda: False,
     end_step: int = END,
+    loss_fn: Callable[[Any, Batch], LossOutput] = LOSS,
 ) -> Session:
     def save(progress: Progress) -> None:
         session.save(progress, stage="only", milestone="first" if progress.step == SAVE_EVERY else None)
 
     method = Method(
         batch_at=lambda progress: (batches(progress.step), progress.sample + DOCUMENTS),
-        loss_fn=partial(next_token_loss, source_names=("web", "code")),
+        loss_fn=loss_fn,
         lr_at=lambda progress: 1e-2 * (1 - progress.step / 20),
         max_grad_norm=0.5,
     )

@@ -53,7 +53,6 @@ class TrainingDiverged(GristmillError):
 class Interval:
     """What happened since the last metrics line. `sums` maps a quantity to (sum, count); "loss/web" is the loss of web."""
 
-    steps: int = 0
     tokens: int = 0
     skipped: int = 0
     seconds: float = 0.0
@@ -290,7 +289,6 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
 def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: float) -> None:
     """Counts one step. A step that was not applied counts its tokens, and nothing else of it enters an average."""
     interval = progress.interval
-    interval.steps += 1
     interval.tokens += batch.num_tokens
     progress.tokens += batch.num_tokens
     if outcome.applied:
