@@ -12,8 +12,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
     "errors", "units", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
-    "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "forecast",
-    "runner", "commands", "api", "cli",
+    "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
+    "forecast", "runner", "commands", "api", "cli",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "runner", "commands", "cli"}
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]

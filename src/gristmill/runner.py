@@ -35,7 +35,8 @@ from gristmill.pipeline import hashes_of, last_model_step, open_states, steps_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.artifact import PARTIAL_SUFFIX, verify_manifest
+from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake
+from gristmill.store.artifact import verify_manifest
 from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
 
@@ -253,21 +254,25 @@ class _Run:
         name = state.step.name
         if state.identity is None or state.state == "done" or not {"all", name}.isdisjoint(self.remake):
             return
-        own = seconds_at_stake(self.states, name)
+        own = seconds_at_stake(self.states, name, self.machine)
         if own <= TRIED_SECONDS:
             return
-        later = {after: seconds_at_stake(self.states, after) for after in self.states.after(name)}
+        later = {after: seconds_at_stake(self.states, after, self.machine) for after in self.states.after(name)}
         total = self.remade_seconds + own + sum(later.values())
         if total <= CHEAP_SECONDS:
             return
         following = [after for after, seconds in later.items() if seconds > 0]
         raise RecipeError(
             f"the recipe changed, and up to {total / 3600:.2f} hours of work in {self.links.folder} would be remade:\n"
-            f"  {name}: {'; '.join(state.reasons)}\n"
+            f"  {name}: {'; '.join(state.reasons)}{self._resumes(name)}\n"
             + (f"  then, as far as they change: {', '.join(following)}\n" if following else "")
             + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
             f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
         )
+
+    def _resumes(self, name: str) -> str:
+        point = resume_point(self.states, self.machine) if name == PRETRAIN else None
+        return "" if point is None else f"; {point}"
 
     # ── record ──
 
@@ -385,31 +390,6 @@ def needed_by(states: States, until: str | None) -> list[str]:
 def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
     """File → SHA-256 of the artefact that a record is of."""
     return {name: entry["sha256"] for name, entry in record["manifest"].items()}
-
-
-def seconds_at_stake(states: States, name: str) -> float:
-    """Seconds of work on a step that would not be used any more if it were remade: finished, or begun and not finished."""
-    state, links = states[name], states.run
-    if state.state == "done":
-        return 0.0
-    if state.before is not None and (record := links.record_of(name, state.before)) is not None:
-        return float(record["wall_seconds"])
-    begun = links.unfinished(name)
-    if begun is None or (state.identity is not None and begun.resolve() == _partial(links.store, name, state.identity)):
-        return 0.0
-    return _noted_seconds(begun.resolve())
-
-
-def _partial(store: Store, name: str, identity: str) -> Path:
-    folder = store.folder(name, identity)
-    return folder.with_name(folder.name + PARTIAL_SUFFIX).resolve()
-
-
-def _noted_seconds(working: Path) -> float:
-    try:
-        return float(read_json(working.with_name(f"{working.name}.json")).get("seconds", 0.0))
-    except ArtifactError:
-        return 0.0
 
 
 class _WorkClock:

@@ -12,7 +12,7 @@ from gristmill.graph.state import States
 from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import seconds_at_stake
+from gristmill.remake import resume_point, seconds_at_stake
 from gristmill.units import in_units, scale, seconds
 
 VERDICT_STYLES = {
@@ -39,12 +39,12 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     _section(console, "cost", _cost_lines(plan, machine))
     _section(console, "curation", _curation_lines(plan))
     _section(console, "after pretraining", _later_lines(recipe))
-    _section(console, "changed since the last run", _change_lines(plan.states))
+    _section(console, "changed since the last run", _change_lines(plan.states, machine))
     _section(console, "notes", list(plan.notes))
     _section(console, "warnings", list(plan.warnings), style="yellow")
 
 
-def _change_lines(states: States | None) -> list[str]:
+def _change_lines(states: States | None, machine: Machine) -> list[str]:
     """What the recipe as it is now would remake of an earlier run, and the hours of that at most."""
     lines: list[str] = []
     most = 0.0
@@ -52,9 +52,11 @@ def _change_lines(states: States | None) -> list[str]:
         return lines
     for state in states.all():
         if state.before is not None and state.state != "done":
-            at_stake = seconds_at_stake(states, state.step.name)
+            at_stake = seconds_at_stake(states, state.step.name, machine)
             most += at_stake
             lines.append(f"{state.step.name}: {'; '.join(state.reasons)} ({seconds(at_stake)})")
+    if (point := resume_point(states, machine)) is not None and point.step:
+        lines.append(f"pretrain {point}")
     if lines:
         lines.append(f"at most {seconds(most)} of finished work would be remade; nothing is deleted")
     return lines

@@ -13,6 +13,7 @@ from gristmill.graph.state import StepState
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.remake import PRETRAIN, ResumePoint, resume_point
 from gristmill.store.store import RunLinks, Store
 
 COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
@@ -21,26 +22,32 @@ COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecide
 def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
     """Print one row per step: state, when and how long, and the reason if it will run."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine)).all()
+    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine))
     if as_json:
         rows = [
             {"step": state.step.name, "state": state.state, "reasons": list(state.reasons), **_facts(state, links)}
-            for state in states
+            for state in states.all()
         ]
+        if (point := resume_point(states, machine)) is not None:
+            rows = [
+                row | ({"resumes_from": point.step, "steps": point.num_steps} if row["step"] == PRETRAIN else {})
+                for row in rows
+            ]
         console.print_json(json.dumps(rows))
         return
     console.print(f"{links.folder}{'' if links.folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "made", "seconds", "what will happen and why"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
-    for state in states:
+    point = resume_point(states, machine)
+    for state in states.all():
         facts = _facts(state, links)
         table.add_row(
             state.step.name,
             f"[{COLOURS[state.state]}]{state.state}[/]",
             str(facts.get("made_at", ""))[:16].replace("T", " "),
             f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
-            _words(state, facts),
+            _words(state, facts, point),
         )
     console.print(table)
 
@@ -59,8 +66,10 @@ def _facts(state: StepState, links: RunLinks) -> dict[str, object]:
     return facts
 
 
-def _words(state: StepState, facts: dict[str, object]) -> str:
+def _words(state: StepState, facts: dict[str, object], point: ResumePoint | None) -> str:
     words = escape("; ".join(state.reasons)) if state.reasons else "[dim]nothing to do[/]"
     if facts.get("files") == "removed":
         words = "[dim]nothing to do; its files were removed[/]"
+    if state.step.name == PRETRAIN and point is not None and point.step:
+        return f"{words}; {point}"
     return f"{words}; begun" if facts.get("begun") else words

@@ -31,7 +31,7 @@ class StepState:
 
     document: what the identity was made from; identity: its hash; both None while an input's content is unknown.
     before: the identity that the run's link has now, if it has one. folder: the artefact's bytes, if they are there.
-    reasons: in words, why the step will run; empty when it is done.
+    reasons: in words, why the step will run; empty when it is done. waits_for: the steps that are made before it is decided.
     """
 
     step: Step
@@ -41,6 +41,7 @@ class StepState:
     state: State
     reasons: tuple[str, ...]
     folder: Path | None
+    waits_for: tuple[str, ...] = ()
 
 
 class States:
@@ -76,7 +77,8 @@ class States:
         before = self.run.target(step.name)
         contents = {role: self.content(read) for role, read in step.given.inputs.items()}
         if None in contents.values():
-            waits = dict.fromkeys(read.step for role, read in step.given.inputs.items() if contents[role] is None)
+            unknown = [read.step for role, read in step.given.inputs.items() if contents[role] is None]
+            waits = dict.fromkeys(first for name in unknown for first in (self[name].waits_for or (name,)))
             return StepState(
                 step=step,
                 document=None,
@@ -84,6 +86,7 @@ class States:
                 before=before,
                 state="undecided",
                 reasons=(f"decided after {', '.join(waits)}",),
+                waits_for=tuple(waits),
                 folder=None,
             )
         document = identity_document(step, self._hashes(step), contents)

@@ -155,7 +155,11 @@ def provenance(facts: Facts) -> Section | None:
     machine = ", ".join(f"{key} {value}" for key, value in last["machine"].items())
     parity = [(check, words) for check, words in facts.parity_words]
     rows = [
-        (record["step"], Markup(f"<code>{record['identity']}</code>"), next(iter(record["document"]["version"].values())))
+        (
+            record["step"],
+            Markup(f"<code>{record['identity']}</code>"),
+            next(iter(record["document"]["version"].values())),
+        )
         for record in facts.records.values()
     ]
     blocks = [
