@@ -81,7 +81,7 @@ def all_fields() -> set[str]:
             waiting += inner
             if not inner:
                 found.add(f"{model.__name__}.{name}")
-    return found
+    return found | {"Change.set"}  # whose values are numbers or sections
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -103,6 +103,8 @@ def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
     elif isinstance(value, dict | list):
         for name, child in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _leaves(child, (*key, name))
+    elif key[-2:-1] == ("set",):
+        yield key, "Change.set"
 
 
 def _mutations(recipe: Recipe, key: Key) -> list[Recipe]:

@@ -43,6 +43,7 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.units import in_units
 
@@ -241,8 +242,8 @@ def _unique_tokens(
 ) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
     """Unique tokens of each selection, and how those of each whole source are known."""
     if tokenized is not None:
-        counted = selection_tokens(recipe.pretrain, list(recipe.sources), tokenized)
-        return counted, dict.fromkeys(recipe.sources, "measured")
+        shards = {name: TokenShard(tokenized.of(name).train) for name in recipe.sources}
+        return selection_tokens(recipe.pretrain, shards), dict.fromkeys(recipe.sources, "measured")
     found: dict[Selection, int] = {}
     how_known: dict[str, HowKnown] = {}
     for name, source in recipe.sources.items():

@@ -12,13 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from pydantic import BaseModel
-
 
 def canonical(value: Any, *, where: str = "config") -> Any:
     """The value as plain JSON types with one stable form. Raises TypeError naming the place otherwise."""
-    if isinstance(value, BaseModel):
-        return canonical(value.model_dump(mode="python"), where=where)
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

@@ -7,7 +7,7 @@ run goes on with the next one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
         train = counts[source]["train"]
         ctx.say(f"tokenize: {source} has {train['tokens']:,} tokens in {train['documents']:,} training documents")
     pretrain: Pretrain = ctx.watching.config["pretrain"]
-    for row in check_epochs(pretrain, list(texts), selection_tokens(pretrain, list(texts), Tokenized(ctx.out))):
+    made = Tokenized(ctx.out)
+    shards = {source: TokenShard(made.of(source).train) for source in texts}
+    for row in check_epochs(pretrain, list(texts), selection_tokens(pretrain, shards)):
         if row.verdict in ("repeated", "allowed"):
             ctx.say(
                 f"tokenize: {row.selection} is read {row.epochs[-1]:.2f} times ({row.total_tokens:,} tokens asked, "
@@ -61,9 +63,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return counts
 
 
-def selection_tokens(pretrain: Pretrain, sources: Sequence[str], tokenized: Tokenized) -> dict[Selection, int]:
-    """Unique training tokens of every selection that the stages draw, and of every source, in a tokenize artefact."""
-    shards = {source: TokenShard(tokenized.of(source).train) for source in sources}
+def selection_tokens(pretrain: Pretrain, shards: Mapping[str, TokenShard]) -> dict[Selection, int]:
+    """Unique training tokens of every selection that the stages draw, and of every source, by its training shard."""
     selections = [*map(Selection, shards), *asked_tokens(pretrain)]
     return {
         selection: unique_tokens(shards[selection.source], min_document_tokens=selection.min_document_tokens)

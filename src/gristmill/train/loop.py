@@ -185,7 +185,7 @@ class Hook:
 class Watch:
     """What is written on the way. It reads the weights and never changes them.
 
-    log: gets averages over the steps since the last line, every `log_every` steps and at the end. save: before the hooks of
+    log: gets averages over the steps since the last multiple of `log_every`, there and at the end. save: before the hooks of
     its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first.
     """
 
@@ -274,8 +274,12 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
         progress.interval.wait_seconds += waited
         progress.sample = next_sample
         _record(progress, batch, outcome, lr)
-        if progress.step % watch.log_every == 0 or progress.step == end_step:
+        is_full = progress.step % watch.log_every == 0
+        if is_full or progress.step == end_step:
             watch.log(progress, progress.interval.metrics())
+        if (
+            is_full
+        ):  # not at another end: a training that goes on from here has the intervals of one that never ended here
             progress.interval = Interval()
         progress.hooks_pending = True
         stop = runtime.should_stop()

@@ -18,12 +18,14 @@ from gristmill.graph.step import StepContext, by_source
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
+from gristmill.planning.budget import check_epochs
 from gristmill.planning.cost import pretraining_flops
 from gristmill.planning.speed import SpeedPoint, keep_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
+from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
@@ -52,6 +54,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
     sources = by_source(ctx.inputs, TOKENS)
     shards = {name: TokenShard(tokens.train) for name, tokens in sources.items()}
+    caps: Pretrain = ctx.watching.config["pretrain"]
+    check_epochs(caps, list(shards), selection_tokens(caps, shards))
     course = course_of(section, rope_theta=model.rope_theta)
     stream = Stream(shards, course.stream_stages(), seed=stream_seed(ctx.seed))
     prefix_at = prefixes(
