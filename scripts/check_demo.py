@@ -30,7 +30,8 @@ def main(run: Path) -> None:
     for name in records:
         verify_manifest(run / name)
     seconds = sum(record["wall_seconds"] for record in records.values())
-    memory = max(max(record["peak_memory_bytes"].values()) for record in records.values())
+    peaks = [record["peak_memory_bytes"] for record in records.values()]
+    memory = max(max(peak["process"], peak.get("largest_child", 0)) for peak in peaks)
     unique = sum(json.loads(path.read_text())["num_tokens"] for path in (run / "tokenize").glob("*/train.json"))
     recall = {
         row["task"]: row["value"]

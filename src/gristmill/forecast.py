@@ -9,7 +9,6 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from gristmill.data.outside import absolute, find_outside
 from gristmill.errors import RecipeError
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.rules import check_rules
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
@@ -318,10 +317,10 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
 
 def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
     warnings = []
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if machine.device != "cuda" and memory.total > physical:
+    usable = usable_memory().total
+    if machine.device != "cuda" and memory.total > usable:
         warnings.append(
-            f"training needs about {in_units(memory.total, 'B')} of memory, this machine has {in_units(physical, 'B')}; "
+            f"training needs about {in_units(memory.total, 'B')} of memory, it may use {in_units(usable, 'B')} here; "
             f"a smaller micro-batch than {machine.micro_batch_tokens:,} tokens lowers the activations"
         )
     folder = next(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from gristmill.commands import doctor as module
 from gristmill.commands.doctor import Examination, doctor, findings, measure_training
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, UsableMemory
 from gristmill.planning.cost import count_parameters
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, read_profile, write_profile
 from gristmill.recipe.schema.training import ModelSection
@@ -33,9 +34,13 @@ def point(parameters: int, measured_by: Any) -> SpeedPoint:
     )
 
 
+def memory(gigabytes: int, *, installed: int = 16) -> UsableMemory:
+    return UsableMemory(total=gigabytes * 10**9, available=10**9, installed=installed * 10**9)
+
+
 def healthy(**changes: Any) -> Examination:
     values = {
-        "hardware": "cpu", "instructions": "AVX2", "cores": 2, "threads": 2, "memory": 16e9, "free_memory": 8e9,
+        "hardware": "cpu", "instructions": "AVX2", "cores": 2, "threads": 2, "memory": memory(16),
         "free_disk": 1e12, "write_speed": 5e8, "file_system": "ext4", "matmul_flops": 1e11, "load": 0.1, "gpu": None,
         "points": (),
     }  # fmt: skip
@@ -95,6 +100,22 @@ def test_a_child_that_fails_says_why(machine: Machine) -> None:
     assert about["problem"]
 
 
+def test_memory_below_what_is_installed_says_why(machine: Machine) -> None:
+    words = [module._machine_lines(healthy(memory=memory(size)), machine)[1] for size in (16, 2)]
+    assert words == [
+        "memory: 16 GB, 1 GB available",
+        "memory: 2 GB (its control group's limit; 16 GB installed), 1 GB available",
+    ]
+
+
+def test_a_folder_lies_on_the_file_system_of_the_nearest_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = [("/", "ext4"), ("/data", "ext4"), ("/data", "nfs4"), ("/data2", "xfs")]
+    found = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
+    monkeypatch.setattr(module.psutil, "disk_partitions", lambda all: found)
+    folders = ("/data/runs", "/data", "/data2/x", "/data3", "/")
+    assert [module._file_system(Path(folder)) for folder in folders] == ["nfs4", "nfs4", "xfs", "ext4", "ext4"]
+
+
 def test_a_healthy_machine_has_no_findings(machine: Machine) -> None:
     assert findings(healthy(), machine) == []
 
@@ -105,7 +126,7 @@ def test_a_healthy_machine_has_no_findings(machine: Machine) -> None:
         ({"load": 2.0}, "other programs keep the processor busy"),
         ({"threads": 1}, "1 of 2 cores are used for training; --threads 2 uses them all"),
         ({"instructions": "unknown"}, "no AVX2 is seen"),
-        ({"memory": 2e9}, "lower micro_batch_tokens"),
+        ({"memory": memory(2)}, "2 GB of memory: lower micro_batch_tokens"),
         ({"write_speed": 1e7}, "(1.6 GB) takes 160 s"),
         ({"file_system": "nfs4"}, "a file system that is not local"),
         ({"free_disk": 1e9}, "1 GB are free"),

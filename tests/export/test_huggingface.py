@@ -5,17 +5,33 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from gristmill.errors import ArtifactError
-from gristmill.export.huggingface import GREEDY_TOKENS, PROMPTS, check_parity, export_model
+from gristmill.export import huggingface
+from gristmill.export.huggingface import (
+    GREEDY_TOKENS,
+    LOGIT_TOLERANCE,
+    PROMPTS,
+    check_parity,
+    compare_greedy,
+    export_model,
+)
+from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
-from gristmill.model.weights import init_weights, save_model
+from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -131,16 +147,118 @@ def test_config_that_changed_after_writing_is_refused(source: Path, tmp_path: Pa
         check_parity(trained, tmp_path, is_chat=False)
 
 
+Change = Callable[[Any], None]
+
+
+def check_with_changed_transformers(folder: Path, trained: Llama, change: Change, patch: pytest.MonkeyPatch) -> Any:
+    """The parity of a folder where stock transformers reads other weights than are there."""
+    transformers = pytest.importorskip("transformers")
+    other = transformers.AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True)
+    with torch.no_grad():
+        change(other)
+    patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *names, **options: other)
+    return check_parity(trained, folder, is_chat=False)["transformers"]
+
+
+def perturb_a_weight(theirs: Any) -> None:
+    """Too little for another greedy token."""
+    theirs.model.layers[0].mlp.down_proj.weight[3, 5] += 0.002
+
+
+def pair_neighbouring_dimensions(theirs: Any) -> None:
+    """Queries and keys in the order of a trainer whose rotary positions pair neighbours: shapes and lengths stay the same."""
+    for layer in theirs.model.layers:
+        for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+            rows, columns = projection.weight.shape
+            weight = projection.weight.view(-1, 2, 4, columns).transpose(1, 2).reshape(rows, columns)
+            projection.weight.copy_(weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "others"),
+    [(perturb_a_weight, "0"), (pair_neighbouring_dimensions, r"[1-9]\d+")],
+    ids=["weight", "rotary"],
+)
 def test_transformers_that_computes_something_else_is_an_error(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, others: str
+) -> None:
+    trained = export_model(source, tmp_path, dtype="float32", is_chat=False)
+    with pytest.raises(ArtifactError, match=rf"computes something else .* greedy tokens {others} are others"):
+        check_with_changed_transformers(tmp_path, trained, change, monkeypatch)
+
+
+@pytest.fixture
+def twins(source: Path, tmp_path: Path) -> tuple[Path, int]:
+    """A model whose head holds the row of its most frequent token a second time, and the second's id, which is never read."""
+    model, tokenizer = load_model(source), Tokenizer.load(source)
+    prompts = [[tokenizer.eos_id, *tokenizer.encode(text)] for text in PROMPTS]
+    texts = generate(model, prompts, max_new_tokens=GREEDY_TOKENS, stop_ids=())
+    written = Counter(token for text in texts for token in text)
+    (often, _), *_ = written.most_common()
+    read = set(written).union(*prompts)
+    never = next(token for token in range(often + 1, model.config.vocab_size) if token not in read)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[never] = model.model.embed_tokens.weight[often]
+    save_model(tmp_path / "twins", model, source)
+    return tmp_path / "twins", never
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-6])
+def test_another_token_is_accepted_and_counted_where_the_two_best_are_tied(
+    twins: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    folder, never = twins
+
+    def prefer_the_second(theirs: Any) -> None:
+        """By less than the tolerance; where the first wins its logit is above zero, so a longer row wins over it."""
+        theirs.model.embed_tokens.weight[never] *= 1.0 + step
+
+    trained = export_model(folder, tmp_path / "out", dtype="float32", is_chat=False)
+    found = check_with_changed_transformers(tmp_path / "out", trained, prefer_the_second, monkeypatch)
+    tied, equal, compared = (found[f"greedy_tokens_{kind}"] for kind in ("tied", "equal", "compared"))
+    assert [a + b for a, b in zip(tied, equal, strict=True)] == compared == [GREEDY_TOKENS] * len(PROMPTS)
+    assert sum(tied) > 10 if step else sum(tied) == 0
+
+
+def test_a_tie_is_no_excuse_for_logits_that_differ(
+    twins: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = export_model(twins[0], tmp_path / "out", dtype="float32", is_chat=False)
+    with pytest.raises(ArtifactError, match="computes something else"):
+        check_with_changed_transformers(tmp_path / "out", trained, perturb_a_weight, monkeypatch)
+
+
+def test_our_own_greedy_text_is_held_against_our_own_logits(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transformers = pytest.importorskip("transformers")
+    """A defect of generation alone leaves all logits equal; the text it wrote must not pass."""
+    pytest.importorskip("transformers")
     trained = export_model(source, tmp_path, dtype="float32", is_chat=False)
-    other = transformers.AutoModelForCausalLM.from_pretrained(str(tmp_path), local_files_only=True)
-    other.model.norm.weight.data[3] *= 1.01
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *names, **options: other)
-    with pytest.raises(ArtifactError, match="computes something else"):
+    monkeypatch.setattr(huggingface, "generate", lambda model, prompts, **_: [[7] * GREEDY_TOKENS for _ in prompts])
+    with pytest.raises(ArtifactError, match="are others without being tied"):
         check_parity(trained, tmp_path, is_chat=False)
+
+
+LOGITS = arrays(np.float32, (6, 5), elements=st.floats(-3.0, 3.0, width=32))
+CHANGES = arrays(np.float32, (6, 5), elements=st.floats(-1.0, 1.0, width=32))
+
+
+@given(LOGITS, CHANGES, st.floats(1e-3, 1.0))
+def test_logits_within_the_tolerance_disagree_on_ties_alone(
+    logits: NDArray[np.float32], changes: NDArray[np.float32], tolerance: float
+) -> None:
+    ours = torch.from_numpy(logits)
+    found = compare_greedy(
+        ours.argmax(1).tolist(), ours, ours + torch.from_numpy(changes) * tolerance, tolerance * 1.001
+    )
+    assert (found.equal + found.tied, found.other) == (6, 0)
+
+
+def test_equal_tied_and_other_tokens_are_told_apart() -> None:
+    ours = torch.tensor([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [1.00005, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    theirs = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 0.0], [1.0, 2.0, 0.0], [1.99995, 2.0, 0.0]])
+    found = compare_greedy([0, 0, 0, 0], ours, theirs, LOGIT_TOLERANCE)
+    assert (found.equal, found.tied, found.other) == (1, 2, 1)
 
 
 def test_without_transformers_it_says_so_with_the_command(

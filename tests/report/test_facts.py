@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,10 +35,8 @@ def small() -> dict[str, Any]:
 
 
 @pytest.fixture
-def facts(tmp_path: Path) -> Facts:
-    (tmp_path / "pretrain").mkdir()
-    write_json(tmp_path / "pretrain" / "record.json", {"counts": {"draws": DRAWS}})
-    return Facts(Recipe.model_validate(small()), SMALL.parent, {"pretrain": tmp_path / "pretrain"})
+def facts() -> Facts:
+    return Facts(Recipe.model_validate(small()), {"pretrain": SimpleNamespace(record={"counts": {"draws": DRAWS}})})
 
 
 def test_epochs_are_those_of_the_cap_which_counts_overlapping_draws(facts: Facts) -> None:
@@ -54,4 +53,34 @@ def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts: Fa
     assert front_matter(facts)["language"] == ["en"]
     unfiltered = small()
     del unfiltered["sources"]["web"]["language"]
-    assert "language" not in front_matter(Facts(Recipe.model_validate(unfiltered), SMALL.parent, facts.inputs))
+    assert "language" not in front_matter(Facts(Recipe.model_validate(unfiltered), facts.inputs))
+
+
+@pytest.mark.parametrize(
+    ("equal", "tied", "words"),
+    [
+        ([64, 64], [0, 0], "128 of 128 greedy tokens equal"),
+        ([64, 63], [0, 1], "127 of 128 greedy tokens equal, 1 tie within 0.0001"),
+        ([64, 62], [0, 2], "126 of 128 greedy tokens equal, 2 ties within 0.0001"),
+    ],
+)
+def test_ties_of_the_exported_model_are_told_beside_what_is_equal(
+    tmp_path: Path, equal: list[int], tied: list[int], words: str
+) -> None:
+    parity = {
+        "max_logit_difference_read_back": 0.0,
+        "max_logit_change_by_rounding": 0.0,
+        "transformers": {
+            "checked": True,
+            "version": "5.24.0",
+            "max_logit_difference": 1e-6,
+            "tolerance": 1e-4,
+            "greedy_tokens_compared": [64, 64],
+            "greedy_tokens_equal": equal,
+            "greedy_tokens_tied": tied,
+        },
+    }
+    write_json(tmp_path / "parity.json", parity)
+    exported = SimpleNamespace(record={}, parity=tmp_path / "parity.json")
+    told = dict(Facts(Recipe.model_validate(small()), {"export": exported}).parity_words)
+    assert told["transformers 5.24.0"].endswith(f"; {words}")

@@ -23,12 +23,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.text import Text
 
 from gristmill.commands.plan_page import duration
-from gristmill.graph.machine import Machine, usable_cpus
-from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, measure_matmul, read_profile, write_profile
+from gristmill.graph.machine import Machine, UsableMemory, usable_cpus, usable_memory
+from gristmill.planning.speed import (
+    Profile,
+    SpeedPoint,
+    hardware_name,
+    measure_matmul,
+    processor_line,
+    read_profile,
+    write_profile,
+)
 from gristmill.units import in_units
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
@@ -49,14 +58,13 @@ SHAPES: tuple[dict[str, Any], ...] = (  # 1.6, 12.5 and 52 million parameters; t
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found. memory and disk in bytes; write_speed in bytes per second; load: running processes per core, or None."""
+    """What was found. Disk in bytes; write_speed in bytes per second; load: running processes per core, or None."""
 
     hardware: str
     instructions: str
     cores: int
     threads: int
-    memory: int
-    free_memory: int
+    memory: UsableMemory
     free_disk: int
     write_speed: float
     file_system: str
@@ -129,8 +137,6 @@ def measure_training(
     about: dict[str, Any] = lines[0] if lines else {}
     if problem:
         about["problem"] = problem[0]
-    for line in lines[1:]:
-        line.pop("peak_bytes")
     return about, tuple(SpeedPoint(**line, measured_by="doctor") for line in lines[1:])
 
 
@@ -144,13 +150,12 @@ def _examine(machine: Machine) -> Examination:
         instructions=_instructions(),
         cores=usable_cpus(),
         threads=machine.threads,
-        memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        free_memory=_available_memory(),
+        memory=usable_memory(),
         free_disk=shutil.disk_usage(folder).free,
         write_speed=_write_speed(folder),
         file_system=_file_system(folder),
         matmul_flops=measure_matmul(),
-        load=os.getloadavg()[0] / usable_cpus(),
+        load=psutil.getloadavg()[0] / usable_cpus(),
         gpu=None,
         points=(),
     )
@@ -176,36 +181,17 @@ def _write_speed(folder: Path) -> float:
 
 def _instructions() -> str:
     """The widest vector instructions that Linux names."""
-    flags = set(_line_of("/proc/cpuinfo", "flags").split())
+    flags = set(processor_line("flags").split())
     known = (("amx_bf16", "AMX"), ("avx512f", "AVX-512"), ("avx2", "AVX2"), ("asimd", "NEON"))
     return next((name for flag, name in known if flag in flags), "unknown")
 
 
-def _available_memory() -> int:
-    kilobytes = _line_of("/proc/meminfo", "MemAvailable").split()
-    return int(kilobytes[0]) * 1024 if kilobytes else 0
-
-
 def _file_system(folder: Path) -> str:
     """The type of the file system that holds the folder, such as ext4 or nfs4."""
-    best, kind = "", "unknown"
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return kind
-    for _, point, name, *_rest in (line.split() for line in mounts):
-        if len(point) >= len(best) and (folder == Path(point) or Path(point) in folder.parents):
-            best, kind = point, name
-    return kind
-
-
-def _line_of(path: str, key: str) -> str:
-    """The value after the first "key:" of a file; empty when there is none."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.split(":")[0].strip() == key), "")
-    except OSError:
-        return ""
+    mounts = {
+        Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)
+    }  # the last one is on top
+    return next((mounts[place] for place in (folder, *folder.parents) if place in mounts), "unknown")
 
 
 def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
@@ -255,9 +241,9 @@ def findings(found: Examination, machine: Machine) -> list[str]:
             f"20 tokens for each parameter take {duration(hours)}. Hours grow with the square of the size: stay near 10M "
             "parameters here, and use a GPU for the published sizes."
         )
-    if found.memory < 4e9:
+    if found.memory.total < 4e9:
         said.append(
-            f"{in_units(found.memory, 'B')} of memory: lower micro_batch_tokens (now {machine.micro_batch_tokens:,}) and "
+            f"{in_units(found.memory.total, 'B')} of memory: lower micro_batch_tokens (now {machine.micro_batch_tokens:,}) and "
             "processes if a run is killed."
         )
     if found.write_speed < 50e6:
@@ -280,13 +266,22 @@ def findings(found: Examination, machine: Machine) -> list[str]:
 def _machine_lines(found: Examination, machine: Machine) -> list[str]:
     return [
         f"processor: {found.hardware}, {found.cores} cores usable, {found.instructions}",
-        f"memory: {in_units(found.memory, 'B')}, {in_units(found.free_memory, 'B')} available",
+        f"memory: {_memory_words(found.memory)}",
         f"disk of {machine.runs_dir}: {in_units(found.free_disk, 'B')} free, {found.file_system}, writes "
         f"{in_units(found.write_speed, 'B')}/s",
         f"Python {platform.python_version()} on {platform.system()}; "
         + ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
         f"matmul: {in_units(found.matmul_flops, 'FLOP/s')} (numpy, fp32)",
     ]
+
+
+def _memory_words(memory: UsableMemory) -> str:
+    limited = (
+        ""
+        if memory.total == memory.installed
+        else f" (its control group's limit; {in_units(memory.installed, 'B')} installed)"
+    )
+    return f"{in_units(memory.total, 'B')}{limited}, {in_units(memory.available, 'B')} available"
 
 
 def _training_lines(found: Examination, device: str) -> list[str]:

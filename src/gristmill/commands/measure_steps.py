@@ -9,7 +9,6 @@ Each line is written as soon as it is known, so a child that is stopped has stil
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from functools import partial
@@ -45,7 +44,7 @@ def main() -> None:
 
 
 def measure(shape: dict[str, Any], *, device: str, num_tokens: int, seconds: float) -> dict[str, Any]:
-    """One shape: parameters, tokens and operations per second (median step of at least two), peak memory in bytes."""
+    """One shape: parameters, tokens and operations per second (median step of at least two)."""
     keys = dict(shape)
     vocab_size, seq_len = keys.pop("vocab_size"), keys.pop("seq_len")
     section = ModelSection(**keys)
@@ -77,7 +76,6 @@ def measure(shape: dict[str, Any], *, device: str, num_tokens: int, seconds: flo
         "micro_batch_tokens": num_tokens,
         "tokens_per_second": tokens_per_second,
         "flops_per_second": tokens_per_second * flops_per_token(section, vocab_size, seq_len),
-        "peak_bytes": _peak_bytes(device),
     }
 
 
@@ -92,12 +90,6 @@ def _batch(vocab_size: int, seq_len: int, num_tokens: int) -> Batch:
         loss_mask_N=np.ones(num_tokens, dtype=np.float32),
         source_N=np.zeros(num_tokens, dtype=np.int16),
     )
-
-
-def _peak_bytes(device: str) -> int:
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _write(**values: Any) -> None:

@@ -159,8 +159,9 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         lines.append(f"price at the given rate: {plan.price:,.2f}")
     lines += [
         f"memory: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
-        f"(weights, gradients and moments {in_units(memory.weights + memory.gradients + memory.moments, 'B')}, "
-        f"activations {in_units(memory.activations, 'B')}, logits {in_units(memory.logits, 'B')})",
+        f"(torch itself {in_units(memory.framework, 'B')}, weights, gradients and moments "
+        f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
+        f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
         f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, shards {in_units(disk.shards, 'B')}, "
         f"up to {disk.num_checkpoints} checkpoints {in_units(disk.checkpoints, 'B')})",
         "hours, price and memory are of pretraining; curation and post-training come on top",

@@ -18,7 +18,7 @@ from gristmill.report.facts import Facts
 from gristmill.store.durable import write_json
 from gristmill.train.outputs import CHAT_STEPS
 
-VERSION = 2
+VERSION = 3
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

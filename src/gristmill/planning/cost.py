@@ -3,22 +3,23 @@
 Parameters and operations are arithmetic. Hours are operations over a speed, which `doctor` (or the first pretraining) measured
 with real training steps and left in `<runs_dir>/.profile.json`; without that file a short matmul is multiplied by the share of
 it that training reaches. Memory and disk are estimates from tensor shapes.
+
+What the loss, the checkpoints and the shards need to know as well (rows of a chunk, checkpoints kept, bytes of a token) is decided here and imported there.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 
 FP32_BYTES = 4
-CHUNK_LOGITS = 2**21  # logits that the chunked loss holds at once, but never fewer rows than the next line says
-MIN_CHUNK_TOKENS = 128
-FRAMEWORK_BYTES = 240_000_000  # a process that has imported torch
-ACTIVATION_OVERHEAD = (
-    1.4  # measured peak over what the backward pass keeps, 1.2 to 2.1 on CPU: gradients in flight, repeated keys
-)
+KEEP_CHECKPOINTS = 2  # the newest; milestones stay beside them
+CHUNK_LOGITS = 2**21  # 8 MiB of float32: measured best on CPU from 4,096 to 49,152 words
+MIN_CHUNK_TOKENS = 128  # fewer make the matrix products slow
+FRAMEWORK_BYTES = 374_000_000  # measured: torch's CPU build and our imports, with a model of 35,000 parameters
+HEAP_BLOCK_BYTES = 2**25  # glibc gives freed blocks of this size back to the system; smaller ones stay in its heap
 
 
 # ── parameters and operations ────────────────────────────────────────────────────────────────────────────────────────
@@ -75,13 +76,18 @@ def steps_of(pretrain: Pretrain) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes at the peak of a training step on one device."""
+    """Bytes at the peak of a training step on one device.
+
+    activations: what is kept for the backward pass, and the gradients of activations that are under way. logits: of the chunks
+    that the loss holds. holes: freed blocks between kept ones, which the heap cannot give out again.
+    """
 
     weights: int
     gradients: int
     moments: int
     activations: int
     logits: int
+    holes: int
     framework: int
 
     @property
@@ -91,37 +97,87 @@ class Memory:
 
 
 def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
-    """Peak bytes of a training step: fp32 weights, gradients and both AdamW moments, one micro-batch, a chunk of logits with
-    its gradient and the gradient of the head.
+    """Peak bytes of a training step of the recipe, in micro-batches of that size.
 
-    Activations are counted in float32; on a GPU a part of them is bfloat16, so there it is an upper bound. A document longer
-    than the micro-batch stands alone, so the longest sequence counts if it is longer.
+    A document longer than the micro-batch stands alone, so the longest sequence counts if it is longer.
     """
-    model = recipe.model
-    parameters = count_parameters(model, recipe.tokenizer.vocab_size)
     longest = max(stage.seq_len for stage in recipe.pretrain.stages)
     tokens = min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
-    chunk = min(max(MIN_CHUNK_TOKENS, CHUNK_LOGITS // recipe.tokenizer.vocab_size), tokens)
-    return Memory(
-        weights=parameters * FP32_BYTES,
-        gradients=parameters * FP32_BYTES,
-        moments=2 * parameters * FP32_BYTES,
-        activations=round(
-            tokens * model.num_hidden_layers * _saved_per_token(model) * FP32_BYTES * ACTIVATION_OVERHEAD
-        ),
-        logits=(2 * chunk + model.hidden_size) * recipe.tokenizer.vocab_size * FP32_BYTES,
-        framework=FRAMEWORK_BYTES,
+    return step_memory(
+        recipe.model,
+        recipe.tokenizer.vocab_size,
+        tokens=tokens,
+        accumulates=tokens < recipe.pretrain.global_batch_tokens,
     )
 
 
-def _saved_per_token(model: ModelSection) -> int:
-    """Numbers that one layer keeps of one token for the backward pass."""
+def step_memory(model: ModelSection, vocab_size: int, *, tokens: int, accumulates: bool) -> Memory:
+    """Peak bytes of a training step: float32 weights, both AdamW moments, gradients, and one micro-batch of `tokens`.
+
+    accumulates: a step takes several micro-batches, so all gradients stand while the next one is computed. Three moments can be
+    the peak: in the loss, when the backward pass begins, and when it ends with all gradients made.
+    For the CPU with glibc. On a GPU the framework's part is the host's, half of the activations are bfloat16, and torch's own
+    allocator leaves smaller holes.
+    """
+    parameters = count_parameters(model, vocab_size)
+    head = vocab_size * model.hidden_size
+    states = 2 * model.hidden_size * tokens  # the hidden state and its gradient
+    kept = tokens * kept_per_token(model) + states
+    chunk = loss_chunk_tokens(vocab_size)
+    standing = parameters if accumulates else 0
+    in_loss = Memory(
+        weights=parameters * FP32_BYTES,
+        moments=2 * parameters * FP32_BYTES,
+        gradients=(standing + head) * FP32_BYTES,
+        activations=kept * FP32_BYTES,
+        logits=min(2 * chunk, tokens) * vocab_size * FP32_BYTES,  # the next is made before the last is let go
+        holes=_holes(model, tokens, accumulates=accumulates),
+        framework=FRAMEWORK_BYTES,
+    )
+    under_way = 2 * tokens * (model.hidden_size + model.intermediate_size)  # over what their own backward has let go
+    backward_begins = replace(in_loss, logits=0, activations=(kept + under_way) * FP32_BYTES)
+    backward_ends = replace(
+        in_loss,
+        logits=0,
+        gradients=(parameters + (head if model.tie_word_embeddings else 0)) * FP32_BYTES,
+        activations=states * FP32_BYTES,
+    )
+    return max(in_loss, backward_begins, backward_ends, key=lambda memory: memory.total)
+
+
+def loss_chunk_tokens(vocab_size: int) -> int:
+    """Tokens whose logits the chunked loss holds at once."""
+    return max(MIN_CHUNK_TOKENS, CHUNK_LOGITS // vocab_size)
+
+
+def kept_per_token(model: ModelSection) -> int:
+    """Numbers of 4 bytes that the forward pass keeps of one token for the backward pass, documents being of several lengths.
+
+    Exactly what autograd saves of the code in `src/gristmill/model/`. A norm keeps its unit vector, the scale of it, and the
+    product with the weight where a matrix reads it.
+    """
+    hidden, heads = model.hidden_size, model.num_attention_heads
+    kv_size = hidden // heads * model.num_key_value_heads
+    norm = 2 * hidden + 1
+    in_attention = norm + hidden + 2 * kv_size + heads + 2 * hidden  # q; k, v; log-sums; mixed, by document and joined
+    in_mlp = norm + 4 * model.intermediate_size  # gate, its SiLU, up, product
+    at_the_ends = 2 + hidden // heads + hidden + 1  # the token's id, its angles; unit vector and scale of the last norm
+    return model.num_hidden_layers * (in_attention + in_mlp) + at_the_ends
+
+
+def _holes(model: ModelSection, tokens: int, *, accumulates: bool) -> int:
+    """Bytes of freed blocks that cannot be given out again, as glibc's heap has them.
+
+    torch asks for aligned blocks, and glibc then looks for a little more than the size: a freed block does not fit the next one
+    of its own size, only smaller ones. So what the forward pass of a layer frees between blocks that it keeps is lost: the
+    squares of both norms, queries and keys before rotation, the outputs of attention and MLP, one residual sum (the other is
+    used by smaller blocks). Where gradients are added up, those of the MLP's three matrices lie where its activations were,
+    and break three of the next micro-batch's four wide blocks. Held against measurements in docs/log.md.
+    """
     kv_size = model.hidden_size // model.num_attention_heads * model.num_key_value_heads
-    in_attention = (
-        5 * model.hidden_size + 4 * kv_size
-    )  # input, normed, q before and after rotation, mixed; k, v likewise
-    in_mlp = 2 * model.hidden_size + 4 * model.intermediate_size  # input, normed; gate, its SiLU, up, product
-    return in_attention + in_mlp
+    blocks = [(6, model.hidden_size), (1, kv_size), (3 if accumulates else 0, model.intermediate_size)]
+    lost = sum(count * width for count, width in blocks if tokens * width * FP32_BYTES < HEAP_BLOCK_BYTES)
+    return tokens * model.num_hidden_layers * lost * FP32_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +200,15 @@ def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int) -> Disk:
     shards, and weights with both moments for each checkpoint: the newest two, one being written, the start of the decay, and
     the end of each stage."""
     parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
-    num_checkpoints = 4 + len(recipe.pretrain.stages)
+    num_checkpoints = KEEP_CHECKPOINTS + 2 + len(recipe.pretrain.stages)
     return Disk(
         documents=round(2 * text_bytes / 3),
-        shards=unique_tokens * (2 if recipe.tokenizer.vocab_size <= 2**16 else 4),
+        shards=unique_tokens * token_bytes(recipe.tokenizer.vocab_size),
         checkpoints=num_checkpoints * parameters * 3 * FP32_BYTES,
         num_checkpoints=num_checkpoints,
     )
+
+
+def token_bytes(vocab_size: int) -> int:
+    """Bytes of one token id in a shard."""
+    return 2 if vocab_size <= 2**16 else 4

@@ -171,9 +171,16 @@ def _does_not_apply(profile: Profile, machine: Machine) -> str | None:
 
 def hardware_name() -> str:
     """The processor's name, by which a profile is known to be of this machine."""
+    return processor_line("model name") or platform.processor() or platform.machine()
+
+
+def processor_line(key: str) -> str:
+    """What Linux says of the first core under that key, such as "model name" or "flags"; empty where it says nothing.
+
+    Read by hand, for neither platform nor psutil tells these two.
+    """
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = (line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-            return next(names, platform.machine())
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

@@ -249,14 +249,14 @@ class Facts:
     def planned_against_real(self) -> list[tuple[str, str, str]]:
         """What `plan` would have said on this machine, beside what happened."""
         real = self.counts("pretrain")
-        memory = max(max(record["peak_memory_bytes"].values()) for record in self.records.values())
+        memory = self.records["pretrain"]["peak_memory_bytes"]["process"]
         plan = self.records["pretrain"].get("forecast", {})
         took = f"{seconds(plan['pretraining_seconds'])} ({plan['speed_source']})" if plan else NOT_RECORDED
         return [
             ("tokens", f"{self.recipe.pretrain.total_tokens:,}", f"{real['tokens']:,}"),
             ("parameters", f"{plan['parameters']:,}" if plan else NOT_RECORDED, f"{real['parameters']:,}"),
             ("pretraining", took, seconds(real["training_seconds"])),
-            ("peak memory", in_bytes(plan["memory_bytes"]) if plan else NOT_RECORDED, in_bytes(memory)),
+            ("peak memory of pretraining", in_bytes(plan["memory_bytes"]) if plan else NOT_RECORDED, in_bytes(memory)),
         ]
 
     @property
@@ -269,11 +269,14 @@ class Facts:
         ]
         other = parity["transformers"]
         if other["checked"]:
-            equal = sum(other["greedy_tokens_equal"])
+            equal, compared, tied = (sum(other[f"greedy_tokens_{kind}"]) for kind in ("equal", "compared", "tied"))
+            words = f"{equal} of {compared} greedy tokens equal"
+            if tied:
+                words += f", {tied} {'tie' if tied == 1 else 'ties'} within {other['tolerance']:.1g}"
             rows.append(
                 (
                     f"transformers {other['version']}",
-                    f"largest difference of logits {other['max_logit_difference']:.1e}; {equal} of {sum(other['greedy_tokens_compared'])} greedy tokens equal",
+                    f"largest difference of logits {other['max_logit_difference']:.1e}; {words}",
                 )
             )
         else:

@@ -135,7 +135,8 @@ def cost(facts: Facts) -> Section | None:
         (
             record["step"],
             seconds(record["wall_seconds"]),
-            in_bytes(max(record["peak_memory_bytes"].values())),
+            in_bytes(record["peak_memory_bytes"]["process"]),
+            in_bytes(record["peak_memory_bytes"].get("largest_child", 0)),
             record["made_at"],
         )
         for record in facts.records.values()
@@ -143,7 +144,7 @@ def cost(facts: Facts) -> Section | None:
     blocks = [
         table(("", "planned", "real"), facts.planned_against_real, numbers=(1, 2)),
         heading("Steps"),
-        table(("step", "took", "peak memory so far", "made"), rows, numbers=(1, 2)),
+        table(("step", "took", "peak memory", "of its largest child", "made"), rows, numbers=(1, 2, 3)),
     ]
     return Section(title="Cost", intro="", blocks=blocks)
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import ArtifactError, DataError
+from gristmill.planning.cost import token_bytes
 from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
 
 FORMAT_VERSION = 1
@@ -45,7 +46,7 @@ class ShardFacts:
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """Little-endian uint16 up to 65,536 entries, else uint32."""
-    return np.dtype("<u2") if vocab_size <= 65_536 else np.dtype("<u4")
+    return np.dtype(f"<u{token_bytes(vocab_size)}")
 
 
 class ShardWriter:

@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 
 from gristmill.model.transformer import Llama
+from gristmill.planning.cost import loss_chunk_tokens
 from gristmill.tokens.batch import Batch
-
-_CHUNK_LOGITS = 2**21  # 8 MiB of float32: measured best on CPU from 4,096 to 49,152 words
-_MIN_CHUNK_TOKENS = 128  # fewer make the matrix products slow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ def chunked_cross_entropy(
     any weight, negative ones too. nll is in nats, float32, and also given where the mask is 0.
     Never holds more than chunk_tokens × V logits; None chooses by V. The backward pass can run once per forward.
     """
-    chunk = chunk_tokens or max(_MIN_CHUNK_TOKENS, _CHUNK_LOGITS // weight_VD.shape[0])
+    chunk = chunk_tokens or loss_chunk_tokens(weight_VD.shape[0])
     mask_N = loss_mask_N.float()
     if torch.is_grad_enabled() and (x_ND.requires_grad or weight_VD.requires_grad):
         result: tuple[Tensor, Tensor] = _ChunkedCrossEntropy.apply(x_ND, weight_VD, targets_N, mask_N, chunk)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from gristmill.errors import ArtifactError
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
+from gristmill.planning.cost import KEEP_CHECKPOINTS
 from gristmill.recipe.schema.training import Optimizer
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
 from gristmill.store.fingerprint import fingerprint
@@ -37,8 +38,6 @@ from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.runtime import Runtime
-
-KEEP_LAST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +117,7 @@ class Checkpoints:
     def save(self, step: int, write: Callable[[Path], None], *, say: Callable[[str], None]) -> None:
         """Commits a checkpoint, unless the store has it, and lets the ones go that are no longer kept."""
         self.index.save(self.run, self.ref(step), write)
-        self.index.prune(self.run, keep_last=KEEP_LAST, milestones=self.milestones, say=say)
+        self.index.prune(self.run, keep_last=KEEP_CHECKPOINTS, milestones=self.milestones, say=say)
 
     def _let_go_beyond(self, step: int) -> None:
         """Unlinks later checkpoints of the run: they are of a training that the recipe no longer asks for, and stay in the
