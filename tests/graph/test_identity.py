@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "pin_identities.py"))
 UPDATE = "run: python scripts/pin_identities.py, then again with --why"
 OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py changes each and finds nothing remade
-    "AllowEpochs.max", "AllowEpochs.reason", "Finetune.sample_prompts", "NearDuplicates.max_source_loss",
+    "AllowEpochs.max", "AllowEpochs.reason", "Change.why", "Finetune.sample_prompts", "NearDuplicates.max_source_loss",
     "Pretrain.checkpoint_every_tokens", "Pretrain.max_epochs", "Pretrain.sample_prompts", "Pretrain.warn_epochs",
     "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
