@@ -10,7 +10,6 @@ import fcntl
 import importlib
 import os
 import platform
-import resource
 import shlex
 import signal
 import sys
@@ -29,6 +28,7 @@ from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files, content_hash
+from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step, StepContext, Watching
 from gristmill.pipeline import hashes_of, last_model_step, open_states, steps_of
@@ -176,7 +176,7 @@ class _Run:
             should_stop=lambda: self.signals.received is not None,
         )
         try:
-            with out_of_space_is_a_resource_error(working):
+            with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
                 counts = importlib.import_module(step.module).run(context)
         except Interrupted as stopped:
             clock.save()
@@ -185,7 +185,7 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document)
-        return self._record(state, counts, clock.total())
+        return self._record(state, counts, clock.total(), peak)
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role stands for, and nothing beside them."""
@@ -276,7 +276,7 @@ class _Run:
 
     # ── record ──
 
-    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
         from gristmill.forecast import training_forecast
 
         step, recipe = state.step, self.loaded.recipe
@@ -292,7 +292,7 @@ class _Run:
             ),
             "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "wall_seconds": round(seconds, 3),
-            "peak_memory_bytes": {"process": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss},
+            "peak_memory_bytes": peak.to_json(),
             "command": sys.argv,
             "machine": {
                 "processes": self.machine.processes,

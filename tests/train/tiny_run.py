@@ -22,14 +22,16 @@ import torch
 
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
+from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log
+from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.loop import Hook, Method, Progress, Watch, train
 from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Session, open_session
+from gristmill.train.session import Checkpoints, Session, open_session
 
 END = 12
 DOCUMENTS = 6
@@ -81,6 +83,18 @@ def runtime(**others: Any) -> Runtime:
     return Runtime(device="cpu", threads=1, micro_batch_tokens=MICRO_BATCH_TOKENS, **others)
 
 
+def checkpoints_in(folder: Path, *, identity: str = "f", prefix: str = "p", run: str = "tiny") -> Checkpoints:
+    """Checkpoints of a training that the same things shape at every step; the first one is a milestone."""
+    store = Store(folder / "runs")
+    return Checkpoints(
+        index=CheckpointIndex(store, "train"),
+        run=RunLinks(store, run),
+        identity=identity,
+        prefix_at=lambda step: {"prefix": prefix, "step": step},
+        milestones=(SAVE_EVERY,),
+    )
+
+
 def open_run(folder: Path, say: Callable[[str], None] = lambda line: None) -> Session:
     tokenizer_dir = folder / "tokenizer"
     if not tokenizer_dir.exists():
@@ -90,7 +104,7 @@ def open_run(folder: Path, say: Callable[[str], None] = lambda line: None) -> Se
         fresh_model=tiny_model,
         optimizer_options={"lr": 0.0},
         tokenizer_dir=tokenizer_dir,
-        fingerprint="f",
+        checkpoints=checkpoints_in(folder),
         runtime=runtime(say=say),
     )
 
@@ -106,9 +120,6 @@ def train_run(
     end_step: int = END,
     loss_fn: Callable[[Any, Batch], LossOutput] = LOSS,
 ) -> Session:
-    def save(progress: Progress) -> None:
-        session.save(progress, stage="only", milestone="first" if progress.step == SAVE_EVERY else None)
-
     method = Method(
         batch_at=lambda progress: (batches(progress.step), progress.sample + DOCUMENTS),
         loss_fn=loss_fn,
@@ -118,7 +129,7 @@ def train_run(
     watch = Watch(
         log_every=log_every,
         log=session.log,
-        save=Hook(at=lambda step: save_every is not None and step % save_every == 0, run=save),
+        save=Hook(at=lambda step: save_every is not None and step % save_every == 0, run=session.save),
         hooks=hooks,
     )
     train(session, method, watch, end_step=end_step, runtime=runtime(should_stop=should_stop))

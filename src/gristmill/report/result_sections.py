@@ -136,7 +136,7 @@ def cost(facts: Facts) -> Section | None:
             record["step"],
             seconds(record["wall_seconds"]),
             in_bytes(record["peak_memory_bytes"]["process"]),
-            in_bytes(record["peak_memory_bytes"].get("largest_child", 0)),
+            in_bytes(record["peak_memory_bytes"]["largest_child"]),
             record["made_at"],
         )
         for record in facts.records.values()
