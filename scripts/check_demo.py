@@ -22,16 +22,13 @@ SECOND_RUN_SECONDS = 10  # three on an idle machine
 def main(run: Path) -> None:
     """Print what holds; exit 1 with the list of what does not."""
     problems: list[str] = []
-    records = {
-        str(path.parent.relative_to(run)): json.loads(path.read_text())
-        for path in sorted(run.rglob(RECORD))
-        if ".old" not in path.parts
-    }
+    folders = [path.parent for pattern in ("*", "*/*") for path in sorted(run.glob(f"{pattern}/{RECORD}"))]
+    records = {str(folder.relative_to(run)): json.loads((folder / RECORD).read_text()) for folder in folders}
     for name in records:
         verify_manifest(run / name)
     seconds = sum(record["wall_seconds"] for record in records.values())
     peaks = [record["peak_memory_bytes"] for record in records.values()]
-    memory = max(max(peak["process"], peak.get("largest_child", 0)) for peak in peaks)
+    memory = max(max(peak["process"], peak["largest_child"]) for peak in peaks)
     unique = sum(json.loads(path.read_text())["num_tokens"] for path in (run / "tokenize").glob("*/train.json"))
     recall = {
         row["task"]: row["value"]
