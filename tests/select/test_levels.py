@@ -154,5 +154,29 @@ def test_a_bridge_between_training_clusters_joins_one_of_them_and_leaves_both_as
     assert after["later", f"{one} {other}"] == ("train", min(before["web", one][1], before["web", other][1]))
 
 
+def test_a_bridge_to_validation_text_takes_none_along_that_touch_its_other_end():
+    rng = np.random.default_rng(7)
+    rules = DuplicateRules(remove_near=False, num_bands=64, rows_per_band=1)
+    before = select({"web": [words(rng, 100) for _ in range(20)]}, rules=rules)
+    sides = {side: text for (_, text), (side, _) in before.items()}
+    bridge = f"{sides['train']} {sides['validation']}"
+    near = f"{sides['train'].rsplit(maxsplit=14)[0]} {words(rng, 14)}"
+    assert not resemble(near, bridge, rules)
+    after = select({"web": [text for _, text in before], "later": [bridge, near, words(rng, 100)]}, rules=rules)
+    assert after["later", bridge] == ("resembles", ("web", sides["validation"]))
+    assert after["later", near] == before["web", sides["train"]]
+
+
+def test_validation_text_of_a_late_source_is_none_that_touches_what_there_is():
+    rng = np.random.default_rng(8)
+    rules = DuplicateRules(num_bands=64, rows_per_band=1)
+    before = select({"web": [words(rng, 60) for _ in range(40)]}, rules=rules)
+    around = [f"{text} {words(rng, 60)}" for (_, text), (side, _) in before.items() if side == "train"]
+    own = [words(rng, 60) for _ in range(6)]
+    after = select({"web": [text for _, text in before], "later": [*around, *own]}, rules=rules)
+    assert {after["later", text][0] for text in around} == {"train"}
+    assert {after["later", text][0] for text in own} == {"train", "validation"}
+
+
 def words(rng, count):
     return " ".join(str(number) for number in rng.integers(0, 10**6, count))

@@ -447,12 +447,20 @@ def test_a_second_late_source_changes_no_byte_of_the_first(made, late):
 def test_of_documents_of_one_source_with_one_id_the_first_stays(made):
     rng = np.random.default_rng(3)
     rows = [document("web", f"w{i % 12}", words(rng, 120)) for i in range(16)]
+    rows += [document("web", "z-copy", rows[5].text.upper()), document("web", "z-near", near_copy(rows[6].text, rng))]
     add_source(made, "web", rows)
     shard_path(made / "extract" / "web", 1).unlink()
-    write_scores(made / "score" / "web", 0, [row.id for row in rows], [1.0] + [2.5] * 15)
+    write_scores(made / "score" / "web", 0, [row.id for row in rows], [1.0] + [2.5] * 17)
     lines = []
     out, counts = run(made, say=lines.append)
-    assert counts["web"]["dropped"] == {"score_too_low": 1, "duplicate_id": 3}
+    assert counts["web"]["dropped"] == {
+        "score_too_low": 1,
+        "duplicate_id": 3,
+        "exact_duplicate": 1,
+        "near_duplicate": 1,
+    }
+    gone = {row["id"]: row["duplicate_of"] for row in rows_of(out / "rejected.parquet")}
+    assert (gone["z-copy"], gone["z-near"]) == ("w5", "w6")
     kept = {row["id"]: row["text"] for (source, _), some in kept_rows(out).items() if source == "web" for row in some}
     assert kept == {row.id: row.text for row in [*rows[1:12], rows[12]]}
     assert "select: 3 documents have the id of an earlier one of their source, and go" in lines

@@ -1,12 +1,13 @@
 """The split with late sources: level by level, so that a source that comes later changes nothing that was decided before.
 
     level 0   all sources that are not late, together: the rule of `split`
-    level 1…  one late source each. Its documents form clusters among themselves and with what there is:
-                  one that touches validation text       goes
-                  one that touches training text alone   is training text, and takes that cluster's name
-                  the rest                               by the rule of `split`
+    level 1…  one late source each. Its documents form clusters among themselves, by what such a cluster touches:
+                  validation text of an earlier level    it goes
+                  training text alone                    it is training text, and takes that cluster's name
+                  nothing                                the rule of `split`
 
-A late document that links two earlier clusters joins one of them; they do not become one. Deduplication seeks candidates by
+A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
+either. Deduplication seeks candidates by
 bands and misses some, so what is left of a level is held against all validation text in full, its own source's included.
 """
 
@@ -70,10 +71,9 @@ def split_by_level(members: Members, links_E2: Int64, *, rules: SplitRules, seed
 def _join(split: Split, members: Members, mine: Int64, links_E2: Int64, found: Mapping[int, Resemblance]) -> Int64:
     """Names the clusters of one level's documents. Returns the kept ones that touch no earlier level."""
     links = np.concatenate([links_E2, np.array([(d, r.held) for d, r in found.items()], np.int64).reshape(-1, 2)])
-    earlier_D = members.level_D < members.level_D[mine[0]]
-    links[:, 1] = _one_node_a_cluster(split.cluster_D, np.flatnonzero(earlier_D))[links[:, 1]]
-    part_D = components(len(members.ids), links)
-    touched_D = _touched(split, part_D, np.unique(links[earlier_D[links[:, 1]], 1]))[part_D]
+    outward = members.level_D[links[:, 1]] < members.level_D[mine[0]]
+    part_D = components(len(members.ids), links[~outward])
+    touched_D = _touched(split, part_D, links[outward])[part_D]
     joined, free = mine[touched_D[mine] >= 0], mine[touched_D[mine] < 0]
     split.cluster_D[joined] = split.cluster_D[touched_D[joined]]
     _, part_F = np.unique(part_D[free], return_inverse=True)
@@ -94,22 +94,14 @@ def _leave(split: Split, found: Mapping[int, Resemblance]) -> None:
         split.cluster_D[d] = split.cluster_D[resemblance.held]
 
 
-def _one_node_a_cluster(cluster_D: Int64, earlier: Int64) -> Int64:
-    """Every document as a node of a graph: itself, or, of an earlier level, the first of its cluster."""
-    node_D = np.arange(len(cluster_D))
-    _, first, cluster = np.unique(cluster_D[earlier], return_index=True, return_inverse=True)
-    node_D[earlier] = earlier[first[cluster]]
-    return node_D
+def _touched(split: Split, part_D: Int64, outward_E2: Int64) -> Int64:
+    """For each part an earlier document whose cluster it joins; -1 where none of its documents is linked to one.
 
-
-def _touched(split: Split, part_D: Int64, nodes: Int64) -> Int64:
-    """For each part the earlier cluster, as a node, that its documents join; -1 where they touch none.
-
-    Of several it is one with validation text, then the one with the lowest name.
+    Of several clusters it is one with validation text, then the one with the lowest name.
     """
-    names = split.cluster_D[nodes]
+    names = split.cluster_D[outward_E2[:, 1]]
     trained = ~np.isin(names, split.cluster_D[split.validation_D])
-    best_first = nodes[np.lexsort((names, trained))]
+    best_last = outward_E2[np.lexsort((names, trained))[::-1]]
     touched = np.full(len(part_D), -1)
-    touched[part_D[best_first[::-1]]] = best_first[::-1]
+    touched[part_D[best_last[:, 0]]] = best_last[:, 1]
     return touched
