@@ -285,6 +285,7 @@ class _Run:
             "document": dict(state.document or {}),
             "resolved": resolved(step.given.config),
             "watching": resolved({key: value for key, value in step.watching.config.items() if key != "recipe"}),
+            "made_from": {name: self.states[name].identity for name in step.inputs},
             "counts": dict(counts),
             **more,
             **(

@@ -16,6 +16,7 @@ from gristmill.commands.inspect_files import inspect_files
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
+from gristmill.store.store import RunLinks, Store
 
 SAMPLE_CHARS = 300
 
@@ -57,12 +58,21 @@ def inspect(
 
 
 def ledger_folders(target: Path) -> dict[str, Path]:
-    """The curation artefacts of a run (or the one that `target` is), by name, in the order of the flow."""
+    """The curation artefacts of a run (or the one that `target` is), by name, in the order of the flow.
+
+    What select was made from counts, by its record; what was extracted since then does not belong to the same account.
+    """
     if (target / "ledger.json").is_file():
         return {target.name: target}
-    found = sorted(path.parent for path in target.glob("extract/*/ledger.json"))
-    found += [target / name for name in ("select", "synthesize") if (target / name / "ledger.json").is_file()]
-    return {folder.relative_to(target).as_posix(): folder for folder in found}
+    run = RunLinks(Store(target.parent), target.name)
+    found = {name: path for name, path in run.made_from("select").items() if name.startswith("extract/")}
+    if not found:
+        extracted = sorted(path.parent for path in target.glob("extract/*/ledger.json"))
+        found = {path.relative_to(target).as_posix(): path for path in extracted}
+    for name in ("select", "synthesize"):
+        if (target / name / "ledger.json").is_file():
+            found[name] = target / name
+    return found
 
 
 def rejected_rows(folder: Path, source: str | None = None, reason: str | None = None) -> Iterator[dict[str, Any]]:

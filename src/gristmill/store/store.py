@@ -187,6 +187,16 @@ class RunLinks:
             found = {**read_json(folder / RECORD), "manifest": read_json(folder / MANIFEST)}
         return found
 
+    def made_from(self, step: str) -> dict[str, Path]:
+        """What the step's artefact was made from, by step, as its record says: the run's other links may be newer by now.
+
+        Inputs whose files were removed are left out.
+        """
+        folder = self.artefact(step)
+        names = {} if folder is None else read_json(folder / RECORD).get("made_from", {})
+        found = {name: self.bytes_of(name, identity) for name, identity in names.items()}
+        return {name: path for name, path in found.items() if path is not None}
+
     def unfinished(self, step: str) -> Path | None:
         """The unfinished work on a step, if there is any."""
         path = self.folder / f"{step}{UNFINISHED_SUFFIX}"
