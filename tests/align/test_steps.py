@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.align import dpo, make_pairs, reference, sft
@@ -180,6 +180,7 @@ def with_pairs(with_sft: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, A
     return folder, make_pairs.run(context("pairs", folder, folder / "pairs"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**40))
 def test_each_pass_meets_every_example_once_in_an_order_of_its_own(num_items: int, batch_size: int, seed: int) -> None:
     passes = Passes(num_items=num_items, batch_size=batch_size, epochs=2, seed=seed)
