@@ -22,12 +22,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The arguments with which the loop was called for PASSES."""
     seen: list[Any] = []
     monkeypatch.setattr(epochs, "train", lambda session, method, watch, **more: seen.append((method, watch, more)))
-    saved: list[str] = []
-    session = SimpleNamespace(runtime="here", log=print, save=lambda progress, stage: saved.append(stage))
+    saved: list[Progress] = []
+    session = SimpleNamespace(runtime="here", log=print, save=saved.append)
     train_epochs(
         session,  # type: ignore[arg-type]
         PASSES,
-        stage="sft",
         make_batch=lambda numbers: numbers,
         loss_fn=max,
         optimizer=Optimizer(peak_lr=0.5, max_grad_norm=0.25),
@@ -42,7 +41,7 @@ def test_whole_passes_are_asked_for_and_saved_every_two_hundred_steps_and_at_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = asked(monkeypatch)
-    assert (found.end_step, found.runtime, found.saved) == (410, "here", ["sft"])
+    assert (found.end_step, found.runtime, found.saved) == (410, "here", [Progress()])
     assert [step for step in range(1, 411) if found.watch.save.at(step)] == [200, 205, 400, 410]
     assert found.watch.log_every == 5
     assert found.method.max_grad_norm == 0.25

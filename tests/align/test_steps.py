@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.align import dpo, make_pairs, reference, sft
@@ -180,6 +180,7 @@ def with_pairs(with_sft: tuple[Path, dict[str, Any]]) -> tuple[Path, dict[str, A
     return folder, make_pairs.run(context("pairs", folder, folder / "pairs"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 2**40))
 def test_each_pass_meets_every_example_once_in_an_order_of_its_own(num_items: int, batch_size: int, seed: int) -> None:
     passes = Passes(num_items=num_items, batch_size=batch_size, epochs=2, seed=seed)
@@ -210,11 +211,13 @@ def test_the_order_of_a_pass_does_not_depend_on_the_batch_and_is_the_golden_one(
 def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dict[str, Any]]) -> None:
     folder, counts = with_sft
     assert (counts["conversations"], counts["too_long"], counts["steps"]) == (32, 1, 60)
+    assert counts["tokens_per_second"] == counts["tokens"] / counts["training_seconds"]
     lines = read_log(folder / "sft" / METRICS)
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
     assert lines[-1]["train/lr"] < lines[0]["train/lr"]
     assert lines[-1]["train/sum/loss"] == lines[-1]["train/loss"]
     model = load_model(folder / "sft" / "model")
+    assert counts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert model.config.eos_token_id == Tokenizer.load(folder / "sft" / "model").im_end_id
     assert [line["prompt"] for line in read_log(folder / "sft" / SAMPLES)] == ["Hi"]
 
@@ -234,15 +237,15 @@ def test_sft_rate_is_a_cosine_over_steps_that_ends_at_zero(with_sft: tuple[Path,
 
 def test_sft_stopped_and_resumed_equals_never_stopped(with_sft: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_sft
-    in_pieces("sft", folder, tmp_path)
+    in_pieces("sft", folder, tmp_path / "sft")
     name = "model/model.safetensors"
-    assert (tmp_path / name).read_bytes() == (folder / "sft" / name).read_bytes()
-    assert diary(tmp_path) == diary(folder / "sft")
+    assert (tmp_path / "sft" / name).read_bytes() == (folder / "sft" / name).read_bytes()
+    assert diary(tmp_path / "sft") == diary(folder / "sft")
 
 
 def test_sft_without_a_fitting_conversation_is_an_error(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 33 conversations fits sft.seq_len 4"):
-        sft.run(context("sft", run_folder, tmp_path, recipe=recipe(sft={"seq_len": 4})))
+        sft.run(context("sft", run_folder, tmp_path / "sft", recipe=recipe(sft={"seq_len": 4})))
 
 
 def test_pairs_are_one_right_and_one_wrong_answer_and_counts_add_up(with_pairs: tuple[Path, dict[str, Any]]) -> None:
@@ -306,10 +309,10 @@ def test_no_usable_pair_is_an_error_with_counts(with_sft: tuple[Path, dict[str, 
 
 def test_dpo_widens_the_margin_from_nothing(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, counts = with_pairs
-    done = dpo.run(context("dpo", folder, tmp_path, recipe=recipe(dpo={"epochs": 6})))
+    done = dpo.run(context("dpo", folder, tmp_path / "dpo", recipe=recipe(dpo={"epochs": 6})))
     assert (done["pairs"], done["too_long"]) == (counts["pairs"], 0)
     assert (done["epochs"], done["beta"]) == (6, recipe().dpo.beta)  # type: ignore[union-attr]
-    lines = read_log(tmp_path / METRICS)
+    lines = [line for line in read_log(tmp_path / "dpo" / METRICS) if line["kind"] == "train"]
     assert lines[-1]["train/margin"] > lines[0]["train/margin"]
     assert lines[-1]["train/loss"] < 0.6931
     assert 0 <= lines[-1]["train/accuracy"] <= 1
@@ -370,13 +373,14 @@ def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(
 
 def test_dpo_stopped_and_resumed_equals_never_stopped(with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, _ = with_pairs
-    dpo.run(context("dpo", folder, tmp_path / "unbroken"))
-    in_pieces("dpo", folder, tmp_path / "pieces", every=2)
+    unbroken, pieces = tmp_path / "a" / "dpo", tmp_path / "b" / "dpo"  # a store of checkpoints beside each
+    dpo.run(context("dpo", folder, unbroken))
+    in_pieces("dpo", folder, pieces, every=2)
     name = "model/model.safetensors"
-    assert (tmp_path / "pieces" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
-    assert diary(tmp_path / "pieces") == diary(tmp_path / "unbroken")
-    kept = (tmp_path / "pieces" / dpo.REFERENCE).read_bytes()
-    assert kept == (tmp_path / "unbroken" / dpo.REFERENCE).read_bytes()
+    assert (pieces / name).read_bytes() == (unbroken / name).read_bytes()
+    assert diary(pieces) == diary(unbroken)
+    kept = (pieces / dpo.REFERENCE).read_bytes()
+    assert kept == (unbroken / dpo.REFERENCE).read_bytes()
 
 
 def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
@@ -390,9 +394,9 @@ def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
         return pair_logps(model, pairs)
 
     monkeypatch.setattr(reference, "pair_logps", counting)
-    in_pieces("dpo", folder, tmp_path, every=2)
+    in_pieces("dpo", folder, tmp_path / "dpo", every=2)
     assert asked == [1] * counts["pairs"]
-    question = json.loads((tmp_path / dpo.REFERENCE).read_text())["question"]
+    question = json.loads((tmp_path / "dpo" / dpo.REFERENCE).read_text())["question"]
     assert question["seq_len"] == 60
     assert question["pairs_sha256"] == file_sha256(folder / "pairs" / "pairs.jsonl")
     assert question["tokenizer_sha256"] == file_sha256(folder / "tokenizer" / "tokenizer.json")
@@ -403,11 +407,11 @@ def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the
     run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Interrupted, match="stopped after step 6"):
-        sft.run(context("sft", run_folder, tmp_path, should_stop=stop_at_call(7)))
-    assert (tmp_path / sft.CHATS).is_dir()
+        sft.run(context("sft", run_folder, tmp_path / "sft", should_stop=stop_at_call(7)))
+    assert (tmp_path / "sft" / sft.CHATS).is_dir()
     monkeypatch.setattr(chat_shards, "encode_conversations", None)
-    assert sft.run(context("sft", run_folder, tmp_path))["steps"] == 60
-    assert not (tmp_path / sft.CHATS).exists()
+    assert sft.run(context("sft", run_folder, tmp_path / "sft"))["steps"] == 60
+    assert not (tmp_path / "sft" / sft.CHATS).exists()
 
 
 def test_earlier_assistant_turns_of_a_prompt_do_not_count(run_folder: Path) -> None:

@@ -65,7 +65,10 @@ def test_batches_are_those_of_the_conversations_in_memory(
         assert getattr(found, name).dtype == getattr(expected, name).dtype, name
 
 
-def test_conversations_that_are_too_long_are_left_out_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_conversations_that_are_too_long_are_left_out_and_counted(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_shards, "_ROWS", 4)
     chats = encode_conversations(tokenizer, [(row["id"], row["messages"]) for row in ROWS])
     lengths = sorted(chat.num_tokens for chat in chats)
     shard = encode(tmp_path, ROWS, tokenizer, seq_len=lengths[10])
