@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
     "errors", "units", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
     "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
-    "forecast", "runner", "commands", "api", "cli",
+    "forecast", "context", "runner", "commands", "api", "cli",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "runner", "commands", "cli"}
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]

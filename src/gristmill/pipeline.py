@@ -25,13 +25,21 @@ from gristmill.store.store import STORE, RunLinks
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.train.outputs import MODEL_STEPS, TrainedModel
+from gristmill.train.prefix import PARTS as PREFIX_PARTS
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
 Patterns = Mapping[str, tuple[str, ...]]
-WORDS = ("gristmill.select.words",)
-CONTAMINATION = (*WORDS, "gristmill.select.decontaminate")
-CHAT = ("gristmill.tokens.chat",)
+
+# Parts that several steps share: their versions are part of the identity of each.
+PACKS = ("gristmill.data.packs",)
+CONTAMINATION = (*PACKS, "gristmill.select.words", "gristmill.select.decontaminate")
+CLASSIFIER = ("gristmill.score.classifiers", "gristmill.score.hashed_ngrams")
+ENCODING = ("gristmill.tokens.tokenizer",)
+CHAT = (*ENCODING, "gristmill.tokens.chat")
+TRAINING = ("gristmill.model.transformer", "gristmill.train.loop")
+ANSWERS = (*CHAT, "gristmill.model.transformer", "gristmill.model.generate")
+PAGE = ("gristmill.report.facts",)
 
 
 def steps_of(recipe: Recipe) -> list[Step]:
@@ -92,7 +100,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             module="gristmill.extract.extract",
             outputs=Extracted,
             given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **held_out}),
-            parts=("gristmill.extract.measures", "gristmill.extract.rules"),
+            parts=PACKS,
         )
     for name, classifier in recipe.classifiers.items():
         labels = {"annotations": (classifier.annotations,)}
@@ -107,7 +115,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
                 inputs={"documents": reads(f"extract/{classifier.source}", Extracted, "documents")},
                 files=labels,
             ),
-            parts=("gristmill.score.hashed_ngrams",),
+            parts=CLASSIFIER,
         )
     for name, threshold in recipe.select.min_scores.items():
         labelled_here = recipe.classifiers[threshold.classifier].source == name
@@ -126,7 +134,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
                     ),
                 },
             ),
-            parts=("gristmill.score.hashed_ngrams",),
+            parts=CLASSIFIER,
         )
     yield Step(
         name="select",
@@ -197,6 +205,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
             }
         ),
         watching=Given(config={"pretrain": recipe.pretrain}),
+        parts=ENCODING,
     )
     changed = recipe.pretrain.as_changed()
     drawn = dict.fromkeys(draw.source for stage in changed.stages for draw in stage.mixture)
@@ -220,7 +229,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
             },
             files=_packs(recipe, recipe.pretrain.watch.packs),
         ),
-        parts=("gristmill.tokens.stream", "gristmill.model.transformer"),
+        parts=PREFIX_PARTS,
     )
     if recipe.chat is not None:
         entries = recipe.chat.definitions_from
@@ -249,7 +258,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
                 },
             ),
             watching=Given(config={"sft": recipe.sft}),
-            parts=(*CHAT, "gristmill.model.transformer"),
+            parts=(*CHAT, *TRAINING),
         )
     if recipe.pairs is not None:
         yield Step(
@@ -265,7 +274,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
                 },
                 files=held_out,
             ),
-            parts=(*CHAT, "gristmill.model.generate"),
+            parts=(*ANSWERS, *PACKS),
         )
     if recipe.dpo is not None:
         yield Step(
@@ -280,7 +289,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
                     "pairs": reads("pairs", PreferencePairs, "pairs"),
                 },
             ),
-            parts=(*CHAT, "gristmill.model.transformer"),
+            parts=(*CHAT, *TRAINING),
         )
 
 
@@ -311,7 +320,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
                 **({"conversations": tuple(recipe.chat.conversations)} if recipe.chat else {}),
             },
         ),
-        parts=(*CHAT, "gristmill.model.generate"),
+        parts=(*ANSWERS, *PACKS, "gristmill.train.scorer"),
     )
     account = {step.name: reads(step.name, step.outputs) for step in made}
     account["evaluate"] = reads("evaluate", Evaluated)
@@ -324,7 +333,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             config={"export": recipe.export.inside(), "model": last_model_step(recipe), **printed}, inputs=account
         ),
         watching=Given(config={"recipe": recipe}),
-        parts=CHAT,
+        parts=(*CHAT, *PAGE),
     )
     yield Step(
         name="report",
@@ -332,6 +341,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
         outputs=ReportPage,
         given=Given(config=printed, inputs={**account, "export": reads("export", Exported)}),
         watching=Given(config={"recipe": recipe}, files=_packs(recipe, recipe.pretrain.watch.packs)),
+        parts=PAGE,
     )
 
 

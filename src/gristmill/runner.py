@@ -6,16 +6,13 @@ old artefact in the store. A step that took long asks first, when it is decided 
 
 from __future__ import annotations
 
-import fcntl
 import importlib
-import os
 import platform
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,20 +21,21 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
-from gristmill.errors import ArtifactError, Interrupted, RecipeError, ResourceError
+from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
-from gristmill.graph.outputs import Outputs, content_files, content_hash
+from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
-from gristmill.graph.step import Reads, Step, StepContext, Watching
-from gristmill.pipeline import hashes_of, last_model_step, open_states, steps_of
+from gristmill.graph.step import Reads, Step
+from gristmill.pipeline import hashes_of, last_model_step, open_states
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.recipe import Recipe
 from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake
 from gristmill.store.artifact import verify_manifest
-from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json, write_text
+from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
 
 CHEAP_SECONDS = 600.0
@@ -57,7 +55,7 @@ def run(
 
     remake: costly steps that may be remade; "all" for all of them.
     """
-    with _Signals() as signals:
+    with Signals() as signals:
 
         def say(line: str) -> None:
             console.print(f"         [dim]{escape(line)}[/]", highlight=False)
@@ -65,7 +63,7 @@ def run(
         store = Store(machine.runs_dir, say=say, should_stop=lambda: signals.received is not None)
         links = RunLinks(store, loaded.recipe.name)
         _make_folder(links.folder)
-        with _one_run_at_a_time(links.folder):
+        with store.locks.running(links.folder):
             loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
@@ -83,7 +81,7 @@ class _Run:
         loaded: LoadedRecipe,
         machine: Machine,
         console: Console,
-        signals: _Signals,
+        signals: Signals,
         store: Store,
         links: RunLinks,
         states: States,
@@ -307,76 +305,6 @@ class _Run:
         }
 
 
-def make_context(
-    step: Step,
-    *,
-    identity: str,
-    recipe_dir: Path,
-    open_role: Callable[[Reads], Outputs],
-    out: Path,
-    machine: Machine,
-    run: RunLinks,
-    say: Callable[[str], None] = lambda line: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> StepContext:
-    """What a step of the table is given when it runs. open_role: the outputs that a role stands for."""
-    watching = step.watching
-    return StepContext(
-        name=step.name,
-        identity=identity,
-        config=step.given.config,
-        inputs={role: open_role(read) for role, read in step.given.inputs.items()},
-        files=find_step_files(step.given, recipe_dir, step.name),
-        watching=Watching(
-            config=watching.config,
-            inputs={role: open_role(read) for role, read in watching.inputs.items()},
-            files=find_step_files(watching, recipe_dir, step.name),
-        ),
-        out=out,
-        machine=machine,
-        run=run,
-        say=say,
-        should_stop=should_stop,
-    )
-
-
-def context_of(
-    recipe: Recipe,
-    name: str,
-    *,
-    folders: Mapping[str, Path],
-    recipe_dir: Path,
-    out: Path,
-    machine: Machine,
-    identity: str = "0" * 32,
-    say: Callable[[str], None] = lambda line: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> StepContext:
-    """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run alone.
-
-    Its checkpoints go to a store beside `out`.
-    """
-    step = next(step for step in steps_of(recipe) if step.name == name)
-
-    def open_role(read: Reads) -> Outputs:
-        folder = folders[read.step]
-        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        hashes = {file: file_sha256(path) for file, path in files.items() if read.covers(file)}
-        return read.open(folder, content=content_hash(read.outputs, hashes, reads=read.names, source=read.source))
-
-    return make_context(
-        step,
-        identity=identity,
-        recipe_dir=recipe_dir,
-        open_role=open_role,
-        out=out,
-        machine=machine,
-        run=RunLinks(Store(out.parent / "runs"), recipe.name),
-        say=say,
-        should_stop=should_stop,
-    )
-
-
 def needed_by(states: States, until: str | None) -> list[str]:
     """The steps that `until` needs, itself included; all for None."""
     if until is None:
@@ -446,44 +374,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-# ── signals and locks ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class _Signals:
-    """The first SIGTERM, SIGUSR1 or Ctrl-C asks the step to save and leave; a second Ctrl-C quits at once."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _frame: object) -> None:
-        if self.received is not None and number == signal.SIGINT:
-            os.write(2, b"stopped at once; the same command resumes from what was saved\n")
-            os._exit(130)  # an exception here could leave a half-imported module and another error in its place
-        self.received = number
-
-
-@contextmanager
-def _one_run_at_a_time(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(
-                f"another run is at work in {folder}; wait for it, or stop it, then try again."
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)

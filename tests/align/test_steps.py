@@ -18,6 +18,7 @@ from gristmill.align import dpo, make_pairs, reference, sft
 from gristmill.align.epochs import Passes
 from gristmill.align.losses import pair_logps
 from gristmill.align.pairs import NoUsablePairs
+from gristmill.context import context_of
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
@@ -26,7 +27,6 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.curation import PackRef
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.store.durable import file_sha256
 from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt

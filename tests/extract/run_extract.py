@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gristmill.context import context_of
 from gristmill.extract import extract, shards
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 
 OPTIMIZER = {"peak_lr": 1e-3}
 

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from gristmill.context import context_of
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.score import score, train_classifier
 from gristmill.score.thresholds import folds_of, out_of_fold_scores
 

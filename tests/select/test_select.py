@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.context import context_of
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
@@ -15,7 +16,6 @@ from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Select, Validation
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.select import select
 from gristmill.select.dedup import ngram_set, overlap
 from gristmill.store.durable import write_json

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from gristmill.context import context_of
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.store.jsonl import read_jsonl
 from gristmill.synthesize import synthesize
 

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.context import context_of
 from gristmill.data.document import Document, write_documents
 from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.tokens import tokenize, train_tokenizer
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer

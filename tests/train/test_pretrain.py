@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gristmill.context import context_of
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.runner import context_of
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer

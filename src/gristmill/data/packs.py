@@ -26,6 +26,8 @@ from gristmill.graph.step import OutsideFiles
 from gristmill.store.durable import atomic_path
 from gristmill.store.jsonl import numbered_objects
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 KINDS = ("multiple_choice", "generate")
 PACK_LABEL = "pack "
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}

@@ -15,8 +15,6 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
-
 MAX_CHARACTERS = 5_000_000
 
 _TOKEN = re.compile(r"\.{2,}|\d+(?:[.,]\d+)+|\w+(?:['’]\w+)*|[^\w\s]")

@@ -21,8 +21,6 @@ from typing import Literal
 from gristmill.errors import RecipeError
 from gristmill.extract.measures import Measures
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:

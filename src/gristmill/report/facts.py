@@ -17,6 +17,8 @@ from gristmill.store.jsonl import read_jsonl, read_log
 from gristmill.tokens.shards import TokenShard
 from gristmill.units import in_bytes, scale, seconds
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
 

@@ -24,6 +24,8 @@ from numpy.typing import ArrayLike, NDArray
 from gristmill.errors import ArtifactError
 from gristmill.score.hashed_ngrams import HashedNgrams
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 Float32 = NDArray[np.float32]
 
 

@@ -99,6 +99,14 @@ class Locks:
             path.unlink(missing_ok=True)  # before the lock is free: see _take_file
             os.close(descriptor)
 
+    @contextmanager
+    def running(self, folder: Path) -> Iterator[None]:
+        """Held while a run works in its folder. Raises ResourceError when another process does."""
+        with self._opened(folder / LOCK_SUFFIX) as descriptor:
+            if not self._take(descriptor, fcntl.LOCK_EX):
+                raise ResourceError(f"another run is at work in {folder}; wait for it, or stop it, then try again.")
+            yield
+
     def is_being_made(self, folder: Path) -> bool:
         """True while a process holds `making(folder)`. Writes nothing."""
         try:

@@ -20,6 +20,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from gristmill.errors import ArtifactError, DataError, RecipeError
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

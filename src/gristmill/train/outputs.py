@@ -14,3 +14,4 @@ class TrainedModel(Outputs):
     model = File("model", covers=("model/*",))
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
+    reference = File("reference.json", notes=True)  # of preference optimisation

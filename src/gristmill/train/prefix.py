@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from gristmill.graph.state import version_of
 from gristmill.recipe.schema.training import ModelSection, Optimizer
 from gristmill.store.fingerprint import canonical, derive_seed, differences, fingerprint
 from gristmill.train.course import Course, Segment
 
 PREFIX_VERSION = 1
+PARTS = ("gristmill.model.transformer", "gristmill.tokens.stream", "gristmill.train.loop")  # whose versions shape it
 
 NumberFormat = Literal["float32", "bfloat16"]
 
@@ -51,7 +53,7 @@ def prefix_at(
         raise IndexError(f"step {step} of a course of {course.num_steps}")
     schedule = course.schedule
     prefix: dict[str, Any] = {
-        "version": PREFIX_VERSION,
+        "version": {"prefix": PREFIX_VERSION, **{part: version_of(part) for part in PARTS}},
         "step": step,
         "weights": {"seed": weights_seed(seed), "initializer_range": model.initializer_range},
         "model": {name: getattr(model, name) for name in SHAPE},

@@ -28,6 +28,8 @@ from gristmill.statistics import ratio_of_sums, wilson_interval
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 LOGIT_ROWS = 1024
 CHOICE_METRICS = ("acc", "acc_norm", "acc_bytes")
 
