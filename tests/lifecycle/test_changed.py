@@ -29,7 +29,7 @@ from gristmill import runner
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
 from gristmill.store.artifact import MANIFEST, RECORD
-from gristmill.store.durable import read_json, write_json
+from gristmill.store.durable import file_sha256, read_json, write_json
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
@@ -92,7 +92,7 @@ def test_all_harmless_changes_together_make_nothing_and_touch_no_model(done_proj
     links = links_of(done_project)
     for name in ("pretrain", "sft", "dpo"):
         sha256 = read_json(links.folder / name / MANIFEST)[WEIGHTS]["sha256"]
-        assert runner.file_sha256(links.folder / name / WEIGHTS) == sha256
+        assert file_sha256(links.folder / name / WEIGHTS) == sha256
 
 
 def test_every_field_that_no_identity_knows_is_tried_here() -> None:

@@ -55,10 +55,16 @@ def fresh(project: Path, *overrides: str) -> Path:
     return copy / "runs" / "tiny"
 
 
-def assert_same_training(one: Path, other: Path) -> None:
-    """Weights, last optimizer state and log lines; the log but for timings and origin."""
+def assert_same_training(one: Path, other: Path, *, besides: str = "throughput/") -> None:
+    """Weights, last optimizer state and log lines; the log but for timings, origin, and what begins with `besides`."""
     assert (one / "pretrain" / WEIGHTS).read_bytes() == (other / "pretrain" / WEIGHTS).read_bytes()
-    logs = [[without_timings(line) for line in read_log(run / "pretrain" / "metrics.jsonl")] for run in (one, other)]
+    logs = [
+        [
+            {key: value for key, value in without_timings(line).items() if not key.startswith(besides)}
+            for line in read_log(run / "pretrain" / "metrics.jsonl")
+        ]
+        for run in (one, other)
+    ]
     assert logs[0] == logs[1]
     last = [max((run / "checkpoints" / "pretrain").iterdir(), key=lambda path: path.name) for run in (one, other)]
     assert last[0].name == last[1].name
@@ -90,9 +96,9 @@ def test_a_changed_decay_goes_on_from_before_it_and_undone_finds_the_old_model(
     assert f"Resuming from step {BEFORE_DECAY} of run 'tiny'." in answer.out
     run = done_project / "runs" / "tiny"
     log = read_log(run / "pretrain" / "metrics.jsonl")
-    assert [line.get("origin") for line in log] == ["tiny" if line["step"] <= BEFORE_DECAY else None for line in log], (
-        "only what follows was made anew"
-    )
+    saved = [line["step"] < BEFORE_DECAY or (line["step"] == BEFORE_DECAY and line["kind"] == "train") for line in log]
+    assert [line.get("origin") for line in log] == ["tiny" if before else None for before in saved]
+    assert 0 < saved.count(True) < len(log), "only what follows was made anew"
     assert min(ref.step for ref in checkpoints_of(done_project)) == BEFORE_DECAY
     assert_same_training(run, fresh(done_project))
     assert (run / "pretrain" / WEIGHTS).read_bytes() != (finished_run / "pretrain" / WEIGHTS).read_bytes()
@@ -118,7 +124,7 @@ def test_a_late_source_touches_no_token_of_the_others_and_goes_on_from_before_th
     assert was == kept, "a late source changed the tokens of another"
     assert (run / "tokenizer").readlink() == (finished_run / "tokenizer").readlink()
     assert read_json(run / "pretrain" / RECORD)["counts"]["tokens_by_source"]["extra"] > 0
-    assert_same_training(run, fresh(done_project))
+    assert_same_training(run, fresh(done_project), besides="eval/extra/")
 
 
 # ── divergence ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,7 +241,7 @@ def at(path: str, *choices: Any) -> Edit:
 
 def other_weights(recipe: Values, draw: random.Random, _project: Path, _tiny: Any) -> Values:
     share = draw.choice([0.05, 0.2, 0.3])
-    recipe["pretrain"]["stages"][draw.choice([0, 1])]["mixture"] = {
+    recipe["pretrain"]["stages"][1]["mixture"] = {
         "manuals": 0.5, "glosses": 0.4 - share, "novel": share, "code": 0.1,
     }  # fmt: skip
     return recipe
@@ -254,7 +260,7 @@ def dropped_stage(recipe: Values, draw: random.Random, _project: Path, _tiny: An
 
 def change_on_the_way(recipe: Values, draw: random.Random, _project: Path, _tiny: Any) -> Values:
     setting = draw.choice([{"optimizer.peak_lr": 0.006}, {"skip_steps": 2}])
-    entry = {"after_step": draw.choice([5, 14, 18]), "set": setting, "why": "to see what it does"}
+    entry = {"after_step": draw.choice([14, 18]), "set": setting, "why": "to see what it does"}
     recipe["pretrain"]["changes"] = [entry]
     return recipe
 
@@ -272,21 +278,22 @@ def renamed_stage(recipe: Values, draw: random.Random, _project: Path, _tiny: An
     return recipe
 
 
-AHEAD: dict[str, Edit] = {  # edits of the pretraining alone
-    "decay length": at("pretrain.decay_tokens", 5120, 8192, 18_432),
+AHEAD: dict[str, Edit] = {  # edits of the pretraining alone, of what follows the first fourteen steps
+    "decay length": at("pretrain.decay_tokens", 5120, 8192),
     "decay shape": at("pretrain.decay_shape", "one_minus_sqrt"),
     "longer trunk": at("pretrain.stages.0.tokens", 15_360, 17_408),
     "weights": other_weights,
     "added stage": added_stage,
     "dropped stage": dropped_stage,
     "change on the way": change_on_the_way,
-    "peak rate": at("pretrain.optimizer.peak_lr", 0.008, 0.02),
     "stage renamed": renamed_stage,
     "saving": at("pretrain.checkpoint_every_tokens", 3072, 7168),
     "watching": at("pretrain.watch.every_tokens", 2048, 9216),
 }
 ANYWHERE: dict[str, Edit] = {
     **AHEAD,
+    "peak rate": at("pretrain.optimizer.peak_lr", 0.008, 0.02),
+    "first weights": at("pretrain.stages.0.mixture", {"manuals": 0.5, "glosses": 0.3, "code": 0.2}),
     "seed": at("seed", 4, 5),
     "vocabulary": at("tokenizer.vocab_size", 600, 700),
     "late source": late_source,
@@ -306,7 +313,7 @@ def edited(recipe: Values, kinds: dict[str, Edit], number: int, project: Path, t
     while True:
         first = list(kinds)[number % len(kinds)]
         chosen = [first, *draw.sample([kind for kind in kinds if kind != first], draw.randint(0, 2))]
-        values: Values = yaml.safe_load(yaml.safe_dump(recipe))
+        values: Values = yaml.safe_load(yaml.safe_dump(recipe, sort_keys=False))
         try:
             for kind in chosen:
                 values = kinds[kind](values, draw, project, tiny)
@@ -322,7 +329,8 @@ def test_an_edited_pretraining_gives_the_weights_of_a_fresh_one(done_project: Pa
     write_recipe(done_project, values)
     printed = run_in(done_project, "--until", "pretrain")
     run = done_project / "runs" / "tiny"
-    assert "Resuming from step" in printed or "pretrain" in lines(printed, "done"), f"{chosen}: nothing was used"
+    if "dropped stage" not in chosen:  # otherwise the decay may begin earlier than any checkpoint
+        assert "Resuming from step" in printed or "pretrain" in lines(printed, "done"), f"{chosen}: nothing was used"
     assert (run / "pretrain" / WEIGHTS).read_bytes() == (fresh(done_project) / "pretrain" / WEIGHTS).read_bytes(), (
         chosen
     )
