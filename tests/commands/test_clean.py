@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
         (store.open_work("select", identity) / "a.bin").write_bytes(b"\0" * 2_000_000)
         store.commit("select", identity, {"wall_seconds": 7200.0})
     run.link("select", USED)
-    index = CheckpointIndex(store)
+    index = CheckpointIndex(store, "pretrain")
     index.save(run, index.ref(5, "ab"), lambda folder: None)
     index.unlink(run, index.ref(5, "ab"))
     half = store.open_work("tokenize", HALF)
@@ -56,7 +56,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 def is_there(store: Store) -> tuple[bool, bool, bool, bool]:
     """(in use, left over, the checkpoint, unfinished)."""
-    checkpoint = CheckpointIndex(store).ref(5, "ab").folder
+    checkpoint = CheckpointIndex(store, "pretrain").ref(5, "ab").folder
     half = store.folder("tokenize", HALF).with_name(f"{HALF}.partial")
     return store.is_there("select", USED), store.is_there("select", LEFT), checkpoint.is_dir(), half.is_dir()
 

@@ -47,7 +47,7 @@ class Worker:
 
     def __init__(self, runs_dir: Path, name: str, chance: random.Random) -> None:
         self.store = Store(runs_dir)
-        self.index = CheckpointIndex(self.store)
+        self.index = CheckpointIndex(self.store, "pretrain")
         self.run = RunLinks(self.store, name)
         self.chance = chance
 
@@ -73,7 +73,7 @@ class Worker:
             path = self.run.folder / step
             if path.is_symlink():
                 verify_manifest(path)
-        for link in (self.run.folder / "checkpoints").glob("0*"):
+        for link in (self.run.folder / "checkpoints" / "pretrain").glob("0*"):
             verify_manifest(link)
             assert (link / "model").read_text(encoding="utf-8") == link.readlink().name
 
@@ -106,7 +106,7 @@ class Worker:
         prefix = self.chance.choice(PREFIXES)
         for ref in self.index.find(lambda step: prefix):
             if self.index.link(self.run, ref):
-                verify_manifest(self.run.folder / "checkpoints" / f"{ref.step:07d}")
+                verify_manifest(self.run.folder / "checkpoints" / "pretrain" / f"{ref.step:07d}")
                 return
 
     def prune(self) -> None:

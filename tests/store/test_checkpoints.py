@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def index(store: Store) -> CheckpointIndex:
-    return CheckpointIndex(store)
+    return CheckpointIndex(store, "pretrain")
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_a_checkpoint_is_saved_once_and_linked_by_all_who_reach_it(
     assert not index.save(other, ref, never)
     assert index.own(run) == index.own(other) == index.all() == [ref]
     assert ref.folder.name == f"0000120-{TRUNK}"
-    assert (run.folder / "checkpoints" / "0000120" / "model.safetensors").read_bytes() == b"weights"
-    assert not (run.folder / "checkpoints" / "0000120").readlink().is_absolute()
+    assert (run.folder / "checkpoints" / "pretrain" / "0000120" / "model.safetensors").read_bytes() == b"weights"
+    assert not (run.folder / "checkpoints" / "pretrain" / "0000120").readlink().is_absolute()
     verify_manifest(ref.folder)
     assert all(not path.stat().st_mode & stat.S_IWUSR for path in ref.folder.iterdir())
 
@@ -110,6 +110,18 @@ def test_unlinking_leaves_the_link_to_another_checkpoint_of_that_step(index: Che
     index.unlink(run, new)
     assert index.own(run) == []
     assert len(index.all()) == 2
+
+
+def test_held_are_the_named_checkpoints_as_far_as_they_are_there_and_no_others(
+    index: CheckpointIndex, run: RunLinks, other: RunLinks
+) -> None:
+    mine, branch, kept = save(index, run, 100), save(index, other, 100, BRANCH), save(index, run, 200)
+    gone = f"0000300-{TRUNK}"
+    index.hold(run, [branch.folder.name, kept.folder.name, gone])
+    assert set(index.own(run)) == {branch, kept}
+    assert mine.folder.is_dir(), "letting go removes nothing"
+    index.hold(run, [])
+    assert index.own(run) == []
 
 
 def test_pruning_keeps_the_newest_the_milestones_and_what_others_use(
@@ -214,7 +226,7 @@ def test_a_copied_run_keeps_its_checkpoints_as_plain_folders(
 ) -> None:
     save(index, run, 1)
     shutil.copytree(run.folder, tmp_path / "copy", symlinks=False)
-    verify_manifest(tmp_path / "copy" / "checkpoints" / "0000001")
+    verify_manifest(tmp_path / "copy" / "checkpoints" / "pretrain" / "0000001")
     copy = RunLinks(Store(tmp_path), "copy")
     with pytest.raises(ArtifactError, match="is a folder, not a link"):
-        save(CheckpointIndex(copy.store), copy, 1)
+        save(CheckpointIndex(copy.store, "pretrain"), copy, 1)

@@ -119,7 +119,7 @@ def test_what_is_being_made_stays_though_nothing_links_to_it(store: Store) -> No
 
 
 def test_lineage_holds_checkpoints_while_the_artefact_is_linked(store: Store, run: RunLinks) -> None:
-    index = CheckpointIndex(store)
+    index = CheckpointIndex(store, "pretrain")
     for step in (1, 2):
         index.save(run, index.ref(step, PREFIX), lambda folder: None)
         index.unlink(run, index.ref(step, PREFIX))
@@ -205,7 +205,7 @@ class StoreMachine(RuleBasedStateMachine):
             lambda descriptor: None,
         )  # nothing is killed here, and it takes most of the time
         self.store = Store(self.folder)
-        self.index = CheckpointIndex(self.store)
+        self.index = CheckpointIndex(self.store, "pretrain")
         self.runs = {name: RunLinks(self.store, name) for name in ("a", "b")}
         self.made: set[tuple[str, str]] = set()
         self.ever: set[tuple[str, str]] = set()
