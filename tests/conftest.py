@@ -130,7 +130,7 @@ def done_project(finished_project: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def copy_project(source: Path, target: Path) -> None:
-    shutil.copytree(source, target)  # file times too: hashes that were cached stay good
+    shutil.copytree(source, target, symlinks=True)  # file times too: hashes that were cached stay good
 
 
 @contextmanager

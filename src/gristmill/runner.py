@@ -35,6 +35,7 @@ from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake
 from gristmill.store.artifact import verify_manifest
+from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
 
@@ -120,13 +121,22 @@ class _Run:
         name, identity = state.step.name, state.identity
         assert identity is not None, name
         record = self.links.record_of(name, identity)
-        if state.folder is not None and not self.links.link(name, identity):
+        if state.folder is not None and not self._take(name, identity):
             self.states.refresh()  # it was removed at this moment
             self._bring(name, bytes_wanted=True)
             return
         made_at = "" if record is None else f"unchanged since {record['made_at']}"
         gone = "" if state.folder is not None else "; its files were removed and nothing needs them"
         self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
+
+    def _take(self, name: str, identity: str) -> bool:
+        """Links the artefact and the checkpoints of its own training: those of an edit that was undone are let go."""
+        if not self.links.link(name, identity):
+            return False
+        record = self.links.record_of(name, identity)
+        if record is not None and "lineage" in record and (self.links.folder / name).is_symlink():
+            CheckpointIndex(self.store, name).hold(self.links, (entry["checkpoint"] for entry in record["lineage"]))
+        return True
 
     def _make(self, state: StepState) -> None:
         step, identity = state.step, state.identity
@@ -136,7 +146,7 @@ class _Run:
         known = self.store.record(step.name, identity)
         self.links.withdraw(step.name)
         with self.store.making(step.name, identity, who=self.links.name):
-            if self.links.link(step.name, identity):
+            if self._take(step.name, identity):
                 how, record = "by another run", None
             else:
                 self.links.mark_unfinished(step.name, identity)

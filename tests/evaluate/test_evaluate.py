@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gristmill.context import context_of
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted
 from gristmill.evaluate import evaluate
@@ -59,6 +60,7 @@ RECIPE: dict[str, Any] = {
         "checkpoint_every_tokens": 64,
     },
     "chat": {"conversations": ["everyday.jsonl"]},
+    "sft": {"epochs": 1, "batch_conversations": 1, "seq_len": 64, "optimizer": {"peak_lr": 1e-3}},
     "evaluate": {"packs": ["words", "sums"], "validation_bytes": 40},
 }
 
@@ -110,22 +112,20 @@ def ctx(tmp_path: Path, tokenizer: Tokenizer, random_llama: Callable[..., Llama]
     (tmp_path / "everyday.jsonl").write_text('{"id": "g", "topic": "greeting"}\n{"id": "n", "topic": "name"}\n')
     inputs["synthesize"].mkdir()
     (inputs["synthesize"] / "sft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return context(tmp_path, inputs)
+    return context(tmp_path)
 
 
-def context(tmp_path: Path, inputs: dict[str, Path], stop: Callable[[], bool] = lambda: False) -> StepContext:
+def context(tmp_path: Path, stop: Callable[[], bool] = lambda: False) -> StepContext:
+    """The step over what lies in tmp_path/run; it writes into tmp_path/out."""
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
-    return StepContext(
-        recipe=Recipe.model_validate(RECIPE),
+    return context_of(
+        Recipe.model_validate(RECIPE),
+        "evaluate",
+        folders={path.name: path for path in (tmp_path / "run").iterdir()},
         recipe_dir=tmp_path,
-        name="evaluate",
-        inputs=inputs,
         out=out,
         machine=Machine(threads=1, device="cpu"),
-        seed=1,
-        fingerprint="f",
-        say=lambda line: None,
         should_stop=stop,
     )
 
@@ -161,7 +161,7 @@ def test_xz_is_given_the_documents_that_the_models_are_scored_on(ctx: StepContex
     records = [record for record in read_json(ctx.out / "results.json") if record["metric"] == "bits_per_byte"]
     assert {record["num_bytes"] for record in records} == {len(HELD_OUT[0]) + len(HELD_OUT[2])}
     of_models = [record for record in records if record["model"] != "xz"]
-    assert {record["window"] for record in of_models} == {ctx.recipe.pretrain.stages[-1].seq_len}
+    assert {record["window"] for record in of_models} == {RECIPE["pretrain"]["stages"][-1]["seq_len"]}
     xz = next(record for record in records if record["model"] == "xz")
     assert xz["value"] == PrimedXz(TRAINING).score([HELD_OUT[0], HELD_OUT[2]]).value
     assert xz["all_training_bytes"] == sum(map(len, TRAINING))
@@ -173,9 +173,9 @@ def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepConte
     (ctx.out / "results.json").unlink()
     (ctx.out / "models" / "sft.json").unlink()
     with pytest.raises(Interrupted, match="finished are kept"):
-        evaluate.run(context(tmp_path, dict(ctx.inputs), stop=lambda: True))
+        evaluate.run(context(tmp_path, stop=lambda: True))
     first = (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns
-    evaluate.run(context(tmp_path, dict(ctx.inputs)))
+    evaluate.run(context(tmp_path))
     assert (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns == first
     assert read_json(ctx.out / "results.json") == whole
 

@@ -3,53 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from gristmill.context import context_of
 from gristmill.export import export
 from gristmill.graph.machine import Machine
-from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
-from gristmill.recipe.schema.evaluation import Export
+from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.durable import read_json
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 
-class OnlyExport:
-    """The one section of a recipe that the step reads."""
-
-    export = Export(dtype="bfloat16")
-
-
-@pytest.mark.parametrize(("steps", "last", "is_chat"), [(["pretrain"], "pretrain", False), (["dpo"], "dpo", True)])
+@pytest.mark.parametrize(("last", "is_chat"), [("pretrain", False), ("dpo", True)])
 def test_last_model_is_exported_with_parity_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[str], last: str, is_chat: bool
+    small: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str, is_chat: bool
 ) -> None:
+    if not is_chat:
+        for section in ("sft", "pairs", "dpo"):
+            del small[section]
+    recipe = Recipe.model_validate({**small, "export": {"dtype": "bfloat16"}})
     tokenizer = Tokenizer(train_tokenizer(["The cat sat on the mat."] * 4, 280))
     config: dict[str, Any] = {"vocab_size": 280, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
     config |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 64}
     model = init_weights(Llama(LlamaConfig(**config)), 1)
-    inputs = {"tokenizer": tmp_path / "tokenizer", **{name: tmp_path / name for name in steps}}
-    tokenizer.save(inputs["tokenizer"])
-    for name in steps:
-        save_model(inputs[name] / "model", model, inputs["tokenizer"])
+    folders = {step.name: tmp_path / step.name for step in steps_of(recipe)}
+    tokenizer.save(folders["tokenizer"])
+    save_model(folders[last] / "model", model, folders["tokenizer"])
     out = tmp_path / "out"
     out.mkdir()
     lines: list[str] = []
-    ctx = StepContext(
-        recipe=cast(Recipe, OnlyExport()),
+    ctx = context_of(
+        recipe,
+        "export",
+        folders=folders,
         recipe_dir=tmp_path,
-        name="export",
-        inputs=inputs,
         out=out,
         machine=Machine(threads=1, device="cpu"),
-        seed=1,
-        fingerprint="f",
         say=lines.append,
-        should_stop=lambda: False,
     )
     monkeypatch.setattr(export, "Facts", lambda *_: None)  # the records of a whole run; the lifecycle tests have them
     monkeypatch.setattr(export, "model_card", lambda _facts: "# the card\n")

@@ -6,23 +6,23 @@ import errno
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+from whole_runs import OPTIONS, WEIGHTS, Command, checkpoints_of, forget, lines, links_of, read_recipe, remove_folder
+from whole_runs import write_recipe as write
 
 from gristmill.store.artifact import MANIFEST
 from gristmill.store.durable import read_json
 from gristmill.train import checkpoint
 
-OPTIONS = ("--threads", "1", "--processes", "2")
-Command = Callable[..., Any]
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 Recipe = dict[str, Any]
 
@@ -30,12 +30,7 @@ Recipe = dict[str, Any]
 @pytest.fixture
 def recipe(project: Path) -> Recipe:
     """The tiny recipe as values; `write` puts it back."""
-    found: Recipe = yaml.safe_load((project / "recipe.yaml").read_text(encoding="utf-8"))
-    return found
-
-
-def write(project: Path, recipe: Recipe) -> None:
-    (project / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return read_recipe(project)
 
 
 def line_of(project: Path, text: str) -> int:
@@ -163,7 +158,8 @@ def test_source_that_keeps_nothing_says_which_rules_took_its_documents(
     assert_says(
         answer,
         1,
-        "the source 'novel' (data/novel.txt) keeps none of its documents",
+        "the source 'novel' (",
+        "data/novel.txt) keeps none of its documents",
         "other_language",
         "language, or rules",
     )
@@ -214,9 +210,13 @@ def test_stage_longer_than_its_data_allows_is_refused_by_plan_with_the_line_that
 
 
 def test_stage_longer_than_its_counted_data_is_refused_before_training(done_project: Path, gristmill: Command) -> None:
+    forget(done_project, "pretrain")
     answer = gristmill("run", "recipe.yaml", "pretrain.max_epochs=0.05", "--until", "pretrain", *OPTIONS)
     assert_says(answer, 2, "epochs", "the cap is 0.05", "allow_epochs")
-    assert "step 1:" not in answer.out
+    assert "stage stable" not in answer.out
+    longer = "pretrain.stages.stable.tokens=921600"
+    answer = gristmill("run", "recipe.yaml", longer, "--until", "pretrain", *OPTIONS)
+    assert_says(answer, 2, "pretrain.stages[stable]", "the cap is 5 epochs", "allow_epochs")
 
 
 def test_vocabulary_larger_than_the_sample_supports_says_how_many_entries_it_gave(
@@ -246,69 +246,74 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_disk_that_is_full_in_training_leaves_the_last_checkpoint_and_goes_on_when_there_is_room(
     done_project: Path, finished_run: Path, small_disk: Path, gristmill: Command
 ) -> None:
+    forget(done_project, "pretrain")
     runs = small_disk / "runs"
+    links = links_of(done_project)
     for step in ("extract", "classifier", "score", "select", "tokenizer", "tokenize"):
-        shutil.copytree(done_project / "runs" / "tiny" / step, runs / "tiny" / step)
-    ballast = small_disk / "ballast"
-    free = os.statvfs(small_disk)
-    with ballast.open("wb") as file:
-        file.write(bytes(free.f_bavail * free.f_frsize - 3_500_000))  # room for about two checkpoints
+        shutil.copytree(links.folder / step, runs / "tiny" / step, symlinks=True)
+        shutil.copytree(links.store.root / step, runs / ".store" / step)
+    fill(small_disk, room=3_500_000)  # about two checkpoints
     arguments = ("run", "recipe.yaml", "--until", "pretrain", "--runs-dir", runs, *OPTIONS)
     answer = gristmill(*arguments)
     assert_says(answer, 75, "disk is full while writing", "Free some space and run the same command")
-    ballast.unlink()
+    (small_disk / "ballast").unlink()
     answer = gristmill(*arguments)
     assert answer.code == 0, answer.err
-    assert "going on from step-" in answer.out
-    model = Path("pretrain/model/model.safetensors")
+    assert "Resuming from step" in answer.out
+    model = f"pretrain/{WEIGHTS}"
     assert (runs / "tiny" / model).read_bytes() == (finished_run / model).read_bytes()
+
+
+def fill(disk: Path, *, room: int) -> None:
+    """A file "ballast" that leaves `room` bytes."""
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
 
 
 def test_write_that_fails_for_want_of_space_at_a_checkpoint_leaves_75_and_goes_on(
     done_project: Path, finished_run: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.rmtree(done_project / "runs" / "tiny" / "pretrain")
+    forget(done_project, "pretrain")
     real = checkpoint.save_file
-    saved: list[str] = []
+    saved: list[Path] = []
 
     def full_at_the_second(tensors: Any, path: Path) -> None:
-        saved.append(path.parent.name)
+        saved.append(path.parent)
         if len(saved) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(tensors, path)
 
     monkeypatch.setattr(checkpoint, "save_file", full_at_the_second)
     answer = gristmill("run", "recipe.yaml", "--until", "pretrain", *OPTIONS)
-    assert_says(answer, 75, "disk is full while writing", "step-", "Free some space and run the same command")
-    folder = done_project / "runs" / "tiny" / "pretrain.partial" / "checkpoints"
-    assert [path.name for path in folder.iterdir()] == [saved[0].removesuffix(".partial")]
+    assert_says(answer, 75, "disk is full while writing", "checkpoints/", "Free some space and run the same command")
+    (left,) = checkpoints_of(done_project)
+    assert left.folder.name == saved[0].name.removesuffix(".partial")
+    assert not saved[1].exists(), "nothing is left of the checkpoint that had no room"
     answer = gristmill("run", "recipe.yaml", "--until", "pretrain", *OPTIONS)
     assert answer.code == 0, answer.err
-    assert f"going on from {saved[0].removesuffix('.partial')}" in answer.out
-    model = Path("pretrain/model/model.safetensors")
+    assert f"Resuming from step {left.step}." in answer.out
+    model = f"pretrain/{WEIGHTS}"
     assert (done_project / "runs" / "tiny" / model).read_bytes() == (finished_run / model).read_bytes()
 
 
 # What is left free lets the step begin and is too little for what it writes.
 @pytest.mark.parametrize(
     ("name", "room"),
-    [("select", 100_000), ("tokenizer", 12_000), ("tokenize", 50_000), ("synthesize", 12_000), ("export", 100_000)],
+    [("select", 100_000), ("tokenizer", 36_000), ("tokenize", 50_000), ("synthesize", 36_000), ("export", 100_000)],
 )
 def test_disk_that_is_full_in_a_step_leaves_75_and_the_step_is_made_when_there_is_room(
     done_project: Path, finished_run: Path, small_disk: Path, gristmill: Command, name: str, room: int
 ) -> None:
+    forget(done_project, name)
     runs = small_disk / "runs"
-    shutil.copytree(done_project / "runs", runs)
-    shutil.rmtree(runs / "tiny" / name)
-    free = os.statvfs(small_disk)
-    ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - room))
+    shutil.copytree(done_project / "runs", runs, symlinks=True)
+    fill(small_disk, room=room)
     arguments = ("run", "recipe.yaml", "--until", name, "--runs-dir", runs, *OPTIONS)
     answer = gristmill(*arguments)
     assert_says(
-        answer, 75, "the disk is full while writing", f"{name}.partial", "Free some space and run the same command"
+        answer, 75, "the disk is full while writing", f".store/{name}/", "Free some space and run the same command"
     )
-    ballast.unlink()
+    (small_disk / "ballast").unlink()
     answer = gristmill(*arguments)
     assert answer.code == 0, answer.err
     assert read_json(runs / "tiny" / name / MANIFEST) == read_json(finished_run / name / MANIFEST)
@@ -319,30 +324,38 @@ def test_disk_that_is_full_in_a_step_leaves_75_and_the_step_is_made_when_there_i
 
 @pytest.mark.parametrize(
     ("reader", "file"),
-    [("select", "extract/manuals/documents-00001.parquet"), ("dpo", "sft/model/model.safetensors")],
+    [("select", "extract/manuals:documents-00001.parquet"), ("dpo", "sft:model/model.safetensors")],
 )
 def test_artefact_that_lost_a_file_or_a_part_of_one_stops_the_step_that_reads_it(
     done_project: Path, gristmill: Command, reader: str, file: str
 ) -> None:
+    forget(done_project, reader)
     run = done_project / "runs" / "tiny"
-    shutil.rmtree(run / reader)
+    name, _, inside = file.partition(":")
     for words in ("bytes; its manifest says", "is missing"):
-        if words == "is missing":
-            (run / file).unlink()
-        else:
-            (run / file).write_bytes((run / file).read_bytes()[:1000])
+        path = run / name / inside
+        whole = path.read_bytes()
+        path.unlink()
+        if words != "is missing":
+            path.write_bytes(whole[:1000])
         answer = gristmill("run", "recipe.yaml", "--until", reader, *OPTIONS)
-        assert_says(answer, 1, f"{Path('runs/tiny') / file}", words, f"{reader} reads it", "run the same command")
+        assert_says(answer, 1, inside, words, f"{reader} reads it", "run the same command")
+        removed = re.search(r"remove (\S+) and run the same command to remake", answer.err)
+        assert removed is not None, answer.err
     assert not (run / reader).exists()
+    remove_folder(Path(removed[1]))
+    answer = gristmill("run", "recipe.yaml", "--until", reader, *OPTIONS)
+    assert answer.code == 0, "what the message says does not help"
+    assert lines(answer.out, "made") == [name, reader]
 
 
 def test_record_that_is_damaged_is_named_with_what_to_do(done_project: Path, gristmill: Command) -> None:
     path = done_project / "runs" / "tiny" / "select" / "record.json"
-    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    path.unlink()
+    path.write_text(text[:100], encoding="utf-8")
     for verb in ("run", "status"):
-        assert_says(
-            gristmill(verb, "recipe.yaml"), 1, "select/record.json is damaged", "Remove its folder and run again"
-        )
+        assert_says(gristmill(verb, "recipe.yaml"), 1, "record.json is damaged", "Remove its folder and run again")
 
 
 # ── data of chat and packs ───────────────────────────────────────────────────────────────────────────────────────────

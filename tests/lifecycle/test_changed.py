@@ -2,76 +2,60 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from whole_runs import (
+    HARMLESS,
+    OPTIONS,
+    SCRIPT,
+    WEIGHTS,
+    Command,
+    change_record,
+    edit,
+    forget,
+    lines,
+    links_of,
+    read_recipe,
+    status_of,
+    step_names,
+    write_recipe,
+)
 
+from gristmill import runner
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
 from gristmill.store.artifact import MANIFEST, RECORD
-from gristmill.store.durable import read_json, write_json
+from gristmill.store.durable import file_sha256, read_json, write_json
 
-SCRIPT = Path(sys.executable).with_name("gristmill")
-OPTIONS = ("--threads", "1", "--processes", "2")
-Command = Callable[..., Any]
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 
-def lines(printed: str, word: str) -> list[str]:
-    """The steps that stand behind "running", "done" or "made"."""
-    return re.findall(rf"^{word} +(\S+)", printed, re.MULTILINE)
-
-
-def step_names(project: Path) -> list[str]:
-    return [step.name for step in steps_of(load_recipe(project / "recipe.yaml").recipe)]
-
-
 def after(project: Path, *changed: str) -> list[str]:
-    """The steps that read, directly or not, what the changed ones make; the changed ones included; in the order of the plan."""
+    """The steps whose identity covers, directly or not, what the changed ones make; those included; in order."""
     found: set[str] = set(changed)
     steps = steps_of(load_recipe(project / "recipe.yaml").recipe)
     for step in steps:
-        if found.intersection(step.inputs):
+        if found.intersection(step.identity_inputs):
             found.add(step.name)
     return [step.name for step in steps if step.name in found]
-
-
-def edit(project: Path, key: str, value: Any) -> None:
-    """Changes one value in recipe.yaml itself."""
-    path = project / "recipe.yaml"
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    *parents, last = key.split(".")
-    place = recipe
-    for part in parents:
-        place = place[part]
-    place[last] = value
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-
-
-def status_of(gristmill: Command, *overrides: str) -> dict[str, Mapping[str, Any]]:
-    answer = gristmill("status", "recipe.yaml", *overrides, "--json")
-    assert answer.code == 0, answer.err
-    return {row["step"]: row for row in json.loads(answer.out)}
 
 
 # ── nothing changed ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_second_run_makes_nothing_and_says_so_of_each_step(done_project: Path, gristmill: Command) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (done_project / "runs").rglob(RECORD)}
+    records = [done_project / "runs" / "tiny" / name / RECORD for name in step_names(done_project)]
+    before = {path: path.stat().st_mtime_ns for path in records}
     answer = gristmill("run", "recipe.yaml", *OPTIONS)
     assert answer.code == 0
     assert lines(answer.out, "running") == []
     assert lines(answer.out, "done") == step_names(done_project)
-    assert len(re.findall(r"^done +\S+ +unchanged since 20\d\d-", answer.out, re.MULTILINE)) == len(before)
-    assert {path: path.stat().st_mtime_ns for path in (done_project / "runs").rglob(RECORD)} == before
+    assert len(re.findall(r"^done +\S+ +unchanged since 20\d\d-", answer.out, re.MULTILINE)) == len(before) == 17
+    assert {path: path.stat().st_mtime_ns for path in records} == before
 
 
 def test_another_machine_remakes_nothing(done_project: Path, gristmill: Command) -> None:
@@ -93,6 +77,46 @@ def test_recipe_edited_without_a_change_of_meaning_remakes_nothing(done_project:
     assert {row["state"] for row in status_of(gristmill).values()} == {"done"}
 
 
+@pytest.mark.parametrize("field", HARMLESS)
+def test_a_change_of_what_is_watched_saved_or_capped_remakes_nothing(
+    done_project: Path, gristmill: Command, field: str
+) -> None:
+    recipe = load_recipe(done_project / "recipe.yaml").recipe
+    assert load_recipe(done_project / "recipe.yaml", [HARMLESS[field]]).recipe != recipe, "the override changes nothing"
+    assert {row["state"] for row in status_of(gristmill, HARMLESS[field]).values()} == {"done"}
+
+
+def test_all_harmless_changes_together_make_nothing_and_touch_no_model(done_project: Path, gristmill: Command) -> None:
+    answer = gristmill("run", "recipe.yaml", *HARMLESS.values(), *OPTIONS)
+    assert (answer.code, lines(answer.out, "made")) == (0, []), answer.err
+    links = links_of(done_project)
+    for name in ("pretrain", "sft", "dpo"):
+        sha256 = read_json(links.folder / name / MANIFEST)[WEIGHTS]["sha256"]
+        assert file_sha256(links.folder / name / WEIGHTS) == sha256
+
+
+def test_every_field_that_no_identity_knows_is_tried_here() -> None:
+    source = (Path(__file__).parents[1] / "graph" / "test_identity.py").read_text(encoding="utf-8")
+    outside = re.search(r"^OUTSIDE = \{(.*?)^\}", source, re.MULTILINE | re.DOTALL)
+    assert outside is not None
+    assert set(re.findall(r'"(\w+\.\w+)"', outside[1])) == set(", ".join(HARMLESS).split(", "))
+
+
+def test_labels_remake_what_prints_them_and_no_more(done_project: Path, gristmill: Command, finished_run: Path) -> None:
+    recipe = read_recipe(done_project)
+    recipe["sources"]["code"]["license"] = "MIT"
+    recipe["description"] = "Other words."
+    recipe["pretrain"]["stages"][0]["name"] = "long"
+    write_recipe(done_project, recipe)
+    answer = gristmill("run", "recipe.yaml", *OPTIONS)
+    assert answer.code == 0, answer.err
+    assert lines(answer.out, "made") == ["export", "report"]
+    run = done_project / "runs" / "tiny"
+    assert "Other words." in (run / "export" / "model" / "README.md").read_text(encoding="utf-8")
+    hashes = [read_json(folder / "export" / MANIFEST)[WEIGHTS]["sha256"] for folder in (run, finished_run)]
+    assert hashes[0] == hashes[1]
+
+
 # ── one number changed ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -106,20 +130,24 @@ def test_recipe_edited_without_a_change_of_meaning_remakes_nothing(done_project:
         ("chat.num_definitions=9", "synthesize", "chat.num_definitions: 10 → 9"),
         ("dpo.beta=0.3", "dpo", "dpo.beta: 0.5 → 0.3"),
         ("evaluate.xz_yardstick=false", "evaluate", "evaluate.xz_yardstick: true → false"),
-        ("sources.code.license=MIT", "extract/code", 'source.license: "PSF-2.0, MIT, BSD-3-Clause" → "MIT"'),
+        ("sources.manuals.language.min_score=0.7", "extract/manuals", "source.language.min_score: 0.65 → 0.7"),
         ("classifiers.edu.num_folds=4", "classifier/edu", "classifier.num_folds: 5 → 4"),
     ],
 )
-def test_status_names_the_steps_that_a_change_remakes_and_why(
+def test_status_names_the_step_that_a_change_remakes_and_why_and_those_that_wait_for_it(
     done_project: Path, gristmill: Command, override: str, changed: str, words: str
 ) -> None:
     rows = status_of(gristmill, override)
-    assert [name for name, row in rows.items() if row["state"] == "drifted"] == after(done_project, changed)
-    assert rows[changed]["reasons"] == [words]
-    inputs = {step.name: step.inputs for step in steps_of(load_recipe(done_project / "recipe.yaml").recipe)}
-    for name in after(done_project, changed)[1:]:
-        drifted = [other for other in inputs[name] if other in after(done_project, changed)]
-        assert rows[name]["reasons"] == [f"{other} is remade" for other in drifted]
+    waiting = after(done_project, changed)
+    waiting.remove(changed)
+    assert rows[changed]["state"] == "drifted"
+    assert words in rows[changed]["reasons"]
+    assert [name for name, row in rows.items() if row["state"] == "undecided"] == waiting
+    assert {row["state"] for name, row in rows.items() if name not in (changed, *waiting)} <= {"done"}
+    for name in waiting:
+        (reason,) = rows[name]["reasons"]
+        assert re.fullmatch(r"decided after .+", reason)
+        assert set(reason.removeprefix("decided after ").split(", ")) <= {changed, *waiting}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +160,7 @@ def test_costly_steps_do_not_depend_on_what_comes_after_them(
     assert untouched not in after(finished_project, changed)
 
 
-def test_changed_beta_remakes_dpo_and_what_follows_and_keeps_what_was(
+def test_changed_beta_remakes_dpo_and_what_follows_and_keeps_what_was_and_undone_links_it_again(
     done_project: Path, gristmill: Command, finished_run: Path
 ) -> None:
     edit(done_project, "dpo.beta", 0.3)
@@ -142,11 +170,18 @@ def test_changed_beta_remakes_dpo_and_what_follows_and_keeps_what_was(
     assert set(remade) == {"dpo", "evaluate", "export", "report"}
     assert lines(answer.out, "running") == lines(answer.out, "made") == remade
     assert re.search(r"^running +dpo +dpo.beta: 0.5 → 0.3$", answer.out, re.MULTILINE)
-    run = done_project / "runs" / "tiny"
-    assert read_json(run / "dpo" / RECORD)["counts"]["beta"] == 0.3
+    links = links_of(done_project)
+    assert read_json(links.folder / "dpo" / RECORD)["counts"]["beta"] == 0.3
     for name in remade:
-        assert read_json(run / ".old" / name / "1" / MANIFEST) == read_json(finished_run / name / MANIFEST)
+        kept = links.store.folder(name, (finished_run / name).readlink().name)
+        assert read_json(kept / MANIFEST) == read_json(finished_run / name / MANIFEST)
     assert {row["state"] for row in status_of(gristmill).values()} == {"done"}
+
+    edit(done_project, "dpo.beta", 0.5)
+    answer = gristmill("run", "recipe.yaml", *OPTIONS)
+    assert (answer.code, lines(answer.out, "running")) == (0, [])
+    for name in step_names(done_project):
+        assert (links.folder / name).readlink() == (finished_run / name).readlink()
 
 
 def test_status_after_a_part_was_remade_says_what_is_left(done_project: Path, gristmill: Command) -> None:
@@ -155,43 +190,53 @@ def test_status_after_a_part_was_remade_says_what_is_left(done_project: Path, gr
     assert (answer.code, lines(answer.out, "running")) == (0, ["dpo"])
     rows = status_of(gristmill)
     assert [name for name, row in rows.items() if row["state"] != "done"] == after(done_project, "dpo")[1:]
-    assert rows["evaluate"]["reasons"] == ["dpo was remade"]
+    assert (rows["evaluate"]["state"], rows["evaluate"]["reasons"]) == ("drifted", ["model dpo changed"])
 
 
 def test_changed_data_file_remakes_the_steps_that_read_it(done_project: Path, gristmill: Command) -> None:
     with (done_project / "data" / "novel.txt").open("a", encoding="utf-8") as file:
         file.write("\nIt is a truth.\n")
     rows = status_of(gristmill)
-    assert rows["extract/novel"]["reasons"] == ["source: files changed"]
-    assert [name for name, row in rows.items() if row["state"] == "drifted"] == after(done_project, "extract/novel")
+    assert rows["extract/novel"]["reasons"] == ["source: novel.txt changed"]
+    assert [name for name, row in rows.items() if row["state"] != "done"] == after(done_project, "extract/novel")
 
 
 def test_pack_that_changed_touches_all_that_it_is_held_out_of(done_project: Path, gristmill: Command) -> None:
     path = done_project / "data" / "packs" / "sums" / "pack.yaml"
     path.write_text(f"{path.read_text(encoding='utf-8')}description: other words\n", encoding="utf-8")
     rows = status_of(gristmill)
-    for name in ("extract/code", "select", "synthesize", "pairs", "evaluate"):
-        assert "pack sums: files changed" in rows[name]["reasons"], name
-    assert rows["pretrain"]["reasons"] == ["tokenizer is remade", "tokenize is remade"]
+    assert rows["extract/code"]["reasons"] == ["pack sums: pack.yaml changed"]
+    steps = {step.name: step for step in steps_of(load_recipe(done_project / "recipe.yaml").recipe)}
+    for name in ("select", "synthesize", "pairs", "evaluate"):
+        assert "pack sums" in steps[name].given.files, name
+        assert rows[name]["state"] == "undecided"
+    assert rows["pretrain"]["reasons"] == ["decided after tokenizer, tokenize"]
+
+
+def test_an_input_that_is_remade_to_the_same_bytes_remakes_nothing_after_it(
+    done_project: Path, gristmill: Command
+) -> None:
+    """The words of the pack's description reach no document: extraction runs again, and nothing that reads it."""
+    path = done_project / "data" / "packs" / "sums" / "pack.yaml"
+    path.write_text(f"{path.read_text(encoding='utf-8')}description: other words\n", encoding="utf-8")
+    answer = gristmill("run", "recipe.yaml", "--until", "tokenize", *OPTIONS)
+    assert answer.code == 0, answer.err
+    extracts = [name for name in step_names(done_project) if name.startswith("extract/")]
+    assert lines(answer.out, "made") == [*extracts, "select"]
+    assert lines(answer.out, "done") == ["classifier/edu", "score/manuals", "tokenizer", "tokenize"]
 
 
 # ── what costs is asked for ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_costly(run: Path, name: str) -> None:
-    record = read_json(run / name / RECORD)
-    write_json(run / name / RECORD, {**record, "wall_seconds": 3600.0})
-
-
 def test_costly_change_is_refused_with_the_command_that_agrees_to_it(
     done_project: Path, gristmill: Command, finished_run: Path
 ) -> None:
-    run = done_project / "runs" / "tiny"
-    make_costly(run, "pretrain")
+    change_record(done_project, "pretrain", wall_seconds=3600.0)
     arguments = ("run", "recipe.yaml", "pretrain.optimizer.peak_lr=0.02", "--until", "pretrain", *OPTIONS)
     answer = gristmill(*arguments)
     assert answer.code == 2
-    assert "1.00 hours of work in runs/tiny would be made again" in answer.err
+    assert re.search(r"up to 1\.0\d hours of work in runs/tiny would be remade", answer.err)
     assert "pretrain: pretrain.optimizer.peak_lr: 0.01 → 0.02" in answer.err
     command = re.search(r"To do so: gristmill (.*) --remake all ", answer.err)
     assert command is not None, answer.err
@@ -202,34 +247,67 @@ def test_costly_change_is_refused_with_the_command_that_agrees_to_it(
     answer = gristmill(*arguments, "--remake", "all")
     assert answer.code == 0, answer.err
     assert lines(answer.out, "running") == ["pretrain"]
-    assert read_json(run / ".old" / "pretrain" / "1" / MANIFEST) == read_json(finished_run / "pretrain" / MANIFEST)
+    kept = links_of(done_project).store.folder("pretrain", (finished_run / "pretrain").readlink().name)
+    assert read_json(kept / MANIFEST) == read_json(finished_run / "pretrain" / MANIFEST)
 
 
-def test_change_upstream_of_a_costly_step_counts_its_cost(done_project: Path, gristmill: Command) -> None:
-    make_costly(done_project / "runs" / "tiny", "pretrain")
-    answer = gristmill("run", "recipe.yaml", "select.min_scores.manuals.above=1.5", *OPTIONS)
-    assert answer.code == 2
-    assert "select: select.min_scores.manuals.above: 1 → 1.5" in answer.err
-    assert "pretrain: tokenizer is remade; tokenize is remade" in answer.err
-    answer = gristmill("run", "recipe.yaml", "select.min_scores.manuals.above=1.5", "--until", "select", *OPTIONS)
-    assert answer.code == 0, "what is not asked for is not lost"
-
-
-def test_unfinished_costly_work_is_refused_too_and_moved_aside_when_agreed(
+def test_a_costly_step_downstream_is_asked_about_when_it_is_decided_and_not_before(
     done_project: Path, gristmill: Command
 ) -> None:
-    run = done_project / "runs" / "tiny"
-    record = read_json(run / "dpo" / RECORD)
-    (run / "dpo" / RECORD).unlink()
-    (run / "dpo").rename(run / "dpo.partial")
-    write_json(run / "dpo.partial.json", {"fingerprint": record["fingerprint"], "seconds": 3600.0})
-    answer = gristmill("run", "recipe.yaml", "dpo.beta=0.3", "--until", "dpo", *OPTIONS)
+    change_record(done_project, "pretrain", wall_seconds=3600.0)
+    override = "select.min_scores.manuals.above=1.5"
+    answer = gristmill("run", "recipe.yaml", override, *OPTIONS)
     assert answer.code == 2
-    assert "1.00 hours of work" in answer.err
+    made = lines(answer.out, "made")
+    assert made[0] == "select", "what takes a second is tried before anybody is asked"
+    assert "pretrain" not in made
+    assert re.search(r"^  pretrain: .*text|tokens of manuals changed", answer.err, re.MULTILINE), answer.err
+    assert re.search(r"up to 1\.0\d hours of work", answer.err)
+
+
+def test_a_change_that_does_not_reach_the_costly_step_is_not_asked_about(
+    done_project: Path, gristmill: Command
+) -> None:
+    change_record(done_project, "pretrain", wall_seconds=3600.0)
+    path = done_project / "data" / "packs" / "sums" / "pack.yaml"
+    path.write_text(f"{path.read_text(encoding='utf-8')}description: other words\n", encoding="utf-8")
+    answer = gristmill("run", "recipe.yaml", "--until", "pretrain", *OPTIONS)
+    assert answer.code == 0, answer.err
+    assert "pretrain" in lines(answer.out, "done")
+
+
+def test_all_that_follows_counts_together_once_the_first_of_it_is_above_the_limit_of_a_trial(
+    done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "TRIED_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "CHEAP_SECONDS", 50.0)
+    change_record(done_project, "sft", wall_seconds=30.0)
+    change_record(done_project, "dpo", wall_seconds=30.0)
+    answer = gristmill("run", "recipe.yaml", "sft.epochs=11", "--until", "dpo", *OPTIONS)
+    assert answer.code == 2
+    assert "sft: sft.epochs: 12 → 11" in answer.err
+    assert re.search(r"then, as far as they change: pairs, dpo", answer.err), answer.err
+    monkeypatch.setattr(runner, "CHEAP_SECONDS", 5000.0)
+    answer = gristmill("run", "recipe.yaml", "sft.epochs=11", "--until", "sft", *OPTIONS)
+    assert (answer.code, lines(answer.out, "made")) == (0, ["sft"])
+
+
+def test_unfinished_costly_work_is_refused_too_and_kept_when_agreed(done_project: Path, gristmill: Command) -> None:
+    links = links_of(done_project)
+    identity = links.target("dpo")
+    assert identity is not None
+    forget(done_project, "dpo")
+    links.mark_unfinished("dpo", identity)
+    working = links.store.open_work("dpo", identity)
+    (working / "metrics.jsonl").write_text("", encoding="utf-8")
+    write_json(working.with_name(f"{working.name}.json"), {"fingerprint": identity, "seconds": 3600.0})
+    answer = gristmill("run", "recipe.yaml", "dpo.beta=0.3", "--until", "dpo", *OPTIONS)
+    assert answer.code == 2, answer.out
+    assert re.search(r"up to 1\.0\d hours of work", answer.err)
     answer = gristmill("run", "recipe.yaml", "dpo.beta=0.3", "--until", "dpo", "--remake", "dpo", *OPTIONS)
     assert answer.code == 0, answer.err
-    assert (run / ".old" / "dpo" / "1" / "metrics.jsonl").is_file()
-    assert read_json(run / "dpo" / RECORD)["counts"]["beta"] == 0.3
+    assert working.is_dir(), "it is there for who undoes the change"
+    assert read_json(links.folder / "dpo" / RECORD)["counts"]["beta"] == 0.3
 
 
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,8 +13,8 @@ SUFFIXES = (".bin", ".html", ".index", ".jinja", ".json", ".jsonl", ".md", ".npz
 
 
 def patterns_of(page: Path) -> dict[str, re.Pattern[str]]:
-    """The files under "Writes", as patterns: NNNNN is a number, <word> any name, a folder stands for what is in it."""
-    section = page.read_text(encoding="utf-8").partition("**Writes**")[2].partition("**Guarantees**")[0]
+    """The files under "Writes", up to the next bold word, as patterns: NNNNN is a number, <word> any name, a folder stands for what is in it."""
+    section = page.read_text(encoding="utf-8").partition("**Writes**")[2].partition("\n**")[0]
     named = [code for code in re.findall(r"`([^`]+)`", section) if code.endswith(SUFFIXES)]
     found = {}
     for name in named:
@@ -27,7 +27,7 @@ def patterns_of(page: Path) -> dict[str, re.Pattern[str]]:
 @pytest.mark.parametrize("page", sorted(STEP_PAGES.glob("[a-z]*.md")), ids=lambda page: page.stem)
 def test_each_page_names_the_files_of_its_step(page: Path, finished_run: Path) -> None:
     records = finished_run.glob(f"{page.stem}/record.json"), finished_run.glob(f"{page.stem}/*/record.json")
-    folders = [record.parent for some in records for record in some]
+    folders = [record.parent.resolve() for some in records for record in some]
     assert folders, f"the run has no step {page.stem}"
     left = {file.relative_to(folder).as_posix() for folder in folders for file in folder.rglob("*") if file.is_file()}
     patterns = patterns_of(page)

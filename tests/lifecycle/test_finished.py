@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from whole_runs import OPTIONS, step_names
 
 from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
+from gristmill.store.fingerprint import fingerprint
 
-OPTIONS = ("--threads", "1", "--processes", "2")
 SAMPLE = Path(__file__).parents[2] / "samples" / "quickstart"
 Command = Callable[..., Any]
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 
 def test_every_step_left_a_complete_record_and_the_run_a_report_and_a_model(finished_run: Path) -> None:
-    records = [read_json(path) for path in finished_run.rglob(RECORD)]
+    records = {name: read_json(finished_run / name / RECORD) for name in step_names(finished_run.parents[1])}
     assert len(records) == 17
-    for record in records:
-        assert {"step", "fingerprint", "identity", "counts", "wall_seconds", "command", "versions"} <= record.keys()
+    for name, record in records.items():
+        assert record["step"] == name
+        assert record["identity"] == (finished_run / name).readlink().name
+        assert record["identity"] == fingerprint({"step": name, **record["document"]})
+        assert {"resolved", "watching", "counts", "wall_seconds", "command", "machine", "versions"} <= record.keys()
     page = (finished_run / "report" / "report.html").read_text(encoding="utf-8")
     assert "<script src" not in page
     assert "http" not in "".join(re.findall(r'(?:src|href)="([^"]*)"', page))

@@ -9,156 +9,26 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from whole_runs import (
+    SECONDS,
+    WEIGHTS,
+    assert_same_run,
+    checkpoints_of,
+    content,
+    forget,
+    links_of,
+    running,
+    step_names,
+)
 
-from gristmill.pipeline import steps_of
-from gristmill.recipe.load import load_recipe
-from gristmill.store.artifact import MANIFEST, RECORD, is_committed, verify_manifest
+from gristmill.store.artifact import RECORD, is_committed
 from gristmill.store.durable import read_json
-from gristmill.store.jsonl import read_log
 
-SCRIPT = Path(sys.executable).with_name("gristmill")
-COMMAND = (SCRIPT, "run", "recipe.yaml", "--threads", "1", "--processes", "2")
-SECONDS = 300.0  # no step of the tiny recipe takes a tenth of it
 NUM_RANDOM_KILLS = 60
-
-
-# ── what must be equal ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-TIMINGS = {
-    "seconds",
-    "started_seconds",
-    "wait_seconds",
-    "training_seconds",
-    "tokens_per_second",
-    "pretraining_seconds",  # of the estimate, which a short measurement of the machine made
-    "speed_source",
-}
-DURATION = re.compile(r"\d[\d.,]*\s*(?:ms|s|min|minutes|h|hours)\b")
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+")
-
-
-def without_timings(value: Any) -> Any:
-    """The value without what a clock has put in."""
-    if isinstance(value, dict):
-        return {
-            key: without_timings(item)
-            for key, item in value.items()
-            if key not in TIMINGS and not key.startswith("throughput/")
-        }
-    return [without_timings(item) for item in value] if isinstance(value, list) else value
-
-
-def page_without_timings(text: str) -> str:
-    """A report without durations, and without its cost section, which says nothing but durations and memory."""
-    cost = re.compile(r'<h2 id="cost">.*?(?=<h2 )', re.DOTALL)
-    return DURATION.sub("", MOMENT.sub("", cost.sub("", text)))
-
-
-def content(step: Path) -> dict[str, Any]:
-    """File → what must be equal: its hash, or for the few files that a clock writes into, their content without that."""
-    verify_manifest(step)
-    found: dict[str, Any] = {}
-    for name, entry in read_json(step / MANIFEST).items():
-        path = step / name
-        if name.endswith("metrics.jsonl"):
-            found[name] = [without_timings(line) for line in read_log(path)]
-        elif re.fullmatch(r"checkpoints/step-\d+/state.json", name):
-            found[name] = without_timings(read_json(path))
-        elif re.fullmatch(r"checkpoints/step-\d+/manifest.json", name):
-            found[name] = {file: found for file, found in read_json(path).items() if file != "state.json"}
-        elif name.endswith((".html", "README.md")):
-            found[name] = page_without_timings(path.read_text(encoding="utf-8"))
-        else:
-            found[name] = entry["sha256"]
-    return found
-
-
-def assert_same_run(one: Path, other: Path, steps: list[str]) -> None:
-    """Every artefact of two runs holds the same."""
-    for name in steps:
-        left, right = content(one / name), content(other / name)
-        assert left.keys() == right.keys(), name
-        different = [file for file in left if left[file] != right[file]]
-        assert not different, f"{name}: {different}"
-        records = [read_json(run / name / RECORD) for run in (one, other)]
-        for key in ("fingerprint", "identity"):
-            assert records[0][key] == records[1][key], f"{name}: {key}"
-        counts = [without_timings(record["counts"]) for record in records]
-        if name != "report":  # which counts its own bytes, durations among them
-            assert counts[0] == counts[1], name
-
-
-# ── a run that can be killed ─────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Running:
-    """`gristmill run` as a process group of its own; what it prints can be waited for."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.log = folder / "log.txt"
-        self._out = self.log.open("w", encoding="utf-8")
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            cwd=folder,
-            stdout=self._out,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-        )
-
-    @property
-    def printed(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def wait_for(self, what: Callable[[], bool]) -> bool:
-        """True as soon as it holds; False when the process ended before. Fails after SECONDS."""
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
-            if what():
-                return True
-            if self.process.poll() is not None:
-                return what()
-            time.sleep(0.005)
-        raise AssertionError(f"nothing happened in {SECONDS} s; it printed:\n{self.printed}")
-
-    def wait_for_line(self, pattern: str) -> None:
-        assert self.wait_for(lambda: re.search(pattern, self.printed, re.MULTILINE) is not None), self.printed
-
-    def end(self) -> int:
-        return self.process.wait(timeout=SECONDS)
-
-    def kill(self) -> None:
-        """SIGKILL to the main process alone, as the kernel does when memory runs out."""
-        self.process.kill()
-        self.process.wait()
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        self._out.close()
-
-
-@contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Running]:
-    run = Running(folder, *arguments)
-    try:
-        yield run
-    finally:
-        run.close()
-
-
-def step_names(project: Path) -> list[str]:
-    return [step.name for step in steps_of(load_recipe(project / "recipe.yaml").recipe)]
 
 
 # When a step is in the middle: what lies in its working folder then. Steps that are not named are killed after a moment.
@@ -167,10 +37,10 @@ MIDDLE = {
     "score/manuals": "scores-00000.parquet",
     "select": "near_duplicates.json",
     "tokenize": "manuals/train.json",
-    "pretrain": "checkpoints/step-0000010",
-    "sft": "checkpoints/step-0000028",
+    "pretrain": "samples.jsonl",
+    "sft": "metrics.jsonl",
     "pairs": "samples.jsonl",
-    "dpo": "checkpoints/*",
+    "dpo": "metrics.jsonl",
     "evaluate": "models/pretrain.json",
     "export": "model/*",
 }
@@ -179,7 +49,7 @@ MIDDLE = {
 def kill_in(project: Path, name: str, *, delay: float) -> None:
     """Runs until the step is under way, and kills the process there."""
     step = project / "runs" / "tiny" / name
-    working = step.with_name(f"{step.name}.partial")
+    working = step.with_name(f"{step.name}.unfinished")
     for pause in (delay, 0.0):
         with running(project) as run:
             run.wait_for_line(rf"^running +{re.escape(name)} ")
@@ -190,8 +60,15 @@ def kill_in(project: Path, name: str, *, delay: float) -> None:
             run.kill()
         if not is_committed(step):
             return
-        shutil.rmtree(step)  # the step was done before the signal came
+        forget(project, name)  # the step was done before the signal came
     raise AssertionError(f"{name} is done before it can be killed")
+
+
+def leftovers(project: Path) -> list[Path]:
+    """What a finished run must not leave: unfinished work, its links, temporary files, locks of steps."""
+    words = (".partial", ".unfinished", ".tmp")
+    paths = [path for path in (project / "runs").rglob("*") if any(word in path.name for word in words)]
+    return paths + list((project / "runs" / ".store").rglob("?*.lock"))
 
 
 @pytest.mark.timeout(1200)
@@ -205,8 +82,7 @@ def test_killed_in_the_middle_of_every_step_and_resumed_gives_the_same_artefacts
         assert run.end() == 0, run.printed
     assert re.findall(r"^running +(\S+)", run.printed, re.MULTILINE) == [steps[-1]]
     assert_same_run(project / "runs" / "tiny", finished_run, steps)
-    left = [path for path in (project / "runs").rglob("*") if ".partial" in path.name or path.name.endswith(".tmp")]
-    assert not left
+    assert not leftovers(project)
 
 
 @pytest.mark.slow
@@ -238,7 +114,8 @@ def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end
 ) -> None:
     steps = step_names(project)
     for name in steps[:-1]:
-        shutil.rmtree(project / "runs" / "tiny" / name, ignore_errors=True)  # it was done before the last signal came
+        if is_committed(project / "runs" / "tiny" / name):
+            forget(project, name)  # it was done before the last signal came
         with running(project) as run:
             run.wait_for_line(rf"^running +{re.escape(name)} ")
             time.sleep(0.1)
@@ -249,17 +126,10 @@ def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end
     with running(project) as run:
         assert run.end() == 0, run.printed
     for name in steps:
-        left, right = content(project / "runs" / "tiny" / name), content(finished_run / name)
-        kept = [file for file in right if not file.startswith("checkpoints/")]  # a signal saves one more
-        assert [file for file in kept if left[file] != right[file]] == [], name
+        assert content(project / "runs" / "tiny" / name) == content(finished_run / name), name
 
 
 # ── signals that ask ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def forget(project: Path, *names: str) -> None:
-    for name in names:
-        shutil.rmtree(project / "runs" / "tiny" / name)
 
 
 @pytest.mark.timeout(600)
@@ -273,14 +143,13 @@ def test_sigterm_saves_the_training_and_the_second_run_goes_on_from_there(
         assert run.end() == 143, run.printed
     stopped = re.search(r"pretrain stopped after step (\d+); its state is saved", run.printed)
     assert stopped is not None, run.printed
-    assert "Run the same command to go on." in run.printed
+    assert "Run the same command to resume." in run.printed
     assert "Traceback" not in run.printed
-    checkpoint = f"step-{int(stopped[1]):07d}"
-    assert (done_project / "runs/tiny/pretrain.partial/checkpoints" / checkpoint).is_dir()
+    assert checkpoints_of(done_project)[0].step == int(stopped[1])
     with running(done_project, "--until", "pretrain") as run:
         assert run.end() == 0, run.printed
-    assert f"going on from {checkpoint}" in run.printed
-    model = "pretrain/model/model.safetensors"
+    assert f"Resuming from step {stopped[1]}." in run.printed
+    model = f"pretrain/{WEIGHTS}"
     assert (done_project / "runs/tiny" / model).read_bytes() == (finished_run / model).read_bytes()
 
 
@@ -297,13 +166,10 @@ def test_ctrl_c_reaches_the_whole_group_and_leaves_with_130_and_no_traceback(
             os.killpg(run.process.pid, signal.SIGINT)
             assert run.end() == 130 or is_committed(done_project / "runs/tiny" / name), run.printed
         assert "Traceback" not in run.printed, run.printed
-        assert is_committed(done_project / "runs/tiny" / name) or "Run the same command to go on." in run.printed
+        assert is_committed(done_project / "runs/tiny" / name) or "Run the same command to resume." in run.printed
     with running(done_project, "--until", name) as run:
         assert run.end() == 0, run.printed
-    kept = [file for file in content(finished_run / name) if not file.startswith("checkpoints/")]
-    assert [
-        file for file in kept if content(done_project / "runs/tiny" / name)[file] != content(finished_run / name)[file]
-    ] == []
+    assert content(done_project / "runs/tiny" / name) == content(finished_run / name)
 
 
 @pytest.mark.timeout(600)
@@ -331,7 +197,9 @@ def test_work_of_earlier_attempts_counts_in_the_record(done_project: Path) -> No
         run.wait_for_line(r"^running +pretrain")
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == 143, run.printed
-    note = done_project / "runs/tiny/pretrain.partial.json"
+    unfinished = links_of(done_project).unfinished("pretrain")
+    assert unfinished is not None
+    note = unfinished.resolve().with_name(f"{unfinished.resolve().name}.json")
     noted = read_json(note)
     assert noted["seconds"] > 0
     note.write_text(json.dumps({**noted, "seconds": 1000.0}), encoding="utf-8")

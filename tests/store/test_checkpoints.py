@@ -112,6 +112,18 @@ def test_unlinking_leaves_the_link_to_another_checkpoint_of_that_step(index: Che
     assert len(index.all()) == 2
 
 
+def test_held_are_the_named_checkpoints_as_far_as_they_are_there_and_no_others(
+    index: CheckpointIndex, run: RunLinks, other: RunLinks
+) -> None:
+    mine, branch, kept = save(index, run, 100), save(index, other, 100, BRANCH), save(index, run, 200)
+    gone = f"0000300-{TRUNK}"
+    index.hold(run, [branch.folder.name, kept.folder.name, gone])
+    assert set(index.own(run)) == {branch, kept}
+    assert mine.folder.is_dir(), "letting go removes nothing"
+    index.hold(run, [])
+    assert index.own(run) == []
+
+
 def test_pruning_keeps_the_newest_the_milestones_and_what_others_use(
     store: Store, index: CheckpointIndex, run: RunLinks, other: RunLinks
 ) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,14 @@ class CheckpointIndex:
                 return False
             run.point(self._link_name(ref), f"{CHECKPOINTS}/{ref.folder.name}")
         return True
+
+    def hold(self, run: RunLinks, names: Iterable[str]) -> None:
+        """Makes the named checkpoints the run's, as far as they are there, and no others."""
+        wanted, own = set(map(self._parse, names)), set(self.own(run))
+        for ref in own - wanted:
+            self.unlink(run, ref)
+        for ref in wanted - own:
+            self.link(run, ref)
 
     def unlink(self, run: RunLinks, ref: CheckpointRef) -> None:
         """Removes the run's link, if it leads to this checkpoint; the checkpoint stays until `clean`."""
