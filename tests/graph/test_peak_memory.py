@@ -49,7 +49,7 @@ def test_a_second_peak_is_its_own_and_not_that_of_the_first() -> None:
         touch(50)
     assert first.process - before == pytest.approx(300 * MB, rel=0.1)
     assert second.process - before == pytest.approx(50 * MB, abs=20 * MB)
-    assert first.largest_child == 0
+    assert first.largest_child < 100 * MB  # a fork server of another test may be there
 
 
 def test_a_peak_shorter_than_the_interval_is_seen(how: str) -> None:
