@@ -62,7 +62,7 @@ def context_of(
 ) -> StepContext:
     """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run alone.
 
-    Its checkpoints go to a store beside `out`.
+    Its checkpoints go to a store of its own beside `out`.
     """
     step = next(step for step in steps_of(recipe) if step.name == name)
 
@@ -79,7 +79,7 @@ def context_of(
         open_role=open_role,
         out=out,
         machine=machine,
-        run=RunLinks(Store(out.parent / "runs"), recipe.name),
+        run=RunLinks(Store(out.with_name(f"{out.name}.runs")), recipe.name),
         say=say,
         should_stop=should_stop,
     )
