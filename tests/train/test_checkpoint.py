@@ -1,10 +1,9 @@
-"""Checkpoints: damage anywhere is found, the newest sound one is used, a full disk harms nothing that was saved."""
+"""Checkpoints: damage anywhere is found, the newest sound one is used, no kill and no full disk harms what was saved."""
 
 from __future__ import annotations
 
 import errno
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -16,18 +15,17 @@ from typing import Any
 import pytest
 import torch
 
+import gristmill.store.artifact as artifact_module
 import gristmill.train.checkpoint as checkpoint_module
+import gristmill.train.monitor as monitor_module
 from gristmill.errors import ArtifactError, Interrupted, ResourceError
 from gristmill.model.weights import load_model
 from gristmill.train.checkpoint import (
-    checkpoint_folders,
     environment,
     environment_changes,
-    newest_valid_checkpoint,
-    prune,
     read_checkpoint,
-    save_checkpoint,
 )
+from gristmill.train.session import Session
 
 HERE = Path(__file__).parent
 
@@ -47,6 +45,7 @@ FILES = [
     "config.json",
     "generation_config.json",
     "manifest.json",
+    "metrics.jsonl",
     "model.safetensors",
     "optimizer.safetensors",
     "state.json",
@@ -65,69 +64,88 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
+    return copy(trained, tmp_path / "run")
 
 
-def names(parent: Path) -> list[str]:
-    return [folder.name for folder in checkpoint_folders(parent)]
+def copy(run: Path, to: Path) -> Path:
+    shutil.copytree(run, to, symlinks=True)
+    return to
+
+
+def saved(run: Path, step: int) -> Path:
+    """The folder of a checkpoint, there or not."""
+    return Path(tiny.checkpoints_in(run).ref(step).folder)
+
+
+def kept(run: Path) -> list[int]:
+    """Steps of the checkpoints that the run links, newest first."""
+    return [ref.step for ref in tiny.checkpoints_in(run).kept()]
+
+
+def in_store(run: Path) -> list[str]:
+    return sorted(path.name for path in saved(run, 0).parent.iterdir())
+
+
+def newest(run: Path, say: Callable[[str], None] = lambda line: None) -> int | None:
+    """The step of the checkpoint that the run would be resumed from."""
+    found = tiny.checkpoints_in(run).newest_sound(environment(tiny.MICRO_BATCH_TOKENS, "cpu"), say=say)
+    return None if found is None else int(found.state["progress"]["step"])
+
+
+def write(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
 
 
 def test_milestones_and_the_newest_two_are_kept(trained: Path) -> None:
-    parent = trained / "out" / "checkpoints"
-    assert names(parent) == ["step-0000004", "step-0000008", "step-0000012"]
-    assert sorted(path.name for path in parent.iterdir()) == names(parent)
-
-
-def test_prune_says_what_it_removed(run: Path) -> None:
-    parent = run / "out" / "checkpoints"
-    assert [folder.name for folder in prune(parent, keep_last=1)] == ["step-0000008"]
-    assert names(parent) == ["step-0000004", "step-0000012"]
+    assert kept(trained) == [12, 8, 4]
+    assert in_store(trained) == [saved(trained, step).name for step in (4, 8, 12)]
 
 
 def test_checkpoint_is_a_hugging_face_folder_with_the_rest_beside_it(trained: Path) -> None:
-    folder = trained / "out" / "checkpoints" / "step-0000012"
-    assert sorted(path.name for path in folder.iterdir()) == FILES
-    assert load_model(folder).config.vocab_size == 276
+    assert sorted(path.name for path in saved(trained, 12).iterdir()) == FILES
+    assert load_model(saved(trained, 12)).config.vocab_size == 276
+
+
+# ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("where", [0.0, 0.37, 0.99])
 def test_one_flipped_bit_is_found_and_the_previous_checkpoint_used(run: Path, name: str, where: float) -> None:
-    path = run / "out" / "checkpoints" / "step-0000012" / name
+    path = saved(run, 12) / name
     content = bytearray(path.read_bytes())
     content[int(where * (len(content) - 1))] ^= 1 << (len(name) % 7)
-    path.write_bytes(content)
+    write(path, bytes(content))
     said: list[str] = []
-    found = newest_valid_checkpoint(path.parent.parent, say=said.append)
-    assert found is not None
-    assert found.step == 8
-    assert "step-0000012 is damaged and is passed over" in said[0]
-    assert "going on from" in said[1]
+    assert newest(run, said.append) == 8
+    assert f"checkpoint {saved(run, 12)} is damaged and is passed over" in said[0]
+    assert said[1] == f"Resuming from {saved(run, 8)}, the newest checkpoint that is sound."
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["absent", "truncated", "zeroed"])
-def test_lost_truncated_and_zeroed_files_are_found(run: Path, name: str, damage: str) -> None:
-    path = run / "out" / "checkpoints" / "step-0000012" / name
+def test_lost_truncated_and_zeroed_files_are_found_and_the_previous_checkpoint_used(
+    run: Path, name: str, damage: str
+) -> None:
+    path = saved(run, 12) / name
     content = path.read_bytes()
-    path.unlink()
-    if damage == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif damage == "zeroed":
-        path.write_bytes(bytes(min(4096, len(content))) + content[4096:])
-    with pytest.raises(ArtifactError):
-        read_checkpoint(path.parent)
+    if damage == "absent":
+        path.unlink()
+    else:
+        short, zeroed = content[: len(content) // 2], bytes(min(4096, len(content))) + content[4096:]
+        write(path, short if damage == "truncated" else zeroed)
+    assert newest(run) == 8
 
 
 def test_every_bit_of_the_manifest_counts(run: Path) -> None:
-    path = run / "out" / "checkpoints" / "step-0000012" / "manifest.json"
+    path = saved(run, 12) / "manifest.json"
     content = path.read_bytes()
     missed = []
     for place in range(0, len(content), 7):
         changed = bytearray(content)
         changed[place] ^= 1 << (place % 8)
-        path.write_bytes(changed)
+        write(path, bytes(changed))
         try:
             read_checkpoint(path.parent)
         except ArtifactError:
@@ -136,82 +154,124 @@ def test_every_bit_of_the_manifest_counts(run: Path) -> None:
     assert not missed
 
 
-def test_run_goes_on_from_the_sound_one_and_ends_the_same(trained: Path, run: Path) -> None:
-    (run / "out" / "checkpoints" / "step-0000012" / "optimizer.safetensors").write_bytes(b"")
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "manifest.json"])
+def test_run_resumed_from_the_sound_one_ends_the_same_and_saves_the_damaged_one_anew(
+    trained: Path, run: Path, name: str
+) -> None:
+    (saved(run, 12) / name).unlink()
     resumed = tiny.open_run(run)
     assert resumed.progress.step == 8
     tiny.train_run(resumed)
     tiny.assert_identical(tiny.state_of(resumed), tiny.state_of(tiny.open_run(trained)))
-    assert (run / "out" / "checkpoints" / "damaged" / "step-0000012" / "1").exists()
-    assert names(run / "out" / "checkpoints")[-1] == "step-0000012"
+    assert kept(run) == [12, 8, 4]
+    assert newest(run) == 12
+    aside = [found for found in in_store(run) if found.startswith(f"{saved(run, 12).name}.damaged-")]
+    assert len(aside) == len(in_store(run)) - 3 == 1
 
 
 def test_damaged_ones_do_not_push_out_the_sound_ones(run: Path) -> None:
-    parent = run / "out" / "checkpoints"
-    for name in ("step-0000014", "step-0000016"):
-        shutil.copytree(parent / "step-0000012", parent / name)
-        (parent / name / "config.json").write_text("{}")
-    session = tiny.open_run(run)
+    checkpoints = tiny.checkpoints_in(run)
+    for step in (14, 16):
+        ref = checkpoints.ref(step)
+        copy(saved(run, 12), ref.folder)
+        checkpoints.index.link(checkpoints.run, ref)
+        write(ref.folder / "config.json", b"{}")
+    assert kept(run) == [16, 14, 12, 8, 4]
     with pytest.raises(Interrupted):
-        tiny.train_run(session, end_step=16, should_stop=lambda: True)
-    assert names(parent) == ["step-0000004", "step-0000012", "step-0000013"]
-    assert sorted(path.name for path in (parent / "damaged").iterdir()) == ["step-0000014", "step-0000016"]
+        tiny.train_run(tiny.open_run(run), end_step=16, should_stop=lambda: True)
+    assert kept(run) == [13, 12, 4]
+    assert [found.partition(".")[0] for found in in_store(run) if ".damaged-" in found] == [
+        saved(run, 14).name,
+        saved(run, 16).name,
+    ]
 
 
-def test_none_sound_is_an_error_and_none_at_all_is_a_beginning(run: Path, tmp_path: Path) -> None:
-    parent = run / "out" / "checkpoints"
-    for folder in checkpoint_folders(parent):
-        (folder / "state.json").unlink()
-    with pytest.raises(ArtifactError, match=r"no checkpoint in .* is sound"):
-        newest_valid_checkpoint(parent)
-    assert newest_valid_checkpoint(tmp_path / "nothing") is None
+def test_none_sound_is_an_error_once_and_the_next_run_starts_from_the_beginning(trained: Path, run: Path) -> None:
+    for step in (4, 8, 12):
+        (saved(run, step) / "state.json").unlink()
+    with pytest.raises(ArtifactError, match=r"no checkpoint of this training is sound") as caught:
+        tiny.open_run(run)
+    assert all(saved(run, step).name in str(caught.value) for step in (4, 8, 12))
+    said: list[str] = []
+    session = tiny.open_run(run, said.append)
+    assert said == ["Starting from the beginning. Discarding 4 log lines of an earlier attempt."]
+    assert session.progress.step == 0
+    tiny.assert_identical(tiny.state_of(tiny.train_run(session)), tiny.state_of(tiny.open_run(trained)))
+
+
+def test_none_at_all_is_a_beginning_and_nothing_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert tiny.open_run(tmp_path, said.append).progress.step == 0
+    assert said == []
+
+
+def test_damaged_checkpoint_of_another_run_is_passed_over(run: Path) -> None:
+    for step in (4, 8, 12):
+        (saved(run, step) / "state.json").unlink()
+    said: list[str] = []
+    other = tiny.open_run(run, said.append, checkpoints=tiny.checkpoints_in(run, run="other"), out="other")
+    assert other.progress.step == 0
+    assert len(said) == 3
+    assert all("is damaged and is passed over" in line for line in said)
 
 
 def test_unfinished_folder_is_no_checkpoint_and_goes_at_the_next_save(run: Path) -> None:
-    parent = run / "out" / "checkpoints"
-    (parent / "step-0000012").rename(parent / "step-0000012.partial")
+    saved(run, 12).rename(saved(run, 12).with_name(f"{saved(run, 12).name}.partial"))
     resumed = tiny.open_run(run)
     assert resumed.progress.step == 8
     tiny.train_run(resumed)
-    assert names(parent) == ["step-0000004", "step-0000008", "step-0000012"]
-    assert not list(parent.glob("*.partial"))
+    assert kept(run) == [12, 8, 4]
+    assert in_store(run) == [saved(run, step).name for step in (4, 8, 12)]
 
 
-def save_again(run: Path, step: int) -> Path:
-    session = tiny.open_run(run)
-    state: dict[str, Any] = {"progress": session.progress.to_json()}
-    return save_checkpoint(
-        run / "out" / "checkpoints",
-        step,
-        model=session.model,
-        optimizer=session.optimizer,
-        state=state,
-        tokenizer_files_from=run / "tokenizer",
-    )
+def test_optimizer_state_of_another_model_is_refused(run: Path) -> None:
+    model = tiny.tiny_model()
+    model.model.layers = model.model.layers[:1]
+    with pytest.raises(ArtifactError, match="fits no parameter"):
+        checkpoint_module.load_optimizer_tensors(saved(run, 12) / "optimizer.safetensors", model, tiny.adamw(model))
 
 
-@pytest.mark.parametrize("phase", ["save_model", "save_file", "write_json", "commit"])
+# ── full disks and kills ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def at_16(run: Path) -> Session:
+    """The run, resumed, as if it had come to step 16."""
+    session: Session = tiny.open_run(run)
+    session.progress.step = 16
+    return session
+
+
+@pytest.mark.parametrize(
+    ("module", "phase"),
+    [
+        (checkpoint_module, "save_model"),
+        (checkpoint_module, "save_file"),
+        (checkpoint_module, "write_json"),
+        (monitor_module.shutil, "copyfile"),
+        (artifact_module, "write_manifest"),
+        (artifact_module, "flush_to_disk"),
+    ],
+)
 def test_full_disk_leaves_the_last_checkpoint_and_asks_for_space(
-    run: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+    run: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, phase: str
 ) -> None:
     def full(*arguments: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    session = at_16(run)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_module, phase, full)
+        patch.setattr(module, phase, full)
         with pytest.raises(ResourceError, match="disk is full") as caught:
-            save_again(run, 16)
+            session.save(session.progress)
     assert caught.value.exit_code == 75
-    parent = run / "out" / "checkpoints"
-    assert not list(parent.glob("*.partial"))
-    found = newest_valid_checkpoint(parent)
-    assert found is not None
-    assert found.step == 12
-    assert save_again(run, 16).name == "step-0000016"
+    assert in_store(run) == [saved(run, step).name for step in (4, 8, 12)]
+    assert newest(run) == 12
+    session.save(session.progress)
+    assert newest(run) == 16
 
 
-@pytest.mark.parametrize("size_kib", [190, 230, 270, 350])
-def test_file_system_that_fills_up_leaves_a_sound_checkpoint(tmp_path: Path, size_kib: int) -> None:
+@pytest.mark.parametrize(("size_kib", "expected"), [(190, 4), (230, 4), (270, 4), (350, 8)])
+def test_file_system_that_fills_up_leaves_a_sound_checkpoint(tmp_path: Path, size_kib: int, expected: int) -> None:
     """The real thing, where this user may mount a small file system in memory."""
     small = tmp_path / "small"
     small.mkdir()
@@ -221,52 +281,88 @@ def test_file_system_that_fills_up_leaves_a_sound_checkpoint(tmp_path: Path, siz
     try:
         with pytest.raises(ResourceError, match="disk is full"):
             tiny.train_run(tiny.open_run(small))
-        found = newest_valid_checkpoint(small / "out" / "checkpoints")
-        assert found is not None
-        assert found.step == (8 if size_kib == 350 else 4)
-        assert not list((small / "out" / "checkpoints").glob("*.partial"))
+        assert not list(small.rglob("*.partial"))
+        assert newest(small) == expected
     finally:
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_optimizer_state_of_another_model_is_refused(run: Path) -> None:
-    model = tiny.tiny_model()
-    model.model.layers = model.model.layers[:1]
-    with pytest.raises(ArtifactError, match="fits no parameter"):
-        checkpoint_module.load_optimizer_tensors(
-            run / "out" / "checkpoints" / "step-0000012" / "optimizer.safetensors", model, tiny.adamw(model)
-        )
+DONE, KILLED = 0, 77
 
 
-def test_checkpoint_of_another_recipe_is_refused(run: Path) -> None:
-    folder = run / "out" / "checkpoints" / "step-0000012"
-    state = json.loads((folder / "state.json").read_text())
-    shutil.rmtree(run / "out" / "checkpoints")
-    session = tiny.open_run(run)
-    save_checkpoint(
-        run / "out" / "checkpoints",
-        12,
-        model=session.model,
-        optimizer=session.optimizer,
-        state={**state, "fingerprint": "another"},
-        tokenizer_files_from=run / "tokenizer",
-    )
-    with pytest.raises(ArtifactError, match="belongs to fingerprint another"):
-        tiny.open_run(run)
+def dying(original: Callable[..., Any], countdown: list[int], *, half: bool = False) -> Callable[..., Any]:
+    """`original`, before whose call (or half-way through what it writes) the process ends when the countdown is over."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        countdown[0] -= 1
+        if countdown[0] == 0:
+            if half:
+                original(*arguments, **named)
+                os.truncate(arguments[1], Path(arguments[1]).stat().st_size // 2)
+            os._exit(KILLED)
+        return original(*arguments, **named)
+
+    return call
+
+
+def save_in_a_process_that_dies(session: Session, at_call: int) -> bool:
+    """Saves in a child that ends at this call that changes the disk; False when it came to its end before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            countdown = [at_call]
+            checkpoint_module.save_file = dying(checkpoint_module.save_file, countdown, half=True)
+            checkpoint_module.save_model = dying(checkpoint_module.save_model, countdown)
+            shutil.rmtree = dying(shutil.rmtree, countdown)  # type: ignore[assignment]
+            shutil.copyfile = dying(shutil.copyfile, countdown, half=True)
+            for name in ("open", "fsync", "replace", "utime", "unlink", "mkdir", "rename", "symlink", "chmod"):
+                setattr(os, name, dying(getattr(os, name), countdown))
+            session.save(session.progress)
+            os._exit(DONE)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (DONE, KILLED)
+    return code == KILLED
+
+
+def test_killed_at_any_call_of_saving_linking_and_pruning_leaves_a_sound_checkpoint_and_the_next_attempt_ends_equal(
+    trained: Path, tmp_path: Path
+) -> None:
+    session = at_16(copy(trained, run := tmp_path / "run"))
+    expected = tiny.state_of(session)
+    found_at: set[int] = set()
+    for number in range(1, 300):
+        was_killed = save_in_a_process_that_dies(session, number)
+        resumed = tiny.open_run(run)
+        found_at.add(resumed.progress.step)
+        assert resumed.progress.step in ((12, 16) if was_killed else (16,))
+        tiny.assert_identical(tiny.state_of(resumed), expected)
+        resumed.progress.step = 16
+        resumed.save(resumed.progress)
+        assert kept(run) == [16, 12, 4]
+        left = {name for name in in_store(run) if not name.endswith(".lock")}
+        left -= {saved(run, step).name for step in (4, 12, 16)}
+        assert left <= {saved(run, 8).name}, "only what lost its last link may be left to clean"
+        assert newest(run) == 16
+        if not was_killed:
+            break
+        shutil.rmtree(run)
+        copy(trained, run)
+    assert found_at == {12, 16}
+    assert 30 < number < 299
+
+
+# ── where it was computed ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_resuming_elsewhere_says_what_differs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(torch, "__version__", "9.9.9")
-    tiny.open_run(run, said.append)
-    assert any("torch: " in line and '"9.9.9"' in line and "not be bit-identical" in line for line in said)
-
-
-def test_resuming_on_another_processor_is_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
     monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
-    tiny.open_run(run, said.append)
-    assert any("hardware: " in line and '"Another CPU @ 9 GHz"' in line for line in said)
+    assert tiny.open_run(run, said.append).progress.step == 12
+    for key, value in (("torch", "9.9.9"), ("hardware", "Another CPU @ 9 GHz")):
+        assert [line for line in said if f"different {key}: " in line and f'"{value}"; the result will not be' in line]
 
 
 def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,9 +375,10 @@ def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.M
     assert found["mixed_environments"]
     first, second = found["lineage"]
     assert (first["from_step"], first["checkpoint"]) == (0, None)
-    assert (second["from_step"], second["checkpoint"]) == (12, "step-0000012")
+    assert (second["from_step"], second["checkpoint"]) == (12, saved(run, 12).name)
     assert second["environment"]["hardware"] == "Another CPU @ 9 GHz"
     assert second["environment"] == found["environment"] != first["environment"]
+    assert found["checkpoints"] == [saved(run, step).name for step in (14, 12, 4)]
 
 
 def test_environment_names_each_difference() -> None:
@@ -291,71 +388,3 @@ def test_environment_names_each_difference() -> None:
         "micro_batch_tokens: 100 → 7",
         f"threads: {now['threads']} → 99",
     ]
-
-
-class Killed(BaseException):
-    """The process ends here: nothing after this point happens, not even clean-up."""
-
-
-def kill_at(number: int, patch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Ends the process at the `number`-th call that changes the disk (before it, or half-way through a write)."""
-    calls = 0
-
-    def counting(original: Callable[..., Any], *, half: bool = False) -> Callable[..., Any]:
-        def call(*arguments: Any, **named: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == number:
-                if half:
-                    result = original(*arguments, **named)
-                    path = Path(arguments[1])
-                    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-                    del result
-                raise Killed
-            if calls > number:
-                raise Killed
-            return original(*arguments, **named)
-
-        return call
-
-    patch.setattr(checkpoint_module, "save_file", counting(checkpoint_module.save_file, half=True))
-    patch.setattr(checkpoint_module, "save_model", counting(checkpoint_module.save_model))
-    patch.setattr("os.fsync", counting(os.fsync))
-    patch.setattr("os.open", counting(os.open))
-    patch.setattr("shutil.rmtree", counting(shutil.rmtree))
-    patch.setattr(Path, "rename", counting(Path.rename))
-    patch.setattr(Path, "replace", counting(Path.replace))
-    patch.setattr(Path, "mkdir", counting(Path.mkdir))
-    return lambda: calls
-
-
-def test_killed_at_any_call_of_saving_and_pruning_leaves_a_sound_checkpoint(trained: Path, tmp_path: Path) -> None:
-    """Ends a save at each of its calls to the file system in turn, then goes on: nothing is lost, nothing is left over."""
-    for number in range(1, 200):
-        run = tmp_path / f"run-{number}"
-        shutil.copytree(trained, run)
-        session = tiny.open_run(run)
-        session.progress.step = 16
-        was_killed = True
-        with pytest.MonkeyPatch.context() as patch:
-            total = kill_at(number, patch)
-            try:
-                session.save(session.progress, stage="only")
-                was_killed = False
-            except Killed:
-                pass
-        found = newest_valid_checkpoint(run / "out" / "checkpoints")
-        assert found is not None
-        assert found.step in ((12, 16) if was_killed else (16,))
-        resumed = tiny.open_run(run)
-        assert not list((run / "out" / "checkpoints").glob("*.partial"))
-        if resumed.progress.step == 12:
-            resumed.progress.step = 16
-            resumed.save(resumed.progress, stage="only")
-            assert names(run / "out" / "checkpoints") == ["step-0000004", "step-0000012", "step-0000016"]
-        tiny.assert_identical(tiny.state_of(tiny.open_run(run)), tiny.state_of(session))
-        shutil.rmtree(run)
-        if not was_killed:
-            assert total() < number
-            break
-    assert 15 < number < 199

@@ -1,4 +1,4 @@
-"""The diary: what a killed and resumed run leaves equals what an unbroken one leaves."""
+"""The metrics log: what a killed and resumed run leaves equals what an unbroken one leaves."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ from gristmill.store.jsonl import read_log
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor
 
 
-def write_steps(monitor: Monitor, steps: range) -> None:
+def write_steps(monitor: Monitor, steps: range, *, hooks_of_last: bool = True) -> None:
     """A run that logs every 2 steps and evaluates every 3."""
     for step in steps:
         if step % 2 == 0:
             monitor.train(step, step * 10, {"train/loss": 1 / (step + 1)})
-        if step % 3 == 0:
-            monitor.evaluation(step, step * 10, {"eval/web/bits_per_byte": 2.0 + step})
-            monitor.sample(step, step * 10, {"prompt": "ä", "text": "β\n\u2028"})
+        if hooks_of_last or step != steps[-1]:
+            write_hooks(monitor, step)
+
+
+def write_hooks(monitor: Monitor, step: int) -> None:
+    if step % 3 == 0:
+        monitor.evaluation(step, step * 10, {"eval/web/bits_per_byte": 2.0 + step})
+        monitor.sample(step, step * 10, {"prompt": "ä", "text": "β\n\u2028"})
 
 
 def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -35,28 +40,54 @@ def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 20), st.integers(0, 25))
-def test_killed_and_resumed_diary_equals_unbroken_one(checkpoint: int, further: int, torn_bytes: int) -> None:
+def test_killed_and_resumed_log_equals_unbroken_one(checkpoint: int, further: int, torn_bytes: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         unbroken, broken = Monitor(Path(folder, "a")), Monitor(Path(folder, "b"))
         write_steps(unbroken, range(1, 30))
-        write_steps(broken, range(1, checkpoint + further + 1))
+        write_steps(broken, range(1, checkpoint + 1), hooks_of_last=False)
+        saved = Path(folder, "checkpoint")
+        saved.mkdir()
+        broken.copy_to(saved)
+        if further:
+            write_hooks(broken, checkpoint)
+        write_steps(broken, range(checkpoint + 1, checkpoint + further + 1))
         with (broken.folder / METRICS).open("a") as file:
             file.write('{"step": 99, "kind": "train", "a": 1}'[:torn_bytes])
-        broken.rewind(checkpoint)
-        if checkpoint % 3 == 0:  # the hooks of the checkpoint's own step run again
-            broken.evaluation(checkpoint, checkpoint * 10, {"eval/web/bits_per_byte": 2.0 + checkpoint})
-            broken.sample(checkpoint, checkpoint * 10, {"prompt": "ä", "text": "β\n\u2028"})
+        broken.restore(saved)
+        write_hooks(broken, checkpoint)  # those of the checkpoint's own step run again
         write_steps(broken, range(checkpoint + 1, 30))
         for name in (METRICS, SAMPLES):
             assert (broken.folder / name).read_bytes() == (unbroken.folder / name).read_bytes()
 
 
-def test_rewind_says_how_many_lines_went(tmp_path: Path) -> None:
-    monitor = Monitor(tmp_path)
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """The log up to step 4, as a checkpoint holds it."""
+    write_steps(Monitor(tmp_path / "to 4"), range(1, 5))
+    return tmp_path / "to 4"
+
+
+def test_restoring_says_how_many_lines_were_discarded(saved: Path, tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "to 6")
     write_steps(monitor, range(1, 7))
-    assert monitor.rewind(4) == 3  # train 6, eval 6, sample 6
+    assert monitor.restore(saved) == 3  # train 6, eval 6, sample 6
+    assert monitor.restore(saved) == 0
+    assert monitor.restore(None) == 4  # train 2, train 4, eval 3, sample 3
+    assert read_log(monitor.folder / METRICS) == read_log(monitor.folder / SAMPLES) == []
+
+
+def test_lines_of_another_run_say_whose_they_are_and_keep_saying_it(saved: Path, tmp_path: Path) -> None:
+    second, third = Monitor(tmp_path / "second"), Monitor(tmp_path / "third")
+    assert second.restore(saved, origin="first") == 0
+    second.train(6, 60, {"train/loss": 0.5})
+    for name in (METRICS, SAMPLES):
+        assert read_log(second.folder / name)[: len(read_log(saved / name))] == [
+            {"origin": "first", **line} for line in read_log(saved / name)
+        ]
+    third.restore(second.folder, origin="second")
+    assert [line["origin"] for line in read_log(third.folder / METRICS)] == ["first", "first", "first", "second"]
 
 
 def test_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:

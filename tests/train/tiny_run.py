@@ -95,16 +95,22 @@ def checkpoints_in(folder: Path, *, identity: str = "f", prefix: str = "p", run:
     )
 
 
-def open_run(folder: Path, say: Callable[[str], None] = lambda line: None) -> Session:
+def open_run(
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+    *,
+    checkpoints: Checkpoints | None = None,
+    out: str = "out",
+) -> Session:
     tokenizer_dir = folder / "tokenizer"
     if not tokenizer_dir.exists():
         tiny_tokenizer().save(tokenizer_dir)
     return open_session(
-        folder / "out",
+        folder / out,
         fresh_model=tiny_model,
         optimizer_options={"lr": 0.0},
         tokenizer_dir=tokenizer_dir,
-        checkpoints=checkpoints_in(folder),
+        checkpoints=checkpoints or checkpoints_in(folder),
         runtime=runtime(say=say),
     )
 

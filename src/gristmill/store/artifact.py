@@ -59,6 +59,8 @@ def verify_manifest(folder: Path, *, hashes: bool = True) -> None:
     """Raise ArtifactError unless every file of the manifest is there with its size and, if asked, its hash."""
     for name, entry in read_json(folder / MANIFEST).items():
         path = folder / name
+        if entry.keys() != {"bytes", "sha256"}:
+            raise ArtifactError(f"{folder / MANIFEST} is damaged: its entry of {name} does not hold bytes and sha256.")
         if not path.is_file():
             raise ArtifactError(f"{path} is missing.")
         if path.stat().st_size != entry["bytes"]:

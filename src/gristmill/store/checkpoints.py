@@ -21,7 +21,8 @@ from pathlib import Path
 
 from gristmill.errors import ArtifactError, ResourceError
 from gristmill.store import artifact
-from gristmill.store.artifact import MANIFEST, PARTIAL_SUFFIX, make_read_only
+from gristmill.store.artifact import PARTIAL_SUFFIX, make_read_only
+from gristmill.store.durable import out_of_space_is_a_resource_error
 from gristmill.store.removal import discard_leftovers, held_names, is_held
 from gristmill.store.store import CHECKPOINTS, RunLinks, Store, named_by
 
@@ -63,14 +64,14 @@ class CheckpointIndex:
 
     def own(self, run: RunLinks) -> list[CheckpointRef]:
         """Those that the run links, newest first; links that lead nowhere do not count."""
-        links = [path for path in (run.folder / self._links).glob("*") if path.is_symlink() and path.is_dir()]
+        links = [path for path in (run.folder / self._links).glob("[0-9]*") if path.is_symlink() and path.is_dir()]
         names = [name.rpartition("/")[2] for path in links if (name := named_by(path)) is not None]
         return sorted(map(self._parse, filter(_NAME.fullmatch, names)), key=_newest_first)
 
     def link(self, run: RunLinks, ref: CheckpointRef) -> bool:
         """Makes the checkpoint one of the run's, so that it stays. False, and nothing changed, when it is not there."""
         with self._store.locks.shared():
-            if not (ref.folder / MANIFEST).is_file():
+            if not ref.folder.is_dir():
                 return False
             run.point(self._link_name(ref), f"{CHECKPOINTS}/{ref.folder.name}")
         return True
@@ -92,11 +93,12 @@ class CheckpointIndex:
     def save(self, run: RunLinks, ref: CheckpointRef, write: Callable[[Path], None]) -> bool:
         """Commits what `write` puts into a folder, and links it. False: it was there already, and only the link is new.
 
-        What `write` raises, a full disk for example, leaves no trace of the checkpoint.
+        What `write` raises leaves no trace of the checkpoint. A full disk raises ResourceError.
         """
         if self.link(run, ref):
             return False
-        with self._store.locks.making(ref.folder, what=f"checkpoint {ref.step}", who=run.name):
+        making = self._store.locks.making(ref.folder, what=f"checkpoint {ref.step}", who=run.name)
+        with out_of_space_is_a_resource_error(ref.folder), making:
             if self.link(run, ref):
                 return False
             working = ref.folder.with_name(ref.folder.name + PARTIAL_SUFFIX)

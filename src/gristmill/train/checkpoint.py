@@ -27,7 +27,7 @@ from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
 from gristmill.planning.speed import hardware_name
 from gristmill.store.artifact import MANIFEST, verify_manifest
-from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences
 
 OPTIMIZER = "optimizer.safetensors"
@@ -68,11 +68,10 @@ def write_checkpoint(
     state: Mapping[str, Any],
     tokenizer_files_from: Path | None,
 ) -> None:
-    """Writes the files of a checkpoint into a folder that somebody else commits. A full disk raises ResourceError."""
-    with out_of_space_is_a_resource_error(folder):
-        save_model(folder, model, tokenizer_files_from)
-        save_file(optimizer_tensors(model, optimizer), folder / OPTIMIZER)
-        write_json(folder / STATE, dict(state))
+    """Writes the files of a checkpoint into a folder that somebody else commits."""
+    save_model(folder, model, tokenizer_files_from)
+    save_file(optimizer_tensors(model, optimizer), folder / OPTIMIZER)
+    write_json(folder / STATE, dict(state))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

@@ -77,11 +77,12 @@ class Checkpoints:
     def newest_sound(self, now: Mapping[str, Any], *, say: Callable[[str], None]) -> Checkpoint | None:
         """The newest checkpoint with the training's prefix whose every file is sound; the run then links it.
 
-        One that another run saved in another environment than `now` is offered and not taken. A damaged one is set aside and
-        passed over. Raises ArtifactError when all of the run's own are damaged: starting anew in silence would throw work away.
+        Those that other runs saved in another environment than `now` are not taken; the newest is offered. A damaged one is set
+        aside and passed over. Raises ArtifactError when all of the run's own are damaged: starting anew in silence would throw work away.
         """
         own = set(self.kept())
         damaged: list[str] = []
+        is_offered = False
         for ref in self.index.find(self._prefix):
             if not self.index.link(self.run, ref):
                 continue
@@ -96,14 +97,16 @@ class Checkpoints:
             changes = environment_changes(found.state["environment"], now)
             if changes and ref not in own:
                 self.index.unlink(self.run, ref)
-                say(
-                    f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that would do, but it was trained with "
-                    f"different {', '.join(changes)}. To use it, run with those."
-                )
+                if not is_offered:
+                    say(
+                        f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that would do, but it was trained "
+                        f"with different {', '.join(changes)}. To use it, run with those."
+                    )
+                is_offered = True
                 continue
             if damaged:
                 say(f"Resuming from {ref.folder}, the newest checkpoint that is sound.")
-            self._let_go_beyond(ref.step)
+            self._let_go_others()
             return found
         if damaged:
             raise ArtifactError(
@@ -111,7 +114,7 @@ class Checkpoints:
                 + "\n  ".join(damaged)
                 + "\n  They were set aside. Run the same command again to start from the beginning."
             )
-        self._let_go_beyond(-1)
+        self._let_go_others()
         return None
 
     def save(self, step: int, write: Callable[[Path], None], *, say: Callable[[str], None]) -> None:
@@ -119,11 +122,11 @@ class Checkpoints:
         self.index.save(self.run, self.ref(step), write)
         self.index.prune(self.run, keep_last=KEEP_CHECKPOINTS, milestones=self.milestones, say=say)
 
-    def _let_go_beyond(self, step: int) -> None:
-        """Unlinks later checkpoints of the run: they are of a training that the recipe no longer asks for, and stay in the
-        store until `clean`."""
+    def _let_go_others(self) -> None:
+        """Unlinks the run's checkpoints of other prefixes: they are of a training that the recipe no longer asks for, and stay
+        in the store until `clean`."""
         for ref in self.kept():
-            if ref.step > step:
+            if ref.prefix != self._prefix(ref.step):
                 self.index.unlink(self.run, ref)
 
     def _prefix(self, step: int) -> str:
@@ -232,7 +235,8 @@ def open_session(
     checkpoint = checkpoints.newest_sound(now, say=say)
     monitor = Monitor(out)
     if checkpoint is None:
-        monitor.restore(None)
+        if discarded := monitor.restore(None):
+            say(f"Starting from the beginning. Discarding {_log_lines(discarded)} of an earlier attempt.")
         model = fresh_model().to(device)
         optimizer: torch.optim.Optimizer = make(model)
         progress, notes = Progress(), dict[str, Any]()
@@ -244,10 +248,12 @@ def open_session(
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
         progress, notes = Progress.from_json(state["progress"]), dict(state["notes"])
         is_other = state["identity"] != checkpoints.identity
-        discarded = monitor.restore(checkpoint.folder, origin=state["run"] if is_other else None)
-        where = f"step {progress.step:,}" + (f" of run {state['run']!r}" if is_other else "")
-        lines = f" Discarding {discarded} log lines written after this checkpoint." if discarded else ""
-        say(f"Resuming from {where}.{lines}")
+        origin = state["run"] if is_other and state["run"] != checkpoints.run.name else None
+        discarded = monitor.restore(checkpoint.folder, origin=origin)
+        whose = ", saved under an earlier form of the recipe" if is_other else ""
+        whose = whose if origin is None else f" of run {origin!r}"
+        lines = f" Discarding {_log_lines(discarded)} written after this checkpoint." if discarded else ""
+        say(f"Resuming from step {progress.step:,}{whose}.{lines}")
         progress.start_in(
             now, checkpoint=checkpoint.folder.name, of_other_run=is_other, prefix=state["prefix"] if is_other else None
         )
@@ -263,3 +269,7 @@ def open_session(
         runtime=runtime,
         notes=notes,
     )
+
+
+def _log_lines(number: int) -> str:
+    return f"{number:,} log line{'' if number == 1 else 's'}"
