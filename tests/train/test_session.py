@@ -1,0 +1,309 @@
+"""Which checkpoint a run resumes from: another run's where it fits, never one that something else shaped; and what is said."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import gristmill.train.checkpoint as checkpoint_module
+from gristmill.errors import Interrupted
+from gristmill.store.jsonl import read_log
+from gristmill.store.removal import removable, remove
+from gristmill.store.store import RunLinks
+from gristmill.tokens.batch import Batch
+from gristmill.train.loop import Progress
+from gristmill.train.monitor import METRICS
+from gristmill.train.session import Checkpoints, Session
+
+HERE = Path(__file__).parent
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tiny = load("tiny_run")
+
+
+def changed_after(step: int, checkpoints: Checkpoints, *, identity: str) -> Checkpoints:
+    """The same up to `step`, and shaped by something else behind it, as after an edit of the recipe."""
+    return replace(
+        checkpoints,
+        identity=identity,
+        prefix_at=lambda at: {"prefix": "p" if at <= step else "edited", "step": at},
+    )
+
+
+def open_as(name: str, folder: Path, say: Callable[[str], None] = lambda line: None) -> Session:
+    """A run of that name, whose recipe is its own, and its training the same."""
+    checkpoints = tiny.checkpoints_in(folder, run=name, identity=f"of {name}")
+    session: Session = tiny.open_run(folder, say, checkpoints=checkpoints, out=f"out of {name}")
+    return session
+
+
+def seen(session: Session, *, into: list[int] | None = None, **how: Any) -> list[int]:
+    """Trains, and gives the steps whose batches were asked for; `into` has them when it is stopped."""
+    steps = [] if into is None else into
+
+    def batches(step: int) -> Batch:
+        steps.append(step)
+        return tiny.batch_at(step)  # type: ignore[no-any-return]
+
+    tiny.train_run(session, batches=batches, hooks=[tiny.measuring_hook(session)], **how)
+    return steps
+
+
+def but_timings(progress: Progress) -> dict[str, Any]:
+    """All of it but seconds and where it was computed."""
+    found = progress.to_json()
+    del found["seconds"], found["lineage"], found["interval"]["seconds"], found["interval"]["wait_seconds"]
+    return found
+
+
+def lines(session: Session) -> list[dict[str, Any]]:
+    """The metrics log but for timings and whose its lines are."""
+    found = read_log(session.out / METRICS)
+    return [
+        {key: value for key, value in line.items() if not key.startswith("throughput/") and key != "origin"}
+        for line in found
+    ]
+
+
+def kept(session: Session) -> list[int]:
+    return [ref.step for ref in session.checkpoints.kept()]
+
+
+def in_store(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "runs" / ".store" / "checkpoints").iterdir())
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """A run that nothing ever stopped, with checkpoints at 4, 8 and 12."""
+    session = open_as("first", tmp_path_factory.mktemp("straight"))
+    assert seen(session) == list(range(tiny.END))
+    return session
+
+
+# ── another run's checkpoint ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_that_takes_anothers_checkpoint_ends_bit_equal_to_a_straight_one(
+    tmp_path: Path, straight: Session
+) -> None:
+    first = open_as("first", tmp_path)
+    before: list[int] = []
+    with pytest.raises(Interrupted):
+        seen(first, into=before, should_stop=lambda: first.progress.step == 8)
+    said: list[str] = []
+    second = open_as("second", tmp_path, said.append)
+    assert said == ["Resuming from step 8 of run 'first'."]
+    after = seen(second)
+    assert before + after == list(range(tiny.END))
+    tiny.assert_identical(tiny.state_of(second), tiny.state_of(straight))
+    assert but_timings(second.progress) == but_timings(straight.progress)
+    assert lines(second) == lines(straight)
+
+
+def test_lines_and_lineage_tell_whose_checkpoint_was_taken(tmp_path: Path) -> None:
+    first = open_as("first", tmp_path)
+    seen(first, end_step=8)
+    second = open_as("second", tmp_path)
+    seen(second)
+    origins = [(line["step"], line["kind"], line.get("origin")) for line in read_log(second.out / METRICS)]
+    assert origins == [
+        (0, "eval", "first"),
+        (3, "train", "first"),
+        (4, "eval", "first"),
+        (6, "train", "first"),
+        (8, "train", "first"),
+        (8, "eval", None),
+        (9, "train", None),
+        (12, "train", None),
+        (12, "eval", None),
+    ]
+    start, taken = second.finish()["lineage"]
+    assert start == first.progress.lineage[0]
+    assert taken == {
+        "from_step": 8,
+        "environment": start["environment"],
+        "checkpoint": first.checkpoints.ref(8).folder.name,
+        "prefix": {"prefix": "p", "step": 8},
+    }
+    assert not second.progress.mixed_environments
+    assert all("origin" not in line for line in read_log(first.out / METRICS))
+
+
+def test_a_taken_checkpoint_is_linked_and_stays_when_its_run_is_gone(tmp_path: Path) -> None:
+    first = open_as("first", tmp_path)
+    seen(first, end_step=8)
+    second = open_as("second", tmp_path)
+    assert kept(second) == [8]
+    for ref in first.checkpoints.kept():
+        first.checkpoints.index.unlink(first.checkpoints.run, ref)
+    store = first.checkpoints.run.store
+    assert [item.path for item in remove(store, removable(store))] == [first.checkpoints.ref(4).folder]
+    assert open_as("second", tmp_path).progress.step == 8
+
+
+def test_runs_that_reach_the_same_checkpoint_save_it_once_and_one_prunes_only_for_itself(tmp_path: Path) -> None:
+    first = open_as("first", tmp_path)
+    second = open_as("second", tmp_path)
+    seen(first, end_step=8)
+    state = first.checkpoints.ref(8).folder / "state.json"
+    written = state.stat().st_mtime_ns
+    seen(second, end_step=8)
+    assert in_store(tmp_path) == [first.checkpoints.ref(step).folder.name for step in (4, 8)]
+    assert state.stat().st_mtime_ns == written
+    seen(first, end_step=20)
+    assert kept(first) == [20, 16, 4]
+    assert kept(second) == [8, 4]
+    assert in_store(tmp_path) == [first.checkpoints.ref(step).folder.name for step in (4, 8, 16, 20)]
+
+
+def test_a_checkpoint_of_another_prefix_is_not_used(tmp_path: Path) -> None:
+    seen(open_as("first", tmp_path))
+    said: list[str] = []
+    checkpoints = tiny.checkpoints_in(tmp_path, prefix="another", run="second")
+    other = tiny.open_run(tmp_path, said.append, checkpoints=checkpoints, out="other")
+    assert (other.progress.step, said, kept(other)) == (0, [], [])
+
+
+def test_anothers_checkpoint_from_elsewhere_is_offered_in_one_line_and_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(open_as("first", tmp_path))
+    here = checkpoint_module.hardware_name()
+    monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
+    said: list[str] = []
+    second = open_as("second", tmp_path, said.append)
+    assert said == [
+        "Run 'first' has a checkpoint at step 12 that would do, but it was trained with different "
+        f'hardware: "{here}" → "Another CPU @ 9 GHz". To use it, run with those.'
+    ]
+    assert (second.progress.step, kept(second)) == (0, [])
+    assert len(in_store(tmp_path)) == 3
+
+
+def test_a_runs_own_checkpoint_is_resumed_elsewhere_said_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(open_as("first", tmp_path))
+    monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
+    said: list[str] = []
+    again = open_as("first", tmp_path, said.append)
+    assert again.progress.step == 12
+    assert [line.partition(":")[0] for line in said] == [
+        "Resuming with different hardware",
+        "Resuming from step 12. Discarding 1 log line written after this checkpoint.",  # a hook of step 12
+    ]
+    assert again.progress.mixed_environments
+    assert "prefix" not in again.progress.lineage[-1]
+    assert again.progress.lineage[-1]["environment"]["hardware"] == "Another CPU @ 9 GHz"
+
+
+def test_its_own_earlier_one_is_used_where_anothers_later_one_is_only_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen(open_as("second", tmp_path), end_step=4)
+    monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
+    seen(open_as("first", tmp_path))
+    monkeypatch.undo()
+    said: list[str] = []
+    second = open_as("second", tmp_path, said.append)
+    assert (second.progress.step, kept(second)) == (4, [4])
+    assert ["would do" in line for line in said] == [True, False]
+
+
+# ── the same run, its recipe changed ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_later_checkpoints_of_a_changed_recipe_wait_in_the_store_and_undoing_the_change_finds_them(
+    tmp_path: Path,
+) -> None:
+    before = tiny.checkpoints_in(tmp_path, identity="before")
+    after = changed_after(12, before, identity="after")
+    seen(tiny.open_run(tmp_path, checkpoints=before), end_step=16)
+    assert [ref.step for ref in before.kept()] == [16, 12, 4]
+
+    said: list[str] = []
+    edited = tiny.open_run(tmp_path, said.append, checkpoints=after)
+    assert [ref.step for ref in after.kept()] == [12, 4]
+    assert said == [
+        "Resuming from step 12, saved under an earlier form of the recipe. "
+        "Discarding 4 log lines written after this checkpoint."
+    ]
+    assert all("origin" not in line for line in read_log(edited.out / METRICS))
+    assert edited.progress.lineage[-1]["prefix"] == {"prefix": "p", "step": 12}
+    seen(edited, end_step=20)
+    assert after.kept() == [after.ref(step) for step in (20, 16, 4)]
+
+    waiting, edited_ones = before.ref(16), [after.ref(16), after.ref(20)]
+    assert waiting.folder.is_dir()
+    assert waiting.folder != edited_ones[0].folder
+    undone = tiny.open_run(tmp_path, checkpoints=before)
+    assert undone.progress.step == 16
+    assert before.kept() == [waiting, before.ref(4)]
+    removed = remove(before.run.store, removable(before.run.store))
+    assert {item.path for item in removed} == {ref.folder for ref in edited_ones}
+    assert waiting.folder.is_dir()
+
+
+def test_checkpoints_behind_the_change_are_unlinked_too_where_the_recipe_asks_for_none(tmp_path: Path) -> None:
+    """A change from the first step on: nothing of the run is of this training any more, whatever step it is of."""
+    before = tiny.checkpoints_in(tmp_path, identity="before")
+    after = changed_after(0, before, identity="after")
+    seen(tiny.open_run(tmp_path, checkpoints=before), end_step=8)
+    other = replace(after, run=RunLinks(after.run.store, "other"))
+    seen(tiny.open_run(tmp_path, checkpoints=other, out="other"), end_step=8)
+    assert tiny.open_run(tmp_path, checkpoints=after).progress.step == 8
+    assert after.kept() == [after.ref(8)]
+    assert [before.ref(step).folder.is_dir() for step in (4, 8)] == [True, True]
+
+
+# ── the metrics log ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("stopped_after", "resumed_from", "discarded"), [(11, 8, 2), (8, 8, 1), (3, 0, 2)])
+def test_the_log_of_a_killed_and_resumed_run_is_that_of_an_unbroken_one_and_discarded_lines_are_told(
+    tmp_path: Path, straight: Session, stopped_after: int, resumed_from: int, discarded: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def until(step: int) -> Batch:
+        if step == stopped_after:
+            raise Killed
+        return tiny.batch_at(step)  # type: ignore[no-any-return]
+
+    killed = open_as("first", tmp_path)
+    with pytest.raises(Killed):
+        tiny.train_run(killed, batches=until, hooks=[tiny.measuring_hook(killed)])
+    said: list[str] = []
+    resumed = open_as("first", tmp_path, said.append)
+    assert resumed.progress.step == resumed_from
+    assert [f"Discarding {discarded} log line" in line for line in said] == [True]
+    seen(resumed)
+    assert lines(resumed) == lines(straight)
+
+
+def test_a_stop_saves_first_and_discards_nothing(tmp_path: Path, straight: Session) -> None:
+    session = open_as("first", tmp_path)
+    with pytest.raises(Interrupted):
+        seen(session, should_stop=lambda: session.progress.step == 7)
+    said: list[str] = []
+    resumed = open_as("first", tmp_path, said.append)
+    assert said == ["Resuming from step 7."]
+    seen(resumed)
+    assert lines(resumed) == lines(straight)
