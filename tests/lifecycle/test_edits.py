@@ -191,6 +191,8 @@ def test_an_intervention_takes_part_in_the_next_run_and_stands_in_the_recipe_as_
     edit(done_project, "pretrain.changes", [change])
     answer = gristmill(*PRETRAIN)
     assert lines(answer.out, "running") == [], "the same change in the recipe itself is the same training"
+    edit(done_project, "pretrain.changes.0.why", "in other words, for the same reason")
+    assert status_of(gristmill)["pretrain"]["state"] == "done"
 
 
 @pytest.mark.parametrize(
