@@ -99,7 +99,8 @@ def test_every_field_that_no_identity_knows_is_tried_here() -> None:
     source = (Path(__file__).parents[1] / "graph" / "test_identity.py").read_text(encoding="utf-8")
     outside = re.search(r"^OUTSIDE = \{(.*?)^\}", source, re.MULTILINE | re.DOTALL)
     assert outside is not None
-    assert set(re.findall(r'"(\w+\.\w+)"', outside[1])) == set(", ".join(HARMLESS).split(", "))
+    tried = {*", ".join(HARMLESS).split(", "), "Change.why"}  # of a change: test_edits.py
+    assert set(re.findall(r'"(\w+\.\w+)"', outside[1])) == tried
 
 
 def test_labels_remake_what_prints_them_and_no_more(done_project: Path, gristmill: Command, finished_run: Path) -> None:
@@ -210,7 +211,9 @@ def test_pack_that_changed_touches_all_that_it_is_held_out_of(done_project: Path
     for name in ("select", "synthesize", "pairs", "evaluate"):
         assert "pack sums" in steps[name].given.files, name
         assert rows[name]["state"] == "undecided"
-    assert rows["pretrain"]["reasons"] == ["decided after tokenizer, tokenize"]
+    assert rows["pretrain"]["reasons"] == [
+        "decided after extract/manuals, extract/glosses, extract/novel, extract/code"
+    ]
 
 
 def test_an_input_that_is_remade_to_the_same_bytes_remakes_nothing_after_it(

@@ -211,7 +211,12 @@ def chapters(number: int) -> list[str]:
 
 def _write_code(path: Path) -> None:
     """Every few files of the archive, so that all its languages are there."""
-    with tarfile.open(SAMPLE / "code" / "code.tar.gz") as archive, tarfile.open(path, "w:gz") as out:
+    with (
+        tarfile.open(SAMPLE / "code" / "code.tar.gz") as archive,
+        path.open("wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as out,
+    ):
         files = [member for member in archive.getmembers() if member.isfile()]
         for member in files[:: len(files) // NUM_CODE_FILES][:NUM_CODE_FILES]:
             out.addfile(member, archive.extractfile(member))
