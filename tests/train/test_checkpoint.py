@@ -271,15 +271,15 @@ def test_resuming_on_another_processor_is_said(run: Path, monkeypatch: pytest.Mo
 
 def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three starts: the first machine, the same again, another one."""
-    assert not tiny.open_run(run).finish()["mixed_environments"]
+    assert not tiny.open_run(run).finish().mixed_environments
     monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
     session = tiny.open_run(run)
     tiny.train_run(session, end_step=14, save_every=2)
     found = tiny.open_run(run).finish()
-    assert found["mixed_environments"]
-    first, second = found["lineage"]
-    assert (first["from_step"], first["checkpoint"]) == (0, None)
-    assert (second["from_step"], second["checkpoint"]) == (12, "step-0000012")
+    assert found.mixed_environments
+    first, second = found.lineage
+    assert (first.from_step, first.checkpoint) == (0, None)
+    assert (second.from_step, second.checkpoint) == (12, "step-0000012")
     assert second["environment"]["hardware"] == "Another CPU @ 9 GHz"
     assert second["environment"] == found["environment"] != first["environment"]
 
