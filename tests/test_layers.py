@@ -11,11 +11,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
-    "errors", "units", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
+    "errors", "units", "written", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
     "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
     "forecast", "context", "runner", "commands", "api", "cli",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "runner", "commands", "cli"}
+MAY_READ = {("report", "gristmill.export.outputs")}  # the page is made last, though the card is part of the export
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
@@ -44,7 +45,8 @@ def test_imports_point_from_later_folders_to_earlier_ones(path: Path) -> None:
     for line, module, late in imports(ast.parse(path.read_text())):
         if module.split(".")[0] == "gristmill" and "." in module:
             other = module.split(".")[1]
-            assert ORDER.index(other) <= ORDER.index(own), f"{path}:{line} imports {module}, which comes after {own}"
+            is_later = ORDER.index(other) > ORDER.index(own) and (own, module) not in MAY_READ
+            assert not is_later, f"{path}:{line} imports {module}, which comes after {own}"
             assert not late or own in MAY_IMPORT_LATE, f"{path}:{line} hides the import of {module} in a function"
 
 

@@ -20,6 +20,7 @@ from gristmill.errors import RecipeError
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.rules import check_rules
 from gristmill.graph.machine import Machine, usable_memory
+from gristmill.graph.record import TrainingForecast
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
@@ -39,7 +40,6 @@ from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
@@ -176,18 +176,18 @@ def _states(loaded: LoadedRecipe, machine: Machine) -> States | None:
     return None
 
 
-def training_forecast(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+def training_forecast(recipe: Recipe, machine: Machine) -> TrainingForecast:
     """What the forecast says of pretraining, for the record to be held against."""
     vocab_size = recipe.tokenizer.vocab_size
     parameters = count_parameters(recipe.model, vocab_size)
     speed, _ = machine_speed(parameters, machine)
     flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
-    return {
-        "parameters": parameters,
-        "pretraining_seconds": flops.with_attention / speed.flops_per_second,
-        "memory_bytes": training_memory(recipe, machine.micro_batch_tokens).total,
-        "speed_source": speed.how_known,
-    }
+    return TrainingForecast(
+        parameters=parameters,
+        pretraining_seconds=flops.with_attention / speed.flops_per_second,
+        memory_bytes=training_memory(recipe, machine.micro_batch_tokens).total,
+        speed_source=speed.how_known,
+    )
 
 
 def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, float], ...]:
@@ -232,7 +232,7 @@ def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | N
     """Bytes of text: as extract counted them if it has run, else estimated from the files."""
     extracted = None if states is None else states[f"extract/{name}"].folder
     if extracted is not None:
-        return float(read_json(Extracted(extracted).accounts)["counts"]["text_bytes"])
+        return float(Extracted(extracted).counts.text_bytes)
     return text_bytes_of(files, recipe.sources[name].read.format)
 
 

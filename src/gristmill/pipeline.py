@@ -5,10 +5,10 @@ Nothing here knows what a step does. Whether a step is done is `graph/state.py`;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from gristmill.align.outputs import PreferencePairs
+from gristmill.align.outputs import Finetuned, PreferencePairs, PreferenceTuned
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.evaluate.outputs import Evaluated
 from gristmill.export.outputs import Exported
@@ -24,12 +24,11 @@ from gristmill.select.outputs import Selected
 from gristmill.store.store import STORE, RunLinks
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
-from gristmill.train.outputs import MODEL_STEPS, TrainedModel
+from gristmill.train.outputs import MODEL_STEPS, Pretrained, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
-Patterns = Mapping[str, tuple[str, ...]]
 
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
@@ -212,7 +211,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
     yield Step(
         name="pretrain",
         module="gristmill.train.pretrain",
-        outputs=TrainedModel,
+        outputs=Pretrained,
         given=Given(
             config={"model": recipe.model.inside(), "pretrain": changed.inside(), **seed},
             inputs={
@@ -248,7 +247,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name="sft",
             module="gristmill.align.sft",
-            outputs=TrainedModel,
+            outputs=Finetuned,
             given=Given(
                 config={"sft": recipe.sft.inside(), **seed},
                 inputs={
@@ -280,7 +279,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name="dpo",
             module="gristmill.align.dpo",
-            outputs=TrainedModel,
+            outputs=PreferenceTuned,
             given=Given(
                 config={"dpo": recipe.dpo.inside(), **seed},
                 inputs={
@@ -324,23 +323,25 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
     )
     account = {step.name: reads(step.name, step.outputs) for step in made}
     account["evaluate"] = reads("evaluate", Evaluated)
-    printed = _printed(recipe)
+    labels = _labels(recipe)
+    caps = {"warn_epochs": recipe.pretrain.warn_epochs, "max_epochs": recipe.pretrain.max_epochs}
     yield Step(
         name="export",
         module="gristmill.export.export",
         outputs=Exported,
         given=Given(
-            config={"export": recipe.export.inside(), "model": last_model_step(recipe), **printed}, inputs=account
+            config={"export": recipe.export.inside(), "model": last_model_step(recipe), "labels": labels},
+            inputs=account,
         ),
-        watching=Given(config={"recipe": recipe}),
+        watching=Given(config={"caps": caps}),
         parts=(*CHAT, *PAGE),
     )
     yield Step(
         name="report",
         module="gristmill.report.report",
         outputs=ReportPage,
-        given=Given(config=printed, inputs={**account, "export": reads("export", Exported)}),
-        watching=Given(config={"recipe": recipe}, files=_packs(recipe, recipe.pretrain.watch.packs)),
+        given=Given(config={"labels": labels}, inputs={**account, "export": reads("export", Exported)}),
+        watching=Given(config={"caps": caps}, files=_packs(recipe, recipe.pretrain.watch.packs)),
         parts=PAGE,
     )
 
@@ -351,8 +352,8 @@ def _evaluated_text(recipe: Recipe) -> dict[str, Reads]:
     return {f"tokens of {name}": reads("tokenize", Tokenized, *names, source=name) for name in recipe.sources}
 
 
-def _printed(recipe: Recipe) -> dict[str, Any]:
-    """The labels that the page and the card print."""
+def _labels(recipe: Recipe) -> dict[str, Any]:
+    """What the page and the card call things."""
     return {
         "name": recipe.name,
         "description": recipe.description,

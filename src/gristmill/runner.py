@@ -27,6 +27,7 @@ from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.record import Held, Peak, Provenance
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
@@ -288,22 +289,20 @@ class _Run:
         from gristmill.forecast import training_forecast
 
         step, recipe = state.step, self.loaded.recipe
-        more = {"forecast": training_forecast(recipe, self.machine)} if step.name == "pretrain" else {}
-        return {
-            "document": dict(state.document or {}),
-            "resolved": resolved(step.given.config),
-            "watching": resolved({key: value for key, value in step.watching.config.items() if key != "recipe"}),
-            "made_from": {name: self.states[name].identity for name in step.inputs},
-            "counts": dict(counts),
-            **more,
-            **(
-                {"lineage": [{"checkpoint": name} for name in counts["checkpoints"]]} if "checkpoints" in counts else {}
-            ),
-            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "wall_seconds": round(seconds, 3),
-            "peak_memory_bytes": peak.to_json(),
-            "command": sys.argv,
-            "machine": {
+        checkpoints = counts.get("checkpoints")
+        made = Provenance(
+            document=dict(state.document or {}),
+            resolved=resolved(step.given.config),
+            watching=resolved(step.watching.config),
+            made_from={name: self.states[name].identity for name in step.inputs},
+            counts=dict(counts),
+            forecast=training_forecast(recipe, self.machine) if step.name == PRETRAIN else None,
+            lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            wall_seconds=round(seconds, 3),
+            peak_memory_bytes=Peak(process=peak.process, largest_child=peak.largest_child, how=peak.how),
+            command=tuple(sys.argv),
+            machine={
                 "processes": self.machine.processes,
                 "threads": self.machine.threads,
                 "device": self.machine.device,
@@ -311,8 +310,9 @@ class _Run:
                 "platform": platform.platform(),
                 "python": platform.python_version(),
             },
-            "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
-        }
+            versions={name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
+        )
+        return made.to_json()
 
 
 def needed_by(states: States, until: str | None) -> list[str]:

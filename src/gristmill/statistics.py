@@ -1,4 +1,4 @@
-"""Error bars and tests: intervals, paired differences, agreement, F1, what a sample could have shown.
+"""Error bars and tests: intervals, paired differences, agreement, F1.
 
 Every score that gristmill prints carries an interval from here; a test holds each function against scipy.stats, a worked
 example or a simulation. Intervals are two-sided; `confidence` is 0.95 unless told.
@@ -7,14 +7,16 @@ example or a simulation. Intervals are two-sided; `confidence` is 0.95 unless to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
+
+from gristmill.written import Estimate
 
 FloatArray = NDArray[np.float64]
 
@@ -26,19 +28,6 @@ class Interval(NamedTuple):
 
     low: float
     high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value with its interval and the number of items it rests on."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +51,6 @@ class PairedDifference(Ratio):
 
     p_value: float
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class BinaryScores:
@@ -75,9 +61,6 @@ class BinaryScores:
     f1: Estimate
     count: int
     positives: int
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def mean_stderr(values: ArrayLike) -> tuple[float, float]:
@@ -110,26 +93,6 @@ def proportion(successes: int, count: int, *, confidence: float = 0.95) -> Estim
     """A proportion with its Wilson interval; 0 when there are no items."""
     low, high = wilson_interval(successes, count, confidence=confidence)
     return Estimate(value=successes / count if count else 0.0, low=low, high=high, count=count)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[[FloatArray], float] = lambda rows: float(np.mean(rows)),
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> Interval:
-    """Percentile bootstrap over the first axis of `values`; the same seed gives the same interval.
-
-    The statistic must be defined on every resample with repeats (a single item gives a point).
-    """
-    rows = np.asarray(values, dtype=np.float64)
-    if rows.shape[0] == 0:
-        raise ValueError("cannot resample no values")
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(rows[rng.integers(0, len(rows), len(rows))]) for _ in range(resamples)]
-    return _percentiles(np.asarray(drawn), confidence)
 
 
 def ratio_of_sums(amounts: ArrayLike, sizes: ArrayLike, *, confidence: float = 0.95) -> Ratio:
@@ -185,11 +148,6 @@ def paired_difference(
     return PairedDifference(**asdict(found), p_value=p_value)
 
 
-def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided p-value that a and b are right equally often, from the items that only one of them got right."""
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: reject where they are below the wanted level (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
@@ -243,27 +201,6 @@ def binary_scores(predicted: ArrayLike, actual: ArrayLike) -> BinaryScores:
         count=len(yes),
         positives=positives,
     )
-
-
-def precision_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
-    """Share of the predicted that is right; see binary_scores."""
-    return binary_scores(predicted, actual).precision
-
-
-def recall_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
-    """Share of the positives that is found; see binary_scores."""
-    return binary_scores(predicted, actual).recall
-
-
-def f1_score(predicted: ArrayLike, actual: ArrayLike) -> Estimate:
-    """Harmonic mean of precision and recall; see binary_scores."""
-    return binary_scores(predicted, actual).f1
-
-
-def smallest_detectable_difference(stderr: float, *, level: float = 0.05, power: float = 0.8) -> float:
-    """The true difference that a two-sided test at this level would find with this probability, given its error."""
-    normal = NormalDist()
-    return (normal.inv_cdf(1 - level / 2) + normal.inv_cdf(power)) * stderr
 
 
 def at_or_below_chance(interval: tuple[float, float], chance: float | None) -> bool:

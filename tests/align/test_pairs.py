@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from gristmill.align.pairs import (
     NoUsablePairs,
-    PairCounts,
     Prompt,
     Sample,
     Verdict,
@@ -122,9 +121,8 @@ def test_cut_blank_and_special_answers_are_neither_right_nor_wrong(tokenizer: To
 
 
 def test_counts_add_up_and_no_pair_is_an_error_that_says_what_was_seen() -> None:
-    counts = PairCounts()
-    for verdicts in (["right"] * 2, ["wrong"] * 2, ["wrong"] * 2, ["wrong", "unfinished"]):
-        count(counts, [sample(i, verdict, 3) for i, verdict in enumerate(verdicts)], [])
+    drawn = (["right"] * 2, ["wrong"] * 2, ["wrong"] * 2, ["wrong", "unfinished"])
+    counts = count([([sample(i, verdict, 3) for i, verdict in enumerate(verdicts)], []) for verdicts in drawn])
     fates = counts.prompts_with_pairs + counts.prompts_all_right + counts.prompts_all_wrong + counts.prompts_other
     assert counts.prompts == fates == 4
     assert sum(counts.samples.values()) == 8

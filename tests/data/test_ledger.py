@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, merged, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, in_sequence, rejected_row
 
 FATES = st.lists(
     st.tuples(
@@ -38,7 +38,18 @@ def test_a_fate_for_everything_seen_adds_up_and_survives_json(fates: list[tuple[
 @given(FATES, FATES)
 @settings(deadline=None)
 def test_merging_ledgers_is_counting_all_at_once(first: list, second: list) -> None:  # type: ignore[type-arg]
-    assert merged([ledger_of(first), ledger_of(second)]).to_json() == ledger_of(first + second).to_json()
+    ledger = ledger_of(first)
+    ledger.merge(ledger_of(second))
+    assert ledger.to_json() == ledger_of(first + second).to_json()
+
+
+def test_two_steps_in_sequence_make_one_account_that_adds_up() -> None:
+    first = ledger_of([("web", "kept", "", 5), ("web", "kept", "", 3), ("web", "dropped", "copy", 7)])
+    second = ledger_of([("web", "kept", "", 5), ("web", "dropped", "copy", 3)])
+    ledger = Ledger()
+    ledger.sources["web"] = in_sequence(first.source("web"), second.source("web"))
+    ledger.check()
+    assert ledger.source("web").reasons("dropped")["copy"].to_json() == {"documents": 2, "bytes": 10}
 
 
 def test_a_document_without_a_fate_is_named_with_its_source() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted
 from gristmill.evaluate import evaluate
 from gristmill.evaluate.compression import PrimedXz
+from gristmill.evaluate.outputs import Figure
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
@@ -180,8 +182,11 @@ def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepConte
     assert read_json(ctx.out / "results.json") == whole
 
 
-def of_pack(model: str, *, grey: bool) -> dict[str, Any]:
-    return {"model": model, "task": "t", "metric": "acc", "at_or_below_chance": grey, "prompting": "plain"}
+def of_pack(model: str, *, grey: bool) -> Figure:
+    return evaluate.figure(
+        model=model, task="t", metric="acc", value=0.5, stderr=0.1, interval=(0.3, 0.7), n=9, kind="held_out",
+        chance=0.4 if grey else 0.2, prompting="plain",
+    )  # fmt: skip
 
 
 def scored(amounts: Sequence[float], sizes: Sequence[int] | None = None) -> evaluate.ItemScores:
@@ -203,16 +208,16 @@ def test_later_model_is_held_against_the_earlier_one_item_by_item(
 ) -> None:
     results = [of_pack("pretrain", grey=grey), of_pack("sft", grey=grey)]
     (found,) = evaluate.compare({"pretrain": {"t": scored(b)}, "sft": {"t": scored(a)}}, results)
-    assert (found["a"], found["b"], found["n"], found["verdict"]) == ("sft", "pretrain", len(a), verdict)
-    assert found["difference"] == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
-    json.dumps(found, allow_nan=False)
+    assert (found.a, found.b, found.n, found.verdict) == ("sft", "pretrain", len(a), verdict)
+    assert found.difference == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_fewer_bits_are_better() -> None:
-    results = [{**of_pack(model, grey=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
+    results = [replace(of_pack(model, grey=False), metric="bits_per_byte") for model in ("pretrain", "sft")]
     sizes = [10, 20, 30, 40] * 5
     scores = {"pretrain": {"t": scored([20, 42, 57, 88] * 5, sizes)}, "sft": {"t": scored([18, 40, 54, 80] * 5, sizes)}}
-    assert evaluate.compare(scores, results)[0]["verdict"] == "better"
+    assert evaluate.compare(scores, results)[0].verdict == "better"
 
 
 def of_two_equals(rng: np.random.Generator, models: Sequence[str], count: int) -> dict[str, evaluate.ItemScores]:
@@ -230,11 +235,11 @@ def of_two_equals(rng: np.random.Generator, models: Sequence[str], count: int) -
 @pytest.mark.parametrize("count", [7, 13, 15, 100])
 def test_equals_are_told_apart_no_more_often_than_the_level_says(count: int) -> None:
     draws, rng = 2500, np.random.default_rng(count)
-    results = [{**of_pack(model, grey=False), "metric": "bits_per_byte"} for model in ("pretrain", "sft")]
+    results = [replace(of_pack(model, grey=False), metric="bits_per_byte") for model in ("pretrain", "sft")]
     verdicts = []
     for _ in range(draws):
         scores = {model: {"t": found} for model, found in of_two_equals(rng, ("pretrain", "sft"), count).items()}
-        verdicts += [row["verdict"] for row in evaluate.compare(scores, results)]
+        verdicts += [row.verdict for row in evaluate.compare(scores, results)]
     false = sum(verdict in ("better", "worse") for verdict in verdicts)
     assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
     assert false / draws > 0.01  # it can still tell two models apart
@@ -244,13 +249,13 @@ def test_many_comparisons_of_equals_hold_a_false_verdict_no_more_often_than_one(
     draws, rng = 600, np.random.default_rng(0)
     tasks = {"few": 7, "some": 15, "many": 60}
     results = [
-        {**of_pack(model, grey=False), "task": task, "metric": "bits_per_byte"} for model in MODELS for task in tasks
+        replace(of_pack(model, grey=False), task=task, metric="bits_per_byte") for model in MODELS for task in tasks
     ]
     false = 0
     for _ in range(draws):
         drawn = {task: of_two_equals(rng, MODELS, count) for task, count in tasks.items()}
         scores = {model: {task: drawn[task][model] for task in tasks} for model in MODELS}
-        false += any(row["verdict"] in ("better", "worse") for row in evaluate.compare(scores, results))
+        false += any(row.verdict in ("better", "worse") for row in evaluate.compare(scores, results))
     assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
 
 
@@ -278,7 +283,7 @@ def test_interval_of_few_documents_is_students(ctx: StepContext) -> None:
 
 def test_a_score_below_chance_decides_nothing_either() -> None:
     shown = {
-        interval: evaluate.record(
+        interval: evaluate.figure(
             model="m",
             task="t",
             metric="acc",
@@ -288,7 +293,7 @@ def test_a_score_below_chance_decides_nothing_either() -> None:
             n=9,
             kind="held_out",
             chance=0.25,
-        )["at_or_below_chance"]
+        ).at_or_below_chance
         for interval in ((0.1, 0.2), (0.2, 0.3), (0.26, 0.3))
     }
     assert list(shown.values()) == [True, True, False]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,12 +18,13 @@ from gristmill.evaluate.recall import (
     trained_questions,
 )
 from gristmill.model.transformer import Llama
+from gristmill.synthesize.outputs import Conversation
 from gristmill.tokens.tokenizer import Tokenizer
 
 
-def exchange(id: str, kind: str, question: str, answer: str, trained_item: str | None = None) -> dict[str, Any]:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"id": id, "kind": kind, "messages": messages, "trained_item": trained_item}
+def exchange(id: str, kind: str, question: str, answer: str, trained_item: str | None = None) -> Conversation:
+    messages = ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
+    return Conversation(id=id, kind=kind, messages=messages, trained_item=trained_item)
 
 
 ROWS = [
@@ -62,8 +63,8 @@ def test_greetings_are_told_apart_by_id_copies_included() -> None:
 
 
 def test_conversation_without_a_question_is_not_asked() -> None:
-    rows = [{"id": "x", "kind": "greeting", "messages": [{"role": "assistant", "content": "Hello"}]}]
-    assert trained_questions(rows) == []
+    alone = replace(ROWS[2], messages=ROWS[2].messages[1:])
+    assert trained_questions([alone]) == []
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_last_model_is_exported_with_parity_beside_it(
         machine=Machine(threads=1, device="cpu"),
         say=lines.append,
     )
-    monkeypatch.setattr(export, "Facts", lambda *_: None)  # the records of a whole run; the lifecycle tests have them
+    # the card needs the records of a whole run; the lifecycle tests have them
     monkeypatch.setattr(export, "model_card", lambda _facts: "# the card\n")
     counts = export.run(ctx)
     assert (out / "model" / "README.md").read_text() == "# the card\n"

@@ -29,6 +29,7 @@ from gristmill.export.huggingface import (
     compare_greedy,
     export_model,
 )
+from gristmill.export.outputs import CheckedWith
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, load_model, save_model
@@ -81,13 +82,13 @@ def test_transformers_reads_the_folder_with_the_same_logits_and_64_greedy_tokens
     monkeypatch.setattr(socket.socket, "connect", refuse)
     trained = export_model(source, tmp_path, dtype=dtype, is_chat=is_chat)
     found = check_parity(trained, tmp_path, is_chat=is_chat)
-    theirs = found["transformers"]
-    assert theirs["checked"]
-    assert theirs["max_logit_difference"] < 1e-4
-    assert theirs["greedy_tokens_equal"] == [GREEDY_TOKENS] * (len(PROMPTS) + is_chat)
-    assert (found["max_logit_change_by_rounding"] == 0) == (dtype == "float32")
-    assert found["stored_dtype"] == dtype
-    json.dumps(found, allow_nan=False)
+    theirs = found.transformers
+    assert isinstance(theirs, CheckedWith)
+    assert theirs.max_logit_difference < 1e-4
+    assert theirs.greedy_tokens_equal == (GREEDY_TOKENS,) * (len(PROMPTS) + is_chat)
+    assert (found.max_logit_change_by_rounding == 0) == (dtype == "float32")
+    assert found.stored_dtype == dtype
+    json.dumps(found.to_json(), allow_nan=False)
 
 
 def test_folder_holds_what_stock_software_looks_for_and_no_pickle(source: Path, tmp_path: Path) -> None:
@@ -157,7 +158,7 @@ def check_with_changed_transformers(folder: Path, trained: Llama, change: Change
     with torch.no_grad():
         change(other)
     patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *names, **options: other)
-    return check_parity(trained, folder, is_chat=False)["transformers"]
+    return check_parity(trained, folder, is_chat=False).transformers.to_json()
 
 
 def perturb_a_weight(theirs: Any) -> None:
@@ -266,7 +267,7 @@ def test_without_transformers_it_says_so_with_the_command(
 ) -> None:
     without_transformers(monkeypatch)
     trained = export_model(source, tmp_path, dtype="float32", is_chat=False)
-    assert check_parity(trained, tmp_path, is_chat=False)["transformers"] == {
+    assert check_parity(trained, tmp_path, is_chat=False).transformers.to_json() == {
         "checked": False,
         "why": "not checked: transformers is not installed",
         "command": 'pip install "transformers>=5.23,<6", then make the export step again',

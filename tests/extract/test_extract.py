@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from gristmill.extract import extract
 from gristmill.extract.curate import CurateJob, Settings, curate
 from gristmill.extract.language import detect_language
 from gristmill.extract.shards import Span
+from gristmill.recipe.schema.curation import LanguageFilter, MainText
 
 HERE = Path(__file__).parent
 ENGLISH = "The miller walked down to the river, where the great wheel had stood still since autumn. "
@@ -38,6 +40,17 @@ def context(monkeypatch: pytest.MonkeyPatch) -> Any:
     import run_extract
 
     return run_extract.context
+
+
+def settings_of(**changes: Any) -> Settings:
+    """Settings that do nothing, but for the changes."""
+    page = MainText()
+    plain = Settings(
+        source="s", format="text", reader={}, extractor=None, keep_maths=page.keep_maths,
+        deadline_seconds=page.deadline_seconds, max_memory_mb=page.max_memory_mb, languages=None,
+        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={}, held_out=frozenset(),
+    )  # fmt: skip
+    return replace(plain, **changes)
 
 
 def write_jsonl(path: Path, *rows: Any) -> None:
@@ -160,9 +173,9 @@ def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)
     common: dict[str, Any] = {"source": "s", "format": "text", "languages": frozenset(["en"])}
-    at_limit = curate(raw, Settings(min_language_score=score, **common))
+    at_limit = curate(raw, settings_of(min_language_score=score, **common))
     assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
-    assert curate(raw, Settings(min_language_score=score - 1e-9, **common)).kind == "kept"
+    assert curate(raw, settings_of(min_language_score=score - 1e-9, **common)).kind == "kept"
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -209,7 +222,7 @@ def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
     path = tmp_path_factory.mktemp("any") / ("x.gz" if packed else "x")
     path.write_bytes(gzip.compress(data) if packed else data)
     extractor = "resiliparse" if format in ("warc", "html") else None
-    rules = Settings(
+    rules = settings_of(
         source="s", format=format, extractor=extractor, languages=frozenset(["en"]),
         packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),
     )  # fmt: skip

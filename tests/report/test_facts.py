@@ -1,32 +1,38 @@
-"""Figures that the report works out itself, from records alone."""
+"""Figures that the report works out itself, from records and labels alone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from gristmill.export.outputs import CheckedWith, Parity
+from gristmill.graph.outputs import Outputs
+from gristmill.graph.record import Peak, Record
+from gristmill.graph.state import resolved
+from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
-from gristmill.report.facts import Facts
+from gristmill.report.facts import Caps, Facts, Labels
 from gristmill.store.durable import write_json
+from gristmill.tokens.stages import Use
+from gristmill.train.outputs import PretrainingCounts, StageTime
 
 SMALL = Path(__file__).parent.parent / "recipe" / "small.yaml"
-DRAWS = [
-    {"source": "web", "min_document_tokens": None, "seq_len": 100, "tokens_drawn": 400_000, "unique_tokens": 1_000_050},
-    {"source": "books", "min_document_tokens": None, "seq_len": 100, "tokens_drawn": 200_000, "unique_tokens": 200_050},
-    {
-        "source": "web",
-        "min_document_tokens": None,
-        "seq_len": 1_000,
-        "tokens_drawn": 300_000,
-        "unique_tokens": 1_000_050,
-    },
-    {"source": "books", "min_document_tokens": 512, "seq_len": 1_000, "tokens_drawn": 50_000, "unique_tokens": 100_050},
-]
+DRAWS = (
+    Use(source="web", min_document_tokens=None, seq_len=100, tokens_drawn=400_000, unique_tokens=1_000_050),
+    Use(source="books", min_document_tokens=None, seq_len=100, tokens_drawn=200_000, unique_tokens=200_050),
+    Use(source="web", min_document_tokens=None, seq_len=1_000, tokens_drawn=300_000, unique_tokens=1_000_050),
+    Use(source="books", min_document_tokens=512, seq_len=1_000, tokens_drawn=50_000, unique_tokens=100_050),
+)
+COUNTS = PretrainingCounts(
+    steps=1, tokens=1, parameters=1, training_seconds=1.0, tokens_per_second=1.0, final={}, environment={}, lineage=(),
+    mixed_environments=False, checkpoints=(), tokens_by_source={}, draws=DRAWS,
+    stages=(StageTime(first_step=0, started_seconds=0.0, seconds=7.0),),
+)  # fmt: skip
 
 
 def small() -> dict[str, Any]:
@@ -35,52 +41,78 @@ def small() -> dict[str, Any]:
 
 
 @pytest.fixture
-def facts() -> Facts:
-    return Facts(Recipe.model_validate(small()), {"pretrain": SimpleNamespace(record={"counts": {"draws": DRAWS}})})
+def facts_of(tmp_path: Path) -> Callable[..., Facts]:
+    """The facts of a run whose steps left nothing but records, as the runner writes them."""
+
+    def of(written: dict[str, Any], labels: dict[str, Any] | None = None) -> Facts:
+        steps = {step.name: step for step in steps_of(Recipe.model_validate(written))}
+        inputs: dict[str, Outputs] = {}
+        for name, step in steps.items():
+            record = Record(
+                record_version=2, step=name, identity="0", document={"version": {"m": 1}},
+                resolved=resolved(step.given.config), watching=resolved(step.watching.config),
+                counts=COUNTS.to_json() if name == "pretrain" else {}, made_at="", wall_seconds=2.0,
+                made_from={}, peak_memory_bytes=Peak(process=9, largest_child=0, how=""), command=(), machine={}, versions={},
+            )  # fmt: skip
+            write_json(tmp_path / name / "record.json", record.to_json())
+            inputs[name] = step.outputs(tmp_path / name)
+        config = steps["report"].given.config["labels"] | (labels or {})
+        return Facts(Labels(**config), Caps(**steps["report"].watching.config["caps"]), inputs, watched={})
+
+    for name in ("extract/web", "extract/books", "extract/facts-table", "classifier/edu", "score/web"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("select", "tokenizer", "tokenize", "pretrain", "synthesize", "sft", "pairs", "dpo", "evaluate"):
+        (tmp_path / name).mkdir()
+    for name in ("export", "report"):
+        (tmp_path / name).mkdir()
+    return of
 
 
-def test_epochs_are_those_of_the_cap_which_counts_overlapping_draws(facts: Facts) -> None:
-    rows = facts.token_budget
-    assert {name: row["epochs"] for name, row in rows.items()} == {
+def test_epochs_are_those_of_the_cap_which_counts_overlapping_draws(facts_of: Callable[..., Facts]) -> None:
+    rows = facts_of(small()).token_budget
+    assert {name: row.epochs for name, row in rows.items()} == {
         "web": pytest.approx(0.7),
         "books": pytest.approx(1.25),
         "books ≥ 512 tokens": pytest.approx(1.5),
     }
-    assert [row["drawn"] for row in rows.values()] == [700_000, 200_000, 50_000]
+    assert [row.drawn for row in rows.values()] == [700_000, 200_000, 50_000]
 
 
-def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts: Facts) -> None:
-    assert front_matter(facts)["language"] == ["en"]
+def test_stages_are_those_that_were_trained_under_the_names_that_they_have_now(facts_of: Callable[..., Facts]) -> None:
+    written = small()["pretrain"]["stages"]
+    facts = facts_of(small(), {"stage_names": [f"stage-{number}" for number in range(len(written))]})
+    assert [row.stage.name for row in facts.stages] == [f"stage-{number}" for number in range(len(written))]
+    assert [row.stage.tokens for row in facts.stages] == [stage["tokens"] for stage in written]
+    assert [row.seconds for row in facts.stages] == [7.0, *[None] * (len(written) - 1)]
+    assert facts.stages[-1].last_token == sum(stage["tokens"] for stage in written)
+    assert facts.model.hidden_size == small()["model"]["hidden_size"]
+
+
+def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts_of: Callable[..., Facts]) -> None:
+    assert front_matter(facts_of(small()))["language"] == ["en"]
     unfiltered = small()
     del unfiltered["sources"]["web"]["language"]
-    assert "language" not in front_matter(Facts(Recipe.model_validate(unfiltered), facts.inputs))
+    assert "language" not in front_matter(facts_of(unfiltered))
 
 
 @pytest.mark.parametrize(
     ("equal", "tied", "words"),
     [
-        ([64, 64], [0, 0], "128 of 128 greedy tokens equal"),
-        ([64, 63], [0, 1], "127 of 128 greedy tokens equal, 1 tie within 0.0001"),
-        ([64, 62], [0, 2], "126 of 128 greedy tokens equal, 2 ties within 0.0001"),
+        ((64, 64), (0, 0), "128 of 128 greedy tokens equal"),
+        ((64, 63), (0, 1), "127 of 128 greedy tokens equal, 1 tie within 0.0001"),
+        ((64, 62), (0, 2), "126 of 128 greedy tokens equal, 2 ties within 0.0001"),
     ],
 )
 def test_ties_of_the_exported_model_are_told_beside_what_is_equal(
-    tmp_path: Path, equal: list[int], tied: list[int], words: str
+    facts_of: Callable[..., Facts], equal: tuple[int, int], tied: tuple[int, int], words: str
 ) -> None:
-    parity = {
-        "max_logit_difference_read_back": 0.0,
-        "max_logit_change_by_rounding": 0.0,
-        "transformers": {
-            "checked": True,
-            "version": "5.24.0",
-            "max_logit_difference": 1e-6,
-            "tolerance": 1e-4,
-            "greedy_tokens_compared": [64, 64],
-            "greedy_tokens_equal": equal,
-            "greedy_tokens_tied": tied,
-        },
-    }
-    write_json(tmp_path / "parity.json", parity)
-    exported = SimpleNamespace(record={}, parity=tmp_path / "parity.json")
-    told = dict(Facts(Recipe.model_validate(small()), {"export": exported}).parity_words)
-    assert told["transformers 5.24.0"].endswith(f"; {words}")
+    parity = Parity(
+        prompts=(), logit_positions=2, stored_dtype="float32", max_logit_difference_read_back=0.0,
+        max_logit_change_by_rounding=0.0, transformers=CheckedWith(
+            checked=True, version="5.24.0", max_logit_difference=1e-6, largest_logit=1.0, tolerance=1e-4,
+            greedy_tokens_compared=(64, 64), greedy_tokens_equal=equal, greedy_tokens_tied=tied,
+        ),
+    )  # fmt: skip
+    facts = facts_of(small())
+    write_json(facts.inputs["export"].folder / "parity.json", parity.to_json())
+    assert dict(facts.parity_words)["transformers 5.24.0"].endswith(f"; {words}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import quote, table
 from gristmill.report.facts import bits
 from gristmill.store.durable import read_json
@@ -64,7 +65,14 @@ def test_text_of_documents_and_models_is_escaped() -> None:
     assert "<img" not in quote(evil, evil)
 
 
+def figure(*, interval: tuple[float, float] | None) -> Figure:
+    return Figure(
+        model="m", task="t", metric="bits_per_byte", value=2.0, stderr=None, interval=interval, n=9, chance=None,
+        at_or_below_chance=False, kind="held_out", pack_sha256=None, versions={},
+    )  # fmt: skip
+
+
 def test_bits_show_half_the_interval() -> None:
-    assert bits({"value": 2.0, "interval": [1.9, 2.1]}) == "2.000 ± 0.100"
-    assert bits({"value": 2.0, "interval": None}) == "2.000"
+    assert bits(figure(interval=(1.9, 2.1))) == "2.000 ± 0.100"
+    assert bits(figure(interval=None)) == "2.000"
     assert bits(None) == ""

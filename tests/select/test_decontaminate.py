@@ -121,7 +121,7 @@ def test_wording_that_many_items_share_is_not_an_item():
     quiz = pack(items)
     finder = Decontaminator([quiz])
     assert finder.match(f"{preamble} and then something else, yes") is None
-    assert planted_recall(finder, ["some text"], seed=0)["quiz"]["found"] == 60
+    assert planted_recall(finder, ["some text"], seed=0)["quiz"].found == 60
 
 
 def test_texts_together_match_as_they_do_alone():
@@ -132,7 +132,7 @@ def test_texts_together_match_as_they_do_alone():
 
 def test_recall_is_reported_per_pack_and_a_missed_item_stops():
     report = planted_recall(FINDER, ORDINARY, seed=1)["quiz"]
-    assert (report["planted"], report["found"], report["unprotected_items"]) == (3, 3, 1)
+    assert (report.planted, report.found, report.unprotected_items) == (3, 3, 1)
     blind = Decontaminator([pack(ITEMS)])
     blind._items = [
         type(item)(id="x/y", question=item.question, answer=item.answer, need=item.need) for item in blind._items

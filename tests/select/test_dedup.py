@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select import dedup
-from gristmill.select.dedup import DuplicateRules, Fingerprints, Keys, find_duplicates, fingerprint_texts
+from gristmill.select.dedup import Fingerprints, Keys, find_duplicates, fingerprint_texts
+from gristmill.select.select import duplicate_rules
 
-RULES = DuplicateRules()
+RULES = duplicate_rules(NearDuplicates())
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
 
 
@@ -238,7 +240,7 @@ def test_switched_off_near_copies_stay_but_share_a_cluster():
     rng = np.random.default_rng(3)
     text = sentence(rng, 100)
     texts = [text, altered(text, rng, 1), sentence(rng, 100), text]
-    found = deduplicate(texts, rules=DuplicateRules(remove_near=False))
+    found = deduplicate(texts, rules=dataclasses.replace(RULES, remove_near=False))
     assert list(found.copies) == [3]
     assert clusters(found, texts).tolist() == [0, 0, 2, 0]
 

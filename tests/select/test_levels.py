@@ -1,18 +1,20 @@
 """Late sources: nothing that was decided before changes, and none of their training text resembles held-out text."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.select.dedup import DuplicateRules, Keys, find_duplicates, fingerprint_texts, ngram_set, overlap
+from gristmill.recipe.schema.curation import NearDuplicates, Validation
+from gristmill.select.dedup import MIN_CONTAINMENT, Keys, find_duplicates, fingerprint_texts, ngram_set, overlap
 from gristmill.select.levels import Members, split_by_level
 from gristmill.select.resemblance import HeldOutTexts
-from gristmill.select.select import levels_of, survivor_ranks
-from gristmill.select.split import SplitRules
+from gristmill.select.select import duplicate_rules, levels_of, survivor_ranks
 
-SPLIT = SplitRules(fraction=0.3, min_bytes=1, max_bytes=10_000)
+RULES = duplicate_rules(NearDuplicates())
+SPLIT = Validation(fraction=0.3, min_bytes=1, max_bytes=10_000)
 EARLY, LATE = ("web", "books"), ("later", "latest")
 
 
@@ -72,7 +74,7 @@ ngrams = cache(ngram_set)
 def resemble(one, other, rules):
     mine, theirs = ngrams(one, rules.ngram), ngrams(other, rules.ngram)
     jaccard, containment = overlap(mine, theirs)
-    return jaccard >= rules.min_jaccard or max(containment, overlap(theirs, mine)[1]) >= rules.min_containment
+    return jaccard >= rules.min_jaccard or max(containment, overlap(theirs, mine)[1]) >= MIN_CONTAINMENT
 
 
 texts = st.lists(
@@ -93,8 +95,8 @@ corpora = st.tuples(texts, texts, texts, texts).map(lambda lists: dict(zip((*EAR
 def test_a_late_source_changes_nothing_before_it_and_trains_on_nothing_that_resembles_validation(
     corpus, bands, remove_near, seed
 ):
-    rules = DuplicateRules(
-        num_bands=bands[0], rows_per_band=bands[1], ngram=2, min_jaccard=0.5, remove_near=remove_near
+    rules = replace(
+        RULES, num_bands=bands[0], rows_per_band=bands[1], ngram=2, min_jaccard=0.5, remove_near=remove_near
     )
     alone = select({source: corpus[source] for source in EARLY}, rules=rules, seed=seed)
     with_one = select({source: corpus[source] for source in (*EARLY, "later")}, rules=rules, seed=seed)
@@ -122,7 +124,7 @@ def test_a_late_source_changes_nothing_before_it_and_trains_on_nothing_that_rese
 )
 @settings(max_examples=20, deadline=None)
 def test_where_late_sources_stand_among_the_others_does_not_matter(corpus, order):
-    rules = DuplicateRules(num_bands=8, rows_per_band=2, ngram=2, min_jaccard=0.5)
+    rules = replace(RULES, num_bands=8, rows_per_band=2, ngram=2, min_jaccard=0.5)
     straight, mixed = (select({s: corpus[s] for s in some}, rules=rules) for some in (corpus, order))
     for row, (fate, _) in straight.items():  # of several that a document resembles equally, the first is named
         assert mixed[row] == straight[row] if fate != "resembles" else mixed[row][0] == fate
@@ -130,7 +132,7 @@ def test_where_late_sources_stand_among_the_others_does_not_matter(corpus, order
 
 def test_a_chain_of_copies_from_validation_text_goes_whole():
     rng = np.random.default_rng(5)
-    rules = DuplicateRules(remove_near=False, num_bands=64, rows_per_band=1)
+    rules = replace(RULES, remove_near=False, num_bands=64, rows_per_band=1)
     early = [words(rng, 100) for _ in range(20)]
     (held, *_) = [text for (_, text), (side, _) in select({"web": early}, rules=rules).items() if side == "validation"]
     chain = [held]
@@ -145,7 +147,7 @@ def test_a_chain_of_copies_from_validation_text_goes_whole():
 
 def test_a_bridge_between_training_clusters_joins_one_of_them_and_leaves_both_as_they_are():
     rng = np.random.default_rng(6)
-    rules = DuplicateRules(num_bands=64, rows_per_band=1)
+    rules = replace(RULES, num_bands=64, rows_per_band=1)
     early = [words(rng, 100) for _ in range(20)]
     before = select({"web": early}, rules=rules)
     one, other = [text for (_, text), (side, _) in before.items() if side == "train"][:2]
@@ -156,7 +158,7 @@ def test_a_bridge_between_training_clusters_joins_one_of_them_and_leaves_both_as
 
 def test_a_bridge_to_validation_text_takes_none_along_that_touch_its_other_end():
     rng = np.random.default_rng(7)
-    rules = DuplicateRules(remove_near=False, num_bands=64, rows_per_band=1)
+    rules = replace(RULES, remove_near=False, num_bands=64, rows_per_band=1)
     before = select({"web": [words(rng, 100) for _ in range(20)]}, rules=rules)
     sides = {side: text for (_, text), (side, _) in before.items()}
     bridge = f"{sides['train']} {sides['validation']}"
@@ -169,7 +171,7 @@ def test_a_bridge_to_validation_text_takes_none_along_that_touch_its_other_end()
 
 def test_validation_text_of_a_late_source_is_none_that_touches_what_there_is():
     rng = np.random.default_rng(8)
-    rules = DuplicateRules(num_bands=64, rows_per_band=1)
+    rules = replace(RULES, num_bands=64, rows_per_band=1)
     before = select({"web": [words(rng, 60) for _ in range(40)]}, rules=rules)
     around = [f"{text} {words(rng, 60)}" for (_, text), (side, _) in before.items() if side == "train"]
     own = [words(rng, 60) for _ in range(6)]

@@ -1,13 +1,35 @@
-"""MinHash: the recall that the formula promises, by both signers."""
+"""MinHash: the recall that the formula promises, by the signer and by a plain reference."""
 
 import numpy as np
 import pytest
 
+from gristmill.errors import ResourceError
 from gristmill.select import minhash
-from gristmill.select.words import ngrams_per_text, split_words
+from gristmill.select.words import mix, ngrams_per_text, split_words
 
 BANDS, ROWS = 14, 8
-SIGNERS = [minhash.sign_numpy, minhash.sign_rensa]
+BLOCK_NGRAMS = 16_384
+
+
+def plain_sign(ngrams, offsets_D1, *, num_hashes, seed):
+    """The same by the plain method: the minimum of `num_hashes` independent 64-bit hashes of each n-gram.
+
+    A text without n-grams gets the largest value everywhere.
+    """
+    rng = np.random.default_rng(seed)
+    # The multipliers must be full 64-bit odd numbers: with 32-bit ones all hashes keep the same minimum.
+    multipliers = rng.integers(0, 2**64, size=num_hashes, dtype=np.uint64) | np.uint64(1)
+    addends = rng.integers(0, 2**64, size=num_hashes, dtype=np.uint64)
+    signatures = np.full((len(offsets_D1) - 1, num_hashes), np.iinfo(np.uint64).max, dtype=np.uint64)
+    for d in range(len(offsets_D1) - 1):
+        for start in range(int(offsets_D1[d]), int(offsets_D1[d + 1]), BLOCK_NGRAMS):
+            block = ngrams[start : min(start + BLOCK_NGRAMS, int(offsets_D1[d + 1]))]
+            hashed = mix(block[:, None] * multipliers + addends)
+            np.minimum(signatures[d], hashed.min(axis=0), out=signatures[d])
+    return signatures
+
+
+SIGNERS = [plain_sign, minhash.sign]
 
 
 def pairs_with_jaccard(jaccard, pairs, rng, size=120):
@@ -77,6 +99,12 @@ def test_a_signature_depends_on_the_set_and_the_seed_alone(signer):
     first, second = signer(both, offsets, num_hashes=16, seed=5)
     assert np.array_equal(first, second)
     assert not np.array_equal(first, signer(both, offsets, num_hashes=16, seed=6)[0])
+
+
+def test_a_rensa_that_signs_otherwise_is_refused(monkeypatch):
+    monkeypatch.setattr(minhash, "ALGORITHM", minhash.ALGORITHM + 1)
+    with pytest.raises(ResourceError, match="signs by its algorithm"):
+        minhash.sign(np.zeros(0, np.uint64), np.zeros(1, np.int64), num_hashes=1, seed=0)
 
 
 def test_the_curve_of_the_method():

@@ -1,14 +1,19 @@
 """Held-out texts: what resembles one is found as by comparing every pair."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.select.dedup import DuplicateRules, ngram_set, overlap
+from gristmill.recipe.schema.curation import NearDuplicates
+from gristmill.select.dedup import MIN_CONTAINMENT, ngram_set, overlap
 from gristmill.select.resemblance import HeldOutTexts
+from gristmill.select.select import duplicate_rules
 
-RULES = DuplicateRules(ngram=2, min_jaccard=0.5)
+DEFAULT = duplicate_rules(NearDuplicates())
+RULES = replace(DEFAULT, ngram=2, min_jaccard=0.5)
 texts = st.lists(st.lists(st.sampled_from("abcd"), max_size=9).map(" ".join), max_size=8)
 
 
@@ -19,7 +24,7 @@ def by_pairs(text, held, rules):
         theirs = ngram_set(other, rules.ngram)
         jaccard, containment = overlap(mine, theirs)
         containment = max(containment, overlap(theirs, mine)[1])
-        if jaccard >= rules.min_jaccard or containment >= rules.min_containment:
+        if jaccard >= rules.min_jaccard or containment >= MIN_CONTAINMENT:
             found[d] = (jaccard, containment)
     return found
 
@@ -43,7 +48,7 @@ def test_a_short_text_is_found_inside_a_long_one_and_around_it():
     rng = np.random.default_rng(0)
     words = [str(number) for number in rng.integers(0, 10**9, 1000)]
     short, long = " ".join(words[500:520]), " ".join(words)
-    rules = DuplicateRules()
+    rules = DEFAULT
     for one, other in ((short, long), (long, short)):
         assert (
             HeldOutTexts([[(7, one)]], rules)

@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.select.split import MAX_SHARE, SplitRules, choose_validation, cluster_ids, split_report
+from gristmill.recipe.schema.curation import Validation
+from gristmill.select.split import MAX_SHARE, choose_validation, cluster_ids, split_report
 
-RULES = SplitRules(fraction=0.1, min_bytes=500, max_bytes=3000)
+RULES = Validation(fraction=0.1, min_bytes=500, max_bytes=3000)
 documents = st.lists(
     st.tuples(st.integers(0, 15), st.sampled_from(["web", "code"]), st.integers(1, 400)), min_size=1, max_size=80
 )
@@ -54,7 +55,7 @@ def test_another_seed_holds_out_other_documents():
 
 def test_a_new_document_moves_no_other_where_the_fraction_decides():
     rows = [(i, "web", 1) for i in range(2000)]
-    loose = SplitRules(fraction=0.1, min_bytes=1, max_bytes=10**9)
+    loose = Validation(fraction=0.1, min_bytes=1, max_bytes=10**9)
     before, after = split(rows, rules=loose), split([*rows, (5000, "web", 1)], rules=loose)[:-1]
     assert (before != after).sum() <= 1
 

@@ -20,7 +20,6 @@ from gristmill.store.artifact import (
     commit,
     is_committed,
     open_working_folder,
-    set_aside,
     verify_manifest,
     write_manifest,
 )
@@ -235,16 +234,6 @@ def test_json_is_the_old_or_the_new_value_after_a_kill(
         assert read_json(path) in ({"step": 1}, {"step": 2})  # the last operation flushes the folder, after the rename
     else:
         assert read_json(path) == {"step": 2}
-
-
-def test_set_aside_keeps_everything_it_moves_each_under_a_name_of_its_own(tmp_path: Path) -> None:
-    moved = []
-    for content in ("first", "second"):
-        (tmp_path / "x").mkdir()
-        (tmp_path / "x" / "text").write_text(content, encoding="utf-8")
-        moved.append(set_aside(tmp_path / "x", tmp_path / "old"))
-    assert [(folder / "text").read_text(encoding="utf-8") for folder in moved] == ["first", "second"]
-    assert not (tmp_path / "x").exists()
 
 
 def test_a_working_folder_survives_for_the_same_fingerprint_and_no_other(tmp_path: Path) -> None:

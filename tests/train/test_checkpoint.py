@@ -367,18 +367,18 @@ def test_resuming_elsewhere_says_what_differs(run: Path, monkeypatch: pytest.Mon
 
 def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three starts: the first machine, the same again, another one."""
-    assert not tiny.open_run(run).finish()["mixed_environments"]
+    assert not tiny.open_run(run).finish().mixed_environments
     monkeypatch.setattr(checkpoint_module, "hardware_name", lambda: "Another CPU @ 9 GHz")
     session = tiny.open_run(run)
     tiny.train_run(session, end_step=14, save_every=2)
     found = tiny.open_run(run).finish()
-    assert found["mixed_environments"]
-    first, second = found["lineage"]
-    assert (first["from_step"], first["checkpoint"]) == (0, None)
-    assert (second["from_step"], second["checkpoint"]) == (12, saved(run, 12).name)
-    assert second["environment"]["hardware"] == "Another CPU @ 9 GHz"
-    assert second["environment"] == found["environment"] != first["environment"]
-    assert found["checkpoints"] == [saved(run, step).name for step in (14, 12, 4)]
+    assert found.mixed_environments
+    first, second = found.lineage
+    assert (first.from_step, first.checkpoint) == (0, None)
+    assert (second.from_step, second.checkpoint) == (12, saved(run, 12).name)
+    assert second.environment["hardware"] == "Another CPU @ 9 GHz"
+    assert second.environment == found.environment != first.environment
+    assert found.checkpoints == [saved(run, step).name for step in (14, 12, 4)]
 
 
 def test_environment_names_each_difference() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gristmill.align.epochs import Passes, train_epochs
 from gristmill.align.losses import PairBatch, PreferencePair, preference_loss
+from gristmill.align.outputs import PreferenceCounts
 from gristmill.align.reference import Logps, Question, asked_once, reference_logps
 from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
@@ -71,13 +72,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
         optimizer=section.optimizer,
         warmup_frac=section.warmup_frac,
     )
-    return {
-        **session.finish(),
-        "pairs": len(pairs),
-        "too_long": len(encoded) - len(fitting),
-        "epochs": section.epochs,
-        "beta": section.beta,
-    }
+    counts = PreferenceCounts(
+        **vars(session.finish()),
+        pairs=len(pairs),
+        too_long=len(encoded) - len(fitting),
+        epochs=section.epochs,
+        beta=section.beta,
+    )
+    return counts.to_json()
 
 
 def encode_pair_row(tokenizer: Tokenizer, row: Mapping[str, Any]) -> ChatPair:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gristmill.align.pairs import Pair, PairCounts, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
+from gristmill.align.pairs import Outcome, Pair, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.step import StepContext
@@ -36,8 +36,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
     model = load_model(ctx.inputs["policy"].model, device=choose_device(ctx.machine.device)).eval()
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
-    counts = PairCounts()
-    pairs: list[Pair] = []
+    outcomes: list[Outcome] = []
     answered = answered_before(ctx.out / SAMPLES, prompts, section.samples_per_prompt)
     for number, prompt in enumerate(prompts, start=1):
         drawn = answered.get(prompt.id)
@@ -57,15 +56,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
             )
             with (ctx.out / SAMPLES).open("a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in drawn))
-        matched = match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)
-        count(counts, drawn, matched)
-        pairs += matched
+        outcomes.append((drawn, match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)))
         if number % SAY_EVERY == 0 or number == len(prompts):
-            ctx.say(f"{number} of {len(prompts)} prompts, {len(pairs)} pairs, answers {counts.samples}")
-    write_json(ctx.out / "report.json", asdict(counts))
+            so_far = count(outcomes)
+            ctx.say(f"{number} of {len(prompts)} prompts, {so_far.pairs} pairs, answers {dict(so_far.samples)}")
+    counts = count(outcomes)
+    write_json(ctx.out / "report.json", counts.to_json())
     require_pairs(counts)
-    write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for pair in pairs))
-    return asdict(counts)
+    write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for _, pairs in outcomes for pair in pairs))
+    return counts.to_json()
 
 
 def answered_before(path: Path, prompts: Sequence[Prompt], num_samples: int) -> dict[str, list[Sample]]:

@@ -9,10 +9,12 @@ sample index): neither the other prompts nor the size of a batch changes it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from gristmill.align.outputs import PairReport
 from gristmill.errors import DataError
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
@@ -63,19 +65,6 @@ class Pair:
     @property
     def id(self) -> str:
         return f"{self.prompt.id}#{self.chosen.index}>{self.rejected.index}"
-
-
-@dataclass(kw_only=True)
-class PairCounts:
-    """What became of prompts and samples; every prompt has exactly one of the four fates."""
-
-    prompts: int = 0
-    prompts_with_pairs: int = 0
-    prompts_all_right: int = 0
-    prompts_all_wrong: int = 0
-    prompts_other: int = 0
-    pairs: int = 0
-    samples: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
 
 
 def judge_sum(a: int, b: int, answer: str) -> bool:
@@ -158,24 +147,32 @@ def _first_of_each_text(samples: Sequence[Sample], verdict: Verdict) -> list[Sam
     return list(first.values())
 
 
-def count(counts: PairCounts, samples: Sequence[Sample], pairs: Sequence[Pair]) -> None:
-    """Adds one prompt's outcome to `counts`."""
-    verdicts = [sample.verdict for sample in samples]
-    for verdict in verdicts:
-        counts.samples[verdict] += 1
-    counts.prompts += 1
-    counts.pairs += len(pairs)
+Outcome = tuple[Sequence[Sample], Sequence[Pair]]  # of one prompt
+
+
+def count(outcomes: Sequence[Outcome]) -> PairReport:
+    """What became of the prompts, and of all samples by verdict."""
+    fates = Counter(_fate(samples, pairs) for samples, pairs in outcomes)
+    verdicts = Counter(sample.verdict for samples, _ in outcomes for sample in samples)
+    return PairReport(
+        prompts=len(outcomes),
+        prompts_with_pairs=fates["with pairs"],
+        prompts_all_right=fates["all right"],
+        prompts_all_wrong=fates["all wrong"],
+        prompts_other=fates["other"],
+        pairs=sum(len(pairs) for _, pairs in outcomes),
+        samples={verdict: verdicts[verdict] for verdict in VERDICTS},
+    )
+
+
+def _fate(samples: Sequence[Sample], pairs: Sequence[Pair]) -> Literal["with pairs", "all right", "all wrong", "other"]:
+    verdicts = {sample.verdict for sample in samples}
     if pairs:
-        counts.prompts_with_pairs += 1
-    elif verdicts and all(verdict == "right" for verdict in verdicts):
-        counts.prompts_all_right += 1
-    elif verdicts and all(verdict == "wrong" for verdict in verdicts):
-        counts.prompts_all_wrong += 1
-    else:
-        counts.prompts_other += 1
+        return "with pairs"
+    return "all right" if verdicts == {"right"} else "all wrong" if verdicts == {"wrong"} else "other"
 
 
-def require_pairs(counts: PairCounts) -> None:
+def require_pairs(counts: PairReport) -> None:
     """Raises NoUsablePairs, with what was seen, when there is no pair."""
     if counts.pairs:
         return

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from gristmill.align.epochs import Passes, train_epochs
+from gristmill.align.outputs import FinetuningCounts
 from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
@@ -73,7 +74,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     write_answers(session, tokenizer, ctx.watching.config["sft"].sample_prompts)
     found = session.finish()
     shutil.rmtree(chats.folder)  # it repeats what the inputs say
-    return {**found, "conversations": chats.num_conversations, "too_long": chats.too_long, "epochs": section.epochs}
+    counts = FinetuningCounts(
+        **vars(found), conversations=chats.num_conversations, too_long=chats.too_long, epochs=section.epochs
+    )
+    return counts.to_json()
 
 
 def chat_model(model: Llama, tokenizer: Tokenizer) -> Llama:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
 from gristmill.store.store import RunLinks, Store
+from gristmill.synthesize.outputs import Conversations
 
 SAMPLE_CHARS = 300
 
@@ -77,7 +77,7 @@ def ledger_folders(target: Path) -> dict[str, Path]:
 
 def rejected_rows(folder: Path, source: str | None = None, reason: str | None = None) -> Iterator[dict[str, Any]]:
     """The rejected documents and conversations of an artefact, as rows of REJECTED_SCHEMA, in order."""
-    for row in itertools.chain(_rejected_documents(folder), _rejected_conversations(folder / "rejected.jsonl")):
+    for row in itertools.chain(_rejected_documents(folder), _rejected_conversations(folder)):
         if source in (None, row["source"]) and reason in (None, row["reason"]):
             yield row
 
@@ -88,22 +88,19 @@ def _rejected_documents(folder: Path) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
 
 
-def _rejected_conversations(path: Path) -> Iterator[dict[str, Any]]:
+def _rejected_conversations(folder: Path) -> Iterator[dict[str, Any]]:
     """The conversations that synthesize refused; their kind takes the place of a source."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield rejected_row(
-                id=row["id"],
-                source=row["kind"],
-                step=path.parent.name,
-                reason=row["reason"],
-                bytes_in=0,
-                detail=row["detail"],
-                text=" / ".join(message["content"] for message in row["messages"]),
-            )
+    left = Conversations(folder)
+    for refused in left.refused if left.rejected.is_file() else ():
+        yield rejected_row(
+            id=refused.id,
+            source=refused.kind,
+            step=folder.name,
+            reason=refused.reason,
+            bytes_in=0,
+            detail=refused.detail,
+            text=" / ".join(message["content"] for message in refused.messages),
+        )
 
 
 def kept_rows(target: Path, source: str | None = None) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ is no part of the sum.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 Kind = Literal["kept", "dropped", "failed", "would_drop"]
+Reasoned = Literal["dropped", "failed", "would_drop"]
+REASONED: tuple[Reasoned, ...] = get_args(Reasoned)
 EXCERPT_CHARACTERS = 300
 
 REJECTED_SCHEMA = pa.schema(
@@ -154,7 +156,7 @@ class Ledger:
         for name, counts in value["sources"].items():
             ledger.saw(name, counts["in"]["bytes"], documents=counts["in"]["documents"])
             ledger.add(name, "kept", counts["kept"]["bytes"], documents=counts["kept"]["documents"])
-            for kind in get_args(Kind)[1:]:
+            for kind in REASONED:
                 for reason, count in counts[kind].items():
                     ledger.add(name, kind, count["bytes"], reason=reason, documents=count["documents"])
         return ledger
@@ -163,7 +165,7 @@ class Ledger:
         """The fates of one source as a small text table, for messages."""
         counts = self.source(source)
         rows = [("in", counts.came_in), ("kept", counts.total("kept"))]
-        for kind in get_args(Kind)[1:]:
+        for kind in REASONED:
             label = kind.replace("_", " ")
             rows += [(f"{label}: {reason}", count) for reason, count in counts.reasons(kind).items()]
         width = max(len(label) for label, _ in rows)
@@ -173,17 +175,19 @@ class Ledger:
         )
 
 
-def merged(ledgers: Iterable[Ledger]) -> Ledger:
-    """One ledger with the counts of all."""
-    total = Ledger()
-    for ledger in ledgers:
-        total.merge(ledger)
-    return total
+def in_sequence(first: SourceLedger, second: SourceLedger) -> SourceLedger:
+    """One account of two steps, of which the second takes what the first kept: in, kept at the end, all reasons."""
+    joined = SourceLedger(came_in=first.came_in, fates={("kept", ""): second.total("kept")})
+    for step in (first, second):
+        for kind in REASONED:
+            for reason, count in step.reasons(kind).items():
+                joined.fates.setdefault((kind, reason), Count()).add(count.documents, count.num_bytes)
+    return joined
 
 
 def _source_to_json(counts: SourceLedger) -> dict[str, Any]:
-    by_kind = {
-        kind: {reason: count.to_json() for reason, count in counts.reasons(kind).items()} for kind in get_args(Kind)[1:]
+    by_kind: dict[str, Any] = {
+        kind: {reason: count.to_json() for reason, count in counts.reasons(kind).items()} for kind in REASONED
     }
     return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind}
 

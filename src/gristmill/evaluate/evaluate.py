@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 
@@ -24,6 +24,7 @@ from gristmill.errors import Interrupted
 from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
+from gristmill.evaluate.outputs import BITS, YARDSTICK, Comparison, Figure, Verdict
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
@@ -32,6 +33,7 @@ from gristmill.statistics import PairedDifference, at_or_below_chance, holm, pai
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
+from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import CHAT_STEPS, TrainedModel
@@ -42,10 +44,7 @@ VERSION = 3
 
 TOKENS = "tokens of "  # roles, each followed by a source
 GREETING = "greeting"
-BITS = "bits_per_byte"
 LEVEL = 0.05
-
-Record = dict[str, Any]
 
 
 class ItemScores(TypedDict):
@@ -72,24 +71,28 @@ def run(ctx: StepContext) -> dict[str, Any]:
             done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, _measure(ctx, name, model, tokenizer, packs))
         parts[name] = read_json(done)
-    results = [record for part in parts.values() for record in part["records"]]
+    results = [
+        Figure.from_json(row, where=ctx.out / "models" / f"{name}.json")
+        for name, part in parts.items()
+        for row in part["records"]
+    ]
     if section.xz_yardstick:
         _leave_if_asked(ctx)
-        results += _xz_records(ctx, tokenizer)
+        results += _xz_figures(ctx, tokenizer)
     comparisons = compare({name: part["scores"] for name, part in parts.items()}, results)
-    write_json(ctx.out / "results.json", results)
-    write_json(ctx.out / "comparisons.json", comparisons)
+    write_json(ctx.out / "results.json", [found.to_json() for found in results])
+    write_json(ctx.out / "comparisons.json", [found.to_json() for found in comparisons])
     return {
         "models": list(parts),
         "figures": len(results),
-        "figures_at_or_below_chance": sum(bool(record["at_or_below_chance"]) for record in results),
+        "figures_at_or_below_chance": sum(found.at_or_below_chance for found in results),
         "items": sum(len(scores["amounts"]) for part in parts.values() for scores in part["scores"].values()),
         "comparisons": len(comparisons),
         "engine": engine_versions(),
     }
 
 
-def record(
+def figure(
     *,
     model: str,
     task: str,
@@ -98,28 +101,29 @@ def record(
     stderr: float | None,
     interval: tuple[float, float] | None,
     n: int,
-    kind: str,
+    kind: Literal["held_out", "recall"],
     chance: float | None = None,
     pack_sha256: str | None = None,
     **more: Any,
-) -> Record:
-    """One figure of results.json. A number that does not exist (the error of a single item) is null."""
+) -> Figure:
+    """One figure of results.json; `more` are its later fields. A number that does not exist (the error of a single item) is
+    None."""
     known = interval is not None and all(map(math.isfinite, interval))
-    return {
-        "model": model,
-        "task": task,
-        "metric": metric,
-        "value": value,
-        "stderr": stderr if stderr is not None and math.isfinite(stderr) else None,
-        "interval": list(interval) if interval is not None and known else None,
-        "n": n,
-        "chance": chance,
-        "at_or_below_chance": interval is not None and known and at_or_below_chance(interval, chance),
-        "kind": kind,
-        "pack_sha256": pack_sha256,
-        "versions": engine_versions(),
+    return Figure(
+        model=model,
+        task=task,
+        metric=metric,
+        value=value,
+        stderr=stderr if stderr is not None and math.isfinite(stderr) else None,
+        interval=interval if known else None,
+        n=n,
+        chance=chance,
+        at_or_below_chance=interval is not None and known and at_or_below_chance(interval, chance),
+        kind=kind,
+        pack_sha256=pack_sha256,
+        versions=engine_versions(),
         **more,
-    }
+    )
 
 
 # ── one model ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -128,29 +132,29 @@ def record(
 def _measure(
     ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, packs: Mapping[str, Pack]
 ) -> dict[str, Any]:
-    """Everything about one model: records, and the item scores that comparisons pair."""
-    records: list[Record] = []
+    """Everything about one model: figures, and the item scores that comparisons pair."""
+    figures: list[Figure] = []
     scores: dict[str, ItemScores] = {}
     chat = name in CHAT_STEPS
     for task, pack in packs.items():
         _leave_if_asked(ctx)
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
-        records.append(_pack_record(name, task, result, held_out=ctx.config["held_out"][task]))
+        figures.append(_pack_figure(name, task, result, held_out=ctx.config["held_out"][task]))
         scores[task] = {"amounts": list(result.scores), "sizes": None}
         _write_items(ctx, name, task, result.rows)
-        ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
+        ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
     for source, shard in _validation(ctx):
         _leave_if_asked(ctx)
-        found, scores[source] = _bits_record(ctx, name, source, model, tokenizer, shard)
-        records.append(found)
-        ctx.say(f"evaluate: {name} on {source}: {_said(records[-1])}")
+        found, scores[source] = _bits_figure(ctx, name, source, model, tokenizer, shard)
+        figures.append(found)
+        ctx.say(f"evaluate: {name} on {source}: {_said(found)}")
     if chat:
-        records += _recall_records(ctx, name, model, tokenizer)
-    return {"records": records, "scores": scores}
+        figures += _recall_figures(ctx, name, model, tokenizer)
+    return {"records": [found.to_json() for found in figures], "scores": scores}
 
 
-def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) -> Record:
-    return record(
+def _pack_figure(name: str, task: str, result: PackResult, *, held_out: bool) -> Figure:
+    return figure(
         model=name,
         task=task,
         metric=result.pack.metric,
@@ -166,13 +170,13 @@ def _pack_record(name: str, task: str, result: PackResult, *, held_out: bool) ->
     )
 
 
-def _bits_record(
+def _bits_figure(
     ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
-) -> tuple[Record, ItemScores]:
-    """The record, and bits and bytes of each document."""
+) -> tuple[Figure, ItemScores]:
+    """The figure, and bits and bytes of each document."""
     window: int = ctx.config["window"]  # positions beyond it were never trained
     bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.config["evaluate"].validation_bytes, window=window)
-    found = record(
+    found = figure(
         model=name,
         task=source,
         metric=BITS,
@@ -188,20 +192,20 @@ def _bits_record(
     return found, {"amounts": list(bits.document_bits), "sizes": list(bits.document_bytes)}
 
 
-def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Record]:
-    rows = read_jsonl(ctx.inputs["conversations"].conversations)
-    questions = recall.trained_questions(rows, greeting_ids=_greeting_ids(ctx))
+def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Figure]:
+    conversations: Conversations = ctx.inputs["conversations"]
+    questions = recall.trained_questions(conversations.trained, greeting_ids=_greeting_ids(ctx))
     held_out = packs_by_name(ctx.files, [name for name, is_held_out in ctx.config["held_out"].items() if is_held_out])
     questions += recall.held_out_sums(held_out.values(), seed=derive_seed(ctx.config["seed"], "held-out sums"))
     fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
-    records: list[Record] = []
+    figures: list[Figure] = []
     for task, asked in recall.spread_by_task(fitting).items():
         _leave_if_asked(ctx)
         replies = recall.ask(model, tokenizer, asked)
         _write_items(ctx, name, task, [reply.to_json() for reply in replies])
         for metric, found in recall.summarize(replies).items():
-            records.append(
-                record(
+            figures.append(
+                figure(
                     model=name,
                     task=task,
                     metric=metric,
@@ -214,8 +218,8 @@ def _recall_records(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
                     too_long=num_too_long,
                 )
             )
-            ctx.say(f"evaluate: {name} on {task}: {_said(records[-1])}")
-    return records
+            ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
+    return figures
 
 
 def _greeting_ids(ctx: StepContext) -> frozenset[str]:
@@ -227,35 +231,35 @@ def _greeting_ids(ctx: StepContext) -> frozenset[str]:
 # ── comparisons ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def compare(scores: Mapping[str, Mapping[str, ItemScores]], results: Sequence[Record]) -> list[Record]:
+def compare(scores: Mapping[str, Mapping[str, ItemScores]], results: Sequence[Figure]) -> list[Comparison]:
     """Later against earlier model, for every two, on the same items of every pack and the same held-out documents.
 
     `scores`: model → task → scores. p-values are Holm-adjusted over all comparisons made here. A task on which both are at or
     below chance decides nothing. Of bits per byte, fewer are better.
     """
-    records = {(found["model"], found["task"]): found for found in results}
+    figures = {(found.model, found.task): found for found in results}
     found = [
-        (records[later, task], records[earlier, task], _paired(scores[later][task], scores[earlier][task]))
+        (figures[later, task], figures[earlier, task], _paired(scores[later][task], scores[earlier][task]))
         for earlier, later in combinations(scores, 2)
         for task in scores[earlier]
     ]
     adjusted = holm([difference.p_value for *_, difference in found])
     return [
-        {
-            "a": a["model"],
-            "b": b["model"],
-            "task": a["task"],
-            "metric": a["metric"],
-            "difference": difference.value,
-            "stderr": difference.stderr if math.isfinite(difference.stderr) else None,
-            "degrees": difference.degrees,
-            "interval": [difference.low, difference.high] if math.isfinite(difference.low) else None,
-            "n": difference.count,
-            "prompting": [a.get("prompting"), b.get("prompting")],
-            "p_value": difference.p_value,
-            "p_adjusted": p_adjusted,
-            "verdict": _verdict(a, b, difference.value, p_adjusted),
-        }
+        Comparison(
+            a=a.model,
+            b=b.model,
+            task=a.task,
+            metric=a.metric,
+            difference=difference.value,
+            stderr=difference.stderr if math.isfinite(difference.stderr) else None,
+            degrees=difference.degrees,
+            interval=(difference.low, difference.high) if math.isfinite(difference.low) else None,
+            n=difference.count,
+            prompting=(a.prompting, b.prompting),
+            p_value=difference.p_value,
+            p_adjusted=p_adjusted,
+            verdict=_verdict(a, b, difference.value, p_adjusted),
+        )
         for (a, b, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
 
@@ -265,29 +269,29 @@ def _paired(a: ItemScores, b: ItemScores) -> PairedDifference:
     return paired_difference(a["amounts"], b["amounts"], sizes=a["sizes"])
 
 
-def _verdict(a: Record, b: Record, difference: float, p_adjusted: float) -> str:
-    if a["at_or_below_chance"] and b["at_or_below_chance"]:
+def _verdict(a: Figure, b: Figure, difference: float, p_adjusted: float) -> Verdict:
+    if a.at_or_below_chance and b.at_or_below_chance:
         return "at or below chance, no verdict"
     if p_adjusted >= LEVEL:
         return "no evidence either way"
-    return "better" if (difference > 0) == (a["metric"] != BITS) else "worse"
+    return "better" if (difference > 0) == (a.metric != BITS) else "worse"
 
 
 # ── xz ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _xz_records(ctx: StepContext, tokenizer: Tokenizer) -> list[Record]:
+def _xz_figures(ctx: StepContext, tokenizer: Tokenizer) -> list[Figure]:
     """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
     shards = [TokenShard(tokens.train) for tokens in by_source(ctx.inputs, TOKENS).values()]
     all_bytes = sum(shard.num_bytes for shard in shards)
     primed = PrimedXz(text for shard in shards for text in _spread_texts(shard, tokenizer, all_bytes))
-    records: list[Record] = []
+    figures: list[Figure] = []
     for source, shard in _validation(ctx):
         _leave_if_asked(ctx)
         found = primed.score(_first_texts(shard, tokenizer, ctx.config["evaluate"].validation_bytes))
-        records.append(
-            record(
-                model="xz",
+        figures.append(
+            figure(
+                model=YARDSTICK,
                 task=source,
                 metric=BITS,
                 value=found.value,
@@ -300,8 +304,8 @@ def _xz_records(ctx: StepContext, tokenizer: Tokenizer) -> list[Record]:
                 all_training_bytes=all_bytes,
             )
         )
-        ctx.say(f"evaluate: xz on {source}: {_said(records[-1])}")
-    return records
+        ctx.say(f"evaluate: xz on {source}: {_said(figures[-1])}")
+    return figures
 
 
 def _spread_texts(shard: TokenShard, tokenizer: Tokenizer, all_bytes: int) -> Iterator[str]:
@@ -338,12 +342,12 @@ def _write_items(ctx: StepContext, model: str, task: str, rows: Sequence[Mapping
     write_jsonl(path, rows)
 
 
-def _said(found: Record) -> str:
-    """A record in words: 0.412 [0.385, 0.440] acc (300 items, chance 0.250)."""
-    interval = "" if found["interval"] is None else " [{:.3f}, {:.3f}]".format(*found["interval"])
-    chance = "" if found["chance"] is None else f", chance {found['chance']:.3f}"
-    grey = ": at or below chance" if found["at_or_below_chance"] else ""
-    return f"{found['value']:.3f}{interval} {found['metric']} ({found['n']} items{chance}{grey})"
+def _said(found: Figure) -> str:
+    """A figure in words: 0.412 [0.385, 0.440] acc (300 items, chance 0.250)."""
+    interval = "" if found.interval is None else " [{:.3f}, {:.3f}]".format(*found.interval)
+    chance = "" if found.chance is None else f", chance {found.chance:.3f}"
+    grey = ": at or below chance" if found.at_or_below_chance else ""
+    return f"{found.value:.3f}{interval} {found.metric} ({found.n} items{chance}{grey})"
 
 
 def _leave_if_asked(ctx: StepContext) -> None:

@@ -19,10 +19,12 @@ from gristmill.data.packs import Pack
 from gristmill.evaluate.harness import last_number
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
-from gristmill.statistics import Estimate, proportion
+from gristmill.statistics import proportion
+from gristmill.synthesize.outputs import Conversation
 from gristmill.synthesize.templates import sum_prompt
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.written import Estimate
 
 MAX_QUESTIONS = 100
 MAX_NEW_TOKENS = 64
@@ -62,9 +64,9 @@ class Reply:
 
 
 def trained_questions(
-    rows: Iterable[Mapping[str, Any]], *, greeting_ids: Collection[str] = frozenset()
+    conversations: Iterable[Conversation], *, greeting_ids: Collection[str] = frozenset()
 ) -> list[Question]:
-    """The first exchange of every trained conversation ({id, kind, messages, trained_item}), each prompt once.
+    """The first exchange of every trained conversation, each prompt once.
 
     Tasks are trained_single_digit_sums, trained_two_digit_sums, trained_greetings (the conversations named in
     `greeting_ids`; the "#2" of a copy does not count), and trained_<kind> for the rest. Answers trained for the same prompt
@@ -72,16 +74,16 @@ def trained_questions(
     """
     prompts: dict[tuple[str, str], tuple[str, tuple[Mapping[str, Any], ...]]] = {}
     answers: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for row in rows:
-        messages = row["messages"]
+    for conversation in conversations:
+        messages = conversation.messages
         first = next((number for number, message in enumerate(messages) if message["role"] == "assistant"), None)
         if not first:
             continue  # nothing was asked before the assistant spoke, or it never does
-        sum_of = _SUM.fullmatch(row.get("trained_item") or "")
-        is_greeting = row["id"].partition("#")[0] in greeting_ids
-        task = _sum_task(sum_of) if sum_of else "trained_greetings" if is_greeting else f"trained_{row['kind']}"
+        sum_of = _SUM.fullmatch(conversation.trained_item or "")
+        is_greeting = conversation.id.partition("#")[0] in greeting_ids
+        task = _sum_task(sum_of) if sum_of else "trained_greetings" if is_greeting else f"trained_{conversation.kind}"
         key = (task, repr([(message["role"], message["content"].strip()) for message in messages[:first]]))
-        prompts.setdefault(key, (row["id"], tuple(messages[:first])))
+        prompts.setdefault(key, (conversation.id, messages[:first]))
         answers[key].add(str(int(sum_of[1]) + int(sum_of[2])) if sum_of else messages[first]["content"].strip())
     return [
         Question(

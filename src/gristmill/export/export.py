@@ -29,14 +29,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     is_chat = name in CHAT_STEPS
     folder = ctx.out / "model"
     trained = export_model(ctx.inputs[name].model, folder, dtype=section.dtype, is_chat=is_chat)
-    card = model_card(Facts(ctx.watching.config["recipe"], ctx.inputs))
+    card = model_card(Facts.of(ctx))
     (folder / "README.md").write_text(card, encoding="utf-8")
     parity = check_parity(trained, folder, is_chat=is_chat)
-    write_json(ctx.out / "parity.json", parity)
-    other = parity["transformers"]
+    write_json(ctx.out / "parity.json", parity.to_json())
+    other = parity.transformers
     ctx.say(
         f"export: {name} in {section.dtype}; "
-        + (f"transformers {other['version']} agrees" if other["checked"] else f"{other['why']} ({other['command']})")
+        + (f"transformers {other.version} agrees" if other.checked else f"{other.why} ({other.command})")
     )
     return {
         "from": name,
@@ -44,5 +44,5 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "dtype": section.dtype,
         "parameters": sum(parameter.numel() for parameter in trained.parameters()),
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
-        "parity_checked_with_transformers": other["checked"],
+        "parity_checked_with_transformers": other.checked,
     }

@@ -26,6 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from gristmill.errors import ArtifactError
+from gristmill.export.outputs import CheckedWith, NotChecked, Parity
 from gristmill.model.generate import generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
@@ -72,8 +73,8 @@ def export_model(source: Path, folder: Path, *, dtype: str, is_chat: bool) -> Ll
     return model
 
 
-def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> dict[str, Any]:
-    """Logits and greedy text of the exported folder against the model as trained, as parity.json holds them.
+def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> Parity:
+    """Logits and greedy text of the exported folder against the model as trained.
 
     Raises ArtifactError when the folder read back differs at all from the stored weights, or transformers' logits differ by
     more than 1e-4 of the largest logit, or it takes another greedy token that is no tie within that tolerance.
@@ -83,28 +84,29 @@ def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> dict[str, An
     prompts = _prompts(tokenizer, exported.config.max_position_embeddings, is_chat=is_chat)
     rounded = deepcopy(trained).to(_stored_dtype(folder)).float()
     rounded.config = exported.config
-    found: dict[str, Any] = {
-        "prompts": [tokenizer.decode(ids) for ids in prompts],
-        "logit_positions": sum(map(len, prompts)),
-        "stored_dtype": str(_stored_dtype(folder)).removeprefix("torch."),
-        "max_logit_change_by_rounding": _largest_difference(_logits(trained, prompts), _logits(rounded, prompts)),
-        "max_logit_difference_read_back": _largest_difference(_logits(rounded, prompts), _logits(exported, prompts)),
-    }
-    if found["max_logit_difference_read_back"] != 0.0:
+    read_back = _largest_difference(_logits(rounded, prompts), _logits(exported, prompts))
+    if read_back != 0.0:
         raise ArtifactError(
-            f"{folder}: read back, its logits differ by {found['max_logit_difference_read_back']:.3g} from the model that was "
+            f"{folder}: read back, its logits differ by {read_back:.3g} from the model that was "
             "stored. The files were damaged while they were written; run the export again."
         )
-    return {**found, "transformers": _transformers_parity(exported, folder, prompts)}
+    return Parity(
+        prompts=tuple(tokenizer.decode(ids) for ids in prompts),
+        logit_positions=sum(map(len, prompts)),
+        stored_dtype=str(_stored_dtype(folder)).removeprefix("torch."),
+        max_logit_change_by_rounding=_largest_difference(_logits(trained, prompts), _logits(rounded, prompts)),
+        max_logit_difference_read_back=read_back,
+        transformers=_transformers_parity(exported, folder, prompts),
+    )
 
 
-def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequence[int]]) -> dict[str, Any]:
+def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequence[int]]) -> CheckedWith | NotChecked:
     if importlib.util.find_spec("transformers") is None:
-        return {
-            "checked": False,
-            "why": "not checked: transformers is not installed",
-            "command": f'pip install "{TRANSFORMERS}", then make the export step again',
-        }
+        return NotChecked(
+            checked=False,
+            why="not checked: transformers is not installed",
+            command=f'pip install "{TRANSFORMERS}", then make the export step again',
+        )
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
@@ -119,19 +121,19 @@ def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequen
         compare_greedy(text, a[-len(text) :], b[-len(text) :], tolerance)
         for text, a, b in zip(texts, ours, expected, strict=True)
     ]
-    found: dict[str, Any] = {
-        "checked": True,
-        "version": importlib.metadata.version("transformers"),
-        "max_logit_difference": difference,
-        "largest_logit": largest,
-        "tolerance": tolerance,
-        "greedy_tokens_compared": [len(text) for text in texts],
-        "greedy_tokens_equal": [prompt.equal for prompt in greedy],
-        "greedy_tokens_tied": [prompt.tied for prompt in greedy],
-    }
+    found = CheckedWith(
+        checked=True,
+        version=importlib.metadata.version("transformers"),
+        max_logit_difference=difference,
+        largest_logit=largest,
+        tolerance=tolerance,
+        greedy_tokens_compared=tuple(len(text) for text in texts),
+        greedy_tokens_equal=tuple(prompt.equal for prompt in greedy),
+        greedy_tokens_tied=tuple(prompt.tied for prompt in greedy),
+    )
     if difference > tolerance or any(prompt.other for prompt in greedy):
         raise ArtifactError(
-            f"{folder}: transformers {found['version']} computes something else from it: logits differ by "
+            f"{folder}: transformers {found.version} computes something else from it: logits differ by "
             f"{difference:.3g} (allowed {tolerance:.3g}), and of {sum(map(len, texts))} greedy tokens "
             f"{sum(prompt.other for prompt in greedy)} are others without being tied. Please report this."
         )

@@ -2,7 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
 from gristmill.graph.outputs import File, Outputs
+from gristmill.store.durable import read_json
+from gristmill.written import Written
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotChecked(Written):
+    """Why transformers was not asked, and what to do so that it is."""
+
+    checked: Literal[False]
+    why: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedWith(Written):
+    """transformers on the exported folder. tolerance: what the difference of logits had to stay below.
+
+    greedy_tokens_tied: others, but with nearly the same logit.
+    """
+
+    checked: Literal[True]
+    version: str
+    max_logit_difference: float
+    largest_logit: float
+    tolerance: float
+    greedy_tokens_compared: tuple[int, ...]
+    greedy_tokens_equal: tuple[int, ...]
+    greedy_tokens_tied: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity(Written):
+    """The exported folder against the model as trained, on fixed prompts."""
+
+    prompts: tuple[str, ...]
+    logit_positions: int
+    stored_dtype: str
+    max_logit_change_by_rounding: float
+    max_logit_difference_read_back: float
+    transformers: Annotated[CheckedWith | NotChecked, Field(discriminator="checked")]
 
 
 class Exported(Outputs):
@@ -10,3 +55,8 @@ class Exported(Outputs):
 
     model = File("model", covers=("model/*",))
     parity = File("parity.json")
+
+    @property
+    def proof(self) -> Parity:
+        """What parity.json says."""
+        return Parity.from_json(read_json(self.parity), where=self.parity)

@@ -32,17 +32,17 @@ class Settings:
 
     source: str
     format: Format
-    reader: dict[str, Any] = field(default_factory=dict)
-    extractor: Extractor | None = None
-    keep_maths: bool = True
-    deadline_seconds: float = 10.0
-    max_memory_mb: int = 2048
-    languages: frozenset[str] | None = None
-    min_language_score: float = 0.65
-    packs: tuple[str, ...] = ()
-    off: frozenset[str] = frozenset()
-    limits: dict[str, float] = field(default_factory=dict)
-    held_out: frozenset[str] = frozenset()
+    reader: dict[str, Any]
+    extractor: Extractor | None
+    keep_maths: bool
+    deadline_seconds: float
+    max_memory_mb: int
+    languages: frozenset[str] | None
+    min_language_score: float
+    packs: tuple[str, ...]
+    off: frozenset[str]
+    limits: dict[str, float]
+    held_out: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,11 +23,12 @@ from typing import Any
 from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
 from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
+from gristmill.data.ledger import REASONED, REJECTED_SCHEMA, Ledger
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
+from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shards import Span, find_files, other_files, plan_shards
 from gristmill.graph.step import StepContext
@@ -62,19 +63,21 @@ def run(ctx: StepContext) -> dict[str, Any]:
     ledger_path = ctx.out / "ledger.json"
     if not ledger_path.exists():
         _extract(ctx, ledger_path)
-    value = json.loads(ledger_path.read_text(encoding="utf-8"))
+    left = Extracted(ctx.out)
     for leftover in ctx.out.glob("shard-*.json"):
         leftover.unlink()
-    source = value["sources"][ctx.part]
-    ctx.say(f"{ctx.part}: kept {source['kept']['documents']:,} of {source['in']['documents']:,} documents")
+    source = left.ledger.source(ctx.part)
+    kept = source.total("kept").documents
+    by_reason: dict[str, Any] = {
+        kind: {reason: count.documents for reason, count in source.reasons(kind).items()} for kind in REASONED
+    }
+    ctx.say(f"{ctx.part}: kept {kept:,} of {source.came_in.documents:,} documents")
     return {
-        "documents_in": source["in"]["documents"],
-        "bytes_in": source["in"]["bytes"],
-        "documents": source["kept"]["documents"],
-        "dropped": {reason: count["documents"] for reason, count in source["dropped"].items()},
-        "failed": {reason: count["documents"] for reason, count in source["failed"].items()},
-        "would_drop": {reason: count["documents"] for reason, count in source["would_drop"].items()},
-        **value["counts"],
+        "documents_in": source.came_in.documents,
+        "bytes_in": source.came_in.num_bytes,
+        "documents": kept,
+        **by_reason,
+        **left.counts.to_json(),
     }
 
 
@@ -141,8 +144,8 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
             f"the source {ctx.part!r} ({paths}) keeps none of its documents:\n{ledger.table(ctx.part)}\n"
             f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
-    more = {"text_bytes": characters, "shards": len(shards), "details": dict(sorted(counts.items()))}
-    write_json(ledger_path, {**ledger.to_json(), "counts": more})
+    more = TextCounts(text_bytes=characters, shards=len(shards), details=dict(sorted(counts.items())))
+    write_json(ledger_path, {**ledger.to_json(), "counts": more.to_json()})
 
 
 # ── one shard ────────────────────────────────────────────────────────────────────────────────────────────────────────

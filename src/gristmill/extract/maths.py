@@ -25,7 +25,6 @@ _MARKERS = re.compile(
     r"class=[\"'](?:[\w-]+ )*(?:tex|latex|math)[ \"']|<su[bp]\b",
     re.IGNORECASE,
 )
-_WRAPPERS = (".katex-display", ".katex", ".mwe-math-element", "mjx-container", ".MathJax_Display")
 _WRAPPER_CLASSES = frozenset(["katex-display", "katex", "mwe-math-element", "MathJax_Display", "MathJax"])
 _IMAGE_CLASSES = frozenset(
     ["tex", "latex", "math", "mwe-math-fallback-image-inline", "mwe-math-fallback-image-display"]

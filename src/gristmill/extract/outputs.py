@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.graph.outputs import File, Files, Outputs
+from gristmill.store.durable import read_json
+from gristmill.written import Written
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCounts(Written):
+    """text_bytes: UTF-8 bytes of the text that was kept. details: what happened to documents on the way, how often."""
+
+    text_bytes: int
+    shards: int
+    details: Mapping[str, int]
 
 
 class Extracted(Outputs):
@@ -12,6 +26,11 @@ class Extracted(Outputs):
     documents = Files("documents-[0-9][0-9][0-9][0-9][0-9].parquet")
     accounts = File("ledger.json")
     rejected = Files("rejected-[0-9][0-9][0-9][0-9][0-9].parquet", notes=True)
+
+    @property
+    def counts(self) -> TextCounts:
+        """What stands beside the account in ledger.json."""
+        return TextCounts.from_json(read_json(self.accounts)["counts"], where=self.accounts)
 
     @property
     def ledger(self) -> Ledger:

@@ -15,9 +15,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, overload
 
+from gristmill.graph.record import Record
 from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
 
@@ -94,9 +96,13 @@ class Outputs:
         assert name in self.reads, f"{type(self).__name__}.{name} is read, but the step declares {self.reads}"
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record_path(self) -> Path:
+        return self.folder / RECORD
+
+    @cached_property
+    def record(self) -> Record:
         """How the artefact came to be: notes, for steps that report."""
-        return dict(read_json(self.folder / RECORD))
+        return Record.from_json(read_json(self.record_path), where=self.record_path)
 
 
 def content_hash(

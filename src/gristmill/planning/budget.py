@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS
-from gristmill.recipe.schema.training import Pretrain
+from gristmill.recipe.schema.training import Pretrain, Stage
 
 Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "too short", "unknown"]
 
@@ -95,7 +95,7 @@ def num_windows(num_tokens: int, seq_len: int) -> int:
     return max(0, (num_tokens - 1) // seq_len)
 
 
-def asked_readings(pretrain: Pretrain) -> list[list[Reading]]:
+def asked_readings(stages: Sequence[Stage]) -> list[list[Reading]]:
     """What each stage asks of each selection."""
     return [
         [
@@ -106,16 +106,16 @@ def asked_readings(pretrain: Pretrain) -> list[list[Reading]]:
             )
             for draw in stage.mixture
         ]
-        for stage in pretrain.as_changed().stages
+        for stage in stages
     ]
 
 
-def asked_tokens(pretrain: Pretrain) -> dict[Selection, tuple[int, ...]]:
+def asked_tokens(stages: Sequence[Stage]) -> dict[Selection, tuple[int, ...]]:
     """Tokens that each stage asks of each selection, in the order of first use."""
     asked: dict[Selection, list[int]] = {}
-    for index, readings in enumerate(asked_readings(pretrain)):
+    for index, readings in enumerate(asked_readings(stages)):
         for reading in readings:
-            asked.setdefault(reading.selection, [0] * len(pretrain.stages))[index] = reading.tokens
+            asked.setdefault(reading.selection, [0] * len(stages))[index] = reading.tokens
     return {selection: tuple(row) for selection, row in asked.items()}
 
 
@@ -131,7 +131,8 @@ def token_budget(
     unique_tokens: training tokens of each selection; absent entries are unknown. drawn_before: what the lineage read before
     the first stage.
     """
-    asked = asked_tokens(pretrain)
+    stages = pretrain.as_changed().stages
+    asked = asked_tokens(stages)
     drawn = {selection.source for selection in asked}
     unused = [Selection(name) for name in sources if name not in drawn]
     order = list(dict.fromkeys(selection.source for selection in asked))
@@ -139,12 +140,12 @@ def token_budget(
     for selection in [*sorted(asked, key=lambda selection: order.index(selection.source)), *unused]:
         allowed = pretrain.allow_epochs.get(selection.source)
         epochs, is_lower_bound = _epochs_along_stages(
-            selection, asked_readings(pretrain), unique_tokens, drawn_before=drawn_before
+            selection, asked_readings(stages), unique_tokens, drawn_before=drawn_before
         )
         rows.append(
             SelectionBudget(
                 selection=selection,
-                asked_tokens=asked.get(selection, (0,) * len(pretrain.stages)),
+                asked_tokens=asked.get(selection, (0,) * len(stages)),
                 unique_tokens=unique_tokens.get(selection),
                 unique_at_most=_at_most(selection, unique_tokens),
                 epochs=epochs,
@@ -219,7 +220,7 @@ def _epochs_along_stages(
 def _too_short_for(selection: Selection, pretrain: Pretrain, unique_tokens: Mapping[Selection, int]) -> str | None:
     """The first stage that asks for the selection and finds not one window in it."""
     unique = _at_most(selection, unique_tokens)
-    for stage, readings in zip(pretrain.stages, asked_readings(pretrain)):
+    for stage, readings in zip(pretrain.stages, asked_readings(pretrain.as_changed().stages)):
         asks = any(reading.selection == selection for reading in readings)
         if asks and unique is not None and not num_windows(unique, stage.seq_len):
             return stage.name

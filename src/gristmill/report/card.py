@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import yaml
 
+from gristmill.evaluate.outputs import YARDSTICK
 from gristmill.report.facts import Facts, bits
 from gristmill.units import scale
 
 
 def model_card(facts: Facts) -> str:
     """Front matter and text. Licences are those the recipe states for its sources; none is claimed for the model."""
-    shape = facts.recipe.model
+    shape = facts.model
     lines = [
         "---", yaml.safe_dump(front_matter(facts), sort_keys=False).strip(), "---", "",
-        f"# {facts.name}", "", facts.sentence, "", facts.description, "",
+        f"# {facts.labels.name}", "", facts.sentence, "", facts.labels.description, "",
         "## Model", "",
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
-        f"({shape.num_key_value_heads} key/value), vocabulary {facts.recipe.tokenizer.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
+        f"({shape.num_key_value_heads} key/value), vocabulary {facts.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
         "## Data", "",
         "| source | licence | documents kept | of |", "|---|---|---|---|",
-        *(f"| {name} | {facts.licenses[name]} | {fates['kept']['documents']:,} | {fates['in']['documents']:,} |" for name, fates in facts.ledgers.items()), "",
+        *(f"| {name} | {facts.labels.licenses[name]} | {row.total('kept').documents:,} | {row.came_in.documents:,} |" for name, row in facts.ledgers.items()), "",
         "| selection | unique tokens | drawn | epochs |", "|---|---|---|---|",
-        *(f"| {name} | {row['unique']:,} | {row['drawn']:,} | {row['epochs']:.2f} |" for name, row in facts.token_budget.items()), "",
+        *(f"| {name} | {row.unique:,} | {row.drawn:,} | {row.epochs:.2f} |" for name, row in facts.token_budget.items()), "",
         "## Evaluation", "",
         *_evaluation(facts),
         "## Limits", "",
@@ -32,9 +33,8 @@ def model_card(facts: Facts) -> str:
 
 def front_matter(facts: Facts) -> dict[str, object]:
     """What the Hub reads. Languages are those that the recipe keeps; where no source filters by language, none is claimed."""
-    languages = {code for source in facts.recipe.sources.values() if source.language for code in source.language.keep}
     return {
-        **({"language": sorted(languages)} if languages else {}),
+        **({"language": sorted(facts.languages)} if facts.languages else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
@@ -44,18 +44,16 @@ def front_matter(facts: Facts) -> dict[str, object]:
 def _evaluation(facts: Facts) -> list[str]:
     rows = ["| model | task | metric | score, 95 % | items | |", "|---|---|---|---|---|---|"]
     for row in facts.results:
-        if row["model"] == "xz":
+        if row.model == YARDSTICK:
             continue
-        kind = "trained on" if row["kind"] == "recall" else "at or below chance" if row["at_or_below_chance"] else ""
-        rows.append(
-            f"| {row['model']} | {row['task']} | {row['metric'].replace('_', ' ')} | {bits(row)} | {row['n']:,} | {kind} |"
-        )
+        kind = "trained on" if row.kind == "recall" else "at or below chance" if row.at_or_below_chance else ""
+        rows.append(f"| {row.model} | {row.task} | {row.metric.replace('_', ' ')} | {bits(row)} | {row.n:,} | {kind} |")
     return [*rows, ""]
 
 
 def _limits(facts: Facts) -> list[str]:
     words = [
-        f"Trained on {scale(facts.counts('pretrain')['tokens'])} tokens: expect neither facts nor reasoning beyond the scores above.",
+        f"Trained on {scale(facts.pretraining.tokens)} tokens: expect neither facts nor reasoning beyond the scores above.",
         "No safety training was done beyond what the recipe lists.",
     ]
     return [f"- {line}" for line in words]

@@ -6,14 +6,17 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gristmill.data.ledger import REASONED, Kind
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
 from gristmill.units import in_bytes, percent, scale
+from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
 
 
+FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
 OFF = "off here, counted"
 
 
@@ -46,13 +49,13 @@ def what_came_in(facts: Facts) -> Section | None:
 
 def _fates_by_source(facts: Facts) -> Markup:
     rows = []
-    for source, fates in facts.ledgers.items():
-        came, kept = fates["in"]["documents"], fates["kept"]["documents"]
-        dropped, failed = fates["dropped_documents"], fates["failed_documents"]
+    for source, ledger in facts.ledgers.items():
+        came = ledger.came_in.documents
+        kept, dropped, failed = (ledger.total(kind).documents for kind in FATES)
         parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
         bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
-        size = in_bytes(fates["in"]["bytes"])
-        rows.append((source, facts.licenses[source], came, kept, dropped, failed, size, bar))
+        size = in_bytes(ledger.came_in.num_bytes)
+        rows.append((source, facts.labels.licenses[source], came, kept, dropped, failed, size, bar))
     headings = (
         "source",
         "licence",
@@ -72,13 +75,13 @@ def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
         (
             source,
             reason.replace("_", " "),
-            count["documents"],
-            in_bytes(count["bytes"]),
+            count.documents,
+            in_bytes(count.num_bytes),
             OFF if kind == "would_drop" else kind,
         )
-        for source, fates in facts.ledgers.items()
-        for kind in ("dropped", "failed", "would_drop")
-        for reason, count in fates[kind].items()
+        for source, ledger in facts.ledgers.items()
+        for kind in REASONED
+        for reason, count in ledger.reasons(kind).items()
     ]
     return sorted(found, key=lambda row: (row[4] == OFF, -row[2]))
 
@@ -109,13 +112,13 @@ def quality(facts: Facts) -> Section | None:
     blocks: list[Markup] = []
     for name, report in facts.classifiers.items():
         blocks.append(heading(f"Classifier {name}"))
-        labels = ", ".join(f"{count} × {label}" for label, count in report["labels"].items())
+        labels = ", ".join(f"{count} × {label}" for label, count in report.labels.items())
         blocks.append(
             paragraph(
-                f"{report['labelled_documents']} documents of {report['source']} labelled under the rubric {report['rubric']} by: {', '.join(report['annotators'])}. Labels: {labels}. Scored on {report['crop']}; a labelled document is scored by a model that did not see it ({report['num_folds']} folds)."
+                f"{report.labelled_documents} documents of {report.source} labelled under the rubric {report.rubric} by: {', '.join(report.annotators)}. Labels: {labels}. Scored on {report.crop}; a labelled document is scored by a model that did not see it ({report.num_folds} folds)."
             )
         )
-        merged = {label: target for label, target in report["trained_as"].items() if int(label) != int(target)}
+        merged = {label: target for label, target in report.trained_as.items() if int(label) != int(target)}
         if merged:
             blocks.append(
                 paragraph(
@@ -124,21 +127,23 @@ def quality(facts: Facts) -> Section | None:
                     + "."
                 )
             )
-        agreement = report.get("agreement")
-        if agreement:
-            blocks.append(paragraph(f"{agreement['count']} documents were labelled twice: {_kappa_words(agreement)}."))
+        if (twice := report.agreement) is not None:
+            kappas = (
+                f"Cohen's kappa {_with_interval(twice.kappa)}, quadratic kappa {_with_interval(twice.quadratic_kappa)}"
+            )
+            blocks.append(paragraph(f"{twice.count} documents were labelled twice: {kappas}."))
         rows = [
             (
-                f"above {row['above']:g}",
-                percent(row["kept_document_share"]),
-                row["kept_documents"],
-                scale(row["kept_tokens_estimate"]),
-                _with_interval(row["f1"]),
-                _with_interval(row["precision"]),
-                _with_interval(row["recall"]),
-                row["test_documents"],
+                f"above {row.above:g}",
+                percent(row.kept_document_share),
+                row.kept_documents,
+                scale(row.kept_tokens_estimate),
+                _with_interval(row.f1),
+                _with_interval(row.precision),
+                _with_interval(row.recall),
+                row.test_documents,
             )
-            for row in report["thresholds"]
+            for row in report.thresholds
         ]
         blocks.append(
             table(
@@ -147,8 +152,8 @@ def quality(facts: Facts) -> Section | None:
                 numbers=(1, 2, 3, 4, 5, 6, 7),
             )
         )
-    for source, row in facts.thresholds.items():
-        blocks.append(paragraph(f"Used: {source} keeps what scores above {row['above']:g} by {row['classifier']}."))
+    for source, used in facts.thresholds.items():
+        blocks.append(paragraph(f"Used: {source} keeps what scores above {used.above:g} by {used.classifier}."))
     return Section(
         title="Quality scores",
         intro="A threshold is a choice between amount and quality; this table is what it was chosen from. Each figure carries its 95 % interval.",
@@ -156,47 +161,37 @@ def quality(facts: Facts) -> Section | None:
     )
 
 
-def _kappa_words(agreement: dict[str, Any]) -> str:
-    parts = []
-    for key, words in (("kappa", "Cohen's kappa"), ("quadratic_kappa", "quadratic kappa")):
-        if key in agreement:
-            parts.append(f"{words} {_with_interval(agreement[key])}")
-    return ", ".join(parts)
-
-
-def _with_interval(value: dict[str, Any]) -> str:
-    return (
-        f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
-        if value.get("low") is not None
-        else f"{value['value']:.2f}"
-    )
+def _with_interval(found: Estimate) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def duplicates_and_contamination(facts: Facts) -> Section | None:
     """Near-duplicates with their evidence; overlap with task packs; planted recall."""
-    near, clean = facts.near_duplicates, facts.decontamination
+    near, clean = facts.near_duplicates, facts.contamination
     blocks: list[Markup] = [heading("Duplicates")]
     if near is not None:
         blocks.append(
             paragraph(
-                f"{near['candidate_pairs']:,} candidate pairs among {near['documents']:,} documents; each was compared on its full text before anything was removed."
+                f"{near.candidate_pairs:,} candidate pairs among {near.documents:,} documents; each was compared on its full text before anything was removed."
             )
         )
         rows = [
             (
-                cluster["source"],
-                cluster["survivor"],
-                cluster["removed"],
-                f"{cluster['weakest_jaccard']:.2f}",
-                cluster["excerpt"][:110],
+                cluster.source,
+                cluster.survivor,
+                cluster.removed,
+                f"{cluster.weakest_jaccard:.2f}",
+                cluster.excerpt[:110],
             )
-            for cluster in near["largest_clusters"][:6]
+            for cluster in near.largest_clusters[:6]
         ]
         if rows:
             blocks.append(
                 table(("source", "survivor", "copies removed", "least similarity", "begins"), rows, numbers=(2, 3))
             )
-        curve = Series(name="found", xs=[p["jaccard"] for p in near["curve"]], ys=[p["found"] for p in near["curve"]])
+        curve = Series(
+            name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve]
+        )
         blocks.append(
             fold(
                 "How likely a pair of a given similarity is found",
@@ -211,29 +206,29 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
             )
         )
     blocks.append(heading("Task packs"))
-    rows = [
+    packs = [
         (
             name,
-            pack["items"],
-            f"{pack['found']} of {pack['planted']}",
-            pack["unprotected_items"],
-            clean["by_pack"].get(name, 0),
+            pack.items,
+            f"{pack.found} of {pack.planted}",
+            pack.unprotected_items,
+            clean.by_pack.get(name, 0),
         )
-        for name, pack in clean["packs"].items()
+        for name, pack in clean.packs.items()
     ]
     blocks.append(
         table(
             ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
-            rows,
+            packs,
             numbers=(1, 2, 3, 4),
         )
     )
     blocks.append(
         paragraph(
-            f"Items were planted into copies of real documents and had to be found. Real documents that held an item and were removed: {clean['documents_removed']}."
+            f"Items were planted into copies of real documents and had to be found. Real documents that held an item and were removed: {clean.documents_removed}."
         )
     )
-    hits = [(hit["source"], hit["id"], ", ".join(hit["items"])[:60], hit["excerpt"][:110]) for hit in clean["hits"][:8]]
+    hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in clean.hits[:8]]
     if hits:
         blocks.append(fold("The documents that held an item", [table(("source", "document", "item", "span"), hits)]))
     return Section(title="Duplicates and contamination", intro="", blocks=blocks)

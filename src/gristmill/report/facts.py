@@ -2,51 +2,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
 
 from gristmill.data.document import read_batches
-from gristmill.data.ledger import REJECTED_SCHEMA
-from gristmill.data.packs import packs_by_name
-from gristmill.graph.step import OutsideFiles
+from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
+from gristmill.data.packs import PACK_LABEL, packs_by_name
+from gristmill.evaluate.outputs import BITS, Comparison, Evaluated, Figure
+from gristmill.export.outputs import CheckedWith, Exported
+from gristmill.extract.outputs import Extracted
+from gristmill.graph.outputs import Outputs
+from gristmill.graph.record import Record
+from gristmill.graph.step import OutsideFiles, StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
-from gristmill.recipe.schema.recipe import Recipe
-from gristmill.store.durable import read_json
-from gristmill.store.jsonl import read_jsonl, read_log
+from gristmill.recipe.schema.curation import LanguageFilter
+from gristmill.recipe.schema.training import ModelSection, Stage
+from gristmill.score.outputs import ClassifierReport, TrainedClassifier
+from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, Selected, ThresholdUsed
+from gristmill.synthesize.outputs import Conversations
+from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
+from gristmill.train.outputs import LoggedLine, Pretrained, PretrainingCounts, TrainedModel, WrittenText
 from gristmill.units import in_bytes, scale, seconds
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
+Left = TypeVar("Left", bound=Outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the recipe calls things. licenses: of every source, in the order of the recipe."""
+
+    name: str
+    description: str
+    licenses: Mapping[str, str]
+    stage_names: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caps:
+    """How often text may be read before it is said, and before it is refused."""
+
+    warn_epochs: float
+    max_epochs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionUse:
+    """Tokens of a selection: unique, planned by the recipe, drawn; epochs as the cap counts them."""
+
+    unique: int
+    planned: int
+    drawn: int
+    epochs: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOfRun:
+    """A stage with its stretch of the token axis. seconds: what it took; None where nobody knows."""
+
+    stage: Stage
+    first_token: int
+    last_token: int
+    seconds: float | None
+
+    @property
+    def mixture(self) -> str:
+        """The shares in words."""
+        return ", ".join(
+            f"{draw.source}{f' ≥ {draw.min_document_tokens:,}' if draw.min_document_tokens else ''} {draw.weight:.0%}"
+            for draw in self.stage.mixture
+        )
 
 
 class Facts:
     """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
     def __init__(
-        self, recipe: Recipe, inputs: Mapping[str, Any], *, watched: Mapping[str, OutsideFiles] | None = None
+        self, labels: Labels, caps: Caps, inputs: Mapping[str, Outputs], *, watched: Mapping[str, OutsideFiles]
     ) -> None:
-        self.recipe = recipe
-        self._watched = watched or {}
-        self.inputs = inputs
-        self.records: dict[str, dict[str, Any]] = {name: made.record for name, made in inputs.items()}
+        self.labels, self.caps, self.inputs, self._watched = labels, caps, inputs, watched
+
+    @classmethod
+    def of(cls, ctx: StepContext) -> Self:
+        """The facts that a step is given: labels in its config, caps and packs to watch by, and what all steps left."""
+        config, watching = ctx.config, ctx.watching
+        return cls(Labels(**config["labels"]), Caps(**watching.config["caps"]), ctx.inputs, watched=watching.files)
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""
         return step in self.inputs
 
+    def left(self, step: str, kind: type[Left]) -> Left:
+        """What a step left."""
+        found = self.inputs[step]
+        assert isinstance(found, kind), f"{step} left {type(found).__name__}, not {kind.__name__}"
+        return found
+
     # ── the head of the page ──
-
-    @property
-    def name(self) -> str:
-        return self.recipe.name
-
-    @property
-    def description(self) -> str:
-        return self.recipe.description
 
     @property
     def sentence(self) -> str:
@@ -54,71 +112,61 @@ class Facts:
         steps = {"sft": "fine-tuned on conversations", "dpo": "aligned by preference optimisation"}
         after = ", ".join(words for step, words in steps.items() if self.has(step))
         return (
-            f"A model of {scale(self.parameters)} parameters, trained on {scale(self.counts('pretrain')['tokens'])} tokens drawn from "
+            f"A model of {scale(self.pretraining.parameters)} parameters, trained on {scale(self.pretraining.tokens)} tokens drawn from "
             f"{scale(self.unique_tokens)} unique ones of {len(self.sources)} sources{', ' + after if after else ''}, "
             f"in {seconds(self.wall_seconds)} of work."
         )
 
     @property
-    def tiles(self) -> list[dict[str, str]]:
-        """The figures on top of the page."""
-        came = sum(fates["in"]["documents"] for fates in self.ledgers.values())
-        kept = sum(fates["kept"]["documents"] for fates in self.ledgers.values())
+    def tiles(self) -> list[tuple[str, str]]:
+        """The figures on top of the page, each with its label."""
+        came = sum(row.came_in.documents for row in self.ledgers.values())
+        kept = sum(row.total("kept").documents for row in self.ledgers.values())
         best = self.final_bits
         return [
-            {"value": f"{kept:,} / {came:,}", "label": "documents kept of those that came in"},
-            {"value": scale(self.unique_tokens), "label": "unique training tokens"},
-            {"value": scale(self.counts("pretrain")["tokens"]), "label": "tokens trained on"},
-            {"value": scale(self.parameters), "label": "parameters"},
-            *([{"value": best, "label": "bits per byte, held-out text, mean of sources"}] if best else []),
-            {"value": seconds(self.wall_seconds), "label": "work of all steps"},
+            (f"{kept:,} / {came:,}", "documents kept of those that came in"),
+            (scale(self.unique_tokens), "unique training tokens"),
+            (scale(self.pretraining.tokens), "tokens trained on"),
+            (scale(self.pretraining.parameters), "parameters"),
+            *([(best, "bits per byte, held-out text, mean of sources")] if best else []),
+            (seconds(self.wall_seconds), "work of all steps"),
         ]
 
     @property
-    def parameters(self) -> int:
-        return int(self.counts("pretrain")["parameters"])
+    def records(self) -> dict[str, Record]:
+        """Step → how it was made."""
+        return {name: made.record for name, made in self.inputs.items()}
 
     @property
     def wall_seconds(self) -> float:
-        return sum(float(record["wall_seconds"]) for record in self.records.values())
+        return sum(record.wall_seconds for record in self.records.values())
 
     @property
     def sources(self) -> list[str]:
-        return list(self.recipe.sources)
-
-    @property
-    def licenses(self) -> dict[str, str]:
-        return {name: source.license for name, source in self.recipe.sources.items()}
-
-    def counts(self, step: str) -> dict[str, Any]:
-        """What the step counted."""
-        counts: dict[str, Any] = self.records[step]["counts"]
-        return counts
+        return list(self.labels.licenses)
 
     # ── data ──
 
     @cached_property
-    def ledgers(self) -> dict[str, dict[str, Any]]:
-        """Per source, extraction and selection as one account: in, kept at the end, dropped and failed by reason."""
-        chosen = read_json(self.inputs["select"].accounts)["sources"]
-        joined: dict[str, dict[str, Any]] = {}
-        for source in self.sources:
-            first, second = (
-                read_json(self.inputs[f"extract/{source}"].accounts)["sources"][source],
-                chosen[source],
-            )
-            fates: dict[str, Any] = {"in": first["in"], "kept": second["kept"]}
-            for kind in ("dropped", "failed", "would_drop"):
-                fates[kind] = {**first[kind], **second[kind]}
-                fates[f"{kind}_documents"] = sum(count["documents"] for count in fates[kind].values())
-            joined[source] = fates
-        return joined
+    def ledgers(self) -> dict[str, SourceLedger]:
+        """Per source, extraction and selection as one account."""
+        chosen = self.left("select", Selected).ledger
+        return {
+            source: in_sequence(self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
+            for source in self.sources
+        }
+
+    @property
+    def languages(self) -> set[str]:
+        """Those that sources were filtered for."""
+        sections = [self.records[f"extract/{source}"].resolved["source"]["language"] for source in self.sources]
+        return {code for section in sections if section for code in LanguageFilter.model_validate(section).keep}
 
     @cached_property
     def rejected_samples(self) -> list[dict[str, Any]]:
-        """A few rejected documents of every source and reason."""
-        files = [path for source in self.sources for path in self.inputs[f"extract/{source}"].rejected]
-        files.append(self.inputs["select"].rejected)
+        """A few rejected documents of every source and reason, as rows of REJECTED_SCHEMA."""
+        files = [path for source in self.sources for path in self.left(f"extract/{source}", Extracted).rejected]
+        files.append(self.left("select", Selected).rejected)
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for path in files:
             for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
@@ -129,161 +177,155 @@ class Facts:
         return [row for rows in found.values() for row in rows]
 
     @cached_property
-    def classifiers(self) -> dict[str, dict[str, Any]]:
-        return {name: read_json(self.inputs[f"classifier/{name}"].report) for name in self.recipe.classifiers}
+    def classifiers(self) -> dict[str, ClassifierReport]:
+        made: dict[str, TrainedClassifier] = by_source(self.inputs, "classifier/")
+        return {name: classifier.findings for name, classifier in made.items()}
 
     @property
-    def thresholds(self) -> dict[str, dict[str, Any]]:
-        return {name: threshold.model_dump() for name, threshold in self.recipe.select.min_scores.items()}
+    def thresholds(self) -> dict[str, ThresholdUsed]:
+        """Source → the threshold that decided."""
+        return self.left("select", Selected).thresholds_used
 
     @cached_property
-    def near_duplicates(self) -> dict[str, Any] | None:
-        path = self.inputs["select"].near_duplicates
-        return dict(read_json(path)) if path.is_file() and self.recipe.select.near_duplicates is not None else None
+    def near_duplicates(self) -> NearDuplicateReport | None:
+        """What was removed; None where near copies stay."""
+        found = self.left("select", Selected).duplicates
+        return found if found.rules.removed else None
 
     @cached_property
-    def decontamination(self) -> dict[str, Any]:
-        return dict(read_json(self.inputs["select"].decontamination))
+    def contamination(self) -> ContaminationReport:
+        return self.left("select", Selected).contamination
 
     # ── tokens and training ──
 
     @property
     def unique_tokens(self) -> int:
-        return sum(TokenShard(self.inputs["tokenize"].of(source).train).num_tokens for source in self.sources)
+        tokenized = self.left("tokenize", Tokenized)
+        return sum(TokenShard(tokenized.of(source).train).num_tokens for source in self.sources)
 
     @property
-    def warn_epochs(self) -> float:
-        return self.recipe.pretrain.warn_epochs
+    def vocab_size(self) -> int:
+        return self.left("tokenizer", TokenizerFiles).findings.vocab_size
 
     @property
-    def max_epochs(self) -> float:
-        return self.recipe.pretrain.max_epochs
+    def model(self) -> ModelSection:
+        """The shape of the model."""
+        return ModelSection.model_validate(self.records["pretrain"].resolved["model"])
+
+    @cached_property
+    def pretraining(self) -> PretrainingCounts:
+        """What pretraining counted."""
+        return self.left("pretrain", Pretrained).counts
 
     @property
-    def token_budget(self) -> dict[str, dict[str, Any]]:
-        """Per selection: unique tokens, tokens planned by the recipe, tokens drawn, epochs as the cap counts them."""
-        planned = {selection: sum(tokens) for selection, tokens in asked_tokens(self.recipe.pretrain).items()}
-        draws = self.counts("pretrain")["draws"]
+    def token_budget(self) -> dict[str, SelectionUse]:
+        """What was read of each selection."""
+        planned = {selection: sum(tokens) for selection, tokens in asked_tokens(self._trained_stages).items()}
+        draws = self.pretraining.draws
         readings = [
-            Reading(Selection(draw["source"], draw["min_document_tokens"]), draw["seq_len"], draw["tokens_drawn"])
-            for draw in draws
+            Reading(Selection(draw.source, draw.min_document_tokens), draw.seq_len, draw.tokens_drawn) for draw in draws
         ]
-        unique = {reading.selection: draw["unique_tokens"] for reading, draw in zip(readings, draws)}
+        unique = {reading.selection: draw.unique_tokens for reading, draw in zip(readings, draws)}
         epochs = epochs_read(readings, unique)
         return {
-            str(selection): {
-                "unique": unique[selection],
-                "planned": planned[selection],
-                "drawn": sum(reading.tokens for reading in readings if reading.selection == selection),
-                "epochs": epochs[selection],
-            }
+            str(selection): SelectionUse(
+                unique=unique[selection],
+                planned=planned[selection],
+                drawn=sum(reading.tokens for reading in readings if reading.selection == selection),
+                epochs=epochs[selection],
+            )
             for selection in unique
         }
 
     @property
-    def stages(self) -> list[dict[str, Any]]:
-        """The stages in order, with their stretch of the token axis."""
-        took = self.counts("pretrain")["stages"]
+    def stages(self) -> list[StageOfRun]:
+        """The stages in order."""
+        took = self.pretraining.stages
         rows, at = [], 0
-        for number, stage in enumerate(self.recipe.pretrain.as_changed().stages):
-            mixture = ", ".join(
-                f"{draw.source}{f' ≥ {draw.min_document_tokens:,}' if draw.min_document_tokens else ''} {draw.weight:.0%}"
-                for draw in stage.mixture
-            )
-            rows.append(
-                {
-                    "name": stage.name,
-                    "tokens": stage.tokens,
-                    "seq_len": stage.seq_len,
-                    "mixture": mixture,
-                    "first_token": at,
-                    "last_token": at + stage.tokens,
-                    "seconds": took[number]["seconds"] if number < len(took) else None,
-                }
-            )
+        for number, stage in enumerate(self._trained_stages):
+            spent = took[number].seconds if number < len(took) else None
+            rows.append(StageOfRun(stage=stage, first_token=at, last_token=at + stage.tokens, seconds=spent))
             at += stage.tokens
         return rows
 
-    def metrics(self, step: str, kind: str) -> list[dict[str, Any]]:
-        """Lines of a training step's diary of one kind."""
-        return [line for line in read_log(self.inputs[step].metrics) if line["kind"] == kind]
+    @cached_property
+    def _trained_stages(self) -> list[Stage]:
+        """The stages that the model was trained on, with the mixtures that changes set, under their present names."""
+        dumped = self.records["pretrain"].resolved["pretrain"]["stages"]
+        named = zip(dumped, self.labels.stage_names, strict=True)
+        return [Stage.model_validate({**stage, "name": name}) for stage, name in named]
 
-    def samples(self, step: str) -> list[dict[str, Any]]:
+    def logged(self, step: str, kind: Literal["train", "eval"]) -> list[LoggedLine]:
+        """Lines of a training step's log of one kind."""
+        return self.left(step, TrainedModel).logged(kind)
+
+    def texts(self, step: str) -> list[WrittenText]:
         """Texts that the model wrote."""
-        return read_log(self.inputs[step].samples) if self.has(step) else []
+        return self.left(step, TrainedModel).texts if self.has(step) else []
 
     @property
     def watched_packs(self) -> dict[str, float | None]:
         """Watched pack → chance."""
-        watched = packs_by_name(self._watched, self.recipe.pretrain.watch.packs)
+        watched = packs_by_name(self._watched, by_source(self._watched, PACK_LABEL))
         return {name: pack.chance for name, pack in watched.items()}
 
     # ── after pretraining ──
 
     @property
-    def chat_kinds(self) -> dict[str, int]:
-        kinds: dict[str, int] = {}
-        for line in read_jsonl(self.inputs["synthesize"].conversations):
-            kinds[line["kind"]] = kinds.get(line["kind"], 0) + 1
-        return kinds
-
-    @property
-    def pair_report(self) -> dict[str, Any]:
-        return dict(read_json(self.inputs["pairs"].report))
+    def chat_kinds(self) -> Mapping[str, int]:
+        """Kind of conversation → how many."""
+        return self.left("synthesize", Conversations).counts.by_kind
 
     @cached_property
-    def results(self) -> list[dict[str, Any]]:
-        return list(read_json(self.inputs["evaluate"].results))
+    def results(self) -> list[Figure]:
+        return self.left("evaluate", Evaluated).figures
 
     @cached_property
-    def comparisons(self) -> list[dict[str, Any]]:
-        return list(read_json(self.inputs["evaluate"].comparisons))
+    def comparisons(self) -> list[Comparison]:
+        return self.left("evaluate", Evaluated).differences
 
     @property
     def final_bits(self) -> str:
         """Mean over sources of the pretrained model's bits per byte."""
-        rows = [row for row in self.results if row["model"] == "pretrain" and row["metric"] == "bits_per_byte"]
-        return f"{sum(row['value'] for row in rows) / len(rows):.3f}" if rows else ""
+        found = [row.value for row in self.results if row.model == "pretrain" and row.metric == BITS]
+        return f"{sum(found) / len(found):.3f}" if found else ""
 
     # ── cost and proof ──
 
     @property
     def planned_against_real(self) -> list[tuple[str, str, str]]:
         """What `plan` would have said on this machine, beside what happened."""
-        real = self.counts("pretrain")
-        memory = self.records["pretrain"]["peak_memory_bytes"]["process"]
-        plan = self.records["pretrain"].get("forecast", {})
-        took = f"{seconds(plan['pretraining_seconds'])} ({plan['speed_source']})" if plan else NOT_RECORDED
+        real = self.pretraining
+        memory = self.records["pretrain"].peak_memory_bytes.process
+        plan = self.records["pretrain"].forecast
+        took = f"{seconds(plan.pretraining_seconds)} ({plan.speed_source})" if plan else NOT_RECORDED
         return [
-            ("tokens", f"{self.recipe.pretrain.total_tokens:,}", f"{real['tokens']:,}"),
-            ("parameters", f"{plan['parameters']:,}" if plan else NOT_RECORDED, f"{real['parameters']:,}"),
-            ("pretraining", took, seconds(real["training_seconds"])),
-            ("peak memory of pretraining", in_bytes(plan["memory_bytes"]) if plan else NOT_RECORDED, in_bytes(memory)),
+            ("tokens", f"{sum(stage.tokens for stage in self._trained_stages):,}", f"{real.tokens:,}"),
+            ("parameters", f"{plan.parameters:,}" if plan else NOT_RECORDED, f"{real.parameters:,}"),
+            ("pretraining", took, seconds(real.training_seconds)),
+            ("peak memory of pretraining", in_bytes(plan.memory_bytes) if plan else NOT_RECORDED, in_bytes(memory)),
         ]
 
     @property
     def parity_words(self) -> list[tuple[str, str]]:
         """The checks of the exported folder, in words."""
-        parity = read_json(self.inputs["export"].parity)
-        rows = [
-            ("read back by gristmill", f"largest difference of logits {parity['max_logit_difference_read_back']:.1e}"),
-            ("rounding of the weights", f"changes logits by at most {parity['max_logit_change_by_rounding']:.1e}"),
-        ]
-        other = parity["transformers"]
-        if other["checked"]:
-            equal, compared, tied = (sum(other[f"greedy_tokens_{kind}"]) for kind in ("equal", "compared", "tied"))
-            words = f"{equal} of {compared} greedy tokens equal"
-            if tied:
-                words += f", {tied} {'tie' if tied == 1 else 'ties'} within {other['tolerance']:.1g}"
-            rows.append(
-                (
-                    f"transformers {other['version']}",
-                    f"largest difference of logits {other['max_logit_difference']:.1e}; {words}",
-                )
+        parity = self.left("export", Exported).proof
+        other = parity.transformers
+        if isinstance(other, CheckedWith):
+            words = f"{sum(other.greedy_tokens_equal)} of {sum(other.greedy_tokens_compared)} greedy tokens equal"
+            if tied := sum(other.greedy_tokens_tied):
+                words += f", {tied} {'tie' if tied == 1 else 'ties'} within {other.tolerance:.1g}"
+            last = (
+                f"transformers {other.version}",
+                f"largest difference of logits {other.max_logit_difference:.1e}; {words}",
             )
         else:
-            rows.append(("transformers", f"{other['why']}: {other['command']}"))
-        return rows
+            last = ("transformers", f"{other.why}: {other.command}")
+        return [
+            ("read back by gristmill", f"largest difference of logits {parity.max_logit_difference_read_back:.1e}"),
+            ("rounding of the weights", f"changes logits by at most {parity.max_logit_change_by_rounding:.1e}"),
+            last,
+        ]
 
 
 # ── figures in words ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,10 +336,10 @@ def plus_minus(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def bits(row: Mapping[str, Any] | None) -> str:
-    """A bits-per-byte record with the half width of its interval."""
+def bits(row: Figure | None) -> str:
+    """A score with the half width of its interval."""
     if row is None:
         return ""
-    if not row["interval"]:
-        return f"{row['value']:.3f}"
-    return f"{row['value']:.3f} ± {(row['interval'][1] - row['interval'][0]) / 2:.3f}"
+    if row.interval is None:
+        return f"{row.value:.3f}"
+    return f"{row.value:.3f} ± {(row.interval[1] - row.interval[0]) / 2:.3f}"

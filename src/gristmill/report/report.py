@@ -13,7 +13,7 @@ VERSION = 2
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Write report.html."""
-    facts = Facts(ctx.watching.config["recipe"], ctx.inputs, watched=ctx.watching.files)
+    facts = Facts.of(ctx)
     page = render(facts)
     (ctx.out / "report.html").write_text(page, encoding="utf-8")
     return {"bytes": len(page.encode())}

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
+from gristmill.align.outputs import PreferencePairs
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Series, line_chart
-from gristmill.report.facts import Facts
+from gristmill.report.facts import Caps, Facts
+from gristmill.train.outputs import CHAT_STEPS, LoggedLine
 
 
 def budget(facts: Facts) -> Section | None:
     """Tokens and epochs, planned against drawn."""
     rows = [
-        (name, row["unique"], row["planned"], row["drawn"], f"{row['epochs']:.2f}", _verdict(row["epochs"], facts))
+        (name, row.unique, row.planned, row.drawn, f"{row.epochs:.2f}", _verdict(row.epochs, facts.caps))
         for name, row in facts.token_budget.items()
     ]
     stages = [
         (
-            stage["name"],
-            stage["tokens"],
-            stage["seq_len"],
-            stage["mixture"],
-            f"{stage['seconds']:.0f} s" if stage["seconds"] else "",
+            row.stage.name,
+            row.stage.tokens,
+            row.stage.seq_len,
+            row.mixture,
+            f"{row.seconds:.0f} s" if row.seconds else "",
         )
-        for stage in facts.stages
+        for row in facts.stages
     ]
     blocks = [
         table(("selection", "unique tokens", "planned", "drawn", "epochs", ""), rows, numbers=(1, 2, 3, 4)),
@@ -33,25 +35,25 @@ def budget(facts: Facts) -> Section | None:
     ]
     return Section(
         title="Token budget",
-        intro=f"Repeating text pays for about four passes. Above {facts.warn_epochs:g} the plan warns, above {facts.max_epochs:g} it refuses, unless the recipe says why.",
+        intro=f"Repeating text pays for about four passes. Above {facts.caps.warn_epochs:g} the plan warns, above {facts.caps.max_epochs:g} it refuses, unless the recipe says why.",
         blocks=blocks,
     )
 
 
-def _verdict(epochs: float, facts: Facts) -> str:
+def _verdict(epochs: float, caps: Caps) -> str:
     return (
         "within the cap"
-        if epochs <= facts.warn_epochs
+        if epochs <= caps.warn_epochs
         else "repeated a lot"
-        if epochs <= facts.max_epochs
+        if epochs <= caps.max_epochs
         else "allowed by the recipe"
     )
 
 
 def pretraining(facts: Facts) -> Section | None:
     """Loss per source, schedule, bits per byte, watched packs, text after each stage."""
-    train, watched = facts.metrics("pretrain", "train"), facts.metrics("pretrain", "eval")
-    bands = [Band(name=stage["name"], start=stage["first_token"], end=stage["last_token"]) for stage in facts.stages]
+    train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
+    bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
     losses = [_series(train, f"train/{name}/loss", name) for name in facts.sources]
     rate = [_series(train, "train/lr", "learning rate")]
     norm = [_series(train, "train/grad_norm", "gradient norm")]
@@ -88,11 +90,11 @@ def pretraining(facts: Facts) -> Section | None:
         )
     blocks.append(heading("What it wrote after each stage"))
     stage = None
-    for sample in facts.samples("pretrain"):
-        if sample["stage"] != stage:
-            stage = sample["stage"]
-            blocks.append(quiet(f"{stage}, {sample['tokens']:,} tokens"))
-        blocks.append(quote(sample["prompt"], sample["text"]))
+    for sample in facts.texts("pretrain"):
+        if sample.stage != stage:
+            stage = sample.stage
+            blocks.append(quiet(f"{stage}, {sample.tokens:,} tokens"))
+        blocks.append(quote(sample.prompt, sample.text))
     return Section(title="Pretraining", intro="", blocks=blocks)
 
 
@@ -105,7 +107,7 @@ def post_training(facts: Facts) -> Section | None:
         paragraph(f"Conversations by kind: {kinds}. The loss counts the assistant's tokens alone."),
         figure(
             line_chart(
-                [_series(facts.metrics("sft", "train"), "train/loss", "loss", x="step")],
+                [_series(facts.logged("sft", "train"), "train/loss", "loss", x="step")],
                 x_label="step",
                 y_label="loss, nats per token",
                 from_zero=True,
@@ -114,16 +116,16 @@ def post_training(facts: Facts) -> Section | None:
         ),
     ]
     if facts.has("pairs"):
-        report = facts.pair_report
-        verdicts = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in report["samples"].items())
+        report = facts.left("pairs", PreferencePairs).counts
+        verdicts = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in report.samples.items())
         blocks.append(heading("Preference pairs"))
         blocks.append(
             paragraph(
-                f"{report['pairs']:,} pairs from {report['prompts']:,} prompts. Sampled answers: {verdicts}. All right: {report['prompts_all_right']:,} prompts, all wrong: {report['prompts_all_wrong']:,}; neither gives a pair."
+                f"{report.pairs:,} pairs from {report.prompts:,} prompts. Sampled answers: {verdicts}. All right: {report.prompts_all_right:,} prompts, all wrong: {report.prompts_all_wrong:,}; neither gives a pair."
             )
         )
     if facts.has("dpo"):
-        rows = facts.metrics("dpo", "train")
+        rows = facts.logged("dpo", "train")
         margin = [
             _series(rows, "train/margin", "margin", x="step"),
             _series(rows, "train/accuracy", "share of pairs with a positive margin", x="step"),
@@ -134,26 +136,28 @@ def post_training(facts: Facts) -> Section | None:
                 "Direct preference optimisation: the margin between chosen and rejected answers, and how often it is positive.",
             )
         )
-    for name in ("sft", "dpo"):
-        answers = facts.samples(name)
+    for name in CHAT_STEPS:
+        answers = facts.texts(name)
         if answers:
             blocks.append(heading(f"Asked after {name}"))
-            blocks += [quote(f"{sample['prompt']}  →  ", sample["text"]) for sample in answers]
+            blocks += [quote(f"{sample.prompt}  →  ", sample.text) for sample in answers]
     return Section(
         title="Conversation and preference",
         intro="A model this small speaks the format; sense needs more data and parameters."
-        if facts.parameters < 50e6
+        if facts.pretraining.parameters < 50e6
         else "",
         blocks=blocks,
     )
 
 
-def _series(rows: Sequence[dict[str, Any]], key: str, name: str, *, x: str = "tokens", bars: bool = False) -> Series:
-    found = [row for row in rows if row.get(key) is not None]
-    edges = [(row.get(f"{key}_low"), row.get(f"{key}_high")) for row in found] if bars else []
+def _series(
+    lines: Sequence[LoggedLine], key: str, name: str, *, x: Literal["tokens", "step"] = "tokens", bars: bool = False
+) -> Series:
+    found = [(line, value) for line in lines if (value := line.values.get(key)) is not None]
+    edges = [(line.values.get(f"{key}_low"), line.values.get(f"{key}_high")) for line, _ in found] if bars else []
     return Series(
         name=name,
-        xs=[float(row[x]) for row in found],
-        ys=[float(row[key]) for row in found],
+        xs=[float(line.tokens if x == "tokens" else line.step) for line, _ in found],
+        ys=[value for _, value in found],
         intervals=[None if low is None or high is None else (low, high) for low, high in edges],
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.errors import DataError
-from gristmill.statistics import Estimate, cohen_kappa
+from gristmill.score.outputs import Agreement
+from gristmill.statistics import cohen_kappa
 from gristmill.store.jsonl import numbered_objects
 
 KEYS = {"record_id", "url", "label", "reason", "rubric", "annotator"}
@@ -35,24 +36,6 @@ class Annotation:
     def names(self) -> list[str]:
         """What the document may be known by, the surest first."""
         return [name for name in (self.record_id, self.url) if name]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How far two annotators agree on the documents that both labelled."""
-
-    count: int
-    equal_share: float
-    kappa: Estimate
-    quadratic_kappa: Estimate
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "count": self.count,
-            "equal_share": self.equal_share,
-            "kappa": self.kappa.to_json(),
-            "quadratic_kappa": self.quadratic_kappa.to_json(),
-        }
 
 
 def read_annotations(path: Path) -> list[Annotation]:

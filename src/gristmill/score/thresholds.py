@@ -6,13 +6,13 @@ Agreement is measured on out-of-fold scores alone: no document is judged by a mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
 from gristmill.score.classifiers import Classifier, Float32
+from gristmill.score.outputs import ThresholdRow
 from gristmill.statistics import binary_scores, wilson_interval
 
 BYTES_PER_TOKEN = 4  # only for the estimate in the report; tokenize counts
@@ -57,7 +57,7 @@ def threshold_table(
     sample_bytes: NDArray[np.int64],
     source_bytes: int,
     source_documents: int,
-) -> list[dict[str, Any]]:
+) -> list[ThresholdRow]:
     """One row per threshold at which some labels lie above and some do not.
 
     `above`: documents with a raw score strictly above it are kept; a label counts as good when it is above it too.
@@ -71,19 +71,19 @@ def threshold_table(
         share_bytes = float(sample_bytes[kept].sum() / max(1, sample_bytes.sum()))
         low, high = wilson_interval(int(kept.sum()), len(kept))
         rows.append(
-            {
-                "above": above,
-                "kept_document_share": float(kept.mean()) if len(kept) else 0.0,
-                "kept_document_share_interval": [low, high],
-                "kept_byte_share": share_bytes,
-                "kept_documents": round(source_documents * float(kept.mean())) if len(kept) else 0,
-                "kept_bytes": round(source_bytes * share_bytes),
-                "kept_tokens_estimate": round(source_bytes * share_bytes / BYTES_PER_TOKEN),
-                "test_documents": agreement.count,
-                "test_positives": agreement.positives,
-                "f1": agreement.f1.to_json(),
-                "precision": agreement.precision.to_json(),
-                "recall": agreement.recall.to_json(),
-            }
+            ThresholdRow(
+                above=above,
+                kept_document_share=float(kept.mean()) if len(kept) else 0.0,
+                kept_document_share_interval=(low, high),
+                kept_byte_share=share_bytes,
+                kept_documents=round(source_documents * float(kept.mean())) if len(kept) else 0,
+                kept_bytes=round(source_bytes * share_bytes),
+                kept_tokens_estimate=round(source_bytes * share_bytes / BYTES_PER_TOKEN),
+                test_documents=agreement.count,
+                test_positives=agreement.positives,
+                f1=agreement.f1,
+                precision=agreement.precision,
+                recall=agreement.recall,
+            )
         )
     return rows

@@ -25,6 +25,7 @@ from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Classifier as ClassifierSection
 from gristmill.score.annotations import Annotation, agreement, merge_small_classes, read_annotations
 from gristmill.score.classifiers import Classifier, fit_classifier
+from gristmill.score.outputs import Agreement, ClassifierReport
 from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_table
 from gristmill.store.durable import write_json
 
@@ -71,25 +72,25 @@ def run(ctx: StepContext) -> dict[str, Any]:
     columns = {"id": ids, "score": pa.array(scores, pa.float32()), "label": pa.array(labels, pa.int8())}
     write_table(ctx.out / "out_of_fold.parquet", pa.table(columns))
     sample = score_sample(model, shards, dict(zip(ids, scores.tolist(), strict=True)))
-    report = {
-        "source": section.source,
-        "rubric": section.rubric,
-        "features": section.features,
-        "crop": f"the first {section.max_chars} characters",
-        "annotations": len(annotations),
-        "labelled_documents": len(labelled),
-        "annotators": dict(Counter(annotation.annotator for annotation in annotations)),
-        "labels": {str(label): count for label, count in sorted(Counter(labels).items())},
-        "trained_as": {str(label): target for label, target in merged.items()},
-        "num_folds": section.num_folds,
-        "out_of_fold_correlation": _correlation(scores, labels),
-        "source_documents": sample["source_documents"],
-        "source_bytes": sample["source_bytes"],
-        "scored_documents": len(sample["sample_scores"]),
-        "thresholds": threshold_table(labels=labels, out_of_fold=scores, **sample),
-        "agreement": _agreement(ctx, section, annotations),
-    }
-    write_json(ctx.out / "report.json", report)
+    report = ClassifierReport(
+        source=section.source,
+        rubric=section.rubric,
+        features=section.features,
+        crop=f"the first {section.max_chars} characters",
+        annotations=len(annotations),
+        labelled_documents=len(labelled),
+        annotators=dict(Counter(annotation.annotator for annotation in annotations)),
+        labels={str(label): count for label, count in sorted(Counter(labels).items())},
+        trained_as={str(label): target for label, target in merged.items()},
+        num_folds=section.num_folds,
+        out_of_fold_correlation=_correlation(scores, labels),
+        source_documents=sample["source_documents"],
+        source_bytes=sample["source_bytes"],
+        scored_documents=len(sample["sample_scores"]),
+        thresholds=tuple(threshold_table(labels=labels, out_of_fold=scores, **sample)),
+        agreement=_agreement(ctx, section, annotations),
+    )
+    write_json(ctx.out / "report.json", report.to_json())
     ctx.say(f"{ctx.name}: learnt from {len(labelled)} labelled documents of {section.source}")
     return {"labelled_documents": len(labelled), "annotations_without_document": len(annotations) - len(labelled)}
 
@@ -189,10 +190,10 @@ def _correlation(scores: Any, labels: Sequence[int]) -> float:
     return float(np.corrcoef(scores, labels)[0, 1]) if np.std(scores) > 0 else 0.0
 
 
-def _agreement(ctx: StepContext, section: ClassifierSection, annotations: list[Annotation]) -> dict[str, Any] | None:
+def _agreement(ctx: StepContext, section: ClassifierSection, annotations: list[Annotation]) -> Agreement | None:
     if SECOND not in ctx.files:
         return None
     path = ctx.files[SECOND].only
     second = read_annotations(path)
     check_rubric(second, section, path=path)
-    return agreement(annotations, second, seed=ctx.seed).to_json()
+    return agreement(annotations, second, seed=ctx.seed)

@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
+from gristmill.select.outputs import PlantedRecall
 from gristmill.select.words import Int64, UInt64, Words, ngram_hashes, ngrams_per_text, split_words
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
@@ -255,9 +255,9 @@ def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = 5
 
 def planted_recall(
     finder: Decontaminator, documents: Sequence[str], *, seed: int, max_items: int = 500
-) -> dict[str, Any]:
+) -> dict[str, PlantedRecall]:
     """Per pack: items planted, found, and too short to be protected. Raises DataError when a protected one is missed."""
-    report: dict[str, Any] = {}
+    report: dict[str, PlantedRecall] = {}
     unprotected = set(finder.unprotected)
     for pack in finder.packs:
         planted = [p for p in plant(pack, documents, seed=seed, max_items=max_items) if p.item_id not in unprotected]
@@ -270,14 +270,14 @@ def planted_recall(
                 f"  Look at that item in {pack.path / 'items.jsonl'}; report it if its text is not unusual."
             )
         own = [name for name in finder.unprotected if name.startswith(f"{pack.name}/")]
-        report[pack.name] = {
-            "items": len(pack.items),
-            "sha256": pack.sha256,
-            "planted": len(planted),
-            "found": len(planted),
-            "unprotected_items": len(own),
-            "unprotected_examples": own[:10],
-        }
+        report[pack.name] = PlantedRecall(
+            items=len(pack.items),
+            sha256=pack.sha256,
+            planted=len(planted),
+            found=len(planted),
+            unprotected_items=len(own),
+            unprotected_examples=tuple(own[:10]),
+        )
     return report
 
 

@@ -9,7 +9,7 @@ id, source. A document is removed when it is a verified copy of a *kept* documen
 - nothing depends on the order of the input, and a second pass makes the same comparisons and removes nothing.
 
 Verified means, on sets of word n-grams of the whole text: Jaccard similarity of at least `min_jaccard`, or, where the
-survivor is the longer one, at least `min_containment` of the document's n-grams occur in it. Documents shorter than
+survivor is the longer one, at least MIN_CONTAINMENT of the document's n-grams occur in it. Documents shorter than
 one n-gram take part in the exact pass alone.
 
 Clusters are for the validation split: the connected parts (`components`) of all links found, removed documents included. A
@@ -41,17 +41,16 @@ MAX_LISTED = 256  # kept documents that one band key leads to: templates would e
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateRules:
-    """How near-duplicates are sought; `min_jaccard` and `min_containment` are inclusive.
+    """How near-duplicates are sought; `min_jaccard` is inclusive, and so is MIN_CONTAINMENT.
 
     With `remove_near` off, near copies stay but share a cluster, so that the split keeps them on one side.
     """
 
-    num_bands: int = 14
-    rows_per_band: int = 8
-    ngram: int = 5
-    min_jaccard: float = 0.7
-    min_containment: float = MIN_CONTAINMENT
-    remove_near: bool = True
+    num_bands: int
+    rows_per_band: int
+    ngram: int
+    min_jaccard: float
+    remove_near: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +219,8 @@ class _NearPass:
         mine, theirs = self.sets[d], self.sets[other]
         jaccard, containment = overlap(mine, theirs)
         self.num_compared += 1
-        contained = len(theirs) >= len(mine) and containment >= self.rules.min_containment
-        contains = containment * len(mine) >= self.rules.min_containment * len(theirs)
+        contained = len(theirs) >= len(mine) and containment >= MIN_CONTAINMENT
+        contains = containment * len(mine) >= MIN_CONTAINMENT * len(theirs)
         is_copy = jaccard >= self.rules.min_jaccard or contained
         self.num_refused += not is_copy
         copy = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)

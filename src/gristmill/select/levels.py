@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.recipe.schema.curation import Validation
 from gristmill.select.dedup import components
 from gristmill.select.resemblance import Resemblance
-from gristmill.select.split import SplitRules, choose_validation, cluster_ids
+from gristmill.select.split import choose_validation, cluster_ids
 from gristmill.select.words import Int64
 
 Resembling = Callable[[Int64, Int64], dict[int, Resemblance]]
@@ -47,7 +48,7 @@ class Split:
     resembling: dict[int, Resemblance]
 
 
-def split_by_level(members: Members, links_E2: Int64, *, rules: SplitRules, seed: int, resembling: Resembling) -> Split:
+def split_by_level(members: Members, links_E2: Int64, *, rules: Validation, seed: int, resembling: Resembling) -> Split:
     """The split of all documents. `links_E2` are those of `Duplicates`; the second of each was decided before the first.
 
     `resembling(documents, held)` compares texts in full, and is asked for late levels alone.

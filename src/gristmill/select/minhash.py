@@ -3,24 +3,20 @@
     n-gram hashes per text -> signature (bands × rows values) -> one 64-bit key per band -> texts that share a key
 
 A pair of texts with Jaccard similarity s shares at least one key with probability 1 - (1 - s^rows)^bands. Signatures
-come from rensa; `sign_numpy` is the plain reference, and the fallback where rensa is not installed or has changed.
-The two give different values, so keys of one must never be compared with keys of the other.
+come from rensa alone: another signer would give other values, and keys of one must never be compared with keys of the other.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from rensa import RMinHash
 
+from gristmill.errors import ResourceError
 from gristmill.select.words import Int64, UInt64, mix
 
-try:
-    from rensa import RMinHash
-except ImportError:
-    RMinHash = None
-
-SIGNER = "numpy" if RMinHash is None else f"rensa-{RMinHash.ALGORITHM_VERSION}"
-_BLOCK_NGRAMS = 16_384
+ALGORITHM = 2  # of rensa; another one signs otherwise, so then VERSION of select rises
+SIGNER = f"rensa-{ALGORITHM}"
 
 
 def chance_found(jaccard: float, *, num_bands: int, rows_per_band: int) -> float:
@@ -28,35 +24,18 @@ def chance_found(jaccard: float, *, num_bands: int, rows_per_band: int) -> float
     return float(1 - (1 - jaccard**rows_per_band) ** num_bands)
 
 
-def sign_rensa(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UInt64:
-    """Signatures (D, num_hashes) of the n-gram sets of D texts. Set RAYON_NUM_THREADS=1 in workers."""
-    assert RMinHash is not None, "rensa is not installed"
+def sign(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UInt64:
+    """Signatures (D, num_hashes) of the n-gram sets of D texts. Set RAYON_NUM_THREADS=1 in workers.
+
+    Raises ResourceError for a rensa that signs by another algorithm: its values would pass for the same.
+    """
+    if RMinHash.ALGORITHM_VERSION != ALGORITHM:
+        raise ResourceError(
+            f"the rensa that is installed signs by its algorithm {RMinHash.ALGORITHM_VERSION}, gristmill by {ALGORITHM}; install "
+            "the version that gristmill asks for."
+        )
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(ngrams, offsets_D1, num_hashes, seed % 2**32)
     return np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(offsets_D1) - 1, num_hashes)
-
-
-def sign_numpy(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UInt64:
-    """As sign_rensa, by the plain method: the minimum of `num_hashes` independent 64-bit hashes of each n-gram.
-
-    A text without n-grams gets the largest value everywhere.
-    """
-    rng = np.random.default_rng(seed)
-    # The multipliers must be full 64-bit odd numbers: with 32-bit ones all hashes keep the same minimum.
-    multipliers = rng.integers(0, 2**64, size=num_hashes, dtype=np.uint64) | np.uint64(1)
-    addends = rng.integers(0, 2**64, size=num_hashes, dtype=np.uint64)
-    signatures = np.full((len(offsets_D1) - 1, num_hashes), np.iinfo(np.uint64).max, dtype=np.uint64)
-    for d in range(len(offsets_D1) - 1):
-        for start in range(int(offsets_D1[d]), int(offsets_D1[d + 1]), _BLOCK_NGRAMS):
-            block = ngrams[start : min(start + _BLOCK_NGRAMS, int(offsets_D1[d + 1]))]
-            hashed = mix(block[:, None] * multipliers + addends)
-            np.minimum(signatures[d], hashed.min(axis=0), out=signatures[d])
-    return signatures
-
-
-def sign(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UInt64:
-    """Signatures by the signer that SIGNER names."""
-    signer = sign_numpy if RMinHash is None else sign_rensa
-    return signer(ngrams, offsets_D1, num_hashes=num_hashes, seed=seed)
 
 
 def band_keys(signatures: UInt64, *, num_bands: int, rows_per_band: int) -> UInt64:

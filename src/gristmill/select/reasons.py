@@ -11,7 +11,7 @@ import numpy as np
 from gristmill.data.ledger import rejected_row
 from gristmill.select.candidates import DUPLICATE_ID, HELD_OUT, LOW_SCORE, Candidates
 from gristmill.select.decontaminate import Match
-from gristmill.select.dedup import DuplicateRules, Duplicates
+from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules, Duplicates
 from gristmill.select.levels import Split
 
 
@@ -63,7 +63,7 @@ def reasons(
     for copy in duplicates.copies.values():
         survivor = int(passed[copy.survivor])
         contained = not copy.exact and copy.jaccard < rules.min_jaccard
-        value, limit = (copy.containment, rules.min_containment) if contained else (copy.jaccard, rules.min_jaccard)
+        value, limit = (copy.containment, MIN_CONTAINMENT) if contained else (copy.jaccard, rules.min_jaccard)
         near = f", Jaccard {copy.jaccard:.3f}, {copy.containment:.3f} of its n-grams occur there"
         found[int(passed[copy.document])] = Rejection(
             reason="exact_duplicate" if copy.exact else "contained_in_longer" if contained else "near_duplicate",
@@ -87,7 +87,7 @@ def reasons_of_resembling(candidates: Candidates, split: Split, rules: Duplicate
         value, limit, how = None, None, "through other documents of its cluster"
         if one.jaccard is not None and one.containment is not None:
             contained = one.jaccard < rules.min_jaccard
-            value, limit = (one.containment, rules.min_containment) if contained else (one.jaccard, rules.min_jaccard)
+            value, limit = (one.containment, MIN_CONTAINMENT) if contained else (one.jaccard, rules.min_jaccard)
             how = f"Jaccard {one.jaccard:.3f}, {one.containment:.3f} of the n-grams of one occur in the other"
         found[int(passed[place])] = Rejection(
             reason="copy_of_held_out",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gristmill.select.dedup import DuplicateRules
+from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 
 
@@ -76,7 +76,7 @@ class HeldOutTexts:
         shared, sizes = shared_V[held], self._size_V[held]
         jaccard = shared / (size + sizes - shared)
         containment = shared / np.minimum(size, sizes)
-        alike = np.flatnonzero((jaccard >= self.rules.min_jaccard) | (containment >= self.rules.min_containment))
+        alike = np.flatnonzero((jaccard >= self.rules.min_jaccard) | (containment >= MIN_CONTAINMENT))
         if not len(alike):
             return None
         best = max(alike.tolist(), key=lambda v: (jaccard[v], containment[v], -self._document_V[held[v]]))

@@ -53,7 +53,7 @@ from gristmill.select.evidence import (
 from gristmill.select.levels import Members, Split, split_by_level
 from gristmill.select.reasons import Rejection, reasons, reasons_of_resembling
 from gristmill.select.resemblance import HeldOutTexts, Resemblance
-from gristmill.select.split import SplitRules, split_report
+from gristmill.select.split import split_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
@@ -75,7 +75,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     extracted = {source: kept.ledger.source(source) for source, kept in documents.items()}
     _say_if_nothing_was_held_out(ctx, candidates, extracted, held_out_ids(packs))
     classifiers = {source: threshold.classifier for source, threshold in section.min_scores.items()}
-    write_json(ctx.out / "thresholds.json", thresholds_report(candidates, above, classifiers))
+    used = thresholds_report(candidates, above, classifiers)
+    write_json(ctx.out / "thresholds.json", {source: row.to_json() for source, row in used.items()})
 
     duplicates = _deduplicate(ctx, candidates, rules)
     finder = Decontaminator(packs, ngram=section.decontaminate.ngram)
@@ -103,13 +104,13 @@ def survivor_ranks(early: Sequence[str], late: Sequence[str], priority: Sequence
 
 def duplicate_rules(section: NearDuplicates | None) -> DuplicateRules:
     """The rules of the recipe; without the section near copies are still found, for the split, but stay."""
-    if section is None:
-        return DuplicateRules(remove_near=False)
+    chosen = NearDuplicates() if section is None else section
     return DuplicateRules(
-        num_bands=section.num_bands,
-        rows_per_band=section.rows_per_band,
-        ngram=section.ngram,
-        min_jaccard=section.min_jaccard,
+        num_bands=chosen.num_bands,
+        rows_per_band=chosen.rows_per_band,
+        ngram=chosen.ngram,
+        min_jaccard=chosen.min_jaccard,
+        remove_near=section is not None,
     )
 
 
@@ -169,7 +170,7 @@ def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules
     near: NearDuplicates | None = ctx.watching.config["select"].near_duplicates
     limit = None if near is None else near.max_source_loss
     report = near_duplicates_report(candidates, found, rules, max_source_loss=limit)
-    write_json(ctx.out / "near_duplicates.json", report)
+    write_json(ctx.out / "near_duplicates.json", report.to_json())
     if limit is not None:
         check_losses(candidates, found, max_source_loss=limit)
     exact = sum(copy.exact for copy in found.copies.values())
@@ -190,8 +191,8 @@ def _decontaminate(
             if match is not None:
                 matches[d] = match
     _leave_if_asked(ctx)
-    write_json(ctx.out / "decontamination.json", contamination_report(candidates, finder, matches, recall))
-    planted = sum(pack["planted"] for pack in recall.values())
+    write_json(ctx.out / "decontamination.json", contamination_report(candidates, finder, matches, recall).to_json())
+    planted = sum(pack.planted for pack in recall.values())
     ctx.say(f"select: {planted:,} planted items all found; {len(matches):,} documents hold an evaluation item")
     return matches
 
@@ -205,7 +206,6 @@ def _split(
 ) -> Split:
     """The split of the documents that passed the thresholds, by their place among them."""
     section: Validation = ctx.config["select"].validation
-    split_rules = SplitRules(fraction=section.fraction, min_bytes=section.min_bytes, max_bytes=section.max_bytes)
     levels = levels_of(ctx.config["early"], ctx.config["late"])
     passed, columns = candidates.passed, candidates.columns
     sources = [candidates.sources[d] for d in passed.tolist()]
@@ -225,11 +225,11 @@ def _split(
         return found
 
     split = split_by_level(
-        members, duplicates.links_E2, rules=split_rules, seed=derive_seed(ctx.seed, "split"), resembling=resembling
+        members, duplicates.links_E2, rules=section, seed=derive_seed(ctx.seed, "split"), resembling=resembling
     )
     left = np.array([d for d in np.flatnonzero(members.kept_D).tolist() if d not in split.resembling], dtype=np.int64)
     report = split_report(
-        split.validation_D[left], [sources[d] for d in left.tolist()], members.num_bytes_D[left], rules=split_rules
+        split.validation_D[left], [sources[d] for d in left.tolist()], members.num_bytes_D[left], rules=section
     )
     write_json(ctx.out / "split.json", report)
     for source, row in report.items():

@@ -7,25 +7,16 @@ source's bytes is there. Adding documents later moves few others, and no documen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from gristmill.recipe.schema.curation import Validation
 from gristmill.select.words import Int64
 
 MAX_SHARE = 0.5  # of a source's bytes: a source too small for `min_bytes` still trains on the larger half
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitRules:
-    """fraction: of a source's bytes. min_bytes goes before it, max_bytes before both. Bytes are UTF-8 of the text."""
-
-    fraction: float = 0.01
-    min_bytes: int = 20_000
-    max_bytes: int = 10_000_000
 
 
 def cluster_ids(cluster_D: Int64, sources: Sequence[str], ids: Sequence[str]) -> Int64:
@@ -39,7 +30,7 @@ def cluster_ids(cluster_D: Int64, sources: Sequence[str], ids: Sequence[str]) ->
 
 
 def choose_validation(
-    cluster_id_D: Int64, sources: Sequence[str], num_bytes_D: Int64, *, rules: SplitRules, seed: int
+    cluster_id_D: Int64, sources: Sequence[str], num_bytes_D: Int64, *, rules: Validation, seed: int
 ) -> NDArray[np.bool_]:
     """Which of D kept documents are validation.
 
@@ -55,7 +46,7 @@ def choose_validation(
 
 
 def split_report(
-    validation_D: NDArray[np.bool_], sources: Sequence[str], num_bytes_D: Int64, *, rules: SplitRules
+    validation_D: NDArray[np.bool_], sources: Sequence[str], num_bytes_D: Int64, *, rules: Validation
 ) -> dict[str, Any]:
     """Per source: documents and bytes of both sides, and whether validation reached `min_bytes`."""
     names = np.asarray(sources)
@@ -70,7 +61,7 @@ def split_report(
     return report
 
 
-def _choose(cluster_id_D: Int64, num_bytes_D: Int64, *, rules: SplitRules, seed: int) -> list[int]:
+def _choose(cluster_id_D: Int64, num_bytes_D: Int64, *, rules: Validation, seed: int) -> list[int]:
     clusters, place = np.unique(cluster_id_D, return_inverse=True)
     sizes = np.zeros(len(clusters), dtype=np.int64)
     np.add.at(sizes, place, num_bytes_D)

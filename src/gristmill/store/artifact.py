@@ -98,18 +98,6 @@ def make_read_only(folder: Path) -> None:
             path.chmod(path.stat().st_mode & ~0o222)
 
 
-def set_aside(folder: Path, old: Path) -> Path:
-    """Move a folder out of the way, into `old`, as 1, 2, 3, …; returns where it went."""
-    old.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while (target := old / str(number)).exists():
-        number += 1
-    folder.rename(target)
-    flush_to_disk(old)
-    flush_to_disk(folder.parent)
-    return target
-
-
 def open_working_folder(final: Path, fingerprint: str) -> Path:
     """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint.
 

@@ -9,6 +9,7 @@ pack holds out are refused here by name. All texts are then checked against the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from gristmill.select.decontaminate import Decontaminator
 from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import read_jsonl, write_jsonl
+from gristmill.synthesize.outputs import Conversation, ConversationCounts, RefusedConversation
 from gristmill.synthesize.rows import check_messages
 from gristmill.synthesize.templates import (
     ChatRow,
@@ -60,22 +62,22 @@ def run(ctx: StepContext) -> dict[str, Any]:
     write_jsonl(
         ctx.out / "sft.jsonl",
         (
-            {"id": row.id, "kind": row.kind, "messages": list(row.messages), "trained_item": row.trained_item}
+            Conversation(id=row.id, kind=row.kind, messages=row.messages, trained_item=row.trained_item).to_json()
             for row in kept
         ),
     )
     write_jsonl(ctx.out / "prompts.jsonl", prompts)
-    write_jsonl(ctx.out / "rejected.jsonl", gate.rejected)
+    write_jsonl(ctx.out / "rejected.jsonl", (row.to_json() for row in gate.rejected))
     write_json(ctx.out / "ledger.json", gate.ledger.to_json())
     for kind in gate.ledger.sources:
         ctx.say(f"{kind}: {gate.ledger.source(kind).total('kept').documents} kept")
-    kinds = sorted({row.kind for row in kept})
-    return {
-        "conversations": len(kept),
-        "by_kind": {kind: sum(row.kind == kind for row in kept) for kind in kinds},
-        "prompts": len(prompts),
-        "rejected": len(gate.rejected),
-    }
+    counts = ConversationCounts(
+        conversations=len(kept),
+        by_kind=Counter(row.kind for row in kept),
+        prompts=len(prompts),
+        rejected=len(gate.rejected),
+    )
+    return counts.to_json()
 
 
 class Gate:
@@ -83,7 +85,7 @@ class Gate:
 
     def __init__(self, *, held_out: frozenset[str], finder: Decontaminator) -> None:
         self.ledger = Ledger()
-        self.rejected: list[dict[str, Any]] = []
+        self.rejected: list[RefusedConversation] = []
         self.held_out = held_out
         self._finder = finder
 
@@ -103,7 +105,9 @@ class Gate:
             self.ledger.add(kind, "kept", size)
             return True
         self.ledger.add(kind, "dropped", size, reason=reason)
-        self.rejected.append({"id": id, "kind": kind, "reason": reason, "detail": detail, "messages": list(messages)})
+        self.rejected.append(
+            RefusedConversation(id=id, kind=kind, reason=reason, detail=detail, messages=tuple(messages))
+        )
         return False
 
     def _verdict(self, text: str, trained_item: str | None) -> tuple[str | None, str]:

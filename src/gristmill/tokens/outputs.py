@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from gristmill.graph.outputs import File, Outputs
+from gristmill.store.durable import read_json
+from gristmill.written import Written
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledText(Written):
+    """What the trainer saw of a source, of the bytes that its share asked for."""
+
+    documents: int
+    bytes: int
+    budget_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedText(Written):
+    """How many bytes a token holds on text that the trainer never saw; None where there is none."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    bytes_per_token: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerReport(Written):
+    """By source: what was sampled, and how well the validation text is compressed."""
+
+    vocab_size: int
+    sample: Mapping[str, SampledText]
+    validation: Mapping[str, CompressedText]
 
 
 class TokenizerFiles(Outputs):
@@ -11,6 +44,11 @@ class TokenizerFiles(Outputs):
     vocabulary = File("tokenizer.json")
     files = File(".", covers=("tokenizer_config.json", "chat_template.jinja"))
     report = File("report.json", notes=True)
+
+    @property
+    def findings(self) -> TokenizerReport:
+        """What report.json says."""
+        return TokenizerReport.from_json(read_json(self.report), where=self.report)
 
 
 class Tokenized(Outputs):

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from gristmill.errors import RecipeError
 from gristmill.tokens.mixture import Mixture
+from gristmill.written import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Use:
+class Use(Written):
     """What was drawn from one selection of a source in windows of one length, and the tokens it has. Selections of one source
     overlap: how often documents were read, planning/budget.py says."""
 

@@ -65,7 +65,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 def selection_tokens(pretrain: Pretrain, shards: Mapping[str, TokenShard]) -> dict[Selection, int]:
     """Unique training tokens of every selection that the stages draw, and of every source, by its training shard."""
-    selections = [*map(Selection, shards), *asked_tokens(pretrain)]
+    selections = [*map(Selection, shards), *asked_tokens(pretrain.as_changed().stages)]
     return {
         selection: unique_tokens(shards[selection.source], min_document_tokens=selection.min_document_tokens)
         for selection in selections

@@ -20,6 +20,7 @@ from gristmill.graph.step import StepContext, by_source
 from gristmill.recipe.schema.training import TokenizerSection
 from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
+from gristmill.tokens.outputs import CompressedText, SampledText, TokenizerReport
 from gristmill.tokens.permutation import key_of, mix
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
@@ -49,14 +50,16 @@ def run(ctx: StepContext) -> dict[str, Any]:
     trained = train_tokenizer(_texts({source: texts[source].train for source in sources}, chosen), section.vocab_size)
     tokenizer = Tokenizer(trained)
     tokenizer.save(ctx.out)
-    report = {
-        "vocab_size": tokenizer.vocab_size,
-        "sample": {
-            source: {"documents": int(chosen[source].sum()), "bytes": sampled[source], "budget_bytes": budgets[source]}
+    report = TokenizerReport(
+        vocab_size=tokenizer.vocab_size,
+        sample={
+            source: SampledText(
+                documents=int(chosen[source].sum()), bytes=sampled[source], budget_bytes=budgets[source]
+            )
             for source in sources
         },
-        "validation": {source: measure(tokenizer, text.validation) for source, text in validation.items()},
-    }
+        validation={source: measure(tokenizer, text.validation) for source, text in validation.items()},
+    ).to_json()
     write_json(ctx.out / "report.json", report)
     return report
 
@@ -96,7 +99,7 @@ def sample_documents(sizes: NDArray[np.int64], budget_bytes: int, seed: int, sou
     return chosen
 
 
-def measure(tokenizer: Tokenizer, paths: list[Path]) -> dict[str, float | int | None]:
+def measure(tokenizer: Tokenizer, paths: list[Path]) -> CompressedText:
     """Tokens, bytes and bytes per token (None without text) of all documents in the shards."""
     num_tokens = num_bytes = num_documents = 0
     for path in paths:
@@ -105,12 +108,12 @@ def measure(tokenizer: Tokenizer, paths: list[Path]) -> dict[str, float | int | 
             num_documents += len(encoded)
             num_tokens += sum(map(len, encoded))
             num_bytes += sum(tokenizer.num_bytes(ids) for ids in encoded)
-    return {
-        "documents": num_documents,
-        "tokens": num_tokens,
-        "bytes": num_bytes,
-        "bytes_per_token": num_bytes / num_tokens if num_tokens else None,
-    }
+    return CompressedText(
+        documents=num_documents,
+        tokens=num_tokens,
+        bytes=num_bytes,
+        bytes_per_token=num_bytes / num_tokens if num_tokens else None,
+    )
 
 
 def _texts(shards: dict[str, list[Path]], chosen: dict[str, NDArray[np.bool_]]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The metrics log of a training run: metrics.jsonl and samples.jsonl, one JSON object per line.
 
 A line has `step`, `tokens` and `kind`: "train" for the averages of the steps up to `step`, "eval" and "sample" for what the
-hooks of `step` found; and `origin`, the run that wrote it, where that is another one. Each checkpoint holds the log up to its
+hooks of `step` found; and `origin`, the run that wrote it, where it was inherited from a training of another recipe. Each checkpoint holds the log up to its
 step, and resuming restores that: so a finished log has the same lines as that of a run that was never stopped, but for
 timings, and a run that continues another's training has its lines too. Nothing here knows the model.
 """

@@ -2,10 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
 from gristmill.graph.outputs import File, Outputs
+from gristmill.store.jsonl import read_log
+from gristmill.tokens.stages import Use
+from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
 CHAT_STEPS = ("sft", "dpo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Written):
+    """Where and from what a stretch of a training was computed. prefix: what shaped the checkpoint of another run."""
+
+    from_step: int
+    environment: Mapping[str, str | int]
+    checkpoint: str | None
+    prefix: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCounts(Written):
+    """What every training step counts. final: the last values of its log. checkpoints: those that it keeps in the store."""
+
+    steps: int
+    tokens: int
+    parameters: int
+    training_seconds: float
+    tokens_per_second: float | None
+    final: Mapping[str, float | None]
+    environment: Mapping[str, str | int]
+    lineage: tuple[Start, ...]
+    mixed_environments: bool
+    checkpoints: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTime(Written):
+    """When a stage began, and how long it took."""
+
+    first_step: int
+    started_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingCounts(TrainingCounts):
+    """draws: what was drawn of each selection at each length."""
+
+    tokens_by_source: Mapping[str, int]
+    draws: tuple[Use, ...]
+    stages: tuple[StageTime, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggedLine:
+    """A line of metrics.jsonl: averages of the steps up to `step` ("train"), or what was measured there ("eval")."""
+
+    step: int
+    tokens: int
+    kind: Literal["train", "eval"]
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenText(Written):
+    """A line of samples.jsonl: what the model wrote after `prompt`. origin: the run that wrote the line, if another."""
+
+    origin: str | None = None
+    step: int
+    tokens: int
+    kind: Literal["sample"]
+    stage: str
+    prompt: str
+    text: str
 
 
 class TrainedModel(Outputs):
@@ -15,3 +89,30 @@ class TrainedModel(Outputs):
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
     reference = File("reference.json", notes=True)  # of preference optimisation
+
+    def logged(self, kind: Literal["train", "eval"]) -> list[LoggedLine]:
+        """The lines of the log of one kind."""
+        lines = (dict(line) for line in read_log(self.metrics) if line["kind"] == kind)
+        return [
+            LoggedLine(
+                step=line.pop("step"),
+                tokens=line.pop("tokens"),
+                kind=line.pop("kind"),
+                values={key: value for key, value in line.items() if key != "origin"},
+            )
+            for line in lines
+        ]
+
+    @property
+    def texts(self) -> list[WrittenText]:
+        """What the model wrote, in order."""
+        return [WrittenText.from_json(line, where=self.samples) for line in read_log(self.samples)]
+
+
+class Pretrained(TrainedModel):
+    """The model that all others begin with."""
+
+    @property
+    def counts(self) -> PretrainingCounts:
+        """Steps, tokens, seconds, and what was drawn."""
+        return PretrainingCounts.from_json(self.record.counts, where=self.record_path)

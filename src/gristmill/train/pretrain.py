@@ -30,6 +30,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss
+from gristmill.train.outputs import PretrainingCounts, StageTime, TrainingCounts
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
@@ -94,7 +95,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             _train_segment(ctx, session, stream, course, watch, number)
     found = session.finish()
     _keep_speed(ctx, session, found)
-    return {**found, **_draws(stream, course), "stages": session.notes["stages"]}
+    return _counts(found, stream, course, session).to_json()
 
 
 def _train_segment(
@@ -175,19 +176,19 @@ def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
     )
 
 
-def _keep_speed(ctx: StepContext, session: Session, found: Mapping[str, Any]) -> None:
+def _keep_speed(ctx: StepContext, session: Session, found: TrainingCounts) -> None:
     """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell."""
-    if found["tokens_per_second"] is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
+    if found.tokens_per_second is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
         return
     section: Pretrain = ctx.config["pretrain"]
     vocab_size = session.model.config.vocab_size
     flops = pretraining_flops(ctx.config["model"], vocab_size, section).with_attention / section.total_tokens
     point = SpeedPoint(
-        parameters=found["parameters"],
+        parameters=found.parameters,
         seq_len=section.stages[0].seq_len,
         micro_batch_tokens=min(ctx.machine.micro_batch_tokens, section.global_batch_tokens),
-        tokens_per_second=found["tokens_per_second"],
-        flops_per_second=found["tokens_per_second"] * flops,
+        tokens_per_second=found.tokens_per_second,
+        flops_per_second=found.tokens_per_second * flops,
         measured_by="pretrain",
     )
     keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])
@@ -204,16 +205,17 @@ def _packs(ctx: StepContext) -> dict[str, Pack]:
     return packs
 
 
-def _draws(stream: Stream, course: Course) -> dict[str, Any]:
-    """What was drawn and trained on, in closed form from the order itself."""
-    skipped = course.skipped_before(course.num_steps)
-    uses = stream.uses_before(stream.num_samples, skipped=skipped)
-    return {
-        "tokens_by_source": {
+def _counts(found: TrainingCounts, stream: Stream, course: Course, session: Session) -> PretrainingCounts:
+    """With what was drawn and trained on, in closed form from the order itself."""
+    uses = stream.uses_before(stream.num_samples, skipped=course.skipped_before(course.num_steps))
+    return PretrainingCounts(
+        **vars(found),
+        tokens_by_source={
             name: sum(use.tokens_drawn for use in uses if use.source == name) for name in stream.source_names
         },
-        "draws": [vars(use) for use in uses],
-    }
+        draws=tuple(uses),
+        stages=tuple(StageTime(**took) for took in session.notes["stages"]),
+    )
 
 
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────────

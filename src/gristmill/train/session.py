@@ -37,6 +37,7 @@ from gristmill.train.checkpoint import (
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
+from gristmill.train.outputs import Start, TrainingCounts
 from gristmill.train.runtime import Runtime
 
 
@@ -177,27 +178,27 @@ class Session:
         if "train/loss" in values:
             self.runtime.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
 
-    def finish(self) -> dict[str, Any]:
-        """Writes model/ and returns what every training step records."""
+    def finish(self) -> TrainingCounts:
+        """Writes model/ and returns what every training step counts."""
         save_model(self.out / "model", self.model, self.tokenizer_dir)
         lines = read_log(self.out / METRICS)
         last_train: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "train"), {})
         last_eval: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
         seconds = self.progress.seconds
-        return {
-            "steps": self.progress.step,
-            "tokens": self.progress.tokens,
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "training_seconds": seconds,
-            "tokens_per_second": self.progress.tokens / seconds if seconds > 0 else None,
-            "final": {
+        return TrainingCounts(
+            steps=self.progress.step,
+            tokens=self.progress.tokens,
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            training_seconds=seconds,
+            tokens_per_second=self.progress.tokens / seconds if seconds > 0 else None,
+            final={
                 key: value for key, value in (last_eval | last_train).items() if key.startswith(("train/", "eval/"))
             },
-            "environment": dict(self.environment),
-            "lineage": self.progress.lineage,
-            "mixed_environments": self.progress.mixed_environments,
-            "checkpoints": [ref.folder.name for ref in self.checkpoints.kept()],
-        }
+            environment=dict(self.environment),
+            lineage=tuple(Start(**entry) for entry in self.progress.lineage),
+            mixed_environments=self.progress.mixed_environments,
+            checkpoints=tuple(ref.folder.name for ref in self.checkpoints.kept()),
+        )
 
 
 def optimizer_options(section: Optimizer) -> dict[str, Any]:
@@ -248,10 +249,10 @@ def open_session(
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
         progress, notes = Progress.from_json(state["progress"]), dict(state["notes"])
         is_other = state["identity"] != checkpoints.identity
-        origin = state["run"] if is_other and state["run"] != checkpoints.run.name else None
-        discarded = monitor.restore(checkpoint.folder, origin=origin)
-        whose = ", saved under an earlier form of the recipe" if is_other else ""
-        whose = whose if origin is None else f" of run {origin!r}"
+        discarded = monitor.restore(checkpoint.folder, origin=state["run"] if is_other else None)
+        is_same_run = state["run"] == checkpoints.run.name
+        whose = ", saved under an earlier form of the recipe" if is_same_run else f" of run {state['run']!r}"
+        whose = whose if is_other else ""
         lines = f" Discarding {_log_lines(discarded)} written after this checkpoint." if discarded else ""
         say(f"Resuming from step {progress.step:,}{whose}.{lines}")
         progress.start_in(
