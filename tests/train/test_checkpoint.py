@@ -378,7 +378,7 @@ def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.M
     assert (second.from_step, second.checkpoint) == (12, saved(run, 12).name)
     assert second.environment["hardware"] == "Another CPU @ 9 GHz"
     assert second.environment == found.environment != first.environment
-    assert found.checkpoints == [saved(run, step).name for step in (14, 12, 4)]
+    assert list(found.checkpoints) == [saved(run, step).name for step in (14, 12, 4)]
 
 
 def test_environment_names_each_difference() -> None:
