@@ -140,7 +140,7 @@ def test_sigterm_saves_the_training_and_the_second_run_goes_on_from_there(
         run.wait_for_line(r"^ +stage stable")
         run.process.send_signal(signal.SIGTERM)
         assert run.end() == 143, run.printed
-    stopped = re.search(r"pretrain stopped after step (\d+); its state is saved", run.printed)
+    stopped = re.search(r"pretrain: stopped after step (\d+); its state is saved", run.printed)
     assert stopped is not None, run.printed
     assert "Run the same command to resume." in run.printed
     assert "Traceback" not in run.printed

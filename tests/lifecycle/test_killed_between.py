@@ -18,7 +18,7 @@ from whole_runs import ONE_THREAD, OPTIONS, Command, content, edit, forget, line
 
 from gristmill.store.artifact import MANIFEST, RECORD
 from gristmill.store.durable import read_json
-from gristmill.store.removal import removable
+from gristmill.store.removal import removable, remove
 
 pytestmark = pytest.mark.timeout(1200)  # the first test that asks for the finished run makes it
 
@@ -40,9 +40,10 @@ def die_at(project: Path, number: int) -> bool:
 def state_of(project: Path) -> dict[str, object]:
     """All that the training left: content, links, and the manifests of the checkpoints that the run links.
 
-    The lock file of what was committed right before a kill may stay; nobody holds it.
+    Half-made links go with the next `clean`. The lock file of what was committed right before a kill may stay; nobody holds it.
     """
     links = links_of(project)
+    remove(links.store, [])
     linked = {path.name: os.readlink(path) for path in sorted((links.folder / "checkpoints" / "pretrain").iterdir())}
     names = {
         path.relative_to(project).as_posix()
