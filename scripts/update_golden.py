@@ -222,10 +222,10 @@ def differences(was: Any, now: Any, where: str = "") -> Iterator[str]:
     elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         for number, pair in enumerate(zip(was, now, strict=True)):
             yield from differences(*pair, f"{where}[{number}]")
-    elif isinstance(was, float | int) and isinstance(now, float | int) and float in (type(was), type(now)):
+    elif {type(was), type(now)} in ({float}, {float, int}):
         if abs(was - now) > TOLERANCE * max(1.0, abs(was)):
             yield f"{where}: {was} → {now}"
-    elif was != now:
+    elif was != now or isinstance(was, bool) != isinstance(now, bool):
         yield f"{where}: {was!r} → {now!r}"
 
 

@@ -93,7 +93,7 @@ def test_a_changed_decay_goes_on_from_before_it_and_undone_finds_the_old_model(
     edit(done_project, "pretrain.decay_shape", "one_minus_sqrt")
     answer = gristmill(*PRETRAIN)
     assert answer.code == 0, answer.err
-    assert f"Resuming from step {BEFORE_DECAY} of run 'tiny'." in answer.out
+    assert f"Resuming from step {BEFORE_DECAY}, saved under an earlier form of the recipe." in answer.out
     run = done_project / "runs" / "tiny"
     log = read_log(run / "pretrain" / "metrics.jsonl")
     saved = [line["step"] < BEFORE_DECAY or (line["step"] == BEFORE_DECAY and line["kind"] == "train") for line in log]
@@ -117,7 +117,7 @@ def test_a_late_source_touches_no_token_of_the_others_and_goes_on_from_before_th
     answer = gristmill(*PRETRAIN)
     assert answer.code == 0, answer.err
     assert lines(answer.out, "made") == ["extract/extra", "select", "tokenize", "pretrain"]
-    assert f"Resuming from step {BEFORE_DECAY} of run 'tiny'." in answer.out
+    assert f"Resuming from step {BEFORE_DECAY}, saved under an earlier form of the recipe." in answer.out
     run = done_project / "runs" / "tiny"
     was, now = (read_json(folder / "tokenize" / MANIFEST) for folder in (finished_run, run))
     kept = {name: entry for name, entry in now.items() if not name.startswith("extra/")}
@@ -184,7 +184,7 @@ def test_an_intervention_takes_part_in_the_next_run_and_stands_in_the_recipe_as_
     assert status_of(gristmill)["pretrain"]["state"] == "drifted"
     answer = gristmill(*PRETRAIN)
     assert answer.code == 0, answer.err
-    assert "Resuming from step 22 of run 'tiny'." in answer.out
+    assert "Resuming from step 22, saved under an earlier form of the recipe." in answer.out
     printed = gristmill("recipe", "runs/tiny")
     assert yaml.safe_load(printed.out)["pretrain"]["changes"] == [change]
     (folder / "001.yaml").unlink()
