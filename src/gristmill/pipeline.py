@@ -36,7 +36,10 @@ CONTAMINATION = (*PACKS, "gristmill.select.words", "gristmill.select.decontamina
 CLASSIFIER = ("gristmill.score.classifiers", "gristmill.score.hashed_ngrams")
 ENCODING = ("gristmill.tokens.tokenizer",)
 CHAT = (*ENCODING, "gristmill.tokens.chat")
-TRAINING = ("gristmill.model.transformer", "gristmill.train.loop")
+ORDER = ("gristmill.tokens.permutation",)
+TRAINING = ("gristmill.model.transformer", "gristmill.train.loop", "gristmill.align.epochs", *ORDER)
+TEMPLATES = ("gristmill.synthesize.templates",)
+STATISTICS = ("gristmill.statistics",)
 ANSWERS = (*CHAT, "gristmill.model.transformer", "gristmill.model.generate")
 PAGE = ("gristmill.report.facts",)
 
@@ -55,6 +58,11 @@ def model_steps(recipe: Recipe) -> list[str]:
 def last_model_step(recipe: Recipe) -> str:
     """The step whose model the recipe is for."""
     return model_steps(recipe)[-1]
+
+
+def kept_steps(recipe: Recipe) -> set[str]:
+    """The steps whose files people use: remade when they were removed, while others are remade only for who reads them."""
+    return {"report", "export", last_model_step(recipe)}
 
 
 def early_sources(recipe: Recipe) -> list[str]:
@@ -228,7 +236,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
             },
             files=_packs(recipe, recipe.pretrain.watch.packs),
         ),
-        parts=PREFIX_PARTS,
+        parts=tuple(part for part in PREFIX_PARTS if part != "gristmill.train.pretrain"),
     )
     if recipe.chat is not None:
         entries = recipe.chat.definitions_from
@@ -241,7 +249,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
                 inputs={"entries": reads("select", Selected, "train", source=entries)} if entries else {},
                 files={"conversations": tuple(recipe.chat.conversations), **held_out},
             ),
-            parts=CONTAMINATION,
+            parts=(*CONTAMINATION, *TEMPLATES),
         )
     if recipe.sft is not None:
         yield Step(
@@ -273,7 +281,7 @@ def _training(recipe: Recipe) -> Iterable[Step]:
                 },
                 files=held_out,
             ),
-            parts=(*ANSWERS, *PACKS),
+            parts=(*ANSWERS, *PACKS, *TEMPLATES),
         )
     if recipe.dpo is not None:
         yield Step(
@@ -319,7 +327,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
                 **({"conversations": tuple(recipe.chat.conversations)} if recipe.chat else {}),
             },
         ),
-        parts=(*ANSWERS, *PACKS, "gristmill.train.scorer"),
+        parts=(*ANSWERS, *PACKS, *TEMPLATES, *STATISTICS, "gristmill.train.scorer"),
     )
     account = {step.name: reads(step.name, step.outputs) for step in made}
     account["evaluate"] = reads("evaluate", Evaluated)
@@ -334,7 +342,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             inputs=account,
         ),
         watching=Given(config={"caps": caps}),
-        parts=(*CHAT, *PAGE),
+        parts=(*CHAT, *PAGE, "gristmill.model.transformer"),
     )
     yield Step(
         name="report",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 from gristmill.errors import ArtifactError
@@ -12,7 +14,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States, StepState
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.store.artifact import PARTIAL_SUFFIX
-from gristmill.store.checkpoints import CheckpointIndex
+from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
 from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.train.course import course_of
@@ -20,6 +22,7 @@ from gristmill.train.prefix import NumberFormat, number_format, prefix_id, prefi
 
 PRETRAIN = "pretrain"
 TOKENS = "tokens of "
+STATE = "state.json"  # of a checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
         return 0.0
     record = None if state.before is None else links.record_of(name, state.before)
     if record is not None:
-        seconds, steps = float(record["wall_seconds"]), record["counts"].get("steps")
+        seconds, steps = work_in(record), record["counts"].get("steps")
     else:
         seconds, steps = _begun(states, state), None
     if name != PRETRAIN or not seconds:
@@ -59,6 +62,11 @@ def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
     point = resume_point(states, machine)
     done = steps or max((ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)), default=0)
     return seconds if point is None or not done else seconds * max(0.0, 1.0 - point.step / done)
+
+
+def work_in(record: Mapping[str, Any]) -> float:
+    """Seconds of work in an artefact; of a training also what it inherited with the checkpoint that it resumed from."""
+    return max(float(record.get("wall_seconds", 0.0)), float(record.get("counts", {}).get("training_seconds", 0.0)))
 
 
 def _begun(states: States, state: StepState) -> float:
@@ -76,7 +84,7 @@ def _begun(states: States, state: StepState) -> float:
 
 
 def resume_point(states: States, machine: Machine) -> ResumePoint | None:
-    """Where pretraining would resume; None while its inputs are not made, or when it is done. Reads names, no checkpoint."""
+    """Where pretraining would resume; None while its inputs are not made, or when it is done. Reads names, and of other runs what they were trained with."""
     state = states[PRETRAIN]
     if state.identity is None or state.state == "done":
         return None
@@ -97,8 +105,10 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
             seed=derive_seed(given.config["seed"], PRETRAIN),
             number_format=arithmetic,
         )
-        found = CheckpointIndex(states.run.store, PRETRAIN).find(partial(_id_at, prefix_at))
-        steps += [ref.step for ref in found[:1]]
+        index = CheckpointIndex(states.run.store, PRETRAIN)
+        own = set(index.own(states.run))
+        found = (ref for ref in index.find(partial(_id_at, prefix_at)) if ref in own or _is_of(machine, ref))
+        steps += [ref.step for ref in itertools.islice(found, 1)]
     return ResumePoint(step=max(steps), num_steps=course.num_steps)
 
 
@@ -106,6 +116,19 @@ def _content(states: States, state: StepState, role: str) -> str:
     content = states.content(state.step.given.inputs[role])
     assert content is not None, f"{state.step.name} has an identity, but {role} is not known"
     return content
+
+
+def _is_of(machine: Machine, ref: CheckpointRef) -> bool:
+    """Whether another run's checkpoint was trained as this machine would; else it is offered and not taken."""
+    try:
+        environment = read_json(ref.folder / STATE)["environment"]
+        return bool(
+            environment["threads"] == machine.threads
+            and environment["micro_batch_tokens"] == machine.micro_batch_tokens
+            and environment["torch"] == version("torch")
+        )
+    except (ArtifactError, KeyError, TypeError):
+        return False
 
 
 def _id_at(prefix_at: Callable[[int], dict[str, Any] | None], step: int) -> str:

@@ -31,14 +31,15 @@ from gristmill.graph.record import Held, Peak, Provenance
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
-from gristmill.pipeline import hashes_of, last_model_step, open_states
+from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake
+from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake, work_in
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
+from gristmill.train.outputs import TrainedModel
 
 CHEAP_SECONDS = 600.0
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
@@ -93,13 +94,15 @@ class _Run:
         self.loaded, self.machine, self.console, self.signals = loaded, machine, console, signals
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
+        self.wanted: list[str] = []
 
     def carry_out(self, until: str | None) -> None:
         """Every step that is wanted, in order."""
-        wanted = needed_by(self.states, until)
+        wanted = self.wanted = needed_by(self.states, until)
         for name in wanted:
-            self._refuse_costly(self.states[name])
-        kept = {until} if until is not None else {"report", "export", last_model_step(self.loaded.recipe)}
+            if self.states[name].state != "done":
+                self._refuse_costly(self.states[name])
+        kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         for name in wanted:
             self._bring(name, bytes_wanted=name in kept)
 
@@ -126,7 +129,7 @@ class _Run:
             self.states.refresh()  # it was removed at this moment
             self._bring(name, bytes_wanted=True)
             return
-        made_at = "" if record is None else f"unchanged since {record['made_at']}"
+        made_at = "" if record is None else f"unchanged since {record.get('made_at', 'an unknown time')}"
         gone = "" if state.folder is not None else "; its files were removed and nothing needs them"
         self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
 
@@ -152,8 +155,9 @@ class _Run:
             else:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
-                self._check_inputs(step)
-                record = self._work(state, working, _WorkClock(working))
+                clock = _WorkClock(working)
+                self._check_inputs(step, hashes=clock.is_new and issubclass(step.outputs, TrainedModel))
+                record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
                 how = f"{record['wall_seconds']:.1f} s"
@@ -202,13 +206,16 @@ class _Run:
         assert folder is not None, f"{read.step} was not brought before it is read"
         return read.open(folder, content=self.states.content(read) or "")
 
-    def _check_inputs(self, step: Step) -> None:
-        """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less."""
+    def _check_inputs(self, step: Step, *, hashes: bool) -> None:
+        """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less.
+
+        hashes: compare contents, too. Once before a training begins: it is what costs most if it is wrong.
+        """
         for name in step.inputs:
             folder = self.states[name].folder
             assert folder is not None, name
             try:
-                verify_manifest(folder, hashes=False)
+                verify_manifest(folder, hashes=hashes)
             except ArtifactError as error:
                 raise ArtifactError(
                     f"{error}\n  {step.name} reads it. Put it back, or remove {folder.resolve()} and run the same command to "
@@ -261,19 +268,24 @@ class _Run:
         minute is remade to see whether anything that follows changes.
         """
         name = state.step.name
-        if state.identity is None or state.state == "done" or not {"all", name}.isdisjoint(self.remake):
+        if state.identity is None or not {"all", name}.isdisjoint(self.remake):
             return
-        own = seconds_at_stake(self.states, name, self.machine)
+        record = self.links.record_of(name, state.identity) if state.state == "done" else None
+        own = seconds_at_stake(self.states, name, self.machine) if record is None else work_in(record)
         if own <= TRIED_SECONDS:
             return
-        later = {after: seconds_at_stake(self.states, after, self.machine) for after in self.states.after(name)}
+        later = {
+            after: seconds_at_stake(self.states, after, self.machine)
+            for after in self.states.after(name)
+            if after in self.wanted
+        }
         total = self.remade_seconds + own + sum(later.values())
         if total <= CHEAP_SECONDS:
             return
         following = [after for after, seconds in later.items() if seconds > 0]
         raise RecipeError(
-            f"the recipe changed, and up to {total / 3600:.2f} hours of work in {self.links.folder} would be remade:\n"
-            f"  {name}: {'; '.join(state.reasons)}{self._resumes(name)}\n"
+            f"up to {total / 3600:.2f} hours of work in {self.links.folder} would be remade:\n"
+            f"  {name}: {'; '.join(state.reasons or ('its files were removed',))}{self._resumes(name)}\n"
             + (f"  then, as far as they change: {', '.join(following)}\n" if following else "")
             + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
             f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
@@ -337,6 +349,7 @@ class _WorkClock:
     def __init__(self, working: Path) -> None:
         self._note = working.with_name(f"{working.name}.json")
         self._noted: dict[str, Any] = dict(read_json(self._note))
+        self.is_new = "seconds" not in self._noted
         self._before = float(self._noted.get("seconds", 0.0))
         self._started = self._saved = time.monotonic()
 

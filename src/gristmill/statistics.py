@@ -18,6 +18,8 @@ from scipy.special import stdtr, stdtrit
 
 from gristmill.written import Estimate
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 FloatArray = NDArray[np.float64]
 
 FEWEST_DEGREES = 0.5  # one and a half effective items; the t quantile is 165 there and runs off to infinity below

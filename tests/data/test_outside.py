@@ -165,3 +165,40 @@ def test_a_damaged_cache_is_only_a_cache(tmp_path: Path) -> None:
     fill(tmp_path, "a.txt")
     (tmp_path / "cache").write_text("{", encoding="utf-8")
     assert hashes(tmp_path / "cache").of(find_outside(tmp_path, ["a.txt"], where="here"))
+
+
+def test_what_a_run_made_is_not_what_it_reads(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "deep/b.jsonl", "runs/.store/pretrain/x/metrics.jsonl", "runs/tiny/recipe.jsonl")
+    assert names(tmp_path, "**/*.jsonl") == ["a.jsonl", "deep/b.jsonl"]
+    assert [name.partition("/")[2] for name in names(tmp_path, ".")] == ["a.jsonl", "deep/b.jsonl"]
+
+
+def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+    fill(tmp_path, "z/a.jsonl", "a/b.jsonl", "c/a.jsonl", "c/b.jsonl")
+    assert names(tmp_path, "z/a.jsonl", "a/b.jsonl") == names(tmp_path, "c/*.jsonl") == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_folder_and_the_files_in_it_by_name_are_not_the_same(tmp_path: Path, read: list[str]) -> None:
+    """A folder is searched by suffix; files that are named are read whatever they are called."""
+    fill(tmp_path, "in/a.jsonl", "in/b.json")
+    by_folder, by_name = (find_outside(tmp_path, [pattern], where="here") for pattern in ("in", "*/*"))
+    assert by_folder.files == by_name.files
+    assert hashes(tmp_path / "cache").of(by_folder) != hashes(tmp_path / "cache").of(by_name)
+
+
+def test_an_edit_that_puts_the_old_time_back_is_seen(tmp_path: Path) -> None:
+    fill(tmp_path, "a.txt")
+    age(tmp_path / "a.txt")
+    found = find_outside(tmp_path, ["a.txt"], where="here")
+    first = hashes(tmp_path / "cache").of(found)
+    status = (tmp_path / "a.txt").stat()
+    (tmp_path / "a.txt").write_text("b.txt", encoding="utf-8")
+    os.utime(tmp_path / "a.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert hashes(tmp_path / "cache").of(found) != first
+
+
+@pytest.mark.parametrize("text", ["[]", '{"a": 1}', '{"a": [1]}'])
+def test_a_cache_of_another_shape_is_left_aside(tmp_path: Path, text: str) -> None:
+    fill(tmp_path, "a.txt")
+    (tmp_path / "cache").write_text(text, encoding="utf-8")
+    assert hashes(tmp_path / "cache").of(find_outside(tmp_path, ["a.txt"], where="here"))

@@ -20,6 +20,8 @@ from gristmill.train.loss import LossOutput
 from gristmill.train.schedule import cosine
 from gristmill.train.session import Session
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 LOG_EVERY = 5
 SAVE_EVERY = 200
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import StepState
-from gristmill.pipeline import hashes_of, open_states
+from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
@@ -47,7 +47,7 @@ def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json:
             f"[{COLOURS[state.state]}]{state.state}[/]",
             str(facts.get("made_at", ""))[:16].replace("T", " "),
             f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
-            _words(state, facts, point),
+            _words(state, facts, point, is_kept=state.step.name in kept_steps(loaded.recipe)),
         )
     console.print(table)
 
@@ -66,10 +66,12 @@ def _facts(state: StepState, links: RunLinks) -> dict[str, object]:
     return facts
 
 
-def _words(state: StepState, facts: dict[str, object], point: ResumePoint | None) -> str:
+def _words(state: StepState, facts: dict[str, object], point: ResumePoint | None, *, is_kept: bool) -> str:
     words = escape("; ".join(state.reasons)) if state.reasons else "[dim]nothing to do[/]"
     if facts.get("files") == "removed":
-        words = "[dim]nothing to do; its files were removed[/]"
+        words = (
+            "its files were removed; run remakes them" if is_kept else "[dim]nothing to do; its files were removed[/]"
+        )
     if state.step.name == PRETRAIN and point is not None and point.step:
         return f"{words}; {point}"
     return f"{words}; begun" if facts.get("begun") else words

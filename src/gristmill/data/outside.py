@@ -7,6 +7,7 @@ So it depends neither on where the recipe lies nor on what else the recipe reads
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from glob import escape, glob, has_magic
@@ -17,8 +18,11 @@ from gristmill.data.executor import LocalThreads
 from gristmill.errors import GristmillError, RecipeError
 from gristmill.graph.step import Given, OutsideFiles
 from gristmill.store.durable import file_sha256, read_json, write_json
+from gristmill.store.fingerprint import fingerprint
+from gristmill.store.store import STORE
 from gristmill.units import in_bytes
 
+NAMED = "(named)"  # no file has this name
 SETTLED_SECONDS = 2.0  # a file changed just now may change again within the resolution of its time stamp
 SAY_EVERY_SECONDS = 5.0
 
@@ -29,9 +33,17 @@ def absolute(recipe_dir: Path, path: str) -> Path:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, by name; hidden ones, and those in hidden folders, are no part of it."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it."""
+    found: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _holds_runs(Path(root, name))]
+        found += [path for name in names if not name.startswith(".") and (path := Path(root, name)).is_file()]
+    return sorted(found)
+
+
+def _holds_runs(folder: Path) -> bool:
+    """Whether gristmill keeps its runs there: what it made is never what it reads."""
+    return (folder / STORE).is_dir()
 
 
 def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> OutsideFiles:
@@ -57,7 +69,10 @@ def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> Ou
         raise RecipeError(
             f"{where}: {list(patterns)} names folders without a single file below {absolute(recipe_dir, '.')}."
         )
-    return OutsideFiles(paths=dict(sorted(paths.items())), files=dict(sorted(files.items())))
+    return OutsideFiles(
+        paths=dict(sorted(paths.items(), key=lambda entry: (entry[1], entry[0]))),
+        files=dict(sorted(files.items(), key=lambda entry: (entry[1], entry[0]))),
+    )
 
 
 def find_step_files(given: Given, recipe_dir: Path, step: str) -> dict[str, OutsideFiles]:
@@ -77,6 +92,7 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
         raise RecipeError(
             f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
         )
+    found = [path for path in found if not any(_holds_runs(folder) for folder in path.parents)]
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
         if has_magic(part):
@@ -86,7 +102,7 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
 
 
 class FileHashes:
-    """SHA-256 of outside files, read by several threads; a file with the size, time and inode it had is not read again."""
+    """SHA-256 of outside files, read by several threads; a file with the size, times and inode it had is not read again."""
 
     def __init__(
         self, cache: Path, *, threads: int, say: Callable[[str], None], should_stop: Callable[[], bool] = lambda: False
@@ -95,13 +111,19 @@ class FileHashes:
         self._threads, self._say, self._should_stop = threads, say, should_stop
         self._known: dict[str, list[Any]] = {}
         with contextlib.suppress(GristmillError):  # absent or damaged: it is only a cache
-            self._known = dict(read_json(cache))
+            known = read_json(cache)
+            if isinstance(known, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in known.values()):
+                self._known = known
 
     def of(self, found: OutsideFiles) -> dict[str, str]:
-        """Name → SHA-256, for all files."""
+        """Name → SHA-256, for all files; and under NAMED, where folders are named, a hash of what the patterns name: files of a
+        folder are read by their suffix, files that are named in any case."""
         stamps = {path: _stamp(path) for path in found.files}
-        self._read([path for path, stamp in stamps.items() if self._known.get(str(path), [])[:3] != stamp], stamps)
-        return {name: str(self._known[str(path)][3]) for path, name in found.files.items()}
+        self._read([path for path, stamp in stamps.items() if self._known.get(str(path), [])[:-1] != stamp], stamps)
+        hashes = {name: str(self._known[str(path)][-1]) for path, name in found.files.items()}
+        if any(path.is_dir() for path in found.paths):
+            hashes[NAMED] = fingerprint(list(found.paths.values()))
+        return hashes
 
     def _read(self, paths: Sequence[Path], stamps: Mapping[Path, list[int]]) -> None:
         if not paths:
@@ -128,7 +150,7 @@ class FileHashes:
 
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterable[str]:

@@ -116,6 +116,8 @@ class States:
         old = None if before is None else self.run.record_of(step.name, before)
         if old is None:
             return ("not made yet",)
+        if not {"document", "resolved"} <= old.keys():
+            return ("the record is of an older form",)
         return tuple(explain(step, old, document)) or ("the record is of an older form",)
 
 

@@ -23,7 +23,7 @@ from gristmill.model.attention import Documents, KeyValueCache, cached_attention
 from gristmill.model.norm import RMSNorm
 from gristmill.model.rope import rotary_angles, rotate
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 1  # of the network: this file, attention, rope, norm, and the first weights; rises when the meaning changes
 
 # Keys of a Hugging Face config that change what the model computes, with the only values that this file implements.
 _REQUIRED_VALUES: dict[str, tuple[Any, ...]] = {

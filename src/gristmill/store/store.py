@@ -78,8 +78,13 @@ class Store:
 
     def open_work(self, step: str, identity: str) -> Path:
         """The folder to make the artefact in, with what an earlier attempt left there. Call it within `making`."""
+        final = self.folder(step, identity)
+        if final.exists() and not is_committed(final):  # a person removed its record, or a copy of the store broke off
+            with self.locks.exclusive():
+                self.discard(final)
+            self.empty_trash()
         with self.locks.shared():
-            return artifact.open_working_folder(self.folder(step, identity), identity)
+            return artifact.open_working_folder(final, identity)
 
     def commit(self, step: str, identity: str, record: Mapping[str, Any]) -> bool:
         """Turns the unfinished work into the artefact. False: another run committed it meanwhile; ours is dropped.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from gristmill.store.fingerprint import derive_seed
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 SUM_QUESTIONS = (
     "What is {a} + {b}?",
     "What is {a} plus {b}?",

@@ -13,6 +13,8 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
 _ROUNDS = 4
 _GOLDEN = 0x9E3779B97F4A7C15
 _STEP = 0xD1342543DE82EF95  # odd, so that multiplying keys by it loses nothing

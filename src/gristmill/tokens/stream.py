@@ -27,7 +27,8 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, Origin, StreamStage, Use, stage_mixture
 from gristmill.tokens.windows import Selection
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+# Of the order and the batches: this file, mixture, windows, permutation, batch.
+VERSION = 1
 
 __all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use", "segment_lengths"]
 

@@ -26,7 +26,7 @@ from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import clip_, grad_norm, set_lr
 from gristmill.train.runtime import Runtime
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
 
 MAX_SKIPPED_STEPS = 3
 SKIPPED_STEPS_WINDOW = 100

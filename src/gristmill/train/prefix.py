@@ -17,7 +17,12 @@ from gristmill.store.fingerprint import canonical, derive_seed, differences, fin
 from gristmill.train.course import Course, Segment
 
 PREFIX_VERSION = 1
-PARTS = ("gristmill.model.transformer", "gristmill.tokens.stream", "gristmill.train.loop")  # whose versions shape it
+PARTS = (  # whose versions shape it
+    "gristmill.model.transformer",
+    "gristmill.tokens.stream",
+    "gristmill.train.loop",
+    "gristmill.train.pretrain",
+)
 
 NumberFormat = Literal["float32", "bfloat16"]
 
