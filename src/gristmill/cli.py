@@ -58,14 +58,14 @@ def run(
     recipe: RecipePath,
     overrides: Overrides = None,
     until: Annotated[str | None, typer.Option(help="stop after this step; `status` lists the steps")] = None,
-    remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be made again, or all")] = None,
+    remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = None,
     processes: Processes = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     micro_batch_tokens: Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")] = None,
 ) -> None:
-    """Make everything the recipe asks for; go on where it stopped; skip what is done and unchanged."""
+    """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
 
     from gristmill.recipe.load import load_recipe
     from gristmill.runner import run as run_recipe

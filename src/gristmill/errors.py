@@ -37,7 +37,7 @@ class MissingExtra(GristmillError):
 
 
 class ResourceError(GristmillError):
-    """The machine ran out of something; the last good state is intact and the same command goes on from there."""
+    """The machine ran out of something; the last good state is intact and the same command resumes from there."""
 
     exit_code = 75
 

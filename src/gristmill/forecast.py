@@ -300,7 +300,7 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
                 f"{row.selection} is read {row.epochs[-1]:.1f} times, allowed because: {row.allowed_because}"
             )
         elif row.verdict == "unknown":
-            warnings.append(f"nobody knows yet how many tokens {row.selection} has; its cap is checked after tokenize")
+            warnings.append(f"the token count of {row.selection} is not known yet; its cap is checked after tokenize")
     return warnings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -311,6 +312,41 @@ def test_unfinished_costly_work_is_refused_too_and_kept_when_agreed(done_project
     assert answer.code == 0, answer.err
     assert working.is_dir(), "it is there for who undoes the change"
     assert read_json(links.folder / "dpo" / RECORD)["counts"]["beta"] == 0.3
+
+
+def test_of_a_changed_decay_only_the_steps_after_its_checkpoint_count(done_project: Path, gristmill: Command) -> None:
+    """The tiny trunk of 28 steps decays from step 14 on, so half of its work is kept."""
+    change_record(done_project, "pretrain", wall_seconds=7200.0)
+    override = "pretrain.decay_shape=one_minus_sqrt"
+    answer = gristmill("run", "recipe.yaml", override, "--until", "pretrain", *OPTIONS)
+    assert answer.code == 2
+    assert re.search(r"up to 1\.00 hours of work", answer.err), answer.err
+    assert "resumes from step 14 of 28; 14 steps to make" in answer.err
+    assert status_of(gristmill, override)["pretrain"]["resumes_from"] == 14
+
+
+def test_work_that_a_training_inherited_counts_as_its_own(done_project: Path, gristmill: Command) -> None:
+    """Its own wall time covers only what came after the checkpoint that it resumed from."""
+    record = read_json(done_project / "runs" / "tiny" / "pretrain" / RECORD)
+    change_record(done_project, "pretrain", counts={**record["counts"], "training_seconds": 7200.0})
+    answer = gristmill("run", "recipe.yaml", "pretrain.optimizer.beta1=0.8", "--until", "pretrain", *OPTIONS)
+    assert answer.code == 2
+    assert re.search(r"up to 2\.00 hours of work", answer.err), answer.err
+
+
+def test_steps_that_nobody_asked_for_do_not_count(done_project: Path, gristmill: Command) -> None:
+    change_record(done_project, "tokenizer", wall_seconds=100.0)
+    change_record(done_project, "pretrain", wall_seconds=7200.0)
+    answer = gristmill("run", "recipe.yaml", "tokenizer.vocab_size=641", "--until", "tokenizer", *OPTIONS)
+    assert (answer.code, lines(answer.out, "made")) == (0, ["tokenizer"])
+
+
+def test_removed_files_of_costly_work_are_not_remade_without_asking(done_project: Path, gristmill: Command) -> None:
+    change_record(done_project, "dpo", wall_seconds=7200.0)
+    shutil.rmtree((done_project / "runs" / "tiny" / "dpo").resolve())
+    answer = gristmill("run", "recipe.yaml", *OPTIONS)
+    assert answer.code == 2
+    assert re.search(r"up to 2\.\d\d hours of work.*\n  dpo: its files were removed", answer.err), answer.err
 
 
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -209,7 +209,7 @@ def test_a_file_without_keys_is_no_recipe(tmp_path: Path, text: str) -> None:
 def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     text = "name: a\nseed: 1\nname: b\n"
     path = tmp_path / "r.yaml"
-    assert f"{path}:3: the key 'name' stands twice; the first is at {path}:1" in failure(text, tmp_path)
+    assert f"{path}:3: duplicate key 'name'; first defined at {path}:1" in failure(text, tmp_path)
 
 
 @pytest.mark.parametrize("value", ["!!python/object/apply:os.getcwd []", "!!python/name:os.getcwd", "2024-13-45"])
@@ -287,7 +287,7 @@ def test_an_override_reads_yaml_as_a_recipe_does(small_file: Path) -> None:
         small_file, ["sources.books.rules={packs: [gopher_quality@1], off: [too_few_words]}", "sft.epochs=3"]
     )
     assert loaded.recipe.sources["books"].rules.off == ["too_few_words"]
-    with pytest.raises(RecipeError, match="command line:1: the key 'web' stands twice"):
+    with pytest.raises(RecipeError, match="command line:1: duplicate key 'web'"):
         load_recipe(small_file, ["tokenizer.mixture={web: 0.5, web: 0.5}"])
     with pytest.raises(RecipeError, match="command line: seed is None"):
         load_recipe(small_file, ["seed="])

@@ -285,3 +285,12 @@ def test_a_leftover_of_a_killed_link_does_not_stop_the_next(store: Store, run: R
     (run.folder / f".select.{os.getpid()}.tmp").symlink_to("nowhere")
     assert run.link("select", ONE)
     assert [path.name for path in run.folder.iterdir()] == ["select"]
+
+
+def test_a_folder_that_lost_its_record_does_not_block_its_step(store: Store, run: RunLinks) -> None:
+    """An interrupted copy of a store looks like this."""
+    (make(store, "select", ONE) / "record.json").unlink()
+    assert not run.link("select", ONE)
+    folder = make(store, "select", ONE, text="new")
+    assert run.link("select", ONE)
+    assert (folder / "inner" / "a.txt").read_text(encoding="utf-8") == "new"

@@ -17,6 +17,7 @@ from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.stream import Stream
+from gristmill.train import prefix as prefix_module
 from gristmill.train.course import Course, course_of
 from gristmill.train.prefix import (
     SHAPE,
@@ -323,3 +324,13 @@ def test_steps_outside_the_course_have_none() -> None:
     for step in (-1, 16):
         with pytest.raises(IndexError):
             prefix(step, base())
+
+
+def test_the_versions_of_all_that_shapes_training_are_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = prefix(AT, base())
+    for part in ("pretrain", "loop", "transformer", "stream"):
+        with monkeypatch.context() as patched:
+            patched.setattr(prefix_module, "version_of", lambda module, part=part: 99 if module.endswith(part) else 1)
+            other = prefix(AT, base())
+        assert [name.rpartition(".")[2] for name, value in other["version"].items() if value == 99] == [part]
+        assert prefix_id(other) != prefix_id(before)

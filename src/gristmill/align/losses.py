@@ -100,7 +100,7 @@ def dpo_loss(
 def response_logps(model: Llama, batch: Batch) -> Tensor:
     """The log-probability of what counts in each document, summed: (documents,) float32 nats, with gradient.
 
-    Logits are made in pieces and made again in the backward pass, so that memory does not grow with tokens × vocabulary.
+    Logits are made in pieces and recomputed in the backward pass, so that memory does not grow with tokens × vocabulary.
     """
     device = model.device
     lengths = batch.document_lengths.tolist()

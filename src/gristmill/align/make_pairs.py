@@ -43,7 +43,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if drawn is None:
             if ctx.should_stop():
                 raise Interrupted(
-                    f"stopped after {number - 1} of {len(prompts)} prompts; the same command goes on from there"
+                    f"stopped after {number - 1} of {len(prompts)} prompts; the same command resumes there"
                 )
             drawn = draw_answers(
                 model,

@@ -87,7 +87,7 @@ def chat_model(model: Llama, tokenizer: Tokenizer) -> Llama:
 
 
 def write_answers(session: Session, tokenizer: Tokenizer, prompts: list[str]) -> None:
-    """The likeliest answer to each prompt, into the diary. Those of an earlier, killed end are replaced."""
+    """The likeliest answer to each prompt, into the metrics log. Those of an earlier, killed end are replaced."""
     progress = session.progress
     asked = [
         encode_chat(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)[0] for text in prompts

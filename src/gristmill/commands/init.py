@@ -158,7 +158,7 @@ def _recipe(folder: Path, texts: Path, found: dict[str, int], sources: str, toke
     mixture = "{" + ", ".join(f"{kind}: {share}" for kind, share in shares.items() if share > 0) + "}"
     return f"""# Made by `gristmill init` over {os.path.relpath(texts, folder)}. Every value is yours to change.
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
-#   gristmill run recipe.yaml       everything; run it again and it goes on or does nothing
+#   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
 schema_version: 1
 name: {_name(folder)}
 seed: 8

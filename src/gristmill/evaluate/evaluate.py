@@ -3,7 +3,7 @@
     results.json        one record a figure: model, task, metric, value, stderr, interval, n, chance, at_or_below_chance, …
     comparisons.json    every two models on the same items: paired difference, interval, p-value (Holm over all), verdict
     items/<model>/      one file a task, one line an item
-    models/<model>.json what is done of a model; a killed run goes on with the next one
+    models/<model>.json what is done of a model; a killed run resumes with the next one
 
 `kind` is "held_out", or "recall" for what was trained on. A figure whose interval does not lie wholly above chance is marked
 at_or_below_chance: it is shown grey and decides nothing. xz stands among the models as "xz": what a compressor makes of the
@@ -353,5 +353,5 @@ def _said(found: Figure) -> str:
 def _leave_if_asked(ctx: StepContext) -> None:
     if ctx.should_stop():
         raise Interrupted(
-            "stopped while evaluating; models that were finished are kept. Run the same command to go on."
+            "stopped while evaluating; models that were finished are kept. Run the same command to resume."
         )

@@ -5,7 +5,7 @@
                                                        shard-NNNNN.json   (last; the shard is done)
              all shards ─→ ledger.json, and the shard-*.json go
 
-Documents that a task pack holds out leave first. A killed step goes on with the shards that have no shard-*.json;
+Documents that a task pack holds out leave first. A killed step resumes with the shards that have no shard-*.json;
 what comes out is the same bytes as without the kill.
 """
 

@@ -104,7 +104,7 @@ class States:
         )
 
     def content(self, read: Reads) -> str | None:
-        """The hash of the content that a role stands for; None while nobody knows it."""
+        """The hash of the content that a role stands for; None while it is not known."""
         state = self[read.step]
         record = None if state.identity is None else self.run.record_of(read.step, state.identity)
         if record is None:

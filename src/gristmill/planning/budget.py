@@ -52,7 +52,7 @@ class Reading(NamedTuple):
 class SelectionBudget:
     """One selection along the stages.
 
-    asked_tokens: per stage. unique_tokens: None when nobody knows yet; unique_at_most is then what the whole source has.
+    asked_tokens: per stage. unique_tokens: None when it is not known yet; unique_at_most is then what the whole source has.
     epochs: how often its documents were read by the end of each stage, by this and every overlapping draw. Where something is
     unknown they are the least that it can be, and is_lower_bound says so; empty when nothing at all is known.
     too_short_for: the first stage that asks for it and whose seq_len is longer than all of it together.

@@ -112,7 +112,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
 
 
 def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
-    """Plain values of a YAML node; records the origin of each key; refuses a key that stands twice."""
+    """Plain values of a YAML node; records the origin of each key; refuses a duplicate key."""
     origins[key] = f"{file}:{node.start_mark.line + 1}"
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
@@ -120,9 +120,7 @@ def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, 
             name = str(key_node.value)
             line = key_node.start_mark.line + 1
             if name in result:
-                raise RecipeError(
-                    f"{file}:{line}: the key {name!r} stands twice; the first is at {origins[(*key, name)]}."
-                )
+                raise RecipeError(f"{file}:{line}: duplicate key {name!r}; first defined at {origins[(*key, name)]}.")
             result[name] = _construct(value_node, (*key, name), file, origins)
             origins[(*key, name)] = f"{file}:{line}"
         return result

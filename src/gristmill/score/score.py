@@ -48,7 +48,7 @@ class ScoreShard:
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
-    """Scores all shards. A stopped or killed run goes on with the shards that are not there yet."""
+    """Scores all shards. A stopped or killed run resumes with the shards that are not there yet."""
     classifier: TrainedClassifier = ctx.inputs["classifier"]
     out_of_fold = classifier.out_of_fold if ctx.config["labelled_here"] else None  # ids are unique only within a source
     function = ScoreShard(model=classifier.model, out_of_fold=out_of_fold, out=ctx.out)
@@ -67,7 +67,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         documents += outcome
         ctx.say(f"{ctx.name}: {shard.name} scored, {documents:,} documents")
         if ctx.should_stop():
-            raise Interrupted(f"stopped while scoring; {ctx.name} goes on with the shards that are left.")
+            raise Interrupted(f"stopped while scoring; {ctx.name} resumes with the shards that are left.")
     return {"documents": documents}
 
 

@@ -90,7 +90,7 @@ def encode_once(
 ) -> ChatShard:
     """The shard of the JSONL file `rows` ({id, kind, messages} a line) in `folder`: the one that is there, or a new one.
 
-    A shard of other rows, of another tokenizer or seq_len, or a damaged one is made again. Raises DataError, naming the
+    A shard of other rows, of another tokenizer or seq_len, or a damaged one is rebuilt. Raises DataError, naming the
     conversation, as `encode_chat` does, and Interrupted when asked to stop.
     """
     origin = Origin(rows_sha256=file_sha256(rows), tokenizer_sha256=tokenizer_sha256, seq_len=seq_len)

@@ -3,7 +3,7 @@
     index ──► stage ──► source, by the mixture's schedule ──► j, how often that source was drawn before, over all stages
           ──► epoch j // windows, window permutation(seed, source, selection, seq_len, epoch)[j % windows] ──► tokens
 
-So there is no state to save but one integer; a run that stops and goes on, runs on other ranks, or branches off meets the
+So there is no state to save but one integer; a run that stops and resumes, runs on other ranks, or branches off meets the
 same sequences; and how much of each source was drawn is known in closed form. Changing stages that lie ahead leaves all that
 lies behind as it was. A new seq_len or selection of a source begins a permutation of its own.
 
@@ -218,7 +218,7 @@ class Stream:
         return _Place(lane=lane, epoch=epoch, window=window.astype(np.int64))
 
     def _located(self, stage: int, start: int, stop: int) -> _Place:
-        """`_locate` of sequences [start, stop) of one stage, kept in blocks because single batches are dear to resolve."""
+        """`_locate` of sequences [start, stop) of one stage, kept in blocks because resolving one batch at a time is expensive."""
         start, stop = start - self._starts[stage], stop - self._starts[stage]
         parts = []
         for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):

@@ -2,7 +2,7 @@
 
 Reads select/<source>/{train,validation}-*.parquet and the tokenizer; writes <source>/{train,validation}.{bin,index,json}.
 Document k of a shard is row k of the split's Parquet files in order. A shard is finished when its sidecar is there, so a killed
-run goes on with the next one.
+run resumes with the next one.
 """
 
 from __future__ import annotations
@@ -133,5 +133,5 @@ def finished(path: Path, tokenizer_sha256: str) -> ShardFacts | None:
         shard = TokenShard(path)
         shard.verify()
     except ArtifactError:
-        return None  # a damaged part is made again, from its documents
+        return None  # a damaged part is rebuilt from its documents
     return shard.facts if shard.facts.tokenizer_sha256 == tokenizer_sha256 else None

@@ -1,6 +1,6 @@
 """The prefix of a checkpoint: all that shaped it, whole, and nothing else.
 
-Training goes on from a checkpoint whose prefix is the one that the recipe has at that step. So what lies ahead may change (a
+Training resumes from a checkpoint whose prefix is the one that the recipe has at that step. So what lies ahead may change (a
 longer trunk, another decay, other stages), and what lies behind may not. Names of stages, the open stage's length, watching,
 saving and caps shape nothing. A closed stage's length needs no entry of its own: the next stage's first step and the skips say
 it, and where the last one closes at `step` itself, no sequence behind it was drawn yet.

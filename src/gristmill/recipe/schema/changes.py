@@ -5,7 +5,7 @@
         set: {optimizer.peak_lr: 2.0e-3, skip_steps: 20}
         why: loss spikes from step 4,000 on, with bad text around
 
-A change leaves every step before it as it was, so training goes on from a checkpoint instead of from the beginning.
+A change leaves every step before it as it was, so training resumes from a checkpoint instead of starting over.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _setting(key: Any, value: Any) -> Any:
     raise ValueError(
         f"a change sets {key!r}, which cannot change in the middle of a run; "
         f"{f'did you mean {close[0]!r}? A' if close else 'a'}llowed are {ALLOWED}. "
-        "Anything else is another recipe: edit it there, and the steps that it shaped are made again"
+        "Anything else is another recipe: edit it there, and the steps that it shaped are remade"
     )
 
 

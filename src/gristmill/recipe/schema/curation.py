@@ -122,7 +122,7 @@ class Source(Section):
     )
     language: LanguageFilter | None = None
     rules: Rules = Rules()
-    late: Annotated[bool, Outside("stands in the config of select")] = Field(
+    late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
         description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "
         "what resembles their validation text goes. Several are decided in the order of `sources`, so a new one stands last",
