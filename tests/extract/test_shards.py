@@ -46,7 +46,7 @@ def test_names_are_those_of_the_outside_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     files = find_files(find_outside(tmp_path, ["a/x.txt", "b"], where="here"), "text")
     ((first, second),) = plan_shards(files, "text")
-    assert (first.name, second.name) == ("x.txt", "b/c/y.txt")
+    assert (first.name, second.name) == ("b/c/y.txt", "x.txt")
 
 
 def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: Path) -> None:
