@@ -81,13 +81,24 @@ class SelectionBudget:
             return "unused"
         if self.too_short_for is not None:
             return "too short"
-        if self.epochs and self.epochs[-1] > self.max_epochs:
-            return "too many"
-        if not self.epochs or self.is_lower_bound:
+        if not self.epochs:
             return "unknown"
-        if self.epochs[-1] <= self.warn_epochs:
-            return "fine"
-        return "allowed" if self.allowed_because else "repeated"
+        found = epoch_verdict(
+            self.epochs[-1],
+            warn_epochs=self.warn_epochs,
+            max_epochs=self.max_epochs,
+            is_allowed=self.allowed_because is not None,
+        )
+        return "unknown" if self.is_lower_bound and found != "too many" else found
+
+
+def epoch_verdict(epochs: float, *, warn_epochs: float, max_epochs: float, is_allowed: bool) -> Verdict:
+    """What so many epochs are against the limits; is_allowed: the recipe says why this source may be read more often."""
+    if epochs > max_epochs:
+        return "too many"
+    if epochs <= warn_epochs:
+        return "fine"
+    return "allowed" if is_allowed else "repeated"
 
 
 def num_windows(num_tokens: int, seq_len: int) -> int:

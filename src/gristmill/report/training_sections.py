@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from gristmill.align.outputs import PreferencePairs
+from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Series, line_chart
 from gristmill.report.facts import Caps, Facts
@@ -40,14 +42,13 @@ def budget(facts: Facts) -> Section | None:
     )
 
 
+VERDICTS = {"fine": "within the cap", "repeated": "repeated a lot", "allowed": "allowed by the recipe"}
+
+
 def _verdict(epochs: float, caps: Caps) -> str:
-    return (
-        "within the cap"
-        if epochs <= caps.warn_epochs
-        else "repeated a lot"
-        if epochs <= caps.max_epochs
-        else "allowed by the recipe"
-    )
+    """Of a finished run: beyond the cap of all sources it was read because the recipe allows it for this one."""
+    is_allowed = epochs > caps.max_epochs
+    return VERDICTS[epoch_verdict(epochs, warn_epochs=caps.warn_epochs, max_epochs=math.inf, is_allowed=is_allowed)]
 
 
 def pretraining(facts: Facts) -> Section | None:
