@@ -15,7 +15,7 @@ ORDER = [
     "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
     "forecast", "context", "runner", "commands", "api", "cli",
 ]  # fmt: skip
-MAY_IMPORT_LATE = {"pipeline", "runner", "commands", "cli"}
+MAY_IMPORT_LATE = {"pipeline", "commands", "cli"}
 MAY_READ = {("report", "gristmill.export.outputs")}  # the page is made last, though the card is part of the export
 WITHOUT_TORCH = ORDER[: ORDER.index("model")]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

@@ -8,14 +8,13 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gristmill.data.outside import absolute, find_outside
+from gristmill.data.outside import NotHashedYet, absolute, find_outside
 from gristmill.errors import RecipeError
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.rules import check_rules
@@ -48,6 +47,7 @@ from gristmill.units import in_units
 
 HowKnown = Literal["measured", "declared", "estimated", "unknown"]
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
+HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,8 @@ class Forecast:
 def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Forecast:
     """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them."""
     recipe, notes = loaded.recipe, list[str]()
-    states = _states(loaded, machine)
+    states, states_notes = _states(loaded, machine)
+    notes += states_notes
     for name, source in recipe.sources.items():
         where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
         check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
@@ -166,14 +167,18 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     )
 
 
-def _states(loaded: LoadedRecipe, machine: Machine) -> States | None:
-    """Where the steps stand; None where files that the recipe names are not on this machine."""
+def _states(loaded: LoadedRecipe, machine: Machine) -> tuple[States | None, list[str]]:
+    """Where the steps stand, and notes; None where files are not on this machine, or where it would take long to read them."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine))
-    with contextlib.suppress(RecipeError):
+    hashes = hashes_of(loaded, machine, max_bytes=HASHED_WITHOUT_ASKING)
+    states = open_states(with_interventions(loaded, links.folder), links, hashes)
+    try:
         states.all()
-        return states
-    return None
+    except RecipeError:
+        return None, []
+    except NotHashedYet as unread:
+        return None, [f"{unread}, so what a change would remake is not told here; run hashes them"]
+    return states, []
 
 
 def training_forecast(recipe: Recipe, machine: Machine) -> TrainingForecast:

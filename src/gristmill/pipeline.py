@@ -46,7 +46,7 @@ PAGE = ("gristmill.report.facts",)
 
 def steps_of(recipe: Recipe) -> list[Step]:
     """The table: every step of this recipe, in an order in which they can run."""
-    made = [*_curation(recipe), *_training(recipe)]
+    made = [*_curation(recipe), *_pretraining(recipe), *_alignment(recipe)]
     return [*made, *_results(recipe, made)]
 
 
@@ -89,10 +89,11 @@ def hashes_of(
     *,
     say: Callable[[str], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
+    max_bytes: int | None = None,
 ) -> FileHashes:
     """The hashes of outside files, remembered in the store."""
-    cache = machine.runs_dir / STORE / FILE_HASHES
-    return FileHashes(cache, threads=machine.processes, say=say, should_stop=should_stop)
+    known_in = machine.runs_dir / STORE / FILE_HASHES
+    return FileHashes(known_in, threads=machine.processes, say=say, should_stop=should_stop, max_bytes=max_bytes)
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,8 +179,7 @@ TOKENIZER = reads("tokenizer", TokenizerFiles, "vocabulary", "files")
 VOCABULARY = reads("tokenizer", TokenizerFiles, "vocabulary")
 
 
-def _training(recipe: Recipe) -> Iterable[Step]:
-    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
+def _pretraining(recipe: Recipe) -> Iterable[Step]:
     seed = {"seed": recipe.seed}
     fed = [*recipe.tokenizer.mixture] or early_sources(recipe)
     yield Step(
@@ -236,8 +236,13 @@ def _training(recipe: Recipe) -> Iterable[Step]:
             },
             files=_packs(recipe, recipe.pretrain.watch.packs),
         ),
-        parts=tuple(part for part in PREFIX_PARTS if part != "gristmill.train.pretrain"),
+        parts=PREFIX_PARTS,
     )
+
+
+def _alignment(recipe: Recipe) -> Iterable[Step]:
+    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
+    seed = {"seed": recipe.seed}
     if recipe.chat is not None:
         entries = recipe.chat.definitions_from
         yield Step(

@@ -32,11 +32,6 @@ class ResumePoint:
     step: int
     num_steps: int
 
-    @property
-    def share_left(self) -> float:
-        """What part of the steps is to be made."""
-        return (self.num_steps - self.step) / self.num_steps
-
     def __str__(self) -> str:
         left = f"{self.num_steps - self.step:,} steps to make"
         if not self.step:

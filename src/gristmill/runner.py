@@ -24,6 +24,7 @@ from rich.markup import escape
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
+from gristmill.forecast import training_forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
@@ -298,8 +299,6 @@ class _Run:
     # ── record ──
 
     def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
-        from gristmill.forecast import training_forecast
-
         step, recipe = state.step, self.loaded.recipe
         checkpoints = counts.get("checkpoints")
         made = Provenance(

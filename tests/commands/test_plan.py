@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
 from gristmill.errors import RecipeError
@@ -285,6 +288,20 @@ def test_other_files_that_are_missing_are_noted(book: Path, machine: Machine) ->
         "packs.facts names packs/facts, which is not on this machine",
         "chat.conversations names chat.jsonl, which is not on this machine",
     )
+
+
+def test_a_plan_does_not_hash_what_takes_long(book: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_until(book, machine, "extract/book")
+    settled = time.time() - 3600
+    os.utime(book.parent / "book.txt", (settled, settled))
+    with monkeypatch.context() as patched:
+        patched.setattr(forecast, "HASHED_WITHOUT_ASKING", 0)
+        made = make_forecast(load_recipe(book), machine)
+    assert made.states is None
+    assert [note for note in made.notes if "not hashed yet, so what a change would remake is not told" in note]
+    assert make_forecast(load_recipe(book), machine).states is not None
+    monkeypatch.setattr(forecast, "HASHED_WITHOUT_ASKING", 0)
+    assert make_forecast(load_recipe(book), machine).states is not None  # they are known now
 
 
 # ── the cap ──────────────────────────────────────────────────────────────────────────────────────────────────────────

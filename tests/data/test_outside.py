@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data import outside
-from gristmill.data.outside import FileHashes, find_outside
+from gristmill.data.outside import FileHashes, NotHashedYet, find_outside
 from gristmill.errors import RecipeError
 
 
@@ -171,6 +171,32 @@ def test_what_a_run_made_is_not_what_it_reads(tmp_path: Path) -> None:
     fill(tmp_path, "a.jsonl", "deep/b.jsonl", "runs/.store/pretrain/x/metrics.jsonl", "runs/tiny/recipe.jsonl")
     assert names(tmp_path, "**/*.jsonl") == ["a.jsonl", "deep/b.jsonl"]
     assert [name.partition("/")[2] for name in names(tmp_path, ".")] == ["a.jsonl", "deep/b.jsonl"]
+
+
+def test_the_runs_may_lie_beside_the_recipe(tmp_path: Path) -> None:
+    fill(tmp_path, "a.jsonl", "deep/b.jsonl", ".store/pretrain/x/metrics.jsonl", "tiny/.lock")
+    (tmp_path / "tiny" / "pretrain").symlink_to("../.store/pretrain/x")
+    assert names(tmp_path, "*.jsonl") == ["a.jsonl"]
+    assert names(tmp_path, "**/*.jsonl") == ["a.jsonl", "deep/b.jsonl"]
+    assert [name.partition("/")[2] for name in names(tmp_path, ".")] == ["a.jsonl", "deep/b.jsonl"]
+    with pytest.raises(RecipeError, match="matches no file"):
+        names(tmp_path, "tiny/*/*.jsonl")
+
+
+def test_more_than_is_allowed_is_not_read_unless_it_is_known(tmp_path: Path, read: list[str]) -> None:
+    fill(tmp_path, "a.txt", "b.txt")  # five bytes each
+    for name in ("a.txt", "b.txt"):
+        age(tmp_path / name)
+    found = find_outside(tmp_path, ["*.txt"], where="here")
+
+    def limited(max_bytes: int) -> FileHashes:
+        return FileHashes(tmp_path / "cache", threads=2, say=lambda line: None, max_bytes=max_bytes)
+
+    with pytest.raises(NotHashedYet, match="10 B of"):
+        limited(9).of(found)
+    assert read == []
+    assert limited(10).of(found) == hashes(tmp_path / "elsewhere").of(found)
+    assert limited(0).of(found) == limited(10).of(found)
 
 
 def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:

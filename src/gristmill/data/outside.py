@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,14 @@ def visible_files(folder: Path) -> list[Path]:
     """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _holds_runs(Path(root, name))]
+        folders[:] = [name for name in folders if not name.startswith(".") and not _made_here(Path(root, name))]
         found += [path for name in names if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return sorted(found)
 
 
-def _holds_runs(folder: Path) -> bool:
-    """Whether gristmill keeps its runs there: what it made is never what it reads."""
-    return (folder / STORE).is_dir()
+def _made_here(folder: Path) -> bool:
+    """Whether gristmill keeps its runs in a folder, or the folder is one of their links: what it made is never what it reads."""
+    return (folder / STORE).is_dir() or (folder.is_symlink() and STORE in folder.resolve().parts)
 
 
 def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> OutsideFiles:
@@ -87,31 +88,50 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
     plain = absolute(recipe_dir, pattern)
     if plain.exists():  # before wildcards: a name may look like a pattern
         return plain.parent, [plain]
-    found = [Path(path) for path in glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)]
-    if not found:
-        raise RecipeError(
-            f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
-        )
-    found = [path for path in found if not any(_holds_runs(folder) for folder in path.parents)]
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
         if has_magic(part):
             break
         fixed /= part
-    return absolute(recipe_dir, str(fixed)), found
+    start = absolute(recipe_dir, str(fixed))
+    matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
+    made_here = cache(_made_here)
+    found = [path for path in map(Path, matches) if not any(map(made_here, _folders_between(start, path)))]
+    if not found:
+        raise RecipeError(
+            f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
+        )
+    return start, found
+
+
+def _folders_between(start: Path, path: Path) -> list[Path]:
+    """The folders below `start` that `path` lies in: what lies above the pattern is not its concern."""
+    return [folder for folder in path.parents if folder != start and folder.is_relative_to(start)]
+
+
+class NotHashedYet(Exception):
+    """More would have to be read than the caller allows; the text says how much."""
 
 
 class FileHashes:
     """SHA-256 of outside files, read by several threads; a file with the size, times and inode it had is not read again."""
 
     def __init__(
-        self, cache: Path, *, threads: int, say: Callable[[str], None], should_stop: Callable[[], bool] = lambda: False
+        self,
+        known_in: Path,
+        *,
+        threads: int,
+        say: Callable[[str], None],
+        should_stop: Callable[[], bool] = lambda: False,
+        max_bytes: int | None = None,
     ) -> None:
-        self._cache = cache
+        """known_in: the file that remembers. max_bytes: raise NotHashedYet rather than read more than this, in all."""
+        self._cache = known_in
+        self._bytes_left = max_bytes
         self._threads, self._say, self._should_stop = threads, say, should_stop
         self._known: dict[str, list[Any]] = {}
         with contextlib.suppress(GristmillError):  # absent or damaged: it is only a cache
-            known = read_json(cache)
+            known = read_json(known_in)
             if isinstance(known, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in known.values()):
                 self._known = known
 
@@ -129,6 +149,10 @@ class FileHashes:
         if not paths:
             return
         total, done, said = sum(stamps[path][0] for path in paths), 0, time.monotonic()
+        if self._bytes_left is not None:
+            if total > self._bytes_left:
+                raise NotHashedYet(f"{in_bytes(total)} of outside files are not hashed yet")
+            self._bytes_left -= total
         executor = LocalThreads(threads=self._threads, should_stop=self._should_stop)
         for path, outcome in executor.map(file_sha256, paths):
             if isinstance(outcome, Exception):
@@ -151,8 +175,3 @@ class FileHashes:
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-
-
-def changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterable[str]:
-    """Names that were added, removed or have another content."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -27,7 +28,7 @@ Place = TypeVar("Place", Path, list[Path])
 EVERY_SOURCE = "*"
 
 
-class Output(Generic[Place]):
+class Output(ABC, Generic[Place]):
     """One named output. covers: patterns of the files that belong to it; the path itself where none are given."""
 
     def __init__(self, path: str, *, covers: tuple[str, ...] = (), notes: bool = False) -> None:
@@ -52,8 +53,9 @@ class Output(Generic[Place]):
         instance.check(self.name)
         return self.locate(instance.folder, self.path.format(source=instance.source))
 
+    @abstractmethod
     def locate(self, folder: Path, path: str) -> Place:
-        raise NotImplementedError
+        """The output in an artefact's folder, its path's "{source}" filled in."""
 
     def matches(self, name: str, source: str) -> bool:
         """Whether the file with this name, relative to the artefact, belongs to the output."""

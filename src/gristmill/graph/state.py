@@ -45,12 +45,17 @@ class StepState:
 
 
 class States:
-    """The states of all steps of one run, worked out in the order of the table; `refresh` after a step was made."""
+    """The states of all steps of one run, worked out in the order of the table; `refresh` after a step was made.
+
+    Outside files are looked at once: what changes while a run lasts is found by who compares them when a step ends.
+    """
 
     def __init__(self, steps: Sequence[Step], *, run: RunLinks, hashes: Hashes) -> None:
         self.steps = {step.name: step for step in steps}
         self.run, self._hashes = run, hashes
         self._known: dict[str, StepState] = {}
+        self._files: dict[str, Mapping[str, Mapping[str, str]]] = {}
+        self._records: dict[tuple[str, str], Mapping[str, Any]] = {}
 
     def all(self) -> list[StepState]:
         """Every step, in the order of the table."""
@@ -64,6 +69,7 @@ class States:
     def refresh(self) -> None:
         """Forget what was worked out: something was made."""
         self._known.clear()
+        self._records.clear()
 
     def after(self, name: str) -> list[str]:
         """The steps that read, directly or not, what a step makes."""
@@ -89,9 +95,11 @@ class States:
                 waits_for=tuple(waits),
                 folder=None,
             )
-        document = identity_document(step, self._hashes(step), contents)
+        if step.name not in self._files:
+            self._files[step.name] = self._hashes(step)
+        document = identity_document(step, self._files[step.name], contents)
         identity = fingerprint({"step": step.name, **document})
-        done = self.run.record_of(step.name, identity) is not None
+        done = self.record(step.name, identity) is not None
         state: State = "done" if done else "missing" if before is None else "drifted"
         return StepState(
             step=step,
@@ -106,14 +114,20 @@ class States:
     def content(self, read: Reads) -> str | None:
         """The hash of the content that a role stands for; None while it is not known."""
         state = self[read.step]
-        record = None if state.identity is None else self.run.record_of(read.step, state.identity)
+        record = None if state.identity is None else self.record(read.step, state.identity)
         if record is None:
             return None
         files = {name: entry["sha256"] for name, entry in record["manifest"].items()}
         return content_hash(read.outputs, files, reads=read.names, source=read.source)
 
+    def record(self, name: str, identity: str) -> Mapping[str, Any] | None:
+        """The record of an artefact, read once; None when it was never made."""
+        if (name, identity) not in self._records and (found := self.run.record_of(name, identity)) is not None:
+            self._records[name, identity] = found
+        return self._records.get((name, identity))
+
     def _reasons(self, step: Step, document: Mapping[str, Any], before: str | None) -> tuple[str, ...]:
-        old = None if before is None else self.run.record_of(step.name, before)
+        old = None if before is None else self.record(step.name, before)
         if old is None:
             return ("not made yet",)
         if not {"document", "resolved"} <= old.keys():
@@ -152,10 +166,10 @@ def explain(step: Step, old: Mapping[str, Any], document: Mapping[str, Any]) -> 
             reasons.append(
                 f"the code of {module.rpartition('.')[2]} changed its meaning: version {earlier} → {version}"
             )
-    for label, files in document["files"].items():
-        if (reason := _files_changed(was["files"].get(label), files)) is not None:
+    for label in dict.fromkeys([*document["files"], *was["files"]]):
+        if (reason := _files_changed(was["files"].get(label), document["files"].get(label, {}))) is not None:
             reasons.append(f"{label}: {reason}")
-    for role in document["inputs"].keys() | was["inputs"].keys():
+    for role in dict.fromkeys([*document["inputs"], *was["inputs"]]):
         if was["inputs"].get(role) != document["inputs"].get(role):
             gone, new = role not in document["inputs"], role not in was["inputs"]
             reasons.append(f"{role} {'is no longer read' if gone else 'is new' if new else 'changed'}")

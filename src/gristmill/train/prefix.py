@@ -17,14 +17,14 @@ from gristmill.store.fingerprint import canonical, derive_seed, differences, fin
 from gristmill.train.course import Course, Segment
 
 PREFIX_VERSION = 1
-PARTS = (  # whose versions shape it
+PARTS = (
     "gristmill.model.transformer",
     "gristmill.tokens.stream",
     "gristmill.train.loop",
-    "gristmill.train.pretrain",
-)
+)  # what pretraining computes with
 
 NumberFormat = Literal["float32", "bfloat16"]
+PRETRAIN = "gristmill.train.pretrain"
 
 SHAPE = (
     "hidden_size",
@@ -58,7 +58,7 @@ def prefix_at(
         raise IndexError(f"step {step} of a course of {course.num_steps}")
     schedule = course.schedule
     prefix: dict[str, Any] = {
-        "version": {"prefix": PREFIX_VERSION, **{part: version_of(part) for part in PARTS}},
+        "version": {"prefix": PREFIX_VERSION, **{part: version_of(part) for part in (*PARTS, PRETRAIN)}},
         "step": step,
         "weights": {"seed": weights_seed(seed), "initializer_range": model.initializer_range},
         "model": {name: getattr(model, name) for name in SHAPE},
