@@ -140,8 +140,8 @@ def recipe(target: Annotated[Path, typer.Argument(help="a run's folder", metavar
 def inspect(
     target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text", metavar="TARGET")],
     rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
-    source: Annotated[str | None, typer.Option(help="this source alone")] = None,
-    reason: Annotated[str | None, typer.Option(help="this reason alone")] = None,
+    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
     limit: Annotated[int, typer.Option(min=0, help="how many samples")] = 10,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""

@@ -27,7 +27,7 @@ def make_context(
     say: Callable[[str], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StepContext:
-    """What a step of the table is given when it runs. open_role: the outputs that a role stands for."""
+    """What a step of the table is given when it runs. open_role: the outputs that a role refers to."""
     watching = step.watching
     return StepContext(
         name=step.name,
@@ -60,7 +60,7 @@ def context_of(
     say: Callable[[str], None] = lambda line: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StepContext:
-    """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run alone.
+    """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run by itself.
 
     Its checkpoints go to a store of its own beside `out`.
     """

@@ -73,7 +73,7 @@ class Forecast:
     """Everything that `gristmill plan` says of a recipe. Hours and money are of pretraining only.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
-    states: where each step stands; None where files of the recipe are missing.
+    states: the state of each step; None where files of the recipe are missing.
     """
 
     recipe: Recipe
@@ -168,7 +168,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
 
 
 def _states(loaded: LoadedRecipe, machine: Machine) -> tuple[States | None, list[str]]:
-    """Where the steps stand, and notes; None where files are not on this machine, or where it would take long to read them."""
+    """The states of the steps, and notes; None where files are not on this machine, or where it would take long to read them."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     hashes = hashes_of(loaded, machine, max_bytes=HASHED_WITHOUT_ASKING)
     states = open_states(with_interventions(loaded, links.folder), links, hashes)

@@ -74,7 +74,7 @@ def early_sources(recipe: Recipe) -> list[str]:
 
 
 def open_states(loaded: LoadedRecipe, links: RunLinks, hashes: FileHashes) -> States:
-    """Where each step of a recipe stands in a run."""
+    """The state of each step of a recipe in a run."""
 
     def of_step(step: Step) -> dict[str, dict[str, str]]:
         found = find_step_files(step.given, loaded.folder, step.name)

@@ -202,7 +202,7 @@ class _Run:
         return self._record(state, counts, clock.total(), peak)
 
     def _open(self, read: Reads) -> Outputs:
-        """The outputs that a role stands for, and nothing beside them."""
+        """The outputs that a role refers to, and no others."""
         folder = self.states[read.step].folder
         assert folder is not None, f"{read.step} was not brought before it is read"
         return read.open(folder, content=self.states.content(read) or "")

@@ -71,7 +71,7 @@ def test_values_differ_exactly_where_differences_says_so(one: Any, other: Any) -
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"a": {"b": float("nan")}}, r"config\.a\.b is nan; a fingerprint holds finite numbers alone"),
+        ({"a": {"b": float("nan")}}, r"config\.a\.b is nan; a fingerprint holds finite numbers only"),
         ([float("inf")], r"config\[0\] is inf"),
         ({"path": Path("x")}, r"config\.path is a path"),
         ({"a": {1, 2}}, r"config\.a is a set, which has no stable form"),

@@ -1,6 +1,6 @@
 """Passes over a list of examples: the order of each pass, and the call of the one loop that SFT and DPO share.
 
-The order is a pure function of (seed, pass), computed for the examples of a batch alone, so a resumed run meets the same batches
+The order is a pure function of (seed, pass), computed for one batch at a time, so a resumed run meets the same batches
 and a step costs the same however long the list is. The last batch of a pass may be smaller; no example is left out.
 """
 

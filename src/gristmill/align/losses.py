@@ -59,7 +59,7 @@ class PairBatch:
         return len(self.pairs)
 
     def micro_batches(self, max_tokens: int) -> list[PairBatch]:
-        """The same pairs in order, at most `max_tokens` tokens a piece; a longer pair stands alone."""
+        """The same pairs in order, at most `max_tokens` tokens a piece; a longer pair is a batch of its own."""
         pieces: list[list[PreferencePair]] = []
         num_tokens = 0
         for pair in self.pairs:

@@ -1,4 +1,4 @@
-"""STEP sft: passes over the conversations of synthesize, loss on the assistant's tokens alone."""
+"""STEP sft: passes over the conversations of synthesize, loss on the assistant's tokens only."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def chat(
         raise RecipeError(f"temperature is {temperature}; use 0 for greedy answers or a number above.")
     talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
     interactive = prompt is None and stdin.isatty()
-    told = console if interactive else Console(stderr=True)  # answers alone go to standard output
+    told = console if interactive else Console(stderr=True)  # standard output gets only the answers
     told.print(_introduction(folder, talk), markup=False, highlight=False, soft_wrap=not interactive)
     for text in [prompt] if prompt is not None else _lines(console, stdin, interactive=interactive):
         if text == QUIT:
@@ -100,7 +100,7 @@ class Conversation:
     def ask(self, text: str) -> Iterator[str]:
         """The answer in pieces of text, as they come; afterwards it is part of the conversation.
 
-        `num_dropped` then says how many old messages had to go. Raises RecipeError when the message alone is too long.
+        `num_dropped` then says how many old messages were left out. Raises RecipeError when the message itself is too long.
         """
         self.messages.append({"role": "user", "content": text})
         ids = self._prompt(text)

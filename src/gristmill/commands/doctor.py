@@ -217,7 +217,7 @@ def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
 
 
 def findings(found: Examination, machine: Machine) -> list[str]:
-    """What will be slow, why, and what to do; an empty list when nothing stands out."""
+    """What will be slow, why, and what to do; an empty list when nothing is notable."""
     said = []
     if found.load is not None and found.load > 0.7:
         said.append(

@@ -137,7 +137,7 @@ def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str 
     read:
       format: {kind}
       paths: {paths}{field}
-    license: unknown               # goes into the model card; say what you know{"" if kind == "code" else language}
+    license: unknown               # printed in the model card; say what you know{"" if kind == "code" else language}
     rules: {{packs: [{packs}]}}{hint}
 """
 

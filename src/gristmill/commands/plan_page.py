@@ -182,7 +182,7 @@ def _curation_lines(plan: Forecast) -> list[str]:
     ]
     duplicates = recipe.select.near_duplicates
     if duplicates is None:
-        lines.append("select: exact duplicates alone; near-duplicates stay")
+        lines.append("select: exact duplicates only; near-duplicates are kept")
     else:
         curve = ", ".join(f"{chance:.3g} at {similarity:g}" for similarity, chance in plan.found_duplicates)
         lines.append(

@@ -53,7 +53,7 @@ def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json:
 
 
 def _facts(state: StepState, links: RunLinks) -> dict[str, object]:
-    """Of the artefact that stands for the step: the one asked for, else the one that the run has."""
+    """Of the step's artefact: the one asked for, else the one that the run has."""
     facts: dict[str, object] = {}
     shown = state.identity if state.state == "done" else state.before
     record = None if shown is None else links.record_of(state.step.name, shown)

@@ -1,7 +1,7 @@
 """Executors: the whole interface is `map(fn, items)`, which yields (item, result or error) as they are done.
 
 A step maps a pure function over shards and does not care where it runs. The function is safe to repeat, its result is
-small, and what it makes lies in files. Order is not promised. An error of one item is yielded, and the others go on.
+small, and its output lies in files. Order is not promised. An error of one item is yielded, and the others continue.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     ──────                                            ──────────────────
     reads results from a pipe, in order        ◄──    for each document: cursor = position, arm the deadline, process
     the child ends early: the cursor says where
-    a new child reads on, with that document   ──►    gives it a reason code instead of processing it
+    a new child resumes there, the document    ──►    gives it a reason code instead of processing it
+    marked as bad
 
 Reason codes: `error:<exception>`, `timeout`, `out_of_memory`, `killed:<signal>`. Results that had reached the parent
 are kept; the order and content of results do not depend on how often a child was started.
@@ -125,7 +126,7 @@ def run_guarded(
 def exit_with_parent() -> None:
     """Ends this child process as soon as the process that started it is gone, however that came about.
 
-    An orphan would go on writing to files that the next attempt writes too.
+    An orphan would keep writing to files that the next attempt writes too.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

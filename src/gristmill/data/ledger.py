@@ -1,4 +1,4 @@
-"""The ledger: where every document and every byte went, per source.
+"""The ledger: what became of every document and every byte, per source.
 
     documents in = kept + dropped (by reason) + failed (by reason),   and the same for bytes
 

@@ -3,7 +3,7 @@
 A pack is a folder:
 
     pack.yaml     name, version, kind, metric, chance, items_sha256 [, description, license]
-    items.jsonl   one item a line: {"id", "prompt", "choices", "answer", "target", "ids"}
+    items.jsonl   one item per line: {"id", "prompt", "choices", "answer", "target", "ids"}
 
 `kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one) or `generate` (the
 model writes; `target` is what it should write). `ids` are the ids of the documents that an item was cut from: they

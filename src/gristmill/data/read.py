@@ -1,4 +1,4 @@
-"""The readers: one function a format, from a file to raw documents. WARC has a file of its own, `warc.py`.
+"""The readers: one function per format, from a file to raw documents. WARC has a file of its own, `warc.py`.
 
 Every reader yields, in the order of the file, a RawDocument or an Unread for each record it meets, so that the ledger
 can add up; nothing is skipped in silence. A file that is not of its format at all raises DataError with its path.
@@ -287,7 +287,7 @@ def read_text(
 def read_code(
     path: Path, *, name: str, extensions: Sequence[str] | None = None, max_bytes: int = MAX_CODE_FILE_BYTES
 ) -> Iterator[RawDocument | Unread]:
-    """The source files of a folder or a .tar.gz archive, by name, or one source file; `language` is told by the extension.
+    """The source files of a folder or a .tar.gz archive, by name, or one source file; `language` follows from the extension.
 
     Files with another extension than `extensions` (absent: all of LANGUAGES) are dropped as other_extension,
     binary ones as binary_file; too large ones are failed as file_too_large. Links are not followed.

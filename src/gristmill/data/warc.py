@@ -1,7 +1,7 @@
-"""Web archives: one gzip member a record, read within bounds, and read on after a damaged member.
+"""Web archives: one gzip member a record, read within bounds, resuming after a damaged member.
 
 fastwarc stops at the first damaged byte. Here the rest of the file is not lost: the damaged stretch is one failed
-record, and reading goes on at the next gzip member that parses. A record is held back until what follows it has
+record, and reading resumes at the next gzip member that parses. A record is held back until what follows it has
 parsed, because only then is it known that its own member was whole and its Content-Length right.
 """
 
@@ -239,7 +239,7 @@ def _http_head(head: bytes) -> tuple[int, dict[str, str]]:
 
 
 def _unchunked(body: bytes) -> bytes:
-    """The body without HTTP chunk frames; as it is when it has none (archives often store the header alone)."""
+    """The body without HTTP chunk frames; as it is when it has none (archives often keep only the header)."""
     parts: list[bytes] = []
     position = 0
     while True:

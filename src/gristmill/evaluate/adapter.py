@@ -74,7 +74,7 @@ class GristmillLM:
         return [self._write(*request.args[:2]) for request in requests]
 
     def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
-        """The rendered prompt; its ids are kept, because text alone cannot tell a typed marker from a real one."""
+        """The rendered prompt; its ids are kept, because a string cannot tell a typed marker from a real one."""
         ids, _ = encode_chat(self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt)
         text = self.tokenizer.decode(ids)
         self._chat_ids[text] = ids

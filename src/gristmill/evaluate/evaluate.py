@@ -6,8 +6,8 @@
     models/<model>.json what is done of a model; a killed run resumes with the next one
 
 `kind` is "held_out", or "recall" for what was trained on. A figure whose interval does not lie wholly above chance is marked
-at_or_below_chance: it is shown grey and decides nothing. xz stands among the models as "xz": what a compressor makes of the
-same text. A task is a pack or a source: the recipe gives no pack the name of a source.
+at_or_below_chance: it is shown grey and decides nothing. The compressor xz is listed as a model, "xz", on the same
+text. A task is a pack or a source: the recipe gives no pack the name of a source.
 """
 
 from __future__ import annotations

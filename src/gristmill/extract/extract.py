@@ -3,9 +3,9 @@
     files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet
                                                        rejected-NNNNN.parquet
                                                        shard-NNNNN.json   (last; the shard is done)
-             all shards ─→ ledger.json, and the shard-*.json go
+             all shards ─→ ledger.json; the shard-*.json are deleted
 
-Documents that a task pack holds out leave first. A killed step resumes with the shards that have no shard-*.json;
+Documents that a task pack holds out are dropped first. A killed step resumes with the shards that have no shard-*.json;
 what comes out is the same bytes as without the kill.
 """
 
@@ -51,7 +51,7 @@ class Shard:
         return self.out / f"shard-{self.number:05d}.json"
 
     def inputs(self) -> list[list[Any]]:
-        """What the shard was made from, to tell whether a finished one still stands for its files."""
+        """What the shard was made from, to tell whether a finished one still matches its files."""
         return [[span.name, span.start, span.end, span.path.stat().st_mtime_ns, span.size] for span in self.spans]
 
 

@@ -1,6 +1,6 @@
 """The main text of an HTML page, by one of two extractors, within limits.
 
-Every HTML parser has a page that stops it for minutes: very deep nesting, tags with very many attributes. Scans that
+Some pages stop any HTML parser for minutes: very deep nesting, tags with very many attributes. Scans that
 cost a fraction of the extraction refuse such pages before parsing; the guard around this step catches the rest.
 """
 
@@ -67,7 +67,7 @@ class MainText:
 def find_main_text(html: str, *, extractor: Extractor = "trafilatura", keep_maths: bool = True) -> MainText:
     """The main text of a page without navigation, comments and frame; formulas as $..$ when `keep_maths`.
 
-    Blanks at line ends go, and so does the ¶ that documentation tools put behind headings as a link to them.
+    Trailing blanks are removed, and the ¶ links that documentation tools put behind headings.
 
     Reasons: html_too_large, nested_too_deeply, too_many_attributes, empty_main_text (the extractor found nothing, or
     gave up in silence, as those built on libxml2 do some hundred levels down).
@@ -105,7 +105,7 @@ def refuse(html: str) -> MainText | None:
 
 
 def deepest_nesting(html: str) -> int:
-    """An upper guess of the depth of the tree, from start and end tags alone; tags never closed count to the end."""
+    """An upper bound of the depth of the tree, from start and end tags only; unclosed tags count to the end."""
     depth = deepest = 0
     for slash, name, self_closed in _TAG.findall(html):
         if self_closed or name.lower() in _NOT_NESTING:

@@ -1,9 +1,9 @@
 """Formulas: found in a page before the extractor sees it, put back into the text after.
 
-Extractors keep hardly any formula: scripts, alternative texts and MathML are what they throw away. So each formula is
+Extractors keep hardly any formula: they discard scripts, alternative texts and MathML. So each formula is
 taken out of the tree here and a word that occurs nowhere in the page is left in its place; the extractor carries the
-words, and `put_back` writes `$..$`, or `$$..$$` on a line of its own. A formula in a part that the extractor drops goes
-with it, and the counts say so.
+words, and `put_back` writes `$..$`, or `$$..$$` on a line of its own. A formula in a part that the extractor drops
+is dropped with it, and counted.
 
 Kinds of markup, counted apart: mathml (annotation, alttext or converted), script (math/tex), image (alternative text),
 delimiters (\\( \\), \\[ \\], $$ $$ in the text of pages that load MathJax or KaTeX).
@@ -41,7 +41,7 @@ MAX_FORMULAS = 20_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Formula:
-    """LaTeX without delimiters; `display` ones stand on a line of their own."""
+    """LaTeX without delimiters; `display` ones get a line of their own."""
 
     latex: str
     display: bool
@@ -218,7 +218,7 @@ def _is_linked(node: Any) -> bool:
 
 
 def _tidy(latex: str) -> str:
-    """One formula on one line, without delimiters, comments marks of old XHTML pages or Wikipedia's wrapper."""
+    """One formula on one line, without delimiters, comment marks of old XHTML pages or Wikipedia's wrapper."""
     latex = latex.replace("% <![CDATA[", "").replace("%]]>", "").strip()
     for opening, closing in (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"), ("$", "$")):
         if latex.startswith(opening) and latex.endswith(closing) and len(latex) >= len(opening) + len(closing):

@@ -29,7 +29,7 @@ class Extracted(Outputs):
 
     @property
     def counts(self) -> TextCounts:
-        """What stands beside the account in ledger.json."""
+        """The counts that ledger.json holds beside the ledger."""
         return TextCounts.from_json(read_json(self.accounts)["counts"], where=self.accounts)
 
     @property

@@ -1,4 +1,4 @@
-"""Where each step of a recipe stands: done, missing, drifted, or not decided before something else is made.
+"""The state of each step of a recipe: done, missing, drifted, or not decided before something else is made.
 
 The identity of a step covers its code version, its literals, its outside files and the content of its inputs. The content
 of an input is known once the input was made, and stays known by its record after its bytes are gone: so an intermediate
@@ -27,7 +27,7 @@ Hashes = Callable[[Step], Mapping[str, Mapping[str, str]]]
 
 @dataclass(frozen=True, kw_only=True)
 class StepState:
-    """A step, its identity, and where it stands.
+    """A step, its identity and its state.
 
     document: what the identity was made from; identity: its hash; both None while an input's content is unknown.
     before: the identity that the run's link has now, if it has one. folder: the artefact's bytes, if they are there.
@@ -112,7 +112,7 @@ class States:
         )
 
     def content(self, read: Reads) -> str | None:
-        """The hash of the content that a role stands for; None while it is not known."""
+        """The hash of the content that a role refers to; None while it is not known."""
         state = self[read.step]
         record = None if state.identity is None else self.record(read.step, state.identity)
         if record is None:

@@ -23,7 +23,7 @@ from gristmill.store.store import RunLinks
 
 @dataclass(frozen=True, kw_only=True)
 class Reads:
-    """What a role stands for: named outputs of an earlier step, of one source where there is a set per source."""
+    """What a role refers to: named outputs of an earlier step, of one source where there is a set per source."""
 
     step: str
     outputs: type[Outputs]

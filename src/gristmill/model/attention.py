@@ -23,7 +23,7 @@ class Documents:
     """Where the documents of one flat batch lie; made once per batch and shared by all layers."""
 
     lengths: list[int]
-    offsets: Tensor | None  # int32 (documents + 1,) on the device, for variable-length attention alone
+    offsets: Tensor | None  # int32 (documents + 1,) on the device, for variable-length attention only
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> Documents:

@@ -102,7 +102,7 @@ def _empty_cache(model: Llama, max_tokens: int) -> KeyValueCache:
 
 
 def _next_logits(model: Llama, cache: KeyValueCache, piece: Sequence[int]) -> Tensor:
-    """Scores of the token after `piece`, which goes on where the cache ends."""
+    """Scores of the token after `piece`, which continues the cached text."""
     positions_N = torch.arange(cache.length, cache.length + len(piece), device=model.device)
     x_ND = model.hidden(torch.tensor(piece, device=model.device), positions_N, [len(piece)], cache)
     return model.logits(x_ND[-1:])[0]

@@ -237,7 +237,7 @@ class Llama(nn.Module):
         """Hidden states after the final norm, (N, D).
 
         tokens_N and positions_N are int64 on the model's device; positions restart at 0 in each document.
-        With a cache the batch is the next piece of one document: its positions go on from `cache.length`, which rises.
+        With a cache the batch is the next piece of one document: its positions continue from `cache.length`, which grows.
         Raises DataError if a document is longer than max_position_embeddings or the lengths do not add up to N.
         """
         before = cache.length if cache else 0

@@ -99,7 +99,7 @@ class Memory:
 def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
     """Peak bytes of a training step of the recipe, in micro-batches of that size.
 
-    A document longer than the micro-batch stands alone, so the longest sequence counts if it is longer.
+    A document longer than the micro-batch is one of its own, so the longest sequence counts if it is longer.
     """
     longest = max(stage.seq_len for stage in recipe.pretrain.stages)
     tokens = min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
@@ -114,7 +114,7 @@ def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
 def step_memory(model: ModelSection, vocab_size: int, *, tokens: int, accumulates: bool) -> Memory:
     """Peak bytes of a training step: float32 weights, both AdamW moments, gradients, and one micro-batch of `tokens`.
 
-    accumulates: a step takes several micro-batches, so all gradients stand while the next one is computed. Three moments can be
+    accumulates: a step takes several micro-batches, so all gradients are in memory while the next one is computed. Three moments can be
     the peak: in the loss, when the backward pass begins, and when it ends with all gradients made.
     For the CPU with glibc. On a GPU the framework's part is the host's, half of the activations are bfloat16, and torch's own
     allocator leaves smaller holes.

@@ -79,7 +79,7 @@ def write_profile(runs_dir: Path, profile: Profile) -> Path:
 
 
 def add_speed_point(profile: Profile, point: SpeedPoint) -> Profile:
-    """The profile with the point in it; an older point of the same shape goes."""
+    """The profile with the point in it; it replaces an older point of the same shape."""
     others = tuple(old for old in profile.points if (old.parameters, old.seq_len) != (point.parameters, point.seq_len))
     return replace(profile, points=(*others, point))
 

@@ -36,7 +36,7 @@ def _lines(value: Any, key: KeyPath, origins: Mapping[KeyPath, str], indent: str
 
 
 def _children(value: Any, is_default: bool) -> Iterator[tuple[str, str | int, Any, bool]]:
-    """(what stands before the value, its key, the value, whether nobody wrote it) for each entry."""
+    """(prefix of the line, key, value, whether it is a default) of each entry."""
     if isinstance(value, BaseModel):
         for name in type(value).model_fields:
             yield f"{name}: ", name, getattr(value, name), is_default or name not in value.model_fields_set
@@ -49,7 +49,7 @@ def _children(value: Any, is_default: bool) -> Iterator[tuple[str, str | int, An
 
 
 def _is_leaf(value: Any) -> bool:
-    """Scalars, empty containers and lists of scalars stand on one line."""
+    """Scalars, empty containers and lists of scalars are written on one line."""
     if isinstance(value, BaseModel):
         return False
     if isinstance(value, Mapping):

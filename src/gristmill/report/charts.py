@@ -1,6 +1,6 @@
 """Charts as inline SVG: lines with error bars and stage bands, and scores with intervals. Colours come from the page's CSS.
 
-A chart is a string that stands in the page; it needs no script. Series carry classes s0…s7, which the page colours for light
+A chart is a string of SVG within the page; it needs no script. Series carry classes s0…s7, which the page colours for light
 and dark.
 """
 

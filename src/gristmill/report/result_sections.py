@@ -23,7 +23,7 @@ def evaluation(facts: Facts) -> Section | None:
         blocks.append(heading("Bits per byte of held-out text"))
         blocks.append(
             paragraph(
-                "Lower is better. xz is given all the training text first, so it stands here as an honest yardstick: what memory of the text alone is worth."
+                "Lower is better. xz is given all the training text first, so it shows how far memory of the text gets."
             )
         )
         models = list(dict.fromkeys(row.model for row in by_bits))

@@ -105,7 +105,7 @@ def post_training(facts: Facts) -> Section | None:
         return None
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts.chat_kinds.items())
     blocks = [
-        paragraph(f"Conversations by kind: {kinds}. The loss counts the assistant's tokens alone."),
+        paragraph(f"Conversations by kind: {kinds}. The loss counts only the assistant's tokens."),
         figure(
             line_chart(
                 [_series(facts.logged("sft", "train"), "train/loss", "loss", x="step")],

@@ -1,6 +1,6 @@
 """Annotations: quality labels of documents, given by a model or a person under a rubric.
 
-One JSON object a line: record_id and/or url (which document), label 0-5, reason, rubric, annotator. A second file with
+One JSON object per line: record_id and/or url (which document), label 0-5, reason, rubric, annotator. A second file with
 labels of the same documents, given independently, tells how far the labels themselves can be trusted.
 """
 

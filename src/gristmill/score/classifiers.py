@@ -71,7 +71,7 @@ class FastText:
 
     @cached_property
     def _loaded(self) -> Any:
-        """The model as fastText holds it; it reads files alone."""
+        """The model as fastText holds it; it reads only files."""
         with tempfile.TemporaryDirectory() as folder:
             stored = Path(folder) / "model.bin"
             stored.write_bytes(self.model)

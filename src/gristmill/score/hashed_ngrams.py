@@ -3,7 +3,7 @@
     text -> words, word pairs, character 3- to 5-grams -> 2^18 columns by hash -> log(1 + count) × idf, length 1
          -> ridge regression on the labels, solved in its dual form
 
-With n labelled texts the dual is one n × n system, far smaller than the columns; many texts are solved by lsqr. How strongly weights are held down is
+With n labelled texts the dual is one n × n system, far smaller than the columns; many texts are solved by lsqr. The ridge is
 chosen by the exact leave-one-out error. Same texts and labels, same weights.
 """
 

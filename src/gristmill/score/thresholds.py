@@ -1,6 +1,6 @@
 """The threshold report: what each cut of a score keeps and how well it agrees with the labels.
 
-Agreement is measured on out-of-fold scores alone: no document is judged by a model that learnt its label.
+Agreement is measured on out-of-fold scores only: no model judges a document whose label it learnt.
 """
 
 from __future__ import annotations

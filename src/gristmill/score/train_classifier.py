@@ -137,7 +137,7 @@ def check_rubric(annotations: Sequence[Annotation], section: ClassifierSection, 
 def check_enough(
     labelled: Sequence[Labelled], annotations: Sequence[Annotation], section: ClassifierSection, *, path: Path
 ) -> None:
-    """Raises DataError when there are fewer labelled documents than folds, or labels of one kind alone."""
+    """Raises DataError when there are fewer labelled documents than folds, or labels of one kind only."""
     if len(labelled) < 2 * section.num_folds:
         names = [annotation.names[0] for annotation in annotations[:3]]
         raise DataError(

@@ -1,1 +1,1 @@
-"""Which documents stay: thresholds, duplicates, contamination, the validation split."""
+"""Which documents are kept: thresholds, duplicates, contamination, the validation split."""

@@ -1,7 +1,7 @@
 """All documents of all sources as columns: where each lies, its score, and the fingerprint of those still in question.
 
 Texts stay on the disk. A shard function reads one shard of documents (and its scores) and returns the columns; `texts_of`
-goes back for the texts of chosen documents, shard by shard.
+reads the texts of chosen documents, shard by shard.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def read_candidates(shards: Sequence[Shard], function: ReadShard, executor: Exec
 
 
 def without_duplicate_ids(candidates: Candidates) -> Candidates:
-    """An id names one document of a source: of several that passed with one id, the first that was read stays.
+    """An id names one document of a source: of several that passed with one id, the first that was read is kept.
 
-    Raises DataError where more than MAX_DUPLICATE_IDS of a source's documents would go.
+    Raises DataError where more than MAX_DUPLICATE_IDS of a source's documents would be dropped.
     """
     columns, passed = candidates.columns, candidates.passed
     seen: dict[str, set[str]] = defaultdict(set)

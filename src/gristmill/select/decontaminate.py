@@ -8,7 +8,7 @@ Question and answer of an item are looked for apart. With n = 13 words, an item 
                          question is shorter, question and answer as one sequence of 5 or more words
 
 "Close behind" is within ANSWER_WINDOW words of where the question ends; of a long answer its first n words count.
-A question alone that falls short of this, or an answer alone, is ordinary text. N-grams that many items share are the
+A shorter part of a question, or an answer without its question, is ordinary text. N-grams that many items share are the
 wording of the pack, not of an item, and are left out. Items too short for all three are counted as unprotected: their
 documents must be held out by id. `plant` puts known items into real texts, to measure that they are found.
 """
@@ -63,7 +63,7 @@ class Planted:
 
 @dataclass(frozen=True, kw_only=True)
 class _Indexed:
-    """An item as word hashes. need: words of the question that suffice alone, 0 where they never do."""
+    """An item as word hashes. need: words of the question that suffice without the answer; 0 where they never do."""
 
     id: str
     question: UInt64

@@ -1,4 +1,4 @@
-"""Exact and near duplicates: who is a copy of whom, and who stays.
+"""Exact and near duplicates: which document is a copy of which, and which one is kept.
 
     normalised text hash -> exact duplicates -> MinHash candidates -> verification on full text -> survivors, clusters
 
@@ -10,7 +10,7 @@ id, source. A document is removed when it is a verified copy of a *kept* documen
 
 Verified means, on sets of word n-grams of the whole text: Jaccard similarity of at least `min_jaccard`, or, where the
 survivor is the longer one, at least MIN_CONTAINMENT of the document's n-grams occur in it. Documents shorter than
-one n-gram take part in the exact pass alone.
+one n-gram take part in the exact pass only.
 
 Clusters are for the validation split: the connected parts (`components`) of all links found, removed documents included. A
 survivor that occurs in a longer document which comes later makes no copy of it, but is linked to it. A link is found when the

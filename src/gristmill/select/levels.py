@@ -2,8 +2,8 @@
 
     level 0   all sources that are not late, together: the rule of `split`
     level 1…  one late source each. Its documents form clusters among themselves, by what such a cluster touches:
-                  validation text of an earlier level    it goes
-                  training text alone                    it is training text, and takes that cluster's name
+                  validation text of an earlier level    dropped
+                  only training text                     training text, under that cluster's name
                   nothing                                the rule of `split`
 
 A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
@@ -30,7 +30,7 @@ Resembling = Callable[[Int64, Int64], dict[int, Resemblance]]
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
-    """The D documents that took part in deduplication. kept_D: False for those that went for a reason found before."""
+    """The D documents that took part in deduplication. kept_D: False for those dropped for an earlier reason."""
 
     ids: Sequence[str]
     sources: Sequence[str]
@@ -41,7 +41,7 @@ class Members:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Names of clusters, which documents are validation, and the late ones that go because they resemble such text."""
+    """Names of clusters, which documents are validation, and the late ones dropped because they resemble such text."""
 
     cluster_D: Int64
     validation_D: NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Split:
 def split_by_level(members: Members, links_E2: Int64, *, rules: Validation, seed: int, resembling: Resembling) -> Split:
     """The split of all documents. `links_E2` are those of `Duplicates`; the second of each was decided before the first.
 
-    `resembling(documents, held)` compares texts in full, and is asked for late levels alone.
+    `resembling(documents, held)` compares texts in full, and is called for late levels only.
     """
     count = len(members.ids)
     split = Split(cluster_D=np.zeros(count, np.int64), validation_D=np.zeros(count, bool), resembling={})

@@ -3,7 +3,7 @@
     n-gram hashes per text -> signature (bands × rows values) -> one 64-bit key per band -> texts that share a key
 
 A pair of texts with Jaccard similarity s shares at least one key with probability 1 - (1 - s^rows)^bands. Signatures
-come from rensa alone: another signer would give other values, and keys of one must never be compared with keys of the other.
+come from rensa only: another signer gives other values, and keys of two signers must never be compared.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def chance_found(jaccard: float, *, num_bands: int, rows_per_band: int) -> float
 def sign(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UInt64:
     """Signatures (D, num_hashes) of the n-gram sets of D texts. Set RAYON_NUM_THREADS=1 in workers.
 
-    Raises ResourceError for a rensa that signs by another algorithm: its values would pass for the same.
+    Raises ResourceError for a rensa that signs by another algorithm: its values would be taken for the same.
     """
     if RMinHash.ALGORITHM_VERSION != ALGORITHM:
         raise ResourceError(

@@ -35,7 +35,7 @@ class ThresholdUsed(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateRule(Written):
-    """How near-duplicates were sought. removed: near copies went; otherwise they were found for the split alone."""
+    """How near-duplicates were searched. removed: near copies were dropped; otherwise they only guide the split."""
 
     num_bands: int
     rows_per_band: int
@@ -70,7 +70,7 @@ class CopiesOfSource(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class CopiesOfOne(Written):
-    """A document that stayed, how many copies of it went, and the copy with the weakest evidence."""
+    """A kept document, how many copies of it were dropped, and the copy with the weakest evidence."""
 
     removed: int
     survivor: str

@@ -1,4 +1,4 @@
-"""Why documents go: one reason each, with the value against the limit, and the survivor, the held-out text or the span."""
+"""Why documents are dropped: one reason each, with the value against the limit, and the survivor, the held-out text or the span."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gristmill.select.levels import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """Why one document goes: the measured value, what the rule allows, and the survivor or the span."""
+    """Why one document is dropped: the measured value, what the rule allows, and the survivor or the span."""
 
     reason: str
     value: float | None = None
@@ -50,7 +50,7 @@ def reasons(
     *,
     ngram: int,
 ) -> dict[int, Rejection]:
-    """Every document that goes, with the one reason that came first."""
+    """Every dropped document with its first reason."""
     columns, passed = candidates.columns, candidates.passed
     found: dict[int, Rejection] = {}
     for d in np.flatnonzero(columns.fate_D == HELD_OUT).tolist():
@@ -79,7 +79,7 @@ def reasons(
 
 
 def reasons_of_resembling(candidates: Candidates, split: Split, rules: DuplicateRules) -> dict[int, Rejection]:
-    """Documents of late sources that go because validation text resembles them, with that text's document."""
+    """Documents of late sources dropped because validation text resembles them, with that text's document."""
     passed = candidates.passed
     found: dict[int, Rejection] = {}
     for place, one in split.resembling.items():

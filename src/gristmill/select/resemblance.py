@@ -51,7 +51,7 @@ class HeldOutTexts:
         self._size_V = np.bincount(owner_G, minlength=len(documents))
 
     def find(self, batch: Sequence[tuple[int, str]]) -> dict[int, Resemblance]:
-        """Those of the documents that are copies of a held-out one, stand in one, or hold one, with the closest."""
+        """Those of the documents that are copies of a held-out one, part of one, or contain one, each with the closest."""
         if not len(self._hash_H):
             return {}
         grams, text_G = _distinct_ngrams([text for _, text in batch], self.rules.ngram)

@@ -1,11 +1,11 @@
-"""STEP select: which documents stay, decided over all sources together.
+"""STEP select: which documents are kept, decided over all sources together.
 
     held-out ids -> score threshold -> exact and near-duplicates -> contamination -> validation split
 
 Late sources are decided after all others and after the late ones before them, and change no byte of those.
-Reads extract/* and score/* alone, so that a changed threshold costs this step and no other. Writes, per source,
-train-00000.parquet and validation-00000.parquet (documents with their cluster), and rejected.parquet (every document that
-went, with the rule, the value against the limit, the survivor or the span), ledger.json, thresholds.json,
+Reads only extract/* and score/*, so that a changed threshold remakes neither. Writes, per source,
+train-00000.parquet and validation-00000.parquet (documents with their cluster), and rejected.parquet (every dropped
+document, with the rule, the value against the limit, the survivor or the span), ledger.json, thresholds.json,
 near_duplicates.json, decontamination.json, split.json.
 """
 
@@ -103,7 +103,7 @@ def survivor_ranks(early: Sequence[str], late: Sequence[str], priority: Sequence
 
 
 def duplicate_rules(section: NearDuplicates | None) -> DuplicateRules:
-    """The rules of the recipe; without the section near copies are still found, for the split, but stay."""
+    """The rules of the recipe; without the section near copies are still found, for the split, but kept."""
     chosen = NearDuplicates() if section is None else section
     return DuplicateRules(
         num_bands=chosen.num_bands,
@@ -250,9 +250,9 @@ def _write(
     rejections: Mapping[int, Rejection],
     split: Split,
 ) -> Ledger:
-    """Goes through all documents once more: each into train, validation or rejected, and into the ledger.
+    """Reads all documents once more and writes each to train, validation or rejected, and into the ledger.
 
-    What came in is what extract counted as kept, so that documents lost on the way show.
+    What came in is what extract counted as kept, so that a lost document shows.
     """
     place_D = np.cumsum(candidates.columns.fate_D == PASSED) - 1
     ledger = Ledger()
@@ -289,7 +289,7 @@ def _side_writer(folder: Path, side: str) -> ShardWriter:
 
 
 def _batches(ctx: StepContext, rows: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    """Rows by BATCH_ROWS; before each it is asked whether to stop."""
+    """Rows in batches of BATCH_ROWS; checks before each whether to stop."""
     _leave_if_asked(ctx)
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         yield batch

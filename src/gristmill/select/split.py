@@ -1,7 +1,7 @@
-"""Which documents are held out: a keyed hash of the duplicate cluster decides, so near-copies never part.
+"""Which documents are held out: a keyed hash of the duplicate cluster decides, so near copies are on one side.
 
-Clusters are ranked by their hash, in each source apart; the lowest are validation until the wanted share of the
-source's bytes is there. Adding documents later moves few others, and no document knows about its neighbours.
+Clusters are ranked by their hash, in each source apart; the lowest are validation up to the wanted share of the
+source's bytes. Documents added later move few others.
 """
 
 from __future__ import annotations

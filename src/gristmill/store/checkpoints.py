@@ -132,7 +132,7 @@ class CheckpointIndex:
 
         Deleted are those that nothing else holds. A checkpoint that lost its last link in another way, or by a prune that
         was killed right then, is left to `clean`. When the store stays in use or cannot be read, nothing is deleted, and
-        `say` tells so: training goes on.
+        `say` reports it and training continues.
         """
         deleted: list[CheckpointRef] = []
         try:

@@ -19,7 +19,7 @@ def canonical(value: Any, *, where: str = "config") -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{where} is {value!r}; a fingerprint holds finite numbers alone")
+            raise TypeError(f"{where} is {value!r}; a fingerprint holds finite numbers only")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
     if isinstance(value, Mapping):
         plain = {str(key): canonical(item, where=f"{where}.{key}") for key, item in value.items()}

@@ -126,7 +126,7 @@ class Store:
         return {name: record for name in sorted(names) if (record := self.record(step, name)) is not None}
 
     def keep_record(self, step: str, identity: str) -> None:
-        """Writes the record that stays when the artefact goes. A commit does so; `clean` again, for commits that were killed."""
+        """Writes the record that outlives the artefact. A commit does so; `clean` too, for commits that were killed."""
         kept = self._kept_record(step, identity)
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, self.record(step, identity))
@@ -180,13 +180,13 @@ class RunLinks:
         return path.readlink().name if path.is_symlink() else str(read_json(path / RECORD)["identity"])
 
     def bytes_of(self, step: str, identity: str) -> Path | None:
-        """The folder of this very artefact: in the store, or a copy that stands in the run's own folder."""
+        """The folder of this very artefact: in the store, or a copy in the run's own folder."""
         if self.store.is_there(step, identity):
             return self.store.folder(step, identity)
         return self.artefact(step) if self.target(step) == identity else None
 
     def record_of(self, step: str, identity: str) -> dict[str, Any] | None:
-        """Store.record, or that of a copy which stands in the run's own folder."""
+        """Store.record, or that of a copy in the run's own folder."""
         found = self.store.record(step, identity)
         if found is None and (folder := self.bytes_of(step, identity)) is not None:
             found = {**read_json(folder / RECORD), "manifest": read_json(folder / MANIFEST)}
@@ -210,7 +210,7 @@ class RunLinks:
     def link(self, step: str, identity: str) -> bool:
         """Points the step at the artefact, which then stays in the store. False, and nothing changed, when it is not there.
 
-        Raises ArtifactError where a folder stands in the place of the link, unless it is a copy of that very artefact.
+        Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
         """
         if self.target(step) == identity and not (self.folder / step).is_symlink():
             return True

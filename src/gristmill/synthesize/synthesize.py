@@ -3,7 +3,7 @@
     candidates (everyday · sum · definition) ─→ held out? ─→ contaminated? ─→ sft.jsonl, prompts.jsonl
                                                     └──────────────┴────────→ rejected.jsonl, counted in ledger.json
 
-Definitions come from the training side of select alone, so held-out synsets and validation text have left already. Sums that a
+Definitions come from the training side of select only, which holds neither held-out synsets nor validation text. Sums that a
 pack holds out are refused here by name. All texts are then checked against the packs word by word.
 """
 

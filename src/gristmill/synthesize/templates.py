@@ -91,7 +91,7 @@ def sum_rows(a: int, b: int, *, num_wordings: int, seed: int) -> list[ChatRow]:
 
 
 def sum_prompt(a: int, b: int, *, seed: int) -> Messages:
-    """The question alone, in one of the wordings."""
+    """The question without its answer, in one of the wordings."""
     key = derive_seed(seed, "prompt", sum_id(a, b))
     return ({"role": "user", "content": SUM_QUESTIONS[key % len(SUM_QUESTIONS)].format(a=a, b=b)},)
 
@@ -120,7 +120,7 @@ def _sentence(text: str) -> str:
 def parse_entry(id: str, text: str) -> Entry | None:
     """The entry in a dictionary document whose first line is "term (class): definition"; None when it is not of that form.
 
-    The word class in brackets may be absent. Of the definition, examples in quotes and what follows a semicolon go. One-letter
+    The word class in brackets may be absent. Examples in quotes and text after a semicolon are cut from the definition. One-letter
     terms and definitions under three words are refused: they make poor questions.
     """
     match = _ENTRY.match(text.strip().split("\n", 1)[0])
@@ -137,7 +137,7 @@ _ENTRY = re.compile(r"(?P<term>[^:()]{1,80}?)\s*(?:\((?P<word_class>[^)]{1,40})\
 
 
 def pick_entries(entries: Iterable[Entry], number: int, *, seed: int) -> list[Entry]:
-    """`number` entries in a keyed order that does not depend on the order in which they come, one a term."""
+    """`number` entries in a keyed order that does not depend on input order, one per term."""
     by_term: dict[str, Entry] = {}
     for entry in sorted(entries, key=lambda entry: derive_seed(seed, "entry", entry.id)):
         by_term.setdefault(entry.term.lower(), entry)
@@ -145,5 +145,5 @@ def pick_entries(entries: Iterable[Entry], number: int, *, seed: int) -> list[En
 
 
 def as_text(messages: Sequence[dict[str, str]]) -> str:
-    """The contents alone, one a line: what decontamination reads and the ledger counts."""
+    """The contents without roles, one per line: what decontamination reads and the ledger counts."""
     return "\n".join(message["content"] for message in messages)

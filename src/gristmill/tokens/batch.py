@@ -43,7 +43,7 @@ class Batch:
     def micro_batches(self, max_tokens: int) -> list[Batch]:
         """The same tokens in the same order, cut at document ends into batches of at most `max_tokens` tokens.
 
-        Greedy from the front. A document longer than `max_tokens` stands alone. The arrays are views, not copies.
+        Greedy from the front. A document longer than `max_tokens` is a batch of its own. The arrays are views, not copies.
         """
         if max_tokens < 1:
             raise ValueError(f"max_tokens is {max_tokens}; a micro-batch holds at least one token")

@@ -1,7 +1,7 @@
 """Which source the i-th sequence of a stage comes from: exact, periodic, and never more than one sequence off.
 
 Weights are exact fractions, so the order repeats after D sequences, D their common denominator. Within a period each source
-must give its j-th sequence after floor((j-1)/w) and by ceil(j/w); the earliest deadline goes first, which always succeeds and
+must give its j-th sequence after floor((j-1)/w) and by ceil(j/w); the earliest deadline is first, which always succeeds and
 keeps every count within one of w*i after any i sequences. Source: Tijdeman, The chairman assignment problem (1980), in the
 form of earliest-deadline scheduling with integer windows (Baruah et al., Proportionate progress, 1996).
 
@@ -66,7 +66,7 @@ class Mixture:
         self.period = lcm(*(weight.denominator for weight in exact))
         self.shares = np.array([int(weight * self.period) for weight in exact], dtype=np.int64)
         self._waiting = _turns_waiting(self.shares, self.period)
-        # One period, made block by block: the source at each place, and how many of its own stand before it.
+        # One period, made block by block: the source at each place, and how many of its own come before it.
         self._source = np.empty(self.period, dtype=np.int16)
         self._earlier = np.empty(self.period, dtype=np.int64)
         self._is_made = np.zeros(-(-self.period // _BLOCK), dtype=bool)
@@ -98,7 +98,7 @@ class Mixture:
             self._is_made[block] = True
 
     def _turns_before(self, place: int) -> list[int]:
-        """How many turns of each source stand before a place of the period; see the module's text."""
+        """How many turns of each source come before a place of the period; see the module's text."""
         shares = self.shares.tolist()
         done = [share * place // self.period for share in shares]
         is_open = [source for source, share in enumerate(shares) if share * place % self.period]
@@ -129,7 +129,7 @@ def _turns_waiting(shares: NDArray[np.int64], period: int) -> NDArray[np.int16]:
 def _earliest_deadline_order(
     shares: list[int], period: int, turns: list[int], start: int, stop: int
 ) -> Iterator[tuple[int, int]]:
-    """(source, turn) at places [start, stop) of the period; `turns` of each source stand before `start`.
+    """(source, turn) at places [start, stop) of the period; `turns` of each source come before `start`.
 
     Each source holds one turn: open, (deadline, source), once released, else waiting for its release.
     """

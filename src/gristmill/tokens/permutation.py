@@ -43,7 +43,7 @@ def left_size(size: int) -> int:
 def permute(
     index: NDArray[np.uint64], *, size: NDArray[np.uint64], left: NDArray[np.uint64], key: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """Where each `index` goes in the permutation of its `size` elements that its `key` names.
+    """The place of each `index` in the permutation of `size` elements that its `key` selects.
 
     All arrays have one shape; index < size, and left is `left_size(size)`.
     """

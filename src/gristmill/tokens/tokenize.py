@@ -101,7 +101,7 @@ def tokenize_split(
                 ) from error
             if sum(map(tokenizer.num_bytes, documents)) != num_bytes:
                 raise DataError(
-                    f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: the ids stand for another number "
+                    f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: the ids decode to another number "
                     f"of bytes than the {num_bytes:,} of the texts, so the tokenizer loses text. Train one with the tokenizer "
                     "step, which has all 256 bytes."
                 )

@@ -104,7 +104,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
 class Tokenizer:
     """Text to ids and back. Plain text never yields a special id: "<|im_end|>" in a text is eight ordinary characters or so.
 
-    Special tokens enter by id alone (eos_id at document ends, the chat markers in chat.py).
+    Special tokens enter by id only (eos_id at document ends, the chat markers in chat.py).
     """
 
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
@@ -175,7 +175,7 @@ class Tokenizer:
         return str(self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
     def num_bytes(self, ids: Sequence[int] | NDArray[np.integer]) -> int:
-        """How many UTF-8 bytes of text the ids stand for; special tokens stand for none."""
+        """How many UTF-8 bytes of text the ids decode to; special tokens count as none."""
         return int(self.token_bytes[np.asarray(ids, dtype=np.int64)].sum(dtype=np.int64))
 
     def _pad_id(self) -> int:
@@ -197,7 +197,7 @@ class Tokenizer:
 def _bytes_per_token(
     tokenizer: tokenizers.Tokenizer, vocab_size: int, special_ids: frozenset[int]
 ) -> NDArray[np.int32]:
-    """(vocab_size,) int32. In a byte-level vocabulary each character of an entry stands for one byte."""
+    """(vocab_size,) int32. In a byte-level vocabulary each character of an entry is one byte."""
     table = np.zeros(vocab_size, dtype=np.int32)
     for token, token_id in tokenizer.get_vocab(with_added_tokens=True).items():
         if token_id not in special_ids:

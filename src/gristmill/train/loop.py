@@ -281,7 +281,7 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             watch.log(progress, progress.interval.metrics())
         if (
             is_full
-        ):  # not at another end: a training that goes on from here has the intervals of one that never ended here
+        ):  # not at another end: a training that continues from here logs the intervals of one that never ended here
             progress.interval = Interval()
         progress.hooks_pending = True
         stop = runtime.should_stop()

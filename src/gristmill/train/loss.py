@@ -63,7 +63,7 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> 
     """Next-token loss of one flat batch: "loss" over all of it, and "loss/<source>" for each source that has targets in it.
 
     Sums are nats weighted by the loss mask, counts are sums of the mask; both are added up in float64. The head is spent on
-    the targets that count alone: in chat, fewer than half.
+    only the targets that count: in chat, fewer than half.
     """
     device = model.device
     tokens_N, positions_N, targets_N, mask_N, source_N = (

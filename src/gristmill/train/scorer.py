@@ -114,7 +114,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
 def loglikelihoods(model: Llama, pairs: Sequence[Pair], *, max_tokens: int = 8192) -> list[Likelihood]:
     """The log-likelihood of each continuation after its context, in the order given.
 
-    At most `max_tokens` tokens run at once (a longer pair runs alone); the cut does not change the results beyond rounding.
+    At most `max_tokens` tokens run at once (a longer pair runs by itself); the cut does not change the results beyond rounding.
     Raises DataError for an empty context or continuation, or a continuation longer than the model's context.
     """
     max_length = model.config.max_position_embeddings
@@ -249,7 +249,7 @@ def bits_per_byte(
 ) -> BitsPerByte:
     """How many bits the model needs for a byte of the shard's documents: comparable between tokenizers.
 
-    Whole documents from the front until `max_bytes` bytes of text are reached. Each document stands alone, begins after the
+    Whole documents from the front until `max_bytes` bytes of text are reached. Each document is scored by itself, begins after the
     end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
     the longest input. The error treats documents as drawn at random and the value as a ratio of two sums.
     """

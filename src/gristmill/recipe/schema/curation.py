@@ -109,7 +109,7 @@ class Rules(Section):
 
     packs: list[str] = Field(default=[], description="such as gopher_quality@1, fineweb@1, code@1")
     off: list[str] = Field(default=[], description="reasons that do not drop here; still counted in the ledger")
-    limits: dict[str, float] = Field(default={}, description="another limit for a reason, for this source alone")
+    limits: dict[str, float] = Field(default={}, description="another limit for a reason, for this source only")
 
 
 class Source(Section):
@@ -125,7 +125,7 @@ class Source(Section):
     late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
         description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "
-        "what resembles their validation text goes. Several are decided in the order of `sources`, so a new one stands last",
+        "what resembles their validation text is dropped. Several are decided in the order of `sources`, so add new ones last",
     )
     unique_tokens: Annotated[PositiveInt | None, CAP] = Field(
         default=None, description="if known; else estimated from bytes until tokenize counts"

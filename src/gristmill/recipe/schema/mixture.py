@@ -10,7 +10,7 @@ from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, PositiveInt, Se
 
 
 class Draw(Section):
-    """One entry of a mixture: a share of the stage's tokens from a source, or from its long documents alone."""
+    """One entry of a mixture: a share of the stage's tokens from a source, or from its long documents only."""
 
     source: str
     weight: Weight

@@ -26,7 +26,7 @@ class ChatData(Section):
 
 
 class Finetune(Section):
-    """Passes over conversations: cosine schedule, loss on the assistant's tokens alone."""
+    """Passes over conversations: cosine schedule, loss on the assistant's tokens only."""
 
     epochs: PositiveInt
     batch_conversations: PositiveInt

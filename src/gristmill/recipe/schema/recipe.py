@@ -103,7 +103,7 @@ class Recipe(Section):
         late = self.late_sources
         if len(late) == len(self.sources):
             raise ValueError(
-                "every source is late, but the tokenizer learns from the others alone; remove `late` from those that are "
+                "every source is late, but the tokenizer is trained on the others only; remove `late` from those that are "
                 "trained on first"
             )
         for name in late:

@@ -86,7 +86,7 @@ def marker(field: FieldInfo, kind: type[Mark]) -> Mark | None:
 def identity_default(field: FieldInfo) -> Any:
     """The plain value at which the field is left out of an identity; REQUIRED where there is none.
 
-    A section as default stands for all of its own defaults, so it is left out while it has no literals.
+    A section as default means all of its own defaults, so it is left out while it has no literals.
     """
     if (mark := marker(field, IdentityDefault)) is not None:
         return plain(mark.value)
