@@ -82,7 +82,7 @@ def test_of_two_runs_at_once_one_makes_and_the_other_says_whose_work_it_waits_fo
     assert len(waited) == 1, printed
     maker_name = "second" if waited == ["tiny"] else "tiny"
     assert f"waiting for run '{maker_name}' (process " in printed[waited[0]]
-    assert f"which is at work on {STEP}" in printed[waited[0]]
+    assert f"which is making {STEP}" in printed[waited[0]]
     assert "by another run" in printed[waited[0]]
     runs = two_recipes / "runs"
     assert (runs / "tiny" / STEP).resolve() == (runs / "second" / STEP).resolve()

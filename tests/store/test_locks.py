@@ -61,7 +61,7 @@ def test_who_waits_is_told_once_for_whom_and_then_gets_the_lock(tmp_path: Path) 
             assert process.wait(20) == 0
         timer.join()
     assert said == [
-        f"waiting for run 'theirs' (process {process.pid} on {socket.gethostname()}), which is at work on select"
+        f"waiting for run 'theirs' (process {process.pid} on {socket.gethostname()}), which is making select"
     ]
     assert not lock_file(folder).exists()
 

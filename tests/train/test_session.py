@@ -189,7 +189,7 @@ def test_anothers_checkpoint_from_elsewhere_is_offered_in_one_line_and_not_taken
     said: list[str] = []
     second = open_as("second", tmp_path, said.append)
     assert said == [
-        "Run 'first' has a checkpoint at step 12 that would do, but it was trained with different "
+        "Run 'first' has a checkpoint at step 12 that fits, but it was trained with different "
         f'hardware: "{here}" → "Another CPU @ 9 GHz". To use it, run with those.'
     ]
     assert (second.progress.step, kept(second)) == (0, [])
@@ -223,7 +223,7 @@ def test_its_own_earlier_one_is_used_where_anothers_later_one_is_only_offered(
     said: list[str] = []
     second = open_as("second", tmp_path, said.append)
     assert (second.progress.step, kept(second)) == (4, [4])
-    assert ["would do" in line for line in said] == [True, False]
+    assert ["that fits" in line for line in said] == [True, False]
 
 
 # ── the same run, its recipe changed ─────────────────────────────────────────────────────────────────────────────────

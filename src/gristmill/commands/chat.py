@@ -61,7 +61,7 @@ def chat(
             return
         if text == RESET:
             talk.messages.clear()
-            told.print("The conversation begins anew.")
+            told.print("New conversation.")
         elif text:
             _answer(talk, text, console, told)
 
@@ -173,4 +173,4 @@ def _lines(console: Console, stdin: TextIO, *, interactive: bool) -> Iterator[st
 def _introduction(folder: Path, talk: Conversation) -> str:
     kind = "a chat model" if talk.is_chat else "a base model: it was not taught to answer, it continues your text"
     size = sum(parameter.numel() for parameter in talk.model.parameters())
-    return f"{folder} is {kind} ({size:,} parameters). {RESET} begins anew, {QUIT} leaves."
+    return f"{folder} is {kind} ({size:,} parameters). {RESET} starts a new conversation, {QUIT} leaves."

@@ -80,7 +80,9 @@ def _bytes(items: Sequence[Removable]) -> int:
 
 def _agrees(question: str, console: Console) -> bool:
     if not sys.stdin.isatty():
-        raise RecipeError(f"{question}\n  Nobody can be asked here. Add --yes to remove it; nothing was removed.")
+        raise RecipeError(
+            f"{question}\n  This is not a terminal, so nobody was asked and nothing was removed. Add --yes to remove it."
+        )
     try:
         return console.input(f"{escape(question)} \\[y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

@@ -24,7 +24,7 @@ SAMPLE_CHARS = 300
 def inspect(
     target: Path, *, rejected: bool, source: str | None, reason: str | None, limit: int, console: Console
 ) -> None:
-    """Shows a run (ledgers, samples of what was kept or, with `rejected`, of what went and why) or raw files.
+    """Shows a run (ledgers, samples of what was kept or, with `rejected`, dropped, and why) or raw files.
 
     `source` and `reason` narrow a run down; `limit` is the number of samples, spread over sources and reasons.
     Raises DataError when `target` does not exist or the run has no such source or reason, RecipeError when the
@@ -54,7 +54,7 @@ def inspect(
     for row in shown:
         console.print(_sample(row))
     if not rejected and reason is None:
-        console.print("[dim]--rejected shows samples of what went, with the value against the limit[/]")
+        console.print("[dim]--rejected shows samples of what was dropped, with the value against the limit[/]")
 
 
 def ledger_folders(target: Path) -> dict[str, Path]:

@@ -82,7 +82,7 @@ class LocalProcesses:
                 if not running:
                     return
                 if self.should_stop():
-                    raise Interrupted("stopped; shards that are done are kept, those under way start anew.")
+                    raise Interrupted("stopped; shards that are done are kept, those under way start over.")
                 for ready in multiprocessing.connection.wait(list(running), timeout=STOP_POLL_SECONDS):
                     assert isinstance(ready, Connection)
                     item, process = running.pop(ready)

@@ -142,7 +142,7 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
     candidates = without_duplicate_ids(read)
     ctx.say(f"select: {len(candidates.sources):,} documents read, {len(read.passed):,} pass the thresholds")
     if later := len(read.passed) - len(candidates.passed):
-        ctx.say(f"select: {later:,} documents have the id of an earlier one of their source, and go")
+        ctx.say(f"select: {later:,} documents have the id of an earlier one of their source and are dropped")
     _leave_if_asked(ctx)
     return candidates
 
@@ -174,7 +174,7 @@ def _deduplicate(ctx: StepContext, candidates: Candidates, rules: DuplicateRules
     if limit is not None:
         check_losses(candidates, found, max_source_loss=limit)
     exact = sum(copy.exact for copy in found.copies.values())
-    ctx.say(f"select: {exact:,} exact and {len(found.copies) - exact:,} near copies go")
+    ctx.say(f"select: {exact:,} exact and {len(found.copies) - exact:,} near copies dropped")
     _leave_if_asked(ctx)
     return found
 
@@ -239,7 +239,7 @@ def _split(
                 f"select: validation of {source} has {size:,} bytes, fewer than the {section.min_bytes:,} asked for"
             )
     if split.resembling:
-        ctx.say(f"select: {len(split.resembling):,} documents of late sources resemble validation text, and go")
+        ctx.say(f"select: {len(split.resembling):,} documents of late sources resemble validation text and are dropped")
     return split
 
 

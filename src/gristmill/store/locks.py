@@ -85,7 +85,7 @@ class Locks:
         waited = False
         while (descriptor := self._take_file(path)) is None:
             if not waited:
-                self._say(f"waiting for {_holder(path)}, which is at work on {what}")
+                self._say(f"waiting for {_holder(path)}, which is making {what}")
             waited = True
             if self._should_stop():
                 raise Interrupted(f"stopped while waiting for {what}")
@@ -104,7 +104,7 @@ class Locks:
         """Held while a run works in its folder. Raises ResourceError when another process does."""
         with self._opened(folder / LOCK_SUFFIX) as descriptor:
             if not self._take(descriptor, fcntl.LOCK_EX):
-                raise ResourceError(f"another run is at work in {folder}; wait for it, or stop it, then try again.")
+                raise ResourceError(f"another run is using {folder}; wait for it, or stop it, then try again.")
             yield
 
     def is_being_made(self, folder: Path) -> bool:

@@ -100,7 +100,7 @@ class Checkpoints:
                 self.index.unlink(self.run, ref)
                 if not is_offered:
                     say(
-                        f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that would do, but it was trained "
+                        f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that fits, but it was trained "
                         f"with different {', '.join(changes)}. To use it, run with those."
                     )
                 is_offered = True
