@@ -38,6 +38,8 @@ Overrides = Annotated[
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are kept", envvar="GRISTMILL_RUNS")]
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training process; all cores if absent")]
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -62,8 +64,8 @@ def run(
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = None,
     processes: Processes = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    micro_batch_tokens: Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")] = None,
+    device: Device = "auto",
+    micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
 
@@ -93,25 +95,35 @@ def plan(
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = None,
     processes: Processes = None,
+    device: Device = "auto",
+    micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
     from gristmill.commands.plan import plan as print_plan
     from gristmill.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    machine = _machine(runs_dir, threads, processes)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
     print_plan(loaded, machine, console=_console(), resolved=resolved, as_json=as_json, price_per_hour=price_per_hour)
 
 
 @app.command()
 def status(
-    recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False, runs_dir: RunsDir = Path("runs")
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = None,
+    processes: Processes = None,
+    device: Device = "auto",
+    micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
     """Where a run is, what would be remade, and why."""
     from gristmill.commands.status import status as print_status
     from gristmill.recipe.load import load_recipe
 
-    print_status(load_recipe(recipe, overrides or []), _machine(runs_dir), console=_console(), as_json=as_json)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    print_status(load_recipe(recipe, overrides or []), machine, console=_console(), as_json=as_json)
 
 
 @app.command()

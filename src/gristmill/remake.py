@@ -1,9 +1,8 @@
-"""What a changed recipe would remake: the work that is at stake, and the checkpoint that pretraining would resume from."""
+"""What a run would remake: the work that is at stake, and the checkpoint that pretraining would resume from."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -12,25 +11,40 @@ from typing import Any
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States, StepState
+from gristmill.planning.speed import hardware_name
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.store.artifact import PARTIAL_SUFFIX
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
 from gristmill.store.durable import read_json
-from gristmill.store.fingerprint import derive_seed
+from gristmill.store.fingerprint import derive_seed, differences
 from gristmill.train.course import course_of
-from gristmill.train.prefix import NumberFormat, number_format, prefix_id, prefixes
+from gristmill.train.prefix import NumberFormat, number_format, prefix_differences, prefix_id, prefixes
 
 PRETRAIN = "pretrain"
 TOKENS = "tokens of "
 STATE = "state.json"  # of a checkpoint
+CHEAP_SECONDS = 600.0  # of finished work that a run remakes without asking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remake:
+    """A step that a run may make. seconds: of work, finished or begun, that is then not used or is done again."""
+
+    step: str
+    reasons: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """Pretraining has `num_steps` steps and resumes after `step`; 0 when it starts from the beginning."""
+    """Pretraining has `num_steps` steps and resumes after `step`; 0 when it starts from the beginning.
+
+    notes: what else there is to resume from, and why it is not taken.
+    """
 
     step: int
     num_steps: int
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         left = f"{self.num_steps - self.step:,} steps to make"
@@ -39,14 +53,37 @@ class ResumePoint:
         return f"resumes from step {self.step:,} of {self.num_steps:,}; {left}"
 
 
+def remakes(states: States, machine: Machine, *, wanted: Iterable[str], kept: Collection[str]) -> list[Remake]:
+    """What a run of the `wanted` steps may make, in the order of the table: an upper bound while steps are undecided.
+
+    kept: steps that are made again when their files were removed; others only for a step that reads them.
+    """
+    found: dict[str, Remake] = {}
+
+    def bring(name: str, *, bytes_wanted: bool) -> None:
+        state = states[name]
+        is_there = state.folder is not None or not bytes_wanted
+        if name in found or (state.state == "done" and is_there):
+            return
+        reasons = state.reasons or ("its files were removed",)
+        found[name] = Remake(step=name, reasons=reasons, seconds=seconds_at_stake(states, name, machine))
+        for needed in states.steps[name].inputs:
+            bring(needed, bytes_wanted=True)
+
+    for name in wanted:
+        bring(name, bytes_wanted=name in kept)
+    return [found[name] for name in states.steps if name in found]
+
+
 def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
-    """Seconds of work on a step, finished or begun, that would not be used any more if the step were made now.
+    """Seconds of work on a step, finished or begun, that would not be used any more, or be done again, if it were made now.
 
     Of pretraining, only what comes after the checkpoint that it would resume from.
     """
     state, links = states[name], states.run
     if state.state == "done":
-        return 0.0
+        made = None if state.identity is None else states.record(name, state.identity)
+        return 0.0 if made is None else work_in(made)
     record = None if state.before is None else links.record_of(name, state.before)
     if record is not None:
         seconds, steps = work_in(record), record["counts"].get("steps")
@@ -79,7 +116,10 @@ def _begun(states: States, state: StepState) -> float:
 
 
 def resume_point(states: States, machine: Machine) -> ResumePoint | None:
-    """Where pretraining would resume; None while its inputs are not made, or when it is done. Reads names, and of other runs what they were trained with."""
+    """Where pretraining would resume; None while its inputs are not made, or when it is done.
+
+    Reads the names of checkpoints, and of those that fit or were the run's own what they were made with.
+    """
     state = states[PRETRAIN]
     if state.identity is None or state.state == "done":
         return None
@@ -89,7 +129,8 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
     texts = {
         role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
     }
-    steps = [0]
+    index = CheckpointIndex(states.run.store, PRETRAIN)
+    newest, notes = 0, list[str]()
     for arithmetic in _formats(machine):
         prefix_at = prefixes(
             course,
@@ -100,11 +141,18 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
             seed=derive_seed(given.config["seed"], PRETRAIN),
             number_format=arithmetic,
         )
-        index = CheckpointIndex(states.run.store, PRETRAIN)
-        own = set(index.own(states.run))
-        found = (ref for ref in index.find(partial(_id_at, prefix_at)) if ref in own or _is_of(machine, ref))
-        steps += [ref.step for ref in itertools.islice(found, 1)]
-    return ResumePoint(step=max(steps), num_steps=course.num_steps)
+        for ref in index.find(partial(_id_at, prefix_at)):
+            if ref.step <= newest:
+                break
+            if not (changes := _changes_of_other_run(states, ref, machine)):
+                newest = ref.step
+            elif not notes:
+                notes.append(
+                    f"step {ref.step:,} of another run fits, made with other {', '.join(changes)}; run with those"
+                )
+        if not newest:
+            notes += _why_from_the_beginning(states, index, prefix_at, arithmetic)
+    return ResumePoint(step=newest, num_steps=course.num_steps, notes=tuple(notes))
 
 
 def _content(states: States, state: StepState, role: str) -> str:
@@ -113,17 +161,51 @@ def _content(states: States, state: StepState, role: str) -> str:
     return content
 
 
-def _is_of(machine: Machine, ref: CheckpointRef) -> bool:
-    """Whether another run's checkpoint was trained as this machine would; else it is offered and not taken."""
+def _changes_of_other_run(states: States, ref: CheckpointRef, machine: Machine) -> list[str]:
+    """How another run's checkpoint was made otherwise than this machine would; it is then offered and not taken."""
+    state = _state_of(ref)
+    if state.get("run") == states.run.name:
+        return []
+    made_with = state.get("environment", {})
+    now = {"torch": version("torch"), "threads": machine.threads, "micro_batch_tokens": machine.micro_batch_tokens}
+    if machine.device != "auto":
+        now["device"] = machine.device
+    if made_with.get("device") == "cpu":
+        now["hardware"] = hardware_name()
+    return differences({key: made_with.get(key) for key in now}, now)
+
+
+def _why_from_the_beginning(
+    states: States,
+    index: CheckpointIndex,
+    prefix_at: Callable[[int], dict[str, Any] | None],
+    arithmetic: NumberFormat,
+) -> list[str]:
+    """What shaped the newest checkpoint of the run otherwise than the recipe does now."""
+    before = states[PRETRAIN].before
+    record = None if before is None else states.record(PRETRAIN, before)
+    names = {entry["checkpoint"] for entry in (record or {}).get("lineage") or ()}
+    last = next((ref for ref in index.all() if ref.folder.name in names or ref in index.own(states.run)), None)
+    if last is None:
+        return []
+    was, now = _state_of(last).get("prefix", {}), prefix_at(last.step)
+    if was.get("number_format") != arithmetic:
+        return []
+    if now is None:
+        return [f"step {last.step:,} does not fit: it lies beyond the end"]
+    changed = prefix_differences(was, now)
+    hint = ""
+    if any(line.startswith("optimizer.peak_lr") for line in changed):
+        hint = "; pretrain.changes alters the rate from a later step on"
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return [f"step {last.step:,} does not fit: {', '.join(changed[:3])}{more}{hint}"] if changed else []
+
+
+def _state_of(ref: CheckpointRef) -> dict[str, Any]:
     try:
-        environment = read_json(ref.folder / STATE)["environment"]
-        return bool(
-            environment["threads"] == machine.threads
-            and environment["micro_batch_tokens"] == machine.micro_batch_tokens
-            and environment["torch"] == version("torch")
-        )
-    except (ArtifactError, KeyError, TypeError):
-        return False
+        return dict(read_json(ref.folder / STATE))
+    except (ArtifactError, TypeError, ValueError):
+        return {}
 
 
 def _id_at(prefix_at: Callable[[int], dict[str, Any] | None], step: int) -> str:

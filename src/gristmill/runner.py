@@ -21,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
@@ -35,14 +36,13 @@ from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.remake import PRETRAIN, resume_point, seconds_at_stake, work_in
+from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
-from gristmill.train.outputs import TrainedModel
 
-CHEAP_SECONDS = 600.0
+NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
 RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
 
@@ -95,17 +95,17 @@ class _Run:
         self.loaded, self.machine, self.console, self.signals = loaded, machine, console, signals
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
-        self.wanted: list[str] = []
+        self.wanted, self.kept = list[str](), set[str]()
 
     def carry_out(self, until: str | None) -> None:
         """Every step that is wanted, in order."""
         wanted = self.wanted = needed_by(self.states, until)
+        self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
-        kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         for name in wanted:
-            self._bring(name, bytes_wanted=name in kept)
+            self._bring(name, bytes_wanted=name in self.kept)
 
     def _bring(self, name: str, *, bytes_wanted: bool) -> None:
         """Links a step that is done, makes it otherwise; first the inputs whose files are gone."""
@@ -131,7 +131,7 @@ class _Run:
             self._bring(name, bytes_wanted=True)
             return
         made_at = "" if record is None else f"unchanged since {record.get('made_at', 'an unknown time')}"
-        gone = "" if state.folder is not None else "; its files were removed and nothing needs them"
+        gone = "" if state.folder is not None else "; its files were removed"
         self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
 
     def _take(self, name: str, identity: str) -> bool:
@@ -149,7 +149,7 @@ class _Run:
         reasons = state.reasons or ("its files were removed",)
         self.console.print(f"[yellow]running[/]  {step.name:<20} [dim]{escape('; '.join(reasons))}[/]")
         known = self.store.record(step.name, identity)
-        self.links.withdraw(step.name)
+        self.links.set_aside(step.name)
         with self.store.making(step.name, identity, who=self.links.name):
             if self._take(step.name, identity):
                 how, record = "by another run", None
@@ -157,7 +157,7 @@ class _Run:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
                 clock = _WorkClock(working)
-                self._check_inputs(step, hashes=clock.is_new and issubclass(step.outputs, TrainedModel))
+                self._check_inputs(step, hashes=clock.is_new)
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -192,6 +192,9 @@ class _Run:
         try:
             with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
                 counts = importlib.import_module(step.module).run(context)
+        except RecipeError:
+            self.links.put_back(step.name)  # refused: nothing is under way
+            raise
         except Interrupted as stopped:
             clock.save()
             raise Interrupted(
@@ -210,7 +213,7 @@ class _Run:
     def _check_inputs(self, step: Step, *, hashes: bool) -> None:
         """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less.
 
-        hashes: compare contents, too. Once before a training begins: it is what costs most if it is wrong.
+        hashes: compare contents, too. Once, when work on the step begins.
         """
         for name in step.inputs:
             folder = self.states[name].folder
@@ -248,9 +251,10 @@ class _Run:
                 if versions
                 else "time limits of documents, threads, or the processor can be the reason"
             )
+            names = ", ".join(differ[:NAMED_FILES]) + (", …" if len(differ) > NAMED_FILES else "")
             self.console.print(
                 f"         [yellow]{step.name} differs from what it was in {len(differ)} of {len(now)} files "
-                f"({escape(differ[0])}): {escape(why)}[/]",
+                f"({escape(names)}): {escape(why)}[/]",
                 highlight=False,
             )
 
@@ -265,29 +269,24 @@ class _Run:
     def _refuse_costly(self, state: StepState) -> None:
         """Stop when more than ten minutes of finished work would be remade that nobody agreed to remake.
 
-        Asked as soon as it is decided that the step is remade. It and all that follows it count together; a step under a
-        minute is remade to see whether anything that follows changes.
+        Asked as soon as it is decided that the step is remade. All that the run may remake counts together, but for the steps
+        agreed to; a step under a minute is remade to see whether anything that follows changes.
         """
         name = state.step.name
         if state.identity is None or not {"all", name}.isdisjoint(self.remake):
             return
-        record = self.links.record_of(name, state.identity) if state.state == "done" else None
-        own = seconds_at_stake(self.states, name, self.machine) if record is None else work_in(record)
-        if own <= TRIED_SECONDS:
+        ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
+        asked = {remake.step: remake for remake in ahead if remake.step not in self.remake}
+        if name not in asked or asked[name].seconds <= TRIED_SECONDS:
             return
-        later = {
-            after: seconds_at_stake(self.states, after, self.machine)
-            for after in self.states.after(name)
-            if after in self.wanted
-        }
-        total = self.remade_seconds + own + sum(later.values())
+        total = self.remade_seconds + sum(remake.seconds for remake in asked.values())
         if total <= CHEAP_SECONDS:
             return
-        following = [after for after, seconds in later.items() if seconds > 0]
+        others = [step for step, remake in asked.items() if step != name and remake.seconds > 0]
         raise RecipeError(
-            f"up to {total / 3600:.2f} hours of work in {self.links.folder} would be remade:\n"
-            f"  {name}: {'; '.join(state.reasons or ('its files were removed',))}{self._resumes(name)}\n"
-            + (f"  then, as far as they change: {', '.join(following)}\n" if following else "")
+            f"up to {units.seconds(total)} of work in {self.links.folder} would be remade:\n"
+            f"  {name}: {'; '.join(asked[name].reasons)}{self._resumes(name)}\n"
+            + (f"  and, as far as they change: {', '.join(others)}\n" if others else "")
             + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
             f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
         )

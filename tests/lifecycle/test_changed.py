@@ -240,7 +240,7 @@ def test_costly_change_is_refused_with_the_command_that_agrees_to_it(
     arguments = ("run", "recipe.yaml", "pretrain.optimizer.peak_lr=0.02", "--until", "pretrain", *OPTIONS)
     answer = gristmill(*arguments)
     assert answer.code == 2
-    assert re.search(r"up to 1\.0\d hours of work in runs/tiny would be remade", answer.err)
+    assert re.search(r"up to 60\.\d min of work in runs/tiny would be remade", answer.err)
     assert "pretrain: pretrain.optimizer.peak_lr: 0.01 → 0.02" in answer.err
     command = re.search(r"To do so: gristmill (.*) --remake all ", answer.err)
     assert command is not None, answer.err
@@ -266,7 +266,7 @@ def test_a_costly_step_downstream_is_asked_about_when_it_is_decided_and_not_befo
     assert made[0] == "select", "what takes a second is tried before anybody is asked"
     assert "pretrain" not in made
     assert re.search(r"^  pretrain: .*text|tokens of manuals changed", answer.err, re.MULTILINE), answer.err
-    assert re.search(r"up to 1\.0\d hours of work", answer.err)
+    assert re.search(r"up to 60\.\d min of work", answer.err)
 
 
 def test_a_change_that_does_not_reach_the_costly_step_is_not_asked_about(
@@ -290,7 +290,7 @@ def test_all_that_follows_counts_together_once_the_first_of_it_is_above_the_limi
     answer = gristmill("run", "recipe.yaml", "sft.epochs=11", "--until", "dpo", *OPTIONS)
     assert answer.code == 2
     assert "sft: sft.epochs: 12 → 11" in answer.err
-    assert re.search(r"then, as far as they change: pairs, dpo", answer.err), answer.err
+    assert re.search(r"and, as far as they change: pairs, dpo", answer.err), answer.err
     monkeypatch.setattr(runner, "CHEAP_SECONDS", 5000.0)
     answer = gristmill("run", "recipe.yaml", "sft.epochs=11", "--until", "sft", *OPTIONS)
     assert (answer.code, lines(answer.out, "made")) == (0, ["sft"])
@@ -307,7 +307,7 @@ def test_unfinished_costly_work_is_refused_too_and_kept_when_agreed(done_project
     write_json(working.with_name(f"{working.name}.json"), {"fingerprint": identity, "seconds": 3600.0})
     answer = gristmill("run", "recipe.yaml", "dpo.beta=0.3", "--until", "dpo", *OPTIONS)
     assert answer.code == 2, answer.out
-    assert re.search(r"up to 1\.0\d hours of work", answer.err)
+    assert re.search(r"up to 60\.\d min of work", answer.err)
     answer = gristmill("run", "recipe.yaml", "dpo.beta=0.3", "--until", "dpo", "--remake", "dpo", *OPTIONS)
     assert answer.code == 0, answer.err
     assert working.is_dir(), "it is there for who undoes the change"
@@ -320,7 +320,7 @@ def test_of_a_changed_decay_only_the_steps_after_its_checkpoint_count(done_proje
     override = "pretrain.decay_shape=one_minus_sqrt"
     answer = gristmill("run", "recipe.yaml", override, "--until", "pretrain", *OPTIONS)
     assert answer.code == 2
-    assert re.search(r"up to 1\.00 hours of work", answer.err), answer.err
+    assert re.search(r"up to 60\.\d min of work", answer.err), answer.err
     assert "resumes from step 14 of 28; 14 steps to make" in answer.err
     assert status_of(gristmill, override)["pretrain"]["resumes_from"] == 14
 
@@ -331,7 +331,7 @@ def test_work_that_a_training_inherited_counts_as_its_own(done_project: Path, gr
     change_record(done_project, "pretrain", counts={**record["counts"], "training_seconds": 7200.0})
     answer = gristmill("run", "recipe.yaml", "pretrain.optimizer.beta1=0.8", "--until", "pretrain", *OPTIONS)
     assert answer.code == 2
-    assert re.search(r"up to 2\.00 hours of work", answer.err), answer.err
+    assert re.search(r"up to 2\.0 h of work", answer.err), answer.err
 
 
 def test_steps_that_nobody_asked_for_do_not_count(done_project: Path, gristmill: Command) -> None:
@@ -346,7 +346,7 @@ def test_removed_files_of_costly_work_are_not_remade_without_asking(done_project
     shutil.rmtree((done_project / "runs" / "tiny" / "dpo").resolve())
     answer = gristmill("run", "recipe.yaml", *OPTIONS)
     assert answer.code == 2
-    assert re.search(r"up to 2\.\d\d hours of work.*\n  dpo: its files were removed", answer.err), answer.err
+    assert re.search(r"up to 2\.0 h of work.*\n  dpo: its files were removed", answer.err), answer.err
 
 
 # ── two at once ──────────────────────────────────────────────────────────────────────────────────────────────────────

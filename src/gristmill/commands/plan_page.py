@@ -9,10 +9,11 @@ from rich.text import Text
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
+from gristmill.pipeline import kept_steps
 from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.remake import resume_point, seconds_at_stake
+from gristmill.remake import CHEAP_SECONDS, remakes, resume_point
 from gristmill.units import in_units, scale, seconds
 
 VERDICT_STYLES = {
@@ -39,26 +40,27 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     _section(console, "cost", _cost_lines(plan, machine))
     _section(console, "curation", _curation_lines(plan))
     _section(console, "after pretraining", _later_lines(recipe))
-    _section(console, "changed since the last run", _change_lines(plan.states, machine))
+    _section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
     _section(console, "notes", list(plan.notes))
     _section(console, "warnings", list(plan.warnings), style="yellow")
 
 
-def _change_lines(states: States | None, machine: Machine) -> list[str]:
-    """What the recipe as it is now would remake of an earlier run, and the hours of that at most."""
+def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> list[str]:
+    """What a run would do about what is there: what it remakes and the time of that at most, where training resumes."""
     lines: list[str] = []
-    most = 0.0
     if states is None:
         return lines
-    for state in states.all():
-        if state.before is not None and state.state != "done":
-            at_stake = seconds_at_stake(states, state.step.name, machine)
-            most += at_stake
-            lines.append(f"{state.step.name}: {'; '.join(state.reasons)} ({seconds(at_stake)})")
-    if (point := resume_point(states, machine)) is not None and point.step:
-        lines.append(f"pretrain {point}")
-    if lines:
-        lines.append(f"at most {seconds(most)} of finished work would be remade; nothing is deleted")
+    ahead = remakes(states, machine, wanted=states.steps, kept=kept_steps(recipe))
+    for remake in ahead:
+        if states[remake.step].before is not None or remake.seconds > 0:
+            lines.append(f"{remake.step}: {'; '.join(remake.reasons)} ({seconds(remake.seconds)})")
+    if (point := resume_point(states, machine)) is not None and (point.step or point.notes):
+        lines.append("; ".join([f"pretrain {point}", *point.notes]))
+    if most := sum(remake.seconds for remake in ahead):
+        asks = "; it asks first (--remake agrees)" if most > CHEAP_SECONDS else ""
+        lines.append(f"at most {seconds(most)} of work would be remade; nothing is deleted{asks}")
+    if others := [state.step.name for state in states.all() if state.is_made_but_not_linked]:
+        lines.append(f"made earlier, and linked again by the next run: {', '.join(others)}")
     return lines
 
 

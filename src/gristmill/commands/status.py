@@ -22,7 +22,9 @@ COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecide
 def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
     """Print one row per step: state, when and how long, and the reason if it will run."""
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    states = open_states(with_interventions(loaded, links.folder), links, hashes_of(loaded, machine))
+    said = Console(stderr=True)
+    hashes = hashes_of(loaded, machine, say=lambda line: said.print(line, markup=False, highlight=False))
+    states = open_states(with_interventions(loaded, links.folder), links, hashes)
     if as_json:
         rows = [
             {"step": state.step.name, "state": state.state, "reasons": list(state.reasons), **_facts(state, links)}
@@ -72,6 +74,8 @@ def _words(state: StepState, facts: dict[str, object], point: ResumePoint | None
         words = (
             "its files were removed; run remakes them" if is_kept else "[dim]nothing to do; its files were removed[/]"
         )
-    if state.step.name == PRETRAIN and point is not None and point.step:
-        return f"{words}; {point}"
+    if state.is_made_but_not_linked:
+        words = "made earlier; run links it"
+    if state.step.name == PRETRAIN and point is not None and (point.step or point.notes):
+        return f"{words}; {escape('; '.join([str(point), *point.notes]))}"
     return f"{words}; begun" if facts.get("begun") else words

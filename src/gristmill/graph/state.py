@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,8 @@ class StepState:
     """A step, its identity and its state.
 
     document: what the identity was made from; identity: its hash; both None while an input's content is unknown.
-    before: the identity that the run's link has now, if it has one. folder: the artefact's bytes, if they are there.
+    before: the identity of what the run has, or had before a remake began. is_linked: the run's link leads to this artefact.
+    folder: the artefact's bytes, if they are there.
     reasons: in words, why the step will run; empty when it is done. waits_for: the steps that are made before it is decided.
     """
 
@@ -38,10 +39,16 @@ class StepState:
     document: Mapping[str, Any] | None
     identity: str | None
     before: str | None
+    is_linked: bool
     state: State
     reasons: tuple[str, ...]
     folder: Path | None
     waits_for: tuple[str, ...] = ()
+
+    @property
+    def is_made_but_not_linked(self) -> bool:
+        """True when the run's folder does not show it: an edit was undone, or another run made it."""
+        return self.state == "done" and self.folder is not None and not self.is_linked
 
 
 class States:
@@ -80,7 +87,7 @@ class States:
         return [other for other in self.steps if other in found - {name}]
 
     def _work_out(self, step: Step) -> StepState:
-        before = self.run.target(step.name)
+        linked, before = self.run.target(step.name), self.run.before(step.name)
         contents = {role: self.content(read) for role, read in step.given.inputs.items()}
         if None in contents.values():
             unknown = [read.step for role, read in step.given.inputs.items() if contents[role] is None]
@@ -90,6 +97,7 @@ class States:
                 document=None,
                 identity=None,
                 before=before,
+                is_linked=False,
                 state="undecided",
                 reasons=(f"decided after {', '.join(waits)}",),
                 waits_for=tuple(waits),
@@ -106,6 +114,7 @@ class States:
             document=document,
             identity=identity,
             before=before,
+            is_linked=linked == identity,
             state=state,
             reasons=() if done else self._reasons(step, document, before),
             folder=self.run.bytes_of(step.name, identity),
@@ -132,7 +141,8 @@ class States:
             return ("not made yet",)
         if not {"document", "resolved"} <= old.keys():
             return ("the record is of an older form",)
-        return tuple(explain(step, old, document)) or ("the record is of an older form",)
+        same = {step for step, identity in old.get("made_from", {}).items() if self[step].identity == identity}
+        return tuple(explain(step, old, document, same_inputs=same))
 
 
 def identity_document(
@@ -155,8 +165,10 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
     return dict(canonical(dumped))
 
 
-def explain(step: Step, old: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
-    """Why a step that has a record is not done, in words."""
+def explain(
+    step: Step, old: Mapping[str, Any], document: Mapping[str, Any], *, same_inputs: Collection[str] = ()
+) -> list[str]:
+    """Why a step that has a record is not done, in words. same_inputs: steps whose artefacts are still the ones it was made from."""
     was = old["document"]
     reasons: list[str] = []
     if was["config"] != document["config"]:
@@ -170,10 +182,17 @@ def explain(step: Step, old: Mapping[str, Any], document: Mapping[str, Any]) -> 
         if (reason := _files_changed(was["files"].get(label), document["files"].get(label, {}))) is not None:
             reasons.append(f"{label}: {reason}")
     for role in dict.fromkeys([*document["inputs"], *was["inputs"]]):
-        if was["inputs"].get(role) != document["inputs"].get(role):
-            gone, new = role not in document["inputs"], role not in was["inputs"]
-            reasons.append(f"{role} {'is no longer read' if gone else 'is new' if new else 'changed'}")
-    return reasons
+        if was["inputs"].get(role) == document["inputs"].get(role):
+            continue
+        if role not in document["inputs"]:
+            reasons.append(f"{role} is no longer read")
+        elif role not in was["inputs"]:
+            reasons.append(f"{role} is new")
+        elif step.given.inputs[role].step not in same_inputs:
+            reasons.append(f"{role} changed")
+    if not reasons and was["inputs"] != document["inputs"]:
+        return ["it reads other files of its inputs"]
+    return reasons or ["the record is of an older form"]
 
 
 def _common(old: Any, new: Any) -> Any:

@@ -6,6 +6,7 @@
     runs/.store/checkpoints/                     store/checkpoints.py
     runs/.store/.trash/                          what is being deleted
     runs/<run>/<step>                            a relative link to an artefact
+    runs/<run>/<step>.before                     that link while the step is remade
     runs/<run>/<step>.unfinished                 a relative link to unfinished work
 
 The link is the lease: a run links what it uses before it reads it, and nothing that is linked is removed (store/removal.py).
@@ -44,6 +45,7 @@ from gristmill.store.locks import Locks
 STORE = ".store"
 RECORDS, CHECKPOINTS, TRASH = "records", "checkpoints", ".trash"  # folders of the store that are no steps
 UNFINISHED_SUFFIX = ".unfinished"
+BEFORE_SUFFIX = ".before"
 RECORD_VERSION = 2  # records of gristmill 0.1 have no version
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 
@@ -179,6 +181,10 @@ class RunLinks:
             return None
         return path.readlink().name if path.is_symlink() else str(read_json(path / RECORD)["identity"])
 
+    def before(self, step: str) -> str | None:
+        """The identity of the step's artefact, or of the one that is set aside."""
+        return self.target(step) or self.target(f"{step}{BEFORE_SUFFIX}")
+
     def bytes_of(self, step: str, identity: str) -> Path | None:
         """The folder of this very artefact: in the store, or a copy in the run's own folder."""
         if self.store.is_there(step, identity):
@@ -210,7 +216,7 @@ class RunLinks:
     def link(self, step: str, identity: str) -> bool:
         """Points the step at the artefact, which then stays in the store. False, and nothing changed, when it is not there.
 
-        Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
+        Releases what was set aside for it. Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
         """
         if self.target(step) == identity and not (self.folder / step).is_symlink():
             return True
@@ -219,7 +225,20 @@ class RunLinks:
             if not self.store.is_there(step, identity):
                 return False
             self.point(step, f"{step}/{identity}")
+        self.withdraw(f"{step}{BEFORE_SUFFIX}")
         return True
+
+    def set_aside(self, step: str) -> None:
+        """Renames the step's link while the step is remade. The artefact stays in the store, but not as the run's result."""
+        link = self.folder / step
+        if link.is_symlink():
+            os.replace(link, link.with_name(f"{link.name}{BEFORE_SUFFIX}"))
+
+    def put_back(self, step: str) -> None:
+        """Undoes `set_aside`."""
+        aside = self.folder / f"{step}{BEFORE_SUFFIX}"
+        if aside.is_symlink():
+            os.replace(aside, self.folder / step)
 
     def withdraw(self, step: str) -> None:
         """Removes the step's link; the artefact stays in the store until `clean`."""

@@ -96,7 +96,7 @@ class Checkpoints:
                 self.index.set_damaged_aside(ref)
                 continue
             changes = environment_changes(found.state["environment"], now)
-            if changes and ref not in own:
+            if changes and ref not in own and found.state["run"] != self.run.name:
                 self.index.unlink(self.run, ref)
                 if not is_offered:
                     say(
