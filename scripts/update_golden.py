@@ -170,9 +170,15 @@ ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 def _documents(paths: Iterable[Path]) -> dict[str, Any]:
-    rows = [row for path in sorted(paths) for row in pq.read_table(path, columns=["id", "text"]).to_pylist()]
+    columns = ["id", "text", "license"]
+    rows = [row for path in sorted(paths) for row in pq.read_table(path, columns=columns).to_pylist()]
     texts = _hash(row["text"] for row in rows)
-    return {**_few(rows, lambda row: {"id": row["id"], "text": row["text"][:HEAD]}), "texts": texts}
+    licenses = {row["id"]: row["license"] for row in rows if row["license"] is not None}
+    return {
+        **_few(rows, lambda row: {"id": row["id"], "text": row["text"][:HEAD]}),
+        "texts": texts,
+        "licenses": licenses,
+    }
 
 
 def _rejected(paths: Iterable[Path]) -> dict[str, Any]:

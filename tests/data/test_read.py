@@ -268,6 +268,32 @@ def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_p
     assert dropped.reason == "other_extension"
 
 
+@pytest.mark.parametrize(
+    ("head", "license"),
+    [
+        ("# SPDX-License-Identifier: MIT\n", "MIT"),
+        (
+            "/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */\n",
+            "GPL-2.0-only WITH Linux-syscall-note",
+        ),
+        ("<!-- SPDX-License-Identifier: CC-BY-4.0-->\r\n", "CC-BY-4.0"),
+        (
+            "//SPDX-License-Identifier:\t(LGPL-2.1+ OR (MIT AND BSD-3-Clause))\r\n",
+            "(LGPL-2.1+ OR (MIT AND BSD-3-Clause))",
+        ),
+        ("\n" * 19 + "# SPDX-License-Identifier: MIT\n", "MIT"),
+        ("\n" * 20 + "# SPDX-License-Identifier: MIT\n", None),
+        ("# SPDX-License-Identifier:\n# MIT\n", None),
+        ("# Licensed under the MIT licence.\n", None),
+    ],
+)
+def test_a_source_file_keeps_the_licence_it_states_itself(tmp_path: Path, head: str, license: str | None) -> None:
+    (tmp_path / "a.py").write_text(f"{head}print(1)\n", encoding="utf-8", newline="")
+    (record,) = read_code(tmp_path / "a.py", name="a.py")
+    assert isinstance(record, RawDocument)
+    assert record.license == license
+
+
 def test_a_cut_archive_gives_its_files_and_says_so(tmp_path: Path) -> None:
     noise = random.Random(1)
     files = {f"{number}.py": noise.randbytes(3000).hex().encode() for number in range(20)}

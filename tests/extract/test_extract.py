@@ -148,6 +148,17 @@ def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Pa
     ]  # fmt: skip
 
 
+def test_a_file_s_own_licence_stays_with_its_document_and_that_of_the_source_does_not_enter(
+    tmp_path: Path, context: Any
+) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "own.py").write_text("# SPDX-License-Identifier: BSD-3-Clause\nprint(1)\n", encoding="utf-8")
+    (tmp_path / "tree" / "silent.py").write_text("print(2)\n", encoding="utf-8")
+    extract.run(context(tmp_path, tmp_path / "out", {"read": {"format": "code", "paths": ["tree"]}, "license": "MIT"}))
+    documents = {document.id: document.license for document in read_documents(shard_paths(tmp_path / "out")[0])}
+    assert documents == {"tree#own.py": "BSD-3-Clause", "tree#silent.py": None}
+
+
 def test_a_rule_that_is_off_is_counted_as_would_drop(tmp_path: Path, context: Any) -> None:
     write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH}, {"id": "b", "text": ENGLISH * 10})
     source = {**JSONL, "rules": {"packs": ["gopher_quality@1"], "off": ["too_few_words"]}}

@@ -29,6 +29,8 @@ from gristmill.errors import DataError
 MAX_TEXT_FILE_BYTES = 256_000_000
 MAX_CODE_FILE_BYTES = 1_000_000
 HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() :-]{0,200}[\w+)])", re.ASCII)
+SPDX_LINES = 20
 
 LANGUAGES = {
     **dict.fromkeys((".c", ".h"), "c"),
@@ -287,7 +289,8 @@ def read_text(
 def read_code(
     path: Path, *, name: str, extensions: Sequence[str] | None = None, max_bytes: int = MAX_CODE_FILE_BYTES
 ) -> Iterator[RawDocument | Unread]:
-    """The source files of a folder or a .tar.gz archive, by name, or one source file; `language` follows from the extension.
+    """The source files of a folder or a .tar.gz archive, by name, or one source file; `language` follows from the extension,
+    `license` is the SPDX expression of the first SPDX_LINES lines.
 
     Files with another extension than `extensions` (absent: all of LANGUAGES) are dropped as other_extension,
     binary ones as binary_file; too large ones are failed as file_too_large. Links are not followed.
@@ -315,9 +318,17 @@ def read_code(
         else:
             text, _ = decode(data)
             language = LANGUAGES.get(extension)
-            yield RawDocument(id=origin, origin=origin, bytes_in=size, text=text, language=language)
+            yield RawDocument(
+                id=origin, origin=origin, bytes_in=size, text=text, language=language, license=_own_license(text)
+            )
             continue
         yield Unread(id=origin, origin=origin, bytes_in=size, kind=kind, reason=reason, detail=extension)
+
+
+def _own_license(text: str) -> str | None:
+    """The expression after "SPDX-License-Identifier:" in the head of a source file."""
+    found = SPDX.search("\n".join(text.split("\n", SPDX_LINES)[:SPDX_LINES]))
+    return None if found is None else found[1]
 
 
 def _one_file(path: Path, max_bytes: int) -> Iterator[tuple[str, int, bytes | str]]:

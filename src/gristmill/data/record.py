@@ -14,7 +14,8 @@ class RawDocument:
     """A record as it was read: either undecoded `payload` bytes or `text`.
 
     `origin` is "file#place" (byte offset, row or member name). `charset` is what the transport said about
-    `payload`. `language` is set where the reader knows it, such as a programming language by file extension.
+    `payload`. `language` is set where the reader knows it, such as a programming language by file extension;
+    `license` where the record states its own.
     """
 
     id: str
@@ -25,6 +26,7 @@ class RawDocument:
     url: str | None = None
     charset: str | None = None
     language: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

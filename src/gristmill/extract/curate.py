@@ -169,6 +169,7 @@ def curate(raw: RawDocument, settings: Settings) -> Fate:
         url=None if raw.url is None else clean_text(raw.url),
         language=language,
         language_score=score,
+        license=raw.license,
     )
     would_drop = tuple(failure.reason for failure in verdict.would_drop)
     return Fate(kind="kept", row=document.row(), bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)

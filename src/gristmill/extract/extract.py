@@ -35,7 +35,7 @@ from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText, Source
 from gristmill.store.durable import write_json
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
