@@ -39,6 +39,7 @@ from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.outputs import Selected
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
@@ -204,7 +205,9 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
 
 
 def check_caps(made: Forecast) -> None:
-    """Raises RecipeError for a source that would be read more often than its cap."""
+    """Raises RecipeError for a source that would be read more often than its cap, or that lost more to near copies than the
+    recipe allows now."""
+    _check_source_loss(made)
     try:
         check_budget(made.budget, made.recipe.pretrain)
     except RecipeError as error:
@@ -215,6 +218,27 @@ def check_caps(made: Forecast) -> None:
             f"{error}\n  Unique tokens of {', '.join(estimated)} are estimated from bytes; if you know better, declare "
             "unique_tokens in the source."
         ) from None
+
+
+def _check_source_loss(made: Forecast) -> None:
+    """What `select` checked against the limit of its time, against that of now."""
+    near = made.recipe.select.near_duplicates
+    selected = None if made.states is None else made.states["select"].folder
+    if near is None or selected is None:
+        return
+    limit, sources = near.max_source_loss, Selected(selected).duplicates.sources
+    problems = [
+        f"select removed {row.near_copies:,} of {row.documents:,} documents ({row.near_share:.0%}) of source {name!r} as near "
+        f"copies; the limit is now {limit:.0%}."
+        for name, row in sources.items()
+        if row.near_share > limit
+    ]
+    if problems:
+        raise RecipeError(
+            "\n".join(problems)
+            + "\n  If they are copies, raise select.near_duplicates.max_source_loss. If they only share a "
+            "template, raise min_jaccard, or drop the template with a rule."
+        )
 
 
 # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
