@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
+from gristmill.recipe.interventions import FOLDER, with_interventions
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.recipe import Recipe
 
@@ -119,3 +120,42 @@ def test_a_refusal_names_the_line_of_the_recipe(small: dict[str, Any], tmp_path:
     line = 1 + path.read_text(encoding="utf-8").splitlines().index("    set:")
     with pytest.raises(RecipeError, match=rf"small\.yaml:{line}: .*did you mean 'skip_steps'\?"):
         load_recipe(path)
+
+
+# ── interventions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def interventions(tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / FOLDER
+    folder.mkdir(parents=True)
+    return folder
+
+
+def intervene(folder: Path, name: str, peak: float) -> None:
+    change = {"after_step": 100, "set": {"optimizer.peak_lr": peak}, "why": WHY}
+    (folder / name).write_text(yaml.safe_dump(change), encoding="utf-8")
+
+
+def test_interventions_follow_each_other_by_number(small_file: Path, interventions: Path) -> None:
+    for name, peak in (("10.yaml", 1e-4), ("9.yaml", 2e-4), ("008.yaml", 3e-4), (".10.yaml.swp", 4e-4)):
+        intervene(interventions, name, peak)
+    became = with_interventions(load_recipe(small_file), interventions.parent)
+    assert [change.peak_lr for change in became.recipe.pretrain.changes] == [3e-4, 2e-4, 1e-4]
+    assert [Path(became.origins["pretrain", "changes", number]).name for number in range(3)] == [
+        "008.yaml", "9.yaml", "10.yaml",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["lower.yaml", "2b.yaml", "2.yml", "-1.yaml", "².yaml", "notes.txt"])
+def test_a_file_without_a_number_is_no_intervention(small_file: Path, interventions: Path, name: str) -> None:
+    intervene(interventions, name, 1e-4)
+    with pytest.raises(RecipeError, match=r"is not named as an intervention\.\n.*such as 001\.yaml"):
+        with_interventions(load_recipe(small_file), interventions.parent)
+
+
+def test_two_interventions_of_one_number_are_refused(small_file: Path, interventions: Path) -> None:
+    for name in ("2.yaml", "002.yaml"):
+        intervene(interventions, name, 1e-4)
+    with pytest.raises(RecipeError, match=r"002\.yaml and 2\.yaml have the same number"):
+        with_interventions(load_recipe(small_file), interventions.parent)

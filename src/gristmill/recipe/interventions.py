@@ -3,11 +3,12 @@
     runs/<recipe>/interventions/001.yaml      one change: {after_step, set, why}
     runs/<recipe>/recipe.yaml                 the recipe as it became, written by each run
 
-The recipe file itself is never touched. An intervention is part of the prefix of everything after its step.
+Their numbers give the order. The recipe file itself is never touched. An intervention is part of the prefix of everything after its step.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ RUN_RECIPE = "recipe.yaml"
 
 def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
     """The recipe with the interventions of a run appended to its changes. Raises RecipeError naming the file that does not fit."""
-    files = sorted((run / FOLDER).glob("*.yaml"))
+    files = _numbered(run / FOLDER)
     if not files:
         return loaded
     data = loaded.recipe.model_dump(exclude_unset=True)
@@ -43,6 +44,22 @@ def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
                 "yet carried out."
             ) from None
     return LoadedRecipe(recipe=recipe, path=loaded.path, origins=origins)
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """The files of the folder by their number; hidden ones are no part of it."""
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if re.fullmatch(r"[0-9]+\.yaml", path.name) is None:
+            raise RecipeError(
+                f"{path} is not named as an intervention.\n  The name is a number that gives the order, such as 001.yaml; "
+                "rename the file, or move it elsewhere."
+            )
+        if (other := found.setdefault(int(path.stem), path)) != path:
+            raise RecipeError(
+                f"{other} and {path.name} have the same number.\n  The number gives the order; rename one."
+            )
+    return [found[number] for number in sorted(found)]
 
 
 def recipe_as_it_became(loaded: LoadedRecipe) -> str:
