@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def run(store: Store) -> RunLinks:
     return RunLinks(store, "mine")
+
+
+def own_version() -> tuple[int, ...]:
+    """Major and minor, of pyproject.toml: what an editable installation says may be older."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return tuple(map(int, project["version"].split(".")[:2]))
 
 
 # ── artefacts ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -274,8 +282,15 @@ def test_a_run_of_version_0_1_is_refused_with_what_to_do(run: RunLinks, tmp_path
     commit(working, run.folder / "select", {"step": "select", "fingerprint": ONE, "identity": {"version": 1}})
     before = json.dumps(read_json(run.folder / "select" / "record.json"))
     for look in (run.artefact, run.target, lambda step: run.link(step, ONE)):
-        with pytest.raises(ArtifactError, match=r"(?s)select was made by gristmill 0\.1.*Move .*mine away.*--runs-dir"):
+        with pytest.raises(
+            ArtifactError, match=r"(?s)select was made by gristmill 0\.1.*Move .*mine away.*--runs-dir"
+        ) as caught:
             look("select")
+        named = re.findall(r"gristmill (\d+)\.(\d+)", str(caught.value))
+        assert named
+        assert all((int(major), int(minor)) < own_version() for major, minor in named), (
+            "this version is said to read it"
+        )
     assert json.dumps(read_json(run.folder / "select" / "record.json")) == before
 
 
