@@ -54,10 +54,11 @@ def without_places(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(recipe: Recipe) -> dict[str, list[str]]:
-    """ "Class.field" → the steps (by verb) whose own document another value of it changes, wherever the field stands."""
+    """ "Class.field" → the steps (by verb) whose own document another value of it changes, wherever the field stands; where it
+    holds a section or several, the steps that change without it or without one of them."""
     before = without_places(documents(recipe))
     found: dict[str, set[str]] = {}
-    for key, field in sorted(_leaves(recipe, ()), key=lambda leaf: str(leaf[0])):
+    for key, field in sorted(_fields(recipe, ()), key=lambda found: str(found[0])):
         changed = found.setdefault(field, set())
         for other in _mutations(recipe, key):
             after = without_places(documents(other))
@@ -68,7 +69,7 @@ def fields_of(recipe: Recipe) -> dict[str, list[str]]:
 
 
 def all_fields() -> set[str]:
-    """Every "Class.field" of the schema that holds a value and no section."""
+    """Every "Class.field" of the schema."""
     found: set[str] = set()
     waiting, seen = [Recipe], set[type]()
     while waiting:
@@ -77,11 +78,9 @@ def all_fields() -> set[str]:
             continue
         seen.add(model)
         for name, field in model.model_fields.items():
-            inner = list(_models_in(field.annotation))
-            waiting += inner
-            if not inner:
-                found.add(f"{model.__name__}.{name}")
-    return found | {"Change.set"}  # whose values are numbers or sections
+            waiting += _models_in(field.annotation)
+            found.add(f"{model.__name__}.{name}")
+    return found
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -91,41 +90,72 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(part)
 
 
-def _leaves(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
-    """(key, "Class.field") of every field below a section that holds no further section."""
+def _fields(value: Any, key: Key) -> Iterator[tuple[Key, str]]:
+    """(key, "Class.field") of every field of a section and of the sections below it."""
     if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
-            child = getattr(value, name)
+            yield (*key, name), f"{type(value).__name__}.{name}"
             if list(_models_in(field.annotation)):
-                yield from _leaves(child, (*key, name))
-            else:
-                yield (*key, name), f"{type(value).__name__}.{name}"
+                yield from _fields(getattr(value, name), (*key, name))
     elif isinstance(value, dict | list):
         for name, child in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _leaves(child, (*key, name))
+            yield from _fields(child, (*key, name))
     elif key[-2:-1] == ("set",):
         yield key, "Change.set"
 
 
 def _mutations(recipe: Recipe, key: Key) -> list[Recipe]:
-    """The recipe with another value at `key`: the first candidate that is valid there."""
-    old = recipe
+    """The recipe with another value at `key`, or without a section there: the first candidate that is valid."""
+    old: Any = recipe
     for part in key:
-        old = getattr(old, part) if isinstance(part, str) and isinstance(old, BaseModel) else old[part]  # type: ignore[index]
+        old = getattr(old, part) if isinstance(part, str) and isinstance(old, BaseModel) else old[part]
+    parts = old.values() if isinstance(old, dict) else old if isinstance(old, list) else [old]
+    candidates = _without if any(isinstance(part, BaseModel) for part in parts) else _with_others
+    for candidate in candidates(recipe, key, old):
+        try:
+            return [Recipe.model_validate(candidate)]
+        except ValueError:
+            continue
+    return []
+
+
+def _with_others(recipe: Recipe, key: Key, old: Any) -> Iterator[Any]:
     for value in _others(old):
-        copy = canonical(recipe.model_dump(exclude_defaults=False))
-        place: Any = copy
-        for part in key[:-1]:
-            place = place[part]
+        copy = _plain(recipe)
+        place = _at(copy, key[:-1])
         place[key[-1]] = value
         if key[-1] == "weight":  # the weights of a mixture sum to 1, so two of them change places
             neighbour = _at(copy, (*key[:-2], (int(key[-2]) + 1) % len(_at(copy, key[:-2]))))
             place["weight"], neighbour["weight"] = neighbour["weight"], old
-        try:
-            return [Recipe.model_validate(copy)]
-        except ValueError:
-            continue
-    return []
+        yield copy
+
+
+def _without(recipe: Recipe, key: Key, old: Any) -> Iterator[Any]:
+    """Without one entry, the last first; without a section, then without those that follow it, which may need it."""
+    if isinstance(old, BaseModel):
+        copy = _plain(recipe)
+        _at(copy, key[:-1])[key[-1]] = None
+        yield copy
+        for all_that_follow in (False, True):
+            copy = _plain(recipe)
+            place = _at(copy, key[:-1])
+            names = list(place)
+            first = names.index(key[-1])
+            for name in names[first:] if all_that_follow else names[first : first + 1]:
+                del place[name]
+            yield copy
+    else:
+        for name in reversed(list(old) if isinstance(old, dict) else range(len(old))):
+            copy = _plain(recipe)
+            place = _at(copy, key)
+            entry = place.pop(name)
+            if key[-1] == "mixture" and place:  # its weights sum to 1
+                place[0]["weight"] += entry["weight"]
+            yield copy
+
+
+def _plain(recipe: Recipe) -> Any:
+    return canonical(recipe.model_dump(exclude_defaults=False))
 
 
 def _at(value: Any, key: Key) -> Any:
@@ -146,7 +176,7 @@ def _others(value: Any) -> list[Any]:
         return [value[:-1], [*value, "another"], ["another"], [*value, "web"], ["facts"], []]
     if isinstance(value, dict):
         return (
-            [{}, dict(zip(value, reversed(value.values()))), dict.fromkeys(value, 5.0)]
+            [{}, dict(zip(value, reversed(value.values()))), dict.fromkeys(value, 5.0), dict([*value.items()][:-1])]
             if value
             else [{"too_few_words": 3.0}, {"web": 1.0}]
         )

@@ -29,12 +29,16 @@ SCRIPT = runpy.run_path(str(ROOT / "scripts" / "pin_identities.py"))
 UPDATE = "run: python scripts/pin_identities.py, then again with --why"
 OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py changes each and finds nothing remade
     "AllowEpochs.max", "AllowEpochs.reason", "Change.why", "Finetune.sample_prompts", "NearDuplicates.max_source_loss",
-    "Pretrain.checkpoint_every_tokens", "Pretrain.max_epochs", "Pretrain.sample_prompts", "Pretrain.warn_epochs",
+    "Pretrain.allow_epochs", "Pretrain.checkpoint_every_tokens", "Pretrain.max_epochs", "Pretrain.sample_prompts", "Pretrain.warn_epochs",
     "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
     "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadHtml.paths",
     "ReadJsonl.paths", "ReadParquet.paths", "ReadText.paths", "ReadWarc.paths",
+}  # fmt: skip
+REQUIRED = {  # sections that cannot be left out; what is in them is tried
+    "Dpo.optimizer", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
+    "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
     "Recipe.schema_version", "ReadCode.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
@@ -75,7 +79,7 @@ def test_every_field_of_the_schema_is_tried(present: dict[str, Any]) -> None:
 
 def test_a_field_without_influence_on_any_identity_stands_in_a_list(present: dict[str, Any]) -> None:
     without = {field for field, steps in present["fields"].items() if not steps}
-    assert without == OUTSIDE | PLACES | NOT_ALONE
+    assert without == OUTSIDE | PLACES | REQUIRED | NOT_ALONE
 
 
 # ── a schema that grows ──────────────────────────────────────────────────────────────────────────────────────────────

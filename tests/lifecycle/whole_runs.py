@@ -34,7 +34,7 @@ Command = Callable[..., Any]
 
 # A valid override for each field that no identity knows: those of OUTSIDE in tests/graph/test_identity.py.
 HARMLESS = {
-    "AllowEpochs.max, AllowEpochs.reason": "pretrain.allow_epochs={novel: {max: 9, reason: a small source}}",
+    "AllowEpochs.max, AllowEpochs.reason, Pretrain.allow_epochs": "pretrain.allow_epochs={novel: {max: 9, reason: a small source}}",
     "Finetune.sample_prompts": "sft.sample_prompts=['Who are you?']",
     "NearDuplicates.max_source_loss": "select.near_duplicates.max_source_loss=0.95",
     "Pretrain.checkpoint_every_tokens": "pretrain.checkpoint_every_tokens=9216",
