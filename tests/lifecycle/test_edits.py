@@ -29,8 +29,10 @@ from whole_runs import (
     write_recipe,
 )
 
+from gristmill.graph.outputs import content_files
 from gristmill.recipe.interventions import FOLDER
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.outputs import Selected
 from gristmill.store.artifact import MANIFEST, RECORD
 from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
@@ -80,6 +82,39 @@ def test_watching_saving_and_caps_have_no_influence_on_the_weights(done_project:
     saved = [[path.name for path in sorted((run / "checkpoints" / "pretrain").iterdir())]
              for run in (other, finished_run)]  # fmt: skip
     assert saved[0] != saved[1], "the overrides changed nothing of what is saved"
+
+
+def remade(project: Path, gristmill: Command, step: str, *overrides: str) -> Path:
+    """The step's folder, made again with overrides from what is there before it."""
+    forget(project, step)
+    answer = gristmill("run", "recipe.yaml", *overrides, "--until", step, *OPTIONS)
+    assert (answer.code, lines(answer.out, "made")) == (0, [step]), answer.err
+    return project / "runs" / "tiny" / step
+
+
+@pytest.mark.slow
+def test_what_sft_is_asked_on_the_way_has_no_influence_on_its_weights(
+    done_project: Path, finished_run: Path, gristmill: Command
+) -> None:
+    other = remade(done_project, gristmill, "sft", HARMLESS["Finetune.sample_prompts"])
+    assert (other / WEIGHTS).read_bytes() == (finished_run / "sft" / WEIGHTS).read_bytes()
+    asked = [
+        {line["prompt"] for line in read_log(folder / "samples.jsonl")} for folder in (other, finished_run / "sft")
+    ]
+    assert asked[0] != asked[1], "the override changed nothing of what is asked"
+
+
+def test_limits_of_a_source_have_no_influence_on_what_is_selected(
+    done_project: Path, finished_run: Path, gristmill: Command
+) -> None:
+    limits = (HARMLESS["NearDuplicates.max_source_loss"], HARMLESS["Source.unique_tokens"])
+    other = remade(done_project, gristmill, "select", *limits)
+    files = [
+        {name: entry["sha256"] for name, entry in read_json(folder / MANIFEST).items()}
+        for folder in (other, finished_run / "select")
+    ]
+    assert content_files(Selected, files[0]) == content_files(Selected, files[1]) != {}
+    assert files[0] != files[1], "the limit of now is in the notes"
 
 
 # ── what lies ahead ──────────────────────────────────────────────────────────────────────────────────────────────────
