@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from gristmill.data import outside
 from gristmill.data.outside import FileHashes, NotHashedYet, find_outside
-from gristmill.errors import RecipeError
+from gristmill.errors import Interrupted, RecipeError
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -181,6 +182,35 @@ def test_the_runs_may_lie_beside_the_recipe(tmp_path: Path) -> None:
     assert [name.partition("/")[2] for name in names(tmp_path, ".")] == ["a.jsonl", "deep/b.jsonl"]
     with pytest.raises(RecipeError, match="matches no file"):
         names(tmp_path, "tiny/*/*.jsonl")
+
+
+def test_files_are_read_by_several_threads_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=20)
+    original = outside.file_sha256
+    monkeypatch.setattr(outside, "file_sha256", lambda path: (together.wait(), original(path))[1])
+    fill(tmp_path, "a.txt", "b.txt", "c.txt")
+    found = hashes(tmp_path / "cache", threads=3).of(find_outside(tmp_path, ["*.txt"], where="here"))
+    assert len(set(found.values())) == 3
+
+
+def test_progress_of_reading_is_said_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, "a.txt", "b.txt", "c.txt")  # five bytes each
+    found = find_outside(tmp_path, ["*.txt"], where="here")
+    said: list[str] = []
+    FileHashes(tmp_path / "cache", threads=2, say=said.append).of(found)
+    assert said == [], "what takes a moment is not talked about"
+    monkeypatch.setattr(outside, "SAY_EVERY_SECONDS", -1.0)
+    FileHashes(tmp_path / "cache", threads=2, say=said.append).of(found)
+    assert said == [f"hashing outside files: {done} B of 15 B" for done in (5, 10, 15)]
+
+
+def test_asked_to_stop_it_reads_no_further_file(tmp_path: Path, read: list[str]) -> None:
+    fill(tmp_path, *(f"{number}.txt" for number in range(9)))
+    found = find_outside(tmp_path, ["*.txt"], where="here")
+    stopping = FileHashes(tmp_path / "cache", threads=2, say=lambda line: None, should_stop=lambda: len(read) >= 3)
+    with pytest.raises(Interrupted):
+        stopping.of(found)
+    assert 3 <= len(read) <= 4, "the files under way are read to their end, no other is begun"
 
 
 def test_more_than_is_allowed_is_not_read_unless_it_is_known(tmp_path: Path, read: list[str]) -> None:
