@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gristmill.errors import ArtifactError
 from gristmill.export.outputs import CheckedWith, Parity
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Peak, Record
@@ -17,9 +18,9 @@ from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
 from gristmill.report.facts import Caps, Facts, Labels
-from gristmill.store.durable import write_json
+from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
-from gristmill.train.outputs import PretrainingCounts, StageTime
+from gristmill.train.outputs import Pretrained, PretrainingCounts, StageTime
 
 SMALL = Path(__file__).parent.parent / "recipe" / "small.yaml"
 DRAWS = (
@@ -86,6 +87,26 @@ def test_stages_are_those_that_were_trained_under_the_names_that_they_have_now(f
     assert [row.seconds for row in facts.stages] == [7.0, *[None] * (len(written) - 1)]
     assert facts.stages[-1].last_token == sum(stage["tokens"] for stage in written)
     assert facts.model.hidden_size == small()["model"]["hidden_size"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "place"),
+    [
+        (lambda resolved: resolved["model"].update(width=resolved["model"].pop("hidden_size")), "model: "),
+        (lambda resolved: resolved["pretrain"]["stages"][0].update(seq_len="long"), "pretrain.stages.0: "),
+        (lambda resolved: resolved.pop("pretrain"), "pretrain.stages: is missing"),
+    ],
+)
+def test_a_record_that_does_not_fit_the_schema_is_refused(
+    facts_of: Callable[..., Facts], damage: Callable[[Any], Any], place: str
+) -> None:
+    facts = facts_of(small())
+    path = facts.left("pretrain", Pretrained).record_path
+    record = read_json(path)
+    damage(record["resolved"])
+    write_json(path, record)
+    with pytest.raises(ArtifactError, match=f"the record of pretrain: {place}"):
+        _ = facts.model, facts.stages
 
 
 def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts_of: Callable[..., Facts]) -> None:

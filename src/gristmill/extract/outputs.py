@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.graph.outputs import File, Files, Outputs
+from gristmill.recipe.schema.curation import LanguageFilter
 from gristmill.store.durable import read_json
 from gristmill.written import Written
 
@@ -36,3 +37,10 @@ class Extracted(Outputs):
     def ledger(self) -> Ledger:
         """Documents and bytes: in, kept, dropped, failed."""
         return read_ledger(self.accounts)
+
+    @property
+    def language(self) -> LanguageFilter | None:
+        """Which languages stayed; None where all did."""
+        if self.record.at("source", "language") is None:
+            return None
+        return self.record.section(LanguageFilter, "source", "language")

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from gristmill.errors import ArtifactError
+from gristmill.recipe.schema.section import Section
 from gristmill.written import Written
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,3 +74,28 @@ class Record(Provenance):
         """The version of the step's own code."""
         versions: Mapping[str, int] = self.document["version"]
         return next(iter(versions.values()))
+
+    def at(self, *keys: str | int) -> Any:
+        """The value at these keys of `resolved`, for the outputs of the step whose config it is."""
+        found: Any = self.resolved
+        try:
+            for key in keys:
+                found = found[key]
+        except (LookupError, TypeError) as error:
+            raise self._misfit(keys, "is missing") from error
+        return found
+
+    def section(self, kind: type[SectionT], *keys: str | int, **outside: Any) -> SectionT:
+        """The same as a section of the recipe. outside: its fields that no record holds.
+
+        Raises ArtifactError where the record does not fit the schema.
+        """
+        try:
+            return kind.model_validate({**self.at(*keys), **outside})
+        except (TypeError, ValidationError) as error:
+            raise self._misfit(keys, str(error)) from error
+
+    def _misfit(self, keys: tuple[str | int, ...], what: str) -> ArtifactError:
+        return ArtifactError(
+            f"the record of {self.step}: {'.'.join(map(str, keys))}: {what}. Remake the step that left it."
+        )

@@ -17,7 +17,6 @@ from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
 from gristmill.graph.step import OutsideFiles, StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
-from gristmill.recipe.schema.curation import LanguageFilter
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
 from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, Selected, ThresholdUsed
@@ -159,8 +158,8 @@ class Facts:
     @property
     def languages(self) -> set[str]:
         """Those that sources were filtered for."""
-        sections = [self.records[f"extract/{source}"].resolved["source"]["language"] for source in self.sources]
-        return {code for section in sections if section for code in LanguageFilter.model_validate(section).keep}
+        filters = [self.left(f"extract/{source}", Extracted).language for source in self.sources]
+        return {code for one in filters if one is not None for code in one.keep}
 
     @cached_property
     def rejected_samples(self) -> list[dict[str, Any]]:
@@ -210,7 +209,7 @@ class Facts:
     @property
     def model(self) -> ModelSection:
         """The shape of the model."""
-        return ModelSection.model_validate(self.records["pretrain"].resolved["model"])
+        return self.left("pretrain", Pretrained).shape
 
     @cached_property
     def pretraining(self) -> PretrainingCounts:
@@ -251,9 +250,7 @@ class Facts:
     @cached_property
     def _trained_stages(self) -> list[Stage]:
         """The stages that the model was trained on, with the mixtures that changes set, under their present names."""
-        dumped = self.records["pretrain"].resolved["pretrain"]["stages"]
-        named = zip(dumped, self.labels.stage_names, strict=True)
-        return [Stage.model_validate({**stage, "name": name}) for stage, name in named]
+        return self.left("pretrain", Pretrained).stages(self.labels.stage_names)
 
     def logged(self, step: str, kind: Literal["train", "eval"]) -> list[LoggedLine]:
         """Lines of a training step's log of one kind."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gristmill.graph.outputs import File, Outputs
+from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.written import Written
@@ -116,3 +117,16 @@ class Pretrained(TrainedModel):
     def counts(self) -> PretrainingCounts:
         """Steps, tokens, seconds, and what was drawn."""
         return PretrainingCounts.from_json(self.record.counts, where=self.record_path)
+
+    @property
+    def shape(self) -> ModelSection:
+        """The shape of the model."""
+        return self.record.section(ModelSection, "model")
+
+    def stages(self, names: Sequence[str]) -> list[Stage]:
+        """What it was trained on, with the mixtures that changes set. names: what the stages are called now; no record says."""
+        numbers = range(len(self.record.at("pretrain", "stages")))
+        return [
+            self.record.section(Stage, "pretrain", "stages", number, name=name)
+            for number, name in zip(numbers, names, strict=True)
+        ]
