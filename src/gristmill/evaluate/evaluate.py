@@ -24,7 +24,7 @@ from gristmill.errors import Interrupted
 from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
-from gristmill.evaluate.outputs import BITS, YARDSTICK, Comparison, Figure, Verdict
+from gristmill.evaluate.outputs import YARDSTICK, Comparison, Figure, Verdict
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
@@ -36,7 +36,7 @@ from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.outputs import CHAT_STEPS, TrainedModel
+from gristmill.train.outputs import BITS, CHAT_STEPS, TrainedModel
 from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
 

@@ -10,7 +10,6 @@ from gristmill.graph.outputs import File, Outputs
 from gristmill.store.durable import read_json
 from gristmill.written import Written
 
-BITS = "bits_per_byte"  # the metric of held-out text
 YARDSTICK = "xz"  # listed as one of the models
 Verdict = Literal["better", "worse", "no evidence either way", "at or below chance, no verdict"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
 from gristmill.data.packs import PACK_LABEL, packs_by_name
-from gristmill.evaluate.outputs import BITS, Comparison, Evaluated, Figure
+from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.export.outputs import CheckedWith, Exported
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.outputs import Outputs
@@ -23,7 +23,7 @@ from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, S
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
-from gristmill.train.outputs import LoggedLine, Pretrained, PretrainingCounts, TrainedModel, WrittenText
+from gristmill.train.outputs import BITS, LoggedLine, Pretrained, PretrainingCounts, TrainedModel, WrittenText
 from gristmill.units import in_bytes, scale, seconds
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes

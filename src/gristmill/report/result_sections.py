@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from gristmill.evaluate.outputs import BITS, Figure
+from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Score, interval_chart
 from gristmill.report.facts import Facts, bits
+from gristmill.train.outputs import BITS
 from gristmill.units import in_bytes, seconds
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from gristmill.evaluate.outputs import BITS, Evaluated, Figure
+from gristmill.evaluate.outputs import Evaluated, Figure
 from gristmill.graph.outputs import Outputs
 from gristmill.report.facts import bits
 from gristmill.store.artifact import RECORD
-from gristmill.train.outputs import MODEL_STEPS, Pretrained, TrainedModel
+from gristmill.train.outputs import BITS, MODEL_STEPS, Pretrained, TrainedModel
 from gristmill.units import scale, seconds
 
 SHOWN_SAMPLES = 4

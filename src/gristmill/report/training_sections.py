@@ -11,7 +11,7 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Series, line_chart
 from gristmill.report.facts import Caps, Facts
-from gristmill.train.outputs import CHAT_STEPS, LoggedLine
+from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
 
 
 def budget(facts: Facts) -> Section | None:
@@ -55,10 +55,10 @@ def pretraining(facts: Facts) -> Section | None:
     """Loss per source, schedule, bits per byte, watched packs, text after each stage."""
     train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
-    losses = [_series(train, f"train/{name}/loss", name) for name in facts.sources]
-    rate = [_series(train, "train/lr", "learning rate")]
-    norm = [_series(train, "train/grad_norm", "gradient norm")]
-    heldout = [_series(watched, f"eval/{name}/bits_per_byte", name, bars=True) for name in facts.sources]
+    losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
+    rate = [_series(train, train_metric("lr"), "learning rate")]
+    norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
+    heldout = [_series(watched, eval_metric(BITS, name), name, bars=True) for name in facts.sources]
     blocks = [
         beside(
             figure(
@@ -82,7 +82,7 @@ def pretraining(facts: Facts) -> Section | None:
         ),
     ]
     for pack, chance in facts.watched_packs.items():
-        line = [_series(watched, f"eval/{pack}/accuracy", pack, bars=True)]
+        line = [_series(watched, eval_metric("accuracy", pack), pack, bars=True)]
         blocks.append(
             figure(
                 line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
@@ -108,7 +108,7 @@ def post_training(facts: Facts) -> Section | None:
         paragraph(f"Conversations by kind: {kinds}. The loss counts only the assistant's tokens."),
         figure(
             line_chart(
-                [_series(facts.logged("sft", "train"), "train/loss", "loss", x="step")],
+                [_series(facts.logged("sft", "train"), train_metric("loss"), "loss", x="step")],
                 x_label="step",
                 y_label="loss, nats per token",
                 from_zero=True,
@@ -128,8 +128,8 @@ def post_training(facts: Facts) -> Section | None:
     if facts.has("dpo"):
         rows = facts.logged("dpo", "train")
         margin = [
-            _series(rows, "train/margin", "margin", x="step"),
-            _series(rows, "train/accuracy", "share of pairs with a positive margin", x="step"),
+            _series(rows, train_metric("margin"), "margin", x="step"),
+            _series(rows, train_metric("accuracy"), "share of pairs with a positive margin", x="step"),
         ]
         blocks.append(
             figure(
@@ -155,7 +155,8 @@ def _series(
     lines: Sequence[LoggedLine], key: str, name: str, *, x: Literal["tokens", "step"] = "tokens", bars: bool = False
 ) -> Series:
     found = [(line, value) for line in lines if (value := line.values.get(key)) is not None]
-    edges = [(line.values.get(f"{key}_low"), line.values.get(f"{key}_high")) for line, _ in found] if bars else []
+    bottom, top = interval_of(key)
+    edges = [(line.values.get(bottom), line.values.get(top)) for line, _ in found] if bars else []
     return Series(
         name=name,
         xs=[float(line.tokens if x == "tokens" else line.step) for line, _ in found],

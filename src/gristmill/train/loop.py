@@ -24,6 +24,7 @@ from torch import nn
 from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
 from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import clip_, grad_norm, set_lr
+from gristmill.train.outputs import train_metric
 from gristmill.train.runtime import Runtime
 
 VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
@@ -69,19 +70,19 @@ class Interval:
 
     def metrics(self) -> dict[str, float]:
         """The averages of this interval, by metric name; a metric that was never counted is absent."""
-        values = {_metric_name(name): total / count for name, (total, count) in self.sums.items() if count > 0}
+        values = {_named(name): total / count for name, (total, count) in self.sums.items() if count > 0}
         if self.skipped:
-            values["train/skipped_steps"] = float(self.skipped)
+            values[train_metric("skipped_steps")] = float(self.skipped)
         if self.seconds > 0:
             values["throughput/tok_per_sec"] = self.tokens / self.seconds
             values["throughput/data_wait_frac"] = self.wait_seconds / self.seconds
         return values
 
 
-def _metric_name(name: str) -> str:
-    """ "loss" → "train/loss", "loss/web" → "train/web/loss"."""
-    quantity, _, part = name.partition("/")
-    return f"train/{part}/{quantity}" if part else f"train/{quantity}"
+def _named(name: str) -> str:
+    """The metric of a sum: of "loss/web", the loss of web."""
+    quantity, _, source = name.partition("/")
+    return train_metric(quantity, source)
 
 
 @dataclass(kw_only=True)

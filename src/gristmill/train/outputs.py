@@ -15,6 +15,24 @@ from gristmill.written import Written
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
 CHAT_STEPS = ("sft", "dpo")
 
+BITS = "bits_per_byte"  # the metric of held-out text
+TRAIN, EVAL = "train/", "eval/"  # what the metrics of a log begin with
+
+
+def train_metric(quantity: str, source: str = "") -> str:
+    """The name of an average over training steps: "train/loss", "train/web/loss"."""
+    return f"{TRAIN}{source}/{quantity}" if source else f"{TRAIN}{quantity}"
+
+
+def eval_metric(quantity: str, of: str) -> str:
+    """The name of what was measured of a source or a pack: "eval/web/bits_per_byte"."""
+    return f"{EVAL}{of}/{quantity}"
+
+
+def interval_of(metric: str) -> tuple[str, str]:
+    """The names of the two ends of a metric's interval."""
+    return f"{metric}_low", f"{metric}_high"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Written):
