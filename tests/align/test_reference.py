@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from gristmill.align import reference
-from gristmill.align.reference import Logps, Question, asked_once, number_format
+from gristmill.align.reference import Logps, Question, asked_once
 
 QUESTION = Question(
     model_sha256={"model.safetensors": "a"}, tokenizer_sha256="b", pairs_sha256="c", seq_len=9, number_format="float32"
@@ -70,9 +68,3 @@ def test_a_question_follows_from_contents(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name + "!")
         assert question() != first
         (tmp_path / name).write_text(name)
-
-
-def test_the_number_format_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert number_format(torch.device("cpu")) == "float32"
-    monkeypatch.setattr(reference, "device_arithmetic", lambda device: torch.autocast("cpu", dtype=torch.bfloat16))
-    assert number_format(torch.device("cpu")) == "bfloat16"

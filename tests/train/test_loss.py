@@ -206,3 +206,9 @@ def test_micro_batches_add_up_to_the_batch() -> None:
 def test_training_computes_in_float32_on_a_processor() -> None:
     with device_arithmetic(torch.device("cpu")):
         assert not torch.is_autocast_enabled("cpu")
+
+
+def test_training_computes_in_the_number_format_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gristmill.train.loss.number_format", lambda device: "bfloat16")
+    with device_arithmetic(torch.device("cpu")):
+        assert (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")) == (True, torch.bfloat16)

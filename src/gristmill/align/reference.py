@@ -20,6 +20,7 @@ from gristmill.store.durable import file_sha256, read_json, write_json
 from gristmill.store.fingerprint import fingerprint
 from gristmill.tokens.chat import EncodedChat
 from gristmill.train.loss import device_arithmetic
+from gristmill.train.prefix import NumberFormat, number_format
 
 Logps = list[tuple[float, float]]  # one (chosen, rejected) a pair: nats, summed over the answer
 
@@ -32,7 +33,7 @@ class Question:
     tokenizer_sha256: str
     pairs_sha256: str
     seq_len: int
-    number_format: str
+    number_format: NumberFormat
 
     @classmethod
     def of(cls, *, model: Path, tokenizer: Path, pairs: Path, seq_len: int, device: str) -> Question:
@@ -43,16 +44,8 @@ class Question:
             tokenizer_sha256=file_sha256(tokenizer / "tokenizer.json"),
             pairs_sha256=file_sha256(pairs),
             seq_len=seq_len,
-            number_format=number_format(torch.device(device)),
+            number_format=number_format(device),
         )
-
-
-def number_format(device: torch.device) -> str:
-    """The type of the matrix products in a training step on this device."""
-    with device_arithmetic(device):
-        kind = device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    return str(dtype).removeprefix("torch.")
 
 
 def asked_once(path: Path, question: Question, ask: Callable[[], Logps]) -> Logps:

@@ -21,6 +21,7 @@ from torch import Tensor
 from gristmill.model.transformer import Llama
 from gristmill.planning.cost import loss_chunk_tokens
 from gristmill.tokens.batch import Batch
+from gristmill.train.prefix import number_format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,9 @@ def chunked_cross_entropy(
 
 
 def device_arithmetic(device: torch.device) -> AbstractContextManager[None]:
-    """What a training step computes in: bfloat16 products over float32 weights on CUDA, float32 elsewhere."""
-    return torch.autocast("cuda", dtype=torch.bfloat16) if device.type == "cuda" else nullcontext()
+    """What a training step computes in: products in the number format of the device, over float32 weights."""
+    dtype = getattr(torch, number_format(device.type))
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str]) -> LossOutput:

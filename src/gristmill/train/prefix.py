@@ -138,7 +138,7 @@ def stream_seed(seed: int) -> int:
 
 
 def number_format(device: str) -> NumberFormat:
-    """What a step's products are computed in on a torch device."""
+    """What a training step's products are computed in on a torch device: bfloat16 on CUDA, float32 elsewhere."""
     return "bfloat16" if device.startswith("cuda") else "float32"
 
 
