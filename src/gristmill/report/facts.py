@@ -23,7 +23,15 @@ from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, S
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
-from gristmill.train.outputs import BITS, LoggedLine, Pretrained, PretrainingCounts, TrainedModel, WrittenText
+from gristmill.train.outputs import (
+    BITS,
+    CHAT_STEPS,
+    LoggedLine,
+    Pretrained,
+    PretrainingCounts,
+    TrainedModel,
+    WrittenText,
+)
 from gristmill.units import in_bytes, scale, seconds
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
@@ -108,8 +116,8 @@ class Facts:
     @property
     def sentence(self) -> str:
         """What was made, in one sentence."""
-        steps = {"sft": "fine-tuned on conversations", "dpo": "aligned by preference optimisation"}
-        after = ", ".join(words for step, words in steps.items() if self.has(step))
+        words = ("fine-tuned on conversations", "aligned by preference optimisation")
+        after = ", ".join(done for step, done in zip(CHAT_STEPS, words, strict=True) if self.has(step))
         return (
             f"A model of {scale(self.pretraining.parameters)} parameters, trained on {scale(self.pretraining.tokens)} tokens drawn from "
             f"{scale(self.unique_tokens)} unique ones of {len(self.sources)} sources{', ' + after if after else ''}, "

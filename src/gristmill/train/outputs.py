@@ -13,7 +13,7 @@ from gristmill.tokens.stages import Use
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
-CHAT_STEPS = ("sft", "dpo")
+CHAT_STEPS = MODEL_STEPS[1:]
 
 BITS = "bits_per_byte"  # the metric of held-out text
 TRAIN, EVAL = "train/", "eval/"  # what the metrics of a log begin with
