@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gristmill.units import in_bytes, scale, seconds
+from gristmill.units import in_bytes, megabytes, on_axis, scale, seconds
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,14 @@ from gristmill.units import in_bytes, scale, seconds
 )
 def test_counts_have_three_digits_and_a_letter(value: float, words: str) -> None:
     assert scale(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (1_234_000, "1.234M"), (2e9, "2B"), (-1500, "-1.5k"), (0.25, "0.25"), (5e-4, "5e-04")],
+)
+def test_marks_of_an_axis_keep_their_digits(value: float, words: str) -> None:
+    assert on_axis(value) == words
 
 
 @pytest.mark.parametrize(("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days")])
@@ -25,3 +33,7 @@ def test_durations_in_the_unit_a_person_would_use(value: float, words: str) -> N
 )
 def test_bytes_have_one_prefix_and_one_unit(value: float, words: str) -> None:
     assert in_bytes(value) == words
+
+
+def test_a_column_of_megabytes() -> None:
+    assert [megabytes(value) for value in (0, 1_234_567, 2e9)] == ["0.00", "1.23", "2,000.00"]

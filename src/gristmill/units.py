@@ -22,6 +22,19 @@ def in_units(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
+def on_axis(value: float) -> str:
+    """A mark of an axis, with all its digits where it has a letter: 1.234M, 0.25, 5e-04."""
+    for size, letter in _LETTERS:
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
+
+
+def megabytes(value: float) -> str:
+    """1234567 → "1.23", for a column of megabytes."""
+    return f"{value / 1e6:,.2f}"
+
+
 def in_bytes(value: float) -> str:
     """1234567 → "1.23 MB"."""
     return in_units(value, "B")

@@ -38,7 +38,7 @@ from gristmill.planning.speed import (
     read_profile,
     write_profile,
 )
-from gristmill.units import in_units
+from gristmill.units import in_units, scale
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
 STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included
@@ -237,7 +237,7 @@ def findings(found: Examination, machine: Machine) -> list[str]:
         largest = max(found.points, key=lambda point: point.parameters)
         hours = 20 * largest.parameters / largest.tokens_per_second / 3600
         said.append(
-            f"no GPU: a model of {largest.parameters / 1e6:.0f}M parameters reads {largest.tokens_per_second:,.0f} tokens/s, so "
+            f"no GPU: a model of {scale(largest.parameters)} parameters reads {largest.tokens_per_second:,.0f} tokens/s, so "
             f"20 tokens for each parameter take {duration(hours)}. Hours grow with the square of the size: stay near 10M "
             "parameters here, and use a GPU for the published sizes."
         )
@@ -287,7 +287,7 @@ def _memory_words(memory: UsableMemory) -> str:
 def _training_lines(found: Examination, device: str) -> list[str]:
     lines = [f"device: {found.gpu if device == 'cuda' else f'cpu, {found.threads} threads'}"]
     lines += [
-        f"{point.parameters / 1e6:.3g}M parameters, {point.seq_len} tokens of context: {point.tokens_per_second:,.0f} tokens/s, "
+        f"{scale(point.parameters)} parameters, {point.seq_len} tokens of context: {point.tokens_per_second:,.0f} tokens/s, "
         f"{in_units(point.flops_per_second, 'FLOP/s')}"
         + (f", {point.flops_per_second / found.matmul_flops:.0%} of the matmul" if device == "cpu" else "")
         for point in found.points

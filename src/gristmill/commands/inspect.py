@@ -17,6 +17,7 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected
 from gristmill.errors import DataError, RecipeError
 from gristmill.store.store import RunLinks, Store
 from gristmill.synthesize.outputs import Conversations
+from gristmill.units import megabytes
 
 SAMPLE_CHARS = 300
 
@@ -146,8 +147,8 @@ def _overview(ledgers: dict[str, Ledger], source: str | None) -> Table:
                     name,
                     f"{row.came_in.documents:,}",
                     *(f"{total.documents:,}" for total in totals.values()),
-                    f"{row.came_in.num_bytes / 1e6:,.2f}",
-                    f"{totals['kept'].num_bytes / 1e6:,.2f}",
+                    megabytes(row.came_in.num_bytes),
+                    megabytes(totals["kept"].num_bytes),
                 )
     return table
 
@@ -161,7 +162,7 @@ def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -
                     if source in (None, name) and reason in (None, why):
                         share = count.documents / max(1, row.came_in.documents)
                         words = (step, name, kind.replace("_", " "), why)
-                        table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", f"{count.num_bytes / 1e6:,.2f}")
+                        table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", megabytes(count.num_bytes))
     return table
 
 

@@ -29,6 +29,7 @@ from gristmill.data.warc import read_warc
 from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
 from gristmill.select.dedup import exact_hash
+from gristmill.units import megabytes
 
 READ_BYTES = 100_000_000
 BYTES_PER_TOKEN = 4
@@ -236,9 +237,9 @@ def _overview(formats: dict[str, Format]) -> Table:
         table.add_row(
             kind,
             f"{len(found.files):,}",
-            f"{found.num_bytes / 1e6:,.2f}",
+            megabytes(found.num_bytes),
             f"{about}{found.documents * found.scale:,.0f}",
-            f"{about}{size / 1e6:,.2f}{note}",
+            f"{about}{megabytes(size)}{note}",
             f"{about}{size / BYTES_PER_TOKEN:,.0f}{note}",
             f"{found.copies:,}",
             languages,

@@ -18,6 +18,7 @@ import numpy as np
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Machine
 from gristmill.store.durable import read_json, write_json
+from gristmill.units import in_units, scale
 
 PROFILE = ".profile.json"
 PROFILE_VERSION = 1
@@ -94,7 +95,7 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
             [point.flops_per_second for point in ordered],
         )
     )
-    sizes = ", ".join(f"{point.parameters / 1e6:.3g}M" for point in ordered)
+    sizes = ", ".join(scale(point.parameters) for point in ordered)
     return Speed(
         flops_per_second=speed, how_known=f"measured with real training steps ({sizes} parameters)", is_measured=True
     )
@@ -114,7 +115,7 @@ def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
             [share for _, share in SHARE_OF_MATMUL],
         )
     )
-    words = f"estimated: {share:.0%} of a matmul that ran at {matmul_flops / 1e9:.0f} GFLOP/s; `gristmill doctor` measures it"
+    words = f"estimated: {share:.0%} of a matmul that ran at {in_units(matmul_flops, 'FLOP/s')}; `gristmill doctor` measures it"
     return Speed(flops_per_second=share * matmul_flops, how_known=words, is_measured=False)
 
 

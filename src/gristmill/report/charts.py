@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from gristmill.units import on_axis
+
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 36
 
@@ -99,7 +101,7 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
             f'<line class="grid" x1="{to_x(tick):.1f}" x2="{to_x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
         )
         parts.append(
-            f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{_number(tick)}</text>'
+            f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{on_axis(tick)}</text>'
         )
     if level is not None:
         parts.append(
@@ -172,22 +174,15 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _number(value: float) -> str:
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.0e}"
-
-
 def _grid(axes: _Axes, x_label: str, y_label: str) -> list[str]:
     parts = []
     for tick in _ticks(*axes.y):
         y = axes.to_y(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{on_axis(tick)}</text>')
     for tick in _ticks(*axes.x):
         parts.append(
-            f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(tick)}</text>'
+            f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{on_axis(tick)}</text>'
         )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
