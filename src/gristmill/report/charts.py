@@ -161,7 +161,7 @@ def _svg_open(title: str, height: int) -> str:
 
 def _span(values: Sequence[float], *, margin: float = 0.0) -> tuple[float, float]:
     low, high = min(values), max(values)
-    if high == low:
+    if high - low < 1e-300:  # too little to be divided by ticks
         return low - 0.5, high + 0.5
     return low - margin * (high - low), high + margin * (high - low)
 
