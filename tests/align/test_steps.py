@@ -288,14 +288,19 @@ def test_prompts_are_taken_from_all_groups_in_turn_and_never_held_out_ones(run_f
     assert chosen[:3] == make_pairs.choose_prompts(ctx, ["sum"], 3)
 
 
+@pytest.mark.parametrize("damage", ["torn", "hole"])
 def test_pairs_stopped_torn_and_made_again_are_the_same_bytes(
-    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path, damage: str
 ) -> None:
     folder, counts = with_pairs
     with pytest.raises(Interrupted, match="stopped after 4 of 12 prompts"):
         make_pairs.run(context("pairs", folder, tmp_path, should_stop=stop_at_call(5)))
-    with (tmp_path / "samples.jsonl").open("a") as file:
-        file.write('{"prompt_id": "sum/0+0", "ind')
+    samples = tmp_path / "samples.jsonl"
+    if damage == "torn":
+        samples.write_text(samples.read_text() + '{"prompt_id": "sum/0+0", "ind')
+    else:
+        lines = samples.read_text().splitlines(keepends=True)
+        samples.write_text("".join([*lines[:7], "\0" * 9 + lines[7][9:], *lines[8:]]))
     assert make_pairs.run(context("pairs", folder, tmp_path)) == counts
     for name in ("pairs.jsonl", "samples.jsonl", "report.json"):
         assert (tmp_path / name).read_bytes() == (folder / "pairs" / name).read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
@@ -17,9 +16,9 @@ from gristmill.errors import DataError, Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.post_training import Pairs as PairsSection
-from gristmill.store.durable import atomic_path, write_json
+from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
-from gristmill.store.jsonl import read_jsonl, write_jsonl
+from gristmill.store.jsonl import append_jsonl, read_jsonl, read_sound, write_jsonl
 from gristmill.synthesize.templates import is_held_out_sum
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.runtime import choose_device
@@ -37,7 +36,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     model = load_model(ctx.inputs["policy"].model, device=choose_device(ctx.machine.device)).eval()
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
     outcomes: list[Outcome] = []
-    answered = answered_before(ctx.out / SAMPLES, prompts, section.samples_per_prompt)
+    answered = answered_before(ctx.out / SAMPLES, section.samples_per_prompt)
     for number, prompt in enumerate(prompts, start=1):
         drawn = answered.get(prompt.id)
         if drawn is None:
@@ -54,8 +53,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
                 temperature=section.temperature,
                 max_new_tokens=section.max_new_tokens,
             )
-            with (ctx.out / SAMPLES).open("a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in drawn))
+            append_jsonl(ctx.out / SAMPLES, [asdict(sample) for sample in drawn])
         outcomes.append((drawn, match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)))
         if number % SAY_EVERY == 0 or number == len(prompts):
             so_far = count(outcomes)
@@ -67,21 +65,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return counts.to_json()
 
 
-def answered_before(path: Path, prompts: Sequence[Prompt], num_samples: int) -> dict[str, list[Sample]]:
+def answered_before(path: Path, num_samples: int) -> dict[str, list[Sample]]:
     """The answers that an earlier, killed attempt left whole, by prompt; anything after them is cut off the file."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1] if path.exists() else []
+    rows = read_sound(path)
+    del rows[len(rows) // num_samples * num_samples :]
+    write_jsonl(path, rows)
     answered: dict[str, list[Sample]] = {}
-    for number, prompt in enumerate(prompts):
-        group = lines[number * num_samples : (number + 1) * num_samples]
-        if len(group) < num_samples:
-            break
-        try:
-            answered[prompt.id] = [Sample(**json.loads(line)) for line in group]
-        except (ValueError, TypeError):  # a power cut can leave a hole before the end
-            break
-    kept = lines[: len(answered) * num_samples]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    for sample in (Sample(**row) for row in rows):
+        answered.setdefault(sample.prompt_id, []).append(sample)
     return answered
 
 

@@ -1,14 +1,15 @@
-"""JSON lines: one strict reader for all files of one JSON object per line, and one writer."""
+"""JSON lines: one strict reader for all files of one JSON object per line, one for logs that a kill may have torn, and the writers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from gristmill.errors import DataError
-from gristmill.store.durable import atomic_path
+from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -37,18 +38,43 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
     A last line without its line break was torn by a kill and is left out; any other fault raises DataError as above.
     """
-    if not path.exists():
-        return []
-    *lines, _torn = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-    return [_object(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    return list(_log_objects(path))
+
+
+def read_sound(path: Path) -> list[dict[str, Any]]:
+    """The objects of a log before its first fault: what is left of one that a power cut may have damaged anywhere."""
+    found: list[dict[str, Any]] = []
+    with suppress(DataError):
+        for value in _log_objects(path):
+            found.append(value)
+    return found
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes the rows, all or nothing; returns how many there were."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    lines = [_line(row) for row in rows]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
     return len(lines)
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Adds the rows to a log in one write."""
+    text = "".join(_line(row) for row in rows)
+    with out_of_space_is_a_resource_error(path), path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _log_objects(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        *lines, _torn = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _object(line, where=f"{path}:{number}")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _object(line: str, *, where: str) -> dict[str, Any]:

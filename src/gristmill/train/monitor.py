@@ -8,15 +8,13 @@ timings, and a run that continues another's training has its lines too. Nothing 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.store.durable import out_of_space_is_a_resource_error
-from gristmill.store.jsonl import read_log, write_jsonl
+from gristmill.store.jsonl import append_jsonl, read_log, write_jsonl
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -65,7 +63,4 @@ class Monitor:
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
         }
-        text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
-        path = self.folder / name
-        with out_of_space_is_a_resource_error(path), path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        append_jsonl(self.folder / name, [plain])
