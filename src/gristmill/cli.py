@@ -167,7 +167,9 @@ def chat(
     target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
     prompt: Annotated[str | None, typer.Option(help="ask this once and leave")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(help="longest answer")] = 128,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="longest answer; 128 if absent, or half of the context where that is less")
+    ] = None,
 ) -> None:
     """Talk to a model in the terminal."""
     from gristmill.commands.chat import chat as talk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,14 +60,20 @@ def saved(folder: Path, model: Llama, tokenizer: Tokenizer, *, end: int = 2) -> 
     return folder
 
 
-def said(target: Path, *, prompt: str | None = None, stdin: io.StringIO | None = None, **options: float) -> str:
+def said(
+    target: Path,
+    *,
+    prompt: str | None = None,
+    stdin: io.StringIO | None = None,
+    temperature: float = 0.0,
+    max_new_tokens: int | None = 12,
+) -> str:
     out = io.StringIO()
-    settings = {"temperature": 0.0, "max_new_tokens": 12} | options
     chat(
         target,
         prompt=prompt,
-        temperature=settings["temperature"],
-        max_new_tokens=int(settings["max_new_tokens"]),
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
         console=Console(file=out, width=40),
         stdin=stdin or io.StringIO(),
     )
@@ -183,11 +190,21 @@ def test_folder_without_a_model_is_refused_with_what_would_be_one(tmp_path: Path
         find_model(tmp_path)
 
 
+def test_without_a_limit_an_answer_takes_half_of_a_short_context(
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    ids = encode_chat(tokenizer, HELLO, add_generation_prompt=True)[0]
+    expected = greedy(model, tokenizer, ids, max_new_tokens=48)
+    folder = saved(tmp_path, model, tokenizer)
+    assert said(folder, prompt="Hello!", max_new_tokens=None) == f"{expected}\n".translate(VISIBLE)
+
+
 @pytest.mark.parametrize(
-    ("options", "reason"), [({"max_new_tokens": 96}, "1 to 95"), ({"temperature": -1.0}, "greedy")]
+    ("options", "reason"),
+    [({"max_new_tokens": 96}, "--max-new-tokens is 96.* 1 to 95"), ({"temperature": -1.0}, "greedy")],
 )
 def test_options_that_the_model_cannot_serve_are_refused(
-    model: Llama, tokenizer: Tokenizer, tmp_path: Path, options: dict[str, float], reason: str
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path, options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(RecipeError, match=reason):
         said(saved(tmp_path, model, tokenizer), prompt="Hello!", **options)

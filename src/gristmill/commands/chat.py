@@ -25,6 +25,7 @@ from gristmill.train.outputs import MODEL_STEPS
 BEST_FIRST = MODEL_STEPS[::-1]
 RESET, QUIT = "/reset", "/quit"
 SEED = 0
+MAX_NEW_TOKENS = 128  # where nobody said, or half of the context where that is less
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 """Control characters to their pictures: a model must not be able to steer the terminal."""
@@ -35,7 +36,7 @@ def chat(
     *,
     prompt: str | None,
     temperature: float,
-    max_new_tokens: int,
+    max_new_tokens: int | None,
     console: Console,
     stdin: TextIO,
 ) -> None:
@@ -46,12 +47,14 @@ def chat(
     folder = find_model(target)
     model, tokenizer = load_model(folder).eval(), Tokenizer.load(folder)
     context = model.config.max_position_embeddings
+    if max_new_tokens is None:
+        max_new_tokens = min(MAX_NEW_TOKENS, context // 2)
     if not 0 < max_new_tokens < context:
         raise RecipeError(
-            f"max_new_tokens is {max_new_tokens}; the model's context is {context} tokens. Use 1 to {context - 1}."
+            f"--max-new-tokens is {max_new_tokens}; the model's context is {context} tokens. Use 1 to {context - 1}."
         )
     if temperature < 0:
-        raise RecipeError(f"temperature is {temperature}; use 0 for greedy answers or a number above.")
+        raise RecipeError(f"--temperature is {temperature}; use 0 for greedy answers or a number above.")
     talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
     interactive = prompt is None and stdin.isatty()
     told = console if interactive else Console(stderr=True)  # standard output gets only the answers
