@@ -14,6 +14,7 @@ from typing import TextIO
 import torch
 from rich.console import Console
 
+from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.generate import stream
 from gristmill.model.transformer import Llama
@@ -74,6 +75,8 @@ def find_model(target: Path) -> Path:
     for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
         if (folder / "config.json").is_file():
             return folder
+    refuse_broken_links(target)
+    refuse_unfinished(target, BEST_FIRST)
     raise ArtifactError(
         f"{target} holds no model. Name a model folder (config.json and model.safetensors), or a run's folder that has "
         f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.inspect_files import inspect_files
+from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
@@ -28,13 +29,14 @@ def inspect(
     """Shows a run (ledgers, samples of what was kept or, with `rejected`, dropped, and why) or raw files.
 
     `source` and `reason` narrow a run down; `limit` is the number of samples, spread over sources and reasons.
-    Raises DataError when `target` does not exist or the run has no such source or reason, RecipeError when the
-    options do not fit.
+    Raises DataError when `target` does not exist or the run has no such source or reason, ArtifactError when it is a copy of a
+    run without its files, RecipeError when the options do not fit.
     """
     if not target.exists():
         raise DataError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
     artefacts = ledger_folders(target)
     if not artefacts:
+        refuse_broken_links(target)
         if rejected or source is not None or reason is not None:
             raise RecipeError(
                 f"--rejected, --source and --reason look into a run, and {target} holds no ledger of one."

@@ -1,0 +1,33 @@
+"""Why a folder of links holds less than it seems to: it is a copy without its store, or a run is at work on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from gristmill.errors import ArtifactError
+from gristmill.store.store import UNFINISHED_SUFFIX, named_by
+
+BEFORE_SUFFIX = ".before"  # the link that a run sets aside while it remakes the step
+UNDER_WAY = (UNFINISHED_SUFFIX, BEFORE_SUFFIX)
+
+
+def refuse_broken_links(target: Path) -> None:
+    """Raise ArtifactError when links of `target` into a store lead nowhere, as those of a run copied with `cp -r` do."""
+    for link in (*target.glob("*"), *target.glob("*/*")):
+        if link.is_symlink() and not link.exists() and named_by(link) and not link.name.endswith(UNDER_WAY):
+            raise ArtifactError(
+                f"{target} is a run's folder, but its link {link.relative_to(target)} leads nowhere: {link.readlink()}\n"
+                "  A copy of a run needs the files too: copy it with `cp -rL`. In the run's own place, `gristmill run` with "
+                "its recipe remakes what is missing."
+            )
+
+
+def refuse_unfinished(target: Path, steps: Iterable[str]) -> None:
+    """Raise ArtifactError when one of the steps, none of which `target` has, is being made there."""
+    for step in steps:
+        if any((target / f"{step}{suffix}").is_symlink() for suffix in UNDER_WAY):
+            raise ArtifactError(
+                f"{target} has no model now: its {step} is being remade, or was stopped on the way.\n"
+                "  `gristmill run` with its recipe finishes it."
+            )
