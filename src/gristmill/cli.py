@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.errors import GristmillError
+from gristmill.errors import GristmillError, ResourceError
+from gristmill.store.durable import OUT_OF_SPACE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,6 +43,8 @@ Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @app.callback()
@@ -235,7 +239,10 @@ def _machine(
 
 
 def main() -> None:
-    """Run the command line; a GristmillError becomes its message and its exit code, Ctrl-C becomes 130."""
+    """Run the command line; a GristmillError becomes its message and its exit code, Ctrl-C becomes 130.
+
+    What the operating system refuses at a path is told in words, too. Any other exception is a bug and keeps its traceback.
+    """
     os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGINT, _leave)  # typer would turn KeyboardInterrupt into exit code 1
@@ -246,8 +253,26 @@ def main() -> None:
         sys.stderr.flush()
         sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(_refusal(error), file=sys.stderr)
+        sys.exit(ResourceError.exit_code if error.errno in OUT_OF_SPACE else 1)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system said of a path, and what to do."""
+    if error.errno in OUT_OF_SPACE:
+        advice = "Free some space and run the same command to resume."
+    elif error.errno in FORBIDDEN:
+        advice = (
+            "No permission to read or write it. Change its permissions, or use another place (--runs-dir for runs)."
+        )
+    else:
+        advice = "Put it right and run the same command again."
+    return f"{os.fsdecode(error.filename)}: {error.strerror}.\n  {advice}"
 
 
 def _leave(_number: int, _frame: object) -> None:
