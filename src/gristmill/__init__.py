@@ -2,8 +2,10 @@
 
 The same verbs as on the command line:
 
-    from gristmill import load_recipe, run
-    run(load_recipe(Path("recipes/quickstart.yaml")), Machine())
+    from gristmill import Machine, load_recipe, plan, run
+    recipe = load_recipe("recipes/quickstart.yaml")
+    print(plan(recipe, Machine()).hours)
+    folder = run(recipe, Machine())
 """
 
 from __future__ import annotations

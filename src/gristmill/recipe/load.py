@@ -7,6 +7,7 @@ misspelt key is answered with the key that was probably meant. Overrides are wri
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import types
 import typing
@@ -54,8 +55,9 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedRecipe:
     """Read, merge, override and check a recipe. Raises RecipeError with file, line and what to do."""
+    path = Path(path)
     data, origins = _read_with_bases(path, seen=())
     for override in overrides:
         _apply_override(data, origins, override)

@@ -1,0 +1,29 @@
+"""The verbs from Python, as the documentation writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gristmill
+
+DOCUMENTED = (Path(__file__).parent.parent / "docs" / "steps" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_documentation_runs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = re.search(r"## From Python\n\n```python\n(.*?)```", DOCUMENTED, re.DOTALL)
+    assert example is not None
+    found: dict[str, Any] = {}
+    exec(example[1], found)
+    assert found["folder"] == Path("runs/tiny")
+    assert (project / "runs" / "tiny" / "tokenize").is_dir()
+    printed = capsys.readouterr().out
+    assert float(printed.partition("\n")[0]) > 0
+    assert "made     tokenize" in printed
+
+
+def test_a_recipe_may_be_named_by_text_or_path(small_file: Path) -> None:
+    assert gristmill.load_recipe(str(small_file)) == gristmill.load_recipe(small_file)
