@@ -40,6 +40,11 @@ def in_bytes(value: float) -> str:
     return in_units(value, "B")
 
 
+def counted(number: int, noun: str) -> str:
+    """1200 "item" → "1,200 items"; 1 "item" → "1 item"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def seconds(value: float) -> str:
     """A duration in the unit a person would use."""
     if value < 90:

@@ -6,11 +6,12 @@ import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from gristmill.context import context_of
 from gristmill.data.packs import Item, write_pack
@@ -23,6 +24,7 @@ from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
+from gristmill.train.course import course_of
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, SAMPLES
 from gristmill.train.scorer import bits_per_byte
@@ -121,6 +123,7 @@ def context(
     recipe: Recipe,
     should_stop: Callable[[], bool] = lambda: False,
     micro_batch_tokens: int = 32,
+    say: Callable[[str], None] = lambda line: None,
 ) -> StepContext:
     return context_of(
         recipe,
@@ -129,6 +132,7 @@ def context(
         recipe_dir=inputs,
         out=out,
         machine=Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=micro_batch_tokens),
+        say=say,
         should_stop=should_stop,
     )
 
@@ -292,3 +296,64 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
         assert [group["weight_decay"] for group in settings["optimizer"].param_groups] == [0.3, 0.0]
         for group in settings["optimizer"].param_groups:
             assert (group["betas"], group["eps"]) == ((0.8, 0.7), 1e-3)
+
+
+# ── training that went wrong ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def advised(*changes: dict[str, Any], checkpoint: int = 8, diverged: int = 10) -> tuple[str, list[dict[str, Any]]]:
+    """(the sentence, the entries) of the advice after these changes."""
+    section = recipe(changes=[{"why": "because the test says so", **change} for change in changes]).pretrain
+    course = course_of(section, rope_theta=10_000.0)
+    session: Any = SimpleNamespace(
+        progress=Progress(step=diverged), checkpoints=SimpleNamespace(kept=lambda: [SimpleNamespace(step=checkpoint)])
+    )
+    sentence, _, printed = pretrain.advice(section, course, session).partition("\n")
+    found = yaml.safe_load(printed)
+    assert isinstance(found, list) == bool(changes), "changes: is printed only where the recipe has none"
+    entries = found if changes else found["changes"]
+    recipe(changes=[*section.model_dump()["changes"], *entries])  # it fits behind those that are there
+    return sentence, entries
+
+
+def peak(after_step: int, peak_lr: float) -> dict[str, Any]:
+    return {"after_step": after_step, "set": {"optimizer.peak_lr": peak_lr}}
+
+
+def test_the_first_change_that_a_divergence_asks_for_halves_the_peak() -> None:
+    sentence, entries = advised()
+    assert "Add this under pretrain" in sentence
+    assert entries == [{**peak(8, 5e-3), "why": "diverged at step 10"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ([peak(4, 4e-3)], peak(8, 2e-3)),  # lowered before
+        ([peak(4, 4e-3), peak(8, 2e-2)], peak(8, 2e-3)),  # raised, then diverged
+        ([peak(9, 2e-2)], peak(9, 5e-3)),  # the checkpoint is older than the change
+        ([{"after_step": 8, "set": {"skip_steps": 1}}], peak(8, 5e-3)),
+    ],
+)
+def test_a_further_change_is_appended_and_mistrusts_a_raise(
+    changes: list[dict[str, Any]], expected: dict[str, Any]
+) -> None:
+    sentence, entries = advised(*changes)
+    assert "Append this entry to pretrain.changes" in sentence
+    assert "checkpoint at step 8" in sentence
+    assert entries == [{**expected, "why": "diverged at step 10"}]
+
+
+def test_a_model_that_ends_worse_than_guessing_is_told_of(inputs: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    ctx = context(inputs, tmp_path, recipe(optimizer={"peak_lr": 2.0}), say=said.append)
+    counts = pretrain.run(ctx)
+    assert counts["final"]["train/loss"] > math.log(276)
+    assert any(
+        line.startswith("The last training loss is") and "lower pretrain.optimizer.peak_lr" in line for line in said
+    )
+
+
+def test_a_loss_below_that_of_guessing_is_not_remarked() -> None:
+    assert pretrain.worse_than_guessing(math.log(276) - 0.01, 276) is None
+    assert pretrain.worse_than_guessing(None, 276) is None

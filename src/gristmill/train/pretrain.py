@@ -7,6 +7,7 @@ for a context extension, the rope base that is set when the stage begins. Rates 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +95,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
             _train_segment(ctx, session, stream, course, watch, number)
     found = session.finish()
+    if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
+        ctx.say(useless)
     _keep_speed(ctx, session, found)
     return _counts(found, stream, course, session).to_json()
 
@@ -140,11 +143,11 @@ def _train_segment(
     try:
         train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
     except TrainingDiverged as diverged:
-        raise TrainingDiverged(f"{diverged}\n{advice(course, session)}") from diverged
+        raise TrainingDiverged(f"{diverged}\n{advice(watch.section, course, session)}") from diverged
     times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
 
 
-def advice(course: Course, session: Session) -> str:
+def advice(section: Pretrain, course: Course, session: Session) -> str:
     """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint, what else."""
     saved = [ref.step for ref in session.checkpoints.kept() if ref.step <= session.progress.step]
     if not saved:
@@ -152,12 +155,27 @@ def advice(course: Course, session: Session) -> str:
             "  There is no checkpoint to resume from. Lower pretrain.optimizer.peak_lr or raise pretrain.warmup_tokens; "
             "training then starts from the beginning."
         )
-    peak = [peak.peak_lr for peak in course.peaks if peak.after_step <= saved[0]][-1]
+    begun = [change.after_step for change in section.changes if change.after_step <= session.progress.step]
+    after_step = max([saved[0], *begun])
+    peaks = [peak.peak_lr for peak in course.peaks if peak.after_step <= after_step]
+    peak = min(peaks[-2:]) / 2  # a change that raised the rate is suspect itself
+    what = "Append this entry to pretrain.changes" if section.changes else "Add this under pretrain"
     return (
-        f"  Add an entry under pretrain and run the same command; it resumes from the checkpoint at step {saved[0]:,}:\n"
-        "    changes:\n"
-        f"      - {{after_step: {saved[0]}, set: {{optimizer.peak_lr: {peak / 2:.3g}}}, "
+        f"  {what} and run the same command; it resumes from the checkpoint at step {saved[0]:,}:\n"
+        + ("" if section.changes else "    changes:\n")
+        + f"      - {{after_step: {after_step}, set: {{optimizer.peak_lr: {peak:.3g}}}, "
         f'why: "diverged at step {session.progress.step}"}}'
+    )
+
+
+def worse_than_guessing(loss: float | None, vocab_size: int) -> str | None:
+    """What to say of a last training loss that is above that of a uniform guess; None for one that is not."""
+    guessing = math.log(vocab_size)
+    if loss is None or loss <= guessing:
+        return None
+    return (
+        f"The last training loss is {loss:.4g}; guessing evenly among {vocab_size:,} tokens has {guessing:.4g}. The model learned "
+        "nothing: lower pretrain.optimizer.peak_lr and run again."
     )
 
 
