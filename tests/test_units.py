@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gristmill.units import in_bytes, megabytes, on_axis, scale, seconds
+from gristmill.units import counted, in_bytes, megabytes, on_axis, scale, seconds
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,11 @@ def test_counts_have_three_digits_and_a_letter(value: float, words: str) -> None
 )
 def test_marks_of_an_axis_keep_their_digits(value: float, words: str) -> None:
     assert on_axis(value) == words
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 items"), (1, "1 item"), (1200, "1,200 items")])
+def test_what_is_counted_is_one_or_many(number: int, words: str) -> None:
+    assert counted(number, "item") == words
 
 
 @pytest.mark.parametrize(("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days")])

@@ -122,7 +122,7 @@ def test_full_context_drops_the_oldest_turns_and_says_how_many(
     model: Llama, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(saved(tmp_path, model, tokenizer), stdin=io.StringIO("The cat sat on the mat.\n" * 4))
-    assert "the oldest 2 messages were dropped" in capsys.readouterr().err
+    assert "dropped the oldest 2 messages" in capsys.readouterr().err
     talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=12, temperature=0.0)
     for _ in range(4):
         "".join(talk.ask("The cat sat on the mat."))

@@ -124,7 +124,7 @@ def test_a_healthy_machine_has_no_findings(machine: Machine) -> None:
     ("changes", "words"),
     [
         ({"load": 2.0}, "other programs keep the processor busy"),
-        ({"threads": 1}, "1 of 2 cores are used for training; --threads 2 uses them all"),
+        ({"threads": 1}, "training uses 1 of 2 cores; --threads 2 uses them all"),
         ({"instructions": "unknown"}, "no AVX2 is seen"),
         ({"memory": memory(2)}, "2 GB of memory: lower micro_batch_tokens"),
         ({"write_speed": 1e7}, "(1.6 GB) takes 160 s"),

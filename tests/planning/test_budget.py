@@ -151,7 +151,7 @@ def test_the_refusal_names_source_stage_numbers_and_the_line_to_write(small: dic
         "pretrain.stages[s2]: web would be read 5.46 times; the cap is 5 epochs.\n"
         "  This stage reads 614,400 tokens of it, all stages ask 1,638,400; it has 300,100 unique tokens, of "
         "which windows of 256 read 300,032.\n"
-        "  476,159 tokens fit here (weights of 0.464999 instead of 0.6): lower its weight, add text, or allow it under "
+        "  This stage may read 476,159 tokens of it (a weight of 0.464 instead of 0.6): lower its weight, add text, or allow it under "
         "pretrain:\n"
         '    allow_epochs: {web: {max: 5.5, reason: "why repeating it is worth it"}}'
     )
@@ -159,7 +159,7 @@ def test_the_refusal_names_source_stage_numbers_and_the_line_to_write(small: dic
 
 def test_the_weight_and_the_line_that_the_refusal_offers_are_accepted(small: dict[str, Any]) -> None:
     unique = ENOUGH | {WEB: 300_100, BOOKS: 1_000_000}
-    checked(with_stages(small, {"web": 1.0}, {"web": 0.464999, "books": 0.535001}, tokens=1_024_000), unique)
+    checked(with_stages(small, {"web": 1.0}, {"web": 0.464, "books": 0.536}, tokens=1_024_000), unique)
     small["pretrain"]["allow_epochs"]["web"] = {"max": 5.5, "reason": "why repeating it is worth it"}
     recipe = with_stages(small, {"web": 1.0}, {"web": 0.6, "books": 0.4}, tokens=1_024_000)
     assert row_of(checked(recipe, unique), WEB).verdict == "allowed"

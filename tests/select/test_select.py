@@ -463,7 +463,7 @@ def test_of_documents_of_one_source_with_one_id_the_first_stays(made):
     assert (gone["z-copy"], gone["z-near"]) == ("w5", "w6")
     kept = {row["id"]: row["text"] for (source, _), some in kept_rows(out).items() if source == "web" for row in some}
     assert kept == {row.id: row.text for row in [*rows[1:12], rows[12]]}
-    assert "select: 3 documents have the id of an earlier one of their source and are dropped" in lines
+    assert "select: 3 documents dropped: the id is that of an earlier one of the source" in lines
 
 
 def test_ids_that_name_more_than_one_document_each_stop_the_step(made):

@@ -22,6 +22,7 @@ from gristmill.model.weights import load_model
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import MODEL_STEPS
+from gristmill.units import counted
 
 BEST_FIRST = MODEL_STEPS[::-1]
 RESET, QUIT = "/reset", "/quit"
@@ -159,7 +160,7 @@ class Conversation:
 def _answer(talk: Conversation, text: str, console: Console, told: Console) -> None:
     for number, piece in enumerate(talk.ask(text)):
         if number == 0 and talk.num_dropped:
-            told.print(f"(the context is full: the oldest {talk.num_dropped} messages were dropped)", style="dim")
+            told.print(f"(the context is full: dropped the oldest {counted(talk.num_dropped, 'message')})", style="dim")
         console.print(piece.translate(VISIBLE), end="", markup=False, highlight=False, soft_wrap=True)
         console.file.flush()
     console.print()

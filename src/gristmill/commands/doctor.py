@@ -38,7 +38,7 @@ from gristmill.planning.speed import (
     read_profile,
     write_profile,
 )
-from gristmill.units import in_units, scale
+from gristmill.units import counted, in_units, scale
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
 STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included
@@ -225,9 +225,7 @@ def findings(found: Examination, machine: Machine) -> list[str]:
             "training will be slow while they run. Stop them, and run doctor again."
         )
     if found.threads < found.cores:
-        said.append(
-            f"{found.threads} of {found.cores} cores are used for training; --threads {found.cores} uses them all."
-        )
+        said.append(f"training uses {found.threads} of {found.cores} cores; --threads {found.cores} uses them all.")
     if found.instructions not in ("AMX", "AVX-512", "AVX2", "NEON"):
         said.append(
             "no AVX2 is seen: matrix products, which are nearly all of training, take several times as long here. "
@@ -285,7 +283,8 @@ def _memory_words(memory: UsableMemory) -> str:
 
 
 def _training_lines(found: Examination, device: str) -> list[str]:
-    lines = [f"device: {found.gpu if device == 'cuda' else f'cpu, {found.threads} threads'}"]
+    processor = f"cpu, {counted(found.threads, 'thread')}"
+    lines = [f"device: {found.gpu if device == 'cuda' else processor}"]
     lines += [
         f"{scale(point.parameters)} parameters, {point.seq_len} tokens of context: {point.tokens_per_second:,.0f} tokens/s, "
         f"{in_units(point.flops_per_second, 'FLOP/s')}"

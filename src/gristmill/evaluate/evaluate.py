@@ -39,6 +39,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import BITS, CHAT_STEPS, TrainedModel
 from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
+from gristmill.units import counted
 
 VERSION = 3
 
@@ -347,7 +348,7 @@ def _said(found: Figure) -> str:
     interval = "" if found.interval is None else " [{:.3f}, {:.3f}]".format(*found.interval)
     chance = "" if found.chance is None else f", chance {found.chance:.3f}"
     grey = ": at or below chance" if found.at_or_below_chance else ""
-    return f"{found.value:.3f}{interval} {found.metric} ({found.n} items{chance}{grey})"
+    return f"{found.value:.3f}{interval} {found.metric} ({counted(found.n, 'item')}{chance}{grey})"
 
 
 def _leave_if_asked(ctx: StepContext) -> None:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from typing import Literal, NamedTuple
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS
 from gristmill.recipe.schema.training import Pretrain, Stage
+from gristmill.units import counted
 
 Verdict = Literal["unused", "fine", "repeated", "allowed", "too many", "too short", "unknown"]
 
@@ -256,25 +257,29 @@ def _explain(row: SelectionBudget, pretrain: Pretrain) -> str:
     once = num_windows(unique, stage.seq_len) * stage.seq_len
     read = round((row.epochs[index] - before) * once)
     fits = max(0, math.floor((row.max_epochs - before) * once))
-    scale = 10**MAX_WEIGHT_DECIMALS
-    weight = math.floor(min(1.0, fits / stage.tokens) * scale) / scale
     needed = math.ceil(row.epochs[-1] * 10) / 10
     return (
         f"pretrain.stages[{stage.name}]: {row.selection} would be read {row.epochs[index]:.2f} times; the cap is "
         f"{row.max_epochs:g} epochs.\n"
-        f"  This stage reads {read:,} tokens of it, all stages ask {row.total_tokens:,}; it has {_has(row)}, of which "
+        f"  This stage reads {counted(read, 'token')} of it, all stages ask {row.total_tokens:,}; it has {_has(row)}, of which "
         f"windows of {stage.seq_len:,} read {once:,}.\n"
-        f"  {fits:,} tokens fit here (weights of {weight:.{MAX_WEIGHT_DECIMALS}f} instead of {read / stage.tokens:.6g}): "
-        "lower its weight, add text, or allow it under pretrain:\n"
+        f"  This stage may read {counted(fits, 'token')} of it (a weight of {_rounded_down(fits / stage.tokens)} instead of "
+        f"{read / stage.tokens:.3g}): lower its weight, add text, or allow it under pretrain:\n"
         f'    allow_epochs: {{{row.selection.source}: {{max: {needed:g}, reason: "why repeating it is worth it"}}}}'
     )
+
+
+def _rounded_down(share: float) -> str:
+    """A weight of three digits, at most 1, that is not above the share."""
+    digits = Context(prec=3, rounding=ROUND_FLOOR).create_decimal(repr(min(1.0, share)))
+    return f"{digits.quantize(Decimal(1).scaleb(-MAX_WEIGHT_DECIMALS), ROUND_FLOOR).normalize():f}"
 
 
 def _explain_too_short(row: SelectionBudget, pretrain: Pretrain) -> str:
     stage = next(stage for stage in pretrain.stages if stage.name == row.too_short_for)
     if not row.unique_at_most:
         return (
-            f"the stages ask {row.total_tokens:,} tokens of {row.selection}, which has none.\n"
+            f"the stages ask {counted(row.total_tokens, 'token')} of {row.selection}, which has none.\n"
             "  Take it out of the mixtures, or lower min_document_tokens."
         )
     return (
@@ -285,4 +290,4 @@ def _explain_too_short(row: SelectionBudget, pretrain: Pretrain) -> str:
 
 
 def _has(row: SelectionBudget) -> str:
-    return f"{'at most ' if row.unique_tokens is None else ''}{row.unique_at_most or 0:,} unique tokens"
+    return f"{'at most ' if row.unique_tokens is None else ''}{counted(row.unique_at_most or 0, 'unique token')}"

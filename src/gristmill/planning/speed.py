@@ -18,7 +18,7 @@ import numpy as np
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Machine
 from gristmill.store.durable import read_json, write_json
-from gristmill.units import in_units, scale
+from gristmill.units import counted, in_units, scale
 
 PROFILE = ".profile.json"
 PROFILE_VERSION = 1
@@ -166,7 +166,7 @@ def _does_not_apply(profile: Profile, machine: Machine) -> str | None:
     if profile.device == "cpu" and profile.hardware != hardware_name():
         return f"it was measured on {profile.hardware}"
     if profile.device == "cpu" and profile.threads != machine.threads:
-        return f"it was measured with {profile.threads} threads, this plan is for {machine.threads}"
+        return f"it was measured with {counted(profile.threads, 'thread')}, this plan is for {machine.threads}"
     return None
 
 

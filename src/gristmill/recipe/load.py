@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.units import counted
 
 KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
@@ -213,8 +214,7 @@ def _list_index(items: list[Any], part: str, override: str) -> int:
 
 def _explain(error: ValidationError, data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:
     problems = [_explain_one(dict(problem), data, origins, path) for problem in error.errors()]
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{path} has {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+    return f"{path} has {counted(len(problems), 'problem')}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
 def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:

@@ -22,6 +22,7 @@ from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.score.classifiers import Classifier, load_classifier
 from gristmill.score.outputs import TrainedClassifier
+from gristmill.units import counted
 
 VERSION = 1
 SCORE_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
@@ -65,7 +66,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if isinstance(outcome, Exception):
             raise outcome
         documents += outcome
-        ctx.say(f"{ctx.name}: {shard.name} scored, {documents:,} documents")
+        ctx.say(f"{ctx.name}: {shard.name} scored, {counted(documents, 'document')}")
         if ctx.should_stop():
             raise Interrupted(f"stopped while scoring; {ctx.name} resumes with the shards that are left.")
     return {"documents": documents}

@@ -28,6 +28,7 @@ from gristmill.score.classifiers import Classifier, fit_classifier
 from gristmill.score.outputs import Agreement, ClassifierReport
 from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_table
 from gristmill.store.durable import write_json
+from gristmill.units import counted
 
 VERSION = 1
 SECOND = "second annotations"
@@ -60,7 +61,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         if label != target:
             count = labels.count(label)
             ctx.say(
-                f"{ctx.name}: {count} documents labelled {label} are trained as {target}, a class of their own is too small"
+                f"{ctx.name}: {counted(count, 'document')} labelled {label} trained as {target}: a class of {label} would be too small"
             )
     if ctx.should_stop():
         raise Interrupted(f"stopped before {ctx.name} was trained.")

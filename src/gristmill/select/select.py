@@ -57,6 +57,7 @@ from gristmill.select.split import split_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
+from gristmill.units import counted
 
 VERSION = 3
 STEP = "select"
@@ -140,9 +141,9 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
     )
     read = read_candidates(shards, function, executor)
     candidates = without_duplicate_ids(read)
-    ctx.say(f"select: {len(candidates.sources):,} documents read, {len(read.passed):,} pass the thresholds")
+    ctx.say(f"select: {counted(len(candidates.sources), 'document')} read, {len(read.passed):,} passed the thresholds")
     if later := len(read.passed) - len(candidates.passed):
-        ctx.say(f"select: {later:,} documents have the id of an earlier one of their source and are dropped")
+        ctx.say(f"select: {counted(later, 'document')} dropped: the id is that of an earlier one of the source")
     _leave_if_asked(ctx)
     return candidates
 
@@ -154,7 +155,7 @@ def _say_if_nothing_was_held_out(
     met += sum("held_out_item" in row.reasons("dropped") for row in extracted.values())
     if held_out and not met:
         ctx.say(
-            f"select: no source has any of the {len(held_out):,} documents that packs hold out by id; if their items were "
+            f"select: no source has any of the {counted(len(held_out), 'document')} that packs hold out by id; if their items were "
             "cut from these sources, compare the ids"
         )
 
@@ -193,7 +194,9 @@ def _decontaminate(
     _leave_if_asked(ctx)
     write_json(ctx.out / "decontamination.json", contamination_report(candidates, finder, matches, recall).to_json())
     planted = sum(pack.planted for pack in recall.values())
-    ctx.say(f"select: {planted:,} planted items all found; {len(matches):,} documents hold an evaluation item")
+    ctx.say(
+        f"select: all {counted(planted, 'planted item')} found; evaluation items are in {counted(len(matches), 'document')}"
+    )
     return matches
 
 
@@ -239,7 +242,9 @@ def _split(
                 f"select: validation of {source} has {size:,} bytes, fewer than the {section.min_bytes:,} asked for"
             )
     if split.resembling:
-        ctx.say(f"select: {len(split.resembling):,} documents of late sources resemble validation text and are dropped")
+        ctx.say(
+            f"select: {counted(len(split.resembling), 'document')} of late sources dropped for resembling validation text"
+        )
     return split
 
 

@@ -21,6 +21,7 @@ from gristmill.store.durable import file_sha256
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard, unique_tokens
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.units import counted
 
 VERSION = 1
 SPLITS = ("train", "validation")
@@ -50,7 +51,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
                 "bytes": facts.num_bytes,
             }
         train = counts[source]["train"]
-        ctx.say(f"tokenize: {source} has {train['tokens']:,} tokens in {train['documents']:,} training documents")
+        ctx.say(
+            f"tokenize: {source} has {counted(train['tokens'], 'token')} in {counted(train['documents'], 'training document')}"
+        )
     pretrain: Pretrain = ctx.watching.config["pretrain"]
     made = Tokenized(ctx.out)
     shards = {source: TokenShard(made.of(source).train) for source in texts}
