@@ -139,6 +139,10 @@ def test_every_recipe_field_named_in_dots_exists(page: Path) -> None:
             assert field_exists(schema, parts, schema["$defs"]), f"{name_of(page)} names the field {code}"
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) < 1200
+
+
 def test_the_recipe_in_the_readme_is_a_recipe(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)

@@ -381,6 +381,12 @@ def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.M
     assert list(found.checkpoints) == [saved(run, step).name for step in (14, 12, 4)]
 
 
+def test_environment_is_all_that_bit_exact_resuming_depends_on() -> None:
+    now = environment(100, "cpu")
+    assert now.keys() == {"torch", "cpu_capability", "threads", "micro_batch_tokens", "device", "hardware"}
+    assert (now["device"], now["micro_batch_tokens"]) == ("cpu", 100)
+
+
 def test_environment_names_each_difference() -> None:
     now = environment(100, "cpu")
     assert environment_changes(now, now) == []

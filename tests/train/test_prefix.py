@@ -334,3 +334,10 @@ def test_the_versions_of_all_that_shapes_training_are_in_it(monkeypatch: pytest.
             other = prefix(AT, base())
         assert [name.rpartition(".")[2] for name, value in other["version"].items() if value == 99] == [part]
         assert prefix_id(other) != prefix_id(before)
+
+
+def test_the_version_of_prefixes_is_in_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [prefix_id(prefix(step, base())) for step in (0, AT, 15)]
+    monkeypatch.setattr(prefix_module, "PREFIX_VERSION", prefix_module.PREFIX_VERSION + 1)
+    after = [prefix_id(prefix(step, base())) for step in (0, AT, 15)]
+    assert not set(before) & set(after)
