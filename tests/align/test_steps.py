@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -406,6 +407,30 @@ def test_the_reference_is_asked_once_for_each_pair_however_often_dpo_is_stopped(
     assert question["pairs_sha256"] == file_sha256(folder / "pairs" / "pairs.jsonl")
     assert question["tokenizer_sha256"] == file_sha256(folder / "tokenizer" / "tokenizer.json")
     assert question["model_sha256"]["model.safetensors"] == file_sha256(folder / "sft" / "model" / "model.safetensors")
+
+
+def test_the_answers_of_the_reference_serve_every_dpo_of_the_store_that_asks_the_same(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = with_pairs
+    changed = recipe(dpo={"beta": 0.3})
+    for name in ("first", "alone"):
+        dpo.run(context("dpo", folder, tmp_path / name, recipe=None if name == "first" else changed))
+    for name in ("again", "other"):
+        shutil.copytree(tmp_path / "first", tmp_path / f"{name}.runs" / ".store" / "dpo" / ("1" * 32))
+    other = tmp_path / "with other weights"
+    shutil.copytree(folder, other)
+    save_model(other / "sft" / "model", load_model(folder / "pretrain" / "model"), folder / "tokenizer")
+
+    def refuse(*asked: Any) -> Any:
+        raise AssertionError("the reference was asked")
+
+    monkeypatch.setattr(dpo, "reference_logps", refuse)
+    dpo.run(context("dpo", folder, tmp_path / "again", recipe=changed))
+    for file in (dpo.REFERENCE, "model/model.safetensors"):
+        assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "alone" / file).read_bytes()
+    with pytest.raises(AssertionError, match="the reference was asked"):
+        dpo.run(context("dpo", other, tmp_path / "other", recipe=changed))
 
 
 def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the_conversations(

@@ -16,7 +16,7 @@ import pytest
 
 from gristmill.errors import ArtifactError
 from gristmill.store import artifact
-from gristmill.store.artifact import commit, verify_manifest
+from gristmill.store.artifact import RECORD, commit, verify_manifest
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 
@@ -98,14 +98,12 @@ def test_what_was_made_anew_is_what_the_record_tells(store: Store) -> None:
         shutil.rmtree(store.folder("select", ONE), ignore_errors=True)
 
 
-def test_all_records_are_those_that_are_there_and_those_that_were(store: Store) -> None:
-    make(store, "select", ONE)
-    shutil.rmtree(make(store, "select", TWO))
+def test_files_are_found_in_artefacts_and_unfinished_work_of_one_step(store: Store) -> None:
+    made = make(store, "select", ONE)
     make(store, "extract/manuals", TWO)
-    (store.root / "records" / "select" / f"{ONE}.json").unlink()  # as if killed between commit and record
-    assert list(store.all_records("select")) == [ONE, TWO]
-    assert list(store.all_records("extract")) == []
-    assert list(store.all_records("tokenize")) == []
+    (store.open_work("select", TWO) / RECORD).write_text("{}", encoding="utf-8")
+    assert store.files("select", RECORD) == [made / RECORD, made.with_name(f"{TWO}.partial") / RECORD]
+    assert store.files("tokenize", RECORD) == []
 
 
 def test_the_first_commit_of_an_identity_stays_and_the_second_run_is_told(
@@ -147,7 +145,7 @@ def test_unfinished_work_is_found_again(store: Store) -> None:
 
 def test_looking_writes_nothing(store: Store, run: RunLinks) -> None:
     assert run.artefact("select") is run.target("select") is run.unfinished("select") is store.record("select", ONE)
-    assert store.all_records("select") == {}
+    assert store.files("select", RECORD) == []
     assert not store.is_there("select", ONE)
     assert not store.runs_dir.exists()
 

@@ -1,5 +1,5 @@
 """STEP dpo: direct preference optimisation on the pairs. The reference is the SFT model, asked once before training;
-its answers are kept in reference.json."""
+its answers are kept in reference.json, where every dpo of the store finds them."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         lambda: reference_logps(
             load_model(sft_model, device=runtime.device), [(chosen, rejected) for _, chosen, rejected in fitting]
         ),
+        others=ctx.run.store.files(ctx.name, REFERENCE),
     )
     pairs = with_reference(fitting, logps)
     train_epochs(

@@ -1,12 +1,12 @@
 """What the frozen reference model thinks of each pair: asked once, kept in a file that says what was asked of whom.
 
 The file is absent or complete, holds the hash of its numbers, and is used only for the same weights, tokenizer, pairs, length
-and arithmetic. So a resumed run trains on the very numbers that it began with, on whatever machine they were computed.
+and arithmetic, by any run of the store: a changed `beta` or rate asks the same question. So a resumed run trains on the very numbers that it began with, on whatever machine they were computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,15 @@ class Question:
         )
 
 
-def asked_once(path: Path, question: Question, ask: Callable[[], Logps]) -> Logps:
-    """The answer that `path` holds for this question; else `ask()`, which is then kept there."""
+def asked_once(path: Path, question: Question, ask: Callable[[], Logps], *, others: Iterable[Path] = ()) -> Logps:
+    """The answer to this question that `path` holds; else that of one of `others`, or `ask()`, which is then kept there."""
     kept = _kept(path, question)
     if kept is not None:
         return kept
-    answer = ask()
+    found = (answer for other in others if (answer := _kept(other, question)) is not None)
+    answer = next(found, None)
+    if answer is None:
+        answer = ask()
     rows = [list(pair) for pair in answer]
     write_json(path, {"question": asdict(question), "logps": rows, "logps_fingerprint": fingerprint(rows)})
     return answer

@@ -1,4 +1,4 @@
-"""JSON lines: one strict reader for all files of one JSON object per line, one for logs that a kill may have torn, and the writers."""
+"""JSON lines: the strict reader for all files of one JSON object per line, the readers of logs, and the writers."""
 
 from __future__ import annotations
 

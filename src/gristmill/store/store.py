@@ -121,11 +121,9 @@ class Store:
         kept = self._kept_record(step, identity)
         return dict(read_json(kept)) if kept.is_file() else None
 
-    def all_records(self, step: str) -> dict[str, dict[str, Any]]:
-        """Identity → record of all that was ever made of a step."""
-        names = {path.stem for path in (self.root / RECORDS / step).glob("*.json")}
-        names |= {path.name for path in (self.root / step).glob("*") if IDENTITY.fullmatch(path.name)}
-        return {name: record for name in sorted(names) if (record := self.record(step, name)) is not None}
+    def files(self, step: str, name: str) -> list[Path]:
+        """The files of that name in all artefacts of a step and in its unfinished work. Any of them may be gone when it is read."""
+        return sorted((self.root / step).glob(f"*/{name}"))
 
     def keep_record(self, step: str, identity: str) -> None:
         """Writes the record that outlives the artefact. A commit does so; `clean` too, for commits that were killed."""
