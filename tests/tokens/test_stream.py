@@ -228,9 +228,7 @@ def test_tokens_drawn_in_closed_form_equal_counting(shards: dict[str, TokenShard
         for source, count in Counter(stream.batch(earlier, G).source_N.tolist()).items():
             counted[stream.source_names[source]] += count
     sample = stream.sample_at(step, G)
-    assert {name: stream.tokens_drawn_before(name, sample) for name in shards} == {
-        name: counted[name] for name in shards
-    }
+    assert drawn_before(stream, sample) == counted
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -278,9 +276,15 @@ def test_sequences_that_were_passed_over_are_left_out_of_the_account(
     for origin in stream.origins(0, sample):
         if not any(origin.sample in passed for passed in skipped):
             counted[origin.source] += 6 if origin.stage == "two" else 4
-    assert {name: stream.tokens_drawn_before(name, sample, skipped=skipped) for name in shards} == {
-        name: counted[name] for name in shards
-    }
+    assert drawn_before(stream, sample, skipped) == counted
+
+
+def drawn_before(stream: Stream, sample: int, skipped: Sequence[range] = ()) -> Counter[str]:
+    """Tokens of each source in all sequences before `sample` that were not passed over."""
+    drawn = Counter[str]()
+    for use in stream.uses_before(sample, skipped=skipped):
+        drawn[use.source] += use.tokens_drawn
+    return drawn
 
 
 def times_read(stream: Stream, shard: TokenShard, limit: int | None) -> list[int]:

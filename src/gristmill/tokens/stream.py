@@ -143,12 +143,9 @@ class Stream:
             raise IndexError(f"step {step} of a stream of {step - left} steps")
         return self.num_samples
 
-    def tokens_drawn_before(self, source: str, sample: int, *, skipped: Sequence[range] = ()) -> int:
-        """Tokens of `source` in all sequences before `sample` but those in `skipped`, ranges of sequences that were passed over."""
-        return sum(use.tokens_drawn for use in self.uses_before(sample, skipped=skipped) if use.source == source)
-
     def uses_before(self, sample: int, *, skipped: Sequence[range] = ()) -> list[Use]:
-        """What was drawn in all sequences before `sample` but those in `skipped`, per (source, selection, seq_len)."""
+        """What was drawn in all sequences before `sample` but those in `skipped` (ranges that were passed over), per (source,
+        selection, seq_len)."""
         drawn = self._drawn_before(sample)
         for passed in skipped:
             drawn = drawn - self._drawn_before(min(sample, passed.stop)) + self._drawn_before(min(sample, passed.start))
