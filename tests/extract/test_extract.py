@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.document import read_batches, read_documents, shard_paths
+from gristmill.data.document import read_batches, read_documents
 from gristmill.data.guard import Finished
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
@@ -26,6 +26,7 @@ from gristmill.errors import DataError, Interrupted, RecipeError
 from gristmill.extract import extract
 from gristmill.extract.curate import CurateJob, Settings, curate
 from gristmill.extract.language import detect_language
+from gristmill.extract.outputs import Extracted
 from gristmill.extract.shards import Span
 from gristmill.recipe.schema.curation import LanguageFilter, MainText
 
@@ -59,7 +60,7 @@ def write_jsonl(path: Path, *rows: Any) -> None:
 
 def rejected(out: Path) -> dict[str, dict[str, Any]]:
     rows = []
-    for path in shard_paths(out, stem="rejected"):
+    for path in Extracted(out).rejected:
         for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
             rows += batch.to_pylist()
     return {row["id"]: row for row in rows}
@@ -72,7 +73,7 @@ def test_ids_and_urls_that_are_no_unicode_cost_nothing(tmp_path: Path, context: 
     lines = ['{"id": "a\\ud800", "text": "one", "url": "http://a.example/\\udfff"}', '{"id": "b", "text": "two"}']
     (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert extract.run(context(tmp_path, tmp_path / "out", JSONL))["documents"] == 2
-    first, second = read_documents(shard_paths(tmp_path / "out")[0])
+    first, second = read_documents(Extracted(tmp_path / "out").documents[0])
     assert (first.id, first.url, second.id) == ("a\ufffd", "http://a.example/\ufffd", "b")
 
 
@@ -130,7 +131,7 @@ def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Pa
     assert counts["dropped"] == {"held_out_item": 1, "other_language": 1, "empty_text": 1, "too_few_words": 1}
     assert counts["failed"] == {"bad_json": 1}
     assert counts["would_drop"] == {}
-    (path,) = shard_paths(tmp_path / "out")
+    (path,) = Extracted(tmp_path / "out").documents
     good, short = read_documents(path)
     assert (good.id, good.text, good.url, good.origin) == ("good", ENGLISH * 10, "http://a.example/good", "x.jsonl#0")
     assert (good.source, good.license, good.language) == ("web", None, "en")
@@ -176,7 +177,7 @@ def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Pat
     counts = extract.run(context(tmp_path, tmp_path / "out", source))
     assert counts["dropped"] == {"empty_main_text": 1}
     assert counts["details"] == {"charset:utf-8": 2, "formulas_in:script": 1, "formulas_out:script": 1}
-    (document,) = read_documents(shard_paths(tmp_path / "out")[0])
+    (document,) = read_documents(Extracted(tmp_path / "out").documents[0])
     assert "So $a^2$ is the area." in document.text
 
 

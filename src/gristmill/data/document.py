@@ -93,11 +93,6 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} cannot be read as Parquet: {error}. Remake or re-download the file.") from error
 
 
-def shard_paths(folder: Path, *, stem: str = "documents") -> list[Path]:
-    """The shards `<stem>-NNNNN.parquet` of an artefact folder, in order of their number."""
-    return sorted(folder.glob(f"{stem}-[0-9][0-9][0-9][0-9][0-9].parquet"))
-
-
 def shard_path(folder: Path, number: int, *, stem: str = "documents") -> Path:
     """Where shard `number` of an artefact folder lies."""
     return folder / f"{stem}-{number:05d}.parquet"
