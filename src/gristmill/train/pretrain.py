@@ -31,7 +31,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss
-from gristmill.train.outputs import PretrainingCounts, StageTime, TrainingCounts
+from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
@@ -240,7 +240,8 @@ def _counts(found: TrainingCounts, stream: Stream, course: Course, session: Sess
 
 
 def _with_interval(key: str, found: Score | BitsPerByte) -> dict[str, float]:
-    return {key: found.value, f"{key}_low": found.low, f"{key}_high": found.high}
+    low, high = interval_of(key)
+    return {key: found.value, low: found.low, high: found.high}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,11 +278,11 @@ class Watcher:
                     max_bytes=watch.validation_bytes,
                     window=self._segment(progress).seq_len,
                 )
-                values |= _with_interval(f"eval/{name}/bits_per_byte", bits)
+                values |= _with_interval(eval_metric(BITS, name), bits)
         for name, pack in self.packs.items():
             score = score_pack(model, self.tokenizer, pack, max_items=watch.max_items)
             for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
-                values |= _with_interval(f"eval/{name}/{key}", found)
+                values |= _with_interval(eval_metric(key, name), found)
         self.session.monitor.evaluation(progress.step, progress.tokens, values)
 
     def write_samples(self, progress: Progress) -> None:

@@ -37,7 +37,7 @@ from gristmill.train.checkpoint import (
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
-from gristmill.train.outputs import Start, TrainingCounts
+from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
 from gristmill.train.runtime import Runtime
 
 
@@ -175,8 +175,9 @@ class Session:
     def log(self, progress: Progress, values: dict[str, float]) -> None:
         """One line of averages in the metrics log, and one of progress for the reader."""
         self.monitor.train(progress.step, progress.tokens, values)
-        if "train/loss" in values:
-            self.runtime.say(f"step {progress.step:,}: loss {values['train/loss']:.4f}, lr {values['train/lr']:.2e}")
+        loss, lr = train_metric("loss"), train_metric("lr")
+        if loss in values:
+            self.runtime.say(f"step {progress.step:,}: loss {values[loss]:.4f}, lr {values[lr]:.2e}")
 
     def finish(self) -> TrainingCounts:
         """Writes model/ and returns what every training step counts."""
@@ -191,9 +192,7 @@ class Session:
             parameters=sum(parameter.numel() for parameter in self.model.parameters()),
             training_seconds=seconds,
             tokens_per_second=self.progress.tokens / seconds if seconds > 0 else None,
-            final={
-                key: value for key, value in (last_eval | last_train).items() if key.startswith(("train/", "eval/"))
-            },
+            final={key: value for key, value in (last_eval | last_train).items() if key.startswith((TRAIN, EVAL))},
             environment=dict(self.environment),
             lineage=tuple(Start(**entry) for entry in self.progress.lineage),
             mixed_environments=self.progress.mixed_environments,
