@@ -75,7 +75,7 @@ def test_on_consent_what_no_run_uses_goes_and_unfinished_work_stays(
 def test_the_table_tells_size_and_work_and_unfinished_work_apart(call: Clean, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "n\n")
     spared, offered = call().split("what no run in")
-    assert "only with --unfinished" in spared
+    assert "only with --unfinished" in " ".join(spared.split())
     assert "tokenize" in spared
     assert "3.0 min" in spared
     assert LEFT[:12] in offered
@@ -97,9 +97,10 @@ def test_without_a_clear_yes_nothing_goes(
 
 def test_without_a_terminal_yes_must_be_given(store: Store, call: Clean, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with pytest.raises(RecipeError, match="Add --yes") as caught:
+    with pytest.raises(RecipeError, match=r"Add --yes to remove 1 artefact and 1 checkpoint, 2 MB\.$") as caught:
         call()
     assert caught.value.exit_code == 2
+    assert "?" not in str(caught.value)
     assert is_there(store) == (True, True, True, True)
     assert "Removed" in call(yes=True)
     assert is_there(store) == (True, False, False, True)
@@ -113,8 +114,27 @@ def test_unfinished_work_goes_when_it_is_asked_for(store: Store, call: Clean) ->
 def test_nothing_to_remove_is_said_and_leftovers_of_a_kill_go(store: Store, call: Clean) -> None:
     call(yes=True)
     (store.root / ".trash" / "x").mkdir()
-    assert "Nothing to remove" in call()
+    assert "Nothing else to remove: runs use the rest of the store." in call()
     assert list((store.root / ".trash").iterdir()) == []
+
+
+def test_a_store_that_runs_use_up_is_told_as_such(store: Store, call: Clean) -> None:
+    call(yes=True, unfinished=True)
+    assert call() == "Nothing to remove: runs use everything in the store.\n"
+
+
+def test_each_row_tells_its_work_and_what_made_it(store: Store, call: Clean, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "4" * 32
+    store.open_work("tokenize", other)
+    command = ["/usr/bin/gristmill", "run", "mine.yaml", "pretrain.stages.decay.tokens=2048"]
+    store.commit("tokenize", other, {"wall_seconds": 10_800.0, "command": command})
+    write_json(CheckpointIndex(store, "pretrain").ref(5, "ab").folder / "state.json", {"run": "mine"})
+    answer(monkeypatch, "n\n")
+    rows = {line.split()[1]: line for line in call().partition("what no run in")[2].splitlines()[2:5]}
+    assert "2.0 h" in rows[LEFT[:12]]
+    assert "3.0 h" in rows[other[:12]]
+    assert rows[other[:12]].rstrip().endswith("gristmill run mine.yaml pretrain.stages.decay.tokens=2048")
+    assert rows["0000005-ab"].rstrip().endswith("run mine")
 
 
 def test_a_folder_without_a_store_is_left_as_it_is(tmp_path: Path) -> None:
