@@ -53,6 +53,18 @@ def test_epochs_are_those_that_plan_counts(tmp_path: Path, name: str) -> None:
     assert not made.warnings
 
 
+def test_text_beside_source_code_is_not_counted_as_code(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.py").write_text("value = 1\n" * 10_000, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("A few words. " * 30_000, encoding="utf-8")
+    loaded = load_recipe(init(tmp_path / "new", data=tmp_path, console=Console(quiet=True)))
+    sources = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1)).sources
+    assert {name: (found.files, found.text_bytes) for name, found in sources.items()} == {
+        "text": (1, 390_000),
+        "code": (1, 100_000),
+    }
+
+
 def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x", encoding="utf-8")
     with pytest.raises(RecipeError, match="is a file"):

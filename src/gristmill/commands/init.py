@@ -119,7 +119,7 @@ def _column(kind: str, files: list[Path]) -> str | None:
 
 def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str | None) -> str:
     relative = os.path.relpath(texts, start)
-    if texts.is_file() or kind == "code":
+    if texts.is_file():
         paths = [relative]
     else:
         present = {suffix for path in files for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}
