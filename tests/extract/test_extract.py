@@ -156,7 +156,7 @@ def test_a_file_s_own_licence_stays_with_its_document_and_that_of_the_source_doe
     (tmp_path / "tree" / "own.py").write_text("# SPDX-License-Identifier: BSD-3-Clause\nprint(1)\n", encoding="utf-8")
     (tmp_path / "tree" / "silent.py").write_text("print(2)\n", encoding="utf-8")
     extract.run(context(tmp_path, tmp_path / "out", {"read": {"format": "code", "paths": ["tree"]}, "license": "MIT"}))
-    documents = {document.id: document.license for document in read_documents(shard_paths(tmp_path / "out")[0])}
+    documents = {document.id: document.license for document in read_documents(Extracted(tmp_path / "out").documents[0])}
     assert documents == {"tree#own.py": "BSD-3-Clause", "tree#silent.py": None}
 
 

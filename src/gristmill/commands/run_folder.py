@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gristmill.errors import ArtifactError
-from gristmill.store.store import UNFINISHED_SUFFIX, named_by
+from gristmill.store.store import BEFORE_SUFFIX, UNFINISHED_SUFFIX, named_by
 
-BEFORE_SUFFIX = ".before"  # the link that a run sets aside while it remakes the step
 UNDER_WAY = (UNFINISHED_SUFFIX, BEFORE_SUFFIX)
 
 
