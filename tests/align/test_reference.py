@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from gristmill.align import reference
 from gristmill.align.reference import Logps, Question, asked_once
+from gristmill.store.durable import write_json
+from gristmill.store.fingerprint import fingerprint
 
 QUESTION = Question(
     model_sha256={"model.safetensors": "a"}, tokenizer_sha256="b", pairs_sha256="c", seq_len=9, number_format="float32"
@@ -42,19 +45,28 @@ def test_another_question_is_asked(tmp_path: Path, other: Question) -> None:
     assert asked_once(tmp_path / "r.json", other, refuse) == LOGPS[:1]
 
 
-@pytest.mark.parametrize("damage", ["torn", "changed", "other"])
+@pytest.mark.parametrize("damage", ["torn", "changed", "other", "empty"])
 def test_a_damaged_file_is_not_believed(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "r.json"
     asked_once(path, QUESTION, lambda: LOGPS)
     text = path.read_text()
     assert "-0.1" in text
-    path.write_text({"torn": text[:-20], "changed": text.replace("-0.1", "-0.2"), "other": "[]"}[damage])
+    damaged = {"torn": text[:-20], "changed": text.replace("-0.1", "-0.2"), "other": "[]", "empty": "{}"}
+    path.write_text(damaged[damage])
     assert asked_once(path, QUESTION, lambda: LOGPS) == LOGPS
     assert json.loads(path.read_text()) == json.loads(text)
 
 
+def test_an_answer_that_is_no_list_of_pairs_is_not_believed(tmp_path: Path) -> None:
+    rows = [[-0.1, -0.2, -0.3]]
+    content = {"question": asdict(QUESTION), "logps": rows, "logps_fingerprint": fingerprint(rows)}
+    write_json(tmp_path / "r.json", content)
+    assert asked_once(tmp_path / "r.json", QUESTION, lambda: LOGPS) == LOGPS
+
+
 def test_a_question_follows_from_contents(tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "pairs.jsonl"):
+    files = ("config.json", "model.safetensors", "more.safetensors", "tokenizer.json", "pairs.jsonl")
+    for name in files:
         (tmp_path / name).write_text(name)
 
     def question() -> Question:
@@ -64,7 +76,18 @@ def test_a_question_follows_from_contents(tmp_path: Path) -> None:
     first = question()
     assert first == question()
     assert first.number_format == "float32"
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "pairs.jsonl"):
+    for name in files:
         (tmp_path / name).write_text(name + "!")
         assert question() != first
         (tmp_path / name).write_text(name)
+
+
+def test_the_number_format_is_that_of_the_device_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("config.json", "tokenizer.json", "pairs.jsonl"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(reference, "number_format", str)
+    for device in ("cpu", "cuda"):
+        found = Question.of(
+            model=tmp_path, tokenizer=tmp_path, pairs=tmp_path / "pairs.jsonl", seq_len=4, device=device
+        )
+        assert found.number_format == device

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,11 @@ from gristmill.store.durable import file_sha256
 from gristmill.store.jsonl import read_jsonl, read_log, write_jsonl
 from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_prompt
 from gristmill.tokens import chat_shards
+from gristmill.tokens.chat import encode_chat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.monitor import METRICS, SAMPLES
+from gristmill.train.loop import Progress
+from gristmill.train.monitor import METRICS, SAMPLES, Monitor
+from gristmill.train.session import Session
 
 OPTIMIZER = {"peak_lr": 0.01}
 GOLDEN_ORDERS = [[6, 3, 7, 0, 1, 5, 4, 8, 2, 9], [4, 3, 9, 0, 1, 8, 2, 5, 7, 6]]
@@ -211,7 +215,7 @@ def test_the_order_of_a_pass_does_not_depend_on_the_batch_and_is_the_golden_one(
 
 def test_sft_learns_counts_and_tells_where_a_turn_ends(with_sft: tuple[Path, dict[str, Any]]) -> None:
     folder, counts = with_sft
-    assert (counts["conversations"], counts["too_long"], counts["steps"]) == (32, 1, 60)
+    assert (counts["conversations"], counts["too_long"], counts["epochs"], counts["steps"]) == (32, 1, 10, 60)
     assert counts["tokens_per_second"] == counts["tokens"] / counts["training_seconds"]
     lines = read_log(folder / "sft" / METRICS)
     assert lines[-1]["train/loss"] < lines[0]["train/loss"]
@@ -438,7 +442,8 @@ def test_a_resumed_sft_does_not_encode_again_and_the_result_holds_no_copy_of_the
 ) -> None:
     with pytest.raises(Interrupted, match="stopped after step 6"):
         sft.run(context("sft", run_folder, tmp_path / "sft", should_stop=stop_at_call(7)))
-    assert (tmp_path / "sft" / sft.CHATS).is_dir()
+    encoded = chat_shards.ChatShard(tmp_path / "sft" / sft.CHATS)
+    assert encoded.origin.tokenizer_sha256 == file_sha256(run_folder / "tokenizer" / "tokenizer.json")
     monkeypatch.setattr(chat_shards, "encode_conversations", None)
     assert sft.run(context("sft", run_folder, tmp_path / "sft"))["steps"] == 60
     assert not (tmp_path / "sft" / sft.CHATS).exists()
@@ -452,3 +457,74 @@ def test_earlier_assistant_turns_of_a_prompt_do_not_count(run_folder: Path) -> N
     for chat, text in ((chosen, "12"), (rejected, "3")):
         counted = [int(token) for token, counts in zip(chat.ids, chat.mask) if counts]
         assert counted == [*tokenizer.encode(text), tokenizer.im_end_id]
+
+
+def test_what_the_recipe_says_of_sft_reaches_the_passes(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class Seen(Exception):
+        pass
+
+    def look(session: Session, passes: Passes, **settings: Any) -> None:
+        asked.update(settings, session=session, passes=passes)
+        raise Seen
+
+    monkeypatch.setattr(sft, "train_epochs", look)
+    tokenizer = Tokenizer.load(run_folder / "tokenizer")
+    talks = {"sum": exchange("?", "1"), "everyday": exchange("?", "1 2"), "code": exchange("?", "1 2 3")}
+    (tmp_path / "synthesize").mkdir()
+    write_jsonl(
+        tmp_path / "synthesize" / "sft.jsonl",
+        [{"id": kind, "kind": kind, "messages": talk, "trained_item": None} for kind, talk in talks.items()],
+    )
+    for name in ("tokenizer", "pretrain"):
+        (tmp_path / name).symlink_to(run_folder / name)
+    _, fitting, longer = (chat.num_tokens for chat in encode_conversations(tokenizer, list(talks.items())))
+    assert fitting < longer
+    optimizer = {"peak_lr": 0.02, "max_grad_norm": 0.3}
+    settings = {"epochs": 3, "batch_conversations": 5, "optimizer": optimizer, "warmup_frac": 0.3}
+    ctx = context("sft", tmp_path, tmp_path / "sft", recipe=recipe(sft={**settings, "seq_len": longer - 1}))
+    with pytest.raises(Seen):
+        sft.run(ctx)
+    assert asked["passes"] == Passes(num_items=2, batch_size=5, epochs=3, seed=ctx.seed)
+    assert (asked["optimizer"].max_grad_norm, asked["warmup_frac"]) == (0.3, 0.3)
+    assert asked["loss_fn"].keywords == {"source_names": ["sum", "everyday"]}
+    assert asked["session"].checkpoints.prefix_at(4) == {"identity": ctx.identity}
+
+
+@pytest.mark.parametrize(("room", "new_tokens"), [(1000, 64), (10, 10), (0, 1)])
+def test_an_answer_follows_the_question_ends_with_its_turn_or_text_and_fits_the_context(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, new_tokens: int
+) -> None:
+    """One token is asked for at least: a question that fills the context is then refused, not left unanswered."""
+    tokenizer = Tokenizer.load(run_folder / "tokenizer")
+    ends = [tokenizer.im_end_id, tokenizer.eos_id]
+    questions = ["1?", "What is 1 + 2?"]
+    prompts = [
+        encode_chat(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)[0]
+        for question in questions
+    ]
+    asked: dict[str, Any] = {}
+
+    def answer(model: Any, prompts: list[list[int]], **settings: Any) -> list[list[int]]:
+        asked.update(settings, prompts=prompts)
+        return [[*tokenizer.encode("3"), end] for end in ends]
+
+    monkeypatch.setattr(sft, "generate", answer)
+    config = SimpleNamespace(max_position_embeddings=len(prompts[1]) + room)
+    session: Any = SimpleNamespace(
+        model=SimpleNamespace(config=config), progress=Progress(step=5, tokens=70), monitor=Monitor(tmp_path)
+    )
+    sft.write_answers(session, tokenizer, questions)
+    assert asked == {"prompts": prompts, "max_new_tokens": new_tokens, "stop_ids": ends}
+    line = {"step": 5, "tokens": 70, "kind": "sample", "stage": "sft", "text": "3"}
+    assert read_log(tmp_path / SAMPLES) == [{**line, "prompt": question} for question in questions]
+
+
+def test_no_question_gets_no_answer(run_folder: Path, tmp_path: Path) -> None:
+    tokenizer, model = Tokenizer.load(run_folder / "tokenizer"), load_model(run_folder / "pretrain" / "model")
+    session: Any = SimpleNamespace(model=model, progress=Progress(), monitor=Monitor(tmp_path))
+    sft.write_answers(session, tokenizer, [])
+    assert not (tmp_path / SAMPLES).exists()

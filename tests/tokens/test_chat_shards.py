@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gristmill.errors import ArtifactError, DataError, Interrupted
+from gristmill.errors import ArtifactError, DataError, Interrupted, ResourceError
+from gristmill.store.durable import read_json, write_json
 from gristmill.store.jsonl import write_jsonl
 from gristmill.tokens import chat_shards
 from gristmill.tokens.chat import chat_batch, encode_conversations
 from gristmill.tokens.chat_shards import ChatShard, encode_once
+from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
 FILES = ["chats.json", "kinds.bin", "mask.bin", "tokens.bin", "tokens.index", "tokens.json"]
@@ -76,6 +78,9 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(
     assert (shard.num_conversations, shard.too_long) == (len(fitting), 23 - len(fitting))
     found = shard.batch(np.arange(len(fitting)))
     assert found.tokens_N.tolist() == chat_batch(fitting).tokens_N.tolist()
+    kinds = [row["kind"] for row, chat in zip(ROWS, chats) if chat.num_tokens <= lengths[10]]
+    of_kinds = np.repeat([shard.kinds.index(kind) for kind in kinds], found.document_lengths)
+    assert found.source_N.tolist() == of_kinds.tolist()
 
 
 def test_a_finished_shard_is_used_again_and_not_encoded(
@@ -86,14 +91,43 @@ def test_a_finished_shard_is_used_again_and_not_encoded(
     second = encode(tmp_path, ROWS, tokenizer)
     every = np.arange(len(ROWS))
     assert second.batch(every).tokens_N.tolist() == first.batch(every).tokens_N.tolist()
-    for others in ({"seq_len": 999}, {"tokenizer_sha256": "e" * 64}):
-        with pytest.raises(TypeError):
-            encode(tmp_path, ROWS, tokenizer, **others)
+
+
+@pytest.mark.parametrize("others", [{"seq_len": 999}, {"tokenizer_sha256": "e" * 64}])
+def test_a_shard_of_another_tokenizer_or_length_is_not_used(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, others: dict[str, Any]
+) -> None:
+    encode(tmp_path, ROWS, tokenizer)
+    monkeypatch.setattr(chat_shards, "encode_conversations", None)
+    with pytest.raises(TypeError):
+        encode(tmp_path, ROWS, tokenizer, **others)
 
 
 def test_other_rows_are_encoded_anew(tmp_path: Path, tokenizer: Tokenizer) -> None:
     encode(tmp_path, ROWS, tokenizer)
     assert encode(tmp_path, ROWS[:5], tokenizer).num_conversations == 5
+
+
+@pytest.mark.parametrize("other", [{}, {"origin": {"packed": True}}])
+def test_a_shard_whose_sidecar_has_another_form_is_encoded_anew(
+    tmp_path: Path, tokenizer: Tokenizer, other: dict[str, Any]
+) -> None:
+    encode(tmp_path, ROWS, tokenizer)
+    sidecar = tmp_path / "chats" / "chats.json"
+    facts = read_json(sidecar)
+    write_json(sidecar, other)
+    encode(tmp_path, ROWS, tokenizer)
+    assert read_json(sidecar) == facts
+
+
+def test_a_shard_knows_the_bytes_of_its_text(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_shards, "_ROWS", 4)
+    encode(tmp_path, ROWS, tokenizer)
+    chats = encode_conversations(tokenizer, [(row["id"], row["messages"]) for row in ROWS])
+    tokens = TokenShard(tmp_path / "chats" / "tokens")
+    assert tokens.num_bytes == sum(tokenizer.num_bytes(chat.ids) for chat in chats)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -115,10 +149,11 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path, tokenizer: Tokenizer, nam
     assert {file: (tmp_path / "chats" / file).read_bytes() for file in FILES} == whole
 
 
-def test_encoding_that_is_stopped_leaves_no_shard(
+def test_encoding_that_is_stopped_leaves_no_shard_not_even_the_one_before(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_shards, "_ROWS", 4)
+    encode(tmp_path, ROWS[:5], tokenizer)
     calls = iter([False, False, True])
     with pytest.raises(Interrupted):
         encode(tmp_path, ROWS, tokenizer, should_stop=lambda: next(calls))
@@ -130,3 +165,12 @@ def test_a_bad_conversation_is_named(tmp_path: Path, tokenizer: Tokenizer) -> No
     bad = {"id": "c-bad", "kind": "sum", "messages": [{"role": "user", "content": "x"}]}
     with pytest.raises(DataError, match="'c-bad' has no assistant message"):
         encode(tmp_path, [*ROWS, bad], tokenizer)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("name", ["mask.bin", "kinds.bin"])
+def test_a_full_disk_is_a_resource_error(tmp_path: Path, tokenizer: Tokenizer, name: str) -> None:
+    (tmp_path / "chats").mkdir()
+    (tmp_path / "chats" / name).symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match="disk is full"):
+        encode(tmp_path, ROWS, tokenizer)

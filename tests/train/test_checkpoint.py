@@ -180,6 +180,8 @@ def test_damaged_ones_do_not_push_out_the_sound_ones(run: Path) -> None:
     with pytest.raises(Interrupted):
         tiny.train_run(tiny.open_run(run), end_step=16, should_stop=lambda: True)
     assert kept(run) == [13, 12, 4]
+    links = tiny.checkpoints_in(run).run.folder / "checkpoints" / "train"
+    assert sorted(link.name for link in links.iterdir()) == ["0000004", "0000012", "0000013"]
     assert [found.partition(".")[0] for found in in_store(run) if ".damaged-" in found] == [
         saved(run, 14).name,
         saved(run, 16).name,

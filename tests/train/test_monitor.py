@@ -78,6 +78,15 @@ def test_restoring_says_how_many_lines_were_discarded(saved: Path, tmp_path: Pat
     assert read_log(monitor.folder / METRICS) == read_log(monitor.folder / SAMPLES) == []
 
 
+def test_a_log_that_nobody_wrote_is_not_there_after_restoring_either(tmp_path: Path) -> None:
+    Monitor(tmp_path / "saved").train(1, 10, {})
+    restored = Monitor(tmp_path / "restored")
+    restored.restore(tmp_path / "saved")
+    assert [path.name for path in restored.folder.iterdir()] == [METRICS]
+    assert Monitor(tmp_path / "run" / "new").restore(None) == 0
+    assert list((tmp_path / "run" / "new").iterdir()) == []
+
+
 def test_lines_of_another_run_say_whose_they_are_and_keep_saying_it(saved: Path, tmp_path: Path) -> None:
     second, third = Monitor(tmp_path / "second"), Monitor(tmp_path / "third")
     assert second.restore(saved, origin="first") == 0

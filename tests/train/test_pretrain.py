@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,20 +15,26 @@ import pytest
 import yaml
 
 from gristmill.context import context_of
-from gristmill.data.packs import Item, write_pack
-from gristmill.errors import Interrupted, RecipeError
+from gristmill.data.packs import Item, read_pack, write_pack
+from gristmill.errors import DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
+from gristmill.model.generate import generate
 from gristmill.model.weights import load_model
+from gristmill.planning import speed
+from gristmill.planning.cost import count_parameters, pretraining_flops
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import read_json
+from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
 from gristmill.train.course import course_of
-from gristmill.train.loop import Progress
+from gristmill.train.loop import Progress, TrainingDiverged
 from gristmill.train.monitor import METRICS, SAMPLES
-from gristmill.train.scorer import bits_per_byte
+from gristmill.train.prefix import prefixes
+from gristmill.train.scorer import bits_per_byte, score_pack
 
 HERE = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
@@ -64,7 +71,7 @@ PRETRAIN: dict[str, Any] = {
     "warmup_tokens": 64,
     "decay_tokens": 384,
     "optimizer": OPTIMIZER,
-    "watch": {"every_tokens": 256, "validation_bytes": 200, "packs": ["cloze"], "max_items": 4},
+    "watch": {"every_tokens": 256, "validation_bytes": 100, "packs": ["cloze"], "max_items": 4},
     "sample_prompts": ["", "one"],
     "checkpoint_every_tokens": 192,
     "max_epochs": 5.0,
@@ -95,6 +102,10 @@ def recipe(**changes: Any) -> Recipe:
     )
 
 
+def with_model(recipe: Recipe, **changes: Any) -> Recipe:
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=changes)})
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artefacts of the steps before, and two packs."""
@@ -107,7 +118,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             with ShardWriter(
                 folder / "tokenize" / source / split, tokenizer_sha256="0" * 64, vocab_size=276, eos_id=0
             ) as writer:
-                for number in range(num_documents if split == "train" else min(num_documents, 3)):
+                for number in range(num_documents if split == "train" else min(num_documents, 4)):
                     text = " ".join(random.choice(WORDS, size=5 + 3 * number))
                     writer.add(tokenizer.encode(text), num_bytes=len(text))
     items = [Item(id=f"i{n}", prompt="one", choices=(" two", " three"), answer=n % 2) for n in range(8)]
@@ -153,6 +164,20 @@ def diary(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
 
 
+def pretend_to_train(monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0.0) -> list[dict[str, Any]]:
+    """What the loop is asked, stage by stage; it trains nothing and takes so long altogether."""
+    asked: list[dict[str, Any]] = []
+
+    def pretend(session: Any, method: Any, watch: Any, *, end_step: int, runtime: Any) -> None:
+        config, optimizer = session.model.config, session.optimizer
+        asked.append({"optimizer": optimizer, "config": config, "method": method, "watch": watch, "end_step": end_step})
+        session.progress.step, session.progress.tokens, session.progress.seconds = end_step, end_step * 64, seconds
+        session.progress.hooks_pending = False
+
+    monkeypatch.setattr(pretrain, "train", pretend)
+    return asked
+
+
 def test_stopped_at_every_second_step_and_resumed_equals_unbroken(
     inputs: Path, tmp_path: Path, unbroken: tuple[Path, dict[str, Any]]
 ) -> None:
@@ -173,6 +198,7 @@ def test_stopped_at_every_second_step_and_resumed_equals_unbroken(
         k: v for k, v in expected.items() if k not in timings
     }
     assert [stage["first_step"] for stage in counts["stages"]] == [0, 8, 12]
+    assert sum(stage["seconds"] for stage in counts["stages"]) == pytest.approx(counts["training_seconds"])
 
 
 def test_watching_sampling_and_saving_less_gives_the_same_weights(
@@ -198,6 +224,31 @@ def test_counts_are_those_of_the_mixture(unbroken: tuple[Path, dict[str, Any]]) 
     }
     seconds = [stage["seconds"] for stage in counts["stages"]]
     assert sum(seconds) == pytest.approx(counts["training_seconds"])
+
+
+def test_skipped_sequences_are_in_no_count(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_to_train(monkeypatch)
+    changes = [{"after_step": step, "set": {"skip_steps": 2}, "why": "the text there is bad"} for step in (2, 13)]
+    counts = pretrain.run(context(inputs, tmp_path, recipe(changes=changes)))
+    assert counts["tokens"] == sum(counts["tokens_by_source"].values()) == 896
+    assert sum(draw["tokens_drawn"] for draw in counts["draws"]) == 896
+
+
+def test_a_checkpoint_names_all_that_shaped_it(inputs: Path, unbroken: tuple[Path, dict[str, Any]]) -> None:
+    ctx = context(inputs, unbroken[0], recipe())
+    section = recipe().pretrain
+    prefix_at = prefixes(
+        course_of(section, rope_theta=10_000.0),
+        recipe().model,
+        section.optimizer,
+        vocabulary=ctx.inputs["vocabulary"].content,
+        texts={source: ctx.inputs[f"tokens of {source}"].content for source in ("web", "code")},
+        seed=ctx.seed,
+        number_format="float32",
+    )
+    links = ctx.run.folder / "checkpoints" / "pretrain"
+    found = {int(link.name): read_json(link / "state.json")["prefix"] for link in links.iterdir()}
+    assert found == {step: prefix_at(step) for step in (8, 12, 14)}
 
 
 def test_learning_rate_warms_up_stays_and_ends_at_zero_across_stages(unbroken: tuple[Path, dict[str, Any]]) -> None:
@@ -240,9 +291,20 @@ def test_held_out_text_is_measured_within_the_length_of_the_stage(
     last = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
     shard = TokenShard(inputs / "tokenize" / "web" / "validation")
     window = recipe().pretrain.stages[-1].seq_len
-    alone = bits_per_byte(load_model(folder), Tokenizer.load(folder), shard, max_bytes=200, window=window)
+    alone = bits_per_byte(load_model(folder), Tokenizer.load(folder), shard, max_bytes=100, window=window)
     assert last["eval/web/bits_per_byte"] == alone.value
     assert (last["eval/web/bits_per_byte_low"], last["eval/web/bits_per_byte_high"]) == (alone.low, alone.high)
+
+
+def test_accuracy_is_that_of_as_many_items_as_the_recipe_says(
+    inputs: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    folder = unbroken[0] / "model"
+    last = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
+    score = score_pack(load_model(folder), Tokenizer.load(folder), read_pack(inputs / "cloze"), max_items=4)
+    for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
+        names = (f"eval/cloze/{key}", f"eval/cloze/{key}_low", f"eval/cloze/{key}_high")
+        assert [last[name] for name in names] == [found.value, found.low, found.high]
 
 
 def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, Any]]) -> None:
@@ -255,6 +317,69 @@ def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, A
         (14, "extension", ""),
         (14, "extension", "one"),
     ]
+
+
+def written_by(folder: Path, *, seed: int, max_new_tokens: int) -> list[str]:
+    """How the model in that folder continues the two prompts."""
+    model, tokenizer = load_model(folder), Tokenizer.load(folder)
+    found = generate(
+        model,
+        [[tokenizer.eos_id], [tokenizer.eos_id, *tokenizer.encode("one")]],
+        max_new_tokens=max_new_tokens,
+        stop_ids=[tokenizer.eos_id],
+        temperature=0.8,
+        top_p=0.95,
+        seeds=[derive_seed(seed, "sample", prompt) for prompt in ("", "one")],
+    )
+    return [tokenizer.decode([token for token in ids if token != tokenizer.eos_id]) for ids in found]
+
+
+def test_samples_are_what_the_model_writes_after_each_prompt_within_its_context(
+    inputs: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    tokenizer = Tokenizer.load(unbroken[0] / "model")
+    room = 64 - 1 - len(tokenizer.encode("one"))
+    seed = context(inputs, unbroken[0], recipe()).seed
+    texts = [sample["text"] for sample in read_log(unbroken[0] / SAMPLES)[-2:]]
+    assert texts == written_by(unbroken[0] / "model", seed=seed, max_new_tokens=room)
+    assert texts[0] != texts[1]
+
+
+def test_a_sample_ends_where_the_model_ends_the_text(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = Tokenizer.load(inputs / "tokenizer")
+    stop_ids: list[list[int]] = []
+
+    def ending(model: Any, prompts: list[list[int]], **settings: Any) -> list[list[int]]:
+        stop_ids.append(settings["stop_ids"])
+        return [[*tokenizer.encode("two"), tokenizer.eos_id] for _ in prompts]
+
+    monkeypatch.setattr(pretrain, "generate", ending)
+    asked = pretend_to_train(monkeypatch)
+    pretrain.run(context(inputs, tmp_path, recipe()))
+    asked[-1]["watch"].hooks[-1].run(Progress(step=14))
+    assert [sample["text"] for sample in read_log(tmp_path / SAMPLES)] == ["two", "two"]
+    assert stop_ids == [[tokenizer.eos_id]]
+
+
+def test_a_longer_context_of_the_model_is_no_other_training_and_leaves_samples_of_64_tokens(
+    inputs: Path, tmp_path: Path, unbroken: tuple[Path, dict[str, Any]]
+) -> None:
+    with pytest.raises(Interrupted):
+        pretrain.run(context(inputs, tmp_path, recipe(), should_stop=stop_at_call(9)))
+    ctx = context(inputs, tmp_path, with_model(recipe(), max_position_embeddings=128))
+    pretrain.run(ctx)
+    assert load_model(tmp_path / "model").config.max_position_embeddings == 128
+    name = "model/model.safetensors"
+    assert (tmp_path / name).read_bytes() == (unbroken[0] / name).read_bytes()
+    texts = [sample["text"] for sample in read_log(tmp_path / SAMPLES)[-2:]]
+    assert texts == written_by(tmp_path / "model", seed=ctx.seed, max_new_tokens=64)
+
+
+def test_a_prompt_that_leaves_no_room_for_a_sample_is_refused(inputs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="prompt 0 has"):
+        pretrain.run(context(inputs, tmp_path, recipe(sample_prompts=["seven " * 64])))
 
 
 def test_machine_micro_batch_changes_rounding_alone(
@@ -275,14 +400,7 @@ def test_pack_that_cannot_be_scored_in_the_loop_is_refused_before_training(input
 def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, Any]] = []
-
-    def pretend(session: Any, method: Any, watch: Any, *, end_step: int, runtime: Any) -> None:
-        asked.append({"optimizer": session.optimizer, "method": method, "end_step": end_step})
-        session.progress.step = end_step
-        session.progress.hooks_pending = False
-
-    monkeypatch.setattr(pretrain, "train", pretend)
+    asked = pretend_to_train(monkeypatch)
     optimizer = {"peak_lr": 0.5, "beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
     changed = recipe(optimizer=optimizer | {"decay_embeddings": False}, decay_shape="one_minus_sqrt")
     pretrain.run(context(inputs, tmp_path, changed))
@@ -296,6 +414,82 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
         assert [group["weight_decay"] for group in settings["optimizer"].param_groups] == [0.3, 0.0]
         for group in settings["optimizer"].param_groups:
             assert (group["betas"], group["eps"]) == ((0.8, 0.7), 1e-3)
+
+
+def test_the_rope_base_of_the_model_holds_until_a_stage_sets_another(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = pretend_to_train(monkeypatch)
+    pretrain.run(context(inputs, tmp_path, with_model(recipe(), rope_theta=20_000.0)))
+    assert [settings["config"].rope_theta for settings in asked] == [20_000.0, 20_000.0, 50_000.0]
+
+
+@pytest.mark.parametrize(("tokens", "due"), [(192, [0, 3, 6, 8, 9, 12, 14]), (1, list(range(15)))])
+def test_saving_and_measuring_are_due_every_so_many_tokens_and_at_stage_ends(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int, due: list[int]
+) -> None:
+    """And after every step where a step has more tokens than that."""
+    asked = pretend_to_train(monkeypatch)
+    often = recipe(checkpoint_every_tokens=tokens, watch={**PRETRAIN["watch"], "every_tokens": tokens})
+    pretrain.run(context(inputs, tmp_path, often))
+    for settings in asked:
+        measure, write_samples = settings["watch"].hooks
+        assert [step for step in range(15) if settings["watch"].save.at(step)] == due
+        assert [step for step in range(15) if measure.at(step)] == due
+        assert [step for step in range(15) if write_samples.at(step)] == [8, 12, 14]
+
+
+@pytest.mark.parametrize(("micro_batch_tokens", "noted"), [(32, 32), (128, 64)])
+def test_the_speed_of_a_long_enough_training_is_kept_for_plans(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro_batch_tokens: int, noted: int
+) -> None:
+    monkeypatch.setattr(speed, "measure_matmul", lambda: 1e9)
+    pretend_to_train(monkeypatch, seconds=20.0)
+    ctx = context(inputs, tmp_path / "out", recipe(), micro_batch_tokens=micro_batch_tokens)
+    pretrain.run(replace(ctx, machine=replace(ctx.machine, runs_dir=tmp_path)))
+    profile = speed.read_profile(tmp_path)
+    assert profile is not None
+    flops = pretraining_flops(recipe().model, 276, recipe().pretrain).with_attention
+    assert profile.points == (
+        speed.SpeedPoint(
+            parameters=count_parameters(recipe().model, 276),
+            seq_len=16,
+            micro_batch_tokens=noted,
+            tokens_per_second=896 / 20,
+            flops_per_second=pytest.approx(flops / 20),
+            measured_by="pretrain",
+        ),
+    )
+
+
+def test_the_speed_of_a_shorter_training_tells_nothing(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_to_train(monkeypatch, seconds=19.9)
+    ctx = context(inputs, tmp_path / "out", recipe())
+    pretrain.run(replace(ctx, machine=replace(ctx.machine, runs_dir=tmp_path)))
+    assert speed.read_profile(tmp_path) is None
+
+
+def test_after_a_divergence_the_newest_checkpoint_and_half_of_its_rate_are_offered(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverge(session: Any, *_: Any, **__: Any) -> None:
+        for session.progress.step in (4, 8):
+            session.save(session.progress)
+        raise TrainingDiverged("no number")
+
+    monkeypatch.setattr(pretrain, "train", diverge)
+    changes = [
+        {"after_step": step, "set": {"optimizer.peak_lr": rate}, "why": "to see what a lower rate does"}
+        for step, rate in ((4, 0.008), (8, 0.006), (9, 0.004))
+    ]
+    with pytest.raises(TrainingDiverged) as diverged:
+        pretrain.run(context(inputs, tmp_path, recipe(changes=changes)))
+    reason, _, advice = str(diverged.value).partition("\n")
+    assert reason == "no number"
+    entry = yaml.safe_load(advice.partition("\n")[2])
+    assert entry == [{"after_step": 8, "set": {"optimizer.peak_lr": 0.003}, "why": "diverged at step 8"}]
 
 
 # ── training that went wrong ─────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ import torch
 
 from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine
-from gristmill.train.runtime import Runtime
+from gristmill.train.runtime import Runtime, choose_device
 
 
 @pytest.mark.parametrize(("has_cuda", "device"), [(True, "cuda"), (False, "cpu")])
@@ -19,6 +19,14 @@ def test_the_machine_becomes_a_runtime(monkeypatch: pytest.MonkeyPatch, has_cuda
     assert (runtime.device, runtime.threads, runtime.micro_batch_tokens) == (device, 3, 77)
     assert said == ["hello"]
     assert runtime.should_stop()
+
+
+@pytest.mark.parametrize(("asked", "has_cuda"), [("cpu", False), ("cpu", True), ("cuda", True)])
+def test_a_device_that_is_asked_for_and_here_is_used(
+    monkeypatch: pytest.MonkeyPatch, asked: str, has_cuda: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert choose_device(asked) == asked
 
 
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,13 @@ def test_cosine_is_half_way_down_in_the_middle() -> None:
     assert [schedule.lr_at(tokens) for tokens in (50, 100, 600, 1_100)] == pytest.approx([1.0, 2.0, 1.0, 0.0])
 
 
+def test_a_cosine_may_be_all_warm_up_and_no_longer_than_that() -> None:
+    schedule = cosine(peak_lr=2.0, warmup_tokens=100, total_tokens=100)
+    assert [schedule.lr_at(tokens) for tokens in (0, 50, 100)] == [0.0, 1.0, 2.0]
+    with pytest.raises(RecipeError, match="longer than the whole run"):
+        cosine(peak_lr=2.0, warmup_tokens=101, total_tokens=100)
+
+
 def test_a_schedule_without_warmup_or_decay_is_constant() -> None:
     schedule = wsd(peak_lr=1e-3, warmup_tokens=0, total_tokens=100, decay_tokens=0)
     assert {schedule.lr_at(tokens) for tokens in (0, 50, 100, 120)} == {1e-3}
@@ -99,9 +106,20 @@ def test_past_the_budget_the_rate_stays_at_zero() -> None:
     assert SMOLLM2_135M.lr_at(SMOLLM2_135M.total_tokens + 10) == 0.0
 
 
+def test_there_is_no_rate_before_the_first_token() -> None:
+    with pytest.raises(ValueError, match="tokens is -1"):
+        SMOLLM2_135M.lr_at(-1)
+
+
 @pytest.mark.parametrize(
     ("warmup", "decay", "total", "peak", "message"),
-    [(60, 50, 100, 1.0, "longer than the whole run"), (1, 1, 100, 0.0, "not a schedule"), (-1, 1, 100, 1.0, "not a")],
+    [
+        (60, 50, 100, 1.0, "longer than the whole run"),
+        (1, 1, 100, 0.0, "not a schedule"),
+        (-1, 1, 100, 1.0, "not a"),
+        (1, -1, 100, 1.0, "not a"),
+        (0, 0, 0, 1.0, "not a"),
+    ],
 )
 def test_impossible_schedules_are_refused(warmup: int, decay: int, total: int, peak: float, message: str) -> None:
     with pytest.raises(RecipeError, match=message):

@@ -10,9 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 import gristmill.train.checkpoint as checkpoint_module
 from gristmill.errors import Interrupted
+from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log
 from gristmill.store.removal import removable, remove
 from gristmill.store.store import RunLinks
@@ -226,6 +228,29 @@ def test_its_own_earlier_one_is_used_where_anothers_later_one_is_only_offered(
     assert ["that fits" in line for line in said] == [True, False]
 
 
+def test_a_checkpoint_that_is_gone_once_it_was_listed_is_passed_over_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_as("first", tmp_path)
+    seen(first, end_step=8)
+    listed = [first.checkpoints.ref(step) for step in (12, 8, 4)]
+    monkeypatch.setattr(CheckpointIndex, "find", lambda *_: listed)
+    said: list[str] = []
+    second = open_as("second", tmp_path, said.append)
+    assert (said, kept(second)) == (["Resuming from step 8 of run 'first'."], [8])
+
+
+def test_a_run_computes_with_the_threads_and_micro_batches_of_its_machine_and_notes_them(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        session = open_as("first", tmp_path)
+        assert torch.get_num_threads() == session.runtime.threads == 1
+        assert session.environment == checkpoint_module.environment(tiny.MICRO_BATCH_TOKENS, "cpu")
+    finally:
+        torch.set_num_threads(before)
+
+
 # ── the same run, its recipe changed ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -272,6 +297,14 @@ def test_checkpoints_behind_the_change_are_unlinked_too_where_the_recipe_asks_fo
     assert [before.ref(step).folder.is_dir() for step in (4, 8)] == [True, True]
 
 
+def test_a_run_that_starts_over_lets_its_checkpoints_go(tmp_path: Path) -> None:
+    before = tiny.checkpoints_in(tmp_path)
+    seen(tiny.open_run(tmp_path, checkpoints=before))
+    over = tiny.open_run(tmp_path, checkpoints=tiny.checkpoints_in(tmp_path, prefix="another"))
+    assert (over.progress.step, kept(over)) == (0, [])
+    assert in_store(tmp_path) == [before.ref(step).folder.name for step in (4, 8, 12)]
+
+
 # ── the metrics log ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -307,3 +340,21 @@ def test_a_stop_saves_first_and_discards_nothing(tmp_path: Path, straight: Sessi
     assert said == ["Resuming from step 7."]
     seen(resumed)
     assert lines(resumed) == lines(straight)
+
+
+def test_a_line_without_a_loss_is_logged_and_nothing_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    session = open_as("first", tmp_path, said.append)
+    session.log(session.progress, {"train/skipped_steps": 3.0})
+    assert said == []
+    assert lines(session) == [{"step": 0, "tokens": 0, "kind": "train", "train/skipped_steps": 3.0}]
+
+
+def test_a_result_has_the_last_values_of_its_log(straight: Session) -> None:
+    log = read_log(straight.out / METRICS)
+    expected: dict[str, Any] = {}
+    for kind in ("train", "eval"):
+        last = [line for line in log if line["kind"] == kind][-1]
+        expected |= {key: value for key, value in last.items() if key.startswith(f"{kind}/")}
+    assert {"train/loss", "eval/sum"} <= expected.keys()
+    assert straight.finish().final == expected
