@@ -21,7 +21,7 @@ test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-long: $(VENV)/.test
-	$(VENV)/bin/python -m pytest -m "slow" --timeout 7200
+	$(VENV)/bin/python -m pytest -m "slow" -n 2 --dist worksteal --timeout 7200
 
 check: $(VENV)/.test
 	$(VENV)/bin/ruff format --check .

@@ -492,6 +492,9 @@ def test_what_the_recipe_says_of_sft_reaches_the_passes(
     assert (asked["optimizer"].max_grad_norm, asked["warmup_frac"]) == (0.3, 0.3)
     assert asked["loss_fn"].keywords == {"source_names": ["sum", "everyday"]}
     assert asked["session"].checkpoints.prefix_at(4) == {"identity": ctx.identity}
+    ctx = context("sft", tmp_path, tmp_path / "sft", recipe=recipe(sft={**settings, "sample_prompts": ["1 " * 9999]}))
+    with pytest.raises(DataError, match="prompt 0 has"):  # before any training
+        sft.run(ctx)
 
 
 @pytest.mark.parametrize(("room", "new_tokens"), [(1000, 64), (10, 10), (0, 1)])

@@ -377,9 +377,20 @@ def test_a_longer_context_of_the_model_is_no_other_training_and_leaves_samples_o
     assert texts == written_by(tmp_path / "model", seed=ctx.seed, max_new_tokens=64)
 
 
-def test_a_prompt_that_leaves_no_room_for_a_sample_is_refused(inputs: Path, tmp_path: Path) -> None:
+def test_a_prompt_that_leaves_no_room_for_a_sample_is_refused_before_training(inputs: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="prompt 0 has"):
         pretrain.run(context(inputs, tmp_path, recipe(sample_prompts=["seven " * 64])))
+    assert read_log(tmp_path / METRICS) == []
+
+
+def test_the_speed_of_steps_of_several_machines_is_not_that_of_this_one(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_to_train(monkeypatch, seconds=20.0)
+    monkeypatch.setattr(Progress, "mixed_environments", property(lambda progress: True))
+    ctx = context(inputs, tmp_path / "out", recipe())
+    pretrain.run(replace(ctx, machine=replace(ctx.machine, runs_dir=tmp_path)))
+    assert speed.read_profile(tmp_path) is None
 
 
 def test_machine_micro_batch_changes_rounding_alone(

@@ -11,7 +11,7 @@ from gristmill.align.epochs import Passes, train_epochs
 from gristmill.align.outputs import FinetuningCounts
 from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
-from gristmill.model.generate import generate
+from gristmill.model.generate import check_fit, generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.post_training import Finetune
@@ -58,6 +58,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         checkpoints=Checkpoints.of(ctx, lambda step: {"identity": ctx.identity}),
         runtime=runtime,
     )
+    sample_prompts = ctx.watching.config["sft"].sample_prompts
+    check_fit(session.model, _questions(tokenizer, sample_prompts), 1)  # now, not after the training
     train_epochs(
         session,
         Passes(
@@ -71,7 +73,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         optimizer=section.optimizer,
         warmup_frac=section.warmup_frac,
     )
-    write_answers(session, tokenizer, ctx.watching.config["sft"].sample_prompts)
+    write_answers(session, tokenizer, sample_prompts)
     found = session.finish()
     shutil.rmtree(chats.folder)  # it repeats what the inputs say
     counts = FinetuningCounts(
@@ -88,10 +90,7 @@ def chat_model(model: Llama, tokenizer: Tokenizer) -> Llama:
 
 def write_answers(session: Session, tokenizer: Tokenizer, prompts: list[str]) -> None:
     """The likeliest answer to each prompt, into the metrics log. Those of an earlier, killed end are replaced."""
-    progress = session.progress
-    asked = [
-        encode_chat(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)[0] for text in prompts
-    ]
+    progress, asked = session.progress, _questions(tokenizer, prompts)
     room = session.model.config.max_position_embeddings - max(map(len, asked), default=0)
     answers = generate(
         session.model,
@@ -103,3 +102,9 @@ def write_answers(session: Session, tokenizer: Tokenizer, prompts: list[str]) ->
         kept = [token for token in new_ids if token not in (tokenizer.im_end_id, tokenizer.eos_id)]
         sample = {"stage": "sft", "prompt": prompt, "text": tokenizer.decode(kept)}
         session.monitor.sample(progress.step, progress.tokens, sample)
+
+
+def _questions(tokenizer: Tokenizer, prompts: list[str]) -> list[list[int]]:
+    return [
+        encode_chat(tokenizer, [{"role": "user", "content": text}], add_generation_prompt=True)[0] for text in prompts
+    ]

@@ -41,7 +41,7 @@ def generate(
     """
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
         raise ValueError(f"sampling needs one seed per prompt: {len(prompts)} prompts, seeds {seeds!r}")
-    _check_fit(model, prompts, max_new_tokens)
+    check_fit(model, prompts, max_new_tokens)
     equal: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
         equal.setdefault(tuple(prompt), []).append(index)
@@ -139,7 +139,8 @@ def choice_of(logits_V: Tensor, *, temperature: float, top_p: float) -> Choice:
     return Choice(ids=ids_V[:kept], cumulative=cumulative_V[:kept])
 
 
-def _check_fit(model: Llama, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def check_fit(model: Llama, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raises DataError for a prompt that is empty or leaves no room for the new tokens in the model's context."""
     limit = model.config.max_position_embeddings
     for index, prompt in enumerate(prompts):
         if not prompt:

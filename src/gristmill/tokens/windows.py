@@ -24,14 +24,12 @@ class Selection:
     def __init__(self, shard: TokenShard, *, min_document_tokens: int | None = None) -> None:
         self.shard = shard
         if min_document_tokens is None:
-            self.document_numbers: NDArray[np.int64] | None = None
             starts = np.zeros(1, dtype=np.int64)
             stops = np.array([shard.num_tokens], dtype=np.int64)
         else:
             ends = shard.document_ends.astype(np.int64)
             lengths = shard.document_lengths()
             chosen = np.flatnonzero(lengths >= min_document_tokens)
-            self.document_numbers = chosen
             # Neighbours in the file join into one run, so that few windows are made of pieces.
             opens = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
             closes = np.append(opens[1:], len(chosen)) - 1 if len(chosen) else opens

@@ -16,7 +16,7 @@ from typing import Any
 from gristmill.data.packs import Pack, packs_by_name
 from gristmill.errors import RecipeError
 from gristmill.graph.step import StepContext, by_source
-from gristmill.model.generate import generate
+from gristmill.model.generate import check_fit, generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.budget import check_epochs
@@ -90,6 +90,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         packs=_packs(ctx),
         seed=ctx.seed,
     )
+    check_fit(session.model, watch.prompt_ids(), 1)  # now, not after the first stage
     for number, segment in enumerate(course.segments):
         done = session.progress.step
         if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
@@ -110,7 +111,6 @@ def _train_segment(
     if progress.step < segment.last_step:
         session.model.set_rope_theta(segment.rope_theta, session.model.config.max_position_embeddings)
     times = session.notes.setdefault("stages", [])
-    del times[number + 1 :]
     if len(times) == number:
         times.append({"first_step": segment.first_step, "started_seconds": progress.seconds})
     if progress.step == segment.first_step:
@@ -149,7 +149,7 @@ def _train_segment(
 
 def advice(section: Pretrain, course: Course, session: Session) -> str:
     """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint, what else."""
-    saved = [ref.step for ref in session.checkpoints.kept() if ref.step <= session.progress.step]
+    saved = [ref.step for ref in session.checkpoints.kept()]
     if not saved:
         return (
             "  There is no checkpoint to resume from. Lower pretrain.optimizer.peak_lr or raise pretrain.warmup_tokens; "
@@ -195,8 +195,8 @@ def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
 
 
 def _keep_speed(ctx: StepContext, session: Session, found: TrainingCounts) -> None:
-    """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell."""
-    if found.tokens_per_second is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED:
+    """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell, and all of them here."""
+    if found.tokens_per_second is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED or found.mixed_environments:
         return
     section: Pretrain = ctx.config["pretrain"]
     vocab_size = session.model.config.vocab_size
@@ -287,8 +287,7 @@ class Watcher:
 
     def write_samples(self, progress: Progress) -> None:
         """Continues each of the recipe's prompts; the same prompt draws the same random numbers at every step."""
-        prompts = self.section.sample_prompts
-        ids = [[self.tokenizer.eos_id, *self.tokenizer.encode(prompt)] for prompt in prompts]
+        prompts, ids = self.section.sample_prompts, self.prompt_ids()
         room = self.session.model.config.max_position_embeddings - max(map(len, ids), default=0)
         texts = generate(
             self.session.model,
@@ -307,6 +306,10 @@ class Watcher:
                 "text": self.tokenizer.decode(kept),
             }
             self.session.monitor.sample(progress.step, progress.tokens, sample)
+
+    def prompt_ids(self) -> list[list[int]]:
+        """The recipe's prompts, each after an end-of-text token."""
+        return [[self.tokenizer.eos_id, *self.tokenizer.encode(prompt)] for prompt in self.section.sample_prompts]
 
     def stage_name(self, number: int) -> str:
         """What the recipe calls the stage."""
