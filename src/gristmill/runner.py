@@ -162,7 +162,6 @@ class _Run:
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
                 how = f"{record['wall_seconds']:.1f} s"
-        self.links.clear_unfinished(step.name)
         self.console.print(f"[green]made[/]     {step.name:<20} [dim]{how}[/]")
         if record is not None:
             self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0

@@ -64,7 +64,6 @@ class Worker:
                     lineage = [{"checkpoint": ref.folder.name} for ref in self.index.own(self.run)[:1]]
                     assert self.store.commit(step, identity, {"wall_seconds": 1.0, "lineage": lineage})
                     assert self.run.link(step, identity), f"{step}/{identity} was taken away while it was being made"
-            self.run.clear_unfinished(step)
         assert self.run.target(step) == identity
 
     def read(self) -> None:

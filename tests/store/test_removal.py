@@ -95,8 +95,6 @@ def test_work_that_a_run_was_killed_in_is_held_by_its_mark_before_and_after_the_
     store.commit("select", ONE, {})
     assert names(store) == []  # killed here, the next attempt links it
     run.link("select", ONE)
-    run.clear_unfinished("select")
-    assert names(store) == []
     run.withdraw("select")
     assert names(store) == [f"select/{ONE}"]
 
@@ -213,6 +211,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.saved: set[tuple[int, str]] = set()
         self.lineage: dict[tuple[str, str], tuple[int, str]] = {}
         self.links: dict[tuple[str, str], str] = {}
+        self.aside: dict[tuple[str, str], str] = {}
         self.marks: dict[tuple[str, str], str] = {}
         self.own: dict[tuple[str, int], str] = {}
 
@@ -243,6 +242,21 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.runs[run].link(step, identity) == is_there
         if is_there:
             self.links[run, step] = identity
+            self.aside.pop((run, step), None)
+            if self.marks.get((run, step)) == identity:  # work on what is made is over
+                del self.marks[run, step]
+
+    @rule(run=RUNS, step=STEPS)
+    def set_aside(self, run: str, step: str) -> None:
+        self.runs[run].set_aside(step)
+        if (identity := self.links.pop((run, step), None)) is not None:
+            self.aside[run, step] = identity
+
+    @rule(run=RUNS, step=STEPS)
+    def put_back(self, run: str, step: str) -> None:
+        self.runs[run].put_back(step)
+        if (identity := self.aside.pop((run, step), None)) is not None:
+            self.links[run, step] = identity
 
     @rule(run=RUNS, step=STEPS)
     def withdraw(self, run: str, step: str) -> None:
@@ -253,11 +267,6 @@ class StoreMachine(RuleBasedStateMachine):
     def mark(self, run: str, step: str, identity: str) -> None:
         self.runs[run].mark_unfinished(step, identity)
         self.marks[run, step] = identity
-
-    @rule(run=RUNS, step=STEPS)
-    def clear(self, run: str, step: str) -> None:
-        self.runs[run].clear_unfinished(step)
-        self.marks.pop((run, step), None)
 
     @rule(run=RUNS, number=CHECKPOINT_STEPS, prefix=PREFIXES)
     def save(self, run: str, number: int, prefix: str) -> None:
@@ -299,7 +308,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.saved.remove((int(number), prefix))
 
     def held(self) -> set[tuple[str, str]]:
-        return {(step, identity) for of in (self.links, self.marks) for (_, step), identity in of.items()}
+        return {(step, identity) for of in (self.links, self.aside, self.marks) for (_, step), identity in of.items()}
 
     def held_checkpoints(self) -> set[tuple[int, str]]:
         own = {(number, prefix) for (_, number), prefix in self.own.items()}
@@ -318,6 +327,7 @@ class StoreMachine(RuleBasedStateMachine):
         for run, links in self.runs.items():
             for step in ("select", "extract/manuals"):
                 assert links.target(step) == self.links.get((run, step))
+                assert links.before(step) == self.links.get((run, step), self.aside.get((run, step)))
                 marked = (step, self.marks.get((run, step))) in self.begun
                 assert (links.unfinished(step) is not None) == marked
             own = {(ref.step, ref.prefix) for ref in self.index.own(links)}

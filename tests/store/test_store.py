@@ -220,9 +220,16 @@ def test_unfinished_work_is_marked_and_cleared(store: Store, run: RunLinks) -> N
     found = run.unfinished("extract/manuals")
     assert found is not None
     assert found.samefile(working)
-    run.clear_unfinished("extract/manuals")
-    assert run.unfinished("extract/manuals") is None
-    assert working.is_dir()
+    make(store, "extract/manuals", TWO)
+    run.link("extract/manuals", TWO)
+    assert run.unfinished("extract/manuals") is not None, "it is work on another artefact"
+    note = working.with_name(f"{working.name}.json")
+    kept = note.read_text()
+    store.commit("extract/manuals", ONE, {})
+    note.write_text(kept)  # killed right after the commit
+    run.link("extract/manuals", ONE)
+    assert not (run.folder / "extract" / "manuals.unfinished").is_symlink()
+    assert not note.exists()
 
 
 @pytest.mark.parametrize("what", ["run", "store", "runs"])

@@ -20,7 +20,6 @@ A step is made like this, and a kill at any point loses nothing that the next at
                 ...
                 store.commit(step, identity, record)
                 run.link(step, identity)
-        run.clear_unfinished(step)
 
 One process at a time works in a run's folder; the caller sees to it.
 """
@@ -214,7 +213,7 @@ class RunLinks:
     def link(self, step: str, identity: str) -> bool:
         """Points the step at the artefact, which then stays in the store. False, and nothing changed, when it is not there.
 
-        Releases what was set aside for it. Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
+        Releases what was set aside for it, and the mark of the work on it. Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
         """
         if self.target(step) == identity and not (self.folder / step).is_symlink():
             return True
@@ -224,6 +223,7 @@ class RunLinks:
                 return False
             self.point(step, f"{step}/{identity}")
         self.withdraw(f"{step}{BEFORE_SUFFIX}")
+        self._clear_unfinished(step, identity)
         return True
 
     def set_aside(self, step: str) -> None:
@@ -248,9 +248,14 @@ class RunLinks:
         with self.store.locks.shared():
             self.point(f"{step}{UNFINISHED_SUFFIX}", f"{step}/{identity}{PARTIAL_SUFFIX}")
 
-    def clear_unfinished(self, step: str) -> None:
-        """Removes that link."""
-        self.withdraw(f"{step}{UNFINISHED_SUFFIX}")
+    def _clear_unfinished(self, step: str, identity: str) -> None:
+        """Removes that link and the note of the work, if the work was on this artefact and is over."""
+        mark, partial = f"{step}{UNFINISHED_SUFFIX}", f"{step}/{identity}{PARTIAL_SUFFIX}"
+        if (self.store.root / partial).is_dir():
+            return
+        artifact.close_working_folder(self.store.folder(step, identity))
+        if (self.folder / mark).is_symlink() and named_by(self.folder / mark) == partial:
+            self.withdraw(mark)
 
     def point(self, name: str, target: str) -> None:
         """Makes `name` a relative link to `target` in the store, by rename; only under the shared lock.
