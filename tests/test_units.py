@@ -28,7 +28,9 @@ def test_what_is_counted_is_one_or_many(number: int, words: str) -> None:
     assert counted(number, "item") == words
 
 
-@pytest.mark.parametrize(("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(12, "12 s"), (90, "1.5 min"), (5400, "1.5 h"), (200_000, "2.3 days"), (1e10, "316.9 years")]
+)
 def test_durations_in_the_unit_a_person_would_use(value: float, words: str) -> None:
     assert seconds(value) == words
 

@@ -51,7 +51,10 @@ def seconds(value: float) -> str:
         return f"{value:.0f} s"
     if value < 5400:
         return f"{value / 60:.1f} min"
-    return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
+    if value < 48 * 3600:
+        return f"{value / 3600:.1f} h"
+    days = value / 86400
+    return f"{days:,.1f} days" if days < 2 * 365.25 else f"{days / 365.25:,.1f} years"
 
 
 def percent(value: float) -> str:

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import gristmill.train.checkpoint as checkpoint_module
+import gristmill.train.session as session_module
 from gristmill.errors import Interrupted
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log
-from gristmill.store.removal import removable, remove
+from gristmill.store.removal import held_names, removable, remove
 from gristmill.store.store import RunLinks
 from gristmill.tokens.batch import Batch
 from gristmill.train.loop import Progress
@@ -157,6 +158,24 @@ def test_a_taken_checkpoint_is_linked_and_stays_when_its_run_is_gone(tmp_path: P
     store = first.checkpoints.run.store
     assert [item.path for item in remove(store, removable(store))] == [first.checkpoints.ref(4).folder]
     assert open_as("second", tmp_path).progress.step == 8
+
+
+def test_a_checkpoint_is_held_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a clean-up could remove it in between."""
+    first = open_as("first", tmp_path)
+    seen(first, end_step=8)
+    for ref in first.checkpoints.kept():
+        first.checkpoints.index.unlink(first.checkpoints.run, ref)
+    store, read = first.checkpoints.run.store, session_module.read_checkpoint
+    held: list[bool] = []
+
+    def look(folder: Path) -> Any:
+        held.append(f"checkpoints/{folder.name}" in held_names(store))
+        return read(folder)
+
+    monkeypatch.setattr(session_module, "read_checkpoint", look)
+    assert open_as("second", tmp_path).progress.step == 8
+    assert held == [True]
 
 
 def test_runs_that_reach_the_same_checkpoint_save_it_once_and_one_prunes_only_for_itself(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.commands.plan_page import duration
 from gristmill.graph.machine import Machine, UsableMemory, usable_cpus, usable_memory
 from gristmill.planning.speed import (
     Profile,
@@ -38,7 +37,7 @@ from gristmill.planning.speed import (
     read_profile,
     write_profile,
 )
-from gristmill.units import counted, in_units, scale
+from gristmill.units import counted, in_units, scale, seconds
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
 STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included
@@ -236,7 +235,7 @@ def findings(found: Examination, machine: Machine) -> list[str]:
         hours = 20 * largest.parameters / largest.tokens_per_second / 3600
         said.append(
             f"no GPU: a model of {scale(largest.parameters)} parameters reads {largest.tokens_per_second:,.0f} tokens/s, so "
-            f"20 tokens for each parameter take {duration(hours)}. Hours grow with the square of the size: stay near 10M "
+            f"20 tokens for each parameter take {seconds(hours * 3600)}. Hours grow with the square of the size: stay near 10M "
             "parameters here, and use a GPU for the published sizes."
         )
     if found.memory.total < 4e9:

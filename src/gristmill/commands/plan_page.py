@@ -151,7 +151,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
     rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
     lines = [
         f"operations: {scientific(flops.six_nd)} by 6 · parameters · tokens; {scientific(flops.with_attention)} with attention over full windows",
-        f"pretraining on this machine: {duration(plan.hours)} ({rate:,.0f} tokens/s at "
+        f"pretraining on this machine: {seconds(plan.hours * 3600)} ({rate:,.0f} tokens/s at "
         f"{in_units(plan.speed.flops_per_second, 'FLOP/s')}; {plan.speed.how_known})",
     ]
     if plan.hours > YARDSTICK_FROM_HOURS:
@@ -229,11 +229,3 @@ def _later_lines(recipe: Recipe) -> list[str]:
 def scientific(value: float) -> str:
     """1.13e+23 → "1.13e23"."""
     return f"{value:.2e}".replace("e+", "e")
-
-
-def duration(hours: float) -> str:
-    """Hours in the unit that a person would use."""
-    for size, unit in ((24 * 365.25, "years"), (24.0, "days"), (1.0, "hours"), (1 / 60, "minutes")):
-        if hours >= 2 * size:
-            return f"{hours / size:,.1f} {unit}"
-    return f"{hours * 3600:,.0f} seconds"
