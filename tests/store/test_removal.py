@@ -183,6 +183,18 @@ def test_looking_writes_nothing(store: Store) -> None:
     assert not store.runs_dir.exists()
 
 
+def test_a_record_whose_writing_was_killed_is_removed_unless_it_is_being_written(store: Store) -> None:
+    make(store, "extract/manuals", ONE)
+    half = store.root / "records" / "extract" / "manuals" / f"{ONE}.json.tmp"
+    half.write_text("{", encoding="utf-8")
+    with store.making("extract/manuals", ONE, who="a run"):
+        remove(store, [])
+        assert half.exists()
+    remove(store, [])
+    assert not half.exists()
+    assert store.record("extract/manuals", ONE) is not None
+
+
 # ── any sequence of operations, against sets in memory ───────────────────────────────────────────────────────────────
 
 IDENTITIES = st.sampled_from([ONE, TWO])

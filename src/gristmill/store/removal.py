@@ -72,6 +72,7 @@ def remove(store: Store, items: Iterable[Removable]) -> list[Removable]:
                 _note(item.path).unlink(missing_ok=True)
             removed.append(item)
         discard_leftovers(store)
+        _remove_half_written_records(store)
         for link in [link for link in _links(store) if link.name.endswith(TEMPORARY_SUFFIX)]:
             link.unlink()
     store.empty_trash()
@@ -83,6 +84,15 @@ def discard_leftovers(store: Store) -> None:
     for partial in (store.root / CHECKPOINTS).glob(f"*{PARTIAL_SUFFIX}"):
         if not is_held(store, partial, set()):
             store.discard(partial)
+
+
+def _remove_half_written_records(store: Store) -> None:
+    """Only under the exclusive lock: a record is written by who removes or makes its artefact."""
+    records = store.root / RECORDS
+    for path in records.rglob(f"*{TEMPORARY_SUFFIX}"):
+        artefact = store.root / path.relative_to(records).with_name(path.name.partition(".")[0])
+        if not store.locks.is_being_made(artefact):
+            path.unlink(missing_ok=True)
 
 
 def held_names(store: Store) -> set[str]:
