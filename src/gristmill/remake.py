@@ -185,7 +185,8 @@ def _why_from_the_beginning(
     before = states[PRETRAIN].before
     record = None if before is None else states.record(PRETRAIN, before)
     names = {entry["checkpoint"] for entry in (record or {}).get("lineage") or ()}
-    last = next((ref for ref in index.all() if ref.folder.name in names or ref in index.own(states.run)), None)
+    names |= {ref.folder.name for ref in index.own(states.run)}
+    last = next((ref for ref in index.all() if ref.folder.name in names), None)
     if last is None:
         return []
     was, now = _state_of(last).get("prefix", {}), prefix_at(last.step)

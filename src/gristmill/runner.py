@@ -41,6 +41,7 @@ from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
 from gristmill.store.store import RunLinks, Store
+from gristmill.train.outputs import TrainedModel
 
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
@@ -212,13 +213,15 @@ class _Run:
     def _check_inputs(self, step: Step, *, hashes: bool) -> None:
         """Raise ArtifactError when a file of an input is gone or has another size: a step must not make do with less.
 
-        hashes: compare contents, too. Once, when work on the step begins.
+        hashes: compare contents, too: those of all that a training reads, and those of models whoever reads them. A corpus is
+        not read once more for a report.
         """
         for name in step.inputs:
+            by_hash = hashes and any(issubclass(made.outputs, TrainedModel) for made in (step, self.states.steps[name]))
             folder = self.states[name].folder
             assert folder is not None, name
             try:
-                verify_manifest(folder, hashes=hashes)
+                verify_manifest(folder, hashes=by_hash)
             except ArtifactError as error:
                 raise ArtifactError(
                     f"{error}\n  {step.name} reads it. Put it back, or remove {folder.resolve()} and run the same command to "

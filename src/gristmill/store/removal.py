@@ -1,8 +1,9 @@
 """What may leave the store, and how it leaves.
 
-Held is what a run's folder links to, unfinished work and what it replaces included; the checkpoints in the lineage of a linked artefact; and
-whatever a process is making at this moment. The text of a link counts, whether or not its target is there: a run that was
-killed between commit and link still holds what it committed. Only links below the runs folder are looked at.
+Held is what a run's folder links to, unfinished work and what it replaces included; the checkpoints in the lineage of a
+linked artefact; and whatever a process is making at this moment. The text of a link counts, whether or not its target is
+there: a run that was killed between commit and link still holds what it committed. Only links below the runs folder are
+looked at.
 
 Removal happens under the exclusive lock and decides anew what is held. A folder leaves by one rename; its files are deleted
 after the lock is free. A kill in between leaves a folder in `.trash`, which the next removal deletes.

@@ -213,7 +213,8 @@ class RunLinks:
     def link(self, step: str, identity: str) -> bool:
         """Points the step at the artefact, which then stays in the store. False, and nothing changed, when it is not there.
 
-        Releases what was set aside for it, and the mark of the work on it. Raises ArtifactError where a folder is in the place of the link, unless it is a copy of that very artefact.
+        Releases what was set aside for it, and the mark of the work on it. Raises ArtifactError where a folder is in the
+        place of the link, unless it is a copy of that very artefact.
         """
         if self.target(step) == identity and not (self.folder / step).is_symlink():
             return True
