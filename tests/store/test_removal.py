@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gristmill.errors import ArtifactError
+from gristmill.store import removal
 from gristmill.store.artifact import is_committed, verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
+from gristmill.store.durable import write_json
 from gristmill.store.removal import Removable, held_names, removable, remove
 from gristmill.store.store import RunLinks, Store
 
@@ -135,6 +137,26 @@ def test_a_lineage_that_cannot_be_read_stops_removal(store: Store, run: RunLinks
     with pytest.raises(ArtifactError, match="its lineage names no checkpoints"):
         remove(store, listed)
     assert store.is_there("select", TWO)
+
+
+def test_a_commit_while_the_lineage_is_read_hides_nothing(
+    store: Store, run: RunLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is seen below `.partial` and renamed before it is opened."""
+    run.mark_unfinished("pretrain", ONE)
+    partial = store.open_work("pretrain", ONE)
+    final = store.folder("pretrain", ONE)
+    write_json(partial / "record.json", {"lineage": [{"checkpoint": f"0000001-{PREFIX}"}]})
+    original = removal.read_json
+
+    def renamed_first(path: Path) -> object:
+        if path.parent == partial and partial.exists():
+            partial.rename(final)
+        return original(path)
+
+    monkeypatch.setattr(removal, "read_json", renamed_first)
+    assert f"checkpoints/0000001-{PREFIX}" in held_names(store)
+    assert final.exists()
 
 
 @pytest.mark.parametrize("what", ["run", "store"])

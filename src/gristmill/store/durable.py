@@ -17,6 +17,10 @@ TEMPORARY_SUFFIX = ".tmp"  # the only one; what a killed writer left is removed 
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
+class AbsentError(ArtifactError):
+    """A file is not there."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; published when the block ends well, removed otherwise.
@@ -60,11 +64,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON. Raises ArtifactError when it is absent or damaged."""
+    """Read JSON. Raises ArtifactError when it is damaged, and that kind of it that is AbsentError when it is not there."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ArtifactError(f"{path} does not exist.") from None
+        raise AbsentError(f"{path} does not exist.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} is damaged: {error}. Remove its folder and run again.") from error
 

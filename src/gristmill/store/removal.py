@@ -11,6 +11,7 @@ after the lock is free. A kill in between leaves a folder in `.trash`, which the
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Literal
 
 from gristmill.errors import ArtifactError
 from gristmill.store.artifact import MANIFEST, PARTIAL_SUFFIX, RECORD, is_committed
-from gristmill.store.durable import TEMPORARY_SUFFIX, read_json
+from gristmill.store.durable import TEMPORARY_SUFFIX, AbsentError, read_json
 from gristmill.store.store import CHECKPOINTS, IDENTITY, RECORDS, STORE, TRASH, Store, named_by
 
 Kind = Literal["artefact", "checkpoint", "unfinished"]
@@ -52,9 +53,8 @@ def removable(store: Store) -> list[Removable]:
             continue
         try:
             found.append(_look_at(store, kind, path))
-        except (FileNotFoundError, ArtifactError):
-            if path.is_dir():  # otherwise another process removed it just now
-                raise
+        except (FileNotFoundError, AbsentError):
+            continue  # another process removed or committed it just now
     return sorted(found, key=lambda item: item.last_used)
 
 
@@ -106,8 +106,9 @@ def held_names(store: Store) -> set[str]:
             continue
         if name is not None and not link.name.endswith(TEMPORARY_SUFFIX):
             linked |= {name, name.removesuffix(PARTIAL_SUFFIX)}
-    records = [path for name in linked if (path := store.root / name / RECORD).is_file()]
-    return linked | {name for path in records for name in _lineage(path)}
+    # A commit renames while this reads: its record is below the first name, or afterwards below the second.
+    ordered = sorted(linked, key=lambda name: not name.endswith(PARTIAL_SUFFIX))
+    return linked | {held for name in ordered for held in _lineage(store.root / name / RECORD)}
 
 
 def is_held(store: Store, path: Path, held: set[str]) -> bool:
@@ -117,8 +118,11 @@ def is_held(store: Store, path: Path, held: set[str]) -> bool:
 
 
 def _lineage(record: Path) -> list[str]:
+    """The checkpoints that a record names; none when there is no record."""
     try:
         return [f"{CHECKPOINTS}/{entry['checkpoint']}" for entry in read_json(record).get("lineage", [])]
+    except AbsentError:
+        return []
     except (AttributeError, KeyError, TypeError) as error:
         raise ArtifactError(f"{record} is damaged: its lineage names no checkpoints ({error!r}).") from error
 
@@ -173,12 +177,13 @@ def _of_steps(folder: Path) -> Iterator[tuple[Kind, Path]]:
 
 def _look_at(store: Store, kind: Kind, path: Path) -> Removable:
     named = path.relative_to(store.root)
-    note = _note(path)
-    seconds = None
+    seconds, last_used = None, path.stat().st_mtime
     if kind == "artefact":
         seconds = read_json(path / RECORD).get("wall_seconds")
-    elif kind == "unfinished" and note.is_file():
-        seconds = read_json(note).get("seconds")
+    elif kind == "unfinished":
+        with contextlib.suppress(FileNotFoundError, AbsentError):
+            seconds = read_json(_note(path)).get("seconds")
+            last_used = max(last_used, _note(path).stat().st_mtime)
     return Removable(
         kind=kind,
         path=path,
@@ -186,7 +191,7 @@ def _look_at(store: Store, kind: Kind, path: Path) -> Removable:
         identity=named.name.removesuffix(PARTIAL_SUFFIX),
         bytes=sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir()),
         seconds=seconds,
-        last_used=max(place.stat().st_mtime for place in (path, note) if place.exists()),
+        last_used=last_used,
     )
 
 
