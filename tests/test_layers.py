@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
-    "errors", "units", "written", "statistics", "store", "recipe", "graph", "planning", "data", "extract", "score", "select",
+    "errors", "units", "written", "statistics", "store", "recipe", "graph", "planning", "data", "formats", "extract", "score", "select",
     "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
     "forecast", "context", "runner", "commands", "api", "cli",
 ]  # fmt: skip

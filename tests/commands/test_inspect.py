@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gristmill.commands.inspect import inspect, spread
-from gristmill.commands.inspect_files import format_of, look
+from gristmill.commands.inspect_files import format_for, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
@@ -151,6 +151,10 @@ def test_conversations_are_read_by_their_messages(tmp_path):
         ("a.ndjson.gz", "jsonl"),
         ("a.parquet", "parquet"),
         ("a.md", "text"),
+        ("a.rst", "text"),
+        ("a.wet.gz", "warc"),
+        ("a.csv", "csv"),
+        ("a.tsv.gz", "csv"),
         ("a.txt.gz", "text"),
         ("a.rs", "code"),
         ("a.tar.gz", "code"),
@@ -158,7 +162,7 @@ def test_conversations_are_read_by_their_messages(tmp_path):
     ],
 )
 def test_formats_are_told_by_name(name, kind, tmp_path):
-    assert format_of(tmp_path / name) == kind
+    assert format_for(tmp_path / name) == kind
 
 
 def test_samples_are_spread_over_reasons():

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.context import context_of
-from gristmill.extract import extract, shards
+from gristmill.extract import extract
+from gristmill.formats.html import Html
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
@@ -67,7 +68,7 @@ def context(recipe_dir: Path, out: Path, source: dict[str, Any], *, processes: i
 
 def main() -> None:
     pages, out = Path(sys.argv[1]), Path(sys.argv[2])
-    shards.SHARD_BYTES["html"] = (60_000, 60_000)
+    Html.shard_bytes = (60_000, 60_000)
     source = {"read": {"format": "html", "paths": ["."]}, "rules": {"packs": ["gopher_quality@1"]}}
     extract.run(context(pages, out, source, processes=2))
 

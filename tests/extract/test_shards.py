@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.outside import find_outside
-from gristmill.extract.shards import SHARD_BYTES, find_files, plan_shards
+from gristmill.extract.shards import find_files, plan_shards
+from gristmill.formats.format import format_named
+from gristmill.recipe.schema.formats import READERS, ReadFiles
+
+
+def read(format: str) -> ReadFiles:
+    return READERS[format].model_validate({"format": format, "paths": ["x"]})
 
 
 def sparse(path: Path, size: int) -> Path:
@@ -26,7 +32,7 @@ def test_each_file_is_covered_once_and_no_cut_shard_is_too_large(
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
     files = [sparse(folder / f"{number}.x", size) for number, size in enumerate(sizes)]
-    shards = plan_shards({file: file.name for file in files}, format)  # type: ignore[arg-type]
+    shards = plan_shards({file: file.name for file in files}, read(format))
     spans = [span for shard in shards for span in shard]
     for path, size in zip(files, sizes, strict=True):
         mine = [span for span in spans if span.path == path]
@@ -34,7 +40,7 @@ def test_each_file_is_covered_once_and_no_cut_shard_is_too_large(
         assert mine[-1].end in (None, size)
         assert all(before.end == after.start for before, after in itertools.pairwise(mine))
     assert [span.path for span in spans] == sorted((span.path for span in spans), key=files.index)
-    least, most = SHARD_BYTES[format]  # type: ignore[index]
+    least, most = format_named(format).shard_bytes
     assert all(len(shard) == 1 or sum(span.size for span in shard) <= most for shard in shards)
     if format != "text":
         assert all(span.size <= max(least, most) for span in spans)
@@ -44,8 +50,8 @@ def test_names_are_those_of_the_outside_files(tmp_path: Path) -> None:
     for name in ("a/x.txt", "b/c/y.txt"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("x")
-    files = find_files(find_outside(tmp_path, ["a/x.txt", "b"], where="here"), "text")
-    ((first, second),) = plan_shards(files, "text")
+    files = find_files(find_outside(tmp_path, ["a/x.txt", "b"], where="here"), read("text"))
+    ((first, second),) = plan_shards(files, read("text"))
     assert (first.name, second.name) == ("b/c/y.txt", "x.txt")
 
 
@@ -53,8 +59,8 @@ def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: 
     for name in ("a.html", "b.HTM", "c.txt", "d.warc.gz", "e.gz", ".hidden.html"):
         (tmp_path / name).write_text("x")
     folder = find_outside(tmp_path, ["."], where="here")
-    assert [path.name for path in find_files(folder, "html")] == ["a.html", "b.HTM"]
-    assert [path.name for path in find_files(folder, "warc")] == ["d.warc.gz"]
-    assert [*find_files(folder, "code")] == [tmp_path]
+    assert [path.name for path in find_files(folder, read("html"))] == ["a.html", "b.HTM"]
+    assert [path.name for path in find_files(folder, read("warc"))] == ["d.warc.gz"]
+    assert [*find_files(folder, read("code"))] == [tmp_path]
     named = find_outside(tmp_path, [".", "e.gz"], where="here")
-    assert [path.name for path in find_files(named, "text")] == ["c.txt", "e.gz"], "a file that is named is read"
+    assert [path.name for path in find_files(named, read("text"))] == ["c.txt", "e.gz"], "a file that is named is read"

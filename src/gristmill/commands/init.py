@@ -11,19 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gristmill.commands.inspect_files import MESSAGES, peek, text_column
+from gristmill.commands.inspect_files import MESSAGES, OTHER, PEEK_ROWS, format_for, text_column
 from gristmill.data.outside import visible_files
 from gristmill.errors import DataError, RecipeError
+from gristmill.formats.format import format_named
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.recipe.schema.formats import READERS
 
-FORMATS = {
-    "text": (".txt", ".md", ".rst"),
-    "html": (".html", ".htm"),
-    "warc": (".warc", ".warc.gz"),
-    "jsonl": (".jsonl", ".jsonl.gz"),
-    "parquet": (".parquet",),
-    "code": (".py", ".c", ".h", ".cpp", ".js", ".ts", ".java", ".go", ".rs", ".rb", ".php", ".sh", ".sql"),
-}
 MIN_BYTES = 200_000
 EPOCHS = 2.5  # passes over the text as estimated; curation may drop half of it before the cap of five refuses
 PEEK_FILES = 20
@@ -74,14 +68,14 @@ def init(folder: Path, *, data: Path | None, console: Console) -> Path:
             f" source code into it and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
         )
     files = _files(texts)
-    columns = {kind: _column(kind, files[kind]) for kind in files if kind in ("jsonl", "parquet")}
+    columns = {kind: _column(kind, files[kind]) for kind in files if READERS[kind].text_key}
     without = [kind for kind, column in columns.items() if column is None]
     found = {kind: int(text_bytes_of(paths, kind)) for kind, paths in files.items() if kind not in without}
     if without:
         console.print(f"Left out, because no key of theirs holds plain text: {', '.join(without)}", highlight=False)
     total = sum(found.values())
     if total < MIN_BYTES:
-        kinds = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+        kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
         raise DataError(
             f"{texts} holds about {total:,} bytes of text in known formats, by the sizes of its files; "
             f"a model needs at least {MIN_BYTES:,}.\n"
@@ -105,15 +99,14 @@ def _files(texts: Path) -> dict[str, list[Path]]:
     """Format → its files."""
     found: dict[str, list[Path]] = {}
     for path in visible_files(texts) if texts.is_dir() else [texts]:
-        for kind, suffixes in FORMATS.items():
-            if path.name.lower().endswith(suffixes):
-                found.setdefault(kind, []).append(path)
-    return found
+        if (kind := format_for(path)) != OTHER:
+            found.setdefault(kind, []).append(path)
+    return {kind: found[kind] for kind in READERS if kind in found}
 
 
 def _column(kind: str, files: list[Path]) -> str | None:
     """The key that holds most text in most of the first files; None where there is text in none but in conversations."""
-    columns = Counter(text_column(peek(kind, path)) for path in files[:PEEK_FILES])
+    columns = Counter(text_column(format_named(kind).peek(path, num_rows=PEEK_ROWS)) for path in files[:PEEK_FILES])
     return next((column for column, _ in columns.most_common() if column not in (None, MESSAGES)), None)
 
 
@@ -122,7 +115,7 @@ def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str 
     if texts.is_file():
         paths = [relative]
     else:
-        present = {suffix for path in files for suffix in FORMATS[kind] if path.name.lower().endswith(suffix)}
+        present = {suffix for path in files for suffix in READERS[kind].suffixes if path.name.lower().endswith(suffix)}
         paths = [f"{relative}/**/*{suffix}" for suffix in sorted(present)]
     web = kind == "warc"
     language = (
@@ -131,7 +124,7 @@ def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str 
     )
     packs = "gopher_repetition@1, gopher_quality@1" if web else "code@1" if kind == "code" else ""
     hint = "" if packs else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
-    name = {"jsonl": "text_field", "parquet": "text_column"}.get(kind)
+    name = READERS[kind].text_key
     field = f"\n      {name}: {json.dumps(column, ensure_ascii=False)}   # it holds most text" if name else ""
     return f"""  {kind}:
     read:

@@ -6,9 +6,7 @@ scaled up and marked with ≈.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,12 +20,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.data.charset import decode
-from gristmill.data.document import open_parquet
-from gristmill.data.read import HTML_SUFFIXES, LANGUAGES, read_code, read_html, read_jsonl, read_parquet, read_text
-from gristmill.data.record import RawDocument, Unread, failed
-from gristmill.data.warc import read_warc
+from gristmill.data.outside import visible_files
+from gristmill.data.record import RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
+from gristmill.formats.format import Span, format_named, open_unpacked
+from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.select.dedup import exact_hash
 from gristmill.units import megabytes
 
@@ -37,13 +35,12 @@ PEEK_ROWS = 200
 LANGUAGE_SAMPLE = 300
 EXCERPT_CHARS = 200
 MAX_COLUMN_TABLES = 5
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
-MARKUP = ("warc", "html")
+OTHER = "other"
 MESSAGES = "messages"
 
 
 @dataclass(kw_only=True)
-class Format:
+class Found:
     """What was found in the files of one format."""
 
     files: list[Path]
@@ -68,9 +65,8 @@ def inspect_files(target: Path, *, limit: int, console: Console) -> None:
     formats = {kind: look(kind, files, limit) for kind, files in files_by_format(target).items()}
     console.print(_overview(formats))
     for kind, found in formats.items():
-        if kind in ("jsonl", "parquet"):
-            for path in islice(found.columns.values(), MAX_COLUMN_TABLES):
-                console.print(_columns(kind, path))
+        for path in islice(found.columns.values(), MAX_COLUMN_TABLES):
+            console.print(_columns(kind, path))
         if found.unread:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
             console.print(f"{kind}: records without text: {listed}", markup=False)
@@ -80,42 +76,25 @@ def inspect_files(target: Path, *, limit: int, console: Console) -> None:
 
 
 def files_by_format(target: Path) -> dict[str, list[Path]]:
-    """The files below `target` (hidden ones left out), by format."""
-    if target.is_file():
-        paths = [target]
-    else:
-        inner = ((path, path.relative_to(target).parts) for path in sorted(target.rglob("*")))
-        paths = [path for path, parts in inner if path.is_file() and not any(part.startswith(".") for part in parts)]
+    """The files below `target` (hidden ones left out), by the format of a recipe's reader that their names fit, or "other"."""
+    paths = visible_files(target) if target.is_dir() else [target]
     if not paths:
         raise DataError(f"{target} holds no files.")
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
-        groups[format_of(path)].append(path)
+        groups[format_for(path)].append(path)
     return dict(sorted(groups.items()))
 
 
-def format_of(path: Path) -> str:
-    """The format of a recipe's reader that fits the file's name, or "other"."""
-    name = path.name.lower()
-    if name.endswith(ARCHIVES):
-        return "code"
-    bare = name.removesuffix(".gz")
-    for kind, endings in (
-        ("warc", (".warc",)),
-        ("html", HTML_SUFFIXES),
-        ("jsonl", (".jsonl", ".ndjson")),
-        ("parquet", (".parquet",)),
-        ("text", (".txt", ".text", ".md", ".markdown", ".rst")),
-    ):
-        if bare.endswith(endings):
-            return kind
-    return "code" if path.suffix.lower() in LANGUAGES else "other"
+def format_for(path: Path) -> str:
+    """The name of the format that fits the file's name, or OTHER."""
+    return next((name for name, reader in READERS.items() if reader is reader_of(path.name)), OTHER)
 
 
-def look(kind: str, files: list[Path], limit: int) -> Format:
+def look(kind: str, files: list[Path], limit: int) -> Found:
     """Reads the files of one format, up to READ_BYTES, and counts."""
-    found = Format(files=files, num_bytes=sum(path.stat().st_size for path in files))
-    if kind == "other":
+    found = Found(files=files, num_bytes=sum(path.stat().st_size for path in files))
+    if kind == OTHER:
         return found
     seen: set[tuple[int, int]] = set()
     for path in files:
@@ -133,47 +112,31 @@ def look(kind: str, files: list[Path], limit: int) -> Format:
             seen.add(digest)
             if len(found.samples) < limit:
                 found.samples.append((record.id, " ".join(text.split())[:EXCERPT_CHARS]))
-            if found.documents <= LANGUAGE_SAMPLE and kind not in MARKUP:
+            if found.documents <= LANGUAGE_SAMPLE and not READERS[kind].holds_html:
                 found.languages[record.language or detect_language(text)[0] or "?"] += 1
         found.bytes_read += path.stat().st_size
     return found
 
 
-def records(kind: str, path: Path, found: Format) -> Iterator[RawDocument | Unread]:
+def records(kind: str, path: Path, found: Found) -> Iterator[RawDocument | Unread]:
     """The records of one file, by the reader of its format.
 
-    The text of a JSONL or Parquet file is its `messages`, or else the column that holds most text.
+    The text of a file with columns is its `messages`, or else the column that holds most text.
     """
-    if kind == "warc":
-        return read_warc(path, name=path.name)
-    if kind == "html":
-        return read_html(path, name=path.name)
-    if kind == "text":
-        return read_text(path, name=path.name)
-    if kind == "code":
-        return read_code(path, name=path.name) if path.name.lower().endswith(ARCHIVES) else _one_source(path)
-    rows = peek(kind, path)
-    found.columns.setdefault(tuple(dict.fromkeys(name for row in rows for name in row)), path)
-    column = text_column(rows)
-    if column is None or (kind == "parquet" and column == MESSAGES):
-        return iter(())
-    if kind == "parquet":
-        return read_parquet(path, name=path.name, text_column=column)
-    return _conversations(path) if column == MESSAGES else read_jsonl(path, name=path.name, text_field=column)
-
-
-def peek(kind: str, path: Path) -> list[dict[str, Any]]:
-    """The first rows of a JSONL or Parquet file, as dictionaries."""
-    if kind == "parquet":
-        with open_parquet(path) as file:
-            batch = next(file.iter_batches(batch_size=PEEK_ROWS), None)
-            return [] if batch is None else batch.to_pylist()
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        try:
-            values = [_object(line) for line in islice(lines, PEEK_ROWS)]
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} cannot be unpacked: {error}. Copy or download it again.") from error
-    return [value for value in values if value is not None]
+    reader, format = READERS[kind], format_named(kind)
+    columns = {}
+    if reader.text_key is not None:
+        rows = format.peek(path, num_rows=PEEK_ROWS)
+        found.columns.setdefault(tuple(dict.fromkeys(name for row in rows for name in row)), path)
+        column = text_column(rows)
+        if column is None or (column == MESSAGES and kind != "jsonl"):
+            return iter(())
+        if column == MESSAGES:
+            return _conversations(path)
+        columns = {reader.text_key: column}
+    settings = reader.model_validate({"format": kind, "paths": [path.name], **columns})
+    span = Span(path=path, name=path.name, size=path.stat().st_size)
+    return (record for record in format.read(span, settings) if not isinstance(record, Skip))
 
 
 def text_column(rows: list[dict[str, Any]]) -> str | None:
@@ -188,7 +151,7 @@ def text_column(rows: list[dict[str, Any]]) -> str | None:
 
 def _conversations(path: Path) -> Iterator[RawDocument | Unread]:
     """Each line's messages as one text; other lines as a record without text."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
+    with open_unpacked(path) as lines:
         for number, line in enumerate(lines, start=1):
             origin, row = f"{path.name}#{number}", _object(line)
             messages = None if row is None else row.get(MESSAGES)
@@ -207,15 +170,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _one_source(path: Path) -> Iterator[RawDocument]:
-    data = path.read_bytes()
-    language = LANGUAGES[path.suffix.lower()]
-    yield RawDocument(
-        id=path.name, origin=f"{path.name}#0", bytes_in=len(data), text=decode(data)[0], language=language
-    )
-
-
-def _overview(formats: dict[str, Format]) -> Table:
+def _overview(formats: dict[str, Found]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in (
         "format",
@@ -231,7 +186,7 @@ def _overview(formats: dict[str, Format]) -> Table:
     for kind, found in formats.items():
         about = "≈ " if found.scale > 1 else ""
         size = found.text_bytes * found.scale
-        note = " with markup" if kind in MARKUP else ""
+        note = " with markup" if kind != OTHER and READERS[kind].holds_html else ""
         total = max(1, sum(found.languages.values()))
         languages = ", ".join(f"{name} {count / total:.0%}" for name, count in found.languages.most_common(4))
         table.add_row(
@@ -248,7 +203,7 @@ def _overview(formats: dict[str, Format]) -> Table:
 
 
 def _columns(kind: str, path: Path) -> Table:
-    rows = peek(kind, path)
+    rows = format_named(kind).peek(path, num_rows=PEEK_ROWS)
     text = text_column(rows)
     table = Table(box=None, pad_edge=False, title=escape(f"columns of {path.name}"), title_justify="left")
     for heading in ("column", "type", "present", "example"):

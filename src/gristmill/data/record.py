@@ -1,4 +1,4 @@
-"""What a reader yields for each record of a file: a raw document, or why there is none."""
+"""What a reader yields: for each record of a file a raw document, or why there is none; and what lay between them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class RawDocument:
 
     `origin` is "file#place" (byte offset, row or member name). `charset` is what the transport said about
     `payload`. `language` is set where the reader knows it, such as a programming language by file extension;
-    `license` where the record states its own.
+    `license` where the record states its own. `entry` is the start of a span whose first record this one is; None where
+    the file cannot be entered at it.
     """
 
     id: str
@@ -27,11 +28,15 @@ class RawDocument:
     charset: str | None = None
     language: str | None = None
     license: str | None = None
+    entry: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unread:
-    """A record that gives no document: "failed" when it is damaged, "dropped" when it is not what we look for."""
+    """A record that gives no document: "failed" when it is damaged, "dropped" when it is not what we look for.
+
+    `entry` as in RawDocument.
+    """
 
     id: str
     origin: str
@@ -40,6 +45,18 @@ class Unread:
     reason: str
     detail: str = ""
     url: str | None = None
+    entry: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skip:
+    """Bytes that are no record, such as blank lines, by `reason`. With none of them it says that the reader is at work."""
+
+    reason: str
+    num_bytes: int
+
+
+Record = RawDocument | Unread | Skip
 
 
 def failed(origin: str, reason: str, *, bytes_in: int, detail: str = "", id: str | None = None) -> Unread:

@@ -11,28 +11,26 @@ from typing import Any
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
 from gristmill.data.ledger import Kind, rejected_row
-from gristmill.data.read import read_code, read_html, read_jsonl, read_parquet, read_text
-from gristmill.data.record import RawDocument, Unread, clean_text
-from gristmill.data.warc import read_warc
+from gristmill.data.record import RawDocument, Skip, Unread, clean_text
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.rules import judge
-from gristmill.extract.shards import Format, Span
+from gristmill.formats.format import Span, format_of
+from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is done to each document of a source. `reader` holds the reader's own keyword arguments.
+    """What is done to each document of a source. `read` is the reader's section of the recipe.
 
     extractor: None for sources without HTML. languages: None keeps all, and language is then not looked for.
     min_language_score is exclusive.
     """
 
     source: str
-    format: Format
-    reader: dict[str, Any]
+    read: ReadFiles
     extractor: Extractor | None
     keep_maths: bool
     deadline_seconds: float
@@ -71,10 +69,12 @@ class CurateJob:
     def documents(self) -> Iterator[RawDocument | Unread]:
         """The records of all spans, in order."""
         logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+        reader = format_of(self.settings.read)
         for span in self.spans:
-            for record in read_span(span, self.settings):
-                self.bytes_read += record.bytes_in
-                yield record
+            for record in reader.read(span, self.settings.read):
+                if not isinstance(record, Skip):
+                    self.bytes_read += record.bytes_in
+                    yield record
 
     def process(self, document: RawDocument | Unread) -> Fate:
         """The fate of one record."""
@@ -89,22 +89,6 @@ class CurateJob:
     def summary(self) -> int:
         """Bytes of all records read."""
         return self.bytes_read
-
-
-def read_span(span: Span, settings: Settings) -> Iterator[RawDocument | Unread]:
-    """The records of one span by the reader of the source's format."""
-    arguments: dict[str, Any] = {"name": span.name, **settings.reader}
-    if settings.format == "warc":
-        return read_warc(span.path, start=span.start, end=span.end, **arguments)
-    if settings.format == "jsonl":
-        return read_jsonl(span.path, start=span.start, end=span.end, **arguments)
-    if settings.format == "parquet":
-        return read_parquet(span.path, start=span.start, end=span.end, **arguments)
-    if settings.format == "html":
-        return read_html(span.path, **arguments)
-    if settings.format == "text":
-        return read_text(span.path, **arguments)
-    return read_code(span.path, **arguments)
 
 
 def curate(raw: RawDocument, settings: Settings) -> Fate:

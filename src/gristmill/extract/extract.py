@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -30,12 +30,13 @@ from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
-from gristmill.extract.shards import Span, find_files, other_files, plan_shards
+from gristmill.extract.shards import find_files, other_files, plan_shards
+from gristmill.formats.format import Span
 from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import MainText, ReadCode, Reader, ReadJsonl, ReadParquet, ReadText, Source
+from gristmill.recipe.schema.curation import MainText, Source
 from gristmill.store.durable import write_json
 
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +87,14 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     source: Source = ctx.config["source"]
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
     outside = ctx.files["source"]
-    files = find_files(outside, source.read.format)
-    if others := other_files(outside, source.read.format):
+    files = find_files(outside, source.read)
+    if others := other_files(outside, source.read):
         ctx.say(
             f"{name}: {len(others):,} files of its folders are not read, no {source.read.format} by their suffix; "
             f"the first is {others[0].name}"
         )
     shards = [
-        Shard(number=number, spans=spans, out=ctx.out)
-        for number, spans in enumerate(plan_shards(files, source.read.format))
+        Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
     settings = settings_of(ctx)
     waiting = [shard for shard in shards if not _is_done(shard)]
@@ -200,14 +200,12 @@ def _is_done(shard: Shard) -> bool:
 def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source, with the ids that the recipe's packs hold out."""
     source: Source = ctx.config["source"]
-    is_html = source.read.format in ("warc", "html")
     page = source.main_text or MainText()
     language = source.language
     return Settings(
         source=ctx.part,
-        format=source.read.format,
-        reader=dict(reader_arguments(source.read)),
-        extractor=page.extractor if is_html else None,
+        read=source.read,
+        extractor=page.extractor if source.read.holds_html else None,
         keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds,
         max_memory_mb=page.max_memory_mb,
@@ -218,16 +216,3 @@ def settings_of(ctx: StepContext) -> Settings:
         limits=dict(source.rules.limits),
         held_out=held_out_ids(packs_of(ctx.files)),
     )
-
-
-def reader_arguments(read: Reader) -> Mapping[str, Any]:
-    """The keyword arguments that the reader of a format takes from the recipe."""
-    if isinstance(read, ReadJsonl):
-        return {"text_field": read.text_field, "id_field": read.id_field, "url_field": read.url_field}
-    if isinstance(read, ReadParquet):
-        return {"text_column": read.text_column, "id_column": read.id_column, "url_column": read.url_column}
-    if isinstance(read, ReadText):
-        return {"split_at": read.split_at}
-    if isinstance(read, ReadCode):
-        return {"extensions": read.extensions}
-    return {}

@@ -12,11 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-# Measured: one byte of gzip holds 2.8 of a novel, 3.4 of English documentation, 4.3 of source code; one of Parquet 3.1. The
-# quickstart's JSON lines, rich in other fields, are a third text. One byte of its WARC, dense manual pages, gives 1.0 of main
-# text; a crawl gives about 0.1, so the middle is taken.
-TEXT_PER_BYTE = {"text": 1.0, "code": 1.0, "jsonl": 0.7, "parquet": 3.0, "html": 0.1, "warc": 0.1}
-GZIP_RATIO = {"text": 3.0, "code": 4.3, "jsonl": 3.0, "parquet": 1.0, "html": 5.0, "warc": 5.0}
+from gristmill.recipe.schema.formats import READERS
 
 
 def text_bytes_of(files: Sequence[Path], format: str) -> float:
@@ -37,4 +33,4 @@ def _text_bytes(path: Path, format: str) -> float:
     if path.is_dir():
         return sum(_text_bytes(child, format) for child in path.rglob("*") if child.is_file())
     is_compressed = path.suffix in (".gz", ".tgz")
-    return path.stat().st_size * TEXT_PER_BYTE[format] * (GZIP_RATIO[format] if is_compressed else 1.0)
+    return path.stat().st_size * READERS[format].text_per_byte * (READERS[format].gzip_ratio if is_compressed else 1.0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from gristmill.recipe.schema.formats import Reader
 from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Name, Outside, PositiveInt, Section, Share
 
 
@@ -17,73 +17,6 @@ class PackRef(Section):
     held_out: bool = Field(
         default=True, description="false: the items may be trained on; scores are then called recall"
     )
-
-
-class ReadFiles(Section):
-    """What every reader has: files, as paths or globs relative to the recipe."""
-
-    paths: Annotated[list[str], PLACE] = Field(min_length=1)
-
-
-class ReadWarc(ReadFiles):
-    """Web archives, one gzip member a record; HTML responses are read."""
-
-    format: Literal["warc"]
-
-
-class ReadHtml(ReadFiles):
-    """HTML files."""
-
-    format: Literal["html"]
-
-
-class ReadJsonl(ReadFiles):
-    """One JSON object a line, plain or .gz."""
-
-    format: Literal["jsonl"]
-    text_field: str = "text"
-    id_field: str | None = Field(default=None, description="absent: file name and the byte at which the line begins")
-    url_field: str | None = None
-
-
-class ReadParquet(ReadFiles):
-    """Parquet files."""
-
-    format: Literal["parquet"]
-    text_column: str = "text"
-    id_column: str | None = Field(default=None, description="absent: file name and row number")
-    url_column: str | None = None
-
-
-class ReadText(ReadFiles):
-    """Plain text or Markdown, plain or .gz; a book is split into chapters so that it can lie on both sides of the split."""
-
-    format: Literal["text"]
-    split_at: str | None = Field(
-        default=None, description="regular expression matched at line starts; a match begins a document"
-    )
-
-    @field_validator("split_at")
-    @classmethod
-    def _is_a_pattern(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"split_at {value!r} is not a regular expression: {error}") from None
-        return value
-
-
-class ReadCode(ReadFiles):
-    """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
-
-    format: Literal["code"]
-    extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
-
-
-Reader = Annotated[
-    ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadText | ReadCode,
-    Field(discriminator="format"),
-]
 
 
 class MainText(Section):
@@ -133,7 +66,7 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _html_alone_has_main_text(self) -> Source:
-        if self.main_text is not None and self.read.format not in ("warc", "html"):
+        if self.main_text is not None and not self.read.holds_html:
             raise ValueError(f"main_text is for warc and html, this source reads {self.read.format}; remove main_text")
         return self
 

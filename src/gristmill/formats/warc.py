@@ -17,7 +17,9 @@ from pathlib import Path
 
 from fastwarc.warc import ArchiveIterator, WarcRecord
 
-from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Unread, failed
+from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Record, Unread, failed
+from gristmill.formats.format import Format, Span, cut_evenly, size_of
+from gristmill.recipe.schema.formats import ReadWarc
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 PLAIN_MAGIC = b"\r\n\r\nWARC/1."
@@ -25,6 +27,23 @@ DOCUMENT_TYPES = ("response", "resource", "conversion")
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 MAX_HTTP_HEAD_BYTES = 64_000
 MAX_MEMBER_BYTES = 1 << 30
+
+
+class Warc(Format[ReadWarc]):
+    """A response, resource or conversion record is a document."""
+
+    shard_bytes = (500_000, 8_000_000)
+
+    def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
+        """Spans are bytes of the file as it lies on the disk."""
+        return cut_evenly(path, name=name, units=size_of(path), limit=limit)
+
+    def read(self, span: Span, settings: ReadWarc) -> Iterator[Record]:
+        """The records that begin in the span."""
+        return read_warc(span.path, name=span.name, start=span.start, end=span.end)
+
+
+FORMAT = Warc()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

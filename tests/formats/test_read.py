@@ -18,9 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.read import read_code, read_html, read_jsonl, read_parquet, read_text
 from gristmill.data.record import RawDocument, Unread
 from gristmill.errors import DataError
+from gristmill.formats.code import read_code
+from gristmill.formats.html import read_html
+from gristmill.formats.jsonl import read_jsonl
+from gristmill.formats.parquet import read_parquet
+from gristmill.formats.text import read_text
 
 Records = Iterator[RawDocument | Unread]
 
@@ -205,14 +209,13 @@ def test_a_text_bomb_is_refused(tmp_path: Path) -> None:
     assert fates(read_text(tmp_path / "b.txt.gz", name="b", max_file_bytes=1_000_000)) == ["!file_too_large"]
 
 
-def test_html_files_of_a_folder_by_name(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("b.html", "sub/a.HTM", "c.txt"):
-        (tmp_path / name).write_text(f"<html>{name}")
-    records = list(read_html(tmp_path, name="pages"))
-    assert [item.id for item in records] == ["pages/b.html", "pages/sub/a.HTM"]
-    assert [item.reason for item in read_html(tmp_path, name="p", max_bytes=5) if isinstance(item, Unread)] == [
-        "file_too_large",
+def test_an_html_file_is_a_page(tmp_path: Path) -> None:
+    (tmp_path / "b.html").write_text("<html>b")
+    (record,) = read_html(tmp_path / "b.html", name="pages/b.html")
+    assert (record.id, record.payload) == ("pages/b.html", b"<html>b")
+    assert [
+        item.reason for item in read_html(tmp_path / "b.html", name="p", max_bytes=5) if isinstance(item, Unread)
+    ] == [
         "file_too_large",
     ]
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.record import RawDocument, Unread
-from gristmill.data.warc import read_warc
+from gristmill.formats.warc import read_warc
 
 PAGE = b"<html><body>" + b"A page about nothing in particular. " * 40 + b"%d</body></html>"
 NUM_PAGES = 6

@@ -1,0 +1,100 @@
+"""What a format is: how its files are cut into spans, looked at and read. Each format is a file here and a class in the recipe.
+
+    recipe/schema/formats.py   ReadJsonl: keys of the recipe, suffixes, bytes of text per byte on disk
+    formats/jsonl.py           Jsonl(Format[ReadJsonl]): spans, read, peek
+
+A reader yields, in the order of the file, a RawDocument or an Unread for each record it meets and a Skip for bytes that are
+none; nothing is passed over in silence. The spans of a file, read apart, give each record once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar, Generic, TypeVar, cast
+
+from gristmill.data.record import Record
+from gristmill.recipe.schema.formats import ReadFiles
+
+Settings = TypeVar("Settings", bound=ReadFiles)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A part of a file or tree: [start, end) in the unit of its format, such as bytes or row groups; all of it for end None.
+
+    size: bytes on disk. Any record's `entry` is a `start` too.
+    """
+
+    path: Path
+    name: str
+    start: int = 0
+    end: int | None = None
+    size: int
+
+
+class Format(ABC, Generic[Settings]):
+    """A format of files.
+
+    shard_bytes: bytes on disk of a shard of work, least and most: a source is cut into about PARALLEL_SHARDS shards
+    within them. Work on the largest takes about a minute.
+    """
+
+    shard_bytes: ClassVar[tuple[int, int]] = (8_000_000, 64_000_000)
+
+    def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
+        """The file in spans of about `limit` bytes; one, where it cannot be entered in the middle."""
+        return [Span(path=path, name=name, size=size_of(path))]
+
+    @abstractmethod
+    def read(self, span: Span, settings: Settings) -> Iterator[Record]:
+        """The records of one span. Raises DataError when the file is not of the format at all."""
+
+    def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
+        """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
+        return []
+
+
+def format_of(settings: ReadFiles) -> Format[Any]:
+    """The format that a reader's section of the recipe names."""
+    return format_named(settings.format)
+
+
+def format_named(name: str) -> Format[Any]:
+    """The format `name`: FORMAT of the module here that is called so."""
+    return cast(Format[Any], importlib.import_module(f"gristmill.formats.{name}").FORMAT)
+
+
+def cut_evenly(path: Path, *, name: str, units: int, limit: int) -> list[Span]:
+    """A file of `units` units (bytes, row groups) in equal spans of about `limit` bytes on disk."""
+    size = size_of(path)
+    if size <= limit:
+        return [Span(path=path, name=name, size=size)]
+    count = max(1, min(units, -(-size // limit)))
+    cuts = [units * number // count for number in range(count + 1)]
+    return [Span(path=path, name=name, start=a, end=b, size=size // count) for a, b in itertools.pairwise(cuts)]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file on disk; 0 for a folder."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def is_packed(path: Path) -> bool:
+    """True for a gzip file, by its name."""
+    return path.suffix.lower() == ".gz"
+
+
+def open_unpacked(path: Path) -> IO[bytes]:
+    """The content of a file, unpacked if it is gzip."""
+    return cast(IO[bytes], gzip.open(path, "rb")) if is_packed(path) else path.open("rb")
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it."""
+    return repr(value)[:80]

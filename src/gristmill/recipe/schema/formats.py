@@ -1,0 +1,181 @@
+"""The formats of raw text: what a recipe says of each, by which suffixes its files are known, how much text they hold.
+
+How files are cut and read is in `formats/<format>.py`. A file in a folder is read by the first format that knows its suffix,
+in the order of `Reader`; so `.md` is text, and code only in a source that says so.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field, field_validator
+
+from gristmill.recipe.schema.section import PLACE, Section
+
+LANGUAGES = {
+    **dict.fromkeys((".c", ".h"), "c"),
+    **dict.fromkeys((".cc", ".cpp", ".cxx", ".hh", ".hpp"), "cpp"),
+    **dict.fromkeys((".js", ".mjs", ".cjs", ".jsx"), "javascript"),
+    **dict.fromkeys((".ts", ".tsx"), "typescript"),
+    **dict.fromkeys((".sh", ".bash"), "shell"),
+    **dict.fromkeys((".hs", ".lhs"), "haskell"),
+    **dict.fromkeys((".ml", ".mli"), "ocaml"),
+    **dict.fromkeys((".pl", ".pm"), "perl"),
+    **dict.fromkeys((".f", ".f90", ".f95"), "fortran"),
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    ".py": "python",
+    ".java": "java",
+    ".go": "go",
+    ".rs": "rust",
+    ".rb": "ruby",
+    ".php": "php",
+    ".cs": "csharp",
+    ".swift": "swift",
+    ".kt": "kotlin",
+    ".scala": "scala",
+    ".lua": "lua",
+    ".r": "r",
+    ".jl": "julia",
+    ".sql": "sql",
+    ".el": "elisp",
+    ".lisp": "lisp",
+    ".scm": "scheme",
+    ".erl": "erlang",
+    ".ex": "elixir",
+    ".zig": "zig",
+    ".css": "css",
+}
+ARCHIVES = (".tar.gz", ".tgz", ".tar")
+
+
+def packed(*suffixes: str) -> tuple[str, ...]:
+    """Suffixes of plain files, and of the same packed by gzip."""
+    return (*suffixes, *(f"{suffix}.gz" for suffix in suffixes))
+
+
+class ReadFiles(Section):
+    """What every reader has: files, as paths or globs relative to the recipe.
+
+    suffixes: of files of this format in folders. text_per_byte: bytes of plain text in a byte of such a file, as it is or
+    unpacked; gzip_ratio: bytes in a byte of it packed. text_key: the key that names the column of text, where there are columns.
+    holds_html: its text is found by main-text extraction.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    text_per_byte: ClassVar[float] = 1.0
+    gzip_ratio: ClassVar[float] = 3.0
+    text_key: ClassVar[str | None] = None
+    holds_html: ClassVar[bool] = False
+
+    format: str
+    paths: Annotated[list[str], PLACE] = Field(min_length=1)
+
+
+class ReadWarc(ReadFiles):
+    """Web archives, one gzip member a record; HTML responses are read."""
+
+    # One byte of the quickstart's archive, dense manual pages, gives 1.0 of main text; a crawl gives about 0.1.
+    suffixes = packed(".warc", ".wet")
+    text_per_byte = 0.1
+    gzip_ratio = 5.0
+    holds_html = True
+
+    format: Literal["warc"]
+
+
+class ReadHtml(ReadFiles):
+    """HTML files."""
+
+    suffixes = (".html", ".htm", ".xhtml")
+    text_per_byte = 0.1
+    gzip_ratio = 5.0
+    holds_html = True
+
+    format: Literal["html"]
+
+
+class ReadJsonl(ReadFiles):
+    """One JSON object a line, plain or .gz."""
+
+    suffixes = packed(".jsonl", ".ndjson")
+    text_per_byte = 0.7  # the quickstart's lines, rich in other fields, are a third text
+    text_key = "text_field"
+
+    format: Literal["jsonl"]
+    text_field: str = "text"
+    id_field: str | None = Field(default=None, description="absent: file name and the byte at which the line begins")
+    url_field: str | None = None
+
+
+class ReadParquet(ReadFiles):
+    """Parquet files."""
+
+    suffixes = (".parquet",)
+    text_per_byte = 3.0  # measured on English documentation: 3.1
+    gzip_ratio = 1.0
+    text_key = "text_column"
+
+    format: Literal["parquet"]
+    text_column: str = "text"
+    id_column: str | None = Field(default=None, description="absent: file name and row number")
+    url_column: str | None = None
+
+
+class ReadCsv(ReadFiles):
+    """Tables with a line of column names: comma-separated (RFC 4180), or by tab where the name says .tsv; plain or .gz."""
+
+    suffixes = packed(".csv", ".tsv")
+    text_per_byte = 0.7
+    text_key = "text_column"
+
+    format: Literal["csv"]
+    text_column: str = "text"
+    id_column: str | None = Field(default=None, description="absent: file name and the byte at which the row begins")
+    url_column: str | None = None
+    delimiter: str | None = Field(
+        default=None, min_length=1, max_length=1, description="absent: a tab in .tsv files, else a comma"
+    )
+
+
+class ReadText(ReadFiles):
+    """Plain text or Markdown, plain or .gz; a book is split into chapters so that it can lie on both sides of the split."""
+
+    suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst")
+    # Packed, measured: 2.8 in a novel, 3.4 in English documentation.
+
+    format: Literal["text"]
+    split_at: str | None = Field(
+        default=None, description="regular expression matched at line starts; a match begins a document"
+    )
+
+    @field_validator("split_at")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"split_at {value!r} is not a regular expression: {error}") from None
+        return value
+
+
+class ReadCode(ReadFiles):
+    """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
+
+    suffixes = (*ARCHIVES, *LANGUAGES)
+    gzip_ratio = 4.3  # measured
+
+    format: Literal["code"]
+    extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
+
+
+AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadCsv | ReadText | ReadCode
+Reader = Annotated[AnyReader, Field(discriminator="format")]
+READERS: dict[str, type[ReadFiles]] = {
+    get_args(one.model_fields["format"].annotation)[0]: one for one in get_args(AnyReader)
+}
+
+
+def reader_of(file_name: str) -> type[ReadFiles] | None:
+    """The first format that knows the suffix of a file."""
+    return next((reader for reader in READERS.values() if file_name.lower().endswith(reader.suffixes)), None)

@@ -1,0 +1,75 @@
+"""CSV: what Python's and pyarrow's own readers find is found, with the place of each row; bad rows are counted."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from pathlib import Path
+
+import pyarrow.csv
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.record import RawDocument, Skip, Unread
+from gristmill.errors import DataError
+from gristmill.formats.csv import FORMAT, read_csv
+
+FIELD = st.text(alphabet='ab ,"\n\té;', max_size=8)
+
+
+def table(rows: list[list[str]], *, delimiter: str = ",") -> bytes:
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(rows)
+    return written.getvalue().encode()
+
+
+@given(rows=st.lists(st.tuples(FIELD, FIELD).map(list), max_size=8), packed=st.booleans(), tabs=st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_rows_are_those_of_pyarrow_and_every_byte_is_accounted_for(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], packed: bool, tabs: bool
+) -> None:
+    data = table([["key", "text"], *rows], delimiter="\t" if tabs else ",")
+    path = tmp_path_factory.mktemp("any") / f"x.{'tsv' if tabs else 'csv'}{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    records = list(read_csv(path, name="x"))
+    options = pyarrow.csv.ParseOptions(delimiter="\t" if tabs else ",", newlines_in_values=True)
+    convert = pyarrow.csv.ConvertOptions(column_types={"key": "string", "text": "string"}, strings_can_be_null=False)
+    peer = pyarrow.csv.read_csv(io.BytesIO(data), parse_options=options, convert_options=convert)
+    found = [record for record in records if isinstance(record, RawDocument)]
+    assert [record.text for record in found] == peer.column("text").to_pylist() == [text for _, text in rows]
+    assert sum(record.num_bytes if isinstance(record, Skip) else record.bytes_in for record in records) == len(data)
+    for record in found:
+        offset = int(record.origin.partition("#")[2])
+        assert next(csv.reader([data[offset : offset + record.bytes_in].decode()], delimiter="\t" if tabs else ","))
+    assert [row["text"] for row in FORMAT.peek(path, num_rows=3)] == [text for _, text in rows[:3]]
+
+
+def test_each_bad_row_is_counted_and_the_good_ones_are_read(tmp_path: Path) -> None:
+    rows = [b"\xef\xbb\xbfid,text\n", b"1,good\n", b"\n", b"2,a,b\n", b"3,\xff\n", b",none\n", b'4,"two\nlines"\n']
+    (tmp_path / "x.csv").write_bytes(b"".join([*rows, b'5,"' + b"x" * 90 + b"\n", b"6,last\n", b'7,"open\n']))
+    records = list(read_csv(tmp_path / "x.csv", name="x", id_column="id", max_bytes=60))
+    fates = [item.text if isinstance(item, RawDocument) else f"!{item.reason}" for item in records]
+    assert fates == [
+        "!column_names", "good", "!blank_line", "!bad_csv", "!bad_csv", "!missing_field", "two\nlines", "!row_too_large", "last",
+        "!bad_csv",
+    ]  # fmt: skip
+    assert sum(one.num_bytes if isinstance(one, Skip) else one.bytes_in for one in records) == (
+        (tmp_path / "x.csv").stat().st_size
+    )
+
+
+def test_a_missing_column_names_the_file_and_the_columns_that_exist(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id,body\n1,a\n")
+    with pytest.raises(DataError, match=r"x\.csv has no column 'text'; its columns are 'id', 'body'"):
+        list(read_csv(tmp_path / "x.csv", name="x"))
+
+
+def test_a_cut_gzip_file_gives_what_came_before_the_cut(tmp_path: Path) -> None:
+    data = gzip.compress(table([["text"], *([f"row {number} {number**5}"] for number in range(5000))]))
+    (tmp_path / "x.csv.gz").write_bytes(data[: len(data) // 2])
+    *good, last = read_csv(tmp_path / "x.csv.gz", name="x")
+    assert len(good) > 1000
+    assert isinstance(last, Unread)
+    assert last.reason == "corrupt_gzip"
