@@ -16,7 +16,8 @@ class RawDocument:
     `origin` is "file#place" (byte offset, row or member name). `charset` is what the transport said about
     `payload`. `language` is set where the reader knows it, such as a programming language by file extension;
     `license` where the record states its own. `entry` is the start of a span whose first record this one is; None where
-    the file cannot be entered at it.
+    the file cannot be entered at it. `bytes_in` are the bytes of the file's content that the record takes, its framing
+    (headers, line end) included.
     """
 
     id: str
@@ -50,7 +51,7 @@ class Unread:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Skip:
-    """Bytes that are no record, such as blank lines, by `reason`. With none of them it says that the reader is at work."""
+    """Bytes of the file's content that are no record, by `reason`: blank lines, records that are no documents, gaps."""
 
     reason: str
     num_bytes: int

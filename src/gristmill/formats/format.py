@@ -5,6 +5,9 @@
 
 A reader yields, in the order of the file, a RawDocument or an Unread for each record it meets and a Skip for bytes that are
 none; nothing is passed over in silence. The spans of a file, read apart, give each record once.
+
+The reader is no witness of itself: `content` measures a span without the reader's code, and what records and skips take must
+add up to it over the spans of a file.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ Settings = TypeVar("Settings", bound=ReadFiles)
 class Span:
     """A part of a file or tree: [start, end) in the unit of its format, such as bytes or row groups; all of it for end None.
 
-    size: bytes on disk. Any record's `entry` is a `start` too.
+    size: bytes on disk. Any record's `entry` is a `start` too. alone: read one record at a time, however slow: reading more
+    at once ran out of memory or time.
     """
 
     path: Path
@@ -36,6 +40,15 @@ class Span:
     start: int = 0
     end: int | None = None
     size: int
+    alone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What lies in a span: bytes, unpacked where the file is packed, and records where the file itself tells their number."""
+
+    num_bytes: int
+    num_records: int | None = None
 
 
 class Format(ABC, Generic[Settings]):
@@ -54,6 +67,15 @@ class Format(ABC, Generic[Settings]):
     @abstractmethod
     def read(self, span: Span, settings: Settings) -> Iterator[Record]:
         """The records of one span. Raises DataError when the file is not of the format at all."""
+
+    def next_entry(self, span: Span, entry: int) -> int | None:
+        """The first place after `entry`, inside the span, at which the file can be entered: where reading resumes after a
+        stretch that ended its process. None: the rest of the span is lost."""
+        return None
+
+    def content(self, span: Span, settings: Settings) -> Content:
+        """What the span holds, measured apart from the reader. Spans of a file add up to the file."""
+        return Content(num_bytes=size_of(span.path))
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
