@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from gristmill.data.guard import context_for, exit_with_parent
 from gristmill.errors import Interrupted, ResourceError
+from gristmill.graph.machine import Machine
 
 STOP_POLL_SECONDS = 0.5
 
@@ -35,6 +36,20 @@ class Executor(Protocol):
 
 def _never() -> bool:
     return False
+
+
+def executor_for(
+    machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never, guarded: bool = False
+) -> Executor:
+    """The executor of a step with so many items on this machine: `machine.processes` of them at a time.
+
+    guarded: the function starts a guarded child of its own and only waits for it; it must look at `should_stop` itself.
+    """
+    if guarded:
+        return LocalThreads(threads=machine.processes, should_stop=should_stop)
+    if machine.processes == 1 or num_items == 1:
+        return InProcess(should_stop=should_stop)
+    return LocalProcesses(processes=machine.processes, should_stop=should_stop)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gristmill.data.document import DOCUMENT_SCHEMA, read_batches
-from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.data.executor import executor_for
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, SourceLedger
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
@@ -133,12 +133,7 @@ def _read(ctx: StepContext, above: Mapping[str, float], rules: DuplicateRules, h
         )
     ]
     function = ReadShard(above=above, held_out=held_out, rules=rules, seed=derive_seed(ctx.seed, "minhash"))
-    in_line = len(shards) == 1 or ctx.machine.processes == 1
-    executor: Executor = (
-        InProcess(should_stop=ctx.should_stop)
-        if in_line
-        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
-    )
+    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     read = read_candidates(shards, function, executor)
     candidates = without_duplicate_ids(read)
     ctx.say(f"select: {counted(len(candidates.sources), 'document')} read, {len(read.passed):,} passed the thresholds")
