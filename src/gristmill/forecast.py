@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet, absolute, find_outside
 from gristmill.errors import RecipeError
 from gristmill.extract.outputs import Extracted
@@ -206,7 +207,8 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
 
 def check_caps(made: Forecast) -> None:
     """Raises RecipeError for a source that would be read more often than its cap, or that lost more to near copies than the
-    recipe allows now."""
+    recipe allows now, and DataError for one of which more failed."""
+    _check_failures(made)
     _check_source_loss(made)
     try:
         check_budget(made.budget, made.recipe.pretrain)
@@ -218,6 +220,14 @@ def check_caps(made: Forecast) -> None:
             f"{error}\n  Unique tokens of {', '.join(estimated)} are estimated from bytes; if you know better, declare "
             "unique_tokens in the source."
         ) from None
+
+
+def _check_failures(made: Forecast) -> None:
+    """What `extract` checked against the limit of its time, against that of now."""
+    for name, source in made.recipe.sources.items():
+        folder = None if made.states is None else made.states[f"extract/{name}"].folder
+        if folder is not None:
+            check_failures(Extracted(folder).ledger, name, max_failed=source.max_failed)
 
 
 def _check_source_loss(made: Forecast) -> None:

@@ -108,6 +108,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             module="gristmill.extract.extract",
             outputs=Extracted,
             given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **held_out}),
+            watching=Given(config={"source": source}),
             parts=PACKS,
         )
     for name, classifier in recipe.classifiers.items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from gristmill.data.deadline import extend
+from gristmill.data.guard import Place
 from gristmill.errors import DataError
 
 
@@ -23,6 +27,11 @@ def _hang_in_c() -> str:
 
     re.match(r"(a+)+$", "a" * 64 + "b")
     return "never"
+
+
+def _hang_and_ignore_the_signal() -> str:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    return _hang()
 
 
 def _eat_memory() -> str:
@@ -40,12 +49,28 @@ def _segfault() -> str:
     return "never"
 
 
+def _work_in_pieces() -> str:
+    for _ in range(12):
+        time.sleep(0.1)
+        extend()
+    return "ok"
+
+
+def _fill_the_disk() -> str:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    return "ok"
+
+
 ACTIONS = {
+    "fill the disk": _fill_the_disk,
     "hang": _hang,
     "hang_in_c": _hang_in_c,
+    "hang and ignore the signal": _hang_and_ignore_the_signal,
     "eat_memory": _eat_memory,
     "raise": _raise,
     "segfault": _segfault,
+    "work in pieces": _work_in_pieces,
 }
 
 
@@ -62,31 +87,66 @@ def _only_once(mark: Path) -> str | None:
 
 @dataclass(frozen=True)
 class HostileJob:
-    """Documents are their positions; the named ones misbehave while they are processed."""
+    """Items are their positions, in parts of `part_size`; the named ones misbehave while they are read or processed.
 
-    num_documents: int
-    actions: dict[int, str] = field(default_factory=dict)
-    fail_reading_at: int = -1
-    seconds_per_document: float = 0.0
+    every: an item can be read from where its number is a multiple of this. started: a file that gets a line per child.
+    crowd: the reading of these ends unless they are read alone.
+    """
 
-    def documents(self) -> Iterator[int]:
-        for position in range(self.num_documents):
-            if position == self.fail_reading_at:
+    num_items: int
+    processing: dict[int, str] = field(default_factory=dict)
+    reading: dict[int, str] = field(default_factory=dict)
+    refuse_at: int = -1
+    seconds_per_item: float = 0.0
+    every: int = 1
+    part_size: int = 1_000_000_000
+    started: Path | None = None
+    crowd: frozenset[int] = frozenset()
+    finishing: str = ""
+
+    def items(self, place: Place, *, alone: bool) -> Iterator[tuple[int, Place | None]]:
+        if self.started is not None:
+            with self.started.open("a") as file:
+                file.write(f"{place.part} {place.entry}\n")
+        object.__setattr__(self, "yielded", place.part * self.part_size + place.entry - 1)
+        return self._items(place, alone)
+
+    def _items(self, place: Place, alone: bool) -> Iterator[tuple[int, Place | None]]:
+        for position in range(place.part * self.part_size + place.entry, self.num_items):
+            if position == self.refuse_at:
                 raise DataError(f"record {position} is no record")
-            yield position
+            if position in self.crowd and not alone:
+                _eat_memory()
+            _act(self.reading.get(position))
+            part, entry = divmod(position, self.part_size)
+            object.__setattr__(self, "yielded", position)
+            yield position, Place(part, entry) if entry % self.every == 0 else None
 
-    def process(self, document: int) -> tuple[int, str]:
-        time.sleep(self.seconds_per_document)
-        action = self.actions.get(document)
-        if action is not None and action.startswith(ONCE):
-            action = _only_once(Path(action.removeprefix(ONCE)))
-        return document, "ok" if action is None else ACTIONS[action]()
+    def leave(self, reason: str, detail: str) -> tuple[list[tuple[int, str]], Place | None]:
+        lost = self.yielded + 1  # type: ignore[attr-defined]
+        resume = lost + 1
+        while resume % self.part_size % self.every:
+            resume += 1
+        rows = [(position, reason) for position in range(lost, min(resume, self.num_items))]
+        return rows, Place(*divmod(resume, self.part_size)) if resume < self.num_items else None
 
-    def failed(self, document: int, reason: str, detail: str) -> tuple[int, str]:
-        return document, reason
+    def process(self, item: int) -> tuple[int, str]:
+        time.sleep(self.seconds_per_item)
+        return item, _act(self.processing.get(item))
 
-    def summary(self) -> str:
-        return "the end"
+    def failed(self, item: int, reason: str, detail: str) -> tuple[int, str]:
+        return item, reason
+
+    def finish(self, results: Iterator[Any], *, again: bool) -> list[Any]:
+        if self.finishing and not (again and self.finishing == "at first"):
+            _segfault()
+        return list(results)
+
+
+def _act(action: str | None) -> str:
+    if action is not None and action.startswith(ONCE):
+        action = _only_once(Path(action.removeprefix(ONCE)))
+    return "ok" if action is None else ACTIONS[action]()
 
 
 def square(number: int) -> int:

@@ -1,18 +1,27 @@
-"""One bad document costs one reason code, and nothing else."""
+"""One bad record costs one reason code, and nothing else."""
 
 from __future__ import annotations
 
-import os
-from multiprocessing import Pipe
+import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gristmill.data import guard
-from gristmill.data.guard import Finished, run_guarded
-from gristmill.errors import DataError
+from gristmill.data.cursor import READING, Cursor, State
+from gristmill.data.guard import run_guarded
+from gristmill.errors import DataError, Interrupted, ResourceError
+
+REASONS = {
+    "raise": "error:ValueError",
+    "segfault": "killed:SIGSEGV",
+    "hang": "timeout",
+    "hang_in_c": "timeout",
+    "eat_memory": "out_of_memory",
+}
 
 
 @pytest.fixture
@@ -23,62 +32,139 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Any:
     return hostile_jobs
 
 
-def outcome(job: Any, *, deadline_seconds: float = 20.0, max_memory_mb: int = 1000) -> tuple[list[Any], int]:
-    *results, last = run_guarded(job, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
-    assert isinstance(last, Finished)
-    return results, last.num_documents
+def results_of(job: Any, tmp_path: Path, *, deadline_seconds: float = 20.0, max_memory_mb: int = 1000) -> Any:
+    spool = tmp_path / "spool"
+    results = run_guarded(job, spool=spool, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
+    assert not spool.exists()
+    assert multiprocessing.active_children() == []
+    return results
+
+
+def expected(num_items: int, bad: dict[int, str]) -> list[tuple[int, str]]:
+    return [(n, REASONS[bad[n]] if n in bad else "ok") for n in range(num_items)]
 
 
 @pytest.mark.parametrize(
-    ("action", "deadline_seconds", "max_memory_mb", "reason"),
+    ("action", "deadline_seconds", "max_memory_mb"),
     [
-        ("raise", 20.0, 1000, "error:ValueError"),
-        ("segfault", 20.0, 1000, "killed:SIGSEGV"),
-        ("hang", 0.5, 1000, "timeout"),
-        ("hang_in_c", 0.5, 1000, "timeout"),
-        ("eat_memory", 20.0, 300, "out_of_memory"),
+        ("raise", 20.0, 1000),
+        ("segfault", 20.0, 1000),
+        ("hang", 0.5, 1000),
+        ("hang_in_c", 0.5, 1000),
+        ("eat_memory", 20.0, 300),
     ],
 )
-def test_a_bad_document_gets_its_reason_and_all_others_survive(
-    jobs: Any, action: str, deadline_seconds: float, max_memory_mb: int, reason: str
+@pytest.mark.parametrize("when", ["processing", "reading"])
+def test_a_bad_record_gets_its_reason_and_all_others_survive(
+    jobs: Any, tmp_path: Path, when: str, action: str, deadline_seconds: float, max_memory_mb: int
 ) -> None:
-    job = jobs.HostileJob(100, {70: action})
-    results, num_documents = outcome(job, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
-    assert num_documents == 100
-    assert results == [(position, reason if position == 70 else "ok") for position in range(100)]
+    job = jobs.HostileJob(100, **{when: {70: action}})
+    results = results_of(job, tmp_path, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
+    assert results == expected(100, {70: action})
 
 
-def test_a_document_that_was_slow_once_is_kept(jobs: Any, tmp_path: Path) -> None:
-    results, _ = outcome(jobs.HostileJob(10, {7: f"{jobs.ONCE}{tmp_path / 'mark'}"}), deadline_seconds=0.5)
-    assert results == [(n, "ok") for n in range(10)]
+@pytest.mark.parametrize("when", ["processing", "reading"])
+def test_a_record_that_was_slow_once_is_kept(jobs: Any, tmp_path: Path, when: str) -> None:
+    job = jobs.HostileJob(10, **{when: {7: f"{jobs.ONCE}{tmp_path / 'mark'}"}})
+    assert results_of(job, tmp_path, deadline_seconds=0.5) == expected(10, {})
 
 
-def test_a_child_that_ends_in_the_middle_of_a_message_is_started_again() -> None:
-    receiver, sender = Pipe(duplex=False)
-    os.write(sender.fileno(), (1000).to_bytes(4, "big") + b"half")
-    sender.close()
-    assert list(guard._messages(SimpleNamespace(pid=None, exitcode=-9), receiver, 1.0)) == []  # type: ignore[arg-type]
+def test_reading_in_pieces_may_take_longer_than_the_deadline(jobs: Any, tmp_path: Path) -> None:
+    job = jobs.HostileJob(3, reading={1: "work in pieces"})
+    assert results_of(job, tmp_path, deadline_seconds=0.5) == expected(3, {})
 
 
-def test_many_bad_documents_of_all_kinds_in_one_job(jobs: Any) -> None:
-    bad = {0: "raise", 1: "segfault", 2: "segfault", 50: "hang", 99: "segfault"}
-    results, _ = outcome(jobs.HostileJob(100, bad), deadline_seconds=0.5)
-    reasons = {"raise": "error:ValueError", "segfault": "killed:SIGSEGV", "hang": "timeout"}
-    assert results == [(n, reasons[bad[n]] if n in bad else "ok") for n in range(100)]
+def test_a_child_that_ignores_its_deadline_is_ended_by_the_parent(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "GRACE_SECONDS", 0.5)
+    job = jobs.HostileJob(3, {1: "hang and ignore the signal"})
+    results = results_of(job, tmp_path, deadline_seconds=0.2)
+    assert results == [(0, "ok"), (1, "timeout"), (2, "ok")]
 
 
-def test_an_error_of_the_reader_is_raised_after_the_results_before_it(jobs: Any) -> None:
-    guarded = run_guarded(jobs.HostileJob(10, fail_reading_at=4), deadline_seconds=20.0, max_memory_mb=1000)
-    assert [next(guarded) for _ in range(4)] == [(n, "ok") for n in range(4)]
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_results_do_not_depend_on_how_often_a_child_was_started(
+    jobs: Any, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, 20))
+    some = st.dictionaries(st.integers(0, count - 1), st.sampled_from(["raise", "segfault"]), max_size=3)
+    processing, reading = data.draw(some), data.draw(some)
+    every, part_size = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 30))
+    job = jobs.HostileJob(count, processing, reading, every=every, part_size=part_size)
+    results = results_of(job, tmp_path_factory.mktemp("spool"))
+    wanted: list[tuple[int, str]] = []
+    while (position := len(wanted)) < count:
+        if position not in reading:
+            wanted.append(expected(count, processing)[position])
+            continue
+        resume = next(n for n in range(position + 1, count + 100) if n % part_size % every == 0)
+        wanted += [(n, REASONS[reading[position]]) for n in range(position, min(resume, count))]
+    assert results == wanted
+
+
+def test_a_crash_costs_two_starts_at_the_place_of_the_crash(jobs: Any, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    job = jobs.HostileJob(100, {30: "segfault", 31: "segfault", 90: "segfault"}, started=started, every=10)
+    assert [n for n, reason in results_of(job, tmp_path) if reason != "ok"] == [30, 31, 90]
+    assert started.read_text().splitlines() == ["0 0", *["0 30"] * 4, *["0 90"] * 2]
+
+
+def test_what_ran_out_of_memory_is_read_again_alone(jobs: Any, tmp_path: Path) -> None:
+    job = jobs.HostileJob(20, crowd=frozenset([7]))
+    assert results_of(job, tmp_path, max_memory_mb=300) == expected(20, {})
+
+
+def test_a_crash_in_the_end_is_tried_again_and_then_named(jobs: Any, tmp_path: Path) -> None:
+    assert results_of(jobs.HostileJob(3, finishing="at first"), tmp_path) == expected(3, {})
+    with pytest.raises(ResourceError, match=r"writing its results ended its process 3 times: killed:SIGSEGV"):
+        results_of(jobs.HostileJob(3, finishing="always"), tmp_path)
+
+
+def test_a_refusal_of_the_reader_is_raised_as_it_is(jobs: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record 4 is no record"):
-        next(guarded)
+        results_of(jobs.HostileJob(10, refuse_at=4), tmp_path)
 
 
-def test_closing_the_generator_ends_the_child(jobs: Any) -> None:
-    import multiprocessing
-
-    guarded = run_guarded(jobs.HostileJob(1_000_000, {}, -1, 0.01), deadline_seconds=60.0, max_memory_mb=1000)
-    first = next(guarded)
-    assert first == (0, "ok")
-    guarded.close()
+def test_stopping_ends_the_child(jobs: Any, tmp_path: Path) -> None:
+    job = jobs.HostileJob(1_000_000, seconds_per_item=0.01)
+    with pytest.raises(Interrupted):
+        run_guarded(job, spool=tmp_path / "spool", deadline_seconds=60.0, max_memory_mb=1000, should_stop=lambda: True)
     assert multiprocessing.active_children() == []
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_disk_that_takes_no_more_is_no_fault_of_the_record(jobs: Any, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        results_of(jobs.HostileJob(3, {1: "fill the disk"}), tmp_path)
+
+
+def test_a_state_is_read_whole_whenever_its_writing_ends() -> None:
+    numbers = [0, 0, *State(0, 0, 0, 0, READING), *State(0, 0, 0, 0, READING)]
+    before, after = State(1, 2, 3, 4, 0), State(5, 6, 7, 8, 1)
+
+    class Ending(list):  # type: ignore[type-arg]
+        """Numbers of which only the first so many can be written."""
+
+        left = 0
+
+        def __setitem__(self, place: Any, value: Any) -> None:
+            places = range(*place.indices(len(self))) if isinstance(place, slice) else [place]
+            for one, number in zip(places, value if isinstance(place, slice) else [value], strict=True):
+                if not self.left:
+                    raise KeyboardInterrupt
+                self.left -= 1
+                super().__setitem__(one, number)
+
+    for writes in range(8):
+        shared = Ending(numbers)
+        cursor = Cursor(shared)
+        shared.left = 100
+        cursor.write(before)
+        shared.left = writes
+        try:
+            cursor.write(after)
+        except KeyboardInterrupt:
+            assert cursor.read() in (before, after)
+    assert cursor.read() == after

@@ -18,15 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.document import read_batches, read_documents
-from gristmill.data.guard import Finished
+from gristmill.data.guard import Place
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, Interrupted, RecipeError
 from gristmill.extract import extract
-from gristmill.extract.curate import CurateJob, Settings, curate
+from gristmill.extract.curate import Settings, curate
 from gristmill.extract.language import detect_language
 from gristmill.extract.outputs import Extracted
+from gristmill.extract.shard import CurateJob, Shard
 from gristmill.formats.format import Span
 from gristmill.formats.html import Html
 from gristmill.recipe.schema.curation import LanguageFilter, MainText
@@ -83,16 +84,16 @@ def test_a_shard_that_was_made_while_its_file_was_another_is_made_again(tmp_path
     write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": "one"})
     out = tmp_path / "out"
     extract.run(context(tmp_path, out, JSONL))
-    shard = extract.Shard(
+    shard = Shard(
         number=0,
         spans=(Span(path=tmp_path / "x.jsonl", name="x.jsonl", size=(tmp_path / "x.jsonl").stat().st_size),),
         out=out,
     )
     shard.record_path.write_text(json.dumps({"inputs": shard.inputs()}), encoding="utf-8")
     (out / "ledger.json").unlink()
-    assert extract._is_done(shard)
+    assert shard.is_done()
     os.utime(tmp_path / "x.jsonl", ns=(1, 1))
-    assert not extract._is_done(shard)
+    assert not shard.is_done()
     assert extract.run(context(tmp_path, out, JSONL))["documents"] == 1
 
 
@@ -240,16 +241,13 @@ def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
         source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=extractor, languages=frozenset(["en"]),
         packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),
     )  # fmt: skip
-    job = CurateJob(rules, (Span(path=path, name="x", size=path.stat().st_size),))
-    ledger = Ledger()
-    num_documents = 0
-    for record in job.documents():
-        fate = job.process(record)
-        extract._count(fate, ledger, "s")
-        num_documents += 1
-    end = Finished(num_documents=num_documents, summary=job.summary())
-    ledger.saw("s", end.summary, documents=end.num_documents)
-    ledger.check()
+    job = CurateJob(
+        rules, Shard(number=0, spans=(Span(path=path, name="x", size=path.stat().st_size),), out=path.parent)
+    )
+    results = [job.process(item) for item, _ in job.items(Place(), alone=False)]
+    job.finish(iter(results), again=False)
+    record = json.loads(job.shard.record_path.read_text(encoding="utf-8"))
+    Ledger.from_json(record).check()
 
 
 # ── stop, kill, resume ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -93,6 +93,12 @@ def open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} cannot be read as Parquet: {error}. Remake or re-download the file.") from error
 
 
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file, by its metadata."""
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def shard_path(folder: Path, number: int, *, stem: str = "documents") -> Path:
     """Where shard `number` of an artefact folder lies."""
     return folder / f"{stem}-{number:05d}.parquet"

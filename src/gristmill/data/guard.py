@@ -1,14 +1,16 @@
-"""The guard: runs a job over documents in a child process that may hang, crash or eat memory without losing the rest.
+"""The guard: runs a job over records in a child process that may hang, crash or eat memory without losing the rest.
 
     parent                                            child (forkserver)
     ──────                                            ──────────────────
-    reads results from a pipe, in order        ◄──    for each document: cursor = position, arm the deadline, process
-    the child ends early: the cursor says where
-    a new child resumes there, the document    ──►    gives it a reason code instead of processing it
-    marked as bad
+    waits                                      ◄──    for each record: cursor = place, arm the deadline, read, process,
+    the child ends early: the cursor says where       append the result to the spool
+    a new child resumes there, the record      ──►    gives it a reason instead of processing it, or leaves the stretch
+    or the stretch of the file marked as bad          that cannot be read behind
+    returns the value                          ◄──    at the end: job.finish(results of the spool) writes what is to stay
 
-Reason codes: `error:<exception>`, `timeout`, `out_of_memory`, `killed:<signal>`. Results that had reached the parent
-are kept; the order and content of results do not depend on how often a child was started.
+Reason codes: `error:<exception>`, `timeout`, `out_of_memory`, `killed:<signal>`. The spool is a file of results, one after
+another; what is in it is never made twice, so results and their order do not depend on how often a child was started, and a
+crash costs two starts of a child and what must be read again to reach its place.
 
 The deadline is the kernel's interval timer with its default action, so it also ends C code that holds the interpreter
 lock, and a child whose parent is gone. The memory limit is on address space, counted from the child's size at start
@@ -19,14 +21,14 @@ child: what went before in the same process may be to blame, or a machine that w
 from __future__ import annotations
 
 import contextlib
-import itertools
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
@@ -34,93 +36,126 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from gristmill.errors import DataError
+from gristmill.data import deadline
+from gristmill.data.cursor import FINISHING, LEAVING, PROCESSING, READING, Cursor, State
+from gristmill.errors import GristmillError, Interrupted, ResourceError
 
-SEND_EVERY_SECONDS = 0.2
-SEND_EVERY_RESULTS = 64
 GRACE_SECONDS = 30.0
-MAX_CRASHES = 1000
+POLL_SECONDS = 0.5
 OUT_OF_MEMORY_EXIT = 86
-READING, PROCESSING = 0, 1
 
-Document = TypeVar("Document")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
-ResultOut = TypeVar("ResultOut", covariant=True)
 
 
-class Job(Protocol[Document, ResultOut]):
-    """What the child does. A job is pickled; `documents` must give the same documents in the same order each time."""
+class Place(NamedTuple):
+    """Where reading can begin: an entry (such as a byte offset) of the part of the job with this number."""
 
-    def documents(self) -> Iterator[Document]:
-        """The documents of this job, read anew by each child. An exception here ends the job."""
+    part: int = 0
+    entry: int = 0
+
+
+class Job(Protocol[Item, Result]):
+    """What the child does. A job is pickled; from one place, `items` must give the same items each time."""
+
+    def items(self, place: Place, *, alone: bool) -> Iterator[tuple[Item, Place | None]]:
+        """The items from `place` on, each with the place at which reading could begin with it, where there is one.
+
+        alone: read as little at once as can be, for reading more ended the process. A GristmillError here ends the job; any
+        other error costs the stretch in which it was raised. Called before `leave`, which may come before the first item.
+        """
         ...
 
-    def process(self, document: Document) -> ResultOut:
-        """The result of one document; an exception becomes the reason `error:<its name>`."""
+    def process(self, item: Item) -> Result:
+        """The result of one item; an exception becomes the reason `error:<its name>`."""
         ...
 
-    def failed(self, document: Document, reason: str, detail: str) -> ResultOut:
-        """The result of a document that has none of its own. Must be cheap and safe."""
+    def failed(self, item: Item, reason: str, detail: str) -> Result:
+        """The result of an item that has none of its own. Must be cheap and safe."""
         ...
 
-    def summary(self) -> Any:
-        """What the child that came to the end has counted while reading; handed on in Finished."""
+    def leave(self, reason: str, detail: str) -> tuple[list[Result], Place | None]:
+        """Results for the stretch that cannot be read, which begins after the last item that `items` yielded in this process,
+        and the place at which reading resumes; None at the end of the job."""
         ...
 
+    def finish(self, results: Iterator[Result], *, again: bool) -> Any:
+        """Called once all is read, with all results in order. Writes what is to stay; the value is handed to the parent.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finished:
-    """The last thing `run_guarded` yields: how many documents the job read, counted in the child, and its summary."""
-
-    num_documents: int
-    summary: Any
+        again: it was called before and ended its process.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Order:
-    """What a child is told: where to start, which documents are known to be bad, and its limits."""
+    """What a child is told: where to start, which items are known to be bad, and its limits."""
 
-    start: int
-    bad: dict[int, str]
+    start: State
+    spool: Path
+    bad: dict[tuple[Place, int], str]
+    unreadable: dict[tuple[Place, int], str]
+    alone: bool
+    again: bool
     deadline_seconds: float
     max_memory_mb: int
 
 
 def run_guarded(
-    job: Job[Document, Result], *, deadline_seconds: float, max_memory_mb: int
-) -> Generator[Result | Finished, None, None]:
-    """Yields one result per document, in order, then Finished.
+    job: Job[Item, Result],
+    *,
+    spool: Path,
+    deadline_seconds: float,
+    max_memory_mb: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Any:
+    """What `job.finish` returns. `spool` is the path of a temporary file, which is removed.
 
-    `deadline_seconds` is wall time per document, reading included. Close the generator to stop the child.
-    Raises what `job.documents` raises, and DataError when reading itself crashes twice at the same place or when the
-    children of this job crash more than MAX_CRASHES times.
+    `deadline_seconds` is wall time per record, reading included; reading in pieces extends it (`data/deadline.py`).
+    Raises what `job.finish` raises and the GristmillErrors of `job.items`, Interrupted once `should_stop()`, and ResourceError
+    when the end of the job, or leaving an unreadable stretch behind, ends its process time and again.
     """
-    bad: dict[int, str] = {}
-    suspects: dict[tuple[int, str], int] = {}
-    done = 0
-    for _ in range(MAX_CRASHES):
-        order = _Order(start=done, bad=bad, deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb)
+    spool.write_bytes(b"")
+    try:
+        return _run(job, spool, deadline_seconds, max_memory_mb, should_stop)
+    finally:
+        spool.unlink(missing_ok=True)
+
+
+def _run(
+    job: Job[Any, Any], spool: Path, deadline_seconds: float, max_memory_mb: int, should_stop: Callable[[], bool]
+) -> Any:
+    state = State(part=0, entry=0, passed=0, spool_bytes=0, phase=READING)
+    bad: dict[tuple[Place, int], str] = {}
+    unreadable: dict[tuple[Place, int], str] = {}
+    suspects: dict[tuple[State, str], int] = {}
+    alone = again = False
+    while True:
+        order = _Order(
+            start=state, spool=spool, bad=bad, unreadable=unreadable, alone=alone, again=again,
+            deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb,
+        )  # fmt: skip
         with _started(job, order) as (process, connection, cursor):
-            for message in _messages(process, connection, deadline_seconds):
-                if isinstance(message, BaseException):
-                    raise message
-                if isinstance(message, Finished):
-                    yield message
-                    return
-                for result in message:
-                    done += 1
-                    yield result
-            process.join()
-            position, phase = cursor[0], cursor[1]
-            reason = _reason(process.exitcode)
-        times = suspects[position, reason] = suspects.get((position, reason), 0) + 1
-        if phase == READING and times > 1:
-            raise DataError(f"reading record {position} (counted from 0) of {job} ended its process: {reason}.")
+            ended = _outcome(process, connection, cursor, 2 * deadline_seconds + GRACE_SECONDS, should_stop)
+            if isinstance(ended, _Outcome):
+                if isinstance(ended.value, BaseException):
+                    raise ended.value
+                return ended.value
+            state, reason = cursor.read(), ended
+        times = suspects[state, reason] = suspects.get((state, reason), 0) + 1
+        where = (Place(state.part, state.entry), state.passed)
+        alone = state.phase == READING
+        again = state.phase == FINISHING
+        if times > 2 or (times > 1 and state.phase == LEAVING):
+            doing = "writing its results" if state.phase == FINISHING else f"passing over what is unreadable at {where}"
+            raise ResourceError(f"{job}: {doing} ended its process {times} times: {reason}.")
         if times > 1:
-            bad[position] = reason
-    raise DataError(f"{job} crashed {MAX_CRASHES} times; the last document was {position}, the reason {reason}.")
+            if state.phase == PROCESSING:
+                bad[where] = reason
+            elif state.phase == READING:
+                unreadable[where] = reason
 
 
 def exit_with_parent() -> None:
@@ -160,11 +195,16 @@ def context_for(job: Any) -> ForkServerContext:
 # ── parent ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    value: Any
+
+
 @contextlib.contextmanager
-def _started(job: Any, order: _Order) -> Iterator[tuple[BaseProcess, Connection, Any]]:
+def _started(job: Job[Any, Any], order: _Order) -> Iterator[tuple[BaseProcess, Connection, Cursor]]:
     context = context_for(job.process)
     receiver, sender = context.Pipe(duplex=False)
-    cursor = context.RawArray("q", [order.start, READING])
+    cursor = Cursor.shared(context, order.start)
     process = context.Process(target=_child, args=(sender, cursor, job, order), daemon=False)
     process.start()
     sender.close()
@@ -176,24 +216,27 @@ def _started(job: Any, order: _Order) -> Iterator[tuple[BaseProcess, Connection,
         receiver.close()
 
 
-def _messages(process: BaseProcess, connection: Connection, deadline_seconds: float) -> Iterator[Any]:
-    """What the child sends until it ends; a child that is silent beyond its own deadline is killed as timed out."""
-    patience = GRACE_SECONDS + 2 * deadline_seconds
-    while True:
-        if not connection.poll(patience):
-            _end_as_timeout(process)
-        try:
-            yield connection.recv()
-        except (EOFError, OSError):  # OSError: it ended in the middle of a message
-            return
-
-
-def _end_as_timeout(process: BaseProcess) -> None:
-    """Ends a process the way its own deadline would; if that signal is blocked, with SIGKILL."""
-    if process.pid is not None and process.exitcode is None:
-        os.kill(process.pid, signal.SIGALRM)
-    process.join(5.0)
-    process.kill()
+def _outcome(
+    process: BaseProcess,
+    connection: Connection,
+    cursor: Cursor,
+    patience_seconds: float,
+    should_stop: Callable[[], bool],
+) -> _Outcome | str:
+    """What the child sends, or the reason why it ended without. One that shows no sign of life for so long is ended."""
+    beats, since = cursor.beats, time.monotonic()
+    while not connection.poll(POLL_SECONDS):
+        if should_stop():
+            raise Interrupted("stopped in the middle of a shard; it starts over, and shards that are done are kept.")
+        if cursor.beats != beats or cursor.read().phase == FINISHING:
+            beats, since = cursor.beats, time.monotonic()
+        elif time.monotonic() - since > patience_seconds:
+            return "timeout"  # it keeps its own deadline from ending it
+    try:
+        return _Outcome(connection.recv())
+    except (EOFError, OSError):  # OSError: it ended in the middle of a message
+        process.join()
+        return _reason(process.exitcode)
 
 
 def _reason(exit_code: int | None) -> str:
@@ -212,7 +255,7 @@ def _reason(exit_code: int | None) -> str:
 # ── child ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _child(connection: Connection, cursor: Any, job: Job[Any, Any], order: _Order) -> None:
+def _child(connection: Connection, cursor: Cursor, job: Job[Any, Any], order: _Order) -> None:
     exit_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -220,57 +263,140 @@ def _child(connection: Connection, cursor: Any, job: Job[Any, Any], order: _Orde
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     _limit_memory(order.max_memory_mb)
     try:
-        _work(connection, cursor, job, order)
+        value: Any = _Worker(cursor, job, order).run()
     except MemoryError:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        deadline.disarm()
         raise SystemExit(OUT_OF_MEMORY_EXIT) from None
-    except BrokenPipeError:
-        raise SystemExit(1) from None  # the parent is gone
+    except _Writing as error:
+        value = error.__cause__
+    except Exception as error:
+        value = error
+    deadline.disarm()
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        connection.send(value)
 
 
-def _work(connection: Connection, cursor: Any, job: Job[Any, Any], order: _Order) -> None:
-    results: list[Any] = []
-    sent_at = time.monotonic()
-    documents: Iterator[Any] | None = None
-    for position in itertools.count():
-        signal.setitimer(signal.ITIMER_REAL, order.deadline_seconds)
-        cursor[0], cursor[1] = position, READING
+class _Worker:
+    """One child's way through the job: a cursor and a spool that move together."""
+
+    def __init__(self, cursor: Cursor, job: Job[Any, Any], order: _Order) -> None:
+        self.cursor, self.job, self.order = cursor, job, order
+        self.place = Place(order.start.part, order.start.entry)
+        self.passed = 0  # items since `place`
+        self.spool = _Spool(order.spool, order.start.spool_bytes)
+
+    def run(self) -> Any:
+        """Reads and processes what is left, then finishes the job."""
+        to_pass = self.order.start.passed
+        place: Place | None = self.place if self.order.start.phase != FINISHING else None
+        while place is not None:
+            place = self._read_from(place, to_pass)
+            to_pass = 0
+        self._at(FINISHING)
+        deadline.disarm()
+        self.spool.close()
+        return self.job.finish(read_spool(self.order.spool), again=self.order.again)
+
+    def _read_from(self, place: Place, to_pass: int) -> Place | None:
+        """Processes items from `place` on, the first `to_pass` of which have results. Returns where reading resumes after
+        what is unreadable; None at the end."""
+        self.place, self.passed = place, 0
+        self._at(READING, passed=to_pass)
         try:
-            documents = documents if documents is not None else iter(job.documents())
-            document = next(documents)
+            items = self.job.items(place, alone=self.order.alone)
+            for _ in range(to_pass):
+                self._arm()
+                next(items)
+                self.passed += 1
+            while True:
+                if why := self.order.unreadable.get((self.place, self.passed)):
+                    return self._leave(why, "")
+                self._arm()
+                self._process(*next(items))
         except StopIteration:
-            _send(connection, [results, Finished(num_documents=position, summary=job.summary())])
-            return
-        except MemoryError:
+            return None
+        except (MemoryError, GristmillError, _Writing):
             raise
-        except Exception as error:
-            _send(connection, [results, error])
-            return
-        if position < order.start:
-            continue
-        cursor[1] = PROCESSING
-        results.append(_result(job, document, order.bad.get(position)))
-        if len(results) >= SEND_EVERY_RESULTS or time.monotonic() - sent_at > SEND_EVERY_SECONDS:
-            _send(connection, [results])
-            results, sent_at = [], time.monotonic()
+        except Exception as error:  # any error of a reader on hostile input costs its stretch, never the source
+            return self._leave(f"error:{type(error).__name__}", str(error)[:300])
+
+    def _process(self, item: Any, begins: Place | None) -> None:
+        if begins is not None and begins != self.place:
+            self.place, self.passed = begins, 0
+        self._at(PROCESSING)
+        result = _result(self.job, item, self.order.bad.get((self.place, self.passed)))
+        deadline.disarm()  # a slow disk is no fault of the record
+        self.spool.append(result)
+        self.passed += 1
+        self._at(READING)
+
+    def _leave(self, reason: str, detail: str) -> Place | None:
+        self._at(LEAVING)
+        self._arm()
+        results, resume = self.job.leave(reason, detail)
+        deadline.disarm()
+        for result in results:
+            self.spool.append(result)
+        return resume
+
+    def _arm(self) -> None:
+        deadline.arm(self.order.deadline_seconds, beat=self.cursor.beat)
+
+    def _at(self, phase: int, *, passed: int | None = None) -> None:
+        self.cursor.write(
+            State(
+                part=self.place.part,
+                entry=self.place.entry,
+                passed=self.passed if passed is None else passed,
+                spool_bytes=self.spool.num_bytes,
+                phase=phase,
+            )
+        )
 
 
-def _result(job: Job[Any, Any], document: Any, known_reason: str | None) -> Any:
+def _result(job: Job[Any, Any], item: Any, known_reason: str | None) -> Any:
     if known_reason is not None:
-        return job.failed(document, known_reason, "")
+        return job.failed(item, known_reason, "")
     try:
-        return job.process(document)
+        return job.process(item)
     except MemoryError:
         raise
     except Exception as error:  # any error of a step on hostile input becomes a reason, never a lost shard
-        return job.failed(document, f"error:{type(error).__name__}", str(error)[:300])
+        return job.failed(item, f"error:{type(error).__name__}", str(error)[:300])
 
 
-def _send(connection: Connection, messages: Sequence[Any]) -> None:
-    """Sends with the deadline off: a slow parent is no fault of the document."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for message in messages:
-        connection.send(message)
+class _Writing(Exception):
+    """The spool cannot be written: no fault of the record."""
+
+
+class _Spool:
+    """Results appended to a file, each in one write: a child that ends leaves whole results, and a torn one behind them."""
+
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        self._file = os.open(path, os.O_WRONLY)
+        os.ftruncate(self._file, num_bytes)
+        os.lseek(self._file, num_bytes, os.SEEK_SET)
+
+    def append(self, result: Any) -> None:
+        data = pickle.dumps(result, protocol=pickle.HIGHEST_PROTOCOL)
+        view = memoryview(len(data).to_bytes(8, "little") + data)
+        try:
+            while view:
+                view = view[os.write(self._file, view) :]
+        except OSError as error:
+            raise _Writing(str(error)) from error
+        self.num_bytes += 8 + len(data)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def read_spool(path: Path) -> Iterator[Any]:
+    """The results in a spool, in order."""
+    with path.open("rb") as file:
+        while head := file.read(8):
+            yield pickle.loads(file.read(int.from_bytes(head, "little")))
 
 
 def _limit_memory(max_memory_mb: int) -> None:

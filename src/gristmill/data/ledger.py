@@ -1,8 +1,9 @@
 """The ledger: what became of every document and every byte, per source.
 
-    documents in = kept + dropped (by reason) + failed (by reason),   and the same for bytes
+    documents in = kept + dropped (by reason) + failed (by reason)
+    bytes in     = kept + dropped + failed + skipped (by reason: bytes of files that are no document, such as blank lines)
 
-What came in is counted when it is read, the fates when they are known, so `check` compares two independent counts.
+What came in is measured apart from what became of it, so `check` compares two independent counts.
 A rule that is switched off is still evaluated; what it would have removed is counted apart, under `would_drop`, and
 is no part of the sum.
 """
@@ -10,12 +11,15 @@ is no part of the sum.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
+
+from gristmill.errors import DataError
 
 Kind = Literal["kept", "dropped", "failed", "would_drop"]
 Reasoned = Literal["dropped", "failed", "would_drop"]
@@ -83,10 +87,14 @@ class Count:
 
 @dataclass(kw_only=True, slots=True)
 class SourceLedger:
-    """The counts of one source: what came in, and per kind and reason what became of it. Kept has the reason ''."""
+    """The counts of one source: what came in, and per kind and reason what became of it. Kept has the reason ''.
+
+    skipped: reason → bytes that are no document.
+    """
 
     came_in: Count = field(default_factory=Count)
     fates: dict[tuple[Kind, str], Count] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def total(self, kind: Kind) -> Count:
         """All reasons of one kind together."""
@@ -121,11 +129,16 @@ class Ledger:
         assert (reason == "") == (kind == "kept"), f"kind {kind!r} with reason {reason!r}"
         self.source(source).fates.setdefault((kind, reason), Count()).add(documents, num_bytes)
 
+    def skip(self, source: str, num_bytes: int, *, reason: str) -> None:
+        """Counts bytes that are no document."""
+        self.source(source).skipped[reason] += num_bytes
+
     def merge(self, other: Ledger) -> None:
         """Adds the counts of `other` (another shard, say) to these."""
         for name, theirs in other.sources.items():
             mine = self.source(name)
             mine.came_in.add(theirs.came_in.documents, theirs.came_in.num_bytes)
+            mine.skipped.update(theirs.skipped)
             for key, count in theirs.fates.items():
                 mine.fates.setdefault(key, Count()).add(count.documents, count.num_bytes)
 
@@ -133,17 +146,19 @@ class Ledger:
         """Raises AssertionError naming the source when documents or bytes do not add up: always a bug of ours."""
         for name, counts in self.sources.items():
             kept, dropped, failed = counts.total("kept"), counts.total("dropped"), counts.total("failed")
+            skipped = Count(num_bytes=counts.skipped.total())
             for what in ("documents", "num_bytes"):
-                parts = [int(getattr(count, what)) for count in (kept, dropped, failed)]
+                parts = [int(getattr(count, what)) for count in (kept, dropped, failed, skipped)]
                 came_in = int(getattr(counts.came_in, what))
                 if came_in != sum(parts):
                     raise AssertionError(
                         f"the ledger of source {name!r} does not add up: {what} in {came_in}, "
-                        f"kept {parts[0]} + dropped {parts[1]} + failed {parts[2]} = {sum(parts)}"
+                        f"kept {parts[0]} + dropped {parts[1]} + failed {parts[2]} + skipped {parts[3]} = {sum(parts)}"
                     )
 
     def to_json(self) -> dict[str, Any]:
-        """{"sources": {name: {"in": count, "kept": count, "dropped" | "failed" | "would_drop": {reason: count}}}}.
+        """{"sources": {name: {"in": count, "kept": count, "dropped" | "failed" | "would_drop": {reason: count}, "skipped":
+        {reason: bytes}}}}.
 
         A count is {"documents", "bytes"}.
         """
@@ -159,6 +174,7 @@ class Ledger:
             for kind in REASONED:
                 for reason, count in counts[kind].items():
                     ledger.add(name, kind, count["bytes"], reason=reason, documents=count["documents"])
+            ledger.source(name).skipped.update(counts["skipped"])
         return ledger
 
     def table(self, source: str) -> str:
@@ -168,6 +184,7 @@ class Ledger:
         for kind in REASONED:
             label = kind.replace("_", " ")
             rows += [(f"{label}: {reason}", count) for reason, count in counts.reasons(kind).items()]
+        rows += [(f"no document: {reason}", Count(num_bytes=size)) for reason, size in sorted(counts.skipped.items())]
         width = max(len(label) for label, _ in rows)
         head = f"  {'':{width}}  documents         bytes"
         return "\n".join(
@@ -175,9 +192,24 @@ class Ledger:
         )
 
 
+def check_failures(ledger: Ledger, source: str, *, max_failed: float) -> None:
+    """Raises DataError where a larger share of a source's documents failed than `max_failed`, with the reasons."""
+    counts = ledger.source(source)
+    came, lost = counts.came_in.documents, counts.total("failed").documents
+    if lost > max_failed * came:
+        raise DataError(
+            f"{lost:,} of {came:,} documents of source {source!r} ({lost / came:.0%}) failed; the limit is {max_failed:.0%}:\n"
+            f"{ledger.table(source)}\n"
+            f"  Failed is what could not be read or processed: look at the files, then raise sources.{source}.max_failed if the "
+            "rest is wanted."
+        )
+
+
 def in_sequence(first: SourceLedger, second: SourceLedger) -> SourceLedger:
     """One account of two steps, of which the second takes what the first kept: in, kept at the end, all reasons."""
-    joined = SourceLedger(came_in=first.came_in, fates={("kept", ""): second.total("kept")})
+    joined = SourceLedger(
+        came_in=first.came_in, fates={("kept", ""): second.total("kept")}, skipped=first.skipped + second.skipped
+    )
     for step in (first, second):
         for kind in REASONED:
             for reason, count in step.reasons(kind).items():
@@ -189,7 +221,8 @@ def _source_to_json(counts: SourceLedger) -> dict[str, Any]:
     by_kind: dict[str, Any] = {
         kind: {reason: count.to_json() for reason, count in counts.reasons(kind).items()} for kind in REASONED
     }
-    return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind}
+    skipped = dict(sorted(counts.skipped.items()))
+    return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind, "skipped": skipped}
 
 
 def read_ledger(path: Path) -> Ledger:

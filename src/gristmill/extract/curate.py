@@ -1,21 +1,18 @@
-"""One document from record to fate: held out, main text, language, rules. Runs inside the guard, one job a shard."""
+"""One document from record to fate: held out, main text, language, rules. Runs inside the guard."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
 from gristmill.data.ledger import Kind, rejected_row
-from gristmill.data.record import RawDocument, Skip, Unread, clean_text
+from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.rules import judge
-from gristmill.formats.format import Span, format_of
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
@@ -53,42 +50,6 @@ class Fate:
     reason: str = ""
     would_drop: tuple[str, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
-
-
-class CurateJob:
-    """The guarded job of one shard; see `data/guard.py`. Counts what it reads, apart from the fates."""
-
-    def __init__(self, settings: Settings, spans: tuple[Span, ...]) -> None:
-        self.settings = settings
-        self.spans = spans
-        self.bytes_read = 0
-
-    def __str__(self) -> str:
-        return f"{self.settings.source}: {', '.join(span.name for span in self.spans)}"
-
-    def documents(self) -> Iterator[RawDocument | Unread]:
-        """The records of all spans, in order."""
-        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-        reader = format_of(self.settings.read)
-        for span in self.spans:
-            for record in reader.read(span, self.settings.read):
-                if not isinstance(record, Skip):
-                    self.bytes_read += record.bytes_in
-                    yield record
-
-    def process(self, document: RawDocument | Unread) -> Fate:
-        """The fate of one record."""
-        if isinstance(document, Unread):
-            return reject(document, self.settings.source, document.kind, document.reason, detail=document.detail)
-        return curate(document, self.settings)
-
-    def failed(self, document: RawDocument | Unread, reason: str, detail: str) -> Fate:
-        """The fate of a record that raised, hung, crashed or ran out of memory."""
-        return reject(document, self.settings.source, "failed", reason, detail=detail)
-
-    def summary(self) -> int:
-        """Bytes of all records read."""
-        return self.bytes_read
 
 
 def curate(raw: RawDocument, settings: Settings) -> Fate:

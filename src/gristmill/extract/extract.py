@@ -1,6 +1,6 @@
 """STEP extract, one per source: read → main text → language → rules → documents, rejected, ledger.
 
-    files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet
+    files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet       (shard.py)
                                                        rejected-NNNNN.parquet
                                                        shard-NNNNN.json   (last; the shard is done)
              all shards ─→ ledger.json; the shard-*.json are deleted
@@ -11,49 +11,26 @@ what comes out is the same bytes as without the kill.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
-from gristmill.data.executor import LocalThreads
-from gristmill.data.guard import Finished, run_guarded
-from gristmill.data.ledger import REASONED, REJECTED_SCHEMA, Ledger
+from gristmill.data.document import count_rows
+from gristmill.data.executor import executor_for
+from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.data.packs import held_out_ids, packs_of
-from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
-from gristmill.extract.curate import CurateJob, Fate, Settings
+from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
+from gristmill.extract.shard import Shard, enter, extract_shard, join_shared
 from gristmill.extract.shards import find_files, other_files, plan_shards
-from gristmill.formats.format import Span
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
-from gristmill.store.durable import write_json
+from gristmill.store.durable import read_json, write_json
 
 VERSION = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One shard of work and where its files go."""
-
-    number: int
-    spans: tuple[Span, ...]
-    out: Path
-
-    @property
-    def record_path(self) -> Path:
-        return self.out / f"shard-{self.number:05d}.json"
-
-    def inputs(self) -> list[list[Any]]:
-        """What the shard was made from, to tell whether a finished one still matches its files."""
-        return [[span.name, span.start, span.end, span.path.stat().st_mtime_ns, span.size] for span in self.spans]
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -65,7 +42,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if not ledger_path.exists():
         _extract(ctx, ledger_path)
     left = Extracted(ctx.out)
-    for leftover in ctx.out.glob("shard-*.json"):
+    for leftover in ctx.out.glob("shard-*"):
         leftover.unlink()
     source = left.ledger.source(ctx.part)
     kept = source.total("kept").documents
@@ -97,7 +74,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
     settings = settings_of(ctx)
-    waiting = [shard for shard in shards if not _is_done(shard)]
+    waiting = [shard for shard in shards if not shard.is_done()]
     if len(waiting) < len(shards):
         ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
     done = len(shards) - len(waiting)
@@ -106,7 +83,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     def should_stop() -> bool:
         return bool(errors) or ctx.should_stop()
 
-    executor = LocalThreads(threads=ctx.machine.processes, should_stop=should_stop)
+    executor = executor_for(ctx.machine, num_items=len(waiting), should_stop=should_stop, guarded=True)
     try:
         for shard, outcome in executor.map(partial(extract_shard, settings, should_stop=should_stop), waiting):
             if isinstance(outcome, Exception):
@@ -123,75 +100,46 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
 
 
 def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
-    """Adds the shards up, checks the sum and writes the ledger."""
-    ledger, counts, characters = Ledger(), Counter[str](), 0
-    ledger.source(ctx.part)
-    for shard in shards:
-        value = json.loads(shard.record_path.read_text(encoding="utf-8"))
-        ledger.merge(Ledger.from_json(value))
-        counts.update(value["counts"])
-        characters += value["text_bytes"]
+    """Adds the shards up, holds the sum against files and rows, and writes the ledger."""
+    name = ctx.part
+    ledger, counts, text_bytes = Ledger(), Counter[str](), 0
+    source = ledger.source(name)
+    records = [read_json(shard.record_path) for shard in shards]
+    for record in records:
+        ledger.merge(Ledger.from_json(record))
+        counts.update(record["counts"])
+        text_bytes += record["text_bytes"]
+    for file, taken in join_shared(records).items():
+        enter(ledger, name, file, taken)
     ledger.check()
-    source = ledger.source(ctx.part)
+    _hold_against_rows(source, shards)
     paths = ", ".join(map(str, [*ctx.files["source"].paths][:3]))
     if source.came_in.documents == 0:
         raise DataError(
-            f"the source {ctx.part!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
-            f"  Look at the files, or at sources.{ctx.part}.read."
+            f"the source {name!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
+            f"  Look at the files, or at sources.{name}.read."
         )
     if source.total("kept").documents == 0:
         raise DataError(
-            f"the source {ctx.part!r} ({paths}) keeps none of its documents:\n{ledger.table(ctx.part)}\n"
+            f"the source {name!r} ({paths}) keeps none of its documents:\n{ledger.table(name)}\n"
             f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
-    more = TextCounts(text_bytes=characters, shards=len(shards), details=dict(sorted(counts.items())))
+    check_failures(ledger, name, max_failed=ctx.watching.config["source"].max_failed)
+    more = TextCounts(text_bytes=text_bytes, shards=len(shards), details=dict(sorted(counts.items())))
     write_json(ledger_path, {**ledger.to_json(), "counts": more.to_json()})
 
 
-# ── one shard ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[], bool]) -> int:
-    """Curates one shard in a guarded child and writes its three files; returns how many documents were kept."""
-    job = CurateJob(settings, shard.spans)
-    fates = run_guarded(job, deadline_seconds=settings.deadline_seconds, max_memory_mb=settings.max_memory_mb)
-    ledger, counts, text_bytes = Ledger(), Counter[str](), 0
-    inputs = shard.inputs()
-    with (
-        ShardWriter(shard_path(shard.out, shard.number), DOCUMENT_SCHEMA) as documents,
-        ShardWriter(shard_path(shard.out, shard.number, stem="rejected"), REJECTED_SCHEMA) as rejected,
-        closing(fates),
-    ):
-        for fate in fates:
-            if isinstance(fate, Finished):
-                ledger.saw(settings.source, fate.summary, documents=fate.num_documents)
-                continue
-            if should_stop():
-                raise Interrupted(f"stopped in shard {shard.number} of {settings.source!r}.")
-            _count(fate, ledger, settings.source)
-            counts.update(fate.counts)
-            if fate.kind == "kept":
-                documents.write(fate.row)
-                text_bytes += len(fate.row["text"].encode("utf-8"))
-            else:
-                rejected.write(fate.row)
-    ledger.check()
-    more = {"counts": dict(counts), "text_bytes": text_bytes, "inputs": inputs}
-    write_json(shard.record_path, {**ledger.to_json(), **more})
-    return documents.num_rows
-
-
-def _count(fate: Fate, ledger: Ledger, source: str) -> None:
-    ledger.add(source, fate.kind, fate.bytes_in, reason=fate.reason)
-    for reason in fate.would_drop:
-        ledger.add(source, "would_drop", fate.bytes_in, reason=reason)
-
-
-def _is_done(shard: Shard) -> bool:
-    if not shard.record_path.exists():
-        return False
-    record = json.loads(shard.record_path.read_text(encoding="utf-8"))
-    return bool(record["inputs"] == shard.inputs())
+def _hold_against_rows(source: SourceLedger, shards: list[Shard]) -> None:
+    """The rows that lie on the disk are the documents of the ledger: it was written by those who wrote the rows."""
+    rows = {
+        "kept": sum(count_rows(shard.documents_path) for shard in shards),
+        "rejected": sum(count_rows(shard.rejected_path) for shard in shards),
+    }
+    told = {
+        "kept": source.total("kept").documents,
+        "rejected": source.total("dropped").documents + source.total("failed").documents,
+    }
+    assert rows == told, f"the files hold {rows}, the ledger says {told}"
 
 
 # ── from the recipe to plain settings ────────────────────────────────────────────────────────────────────────────────

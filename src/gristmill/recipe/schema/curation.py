@@ -55,6 +55,9 @@ class Source(Section):
     )
     language: LanguageFilter | None = None
     rules: Rules = Rules()
+    max_failed: Annotated[Share, CAP] = Field(
+        default=0.5, description="stop when a larger share of the documents cannot be read or processed than this"
+    )
     late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
         description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "

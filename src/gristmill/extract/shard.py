@@ -1,0 +1,311 @@
+"""One shard, path → path: a guarded child reads its spans, curates each record and commits the files.
+
+    spans ─→ reader ─→ record → fate ─→ documents-NNNNN.parquet, rejected-NNNNN.parquet, shard-NNNNN.json (last; the shard is done)
+
+What a shard's records and skips take is held against its content, which the format measures apart from its reader. A file
+that several shards share is held against it when all of them are done (`extract.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
+from gristmill.data.guard import Place, run_guarded
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
+from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
+from gristmill.data.write import ShardWriter
+from gristmill.errors import DataError
+from gristmill.extract.curate import Fate, Settings, curate, reject
+from gristmill.formats.format import Content, Span, format_of
+from gristmill.store.durable import TEMPORARY_SUFFIX, write_json
+
+Result = tuple[int, Fate | Skip]  # of a record, and the number of its span
+NOTHING = Content(num_bytes=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard of work and where its files lie."""
+
+    number: int
+    spans: tuple[Span, ...]
+    out: Path
+
+    @property
+    def documents_path(self) -> Path:
+        return shard_path(self.out, self.number)
+
+    @property
+    def rejected_path(self) -> Path:
+        return shard_path(self.out, self.number, stem="rejected")
+
+    @property
+    def record_path(self) -> Path:
+        return self.out / f"shard-{self.number:05d}.json"
+
+    def inputs(self) -> str:
+        """What the shard is made from, as a hash: tells whether a finished one still matches its files."""
+        digest = xxhash.xxh3_128()
+        for span in self.spans:
+            row = [span.name, span.start, span.end, _changed_ns(span.path), span.size]
+            digest.update(json.dumps(row).encode() + b"\n")
+        return str(digest.hexdigest())
+
+    def is_done(self) -> bool:
+        """Whether its files are there, made from what its inputs are now."""
+        if not self.record_path.exists():
+            return False
+        return bool(json.loads(self.record_path.read_text(encoding="utf-8"))["inputs"] == self.inputs())
+
+
+@dataclass(kw_only=True)
+class Taken:
+    """Bytes and records of a span or file that have a fate, beside its content; None where it could not be measured."""
+
+    num_bytes: int = 0
+    num_records: int = 0
+    content: Content | None = NOTHING
+
+    def matches(self) -> bool:
+        """Whether what was taken is what there is."""
+        if self.content is None:
+            return True
+        records = self.content.num_records
+        return self.num_bytes == self.content.num_bytes and records in (None, self.num_records)
+
+    def add(self, other: Taken) -> None:
+        """Adds another span of the same file."""
+        self.num_bytes += other.num_bytes
+        self.num_records += other.num_records
+        if self.content is None or other.content is None:
+            self.content = None
+        else:
+            mine, theirs = self.content.num_records, other.content.num_records
+            self.content = Content(
+                num_bytes=self.content.num_bytes + other.content.num_bytes,
+                num_records=None if mine is None or theirs is None else mine + theirs,
+            )
+
+    def to_json(self) -> list[Any]:
+        content = None if self.content is None else [self.content.num_bytes, self.content.num_records]
+        return [self.num_bytes, self.num_records, content]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Taken:
+        num_bytes, num_records, content = value
+        measured = None if content is None else Content(num_bytes=content[0], num_records=content[1])
+        return cls(num_bytes=num_bytes, num_records=num_records, content=measured)
+
+
+def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[], bool] = lambda: False) -> int:
+    """Makes the three files of a shard in a guarded child; returns how many documents are kept."""
+    kept: int = run_guarded(
+        CurateJob(settings, shard),
+        spool=shard.record_path.with_name(shard.record_path.name + TEMPORARY_SUFFIX),
+        deadline_seconds=settings.deadline_seconds,
+        max_memory_mb=settings.max_memory_mb,
+        should_stop=should_stop,
+    )
+    return kept
+
+
+class CurateJob:
+    """The guarded job of one shard; see `data/guard.py`."""
+
+    def __init__(self, settings: Settings, shard: Shard) -> None:
+        self.settings = settings
+        self.shard = shard
+        self.spans = shard.spans
+        self._at = Place()  # the last place at or before the record that is read
+        self._since = Taken()  # what was yielded since
+        self._in_reader = False
+
+    def __str__(self) -> str:
+        return f"{self.settings.source}: {', '.join(span.name for span in self.spans[:3])}"
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def items(self, place: Place, *, alone: bool) -> Iterator[tuple[Record, Place | None]]:
+        """The records of all spans from `place` on, each with its place where reading can begin with it."""
+        self._at, self._since, self._in_reader = place, Taken(), False
+        return self._records(place, alone)
+
+    def _records(self, place: Place, alone: bool) -> Iterator[tuple[Record, Place | None]]:
+        logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
+        reader = format_of(self.settings.read)
+        for part in range(place.part, len(self.spans)):
+            span = self._span(Place(part, place.entry if part == place.part else 0))
+            self._at, self._since, self._in_reader = Place(part, span.start), Taken(), True
+            begins: Place | None = self._at
+            for record in reader.read(replace(span, alone=alone and part == place.part), self.settings.read):
+                if not isinstance(record, Skip) and record.entry is not None:
+                    begins = Place(part, record.entry)
+                if begins is not None:
+                    self._at, self._since = begins, Taken()
+                _take(self._since, record)
+                self._in_reader = False
+                yield record, begins
+                begins, self._in_reader = None, True
+
+    def _span(self, place: Place) -> Span:
+        """What is left of a span from `place` on."""
+        span = self.spans[place.part]
+        return replace(span, start=max(place.entry, span.start))
+
+    def leave(self, reason: str, detail: str) -> tuple[list[Result], Place | None]:
+        """The stretch that cannot be read as failed records, and where reading resumes."""
+        place: Place | None = self._at
+        taken, raised = self._since, self._in_reader
+        while place is not None:
+            span = self._span(place)
+            resume = self._resume(place)
+            stretch = replace(span, end=resume.entry) if resume and resume.part == place.part else span
+            content = self._measure(stretch)
+            lost = content.num_bytes - taken.num_bytes
+            if raised or lost or content.num_records not in (None, taken.num_records):
+                records = 1 if content.num_records is None else max(1, content.num_records - taken.num_records)
+                origin = f"{span.name}#{place.entry}+{taken.num_records}"
+                return self._lost(place.part, origin, reason, detail, max(0, lost), records), resume
+            place, taken = resume, Taken()
+        return [], None
+
+    def _resume(self, place: Place) -> Place | None:
+        """The next place after this one: in its span, else the beginning of the next span."""
+        entry = format_of(self.settings.read).next_entry(self._span(place), place.entry)
+        if entry is not None:
+            return Place(place.part, entry)
+        return Place(place.part + 1, 0) if place.part + 1 < len(self.spans) else None
+
+    def _measure(self, span: Span) -> Content:
+        try:
+            return format_of(self.settings.read).content(span, self.settings.read)
+        except (OSError, DataError):
+            return Content(num_bytes=0)
+
+    def _lost(self, part: int, origin: str, reason: str, detail: str, num_bytes: int, num_records: int) -> list[Result]:
+        sizes = [num_bytes, *[0] * (num_records - 1)]
+        unread = [
+            failed(origin if not k else f"{origin}+{k}", reason, bytes_in=size, detail=detail)
+            for k, size in enumerate(sizes)
+        ]
+        return [(part, self._fate(record)) for record in unread]
+
+    # ── fates ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def process(self, item: Record) -> Result:
+        """The fate of one record."""
+        return self._at.part, item if isinstance(item, Skip) else self._fate(item)
+
+    def _fate(self, record: RawDocument | Unread) -> Fate:
+        if isinstance(record, Unread):
+            return reject(record, self.settings.source, record.kind, record.reason, detail=record.detail)
+        return curate(record, self.settings)
+
+    def failed(self, item: Record, reason: str, detail: str) -> Result:
+        """The fate of a record that raised, hung, crashed or ran out of memory."""
+        if isinstance(item, Skip):
+            return self._at.part, item
+        return self._at.part, reject(item, self.settings.source, "failed", reason, detail=detail)
+
+    # ── commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finish(self, results: Iterator[Result], *, again: bool) -> int:
+        """Writes the files of the shard; returns how many documents are kept. again: without measuring the content."""
+        source, shard = self.settings.source, self.shard
+        ledger, counts, text_bytes = Ledger(), Counter[str](), 0
+        taken = [Taken() for _ in self.spans]
+        inputs = shard.inputs()
+        with (
+            ShardWriter(shard.documents_path, DOCUMENT_SCHEMA) as documents,
+            ShardWriter(shard.rejected_path, REJECTED_SCHEMA) as rejected,
+        ):
+            for part, fate in results:
+                _take(taken[part], fate)
+                if isinstance(fate, Skip):
+                    ledger.skip(source, fate.num_bytes, reason=fate.reason)
+                    continue
+                count_fate(fate, ledger, source)
+                counts.update(fate.counts)
+                if fate.kind == "kept":
+                    documents.write(fate.row)
+                    text_bytes += len(fate.row["text"].encode("utf-8"))
+                else:
+                    rejected.write(fate.row)
+        for span, one in zip(self.spans, taken, strict=True):
+            one.content = None if again else self._measure(span)
+        shared = self._account(taken, ledger)
+        more = {"counts": dict(counts), "text_bytes": text_bytes, "inputs": inputs, "shared": shared}
+        write_json(shard.record_path, {**ledger.to_json(), **more})
+        return documents.num_rows
+
+    def _account(self, taken: list[Taken], ledger: Ledger) -> dict[str, list[Any]]:
+        """Enters what came in, for files that lie wholly in this shard; returns, by name, what it has of the others."""
+        shared: dict[str, list[Any]] = {}
+        for span, one in zip(self.spans, taken, strict=True):
+            if span.start or span.end is not None:
+                shared[span.name] = one.to_json()
+            else:
+                enter(ledger, self.settings.source, span.name, one)
+        return shared
+
+
+def enter(ledger: Ledger, source: str, name: str, taken: Taken) -> None:
+    """Enters a file's content as what came in.
+
+    Raises AssertionError where what was read of it is not what lies in it: always a bug of ours.
+    """
+    ledger.saw(
+        source, taken.num_bytes if taken.content is None else taken.content.num_bytes, documents=taken.num_records
+    )
+    if not taken.matches():
+        content = taken.content
+        assert content is not None
+        raise AssertionError(
+            f"{source}: of {name} {taken.num_bytes:,} bytes in {taken.num_records:,} records have a fate; measured apart "
+            f"from the reader it holds {content.num_bytes:,} bytes"
+            + ("" if content.num_records is None else f" in {content.num_records:,} records")
+        )
+
+
+def count_fate(fate: Fate, ledger: Ledger, source: str) -> None:
+    """Counts one fate, and the rules that are off and would have dropped the document."""
+    ledger.add(source, fate.kind, fate.bytes_in, reason=fate.reason)
+    for reason in fate.would_drop:
+        ledger.add(source, "would_drop", fate.bytes_in, reason=reason)
+
+
+def join_shared(records: list[Mapping[str, Any]]) -> dict[str, Taken]:
+    """Name → what all shards together have of the files that they share."""
+    files: dict[str, Taken] = {}
+    for record in records:
+        for name, value in record["shared"].items():
+            one = Taken.from_json(value)
+            if name in files:
+                files[name].add(one)
+            else:
+                files[name] = one
+    return files
+
+
+def _take(taken: Taken, record: Record | Fate) -> None:
+    if isinstance(record, Skip):
+        taken.num_bytes += record.num_bytes
+    else:
+        taken.num_bytes += record.bytes_in
+        taken.num_records += 1
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
