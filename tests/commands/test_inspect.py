@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gristmill.commands.inspect import inspect, spread
-from gristmill.commands.inspect_files import format_for, look
+from gristmill.commands.survey import format_for, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gristmill.commands.inspect_files import MESSAGES, OTHER, PEEK_ROWS, format_for, text_column
+from gristmill.commands.survey import MESSAGES, OTHER, format_for, text_columns
 from gristmill.data.outside import visible_files
 from gristmill.errors import DataError, RecipeError
-from gristmill.formats.format import format_named
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 from gristmill.recipe.schema.formats import READERS
 
@@ -106,7 +105,7 @@ def _files(texts: Path) -> dict[str, list[Path]]:
 
 def _column(kind: str, files: list[Path]) -> str | None:
     """The key that holds most text in most of the first files; None where there is text in none but in conversations."""
-    columns = Counter(text_column(format_named(kind).peek(path, num_rows=PEEK_ROWS)) for path in files[:PEEK_FILES])
+    columns = Counter(text_columns(kind, files[:PEEK_FILES]))
     return next((column for column, _ in columns.most_common() if column not in (None, MESSAGES)), None)
 
 

@@ -104,7 +104,7 @@ class _Order:
 
 
 def run_guarded(
-    job: Job[Item, Result],
+    job: Job[Any, Any],
     *,
     spool: Path,
     deadline_seconds: float,
