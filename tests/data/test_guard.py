@@ -104,6 +104,19 @@ def test_results_do_not_depend_on_how_often_a_child_was_started(
     assert results == wanted
 
 
+def test_no_number_of_crashes_ends_a_job_but_their_share_does(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MIN_CRASHES", 5)
+    bad = dict.fromkeys(range(0, 40, 4), "segfault")
+    assert results_of(jobs.HostileJob(40, bad), tmp_path) == expected(40, bad)
+    message = r"5 of the first 17 records ended the process that read them \(killed:SIGSEGV 5\); the limit is 25%"
+    with pytest.raises(DataError, match=message):
+        run_guarded(
+            jobs.HostileJob(40, bad), spool=tmp_path / "spool", deadline_seconds=20.0, max_memory_mb=1000, max_crashed=0.25
+        )  # fmt: skip
+
+
 def test_a_crash_costs_two_starts_at_the_place_of_the_crash(jobs: Any, tmp_path: Path) -> None:
     started = tmp_path / "started"
     job = jobs.HostileJob(100, {30: "segfault", 31: "segfault", 90: "segfault"}, started=started, every=10)
@@ -141,8 +154,8 @@ def test_a_disk_that_takes_no_more_is_no_fault_of_the_record(jobs: Any, tmp_path
 
 
 def test_a_state_is_read_whole_whenever_its_writing_ends() -> None:
-    numbers = [0, 0, *State(0, 0, 0, 0, READING), *State(0, 0, 0, 0, READING)]
-    before, after = State(1, 2, 3, 4, 0), State(5, 6, 7, 8, 1)
+    numbers = [0, 0, *State(0, 0, 0, 0, 0, READING), *State(0, 0, 0, 0, 0, READING)]
+    before, after = State(1, 2, 3, 4, 5, 0), State(6, 7, 8, 9, 10, 1)
 
     class Ending(list):  # type: ignore[type-arg]
         """Numbers of which only the first so many can be written."""
@@ -157,7 +170,7 @@ def test_a_state_is_read_whole_whenever_its_writing_ends() -> None:
                 self.left -= 1
                 super().__setitem__(one, number)
 
-    for writes in range(8):
+    for writes in range(9):
         shared = Ending(numbers)
         cursor = Cursor(shared)
         shared.left = 100

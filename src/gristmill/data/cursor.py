@@ -13,7 +13,7 @@ READING, PROCESSING, LEAVING, FINISHING = range(4)
 
 
 class State(NamedTuple):
-    """Reading or processing the item that follows `passed` others after a place, with so many bytes of results made.
+    """Reading or processing the item that follows `passed` others after a place, with so many results, and bytes of them, made.
 
     LEAVING: passing over a stretch that cannot be read. FINISHING: all is read.
     """
@@ -21,6 +21,7 @@ class State(NamedTuple):
     part: int
     entry: int
     passed: int
+    results: int
     spool_bytes: int
     phase: int
 

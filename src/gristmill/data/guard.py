@@ -26,8 +26,10 @@ import os
 import pickle
 import resource
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -40,9 +42,10 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from gristmill.data import deadline
 from gristmill.data.cursor import FINISHING, LEAVING, PROCESSING, READING, Cursor, State
-from gristmill.errors import GristmillError, Interrupted, ResourceError
+from gristmill.errors import DataError, GristmillError, Interrupted, ResourceError
 
 GRACE_SECONDS = 30.0
+MIN_CRASHES = 200  # before their share of a job's records counts
 POLL_SECONDS = 0.5
 OUT_OF_MEMORY_EXIT = 86
 
@@ -99,8 +102,21 @@ class _Order:
     unreadable: dict[tuple[Place, int], str]
     alone: bool
     again: bool
+    limits: _Limits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Limits:
+    """See run_guarded."""
+
     deadline_seconds: float
     max_memory_mb: int
+    max_crashed: float
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a child may show no sign of life."""
+        return 2 * self.deadline_seconds + GRACE_SECONDS
 
 
 def run_guarded(
@@ -109,36 +125,36 @@ def run_guarded(
     spool: Path,
     deadline_seconds: float,
     max_memory_mb: int,
+    max_crashed: float = 1.0,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
     """What `job.finish` returns. `spool` is the path of a temporary file, which is removed.
 
     `deadline_seconds` is wall time per record, reading included; reading in pieces extends it (`data/deadline.py`).
-    Raises what `job.finish` raises and the GristmillErrors of `job.items`, Interrupted once `should_stop()`, and ResourceError
-    when the end of the job, or leaving an unreadable stretch behind, ends its process time and again.
+    Raises what `job.finish` raises and the GristmillErrors of `job.items`, Interrupted once `should_stop()`, ResourceError
+    when the end of the job, or leaving an unreadable stretch behind, ends its process time and again, and DataError when a larger
+    share of the records than `max_crashed` end theirs.
     """
+    limits = _Limits(deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb, max_crashed=max_crashed)
     spool.write_bytes(b"")
     try:
-        return _run(job, spool, deadline_seconds, max_memory_mb, should_stop)
+        return _run(job, spool, limits, should_stop)
     finally:
         spool.unlink(missing_ok=True)
 
 
-def _run(
-    job: Job[Any, Any], spool: Path, deadline_seconds: float, max_memory_mb: int, should_stop: Callable[[], bool]
-) -> Any:
-    state = State(part=0, entry=0, passed=0, spool_bytes=0, phase=READING)
+def _run(job: Job[Any, Any], spool: Path, limits: _Limits, should_stop: Callable[[], bool]) -> Any:
+    state = State(part=0, entry=0, passed=0, results=0, spool_bytes=0, phase=READING)
     bad: dict[tuple[Place, int], str] = {}
     unreadable: dict[tuple[Place, int], str] = {}
     suspects: dict[tuple[State, str], int] = {}
     alone = again = False
     while True:
         order = _Order(
-            start=state, spool=spool, bad=bad, unreadable=unreadable, alone=alone, again=again,
-            deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb,
-        )  # fmt: skip
+            start=state, spool=spool, bad=bad, unreadable=unreadable, alone=alone, again=again, limits=limits
+        )
         with _started(job, order) as (process, connection, cursor):
-            ended = _outcome(process, connection, cursor, 2 * deadline_seconds + GRACE_SECONDS, should_stop)
+            ended = _outcome(process, connection, cursor, limits.patience_seconds, should_stop)
             if isinstance(ended, _Outcome):
                 if isinstance(ended.value, BaseException):
                     raise ended.value
@@ -156,6 +172,16 @@ def _run(
                 bad[where] = reason
             elif state.phase == READING:
                 unreadable[where] = reason
+            _check_share(job, Counter([*bad.values(), *unreadable.values()]), state.results, limits.max_crashed)
+
+
+def _check_share(job: Job[Any, Any], crashes: Counter[str], results: int, max_crashed: float) -> None:
+    if crashes.total() >= MIN_CRASHES and crashes.total() > max_crashed * (results + 1):
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in crashes.most_common())
+        raise DataError(
+            f"{job}: {crashes.total():,} of the first {results + 1:,} records ended the process that read them ({listed}); the "
+            f"limit is {max_crashed:.0%}.\n  Look at the files, or at the limits of time and memory."
+        )
 
 
 def exit_with_parent() -> None:
@@ -174,15 +200,16 @@ def _exit_after(sentinel: int) -> None:
 
 
 def context_for(job: Any) -> ForkServerContext:
-    """The forkserver context, its server running; one that starts now has the module of `job` loaded.
+    """The forkserver context, its server running; one that starts now has the module of `job` loaded, and the command line's,
+    which each child would else import when it prepares its main module.
 
     The server begins with SIGINT blocked, as do its children: Ctrl-C goes to the whole group and is the parent's to handle.
     """
     context = multiprocessing.get_context("forkserver")
     function = job.func if isinstance(job, partial) else job
     module = getattr(function, "__module__", None)
-    if isinstance(module, str) and module != "__main__":
-        context.set_forkserver_preload([module])
+    wanted = (module, "gristmill.cli")
+    context.set_forkserver_preload([name for name in wanted if name in sys.modules and name != "__main__"])
     resource_tracker.ensure_running()  # which the server would start too, and which unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -261,7 +288,8 @@ def _child(connection: Connection, cursor: Cursor, job: Job[Any, Any], order: _O
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
-    _limit_memory(order.max_memory_mb)
+    _limit_memory(order.limits.max_memory_mb)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # hostile records do not fill the disk with dumps
     try:
         value: Any = _Worker(cursor, job, order).run()
     except MemoryError:
@@ -283,7 +311,7 @@ class _Worker:
         self.cursor, self.job, self.order = cursor, job, order
         self.place = Place(order.start.part, order.start.entry)
         self.passed = 0  # items since `place`
-        self.spool = _Spool(order.spool, order.start.spool_bytes)
+        self.spool = _Spool(order.spool, order.start.results, order.start.spool_bytes)
 
     def run(self) -> Any:
         """Reads and processes what is left, then finishes the job."""
@@ -340,7 +368,7 @@ class _Worker:
         return resume
 
     def _arm(self) -> None:
-        deadline.arm(self.order.deadline_seconds, beat=self.cursor.beat)
+        deadline.arm(self.order.limits.deadline_seconds, beat=self.cursor.beat)
 
     def _at(self, phase: int, *, passed: int | None = None) -> None:
         self.cursor.write(
@@ -348,6 +376,7 @@ class _Worker:
                 part=self.place.part,
                 entry=self.place.entry,
                 passed=self.passed if passed is None else passed,
+                results=self.spool.num_results,
                 spool_bytes=self.spool.num_bytes,
                 phase=phase,
             )
@@ -372,8 +401,8 @@ class _Writing(Exception):
 class _Spool:
     """Results appended to a file, each in one write: a child that ends leaves whole results, and a torn one behind them."""
 
-    def __init__(self, path: Path, num_bytes: int) -> None:
-        self.num_bytes = num_bytes
+    def __init__(self, path: Path, num_results: int, num_bytes: int) -> None:
+        self.num_results, self.num_bytes = num_results, num_bytes
         self._file = os.open(path, os.O_WRONLY)
         os.ftruncate(self._file, num_bytes)
         os.lseek(self._file, num_bytes, os.SEEK_SET)
@@ -386,6 +415,7 @@ class _Spool:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
             raise _Writing(str(error)) from error
+        self.num_results += 1
         self.num_bytes += 8 + len(data)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ class Settings:
     """What is done to each document of a source. `read` is the reader's section of the recipe.
 
     extractor: None for sources without HTML. languages: None keeps all, and language is then not looked for.
-    min_language_score is exclusive.
+    min_language_score is exclusive. max_failed: share of records that may end their process.
     """
 
     source: str
@@ -32,6 +32,7 @@ class Settings:
     keep_maths: bool
     deadline_seconds: float
     max_memory_mb: int
+    max_failed: float
     languages: frozenset[str] | None
     min_language_score: float
     packs: tuple[str, ...]

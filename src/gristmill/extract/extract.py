@@ -157,6 +157,7 @@ def settings_of(ctx: StepContext) -> Settings:
         keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds,
         max_memory_mb=page.max_memory_mb,
+        max_failed=ctx.watching.config["source"].max_failed,
         languages=None if language is None else frozenset(language.keep),
         min_language_score=0.0 if language is None else language.min_score,
         packs=tuple(source.rules.packs),

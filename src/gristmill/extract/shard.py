@@ -113,6 +113,7 @@ def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[],
         spool=shard.record_path.with_name(shard.record_path.name + TEMPORARY_SUFFIX),
         deadline_seconds=settings.deadline_seconds,
         max_memory_mb=settings.max_memory_mb,
+        max_crashed=settings.max_failed,
         should_stop=should_stop,
     )
     return kept
