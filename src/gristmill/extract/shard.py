@@ -126,6 +126,7 @@ class CurateJob:
         self.settings = settings
         self.shard = shard
         self.spans = shard.spans
+        self.format = format_of(settings.read)
         self._at = Place()  # the last place at or before the record that is read
         self._since = Taken()  # what was yielded since
         self._in_reader = False
@@ -142,12 +143,11 @@ class CurateJob:
 
     def _records(self, place: Place, alone: bool) -> Iterator[tuple[Record, Place | None]]:
         logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
-        reader = format_of(self.settings.read)
         for part in range(place.part, len(self.spans)):
             span = self._span(Place(part, place.entry if part == place.part else 0))
             self._at, self._since, self._in_reader = Place(part, span.start), Taken(), True
             begins: Place | None = self._at
-            for record in reader.read(replace(span, alone=alone and part == place.part), self.settings.read):
+            for record in self.format.read(replace(span, alone=alone and part == place.part), self.settings.read):
                 if not isinstance(record, Skip) and record.entry is not None:
                     begins = Place(part, record.entry)
                 if begins is not None:
@@ -167,38 +167,39 @@ class CurateJob:
         place: Place | None = self._at
         taken, raised = self._since, self._in_reader
         while place is not None:
-            span = self._span(place)
-            resume = self._resume(place)
-            stretch = replace(span, end=resume.entry) if resume and resume.part == place.part else span
+            stretch, resume = self._stretch(place)
             content = self._measure(stretch)
-            lost = content.num_bytes - taken.num_bytes
-            if raised or lost or content.num_records not in (None, taken.num_records):
-                records = 1 if content.num_records is None else max(1, content.num_records - taken.num_records)
-                origin = f"{span.name}#{place.entry}+{taken.num_records}"
-                return self._lost(place.part, origin, reason, detail, max(0, lost), records), resume
-            place, taken = resume, Taken()
+            missing = Taken(num_bytes=taken.num_bytes, num_records=taken.num_records, content=content)
+            if not missing.matches() or (raised and not taken.num_bytes and not taken.num_records):
+                return self._lost(place.part, stretch, missing, reason, detail), resume
+            place, taken = resume, Taken()  # all of it was read: the fault lies behind it
         return [], None
 
-    def _resume(self, place: Place) -> Place | None:
-        """The next place after this one: in its span, else the beginning of the next span."""
-        entry = format_of(self.settings.read).next_entry(self._span(place), place.entry)
-        if entry is not None:
-            return Place(place.part, entry)
-        return Place(place.part + 1, 0) if place.part + 1 < len(self.spans) else None
+    def _stretch(self, place: Place) -> tuple[Span, Place | None]:
+        """From a place to the next one, which may be the beginning of the next span; and that place."""
+        whole = replace(self._span(place), end=None)  # the last record may reach beyond the span
+        entry, end = self.format.next_entry(whole, place.entry), self.spans[place.part].end
+        if entry is not None and (end is None or entry < end):
+            return replace(whole, end=entry), Place(place.part, entry)
+        following = Place(place.part + 1, 0) if place.part + 1 < len(self.spans) else None
+        return replace(whole, end=entry), following
 
     def _measure(self, span: Span) -> Content:
         try:
-            return format_of(self.settings.read).content(span, self.settings.read)
+            return self.format.content(span, self.settings.read)
         except (OSError, DataError):
             return Content(num_bytes=0)
 
-    def _lost(self, part: int, origin: str, reason: str, detail: str, num_bytes: int, num_records: int) -> list[Result]:
-        sizes = [num_bytes, *[0] * (num_records - 1)]
-        unread = [
-            failed(origin if not k else f"{origin}+{k}", reason, bytes_in=size, detail=detail)
+    def _lost(self, part: int, stretch: Span, missing: Taken, reason: str, detail: str) -> list[Result]:
+        """What is missing of a stretch as failed records: as many as the file tells, else one."""
+        content = missing.content or NOTHING
+        count = 1 if content.num_records is None else max(1, content.num_records - missing.num_records)
+        sizes = [max(0, content.num_bytes - missing.num_bytes), *[0] * (count - 1)]
+        origin = f"{stretch.name}#{stretch.start}"
+        return [
+            (part, self._fate(failed(f"{origin}+{missing.num_records + k}", reason, bytes_in=size, detail=detail)))
             for k, size in enumerate(sizes)
         ]
-        return [(part, self._fate(record)) for record in unread]
 
     # ── fates ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
