@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Generic, TypeVar, cast
 
 from gristmill.data.record import Record
+from gristmill.formats.coverage import unpacked_bytes
 from gristmill.recipe.schema.formats import ReadFiles
 
 Settings = TypeVar("Settings", bound=ReadFiles)
@@ -75,7 +76,7 @@ class Format(ABC, Generic[Settings]):
 
     def content(self, span: Span, settings: Settings) -> Content:
         """What the span holds, measured apart from the reader. Spans of a file add up to the file."""
-        return Content(num_bytes=size_of(span.path))
+        return Content(num_bytes=unpacked_bytes(span.path) if span.path.is_file() else 0)
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
