@@ -12,18 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.record import RawDocument, Unread
-from gristmill.errors import DataError
 from gristmill.formats.code import read_code
 from gristmill.formats.html import read_html
 from gristmill.formats.jsonl import read_jsonl
-from gristmill.formats.parquet import read_parquet
 from gristmill.formats.text import read_text
 
 Records = Iterator[RawDocument | Unread]
@@ -145,48 +141,6 @@ def test_a_cut_gzip_file_gives_what_came_before_the_cut(tmp_path: Path) -> None:
     assert last == "!corrupt_gzip"
     assert texts == [str(number) for number in range(len(texts))]
     assert len(texts) > 1000
-
-
-# ── Parquet ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_rows_nulls_and_ids_of_a_parquet_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    pq.write_table(pa.table({"body": ["a", None, "c"], "key": [1, 2, None]}), path, row_group_size=1)
-    assert fates(read_parquet(path, name="x", text_column="body")) == ["a", "!field_is_not_text", "c"]
-    with_keys = list(read_parquet(path, name="x", text_column="body", id_column="key"))
-    assert [item.id for item in with_keys] == ["1", "x#1", "x#2"]
-    parts = [
-        *read_parquet(path, name="x", text_column="body", end=1),
-        *read_parquet(path, name="x", text_column="body", start=1),
-    ]
-    assert parts == list(read_parquet(path, name="x", text_column="body"))
-
-
-def test_a_missing_column_names_the_file_and_the_columns_that_exist(tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    pq.write_table(pa.table({"body": ["a"], "key": [1]}), path)
-    with pytest.raises(DataError, match=r"x\.parquet has no column 'text'; its columns are 'body', 'key'"):
-        list(read_parquet(path, name="x"))
-
-
-def test_what_is_not_parquet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        list(read_parquet(tmp_path / "x.parquet", name="x"))
-
-
-def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
-    path = tmp_path / "x.parquet"
-    texts = [random.Random(number).randbytes(500).hex() for number in range(6)]
-    options: dict[str, Any] = {"row_group_size": 2, "use_dictionary": False, "write_page_checksum": True}
-    pq.write_table(pa.table({"text": texts}), path, compression="zstd", **options)
-    column = pq.ParquetFile(path).metadata.row_group(1).column(0)
-    data = bytearray(path.read_bytes())
-    place = column.data_page_offset + column.total_compressed_size - 200  # in the values, behind the page's header
-    data[place : place + 30] = bytes(30)
-    path.write_bytes(bytes(data))
-    assert fates(read_parquet(path, name="x")) == [*texts[:2], "!corrupt_row_group", "!corrupt_row_group", *texts[4:]]
 
 
 # ── text, HTML, code ─────────────────────────────────────────────────────────────────────────────────────────────────
