@@ -1,0 +1,141 @@
+"""The content of a file, plain or gzip: the one way in which readers of lines, tables, texts and trees open a file.
+
+    with open_content(path) as file:
+        line = file.readline(limit)         # as of any binary file: read, readline, tell; seek where it is plain
+        file.gaps_between(start, tell)      # what could not be unpacked, so that no record is glued over it
+
+The content of a file is the bytes that it delivers and, where it is packed, the bytes on disk of its gaps: `bytes_in` of
+records and skips add up to it when each gap counts once, with its `num_bytes` (members.py says what a gap is and where it
+lies). `position` of a gap is the number of delivered bytes before it: a record that is the delivered bytes [a, b) is
+
+    glued over a gap          where a < position < b
+    perhaps the tail of one   where position == a
+    perhaps cut off           where position == b and it ends without its line end, or what else ends a record
+
+A gap is in the list before any byte behind it is delivered, and all are there at the end of the file. Records that tile the
+content and ask for [a, b) each, with one last question from the end on, meet every gap once.
+"""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_left
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from gristmill.data import deadline
+from gristmill.formats.members import EXTEND_EVERY_BYTES, MAGIC, Disk, Gap, Member, unpack
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+BUFFER_BYTES = 1 << 17
+SNIFF_BYTES = 256
+CONTROLS = bytes({*range(32), 127} - set(b"\t\n\r\f"))
+
+
+class ContentFile(io.BufferedReader):
+    """A buffered binary file over the content of a file. `tell` counts delivered bytes."""
+
+    def __init__(self, raw: _Plain | _Unpacked) -> None:
+        super().__init__(cast(io.RawIOBase, raw), BUFFER_BYTES)
+        self._gaps = raw.gaps
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The gaps met so far, by position; none in a plain file. Reading ahead fills it."""
+        return self._gaps
+
+    def gaps_between(self, start: int, end: int | None = None) -> list[Gap]:
+        """The gaps met so far with start <= position < end; from `start` on for None."""
+        first = bisect_left(self._gaps, start, key=_position)
+        last = len(self._gaps) if end is None else bisect_left(self._gaps, end, key=_position)
+        return self._gaps[first:last]
+
+
+def open_content(path: Path) -> ContentFile:
+    """The content of a file, unpacked if it is packed. Only a plain one can seek. Damage is no error here: see `gaps`."""
+    return ContentFile(_Unpacked(path.open("rb")) if is_packed(path) else _Plain(path, "rb"))
+
+
+def is_packed(path: Path) -> bool:
+    """True for a gzip file: it begins as one, or is called one and does not begin as text."""
+    with path.open("rb") as file:
+        first = file.read(SNIFF_BYTES)
+    return first.startswith(MAGIC) or (path.suffix.lower() == ".gz" and not _is_text(first))
+
+
+def _is_text(first: bytes) -> bool:
+    """True for UTF-8 without control characters; its last character may be cut off."""
+    try:
+        first.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if len(first) < SNIFF_BYTES or error.start < len(first) - 3:
+            return False
+    return bool(first) and len(first.translate(None, CONTROLS)) == len(first)
+
+
+def _position(gap: Gap) -> int:
+    return gap.position
+
+
+class _Plain(io.FileIO):
+    """A plain file, whose reading is work however long it takes."""
+
+    def __init__(self, path: Path, mode: str) -> None:
+        super().__init__(path, mode)
+        self.gaps: list[Gap] = []
+        self._since = 0
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fills the buffer from the file."""
+        num_bytes = cast(int, super().readinto(buffer))  # never None: the file is not opened without blocking
+        self._since += num_bytes
+        if self._since > EXTEND_EVERY_BYTES:
+            deadline.extend()
+            self._since = 0
+        return num_bytes
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file unpacks to."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self.gaps: list[Gap] = []
+        self._file = file
+        self._pieces = self._delivered(unpack(Disk(file)))
+        self._piece = memoryview(b"")
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes delivered."""
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fills the buffer with the next bytes of content, those of one piece at most."""
+        if not self._piece:
+            self._piece = memoryview(next(self._pieces, b""))
+        target = memoryview(buffer).cast("B")
+        num_bytes = min(len(target), len(self._piece))
+        target[:num_bytes] = self._piece[:num_bytes]
+        self._piece = self._piece[num_bytes:]
+        self._position += num_bytes
+        return num_bytes
+
+    def close(self) -> None:
+        """Closes the file below, too."""
+        self._file.close()
+        super().close()
+
+    def _delivered(self, pieces: Iterator[Member | Gap | bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            if isinstance(piece, Gap):
+                self.gaps.append(piece)
+            elif isinstance(piece, bytes):
+                yield piece

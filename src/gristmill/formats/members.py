@@ -1,0 +1,215 @@
+"""The members of a gzip file, in spite of damage: what each one unpacks to, and the gaps between them.
+
+A gzip file is a row of members (RFC 1952), each unpacked by a decompressor of its own. `unpack` walks the row:
+
+    on disk    | member | member, broken x........ | member | no member ...... | member, cut off
+    yielded     Member b  Member b          Gap      Member b       Gap          Member b      Gap
+
+A broken member gives the bytes that its longest beginning without an error unpacks to. The gap is what lies between the first
+byte that is an error and the next member, 0 bytes where that member lies before the error: a member that was cut off makes
+its successor look like its own bytes, so the search for the next one begins up to LOOK_BACK_BYTES before the error. What is
+found depends on the bytes of the file only, never on the sizes in which they are read.
+
+Where does a member begin? Where the last one ended, if zlib meets no error before it has made HEAD_BYTES of the FIRST_BYTES
+there. Elsewhere, behind damage or in the middle of a file, at HEADER, if it also makes something of them. Limits for files
+made to be slow: MAX_READ_AGAIN_BYTES before errors are looked at, MAX_GAPS are told apart, and the rest is one gap.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Literal, cast
+
+from gristmill.data import deadline
+
+MAGIC = b"\x1f\x8b\x08"
+# Magic, flags without reserved bits, time, and what compressors write as level (0, 2, 4) and system (0 to 13, 255). zlib
+# checks less; without the rest, a file full of magics costs seconds.
+HEADER = re.compile(rb"\x1f\x8b\x08(?=[\x00-\x1f].{4}[\x00\x02\x04][\x00-\x0d\xff])", re.DOTALL)
+HEADER_BYTES = 10
+FIRST_BYTES = 1024
+HEAD_BYTES = 7  # b"WARC/1."
+FEED_BYTES = 16_384  # what zlib leaves unused of them is copied for each member, so not more
+PIECE_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 20
+EXTEND_EVERY_BYTES = 16_000_000
+LOOK_BACK_BYTES = 1 << 20
+MAX_READ_AGAIN_BYTES = 4 << 20
+MAX_GAPS = 10_000
+
+Fault = Literal["damaged", "truncated", "no_member"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A member begins: at byte `offset` of the file. `head`: the first bytes that it unpacks to, HEAD_BYTES at most, as a
+    search sees them; empty where a search passes it by."""
+
+    offset: int
+    head: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """A stretch of the file that unpacks to nothing: `num_bytes` on disk from byte `offset`, after `position` bytes of content.
+
+    damaged: the rest of a broken member, all of one that unpacks to nothing, and what follows it. truncated: the file ends
+    inside a member. no_member: bytes where one should begin.
+    """
+
+    position: int
+    offset: int
+    num_bytes: int
+    fault: Fault
+
+
+class Disk:
+    """The bytes of a file by their offset. The file ends where it ended when it was opened."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.size = os.fstat(file.fileno()).st_size
+        self._file = file
+        self._window = memoryview(b"")
+        self._start = 0
+
+    def read(self, offset: int, length: int) -> memoryview:
+        """`length` bytes, fewer only at the end of the file."""
+        length = max(0, min(length, self.size - offset))
+        start = offset - self._start
+        if start < 0 or start + length > len(self._window):
+            self._file.seek(offset)
+            self._window, self._start, start = memoryview(self._file.read(max(length, WINDOW_BYTES))), offset, 0
+        return self._window[start : start + length]
+
+
+def unpack(disk: Disk, *, start: int = 0, end: int | None = None) -> Iterator[Member | Gap | bytes]:
+    """The file from byte `start`: each Member, what it unpacks to in pieces, and each Gap. `position` counts from `start`.
+
+    end: once MAX_GAPS are exceeded, the next member is sought from there on; the end of the file for None.
+    """
+    offset, position, num_gaps, read_again = start, 0, 0, 0
+    while offset < disk.size:
+        unpacked, broken, fault, look_back = 0, offset, cast(Fault | None, "no_member"), 0
+        begun = _begin(disk, offset)
+        if begun is not None:
+            yield Member(offset=offset, head=begun.head if _is_found(disk, offset) else b"")
+            unpacked, broken, fault = yield from _pieces(disk, begun)
+            position += unpacked
+            look_back = LOOK_BACK_BYTES if read_again < MAX_READ_AGAIN_BYTES else 0
+        if fault is None:
+            offset = broken
+            continue
+        num_gaps += 1
+        sought = max(offset + 1, broken - look_back)
+        if num_gaps > MAX_GAPS:
+            sought = max(sought, disk.size if end is None else end)
+        found = next_member(disk, sought)
+        if found is not None and fault == "truncated":
+            fault = "damaged"
+        first = broken if unpacked else offset
+        offset = disk.size if found is None else found.offset
+        read_again += max(0, broken - offset)
+        yield Gap(position=position, offset=min(first, offset), num_bytes=max(0, offset - first), fault=fault)
+
+
+def next_member(disk: Disk, start: int, end: int | None = None, *, head: bytes = b"") -> Member | None:
+    """The first member that begins in [start, end) and whose first bytes are `head`, found without knowing where others end."""
+    end = disk.size if end is None else min(end, disk.size)
+    while start < end:
+        deadline.extend()
+        window = disk.read(start, WINDOW_BYTES)
+        for match in HEADER.finditer(window):
+            offset = start + match.start()
+            if offset >= end:
+                return None
+            begun = _begin(disk, offset)
+            if begun is not None and (begun.head or begun.unpacker.eof) and begun.head.startswith(head):
+                return Member(offset=offset, head=begun.head)
+        if len(window) < WINDOW_BYTES:
+            return None
+        start += WINDOW_BYTES - (HEADER_BYTES - 1)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Begun:
+    """A member whose first bytes are unpacked: `place` is the byte of the file to feed next."""
+
+    unpacker: Any  # zlib's class has no public name
+    head: bytes
+    place: int
+
+
+def _begin(disk: Disk, offset: int) -> _Begun | None:
+    data = disk.read(offset, FIRST_BYTES)
+    if data[: len(MAGIC)] != MAGIC[: len(data)]:
+        return None
+    unpacker = zlib.decompressobj(31)
+    try:
+        head = unpacker.decompress(data, HEAD_BYTES)
+    except zlib.error:
+        return None
+    left = len(unpacker.unused_data) if unpacker.eof else len(unpacker.unconsumed_tail)
+    return _Begun(unpacker=unpacker, head=head, place=offset + len(data) - left)
+
+
+def _is_found(disk: Disk, offset: int) -> bool:
+    return HEADER.match(disk.read(offset, HEADER_BYTES)) is not None
+
+
+def _pieces(disk: Disk, begun: _Begun) -> Generator[bytes, None, tuple[int, int, Fault | None]]:
+    """What the member unpacks to. Returns how many bytes those were, where on disk it ends or breaks, and its fault."""
+    unpacker, piece, place = begun.unpacker, begun.head, begun.place
+    unpacked, extended = 0, 0
+    fault: Fault | None = None
+    while fault is None and not unpacker.eof:
+        data = disk.read(place, FEED_BYTES)
+        before = unpacker.copy()
+        try:
+            more = unpacker.decompress(data, PIECE_BYTES)
+        except zlib.error:
+            more, taken = _longest_prefix(before, data)
+            fault = "damaged"
+        else:
+            taken = len(data) - len(unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail)
+            if not data and not more:
+                fault = "truncated"
+        place += taken
+        piece = piece + more if piece else more
+        unpacked += len(piece)
+        if unpacked - extended > EXTEND_EVERY_BYTES:
+            deadline.extend()
+            extended = unpacked
+        if piece:
+            yield piece
+        piece = b""
+    if piece:
+        yield piece
+    return unpacked + len(piece), place, fault
+
+
+def _longest_prefix(unpacker: Any, data: memoryview) -> tuple[bytes, int]:
+    """What the bytes before the first error in `data` unpack to, and how many bytes those are, by halving.
+
+    -1 bytes: the last byte fed before was the error, seen only when there was room for what it unpacks to. The error came
+    before PIECE_BYTES were unpacked, so no limit is needed here.
+    """
+    try:
+        parts = [unpacker.decompress(b"")]
+    except zlib.error:
+        return b"", -1
+    good, bad = 0, len(data)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        trial = unpacker.copy()
+        try:
+            parts.append(trial.decompress(data[good:middle]))
+        except zlib.error:
+            bad = middle
+        else:
+            unpacker, good = trial, middle
+    return b"".join(parts), good
