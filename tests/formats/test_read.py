@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import json
-import random
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -143,7 +139,7 @@ def test_a_cut_gzip_file_gives_what_came_before_the_cut(tmp_path: Path) -> None:
     assert len(texts) > 1000
 
 
-# ── text, HTML, code ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── text, HTML ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_book_is_cut_into_chapters_plain_or_packed(tmp_path: Path) -> None:
@@ -172,90 +168,3 @@ def test_an_html_file_is_a_page(tmp_path: Path) -> None:
     ] == [
         "file_too_large",
     ]
-
-
-def tree() -> dict[str, bytes]:
-    return {
-        "src/a.py": b"print(1)\n",
-        "src/b.c": b"int main;\n",
-        "src/c.bin.py": b"\0\1",
-        "readme.xyz": b"hello",
-        "big.py": b"x" * 2000,
-    }
-
-
-def archive(path: Path, files: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w:gz") as opened:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            opened.addfile(member, io.BytesIO(data))
-    return path
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_source_tree_as_folder_or_archive(tmp_path: Path, packed: bool) -> None:
-    for name, data in tree().items():
-        (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "tree" / name).write_bytes(data)
-    (tmp_path / "tree" / "link.py").symlink_to("/etc/passwd")
-    path = archive(tmp_path / "t.tar.gz", tree()) if packed else tmp_path / "tree"
-    found: dict[str, Any] = {item.id: item for item in read_code(path, name="t", max_bytes=1000)}
-    assert set(found) == {f"t#{name}" for name in tree()}
-    assert (found["t#src/a.py"].text, found["t#src/a.py"].language) == ("print(1)\n", "python")
-    assert found["t#src/b.c"].language == "c"
-    assert (found["t#src/c.bin.py"].kind, found["t#src/c.bin.py"].reason) == ("dropped", "binary_file")
-    assert (found["t#readme.xyz"].kind, found["t#readme.xyz"].reason) == ("dropped", "other_extension")
-    assert (found["t#big.py"].kind, found["t#big.py"].reason, found["t#big.py"].bytes_in) == (
-        "failed",
-        "file_too_large",
-        2000,
-    )
-    only_c = [item.id for item in read_code(path, name="t", extensions=[".c"]) if isinstance(item, RawDocument)]
-    assert only_c == ["t#src/b.c"]
-
-
-def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_path: Path) -> None:
-    (tmp_path / "tarfile.py").write_text("print(1)\n", encoding="utf-8")
-    (record,) = read_code(tmp_path / "tarfile.py", name="lib/tarfile.py")
-    assert isinstance(record, RawDocument)
-    assert (record.id, record.text, record.language) == ("lib/tarfile.py#0", "print(1)\n", "python")
-    (dropped,) = read_code(tmp_path / "tarfile.py", name="lib/tarfile.py", extensions=[".c"])
-    assert isinstance(dropped, Unread)
-    assert dropped.reason == "other_extension"
-
-
-@pytest.mark.parametrize(
-    ("head", "license"),
-    [
-        ("# SPDX-License-Identifier: MIT\n", "MIT"),
-        (
-            "/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */\n",
-            "GPL-2.0-only WITH Linux-syscall-note",
-        ),
-        ("<!-- SPDX-License-Identifier: CC-BY-4.0-->\r\n", "CC-BY-4.0"),
-        (
-            "//SPDX-License-Identifier:\t(LGPL-2.1+ OR (MIT AND BSD-3-Clause))\r\n",
-            "(LGPL-2.1+ OR (MIT AND BSD-3-Clause))",
-        ),
-        ("\n" * 19 + "# SPDX-License-Identifier: MIT\n", "MIT"),
-        ("\n" * 20 + "# SPDX-License-Identifier: MIT\n", None),
-        ("# SPDX-License-Identifier:\n# MIT\n", None),
-        ("# Licensed under the MIT licence.\n", None),
-    ],
-)
-def test_a_source_file_keeps_the_licence_it_states_itself(tmp_path: Path, head: str, license: str | None) -> None:
-    (tmp_path / "a.py").write_text(f"{head}print(1)\n", encoding="utf-8", newline="")
-    (record,) = read_code(tmp_path / "a.py", name="a.py")
-    assert isinstance(record, RawDocument)
-    assert record.license == license
-
-
-def test_a_cut_archive_gives_its_files_and_says_so(tmp_path: Path) -> None:
-    noise = random.Random(1)
-    files = {f"{number}.py": noise.randbytes(3000).hex().encode() for number in range(20)}
-    path = archive(tmp_path / "t.tar.gz", files)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    records = list(read_code(path, name="t"))
-    assert [item.reason for item in records if isinstance(item, Unread)] == ["corrupt_archive"]
-    assert 5 < len(records) < 15

@@ -32,7 +32,8 @@ class Span:
     """A part of a file or tree: [start, end) in the unit of its format, such as bytes or row groups; all of it for end None.
 
     size: bytes on disk. Any record's `entry` is a `start` too. alone: read one record at a time, however slow: reading more
-    at once ran out of memory or time.
+    at once ran out of memory or time. members: of a tree, the files [start, end) of its listing, by their path in it; a span
+    that begins later has the same members, the last of which is file end - 1.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Span:
     end: int | None = None
     size: int
     alone: bool = False
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
