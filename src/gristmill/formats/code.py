@@ -12,13 +12,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gristmill.data.charset import decode
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
-from gristmill.formats.format import Content, Format, Span, size_of
+from gristmill.formats.format import Content, Format, Span, size_of, unreadable
 from gristmill.formats.tar import Damage, TarFile, read_tar
 from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
 
@@ -55,7 +56,7 @@ class Code(Format[ReadCode]):
         """The files of a folder by their sizes; an archive by what it unpacks to."""
         if not span.path.is_dir():
             return super().content(span, settings)
-        sizes = [_size_on_disk(span.path / inner) for _, inner in numbered_members(span)]
+        sizes = [size_of(span.path / inner) for _, inner in numbered_members(span)]
         return Content(num_bytes=sum(sizes), num_records=len(sizes))
 
 
@@ -130,7 +131,7 @@ def _read_file(path: Path, origin: str, wanted: frozenset[str], max_bytes: int) 
             size = os.fstat(opened.fileno()).st_size
             data = opened.read(min(size, max_bytes)) if _extension(path.name) in wanted and size <= max_bytes else b""
     except OSError as error:
-        return failed(origin, "unreadable_file", bytes_in=_size_on_disk(path), detail=error.strerror or str(error))
+        return replace(unreadable(path, origin, error), id=origin, origin=origin)
     return _record(path.name, origin, size, data, wanted, max_bytes)
 
 
@@ -138,7 +139,12 @@ def _read_archive(span: Span, wanted: frozenset[str], max_bytes: int) -> Iterato
     def is_wanted(name: str, size: int) -> bool:
         return _extension(name) in wanted and size <= max_bytes
 
-    with open_content(span.path) as file:
+    try:
+        file = open_content(span.path)
+    except OSError as error:
+        yield unreadable(span.path, span.name, error)
+        return
+    with closing(file):
         for item in read_tar(file, wanted=is_wanted):
             match item:
                 case Skip():
@@ -179,14 +185,6 @@ def _record(
 
 def _extension(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
-
-
-def _size_on_disk(path: Path) -> int:
-    """Bytes of a file; 0 when it is gone."""
-    try:
-        return size_of(path)
-    except OSError:
-        return 0
 
 
 def _own_license(text: str) -> str | None:

@@ -12,16 +12,16 @@ add up to it over the spans of a file.
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from gristmill.data.record import Record
+from gristmill.data.record import Record, Unread, failed
+from gristmill.formats.coverage import unpacked_bytes
 from gristmill.recipe.schema.formats import ReadFiles
 
 Settings = TypeVar("Settings", bound=ReadFiles)
@@ -77,7 +77,10 @@ class Format(ABC, Generic[Settings]):
 
     def content(self, span: Span, settings: Settings) -> Content:
         """What the span holds, measured apart from the reader. Spans of a file add up to the file."""
-        return Content(num_bytes=size_of(span.path))
+        try:
+            return Content(num_bytes=unpacked_bytes(span.path))
+        except OSError:
+            return Content(num_bytes=size_of(span.path))
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
@@ -105,18 +108,16 @@ def cut_evenly(path: Path, *, name: str, units: int, limit: int) -> list[Span]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file on disk; 0 for a folder."""
-    return path.stat().st_size if path.is_file() else 0
+    """Bytes of a file on disk; 0 for a folder, and for a file that is gone."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
-def is_packed(path: Path) -> bool:
-    """True for a gzip file, by its name."""
-    return path.suffix.lower() == ".gz"
-
-
-def open_unpacked(path: Path) -> IO[bytes]:
-    """The content of a file, unpacked if it is gzip."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if is_packed(path) else path.open("rb")
+def unreadable(path: Path, name: str, error: OSError) -> Unread:
+    """The one record of a file that cannot be opened."""
+    return failed(f"{name}#0", "unreadable_file", bytes_in=size_of(path), detail=error.strerror or str(error))
 
 
 def short(value: Any) -> str:
