@@ -60,20 +60,11 @@ def open_content(path: Path) -> ContentFile:
 
 
 def is_packed(path: Path) -> bool:
-    """True for a gzip file: it begins as one, or is called one and does not begin as text."""
+    """True for a gzip file: it begins as one, or is called one and does not begin as text, without control characters."""
     with path.open("rb") as file:
         first = file.read(SNIFF_BYTES)
-    return first.startswith(MAGIC) or (path.suffix.lower() == ".gz" and not _is_text(first))
-
-
-def _is_text(first: bytes) -> bool:
-    """True for UTF-8 without control characters; its last character may be cut off."""
-    try:
-        first.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if len(first) < SNIFF_BYTES or error.start < len(first) - 3:
-            return False
-    return bool(first) and len(first.translate(None, CONTROLS)) == len(first)
+    is_text = bool(first) and first.translate(None, CONTROLS) == first
+    return first.startswith(MAGIC) or (path.suffix.lower() == ".gz" and not is_text)
 
 
 def _position(gap: Gap) -> int:

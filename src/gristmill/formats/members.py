@@ -68,7 +68,7 @@ class Gap:
 
 
 class Disk:
-    """The bytes of a file by their offset. The file ends where it ended when it was opened."""
+    """The bytes of a file by their offset. The file ends where it ended when it was opened. Each window read is progress."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.size = os.fstat(file.fileno()).st_size
@@ -81,6 +81,7 @@ class Disk:
         length = max(0, min(length, self.size - offset))
         start = offset - self._start
         if start < 0 or start + length > len(self._window):
+            deadline.extend()
             self._file.seek(offset)
             self._window, self._start, start = memoryview(self._file.read(max(length, WINDOW_BYTES))), offset, 0
         return self._window[start : start + length]
@@ -120,7 +121,6 @@ def next_member(disk: Disk, start: int, end: int | None = None, *, head: bytes =
     """The first member that begins in [start, end) and whose first bytes are `head`, found without knowing where others end."""
     end = disk.size if end is None else min(end, disk.size)
     while start < end:
-        deadline.extend()
         window = disk.read(start, WINDOW_BYTES)
         for match in HEADER.finditer(window):
             offset = start + match.start()
