@@ -64,8 +64,7 @@ class Lines:
         if len(self._gaps) > self._gaps_told:
             blank = min(blank, max(0, self._gaps[self._gaps_told].position - self.offset))
         if end is not None and end - self.offset < blank:
-            last = ahead.find(b"\n", max(0, end - self.offset - 1), blank)
-            blank = blank if last < 0 else last + 1
+            blank = ahead.find(b"\n", end - self.offset - 1, blank) + 1 if end > self.offset else 0
         num_bytes = len(self._file.read(ahead.rfind(b"\n", 0, blank) + 1))
         self.offset += num_bytes
         return num_bytes

@@ -77,7 +77,7 @@ def read_tar(file: ContentFile, *, wanted: Callable[[str, int], bool]) -> Iterat
         elif (gap := source.next_gap()) is not None:
             yield from _resync(source, start, len(block) + gap.num_bytes, f"gzip: {gap.fault}", is_aligned=False)
         else:
-            if block or start == 0:
+            if block or not (start or file.gaps):
                 detail = "the archive is cut off" if block else "the file is empty"
                 yield Damage(position=start, num_bytes=len(block), detail=detail)
             return
