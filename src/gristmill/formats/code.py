@@ -19,14 +19,11 @@ from pathlib import Path, PurePosixPath
 from gristmill.data.charset import decode
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
-from gristmill.formats.format import Content, Format, Span, size_of, unreadable
+from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, size_of, unreadable
 from gristmill.formats.tar import Damage, TarFile, read_tar
 from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
 
 MAX_CODE_FILE_BYTES = 1_000_000
-LEAST_FILE_BYTES = (
-    4096  # what a file of a tree counts at least where spans are cut: to open one takes as long as to read this
-)
 TREE_SPANS = 8
 SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*([\w.+() :-]{0,200}[\w+)])", re.ASCII)
 SPDX_LINES = 20

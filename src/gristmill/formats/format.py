@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from gristmill.formats.coverage import unpacked_bytes
 from gristmill.recipe.schema.formats import ReadFiles
 
 Settings = TypeVar("Settings", bound=ReadFiles)
+LEAST_FILE_BYTES = 4096  # what a file counts at least where shards are cut: opening one takes as long as reading this
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,9 +113,10 @@ def cut_evenly(path: Path, *, name: str, units: int, limit: int) -> list[Span]:
 def size_of(path: Path) -> int:
     """Bytes of a file on disk; 0 for a folder, and for a file that is gone."""
     try:
-        return path.stat().st_size if path.is_file() else 0
+        status = os.stat(path)
     except OSError:
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def unreadable(path: Path, name: str, error: OSError) -> Unread:
