@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.outside import find_outside
+from gristmill.data.record import Skip
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import format_named
 from gristmill.recipe.schema.formats import READERS, ReadFiles
@@ -64,3 +65,49 @@ def test_a_folder_is_searched_by_suffix_and_a_source_tree_is_one_item(tmp_path: 
     assert [*find_files(folder, read("code"))] == [tmp_path]
     named = find_outside(tmp_path, [".", "e.gz"], where="here")
     assert [path.name for path in find_files(named, read("text"))] == ["c.txt", "e.gz"], "a file that is named is read"
+
+
+def test_many_empty_files_are_many_shards_in_order(tmp_path: Path) -> None:
+    files = {tmp_path / f"{number:05d}.txt": f"{number:05d}.txt" for number in range(20_000)}
+    shards = plan_shards(files, read("text"))
+    assert [span.path for shard in shards for span in shard] == [*files]
+    least, _ = format_named("text").shard_bytes
+    assert {len(shard) for shard in shards[:-1]} == {max(least, 20_000 * 4096 // 8) // 4096}
+
+
+def test_a_large_tree_is_cut_and_the_files_of_its_shards_are_those_of_the_listing(tmp_path: Path) -> None:
+    for number in range(5_000):
+        folder = tmp_path / "tree" / str(number // 100)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.py").touch()
+    files = find_files(find_outside(tmp_path, ["tree"], where="here"), read("code"))
+    shards = plan_shards(files, read("code"))
+    assert len(shards) == 3
+    members = [member for shard in shards for span in shard for member in span.members]
+    assert members == [
+        path.relative_to(tmp_path / "tree").as_posix() for path in sorted((tmp_path / "tree").rglob("*.py"))
+    ]
+
+
+SUFFIXES = {"code": ".py"}
+
+
+@pytest.mark.parametrize("format", [name for name in READERS if name != "parquet"])
+def test_ids_depend_on_neither_a_second_path_nor_the_recipe_s_folder(tmp_path: Path, format: str) -> None:
+    for name in ("a/deep/x", "b/y"):
+        path = tmp_path / f"{name}{SUFFIXES.get(format, READERS[format].suffixes[0])}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "a"}\n\ntext\n{"text": "b"}\n')
+
+    def ids(recipe: Path, *patterns: str) -> list[str]:
+        files = find_files(find_outside(recipe, patterns, where="here"), read(format))
+        spans = [span for shard in plan_shards(files, read(format)) for span in shard]
+        records = [record for span in spans for record in format_named(format).read(span, read(format))]
+        return [record.id for record in records if not isinstance(record, Skip)]
+
+    (tmp_path / "elsewhere").mkdir()
+    for pattern in ("a", "a/deep", "a/**/*"):
+        before = ids(tmp_path, pattern)
+        assert before or format == "warc"
+        assert [id for id in ids(tmp_path, pattern, "b") if id in before] == before
+        assert ids(tmp_path / "elsewhere", f"../{pattern}") == before

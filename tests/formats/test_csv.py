@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accounting import read_whole, reasons, texts
 from gristmill.data.record import RawDocument, Skip, Unread
-from gristmill.errors import DataError
 from gristmill.formats.csv import FORMAT, read_csv
 
 FIELD = st.text(alphabet='ab ,"\n\té;', max_size=8)
@@ -60,16 +60,51 @@ def test_each_bad_row_is_counted_and_the_good_ones_are_read(tmp_path: Path) -> N
     )
 
 
-def test_a_missing_column_names_the_file_and_the_columns_that_exist(tmp_path: Path) -> None:
+def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_exist(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("id,body\n1,a\n")
-    with pytest.raises(DataError, match=r"x\.csv has no column 'text'; its columns are 'id', 'body'"):
-        list(read_csv(tmp_path / "x.csv", name="x"))
+    (record,) = read_whole("csv", tmp_path / "x.csv")
+    assert isinstance(record, Unread)
+    assert (record.reason, record.detail) == ("missing_column", "no 'text'; its columns are 'id', 'body'")
+
+
+@pytest.mark.parametrize("head", [b'"open\n', b"\xff\n"])
+def test_a_table_without_names_costs_the_file_one_reason(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(head + b"1,a\n")
+    assert texts(read_whole("csv", tmp_path / "x.csv")) == ["!no_column_names"]
+
+
+def test_blank_lines_are_passed_over_wherever_they_lie(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"\n\r\ntext,id\n" + b"\n" * 1000 + b"a,1\r\n\r\n \n,\nb,2\n\n")
+    found = read_whole("csv", tmp_path / "x.csv")
+    assert texts(found) == ["a", "!bad_csv", "", "b"]
+    (tmp_path / "x.csv").write_bytes(b"\n\n")
+    assert reasons(read_whole("csv", tmp_path / "x.csv")) == {"blank_line": 1}
 
 
 def test_a_cut_gzip_file_gives_what_came_before_the_cut(tmp_path: Path) -> None:
-    data = gzip.compress(table([["text"], *([f"row {number} {number**5}"] for number in range(5000))]))
+    rows = [[f"row {number} {number**5}"] for number in range(5000)]
+    data = gzip.compress(table([["text"], *rows]))
     (tmp_path / "x.csv.gz").write_bytes(data[: len(data) // 2])
-    *good, last = read_csv(tmp_path / "x.csv.gz", name="x")
+    *good, last = read_whole("csv", tmp_path / "x.csv.gz")
+    assert texts(good) == [row[0] for row in rows[: len(good) - 1]]
     assert len(good) > 1000
     assert isinstance(last, Unread)
     assert last.reason == "corrupt_gzip"
+
+
+def test_no_row_is_glued_over_a_damaged_member(tmp_path: Path) -> None:
+    parts = [
+        table([["text", "id"], ["a", "1"], ["b", "2"]]),
+        b'"c c c c c c c c","3"\r\n' * 40,
+        b'"d","4"\r\n"e","5"\r\n',
+    ]
+    first, middle, last = map(gzip.compress, parts)
+    damaged = bytearray(middle)
+    damaged[len(middle) // 2] ^= 0xFF
+    (tmp_path / "x.csv.gz").write_bytes(first + bytes(damaged) + last)
+    found = read_whole("csv", tmp_path / "x.csv.gz")
+    rows = [text for text in texts(found) if not text.startswith("!")]
+    assert set(rows) <= {"a", "b", "c c c c c c c c", "d", "e"}
+    assert rows[:2] == ["a", "b"]
+    assert rows[-1] == "e"
+    assert reasons(found)["corrupt_gzip"] == 1

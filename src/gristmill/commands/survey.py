@@ -17,10 +17,12 @@ from typing import Any
 from gristmill.data.charset import decode
 from gristmill.data.guard import Place, run_guarded
 from gristmill.data.outside import visible_files
-from gristmill.data.record import RawDocument, Skip, Unread, failed
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
-from gristmill.formats.format import Span, format_named, open_unpacked, size_of
+from gristmill.formats.content import open_content
+from gristmill.formats.format import Span, format_named, size_of
+from gristmill.formats.lines import Lines
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.select.dedup import exact_hash
 
@@ -257,15 +259,17 @@ def _column(name: str, rows: Sequence[dict[str, Any]], is_text: bool) -> Column:
 
 def _conversations(path: Path) -> Iterator[RawDocument | Unread]:
     """Each line's messages as one text; other lines as a record without text."""
-    with open_unpacked(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            origin, row = f"{path.name}#{number}", _object(line)
+    with open_content(path) as file:
+        lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
+        for number, line in enumerate(iter(lines.read, None), start=1):
+            assert line is not None, "the iteration ends at None"
+            origin, row = f"{path.name}#{number}", None if line.is_too_large else _object(line.data)
             messages = None if row is None else row.get(MESSAGES)
             if not isinstance(messages, list):
-                yield failed(origin, "missing_field", bytes_in=len(line), detail=f"no {MESSAGES!r}")
+                yield failed(origin, "missing_field", bytes_in=line.num_bytes, detail=f"no {MESSAGES!r}")
                 continue
             contents = [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str)]
-            yield RawDocument(id=origin, origin=origin, bytes_in=len(line), text="\n".join(contents))
+            yield RawDocument(id=origin, origin=origin, bytes_in=line.num_bytes, text="\n".join(contents))
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

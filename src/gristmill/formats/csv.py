@@ -1,19 +1,33 @@
-"""Tables as comma- or tab-separated values with a line of column names (RFC 4180), plain or gzip."""
+"""Tables as comma- or tab-separated values with a line of column names (RFC 4180), plain or gzip.
+
+A record is a row with its line ends; the line of names and blank lines are skipped. A table without its line of names, or
+without a column that the recipe names, is one failed record.
+
+    Lines ─→ _Source: one row's lines, and where it begins ─→ csv.reader ─→ fields
+
+One reader of Python's csv serves all rows, because making one takes longer than reading a row. Only after an error is there
+a new one, which begins at the next line.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import itertools
-import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.format import Format, Span, is_packed, open_unpacked
+from gristmill.formats.content import open_content
+from gristmill.formats.format import Format, Span, unreadable
+from gristmill.formats.lines import Lines, drain, lost_at_gaps
+from gristmill.formats.members import Gap
 from gristmill.recipe.schema.formats import ReadCsv
+
+LINE_ENDS = b"\r\n"
 
 
 class Csv(Format[ReadCsv]):
@@ -32,16 +46,12 @@ class Csv(Format[ReadCsv]):
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows of as many fields as there are columns."""
-        with open_unpacked(path) as file:
-            try:
-                rows = [
-                    row
-                    for row, _, _ in itertools.islice(_rows(file, delimiter_of(path), MAX_DOCUMENT_BYTES), num_rows + 1)
-                ]
-            except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"{path} cannot be unpacked: {error}. Copy or download it again.") from error
-        names = rows[0] if rows and not isinstance(rows[0], str) else []
-        return [dict(zip(names, row)) for row in rows[1:] if not isinstance(row, str) and len(row) == len(names)]
+        with open_content(path) as file:
+            found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter_of(path), MAX_DOCUMENT_BYTES)
+            rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
+            if not rows and file.gaps:
+                raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
+        return [dict(zip(rows[0], row)) for row in rows[1:] if len(row) == len(rows[0])]
 
 
 FORMAT = Csv()
@@ -60,34 +70,45 @@ def read_csv(
     """The rows below the line of column names, in UTF-8 with or without its mark; blank lines are no rows.
 
     Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, no UTF-8),
-    row_too_large, missing_field; and corrupt_gzip once for all that follows a damaged place. Without `id_column` the id is
-    "name#offset", the byte at which the row begins (after unpacking). Raises DataError when a named column is not there.
+    row_too_large, missing_field; corrupt_gzip once for each damaged stretch and the rows that it touches. Fails once for the
+    file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which the row begins (after
+    unpacking).
     """
-    wanted = [column for column in (text_column, id_column, url_column) if column is not None]
-    names: Sequence[str] | None = None
-    offset = 0
-    with open_unpacked(path) as file:
-        try:
-            for row, offset, size in _rows(file, delimiter or delimiter_of(path), max_bytes):
-                origin = f"{name}#{offset}"
-                offset += size
-                if names is None:
-                    if isinstance(row, str):
-                        raise DataError(f"{path} has no line of column names: {row}.")
-                    if missing := [column for column in wanted if column not in row]:
-                        raise DataError(
-                            f"{path} has no column {', '.join(map(repr, missing))}; its columns are {', '.join(map(repr, row[:50]))}."
-                        )
-                    names = row
-                    yield Skip(reason="column_names", num_bytes=size)
-                elif not row:
-                    yield Skip(reason="blank_line", num_bytes=size)
-                else:
-                    yield _document(row, names, origin, size, text_column, id_column, url_column)
-        except (OSError, EOFError, zlib.error) as error:
-            if not is_packed(path):
-                raise
-            yield failed(f"{name}#{offset}", "corrupt_gzip", bytes_in=0, detail=str(error))
+    try:
+        file = open_content(path)
+    except OSError as error:
+        yield unreadable(path, name, error)
+        return
+    with closing(file):
+        lines = Lines(file, max_bytes=max_bytes)
+        rows = _rows(lines, delimiter or delimiter_of(path), max_bytes)
+        head = next((row for row in rows if row.fields or row.reason), None)
+        if head is None:
+            if lines.offset:
+                yield Skip(reason="blank_line", num_bytes=lines.offset)
+            return
+        names = head.fields
+        missing = [column for column in (text_column, id_column, url_column) if column not in (None, *names)]
+        if missing:
+            size = lines.offset + drain(file) + sum(gap.num_bytes for gap in file.gaps)
+            detail = f"no {', '.join(map(repr, missing))}; its columns are {', '.join(map(repr, names[:50]))}"
+            reason = "missing_column" if names else "no_column_names"
+            yield failed(f"{name}#0", reason, bytes_in=size, detail=detail if names else head.detail)
+            return
+        yield Skip(reason="column_names", num_bytes=lines.offset)
+        places = _Places(
+            width=len(names),
+            text=names.index(text_column),
+            id=None if id_column is None else names.index(id_column),
+            url=None if url_column is None else names.index(url_column),
+        )
+        for row in rows:
+            if row.gaps:
+                yield lost_at_gaps(name, row.gaps, beside=row.num_bytes)
+            elif row.fields or row.reason:
+                yield _document(row, f"{name}#{row.start}", places)
+            else:
+                yield Skip(reason="blank_line", num_bytes=row.num_bytes)
 
 
 def delimiter_of(path: Path) -> str:
@@ -95,51 +116,99 @@ def delimiter_of(path: Path) -> str:
     return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
 
 
-def _document(
-    row: list[str] | str,
-    names: Sequence[str],
-    origin: str,
-    size: int,
-    text_column: str,
-    id_column: str | None,
-    url_column: str | None,
-) -> RawDocument | Unread:
-    if isinstance(row, str):
-        reason = "row_too_large" if row.startswith("the limit") else "bad_csv"
-        return failed(origin, reason, bytes_in=size, detail=row)
-    if len(row) != len(names):
-        return failed(origin, "bad_csv", bytes_in=size, detail=f"{len(row)} fields, the table has {len(names)} columns")
-    values = dict(zip(names, row, strict=True))
-    if id_column is not None and not values[id_column]:
-        return failed(origin, "missing_field", bytes_in=size, detail=f"{id_column!r} is empty")
-    id = origin if id_column is None else values[id_column]
-    url = values[url_column] or None if url_column is not None else None
-    return RawDocument(id=id, origin=origin, bytes_in=size, text=values[text_column], url=url)
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _rows(file: IO[bytes], delimiter: str, max_bytes: int) -> Iterator[tuple[list[str] | str, int, int]]:
-    """(fields or what is wrong with the row, byte at which it begins, bytes) of each row; a blank line has no fields."""
+class _Row(NamedTuple):
+    """The fields of a row, none for blank lines; or why there are none, and the gaps that it is lost at."""
+
+    fields: list[str]
+    start: int
+    num_bytes: int
+    reason: str = ""
+    detail: str = ""
+    gaps: Sequence[Gap] = ()
+
+
+class _RowError(csv.Error):
+    """What is wrong with a row but its quotes."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class _Source:
+    """The lines of rows, as csv.reader asks for them. An error in one ends the row, not the source."""
+
+    def __init__(self, lines: Lines, max_bytes: int) -> None:
+        self.row_start = 0
+        self.gaps: list[Gap] = []
+        self._lines = lines
+        self._max_bytes = max_bytes
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._lines.read()
+        if line is None:
+            raise StopIteration
+        if line.gaps:
+            self.gaps = line.gaps
+            raise _RowError("corrupt_gzip", "a gap")
+        if line.is_too_large or self._lines.offset - self.row_start > self._max_bytes:
+            raise _RowError("row_too_large", f"the limit is {self._max_bytes:,} bytes")
+        data = line.data.removeprefix(codecs.BOM_UTF8) if line.start == 0 else line.data
+        return data.decode("utf-8")
+
+
+def _rows(lines: Lines, delimiter: str, max_bytes: int) -> Iterator[_Row]:
+    """All bytes of the content as rows, one after the other."""
     csv.field_size_limit(max_bytes)
-    taken = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal taken
-        while line := file.readline(max_bytes + 1):
-            taken += len(line)
-            if taken - start > max_bytes:
-                while line and not line.endswith(b"\n"):
-                    line = file.readline(1 << 20)
-                    taken += len(line)
-                raise csv.Error(f"the limit is {max_bytes:,} bytes")
-            yield (line.removeprefix(codecs.BOM_UTF8) if taken == len(line) else line).decode("utf-8")
-
+    source = _Source(lines, max_bytes)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
-        start = taken
+        start = source.row_start = lines.offset
         try:
-            fields = next(csv.reader(lines(), delimiter=delimiter, strict=True), None)
+            fields = next(reader)
+        except StopIteration:
+            break
         except (csv.Error, UnicodeDecodeError) as error:
-            yield str(error), start, taken - start
+            gaps, source.gaps = source.gaps, []
+            reason = error.reason if isinstance(error, _RowError) else "bad_csv"
+            yield _Row([], start, lines.offset - start, reason, str(error)[:300], gaps)
+            reader = csv.reader(source, delimiter=delimiter, strict=True)
             continue
-        if fields is None:
-            return
-        yield fields, start, taken - start
+        if not fields:
+            while lines.pass_blank(spaces=LINE_ENDS):
+                pass
+        yield _Row(fields, start, lines.offset - start)
+    if gaps := lines.rest():
+        yield _Row([], lines.offset, 0, "corrupt_gzip", gaps=gaps)
+
+
+# ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Places(NamedTuple):
+    """How many columns there are, and which of them hold what."""
+
+    width: int
+    text: int
+    id: int | None
+    url: int | None
+
+
+def _document(row: _Row, origin: str, places: _Places) -> RawDocument | Unread:
+    fields, size = row.fields, row.num_bytes
+    if row.reason:
+        return failed(origin, row.reason, bytes_in=size, detail=row.detail)
+    if len(fields) != places.width:
+        detail = f"{len(fields)} fields, the table has {places.width} columns"
+        return failed(origin, "bad_csv", bytes_in=size, detail=detail)
+    id = origin if places.id is None else fields[places.id]
+    if not id:
+        return failed(origin, "missing_field", bytes_in=size, detail="the id is empty")
+    url = None if places.url is None else fields[places.url] or None
+    return RawDocument(id=id, origin=origin, bytes_in=size, text=fields[places.text], url=url)

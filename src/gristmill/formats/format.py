@@ -12,20 +12,22 @@ add up to it over the spans of a file.
 
 from __future__ import annotations
 
-import gzip
 import importlib
 import itertools
+import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
-from gristmill.data.record import Record
+from gristmill.data.record import Record, Unread, failed
 from gristmill.formats.coverage import unpacked_bytes
 from gristmill.recipe.schema.formats import ReadFiles
 
 Settings = TypeVar("Settings", bound=ReadFiles)
+LEAST_FILE_BYTES = 4096  # what a file counts at least where shards are cut: opening one takes as long as reading this
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +35,8 @@ class Span:
     """A part of a file or tree: [start, end) in the unit of its format, such as bytes or row groups; all of it for end None.
 
     size: bytes on disk. Any record's `entry` is a `start` too. alone: read one record at a time, however slow: reading more
-    at once ran out of memory or time.
+    at once ran out of memory or time. members: of a tree, the files [start, end) of its listing, by their path in it; a span
+    that begins later has the same members, the last of which is file end - 1.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Span:
     end: int | None = None
     size: int
     alone: bool = False
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +80,10 @@ class Format(ABC, Generic[Settings]):
 
     def content(self, span: Span, settings: Settings) -> Content:
         """What the span holds, measured apart from the reader. Spans of a file add up to the file."""
-        return Content(num_bytes=unpacked_bytes(span.path) if span.path.is_file() else 0)
+        try:
+            return Content(num_bytes=unpacked_bytes(span.path))
+        except OSError:
+            return Content(num_bytes=size_of(span.path))
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
@@ -104,18 +111,17 @@ def cut_evenly(path: Path, *, name: str, units: int, limit: int) -> list[Span]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file on disk; 0 for a folder."""
-    return path.stat().st_size if path.is_file() else 0
+    """Bytes of a file on disk; 0 for a folder, and for a file that is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
-def is_packed(path: Path) -> bool:
-    """True for a gzip file, by its name."""
-    return path.suffix.lower() == ".gz"
-
-
-def open_unpacked(path: Path) -> IO[bytes]:
-    """The content of a file, unpacked if it is gzip."""
-    return cast(IO[bytes], gzip.open(path, "rb")) if is_packed(path) else path.open("rb")
+def unreadable(path: Path, name: str, error: OSError) -> Unread:
+    """The one record of a file that cannot be opened."""
+    return failed(f"{name}#0", "unreadable_file", bytes_in=size_of(path), detail=error.strerror or str(error))
 
 
 def short(value: Any) -> str:

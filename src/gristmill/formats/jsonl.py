@@ -1,17 +1,24 @@
-"""JSON Lines, plain or gzip."""
+"""JSON Lines, plain or gzip.
+
+A record is a line with its end; blank lines are none, and are skipped. Where a stretch of a gzip file cannot be unpacked, the
+halves of lines on both sides are looked at by themselves: what is an object is one, the rest is lost with the stretch.
+"""
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread, failed
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.format import Format, Span, cut_evenly, is_packed, open_unpacked, short, size_of
+from gristmill.formats.content import is_packed, open_content
+from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of, unreadable
+from gristmill.formats.lines import Line, Lines, lost_at_gaps, seek_to_line
 from gristmill.recipe.schema.formats import ReadJsonl
 
 
@@ -20,7 +27,11 @@ class Jsonl(Format[ReadJsonl]):
 
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of a plain file."""
-        if is_packed(path):
+        try:
+            packed = is_packed(path)
+        except OSError:
+            packed = True  # `read` says what is wrong
+        if packed:
             return super().spans(path, name=name, limit=limit)
         return cut_evenly(path, name=name, units=size_of(path), limit=limit)
 
@@ -36,14 +47,28 @@ class Jsonl(Format[ReadJsonl]):
             url_field=settings.url_field,
         )
 
+    def next_entry(self, span: Span, entry: int) -> int | None:
+        """The next line of a plain file."""
+        with open_content(span.path) as file:
+            if not file.seekable():
+                return None
+            following = seek_to_line(file, entry + 1)
+        return following if following < (size_of(span.path) if span.end is None else span.end) else None
+
+    def content(self, span: Span, settings: ReadJsonl) -> Content:
+        """The bytes of a plain file between the ends of the span, or all that a packed one holds."""
+        if span.start == 0 and span.end is None:
+            return super().content(span, settings)
+        return Content(num_bytes=(size_of(span.path) if span.end is None else span.end) - span.start)
+
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The objects among the first lines."""
-        with open_unpacked(path) as lines:
-            try:
-                values = [_value(line) for line in islice(lines, num_rows)]
-            except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"{path} cannot be unpacked: {error}. Copy or download it again.") from error
-        return [value for value in values if isinstance(value, dict)]
+        with open_content(path) as file:
+            lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
+            first = [line.data for line in islice(iter(lines.read, None), num_rows) if line and not line.is_too_large]
+            if not first and file.gaps:
+                raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
+        return [value for value in map(_value, first) if isinstance(value, dict)]
 
 
 FORMAT = Jsonl()
@@ -59,76 +84,94 @@ def read_jsonl(
     start: int = 0,
     end: int | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
-) -> Iterator[RawDocument | Unread]:
+) -> Iterator[Record]:
     """One JSON object a line, plain or gzip; blank lines are not records.
 
     Fails, one line each: bad_json (NaN and Infinity included), line_too_large, missing_field, field_is_not_text;
-    and corrupt_gzip once for all that follows a damaged place. Without `id_field` the id is "name#offset", the byte at
-    which the line begins (after unpacking): unlike its number, it is known without reading what comes before.
-    `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
+    and corrupt_gzip once for each damaged stretch, file_shrank once where `end` is no longer there. Without `id_field` the id
+    is "name#offset", the byte at which the line begins (after unpacking): unlike its number, it is known without reading what
+    comes before. `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
     """
-    packed = is_packed(path)
-    assert not (packed and (start or end is not None)), "a gzip file has no spans"
-    with open_unpacked(path) as file:
-        offset = _seek_to_line(file, start) if start else 0
-        try:
-            while end is None or offset < end:
-                line = file.readline(max_bytes + 1)
-                if not line:
-                    return
-                length = len(line)
-                too_large = length > max_bytes and not line.endswith(b"\n")
-                if too_large:
-                    length += _skip_line(file)
-                origin, offset = f"{name}#{offset}", offset + length
-                if too_large:
-                    yield failed(origin, "line_too_large", bytes_in=length, detail=f"the limit is {max_bytes:,} bytes")
-                elif line.strip():
-                    yield _json_document(line, origin, text_field, id_field, url_field)
-        except (OSError, EOFError, zlib.error) as error:
-            if not packed:
-                raise
-            yield failed(f"{name}#{offset}", "corrupt_gzip", bytes_in=0, detail=str(error))
+    fields = _Fields(text=text_field, id=id_field, url=url_field)
+    try:
+        file = open_content(path)
+    except OSError as error:
+        yield unreadable(path, name, error)
+        return
+    with closing(file):
+        packed = not file.seekable()
+        assert not (packed and (start or end is not None)), "a gzip file has no spans"
+        lines = Lines(file, max_bytes=max_bytes, offset=seek_to_line(file, start) if start else 0)
+        while end is None or lines.offset < end:
+            if (line := lines.read()) is None:
+                break
+            if line.is_too_large:
+                size = line.num_bytes + sum(gap.num_bytes for gap in line.gaps)
+                detail = f"the limit is {max_bytes:,} bytes"
+                yield failed(f"{name}#{line.start}", "line_too_large", bytes_in=size, detail=detail)
+            elif line.gaps:
+                yield from _around_gaps(line, name, fields)
+            elif line.data.isspace():
+                blank = line.num_bytes
+                while passed := lines.pass_blank(end):
+                    blank += passed
+                yield Skip(reason="blank_line", num_bytes=blank)
+            else:
+                yield _document(line.data, f"{name}#{line.start}", fields, entry=None if packed else line.start)
+        else:
+            return
+        if gaps := lines.rest():
+            yield lost_at_gaps(name, gaps)
+        if end is not None and (missing := end - max(lines.offset, start)) > 0:
+            yield failed(f"{name}#{lines.offset}", "file_shrank", bytes_in=missing, detail=f"it was {end:,} bytes long")
 
 
-def _seek_to_line(file: IO[bytes], start: int) -> int:
-    """Moves to the first line that begins at or after byte `start`; returns its offset."""
-    file.seek(start - 1)
-    return start - 1 + _skip_line(file)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fields:
+    """The keys of a line that hold its text, id and URL."""
+
+    text: str
+    id: str | None
+    url: str | None
 
 
-def _skip_line(file: IO[bytes]) -> int:
-    """Reads to the end of the line in pieces and returns how many bytes that were."""
-    skipped = 0
-    while piece := file.readline(1 << 20):
-        skipped += len(piece)
-        if piece.endswith(b"\n"):
-            break
-    return skipped
+def _around_gaps(line: Line, name: str, fields: _Fields) -> Iterator[Record]:
+    """What there is of a line, or of two halves of lines, with gaps in it or beside it."""
+    positions = [gap.position for gap in line.gaps]
+    cuts = sorted({line.start, *positions, line.start + line.num_bytes})
+    beside = 0
+    for start, end in pairwise(cuts):
+        record = _document(line.data[start - line.start : end - line.start], f"{name}#{start}", fields, entry=None)
+        if isinstance(record, RawDocument):
+            yield record
+        else:
+            beside += end - start
+    yield lost_at_gaps(name, line.gaps, beside=beside)
 
 
-def _json_document(
-    line: bytes, origin: str, text_field: str, id_field: str | None, url_field: str | None
-) -> RawDocument | Unread:
+def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -> RawDocument | Unread:
+    def lost(reason: str, detail: str) -> Unread:
+        return Unread(
+            id=origin, origin=origin, bytes_in=len(line), kind="failed", reason=reason, detail=detail, entry=entry
+        )
+
     try:
         value = json.loads(line, parse_constant=_refuse_constant)
+        if not isinstance(value, dict):
+            return lost("bad_json", f"expected an object, found {type(value).__name__}")
+        for field in (fields.text, fields.id):
+            if field is not None and field not in value:
+                return lost("missing_field", f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}")
+        if fields.id is not None and value[fields.id] is None:
+            return lost("missing_field", f"{fields.id!r} is null")
+        text, url = value[fields.text], value.get(fields.url) if fields.url is not None else None
+        if not isinstance(text, str):
+            return lost("field_is_not_text", f"{fields.text!r} is {short(text)}")
+        id = origin if fields.id is None else str(value[fields.id])
     except (ValueError, RecursionError) as error:
-        return failed(origin, "bad_json", bytes_in=len(line), detail=str(error) or type(error).__name__)
-    if not isinstance(value, dict):
-        return failed(
-            origin, "bad_json", bytes_in=len(line), detail=f"expected an object, found {type(value).__name__}"
-        )
-    for field in (text_field, id_field):
-        if field is not None and field not in value:
-            detail = f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}"
-            return failed(origin, "missing_field", bytes_in=len(line), detail=detail)
-    if id_field is not None and value[id_field] is None:
-        return failed(origin, "missing_field", bytes_in=len(line), detail=f"{id_field!r} is null")
-    text, url = value[text_field], value.get(url_field) if url_field is not None else None
-    if not isinstance(text, str):
-        return failed(origin, "field_is_not_text", bytes_in=len(line), detail=f"{text_field!r} is {short(text)}")
-    id = origin if id_field is None else str(value[id_field])
-    return RawDocument(id=id, origin=origin, bytes_in=len(line), text=text, url=url if isinstance(url, str) else None)
+        return lost("bad_json", str(error) or type(error).__name__)
+    url = url if isinstance(url, str) else None
+    return RawDocument(id=id, origin=origin, bytes_in=len(line), text=text, url=url, entry=entry)
 
 
 def _refuse_constant(name: str) -> float:
@@ -138,5 +181,5 @@ def _refuse_constant(name: str) -> float:
 def _value(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -1,16 +1,24 @@
-"""Plain text and markup that is read as it is."""
+"""Plain text and markup that is read as it is, plain or gzip.
+
+A record is a file, or a piece of it; the pieces of a file are the file, so their bytes add up to it. Where a stretch of a gzip
+file cannot be unpacked, the lines next to it are lost with it, and the text is cut there: no document is glued over a gap.
+"""
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from gristmill.data.charset import decode
-from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread, failed
-from gristmill.formats.format import Format, Span, is_packed, open_unpacked
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, failed
+from gristmill.formats.content import open_content
+from gristmill.formats.format import Format, Span, unreadable
+from gristmill.formats.lines import drain, lost_at_gaps
+from gristmill.formats.members import Gap
 from gristmill.recipe.schema.formats import ReadText
 
 MAX_TEXT_FILE_BYTES = 256_000_000
@@ -34,38 +42,66 @@ def read_text(
     split_at: str | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
     max_file_bytes: int = MAX_TEXT_FILE_BYTES,
-) -> Iterator[RawDocument | Unread]:
-    """A text file, plain or gzip, whole or cut where the regular expression `split_at` matches at a line's start.
+) -> Iterator[Record]:
+    """A text file whole, or cut where the regular expression `split_at` matches at a line's start; and cut at gaps.
 
-    The text before the first match is a document of its own unless it is blank. Bytes are counted after unpacking,
-    and where a file is cut, in UTF-8.
+    The text before the first match is a document of its own unless it is blank. Ids are the name of a whole file, else
+    "name#number". Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip.
     """
-    packed = is_packed(path)
-    with open_unpacked(path) as file:
-        try:
-            data = file.read(max_file_bytes + 1)
-        except (OSError, EOFError, zlib.error) as error:
-            if not packed:
-                raise
-            yield failed(f"{name}#0", "corrupt_gzip", bytes_in=path.stat().st_size, detail=str(error))
-            return
-    if len(data) > max_file_bytes:
-        yield failed(f"{name}#0", "file_too_large", bytes_in=len(data), detail=f"the limit is {max_file_bytes:,} bytes")
+    try:
+        file = open_content(path)
+    except OSError as error:
+        yield unreadable(path, name, error)
         return
-    text, _ = decode(data)
+    with closing(file):
+        data = file.read(max_file_bytes + 1)
+        if len(data) > max_file_bytes:
+            size = len(data) + drain(file) + sum(gap.num_bytes for gap in file.gaps)
+            yield failed(f"{name}#0", "file_too_large", bytes_in=size, detail=f"the limit is {max_file_bytes:,} bytes")
+            return
+        gaps = list(file.gaps)
+    number = 0
+    for start, end, lost in _sound_stretches(data, gaps):
+        if lost:
+            yield lost_at_gaps(name, lost, beside=end - start)
+            continue
+        stretch = data if end - start == len(data) else data[start:end]
+        for offset, size, piece in _pieces(stretch, split_at):
+            origin = f"{name}#{start + offset}"
+            id = name if split_at is None and number == 0 else f"{name}#{number}"
+            number += 1
+            if size > max_bytes:
+                yield failed(origin, "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes", id=id)
+            elif (split_at is None and not gaps) or piece.strip():
+                yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece)
+            else:
+                yield Skip(reason="blank_text", num_bytes=size)
+
+
+def _sound_stretches(data: bytes, gaps: Sequence[Gap]) -> Iterator[tuple[int, int, Sequence[Gap]]]:
+    """[start, end) of each stretch of whole lines, and of each loss between them, with its gaps."""
+    start = 0
+    for position, here in itertools.groupby(gaps, key=lambda gap: gap.position):
+        lost_from = max(start, data.rfind(b"\n", start, position) + 1)
+        if lost_from > start:
+            yield start, lost_from, ()
+        start = data.find(b"\n", position) + 1 or len(data)
+        yield lost_from, start, [*here]
+    if start < len(data) or not gaps:
+        yield start, len(data), ()
+
+
+def _pieces(data: bytes, split_at: str | None) -> list[tuple[int, int, str]]:
+    """(offset, bytes, text) of each piece. Bytes are exact in UTF-8; in other charsets the file's are shared out by them."""
+    text, charset = decode(data)
     if split_at is None:
-        pieces = [text]
+        return [(0, len(data), text)]
+    starts = [match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(sorted({0, *starts, len(text)}))] or [text]
+    ends = [*itertools.accumulate(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces)]
+    mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+    if charset == "utf-8" and ends[-1] + mark == len(data):
+        cuts = [0, *(end + mark for end in ends)]
     else:
-        starts = [match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE)]
-        cuts = sorted({0, *starts, len(text)})
-        pieces = [text[a:b] for a, b in itertools.pairwise(cuts)]
-    offset = 0
-    for number, piece in enumerate(pieces):
-        size = len(data) if split_at is None else len(piece.encode("utf-8", "surrogatepass"))
-        origin = f"{name}#{offset}"
-        id = name if split_at is None else f"{name}#{number}"
-        offset += size
-        if size > max_bytes:
-            yield failed(origin, "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes", id=id)
-        elif split_at is None or piece.strip():
-            yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece)
+        cuts = [0, *(end * len(data) // max(1, ends[-1]) for end in ends[:-1]), len(data)]
+    return [(a, b - a, piece) for (a, b), piece in zip(itertools.pairwise(cuts), pieces, strict=True)]

@@ -1,0 +1,201 @@
+"""Source trees: folders, archives and files give the same documents; a tree is listed once and cut anywhere."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from accounting import num_bytes, read_whole, reasons, settings, texts
+from gristmill.data.record import RawDocument, Record, Skip, Unread
+from gristmill.formats.code import FORMAT, cut_tree, list_tree, read_code
+
+
+def tree() -> dict[str, bytes]:
+    return {
+        "src/a.py": b"print(1)\n",
+        "src/b.c": b"int main;\n",
+        "src/c.bin.py": b"\0\1",
+        "readme.xyz": b"hello",
+        "big.py": b"x" * 2000,
+    }
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def archive(path: Path, files: dict[str, bytes], mode: Any = "w:gz") -> Path:
+    with tarfile.open(path, mode) as opened:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            opened.addfile(member, io.BytesIO(data))
+    return path
+
+
+def read(path: Path, name: str = "t", **options: Any) -> list[Record]:
+    return [record for span in FORMAT.spans(path, name=name, limit=1) for record in read_code(span, **options)]
+
+
+@pytest.mark.parametrize("form", ["folder", ".tar", ".tar.gz", ".tgz"])
+def test_a_source_tree_as_folder_or_archive(tmp_path: Path, form: str) -> None:
+    if form == "folder":
+        path = fill(tmp_path / "tree", tree())
+        (path / "link.py").symlink_to("/etc/passwd")
+        (path / ".git").mkdir()
+        (path / ".git" / "hidden.py").touch()
+        os.mkfifo(path / "fifo.py")
+    else:
+        path = archive(tmp_path / f"t{form}", tree(), "w" if form == ".tar" else "w:gz")
+    found: dict[str, Any] = {item.id: item for item in read(path, max_bytes=1000) if not isinstance(item, Skip)}
+    assert set(found) == {f"t#{name}" for name in tree()}
+    assert (found["t#src/a.py"].text, found["t#src/a.py"].language) == ("print(1)\n", "python")
+    assert found["t#src/b.c"].language == "c"
+    assert (found["t#src/c.bin.py"].kind, found["t#src/c.bin.py"].reason) == ("dropped", "binary_file")
+    assert (found["t#readme.xyz"].kind, found["t#readme.xyz"].reason) == ("dropped", "other_extension")
+    big = found["t#big.py"]
+    assert (big.kind, big.reason, big.bytes_in) == ("failed", "file_too_large", 2000)
+    assert all(found[f"t#{name}"].bytes_in == len(data) for name, data in tree().items())
+    only_c = [item.id for item in read(path, extensions=[".c"]) if isinstance(item, RawDocument)]
+    assert only_c == ["t#src/b.c"]
+    read_whole("code", path)
+
+
+def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_path: Path) -> None:
+    (tmp_path / "tarfile.py").write_text("print(1)\n", encoding="utf-8")
+    (record,) = read(tmp_path / "tarfile.py", "lib/tarfile.py")
+    assert isinstance(record, RawDocument)
+    assert (record.id, record.text, record.language) == ("lib/tarfile.py#0", "print(1)\n", "python")
+    (dropped,) = read(tmp_path / "tarfile.py", extensions=[".c"])
+    assert isinstance(dropped, Unread)
+    assert dropped.reason == "other_extension"
+
+
+@pytest.mark.parametrize(
+    ("head", "license"),
+    [
+        ("# SPDX-License-Identifier: MIT\n", "MIT"),
+        (
+            "/* SPDX-License-Identifier: GPL-2.0-only WITH Linux-syscall-note */\n",
+            "GPL-2.0-only WITH Linux-syscall-note",
+        ),
+        ("<!-- SPDX-License-Identifier: CC-BY-4.0-->\r\n", "CC-BY-4.0"),
+        (
+            "//SPDX-License-Identifier:\t(LGPL-2.1+ OR (MIT AND BSD-3-Clause))\r\n",
+            "(LGPL-2.1+ OR (MIT AND BSD-3-Clause))",
+        ),
+        ("\n" * 19 + "# SPDX-License-Identifier: MIT\n", "MIT"),
+        ("\n" * 20 + "# SPDX-License-Identifier: MIT\n", None),
+        ("# SPDX-License-Identifier:\n# MIT\n", None),
+        ("# Licensed under the MIT licence.\n", None),
+    ],
+)
+def test_a_source_file_keeps_the_licence_it_states_itself(tmp_path: Path, head: str, license: str | None) -> None:
+    (tmp_path / "a.py").write_text(f"{head}print(1)\n", encoding="utf-8", newline="")
+    (record,) = read(tmp_path / "a.py")
+    assert isinstance(record, RawDocument)
+    assert record.license == license
+
+
+def test_names_that_leave_the_archive_are_only_names(tmp_path: Path) -> None:
+    names = ["/etc/abs.py", "../../up.py", "a\nb\x1b[31m.py", "same.py", "same.py"]
+    with tarfile.open(tmp_path / "t.tar", "w") as opened:
+        for name in names:
+            opened.addfile(tarfile.TarInfo(name))
+    found = read_whole("code", tmp_path / "t.tar")
+    assert [item.id for item in found if isinstance(item, RawDocument)] == [f"x#{name}" for name in names]
+    assert [*tmp_path.iterdir()] == [tmp_path / "t.tar"]
+
+
+def test_a_cut_archive_gives_its_files_and_says_so(tmp_path: Path) -> None:
+    noise = random.Random(1)
+    files = {f"{number}.py": noise.randbytes(3000).hex().encode() for number in range(20)}
+    path = archive(tmp_path / "t.tar.gz", files)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    found = read(path)
+    documents = [item for item in found if isinstance(item, RawDocument)]
+    assert [item.text for item in documents] == [data.decode() for data in files.values()][: len(documents)]
+    assert 5 < len(documents) < 15
+    cut_off, gap = [item for item in found if isinstance(item, Unread)]
+    assert (cut_off.id, cut_off.reason) == (f"t#{len(documents)}.py", "corrupt_archive")
+    assert (gap.reason, gap.detail) == ("corrupt_archive", "gzip: truncated")
+
+
+# ── trees in spans ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+PATHS = st.lists(st.sampled_from(["a", "b-", "b", "b.py", "c.py", "é.c"]), min_size=1, max_size=4)
+
+
+@given(paths=st.lists(PATHS, max_size=12), limit=st.sampled_from([1, 9000, 1 << 30]))
+@hypothesis_settings(deadline=None, max_examples=60)
+def test_spans_of_a_tree_give_each_file_once_in_the_order_of_paths(
+    tmp_path_factory: pytest.TempPathFactory, paths: list[list[str]], limit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("tree")
+    for number, parts in enumerate(paths):
+        path = folder.joinpath(*parts)
+        if not path.exists() and all(parent.is_dir() or not parent.exists() for parent in path.parents):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(number))
+    expected = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+    spans = cut_tree(folder, list_tree(folder), name="x", limit=limit)
+    found = read_whole("code", folder, spans=spans)
+    assert [item.id for item in found if isinstance(item, RawDocument | Unread)] == [f"x#{name}" for name in expected]
+    assert [item.entry for item in found if isinstance(item, RawDocument | Unread)] == [*range(len(expected))]
+    assert num_bytes(found) == sum((folder / name).stat().st_size for name in expected)
+    assert [member for span in spans for member in span.members] == expected
+    for span in spans:
+        for later in range(span.start, (span.end or 0) + 1):
+            rest = list(FORMAT.read(replace(span, start=later), settings("code")))
+            assert rest == [
+                item for item in found if not isinstance(item, Skip) and later <= (item.entry or 0) < (span.end or 0)
+            ]
+            follows = FORMAT.next_entry(span, later)
+            assert follows == (later + 1 if later + 1 < (span.end or 0) else None)
+
+
+def test_a_span_does_not_look_at_the_folder_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "tree", tree())
+    (span,) = FORMAT.spans(folder, name="x", limit=1 << 30)
+    fill(folder, {"later.py": b"x = 1"})
+    for walk in ("scandir", "walk", "listdir"):
+        monkeypatch.setattr(os, walk, lambda *_: pytest.fail("the folder was listed again"))
+    assert len([*FORMAT.read(span, settings("code"))]) == len(tree())
+
+
+def test_a_large_tree_is_cut_into_shards(tmp_path: Path) -> None:
+    listing = [(f"{number}.py", number % 9000) for number in range(100_000)]
+    spans = cut_tree(tmp_path, listing, name="x", limit=64_000_000)
+    assert 6 < len(spans) < 12
+    assert all(span.size <= 64_000_000 for span in spans)
+    assert [member for span in spans for member in span.members] == [name for name, _ in listing]
+    assert [(span.start, span.end) for span in spans[1:]] == [
+        (a.end, (a.end or 0) + len(b.members)) for a, b in itertools.pairwise(spans)
+    ]
+    empty = cut_tree(tmp_path, [(f"{number}.py", 0) for number in range(100_000)], name="x", limit=64_000_000)
+    assert len(empty) == 7, "an empty file counts, too"
+
+
+def test_a_file_that_went_away_or_shrank_is_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "tree", {"a.py": b"a" * 50, "b.py": b"b", "c.py": b"c"})
+    spans = FORMAT.spans(folder, name="x", limit=1)
+    (folder / "a.py").write_bytes(b"a")
+    (folder / "b.py").unlink()
+    found = read_whole("code", folder, spans=spans)
+    assert texts(found) == ["a", "!unreadable_file", "c"]
+    assert reasons(found) == {"unreadable_file": 1}

@@ -1,0 +1,127 @@
+"""Text and HTML: the pieces of a file are the file."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accounting import num_bytes, read_whole, reasons, texts
+from gristmill.data.record import RawDocument, Unread
+from gristmill.formats.html import read_html
+from gristmill.formats.text import read_text
+
+
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=80),
+    split_at=st.sampled_from(["", "a", "#+ ", r"CHAPTER \d+"]),
+    mark=st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_the_pieces_of_a_text_are_the_text_each_at_its_place(
+    tmp_path_factory: pytest.TempPathFactory, text: str, split_at: str, mark: bool
+) -> None:
+    path = tmp_path_factory.mktemp("text") / "x.txt"
+    data = text.encode("utf-8-sig" if mark else "utf-8")
+    path.write_bytes(data)
+    found = read_whole("text", path, split_at=split_at)
+    pieces = [item for item in found if isinstance(item, RawDocument)]
+    assert "".join("".join(item.text or "" for item in pieces).split()) == "".join(text.split())
+    for item in pieces:
+        offset = int(item.origin.partition("#")[2])
+        assert data[offset : offset + item.bytes_in].decode("utf-8-sig") == item.text
+    assert num_bytes(found) == len(data)
+
+
+@given(data=st.binary(max_size=120), split_at=st.sampled_from([None, "", "a", "\\w"]), packed=st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_pieces_add_up_to_the_bytes_of_any_file(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, split_at: str | None, packed: bool
+) -> None:
+    path = tmp_path_factory.mktemp("text") / f"x.txt{'.gz' if packed else ''}"
+    path.write_bytes(gzip.compress(data) if packed else data)
+    found = read_whole("text", path, split_at=split_at)
+    assert len({item.id for item in found if isinstance(item, RawDocument | Unread)}) == sum(
+        isinstance(item, RawDocument | Unread) for item in found
+    )
+    assert all(record.bytes_in >= 0 for record in found if isinstance(record, RawDocument))
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "cp1252", "koi8-r"])
+def test_pieces_of_other_charsets_share_the_bytes_of_the_file(tmp_path: Path, charset: str) -> None:
+    text = "глава один\nслова слова\nглава два\nслова\n" if charset != "cp1252" else "café un\nmots\ncafé deux\nmots\n"
+    (tmp_path / "x.txt").write_bytes(text.encode(charset))
+    found = read_whole("text", tmp_path / "x.txt", split_at="глава|café")
+    assert len(found) == 2
+    assert num_bytes(found) == len(text.encode(charset))
+
+
+def test_a_book_is_cut_into_chapters_plain_or_packed(tmp_path: Path) -> None:
+    book = "Title\n\nChapter 1\nOne.\nChapter 2\nTwo. See Chapter 1.\n"
+    (tmp_path / "b.txt").write_text(book)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(book.encode()))
+    for file in ("b.txt", "b.txt.gz"):
+        records = read_whole("text", tmp_path / file, split_at=r"^Chapter \d+$")
+        assert texts(records) == ["Title\n\n", "Chapter 1\nOne.\n", "Chapter 2\nTwo. See Chapter 1.\n"]
+        documents = [item for item in records if isinstance(item, RawDocument)]
+        assert [(item.id, item.origin) for item in documents] == [("x#0", "x#0"), ("x#1", "x#7"), ("x#2", "x#22")]
+    assert texts(read_text(tmp_path / "b.txt", name="b")) == [book]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_above_the_limit_is_refused_with_all_its_bytes(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"b.txt{suffix}"
+    path.write_bytes(gzip.compress(bytes(3_000_000)) if suffix else bytes(3_000_000))
+    found = list(read_text(path, name="b", max_file_bytes=1_000_000))
+    assert texts(found) == ["!file_too_large"]
+    assert num_bytes(found) == 3_000_000
+
+
+def test_lines_beside_a_damaged_stretch_are_lost_with_it_and_the_rest_is_read(tmp_path: Path) -> None:
+    lines = [b"line %d of the text\n" % number for number in range(400)]
+    first, second, third = (
+        gzip.compress(b"".join(lines[a:b]) + extra)
+        for a, b, extra in ((0, 100, b"a ha"), (100, 200, b""), (200, 400, b""))
+    )
+    damaged = bytearray(second)
+    damaged[-6] ^= 0xFF
+    (tmp_path / "x.txt.gz").write_bytes(first + bytes(damaged) + third)
+    found = read_whole("text", tmp_path / "x.txt.gz")
+    documents = [item.text or "" for item in found if isinstance(item, RawDocument)]
+    assert [item.id for item in found if isinstance(item, RawDocument)] == ["x", "x#1"]
+    assert documents[0] == b"".join([*lines[:100], b"a ha", *lines[100:200]]).decode()
+    assert documents[1] == b"".join(lines[201:]).decode()
+    assert reasons(found) == {"corrupt_gzip": 1}
+
+
+@given(
+    cuts=st.lists(st.integers(0, 400), min_size=1, max_size=4),
+    lines=st.lists(st.text("ab é\n", max_size=9), max_size=9),
+)
+@settings(deadline=None, max_examples=100)
+def test_no_document_is_glued_over_a_gap(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], lines: list[str]
+) -> None:
+    data = "\n".join(lines).encode()
+    bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    path = tmp_path_factory.mktemp("gaps") / "x.txt.gz"
+    path.write_bytes(b"\0junk\0".join(gzip.compress(data[a:b]) for a, b in itertools.pairwise(bounds)))
+    for split_at in (None, "a"):
+        for item in read_whole("text", path, split_at=split_at):
+            if isinstance(item, RawDocument):
+                start = int(item.origin.partition("#")[2])
+                assert not any(start < bound < start + item.bytes_in for bound in bounds[1:-1])
+                assert data[start : start + item.bytes_in].decode() == item.text
+
+
+def test_an_html_file_is_a_page(tmp_path: Path) -> None:
+    (tmp_path / "b.html").write_text("<html>b")
+    (record,) = read_html(tmp_path / "b.html", name="pages/b.html")
+    assert isinstance(record, RawDocument)
+    assert (record.id, record.payload) == ("pages/b.html", b"<html>b")
+    assert reasons(read_html(tmp_path / "b.html", name="p", max_bytes=5)) == {"file_too_large": 1}
+    assert reasons(read_html(tmp_path / "none.html", name="p")) == {"unreadable_file": 1}
