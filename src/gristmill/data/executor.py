@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from gristmill.data.guard import context_for, exit_with_parent
 from gristmill.errors import Interrupted, ResourceError
+from gristmill.graph.machine import Machine
 
 STOP_POLL_SECONDS = 0.5
 
@@ -127,6 +128,23 @@ class LocalThreads:
             running -= 1
             if not isinstance(outcome, Interrupted):
                 yield item, outcome
+
+
+def executor_for(machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never) -> Executor:
+    """Where the shard functions of a step run on this machine: in this process where there is nothing to share out."""
+    if num_items <= 1 or machine.processes == 1:
+        return InProcess(should_stop=should_stop)
+    return LocalProcesses(processes=machine.processes, should_stop=should_stop)
+
+
+def results_of(
+    executor: Executor, fn: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """(item, result) as they are done; the first error of an item is raised, which ends the others."""
+    for item, outcome in executor.map(fn, items):
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield item, outcome
 
 
 def _run_in_thread(done: queue.SimpleQueue[Any], fn: Callable[[Any], Any], item: Any) -> None:

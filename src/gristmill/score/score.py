@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.data.executor import executor_for, results_of
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
@@ -55,16 +55,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
     function = ScoreShard(model=classifier.model, out_of_fold=out_of_fold, out=ctx.out)
     documents_in: Extracted = ctx.inputs["documents"]
     shards = documents_in.documents
-    in_line = len(shards) == 1 or ctx.machine.processes == 1
-    executor: Executor = (
-        InProcess(should_stop=ctx.should_stop)
-        if in_line
-        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
-    )
+    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     documents = 0
-    for shard, outcome in executor.map(function, shards):
-        if isinstance(outcome, Exception):
-            raise outcome
+    for shard, outcome in results_of(executor, function, shards):
         documents += outcome
         ctx.say(f"{ctx.name}: {shard.name} scored, {counted(documents, 'document')}")
         if ctx.should_stop():
