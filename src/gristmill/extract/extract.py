@@ -5,8 +5,7 @@
                                                        shard-NNNNN.json   (last; the shard is done)
              all shards ─→ ledger.json; the shard-*.json are deleted
 
-Documents that a task pack holds out are dropped first. A killed step resumes with the shards that have no shard-*.json;
-what comes out is the same bytes as without the kill.
+A killed step resumes with the shards that have no shard-*.json; what comes out is the same bytes as without the kill.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
 from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.data.ledger import REASONED, REJECTED_SCHEMA, Ledger
-from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import CurateJob, Fate, Settings
@@ -36,7 +34,7 @@ from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
 from gristmill.store.durable import write_json
 
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +196,7 @@ def _is_done(shard: Shard) -> bool:
 
 
 def settings_of(ctx: StepContext) -> Settings:
-    """The settings of this step's source, with the ids that the recipe's packs hold out."""
+    """The settings of this step's source."""
     source: Source = ctx.config["source"]
     page = source.main_text or MainText()
     language = source.language
@@ -214,5 +212,4 @@ def settings_of(ctx: StepContext) -> Settings:
         packs=tuple(source.rules.packs),
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
-        held_out=held_out_ids(packs_of(ctx.files)),
     )
