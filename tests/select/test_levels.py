@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
-from gristmill.select.dedup import MIN_CONTAINMENT, Keys, find_duplicates, fingerprint_texts, ngram_set, overlap
+from gristmill.select.dedup import MIN_CONTAINMENT
+from gristmill.select.in_memory import Keys, find_duplicates, fingerprint_texts
 from gristmill.select.levels import Members, split_by_level
 from gristmill.select.resemblance import HeldOutTexts
 from gristmill.select.select import duplicate_rules, levels_of, survivor_ranks
+from gristmill.select.sets import ngram_set, overlap
 
 RULES = duplicate_rules(NearDuplicates())
 SPLIT = Validation(fraction=0.3, min_bytes=1, max_bytes=10_000)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select.dedup import MIN_CONTAINMENT, ngram_set, overlap
+from gristmill.select.dedup import MIN_CONTAINMENT
 from gristmill.select.resemblance import HeldOutTexts
 from gristmill.select.select import duplicate_rules
+from gristmill.select.sets import ngram_set, overlap
 
 DEFAULT = duplicate_rules(NearDuplicates())
 RULES = replace(DEFAULT, ngram=2, min_jaccard=0.5)

@@ -17,7 +17,7 @@ from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Select, Validation
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select import select
-from gristmill.select.dedup import ngram_set, overlap
+from gristmill.select.sets import ngram_set, overlap
 from gristmill.store.durable import write_json
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]

@@ -26,7 +26,7 @@ from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
 from gristmill.formats.format import Span, format_named, open_unpacked
 from gristmill.recipe.schema.formats import READERS, reader_of
-from gristmill.select.dedup import exact_hash
+from gristmill.select.signatures import exact_hash
 from gristmill.units import megabytes
 
 READ_BYTES = 100_000_000

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor
 from gristmill.errors import DataError
-from gristmill.select.dedup import DuplicateRules, Fingerprints, Keys, fingerprint_texts, ngram_set
+from gristmill.select.dedup import DuplicateRules
+from gristmill.select.in_memory import Fingerprints, Keys, fingerprint_texts
+from gristmill.select.sets import ngram_set
 from gristmill.select.words import Int64, UInt64
 
 PASSED, HELD_OUT, LOW_SCORE, DUPLICATE_ID = 0, 1, 2, 3

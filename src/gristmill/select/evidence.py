@@ -13,7 +13,8 @@ import numpy as np
 from gristmill.errors import DataError
 from gristmill.select.candidates import HELD_OUT, LOW_SCORE, Candidates
 from gristmill.select.decontaminate import ANSWER_WINDOW, MIN_EXACT_WORDS, Decontaminator, Match
-from gristmill.select.dedup import MAX_COMPARISONS, MAX_SIGNED_CHARS, MIN_CONTAINMENT, Copy, DuplicateRules, Duplicates
+from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
+from gristmill.select.in_memory import Copy, Duplicates
 from gristmill.select.minhash import SIGNER, chance_found
 from gristmill.select.outputs import (
     ChanceFound,
@@ -27,6 +28,7 @@ from gristmill.select.outputs import (
     PlantedRecall,
     ThresholdUsed,
 )
+from gristmill.select.signatures import MAX_SIGNED_CHARS
 from gristmill.select.words import Int64
 
 LARGEST_CLUSTERS = 20
@@ -78,7 +80,7 @@ def near_duplicates_report(
             removed=rules.remove_near,
             signer=SIGNER,
             signed_characters=MAX_SIGNED_CHARS,
-            max_comparisons=MAX_COMPARISONS,
+            max_comparisons=rules.max_comparisons,
             survivor="by priority of the source, then score, length, id",
         ),
         curve=tuple(ChanceFound(jaccard=j, found=_chance(j, rules)) for j in CURVE),

@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from gristmill.data.executor import Executor
+from gristmill.select.corpus import Corpus
 from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
-from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
+from gristmill.select.sets import distinct_ngrams
+from gristmill.select.words import Int64
+
+INDEX_BYTES = 1_000_000_000  # beyond it held-out documents are taken in parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +44,7 @@ class HeldOutTexts:
         grams = [np.empty(0, dtype=np.uint64)]
         owners = [np.empty(0, dtype=np.int32)]
         for batch in batches:
-            found, text_G = _distinct_ngrams([text for _, text in batch], rules.ngram)
+            found, text_G = distinct_ngrams([text for _, text in batch], rules.ngram)
             grams.append(found)
             owners.append((text_G + len(documents)).astype(np.int32))
             documents += [document for document, _ in batch]
@@ -54,7 +60,7 @@ class HeldOutTexts:
         """Those of the documents that are copies of a held-out one, part of one, or contain one, each with the closest."""
         if not len(self._hash_H):
             return {}
-        grams, text_G = _distinct_ngrams([text for _, text in batch], self.rules.ngram)
+        grams, text_G = distinct_ngrams([text for _, text in batch], self.rules.ngram)
         size_D = np.bincount(text_G, minlength=len(batch))
         place_G = np.minimum(np.searchsorted(self._hash_H, grams), len(self._hash_H) - 1)
         known = self._hash_H[place_G] == grams
@@ -87,12 +93,20 @@ class HeldOutTexts:
         )
 
 
-def _distinct_ngrams(texts: Sequence[str], n: int) -> tuple[UInt64, Int64]:
-    """The distinct n-grams of each text, one text after another, and of which text each is."""
-    grams, offsets = ngrams_per_text(split_words(texts), n)
-    text_G = np.repeat(np.arange(len(texts)), np.diff(offsets))
-    order = np.lexsort((grams, text_G))
-    grams = grams[order]  # text_G is in order already
-    new = np.ones(len(grams), dtype=bool)
-    new[1:] = (grams[1:] != grams[:-1]) | (text_G[1:] != text_G[:-1])
-    return grams[new], text_G[new]
+def neighbours_of(
+    corpus: Corpus,
+    *,
+    held: Path,
+    asked: Path,
+    rules: DuplicateRules,
+    work: Path,
+    executor: Executor,
+    index_bytes: int = INDEX_BYTES,
+) -> Path:
+    """Which of the asked documents resemble a held-out one: work/neighbours.parquet, sorted by document.
+
+    held, asked: .npy files with a boolean (or byte) per document of the corpus. Columns: document, held (int64),
+    jaccard, containment (float64), the closest held-out document of each. Every pair is compared: none is missed.
+    A killed call resumes with the shards that are left. Memory per worker: `index_bytes` and one batch of texts.
+    """
+    raise NotImplementedError
