@@ -39,7 +39,7 @@ from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.outputs import Selected
+from gristmill.select.outputs import Deduplicated
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
@@ -205,7 +205,7 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
 
 
 def check_caps(made: Forecast) -> None:
-    """Raises RecipeError for a source that would be read more often than its cap, or that lost more to near copies than the
+    """Raises RecipeError for a source that would be read more often than its cap, or that lost more to one document than the
     recipe allows now."""
     _check_source_loss(made)
     try:
@@ -221,17 +221,17 @@ def check_caps(made: Forecast) -> None:
 
 
 def _check_source_loss(made: Forecast) -> None:
-    """What `select` checked against the limit of its time, against that of now."""
+    """What `duplicates` checked against the limit of its time, against that of now."""
     near = made.recipe.select.near_duplicates
-    selected = None if made.states is None else made.states["select"].folder
-    if near is None or selected is None:
+    found = None if made.states is None else made.states["duplicates"].folder
+    if near is None or found is None:
         return
-    limit, sources = near.max_source_loss, Selected(selected).duplicates.sources
+    limit, sources = near.max_source_loss, Deduplicated(found).findings.sources
     problems = [
-        f"select removed {row.near_copies:,} of {row.documents:,} documents ({row.near_share:.0%}) of source {name!r} as near "
+        f"one document, {row.taken_by!r}, took {row.largest_share:.0%} of the {row.documents:,} documents of source {name!r} as its "
         f"copies; the limit is now {limit:.0%}."
         for name, row in sources.items()
-        if row.near_share > limit
+        if row.largest_share > limit
     ]
     if problems:
         raise RecipeError(

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from gristmill.data.document import open_parquet
@@ -22,6 +24,7 @@ from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext, by_source
 from gristmill.score.outputs import Scored
+from gristmill.select.corpus import Corpus, PrintedShard, corpus_of
 from gristmill.select.outputs import Searched, Signed
 from gristmill.select.words import Int64
 
@@ -123,9 +126,17 @@ def values_at(path: Path, rows: Int64, column: str) -> Iterator[tuple[int, str]]
             if np.searchsorted(rows, start) < np.searchsorted(rows, end):
                 for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=[column]):
                     mine = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + batch.num_rows)]
-                    yield from zip(mine.tolist(), batch.column(0).take((mine - start).tolist()).to_pylist(), strict=True)
+                    taken = batch.column(0).take(pa.array(mine - start, pa.int64()))
+                    yield from zip(mine.tolist(), taken.to_pylist(), strict=True)
                     start += batch.num_rows
             start = end
+
+
+def read_column(path: Path, column: str) -> NDArray[Any]:
+    """One column of numbers of one shard, whole: 8 bytes or fewer for each of its documents."""
+    with open_parquet(path) as file:
+        values: NDArray[Any] = file.read(columns=[column]).column(0).to_numpy()
+        return values
 
 
 def levels_of(early: Sequence[str], late: Sequence[str]) -> dict[str, int]:
@@ -170,14 +181,13 @@ def list_shards(
     first: int = 0,
 ) -> list[Shard]:
     """The shards of one source. Raises DataError when there is none, or when one lacks its prints, matches or scores."""
-    others = {"prints": _by_name(prints), "matches": _by_name(matches)}
-    if scores is not None:
-        others["scores"] = _by_name(scores)
     found: list[Shard] = []
+    print_of, match_of = _by_name(prints), _by_name(matches)
+    score_of = None if scores is None else _by_name(scores)
     for path in documents:
         name = _name(path)
-        for what, known in others.items():
-            if name not in known:
+        for what, known in (("prints", print_of), ("matches", match_of), ("scores", score_of)):
+            if known is not None and name not in known:
                 raise DataError(f"{path.name} of source {source!r} has no {what}. Remake the step that leaves them.")
         first = found[-1].end if found else first
         shard = Shard(
@@ -185,15 +195,27 @@ def list_shards(
             level=level,
             name=name,
             documents=path,
-            **{what: known[name] for what, known in others.items()},
-            **({} if scores is not None else {"scores": None}),
+            prints=print_of[name],
+            matches=match_of[name],
+            scores=None if score_of is None else score_of[name],
             first=first,
-            end=first + _num_rows(others["prints"][name]),
+            end=first + _num_rows(print_of[name]),
         )
         found.append(shard)
     if not found:
         raise DataError(f"source {source!r} is empty: extract left no documents-NNNNN.parquet.")
     return found
+
+
+def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, passed: Path, scores: Path) -> Corpus:
+    """What the searches of `dedup` and `resemblance` take. ranks: source → its place in the survivor order, 0 where absent."""
+    shards = [
+        PrintedShard(
+            documents=shard.documents, prints=shard.prints, source=shard.source, priority=ranks.get(shard.source, 0)
+        )
+        for shard in catalogue.shards
+    ]
+    return corpus_of(shards, passed=passed, scores=scores)
 
 
 def blocks(first: int, end: int) -> Iterator[slice]:

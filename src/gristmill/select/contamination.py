@@ -36,7 +36,9 @@ from gristmill.units import counted
 
 VERSION = 1
 STEM = "matches"
-HELD_OUT_ID = "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
+HELD_OUT_ID = (
+    "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
+)
 PLANTING_TEXTS, PLANTING_CHARS = 50, 20_000
 MATCH_SCHEMA = pa.schema(
     [

@@ -22,12 +22,12 @@ from gristmill.data.executor import executor_for
 from gristmill.errors import Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select.catalogue import Catalogue, catalogue_of, survivor_ranks
-from gristmill.select.corpus import PrintedShard, corpus_of
-from gristmill.select.dedup import DuplicateCounts, DuplicateRules, find_duplicates
+from gristmill.select.catalogue import Catalogue, catalogue_of, search_corpus, survivor_ranks
+from gristmill.select.dedup import DuplicateCounts, DuplicateRules
 from gristmill.select.fates import PASSED, LookAtShard, decide_fates
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
 from gristmill.select.outputs import Deduplicated
+from gristmill.select.stand_in import find_duplicates
 from gristmill.store.durable import write_json
 from gristmill.units import counted
 
@@ -78,7 +78,8 @@ def _decide(ctx: StepContext, catalogue: Catalogue, fates: Path, scores: Path) -
     looks = ctx.out / "work" / "looks"
     looks.mkdir(exist_ok=True)
     executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
-    function = LookAtShard(above=ctx.config["above"], out=looks)
+    above = {source: threshold["above"] for source, threshold in ctx.config["min_scores"].items()}
+    function = LookAtShard(above=above, out=looks)
     doubles = decide_fates(catalogue, function, executor, fates=fates, scores=scores)
     for source, count in doubles.items():
         if count:
@@ -93,20 +94,9 @@ def _search(
     work = ctx.out / "work"
     passed = work / "passed.npy"
     np.save(passed, np.load(fates) == PASSED)
-    corpus = corpus_of(
-        [
-            PrintedShard(
-                documents=shard.documents, prints=shard.prints, source=shard.source, priority=ranks[shard.source]
-            )
-            for shard in catalogue.shards
-        ],
-        passed=passed,
-        scores=scores,
-    )
+    corpus = search_corpus(catalogue, ranks, passed=passed, scores=scores)
     executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
-    return find_duplicates(
-        corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say
-    )
+    return find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say)
 
 
 def _counts(ctx: StepContext, left: Deduplicated) -> dict[str, Any]:
