@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor
 from gristmill.errors import DataError
-from gristmill.select.dedup import DuplicateRules
 from gristmill.select.in_memory import Fingerprints, Keys, fingerprint_texts
+from gristmill.select.rules import DuplicateRules
 from gristmill.select.sets import ngram_set
 from gristmill.select.words import Int64, UInt64
 

@@ -13,7 +13,6 @@ import numpy as np
 from gristmill.errors import DataError
 from gristmill.select.candidates import HELD_OUT, LOW_SCORE, Candidates
 from gristmill.select.decontaminate import ANSWER_WINDOW, MIN_EXACT_WORDS, Decontaminator, Match
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.in_memory import Copy, Duplicates
 from gristmill.select.minhash import SIGNER, chance_found
 from gristmill.select.outputs import (
@@ -28,6 +27,7 @@ from gristmill.select.outputs import (
     PlantedRecall,
     ThresholdUsed,
 )
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.signatures import MAX_SIGNED_CHARS
 from gristmill.select.words import Int64
 

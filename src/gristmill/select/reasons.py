@@ -11,9 +11,9 @@ import numpy as np
 from gristmill.data.ledger import rejected_row
 from gristmill.select.candidates import DUPLICATE_ID, HELD_OUT, LOW_SCORE, Candidates
 from gristmill.select.decontaminate import Match
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.in_memory import Duplicates
 from gristmill.select.levels import Split
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 
 
 @dataclass(frozen=True, kw_only=True)

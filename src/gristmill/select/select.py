@@ -42,7 +42,6 @@ from gristmill.select.candidates import (
     without_duplicate_ids,
 )
 from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
-from gristmill.select.dedup import DuplicateRules
 from gristmill.select.evidence import (
     check_losses,
     contamination_report,
@@ -54,6 +53,7 @@ from gristmill.select.in_memory import Duplicates, find_duplicates
 from gristmill.select.levels import Members, Split, split_by_level
 from gristmill.select.reasons import Rejection, reasons, reasons_of_resembling
 from gristmill.select.resemblance import HeldOutTexts, Resemblance
+from gristmill.select.rules import DuplicateRules
 from gristmill.select.split import split_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import write_json
