@@ -1,90 +1,19 @@
-"""Exact and near duplicates: which document is a copy of which, and which one is kept.
+"""The oracle of the search for duplicates: the same rule in memory, in plain loops, over sets of words.
 
-    normalised text hash -> exact duplicates -> MinHash candidates -> verification on full text -> survivors, clusters
-
-Documents are taken in one stated order: priority of the source, score (high first), length in bytes (long first),
-id, source. A document is removed when it is a verified copy of a *kept* document that comes before it, so
-
-- every removed document names the survivor it was compared with: chains of copies never join strangers,
-- nothing depends on the order of the input, and a second pass makes the same comparisons and removes nothing.
-
-Verified means, on sets of word n-grams of the whole text: Jaccard similarity of at least `min_jaccard`, or, where the
-survivor is the longer one, at least MIN_CONTAINMENT of the document's n-grams occur in it. Documents shorter than
-one n-gram take part in the exact pass only.
-
-Clusters are for the validation split: the connected parts (`components`) of all links found, removed documents included. A
-survivor that occurs in a longer document which comes later makes no copy of it, but is linked to it. A link is found when the
-later of the two is decided, so documents never change what was decided of those before them.
+It takes from the product the band keys of the texts and nothing else: order, exact copies, candidates, comparison and links are
+its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import re
+import unicodedata
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import xxhash
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-
-from gristmill.select.minhash import band_keys, candidate_edges, sign
-from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
-
-MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
 MIN_CONTAINMENT = 0.95
-MAX_COMPARISONS = 64  # kept candidates that a document is verified against: those sharing most bands first
-MAX_LISTED = 256  # kept documents that one band key leads to: templates would else cost the square of their number
-
-
-@dataclass(frozen=True, kw_only=True)
-class DuplicateRules:
-    """How near-duplicates are sought; `min_jaccard` is inclusive, and so is MIN_CONTAINMENT.
-
-    With `remove_near` off, near copies stay but share a cluster, so that the split keeps them on one side.
-    """
-
-    num_bands: int
-    rows_per_band: int
-    ngram: int
-    min_jaccard: float
-    remove_near: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fingerprints:
-    """What deduplication keeps of D texts: exact_D2 (128 bits), keys_DB (a key per band), num_ngrams_D."""
-
-    exact_D2: UInt64
-    keys_DB: UInt64
-    num_ngrams_D: Int64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keys:
-    """What decides who survives, an entry a document. `priority_D`: 0 is the most wanted source."""
-
-    ids: Sequence[str]
-    sources: Sequence[str]
-    priority_D: NDArray[np.int64]
-    score_D: NDArray[np.float32]
-    num_bytes_D: NDArray[np.int64]
-
-    def order(self) -> Int64:
-        """All documents, the one to be kept first."""
-        columns = pa.table(
-            {
-                "priority": self.priority_D,
-                "score": -self.score_D,
-                "bytes": -self.num_bytes_D,
-                "id": pa.array(self.ids, pa.large_string()),  # numpy would pad all to the longest
-                "source": pa.array(self.sources, pa.string()),
-            }
-        )
-        places: Int64 = pc.sort_indices(columns, [(name, "ascending") for name in columns.column_names]).to_numpy()
-        return places.astype(np.int64)
+Words = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,166 +28,118 @@ class Copy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Duplicates:
-    """All copies, by document, and links_E2: (document, one before it in the order) that a split must not part."""
+class Document:
+    """What the search knows of a document. score: 0 without one."""
 
-    copies: dict[int, Copy] = field(repr=False)
-    links_E2: Int64 = field(repr=False)
-    num_candidates: int
-    num_compared: int
-    num_refused: int
-    num_capped: int
-
-
-def fingerprint_texts(texts: Sequence[str], *, rules: DuplicateRules, seed: int) -> Fingerprints:
-    """Exact hashes and band keys of all texts. The same rules and seed must be used for all that is compared."""
-    exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
-    ngrams, offsets = ngrams_per_text(split_words([text[:MAX_SIGNED_CHARS] for text in texts]), rules.ngram)
-    signatures = sign(ngrams, offsets, num_hashes=rules.num_bands * rules.rows_per_band, seed=seed)
-    keys = band_keys(signatures, num_bands=rules.num_bands, rows_per_band=rules.rows_per_band)
-    return Fingerprints(exact_D2=exact, keys_DB=keys, num_ngrams_D=np.diff(offsets))
+    id: str
+    source: str
+    text: str
+    priority: int = 0
+    score: float = 0.0
+    passed: bool = True
 
 
-def exact_hash(text: str) -> tuple[int, int]:
-    """128 bits of the text in lower case with every run of white space made one space."""
-    digest = xxhash.xxh3_128_intdigest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
-    return digest >> 64, digest & (2**64 - 1)
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Copies by document, links (exact ones by document, then near ones in the order of the walk), and counts."""
+
+    copies: list[Copy]
+    links: list[tuple[int, int]]
+    counts: dict[str, int]
 
 
-def ngram_set(text: str, n: int) -> UInt64:
-    """The sorted distinct word n-gram hashes of the whole text."""
-    ngrams, _ = ngrams_per_text(split_words([text]), n)
-    return np.unique(ngrams)
-
-
-def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
-    """(Jaccard similarity, share of the document's n-grams that the survivor has) of two n-gram sets."""
-    if not len(document) or not len(survivor):
-        return 0.0, 0.0
-    places = np.minimum(np.searchsorted(survivor, document), len(survivor) - 1)
-    shared = int((survivor[places] == document).sum())
-    return shared / (len(document) + len(survivor) - shared), shared / len(document)
-
-
-def find_duplicates(
-    prints: Fingerprints,
-    keys: Keys,
-    *,
-    rules: DuplicateRules,
-    ngrams_of: Callable[[Int64], dict[int, UInt64]],
-) -> Duplicates:
-    """Who is a copy of whom. `ngrams_of` gives `ngram_set` of the full texts of the documents asked for.
-
-    It is asked once, for the documents that share a band with another: memory is 8 bytes per word of those.
-    """
-    order = keys.order()
-    survivor_D = _exact_survivors(prints.exact_D2, order)
-    count = len(order)
-    exact = {
-        int(d): Copy(document=int(d), survivor=int(survivor_D[d]), exact=True, jaccard=1.0, containment=1.0)
-        for d in np.flatnonzero(survivor_D != np.arange(count))
+def find_duplicates(documents: list[Document], keys: list[list[int]], text_hashes: list[int], rules: Any) -> Answer:
+    """Who is a copy of whom, by the rule that the module `dedup` states. keys: of the bands of each document."""
+    passed = [d for d, document in enumerate(documents) if document.passed]
+    order = sorted(passed, key=lambda d: _sort_key(documents[d], text_hashes[d]))
+    first_with: dict[str, int] = {}
+    original = {d: first_with.setdefault(_plain(documents[d].text), d) for d in order}
+    sets = {d: ngrams(documents[d].text, rules.ngram) for d in passed}
+    walk = _Walk(rules, sets)
+    members: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for d in order:
+        if original[d] == d and sets[d]:
+            for place in enumerate(keys[d]):
+                members[place].append(d)
+    touched = {d for group in members.values() if len(group) > 1 for d in group}
+    rank = {d: r for r, d in enumerate(order)}
+    for d in order:
+        if d in touched:
+            walk.take(d, rank, keys[d])
+    exact = [
+        Copy(document=d, survivor=original[d], exact=True, jaccard=1.0, containment=1.0)
+        for d in passed
+        if original[d] != d
+    ]
+    moved = [
+        replace(walk.copies[copy.survivor], document=copy.document) if copy.survivor in walk.copies else copy
+        for copy in exact
+    ]
+    copies = sorted([*moved, *walk.copies.values()], key=lambda copy: copy.document)
+    links = [(copy.document, copy.survivor) for copy in exact] + walk.links
+    counts = {
+        "documents": len(passed),
+        "exact_copies": sum(copy.exact for copy in copies),
+        "near_copies": sum(not copy.exact for copy in copies),
+        "links": len(links),
+        "with_candidates": len(touched),
+        **walk.counts,
     }
-    near = _near_pass(prints, survivor_D, order, rules, ngrams_of)
-    moved = {d: _follow(copy, near.copies) for d, copy in exact.items()}
-    links = [(copy.document, copy.survivor) for copy in exact.values()] + near.links
-    return Duplicates(
-        copies=dict(sorted({**moved, **near.copies}.items())),
-        links_E2=np.array(links, dtype=np.int64).reshape(-1, 2),
-        num_candidates=near.num_candidates,
-        num_compared=near.num_compared,
-        num_refused=near.num_refused,
-        num_capped=near.num_capped,
-    )
+    return Answer(copies=copies, links=links, counts=counts)
 
 
-def components(count: int, links_E2: Int64) -> Int64:
-    """The number of the connected part of each of `count` nodes: that of its lowest member."""
-    ends = (links_E2[:, 0], links_E2[:, 1])
-    graph = coo_array((np.ones(len(links_E2), dtype=np.int8), ends), shape=(count, count))
-    parts, label_D = connected_components(graph, directed=False)
-    lowest = np.full(parts, count, dtype=np.int64)
-    np.minimum.at(lowest, label_D, np.arange(count))
-    component_D: Int64 = lowest[label_D]
-    return component_D
+def ngrams(text: str, n: int) -> Words:
+    """The word n-grams of an ASCII text."""
+    words = re.findall("[a-z0-9]+", text.lower())
+    return frozenset(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-class _NearPass:
-    """The walk through candidates in survivor order, with its counts."""
+def _sort_key(document: Document, text_hash: int) -> tuple[Any, ...]:
+    size = len(document.text.encode())
+    return (document.priority, -document.score, -size, document.id.encode(), document.source.encode(), text_hash)
 
-    def __init__(self, rules: DuplicateRules, sets: dict[int, UInt64]) -> None:
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
+
+
+class _Walk:
+    def __init__(self, rules: Any, sets: dict[int, Words]) -> None:
         self.rules = rules
         self.sets = sets
         self.copies: dict[int, Copy] = {}
         self.links: list[tuple[int, int]] = []
         self.kept: dict[tuple[int, int], list[int]] = {}  # (band, key) -> kept documents, in survivor order
-        self.num_candidates = self.num_compared = self.num_refused = self.num_capped = 0
+        self.counts = {"candidate_pairs": 0, "compared_pairs": 0, "refused_pairs": 0, "capped": 0}
 
-    def take(self, d: int, rank_D: Int64, keys_B: list[int]) -> None:
+    def take(self, d: int, rank: dict[int, int], keys: list[int]) -> None:
         """Decides document d: a copy of a kept one, or kept itself."""
         shared: dict[int, int] = {}
-        for place in enumerate(keys_B):
+        for place in enumerate(keys):
             for other in self.kept.get(place, ()):
                 shared[other] = shared.get(other, 0) + 1
-        self.num_candidates += len(shared)
-        candidates = sorted(shared, key=lambda other: (-shared[other], rank_D[other]))
-        self.num_capped += len(candidates) > MAX_COMPARISONS
-        for other in candidates[:MAX_COMPARISONS]:
-            copy, is_copy, belong = self._compare(d, other)
-            if belong:
-                self.links.append((d, other))
-            if is_copy and self.rules.remove_near:
-                self.copies[d] = copy
+        self.counts["candidate_pairs"] += len(shared)
+        candidates = sorted(shared, key=lambda other: (-shared[other], rank[other]))
+        self.counts["capped"] += len(candidates) > self.rules.max_comparisons
+        for other in candidates[: self.rules.max_comparisons]:
+            if self._is_copy(d, other) and self.rules.remove_near:
                 return
-        for place in enumerate(keys_B):
+        for place in enumerate(keys):
             listed = self.kept.setdefault(place, [])
-            if len(listed) < MAX_LISTED:
+            if len(listed) < self.rules.max_listed:
                 listed.append(d)
 
-    def _compare(self, d: int, other: int) -> tuple[Copy, bool, bool]:
-        """The evidence, whether d is a copy of the other, and whether one of the two occurs in the other at all."""
+    def _is_copy(self, d: int, other: int) -> bool:
         mine, theirs = self.sets[d], self.sets[other]
-        jaccard, containment = overlap(mine, theirs)
-        self.num_compared += 1
+        shared = len(mine & theirs)
+        jaccard, containment = shared / len(mine | theirs), shared / len(mine)
         contained = len(theirs) >= len(mine) and containment >= MIN_CONTAINMENT
-        contains = containment * len(mine) >= MIN_CONTAINMENT * len(theirs)
+        contains = shared / len(theirs) >= MIN_CONTAINMENT
         is_copy = jaccard >= self.rules.min_jaccard or contained
-        self.num_refused += not is_copy
-        copy = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
-        return copy, is_copy, is_copy or contains
-
-
-def _near_pass(
-    prints: Fingerprints,
-    survivor_D: Int64,
-    order: Int64,
-    rules: DuplicateRules,
-    ngrams_of: Callable[[Int64], dict[int, UInt64]],
-) -> _NearPass:
-    count = len(order)
-    eligible = (survivor_D == np.arange(count)) & (prints.num_ngrams_D > 0)
-    lefts, rights = candidate_edges(prints.keys_DB, eligible)
-    touched = np.zeros(count, dtype=bool)
-    touched[lefts] = touched[rights] = True
-    found = _NearPass(rules, ngrams_of(np.flatnonzero(touched)))
-    rank_D = np.empty(count, dtype=np.int64)
-    rank_D[order] = np.arange(count)
-    for d in order[touched[order]]:
-        found.take(int(d), rank_D, prints.keys_DB[d].tolist())
-    return found
-
-
-def _exact_survivors(exact_D2: UInt64, order: Int64) -> Int64:
-    """For each document the first one in the order that has the same hash; itself where it is the first."""
-    if not len(order):
-        return order
-    _, group = np.unique(exact_D2[order], axis=0, return_inverse=True)
-    _, first = np.unique(group, return_index=True)
-    survivor_D = np.empty(len(order), dtype=np.int64)
-    survivor_D[order] = order[first[group.reshape(-1)]]
-    return survivor_D
-
-
-def _follow(copy: Copy, near: dict[int, Copy]) -> Copy:
-    """An exact copy of a near copy that was removed is a near copy of the one that is left, by the same evidence."""
-    onward = near.get(copy.survivor)
-    return copy if onward is None else replace(onward, document=copy.document)
+        self.counts["compared_pairs"] += 1
+        self.counts["refused_pairs"] += not is_copy
+        if is_copy or contains:
+            self.links.append((d, other))
+        if is_copy and self.rules.remove_near:
+            self.copies[d] = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
+        return is_copy

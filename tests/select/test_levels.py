@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
-from gristmill.select.dedup import MIN_CONTAINMENT
 from gristmill.select.in_memory import Keys, find_duplicates, fingerprint_texts
 from gristmill.select.levels import Members, split_by_level
 from gristmill.select.resemblance import HeldOutTexts
+from gristmill.select.rules import MIN_CONTAINMENT
 from gristmill.select.select import duplicate_rules, levels_of, survivor_ranks
 from gristmill.select.sets import ngram_set, overlap
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select.dedup import MIN_CONTAINMENT
 from gristmill.select.resemblance import HeldOutTexts
+from gristmill.select.rules import MIN_CONTAINMENT
 from gristmill.select.select import duplicate_rules
 from gristmill.select.sets import ngram_set, overlap
 

@@ -38,6 +38,20 @@ def _never() -> bool:
     return False
 
 
+def executor_for(
+    machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never, guarded: bool = False
+) -> Executor:
+    """The executor of a step with so many items on this machine: `machine.processes` of them at a time.
+
+    guarded: the function starts a guarded child of its own and only waits for it; it must look at `should_stop` itself.
+    """
+    if guarded:
+        return LocalThreads(threads=machine.processes, should_stop=should_stop)
+    if machine.processes == 1 or num_items == 1:
+        return InProcess(should_stop=should_stop)
+    return LocalProcesses(processes=machine.processes, should_stop=should_stop)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InProcess:
     """Runs items one after the other in this process: for tests, debugging and tiny inputs."""
@@ -128,13 +142,6 @@ class LocalThreads:
             running -= 1
             if not isinstance(outcome, Interrupted):
                 yield item, outcome
-
-
-def executor_for(machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never) -> Executor:
-    """Where the shard functions of a step run on this machine: in this process where there is nothing to share out."""
-    if num_items <= 1 or machine.processes == 1:
-        return InProcess(should_stop=should_stop)
-    return LocalProcesses(processes=machine.processes, should_stop=should_stop)
 
 
 def results_of(

@@ -60,6 +60,11 @@ class Corpus:
         """The scores of the documents of shard k."""
         return self._entries(self.scores, k).astype(np.float32)
 
+    def prints_of(self, k: int, *columns: str) -> pa.Table:
+        """Columns of the prints of shard k, each in one piece."""
+        with open_parquet(self.shards[k].prints) as file:
+            return file.read(columns=list(columns)).combine_chunks()
+
     def _entries(self, path: Path, k: int) -> NDArray[np.generic]:
         entries: NDArray[np.generic] = np.load(path, mmap_mode="r")[self.firsts_S1[k] : self.firsts_S1[k + 1]]
         return entries

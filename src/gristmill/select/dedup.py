@@ -26,45 +26,34 @@ last finished window.
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+import xxhash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from gristmill.data.executor import Executor
+from gristmill.errors import ArtifactError, Interrupted
+from gristmill.select import groups, order
+from gristmill.select.copies import COPIES, LINKS, Ranked, write_results
 from gristmill.select.corpus import Corpus
-from gristmill.select.signatures import Bands
+from gristmill.select.files import mapped
+from gristmill.select.rules import DuplicateRules
+from gristmill.select.sets import NgramSets, SpillSets
+from gristmill.select.stages import Stage
+from gristmill.select.walk import Lists, Outcomes, walk
 from gristmill.select.words import Int64
+from gristmill.store.durable import OutOfSpaceError, read_json, write_json
 
-MIN_CONTAINMENT = 0.95
-MAX_COMPARISONS = 64  # kept candidates that a document is verified against: those sharing most bands first
-MAX_LISTED = 256  # kept documents that one band key leads to: templates would else cost the square of their number
-COPIES = "copies.parquet"
-LINKS = "links.parquet"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DuplicateRules:
-    """How near-duplicates are sought; `min_jaccard` is inclusive, and so is MIN_CONTAINMENT.
-
-    With `remove_near` off, near copies stay but are linked, so that the split keeps them on one side.
-    """
-
-    num_bands: int
-    rows_per_band: int
-    ngram: int
-    min_jaccard: float
-    remove_near: bool
-    max_comparisons: int = MAX_COMPARISONS
-    max_listed: int = MAX_LISTED
-
-    @property
-    def bands(self) -> Bands:
-        """What the prints must have been made with."""
-        return Bands(num_bands=self.num_bands, rows_per_band=self.rows_per_band, ngram=self.ngram)
+FOUND = "duplicates.json"
+SCRATCH = "search"
+NGRAMS_PER_DOCUMENT = 500  # of a web page; for the estimate that an error about a full disk gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +62,13 @@ class SearchMemory:
 
     worker_bytes: per worker over a shard or a hash range, roughly. walk_bytes: arrays of the walking process, beyond which
     they are mapped files. block_ngrams: n-grams (8 bytes each) of the documents that are compared at one time.
+    window_ranks: ranks after which the walk leaves what it found; a killed walk loses no more.
     """
 
     worker_bytes: int = 500_000_000
     walk_bytes: int = 2_000_000_000
     block_ngrams: int = 32_000_000
+    window_ranks: int = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,14 +109,186 @@ def find_duplicates(
     Raises ResourceError when the disk is full, Interrupted when `should_stop()`, and ArtifactError when `work` holds
     an unfinished search over other documents; after the first two the same call resumes.
     """
-    raise NotImplementedError
+    memory = SearchMemory() if memory is None else memory
+    if (work / FOUND).is_file():
+        return DuplicateCounts(**read_json(work / FOUND))
+    folder = work / SCRATCH
+    folder.mkdir(exist_ok=True)
+
+    def leave_if_asked() -> None:
+        if should_stop():
+            raise Interrupted("stopped while searching for duplicates; what is finished is kept.")
+
+    stage = Stage(folder=folder, begin=leave_if_asked)
+    try:
+        plan = _plan(corpus, rules, memory, folder)
+        counts = _search(corpus, rules, plan, stage, work, executor, memory, say)
+    except OutOfSpaceError as error:
+        needed = disk_bytes(len(corpus), num_bands=rules.num_bands, ngrams_per_document=NGRAMS_PER_DOCUMENT)["search"]
+        raise OutOfSpaceError(
+            f"{error}\n  The search for duplicates takes up to {needed:,} bytes in {folder} for {len(corpus):,} documents (estimated "
+            f"at {NGRAMS_PER_DOCUMENT} words each); {shutil.disk_usage(folder).free:,} are free. Finished parts are kept."
+        ) from error
+    write_json(work / FOUND, asdict(counts))
+    shutil.rmtree(folder)
+    return counts
 
 
 def disk_bytes(
     documents: int, *, num_bands: int, ngrams_per_document: float, share_with_candidates: float = 1.0
 ) -> dict[str, int]:
-    """An upper estimate of the bytes on disk: `prints`, which stay, and `search`, the peak while the search runs."""
-    raise NotImplementedError
+    """An upper estimate of the bytes on disk: `prints`, which stay, and `search`, the peak while the search runs.
+
+    With ids of 40 bytes. share_with_candidates: documents that share a band key with another; their n-grams are spilled.
+    """
+    ids, ranks, live = 40, 24, share_with_candidates * 16 * num_bands
+    sorting = ids + 40 + 4 * 8
+    grouping = ranks + 16 * num_bands + live
+    walking = ranks + 1.5 * live + share_with_candidates * (8 * ngrams_per_document + 100)
+    peak = max(sorting, grouping, walking)
+    return {"prints": documents * (ids + 50 + 8 * num_bands), "search": math.ceil(documents * peak)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How a search is cut. It is written first and read when the search resumes, so that other memory does not mix files."""
+
+    corpus: str
+    rules: str
+    documents: int
+    sort_ranges: int
+    hash_ranges: int
+    window_ranks: int
+
+    @property
+    def num_windows(self) -> int:
+        return max(1, math.ceil(self.documents / self.window_ranks))
+
+
+def _plan(corpus: Corpus, rules: DuplicateRules, memory: SearchMemory, folder: Path) -> _Plan:
+    path = folder / "plan.json"
+    documents = int(sum(int(corpus.passed_of(k).sum()) for k in range(len(corpus.shards))))
+    new = _Plan(
+        corpus=_fingerprint(corpus),
+        rules=str(rules),
+        documents=documents,
+        sort_ranges=max(1, math.ceil(documents * order.ROW_BYTES / memory.worker_bytes)),
+        hash_ranges=max(1, math.ceil(documents * groups.ROW_BYTES / memory.worker_bytes)),
+        window_ranks=memory.window_ranks,
+    )
+    if not path.is_file():
+        write_json(path, asdict(new))
+    old = _Plan(**read_json(path))
+    if (old.corpus, old.rules, old.documents) != (new.corpus, new.rules, new.documents):
+        raise ArtifactError(
+            f"{folder} holds an unfinished search over {old.documents:,} other documents or by other rules. Remove it and run again."
+        )
+    return old
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Of the shards and of which documents take part: sizes of prints stand for their content, which a step's identity covers."""
+    digest = xxhash.xxh3_128()
+    for k, shard in enumerate(corpus.shards):
+        digest.update(f"{shard.source}\0{shard.priority}\0{shard.prints.stat().st_size}\0".encode())
+        digest.update(corpus.passed_of(k).tobytes())
+        digest.update(corpus.scores_of(k).tobytes())
+    return digest.hexdigest()
+
+
+def _search(
+    corpus: Corpus,
+    rules: DuplicateRules,
+    plan: _Plan,
+    stage: Stage,
+    out: Path,
+    executor: Executor,
+    memory: SearchMemory,
+    say: Callable[[str], None],
+) -> DuplicateCounts:
+    sort = order.sort_corpus(stage, corpus, num_ranges=plan.sort_ranges, executor=executor, max_bytes=memory.walk_bytes)
+    say(f"{plan.documents:,} documents are in the survivor order")
+    exact = groups.group_exact(
+        stage,
+        corpus,
+        sort,
+        count=plan.documents,
+        num_ranges=plan.hash_ranges,
+        executor=executor,
+        max_bytes=memory.walk_bytes,
+    )
+    outcomes = Outcomes(folder=stage.folder, num_windows=plan.num_windows)
+    spill = groups.SpillBands(
+        corpus=corpus, sort=sort, exact=exact, num_bands=rules.num_bands, num_ranges=plan.hash_ranges
+    )
+    if not outcomes.is_complete:
+        _walk(corpus, rules, plan, stage, executor, memory, say, spill=spill, outcomes=outcomes)
+    touched = groups.touched_path(stage)
+    ranked = Ranked(sort=sort, exact=exact)
+    write_results(stage, corpus, outcomes, ranked, touched=touched, out=out, executor=executor)
+    exact_copies, near_copies = _count_copies(out / COPIES)
+    return DuplicateCounts(
+        documents=plan.documents,
+        exact_copies=exact_copies,
+        near_copies=near_copies,
+        links=pq.read_metadata(out / LINKS).num_rows,
+        with_candidates=len(mapped(touched, np.int64)),
+        **outcomes.counts(),
+    )
+
+
+def _walk(
+    corpus: Corpus,
+    rules: DuplicateRules,
+    plan: _Plan,
+    stage: Stage,
+    executor: Executor,
+    memory: SearchMemory,
+    say: Callable[[str], None],
+    *,
+    spill: groups.SpillBands,
+    outcomes: Outcomes,
+) -> None:
+    """Groups the bands, spills the sets of the documents they lead to, and walks; then the sets are removed."""
+    live = groups.group_bands(
+        stage,
+        spill,
+        max_listed=rules.max_listed,
+        num_windows=plan.num_windows,
+        window_ranks=plan.window_ranks,
+        executor=executor,
+    )
+    touched = groups.touched_path(stage)
+    num_touched = len(mapped(touched, np.int64))
+    say(f"{num_touched:,} documents share a band key with another")
+    spill_sets = SpillSets(corpus=corpus, ngram=rules.ngram, ranks=spill.sort.ranks, touched=touched, out=stage.folder)
+    stage.make(executor, spill_sets, range(len(corpus.shards)))
+    walk(
+        live,
+        outcomes,
+        rules=rules,
+        sets=NgramSets(spill_sets, num_touched=num_touched, max_bytes=memory.walk_bytes),
+        lists=Lists(
+            stage.folder / "lists.bin",
+            num_slots=live.num_slots,
+            num_touched=num_touched,
+            max_listed=rules.max_listed,
+            max_bytes=memory.walk_bytes,
+        ),
+        block_ngrams=memory.block_ngrams,
+        should_stop=stage.begin,
+    )
+    stage.remove(*map(spill_sets.sets, range(len(corpus.shards))))
+
+
+def _count_copies(path: Path) -> tuple[int, int]:
+    """Exact and near copies in copies.parquet."""
+    exact = near = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["exact"]):
+            exact += batch.column("exact").true_count
+            near += batch.column("exact").false_count
+    return exact, near
 
 
 def components(count: int, links_E2: Int64) -> Int64:

@@ -23,11 +23,11 @@ from gristmill.errors import Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select.catalogue import Catalogue, catalogue_of, search_corpus, survivor_ranks
-from gristmill.select.dedup import DuplicateCounts, DuplicateRules
+from gristmill.select.dedup import DuplicateCounts, find_duplicates
 from gristmill.select.fates import PASSED, LookAtShard, decide_fates
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
 from gristmill.select.outputs import Deduplicated
-from gristmill.select.stand_in import find_duplicates
+from gristmill.select.rules import DuplicateRules
 from gristmill.store.durable import write_json
 from gristmill.units import counted
 
@@ -42,17 +42,18 @@ def run(ctx: StepContext) -> dict[str, Any]:
     work = ctx.out / "work"
     work.mkdir(exist_ok=True)
     scores = work / "scores.npy"
-    if not (left.links.is_file() and left.near_duplicates.is_file()):
+    if not left.near_duplicates.is_file():
         _decide(ctx, catalogue, left.fates, scores)
         found = _search(ctx, catalogue, rules, left.fates, scores)
-        copies = CopiesFound.read(work / left.copies.name, catalogue, left.fates)
+        for path in (left.copies, left.links):
+            if (made := work / path.name).is_file():
+                os.replace(made, path)
+        copies = CopiesFound.read(left.copies, catalogue, left.fates)
         limit = _limit(ctx)
-        report = near_duplicates_report(catalogue, copies, found, rules, max_source_loss=limit)
         if limit is not None:
             check_losses(catalogue, copies, max_source_loss=limit)
+        report = near_duplicates_report(catalogue, copies, found, rules, max_source_loss=limit)
         write_json(left.near_duplicates, report.to_json())
-        for path in (left.copies, left.links):
-            os.replace(work / path.name, path)
     shutil.rmtree(work)
     return _counts(ctx, left)
 

@@ -7,14 +7,14 @@ ranks) and reading one part of all shards at a time.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gristmill.store.durable import atomic_path
+from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error
 
 Array = NDArray[Any]
 
@@ -46,16 +46,22 @@ def scratch(path: Path, count: int, dtype: DTypeLike, *, max_bytes: int) -> Arra
     num_bytes = count * np.dtype(dtype).itemsize
     if num_bytes <= max_bytes:
         return np.zeros(count, dtype=dtype)
-    with path.open("wb") as file:
+    with out_of_space_is_a_resource_error(path), path.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, num_bytes)
     return np.memmap(path, dtype=dtype, mode="r+", shape=(count,))
 
 
-def write_parts(path: Path, parts: Sequence[Array]) -> None:
-    """The arrays as numbered parts: a header with the number of parts and where each begins, in bytes, then the parts."""
-    sizes = [part.nbytes for part in parts]
-    header = np.concatenate([[len(parts)], np.cumsum([0, *sizes])]).astype(np.int64)
-    write_flat(path, [header, *parts])
+def write_parts(path: Path, parts: Iterable[Array], *, count: int) -> None:
+    """`count` arrays as numbered parts, atomically: a header with their number and where each begins, in bytes, then the parts."""
+    ends = [0]
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(bytes(8 * (count + 2)))
+        for part in parts:
+            file.write(_raw(part))
+            ends.append(ends[-1] + part.nbytes)
+        assert len(ends) == count + 1, f"{len(ends) - 1} parts of {count} for {path}"
+        file.seek(0)
+        file.write(_raw(np.array([count, *ends], dtype=np.int64)))
 
 
 def read_part(path: Path, number: int, dtype: DTypeLike) -> Array:

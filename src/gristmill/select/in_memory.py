@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.minhash import candidate_edges
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.sets import overlap
 from gristmill.select.signatures import print_texts
 from gristmill.select.words import Int64, UInt64

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from gristmill.errors import DataError
 from gristmill.select.catalogue import Catalogue, SourceRange, blocks
-from gristmill.select.dedup import MAX_COMPARISONS, MIN_CONTAINMENT, DuplicateCounts, DuplicateRules
+from gristmill.select.dedup import DuplicateCounts
 from gristmill.select.fates import PASSED
 from gristmill.select.minhash import SIGNER, chance_found
 from gristmill.select.outputs import ChanceFound, CopiesOfOne, CopiesOfSource, DuplicateRule, NearDuplicateReport
+from gristmill.select.rules import MAX_COMPARISONS, MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.signatures import MAX_SIGNED_CHARS
 from gristmill.select.words import Int64
 

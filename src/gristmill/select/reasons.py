@@ -9,7 +9,7 @@ from typing import Any
 
 from gristmill.data.ledger import rejected_row
 from gristmill.select.decontaminate import Match
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from gristmill.data.executor import Executor
 from gristmill.select.corpus import Corpus
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.sets import distinct_ngrams
 from gristmill.select.words import Int64
 

@@ -25,10 +25,10 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.write import ShardWriter
 from gristmill.select.catalogue import BATCH_ROWS, Catalogue, Shard, read_column
 from gristmill.select.contamination import read_matches
-from gristmill.select.dedup import DuplicateRules
 from gristmill.select.fates import CONTAMINATED, DUPLICATE_ID, HELD_OUT, LOW_SCORE
 from gristmill.select.levels import VALIDATION
 from gristmill.select.reasons import HELD_OUT_ITEM, SECOND_ID, Named, Rejection, copy_of, holds_item, resembles, too_low
+from gristmill.select.rules import DuplicateRules
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path, read_json, write_json
 

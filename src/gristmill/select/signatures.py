@@ -171,12 +171,12 @@ def text_hash(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
-def exact_column(column: pa.Array) -> UInt64:
+def exact_column(column: pa.ChunkedArray) -> UInt64:
     """exact_D2 of a column `exact`."""
     return _fixed_values(column, ">u8", 2)
 
 
-def keys_column(column: pa.Array, *, num_bands: int) -> UInt64:
+def keys_column(column: pa.ChunkedArray, *, num_bands: int) -> UInt64:
     """keys_DB of a column `keys`."""
     return _fixed_values(column, "<u8", num_bands)
 
@@ -201,7 +201,11 @@ def _fixed_size(values: UInt64, width: int) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(width), len(values), [None, buffer])
 
 
-def _fixed_values(column: pa.Array, dtype: str, count: int) -> UInt64:
-    raw = np.frombuffer(column.buffers()[1], dtype=dtype) if len(column) else np.empty(0, dtype=dtype)
-    values = raw.reshape(-1, count)[column.offset : column.offset + len(column)]
-    return values.astype(np.uint64)
+def _fixed_values(column: pa.ChunkedArray, dtype: str, count: int) -> UInt64:
+    values = np.empty((len(column), count), dtype=np.uint64)
+    first = 0
+    for chunk in column.chunks:
+        raw = np.frombuffer(chunk.buffers()[1], dtype=dtype).reshape(-1, count)
+        values[first : first + len(chunk)] = raw[chunk.offset : chunk.offset + len(chunk)]
+        first += len(chunk)
+    return values
