@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gristmill.data.document import open_parquet
+from gristmill.data.executor import Executor, InProcess, executor_for
 from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext, by_source
@@ -31,6 +32,7 @@ from gristmill.select.words import Int64
 # Roles of inputs, each followed by a source.
 DOCUMENTS, PRINTS, MATCHES, SCORES = "documents of ", "prints of ", "matches of ", "scores of "
 BATCH_ROWS = 256
+FEW_DOCUMENTS = 20_000
 BLOCK = 1 << 20  # documents of an array that are looked at together
 
 
@@ -205,6 +207,13 @@ def list_shards(
     if not found:
         raise DataError(f"source {source!r} is empty: extract left no documents-NNNNN.parquet.")
     return found
+
+
+def executor_of(ctx: StepContext, catalogue: Catalogue) -> Executor:
+    """Where functions over its shards run; few documents are done sooner than processes are started."""
+    if len(catalogue) <= FEW_DOCUMENTS:
+        return InProcess(should_stop=ctx.should_stop)
+    return executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
 
 
 def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, passed: Path, scores: Path) -> Corpus:

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.data.executor import executor_for
 from gristmill.errors import Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select.catalogue import Catalogue, catalogue_of, search_corpus, survivor_ranks
+from gristmill.select.catalogue import Catalogue, catalogue_of, executor_of, search_corpus, survivor_ranks
 from gristmill.select.dedup import DuplicateCounts, find_duplicates
 from gristmill.select.fates import PASSED, LookAtShard, decide_fates
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
@@ -78,7 +77,7 @@ def _limit(ctx: StepContext) -> float | None:
 def _decide(ctx: StepContext, catalogue: Catalogue, fates: Path, scores: Path) -> None:
     looks = ctx.out / "work" / "looks"
     looks.mkdir(exist_ok=True)
-    executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
+    executor = executor_of(ctx, catalogue)
     above = {source: threshold["above"] for source, threshold in ctx.config["min_scores"].items()}
     function = LookAtShard(above=above, out=looks)
     doubles = decide_fates(catalogue, function, executor, fates=fates, scores=scores)
@@ -96,7 +95,7 @@ def _search(
     passed = work / "passed.npy"
     np.save(passed, np.load(fates) == PASSED)
     corpus = search_corpus(catalogue, ranks, passed=passed, scores=scores)
-    executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
+    executor = executor_of(ctx, catalogue)
     return find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say)
 
 

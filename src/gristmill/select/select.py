@@ -25,13 +25,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import Executor, executor_for, results_of
+from gristmill.data.executor import Executor, results_of
 from gristmill.data.ledger import Ledger, SourceLedger
 from gristmill.data.write import write_rows, write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext, by_source
-from gristmill.select.catalogue import DOCUMENTS, MATCHES, Catalogue, catalogue_of, read_column, search_corpus
+from gristmill.select.catalogue import (
+    DOCUMENTS,
+    MATCHES,
+    Catalogue,
+    catalogue_of,
+    executor_of,
+    read_column,
+    search_corpus,
+)
 from gristmill.select.duplicates import duplicate_rules
 from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.hits import contamination_report
@@ -124,7 +132,7 @@ def _split(
     )
     links = pq.read_table(found.links)
     links_E2 = np.stack([links.column("document").to_numpy(), links.column("other").to_numpy()], axis=1)
-    executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
+    executor = executor_of(ctx, catalogue)
     done = split_by_level(
         members,
         links_E2,
@@ -212,7 +220,7 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         out=ctx.out,
         written=work / "written",
     )
-    executor = executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
+    executor = executor_of(ctx, catalogue)
     for number, (shard, _) in enumerate(results_of(executor, function, catalogue.shards), start=1):
         ctx.say(f"select: {shard} written, {number} of {len(catalogue.shards)}")
     documents: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
