@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.data.executor import Executor
 from gristmill.select.corpus import Corpus
 from gristmill.select.files import Array, mapped, read_flat, write_flat
 from gristmill.select.order import SortPaths
@@ -105,7 +104,7 @@ class ResultShard:
 
 
 def write_results(
-    stage: Stage, corpus: Corpus, outcomes: Outcomes, ranked: Ranked, *, touched: Path, out: Path, executor: Executor
+    stage: Stage, corpus: Corpus, outcomes: Outcomes, ranked: Ranked, *, touched: Path, out: Path
 ) -> None:
     """Writes copies.parquet and links.parquet to `out`."""
     rank_T = mapped(touched, np.int64)
@@ -116,7 +115,7 @@ def write_results(
         write_flat(ranked.near, (_in_ranks(outcomes.near(number), rank_T) for number in windows))
         write_flat(ranked.near_ranks, (rank_T[outcomes.near(number)["document"]] for number in windows))
     result = ResultShard(corpus=corpus, ranked=ranked)
-    stage.make(executor, result, shards)
+    stage.make(result, shards)
 
     def links() -> Iterator[pa.Table]:
         yield from _tables(map(result.links, shards))

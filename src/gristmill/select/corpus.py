@@ -52,9 +52,13 @@ class Corpus:
     def __len__(self) -> int:
         return int(self.firsts_S1[-1])
 
+    def mask(self, path: Path, k: int) -> NDArray[np.bool_]:
+        """The part that belongs to shard k of an .npy file with a boolean (or byte) per document."""
+        return self._entries(path, k).astype(bool)
+
     def passed_of(self, k: int) -> NDArray[np.bool_]:
         """Which documents of shard k take part."""
-        return self._entries(self.passed, k).astype(bool)
+        return self.mask(self.passed, k)
 
     def scores_of(self, k: int) -> NDArray[np.float32]:
         """The scores of the documents of shard k."""

@@ -38,8 +38,8 @@ import xxhash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gristmill.data.executor import Executor
-from gristmill.errors import ArtifactError, Interrupted
+from gristmill.data.executor import Executor, InProcess
+from gristmill.errors import ArtifactError
 from gristmill.select import groups, order
 from gristmill.select.copies import COPIES, LINKS, Ranked, write_results
 from gristmill.select.corpus import Corpus
@@ -53,6 +53,7 @@ from gristmill.store.durable import OutOfSpaceError, read_json, write_json
 
 FOUND = "duplicates.json"
 SCRATCH = "search"
+MAX_IN_LINE = 50_000  # documents: so many take less time in this process than starting processes does
 NGRAMS_PER_DOCUMENT = 500  # of a web page; for the estimate that an error about a full disk gives
 
 
@@ -114,15 +115,17 @@ def find_duplicates(
         return DuplicateCounts(**read_json(work / FOUND))
     folder = work / SCRATCH
     folder.mkdir(exist_ok=True)
-
-    def leave_if_asked() -> None:
-        if should_stop():
-            raise Interrupted("stopped while searching for duplicates; what is finished is kept.")
-
-    stage = Stage(folder=folder, begin=leave_if_asked)
     try:
         plan = _plan(corpus, rules, memory, folder)
-        counts = _search(corpus, rules, plan, stage, work, executor, memory, say)
+        stage = Stage(
+            folder=folder,
+            texts=executor,
+            columns=executor if plan.documents > MAX_IN_LINE else InProcess(should_stop=should_stop),
+            array_bytes=memory.walk_bytes,
+            should_stop=should_stop,
+        )
+        outcomes = _search(corpus, rules, plan, stage, memory, say)
+        counts = _results(corpus, plan, stage, outcomes, out=work)
     except OutOfSpaceError as error:
         needed = disk_bytes(len(corpus), num_bands=rules.num_bands, ngrams_per_document=NGRAMS_PER_DOCUMENT)["search"]
         raise OutOfSpaceError(
@@ -201,31 +204,49 @@ def _search(
     rules: DuplicateRules,
     plan: _Plan,
     stage: Stage,
-    out: Path,
-    executor: Executor,
     memory: SearchMemory,
     say: Callable[[str], None],
-) -> DuplicateCounts:
-    sort = order.sort_corpus(stage, corpus, num_ranges=plan.sort_ranges, executor=executor, max_bytes=memory.walk_bytes)
+) -> Outcomes:
+    """All stages up to the walk, whose sets are removed once it is complete."""
+    sort = order.sort_corpus(stage, corpus, num_ranges=plan.sort_ranges)
     say(f"{plan.documents:,} documents are in the survivor order")
-    exact = groups.group_exact(
-        stage,
-        corpus,
-        sort,
-        count=plan.documents,
-        num_ranges=plan.hash_ranges,
-        executor=executor,
-        max_bytes=memory.walk_bytes,
-    )
+    exact = groups.group_exact(stage, corpus, sort, count=plan.documents, num_ranges=plan.hash_ranges)
     outcomes = Outcomes(folder=stage.folder, num_windows=plan.num_windows)
-    spill = groups.SpillBands(
-        corpus=corpus, sort=sort, exact=exact, num_bands=rules.num_bands, num_ranges=plan.hash_ranges
+    if outcomes.is_complete:
+        return outcomes
+    live = groups.group_bands(
+        stage,
+        groups.SpillBands(
+            corpus=corpus, sort=sort, exact=exact, num_bands=rules.num_bands, num_ranges=plan.hash_ranges
+        ),
+        max_listed=rules.max_listed,
+        num_windows=plan.num_windows,
+        window_ranks=plan.window_ranks,
     )
-    if not outcomes.is_complete:
-        _walk(corpus, rules, plan, stage, executor, memory, say, spill=spill, outcomes=outcomes)
     touched = groups.touched_path(stage)
-    ranked = Ranked(sort=sort, exact=exact)
-    write_results(stage, corpus, outcomes, ranked, touched=touched, out=out, executor=executor)
+    num_touched = len(mapped(touched, np.int64))
+    say(f"{num_touched:,} documents share a band key with another")
+    shards = range(len(corpus.shards))
+    spilled = SpillSets(corpus=corpus, ngram=rules.ngram, ranks=sort.ranks, touched=touched, out=stage.folder)
+    stage.make(spilled, shards, executor=stage.texts)
+    walk(
+        stage,
+        live,
+        outcomes,
+        rules=rules,
+        sets=NgramSets(stage, spilled, num_touched=num_touched),
+        lists=Lists(stage, num_slots=live.num_slots, num_touched=num_touched, max_listed=rules.max_listed),
+        block_ngrams=memory.block_ngrams,
+    )
+    say(f"all {num_touched:,} are compared")
+    stage.remove(*map(spilled.sets, shards))
+    return outcomes
+
+
+def _results(corpus: Corpus, plan: _Plan, stage: Stage, outcomes: Outcomes, *, out: Path) -> DuplicateCounts:
+    touched = groups.touched_path(stage)
+    ranked = Ranked(sort=order.SortPaths(folder=stage.folder), exact=groups.exact_path(stage))
+    write_results(stage, corpus, outcomes, ranked, touched=touched, out=out)
     exact_copies, near_copies = _count_copies(out / COPIES)
     return DuplicateCounts(
         documents=plan.documents,
@@ -235,50 +256,6 @@ def _search(
         with_candidates=len(mapped(touched, np.int64)),
         **outcomes.counts(),
     )
-
-
-def _walk(
-    corpus: Corpus,
-    rules: DuplicateRules,
-    plan: _Plan,
-    stage: Stage,
-    executor: Executor,
-    memory: SearchMemory,
-    say: Callable[[str], None],
-    *,
-    spill: groups.SpillBands,
-    outcomes: Outcomes,
-) -> None:
-    """Groups the bands, spills the sets of the documents they lead to, and walks; then the sets are removed."""
-    live = groups.group_bands(
-        stage,
-        spill,
-        max_listed=rules.max_listed,
-        num_windows=plan.num_windows,
-        window_ranks=plan.window_ranks,
-        executor=executor,
-    )
-    touched = groups.touched_path(stage)
-    num_touched = len(mapped(touched, np.int64))
-    say(f"{num_touched:,} documents share a band key with another")
-    spill_sets = SpillSets(corpus=corpus, ngram=rules.ngram, ranks=spill.sort.ranks, touched=touched, out=stage.folder)
-    stage.make(executor, spill_sets, range(len(corpus.shards)))
-    walk(
-        live,
-        outcomes,
-        rules=rules,
-        sets=NgramSets(spill_sets, num_touched=num_touched, max_bytes=memory.walk_bytes),
-        lists=Lists(
-            stage.folder / "lists.bin",
-            num_slots=live.num_slots,
-            num_touched=num_touched,
-            max_listed=rules.max_listed,
-            max_bytes=memory.walk_bytes,
-        ),
-        block_ngrams=memory.block_ngrams,
-        should_stop=stage.begin,
-    )
-    stage.remove(*map(spill_sets.sets, range(len(corpus.shards))))
 
 
 def _count_copies(path: Path) -> tuple[int, int]:

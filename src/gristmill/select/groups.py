@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.data.executor import Executor
 from gristmill.select.corpus import Corpus
 from gristmill.select.files import (
     Array,
@@ -24,7 +23,6 @@ from gristmill.select.files import (
     read_flat,
     read_part,
     read_part_of_all,
-    scratch,
     write_flat,
     write_parts,
 )
@@ -81,18 +79,16 @@ class GroupExact:
         write_flat(self.target(r), [pairs])
 
 
-def group_exact(
-    stage: Stage, corpus: Corpus, sort: SortPaths, *, count: int, num_ranges: int, executor: Executor, max_bytes: int
-) -> Path:
+def group_exact(stage: Stage, corpus: Corpus, sort: SortPaths, *, count: int, num_ranges: int) -> Path:
     """A flat file: for each of `count` ranks the first rank with the same exact hash, its own where it is the first."""
-    path = stage.folder / "exact.bin"
+    path = exact_path(stage)
     if path.is_file():
         return path
     spill = SpillExact(corpus=corpus, sort=sort, num_ranges=num_ranges)
     group = GroupExact(spilled=spill)
-    stage.make(executor, spill, range(len(corpus.shards)))
-    stage.make(executor, group, range(num_ranges))
-    first_R = scratch(stage.folder / "exact.scratch", count, np.int64, max_bytes=max_bytes)
+    stage.make(spill, range(len(corpus.shards)))
+    stage.make(group, range(num_ranges))
+    first_R = stage.array("exact.scratch", count, np.int64)
     first_R[:] = np.arange(count)
     for r in range(num_ranges):
         pairs = read_flat(group.target(r), PAIR)
@@ -191,7 +187,7 @@ class LiveEntries:
 
 
 def group_bands(
-    stage: Stage, spill: SpillBands, *, max_listed: int, num_windows: int, window_ranks: int, executor: Executor
+    stage: Stage, spill: SpillBands, *, max_listed: int, num_windows: int, window_ranks: int
 ) -> LiveEntries:
     """Groups all bands. Also leaves touched.bin: the ranks of the documents that have live entries, ascending."""
     group = GroupBand(spilled=spill, max_listed=max_listed, num_windows=num_windows, window_ranks=window_ranks)
@@ -199,13 +195,18 @@ def group_bands(
     shards = range(len(spill.corpus.shards))
     path = touched_path(stage)
     if not path.is_file():
-        stage.make(executor, spill, shards)
-        stage.make(executor, group, numbers)
+        stage.make(spill, shards)
+        stage.make(group, numbers)
     live = LiveEntries([group.target(number) for number in numbers])
     if not path.is_file():
         write_flat(path, (np.unique(live.of_window(window)["rank"]) for window in range(num_windows)))
     stage.remove(*map(spill.target, shards))
     return live
+
+
+def exact_path(stage: Stage) -> Path:
+    """For each rank the first rank with the same exact hash."""
+    return stage.folder / "exact.bin"
 
 
 def touched_path(stage: Stage) -> Path:

@@ -18,9 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.data.executor import Executor
 from gristmill.select.corpus import Corpus
-from gristmill.select.files import Array, read_flat, scratch, write_flat
+from gristmill.select.files import read_flat, write_flat
 from gristmill.select.stages import Stage, run_all
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path
@@ -70,23 +69,23 @@ class SortPaths:
         return self.folder / f"order-{r:05d}.bin"
 
 
-def sort_corpus(stage: Stage, corpus: Corpus, *, num_ranges: int, executor: Executor, max_bytes: int) -> SortPaths:
-    """Sorts all documents that take part. `max_bytes`: for the one array that this process fills."""
+def sort_corpus(stage: Stage, corpus: Corpus, *, num_ranges: int) -> SortPaths:
+    """Sorts all documents that take part."""
     paths = SortPaths(folder=stage.folder)
     if paths.ranks.is_file():
         return paths
     shards = range(len(corpus.shards))
     if not paths.splitters.is_file():
         stride = max(1, len(corpus) // (num_ranges * SAMPLES_PER_RANGE))
-        samples = run_all(executor, SampleKeys(corpus=corpus, stride=stride), shards) if num_ranges > 1 else {}
+        samples = run_all(stage.columns, SampleKeys(corpus=corpus, stride=stride), shards) if num_ranges > 1 else {}
         _write_batches(paths.splitters, [_splitters([samples[k] for k in sorted(samples)], num_ranges)])
     sort_shard = SortShard(corpus=corpus, paths=paths)
-    stage.make(executor, sort_shard, shards)
+    stage.make(sort_shard, shards)
     sort_range = SortRange(paths=paths, num_shards=len(shards))
-    stage.make(executor, sort_range, range(num_ranges))
+    stage.make(sort_range, range(num_ranges))
     ranges = [paths.range(r) for r in range(num_ranges)]
     write_flat(paths.order, (read_flat(path, np.int64) for path in ranges))
-    write_flat(paths.ranks, [_inverse(ranges, len(corpus), paths.folder / "ranks.scratch", max_bytes)])
+    write_flat(paths.ranks, [_inverse(ranges, stage.array("ranks.scratch", len(corpus), np.int64))])
     stage.remove(paths.splitters, paths.folder / "ranks.scratch", *map(paths.run, shards), *ranges)
     return paths
 
@@ -196,9 +195,8 @@ def _read_batch(path: Path, number: int) -> pa.Table:
         return pa.Table.from_batches([reader.get_batch(number)])
 
 
-def _inverse(ranges: list[Path], count: int, path: Path, max_bytes: int) -> Array:
-    """rank_D, from the documents in order."""
-    rank_D = scratch(path, count, np.int64, max_bytes=max_bytes)
+def _inverse(ranges: list[Path], rank_D: Int64) -> Int64:
+    """rank_D, filled from the documents in order."""
     rank_D[:] = -1
     first = 0
     for documents in _each(ranges):

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts
-from gristmill.select.files import Array, mapped, read_flat, scratch, write_flat
+from gristmill.select.files import Array, mapped, read_flat, write_flat
+from gristmill.select.stages import Stage
 from gristmill.select.words import Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
 
 PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8")])
@@ -131,12 +132,12 @@ class SpillSets:
 class NgramSets:
     """The spilled sets of all shards, by the place of the document among those with candidates. 12 bytes for each."""
 
-    def __init__(self, spilled: SpillSets, *, num_touched: int, max_bytes: int) -> None:
+    def __init__(self, stage: Stage, spilled: SpillSets, *, num_touched: int) -> None:
         self._files = [spilled.sets(k) for k in range(len(spilled.corpus.shards))]
         counts = [path.stat().st_size // 8 for path in self._files]
         self._bases = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self._first_T = scratch(spilled.out / "set-firsts.bin", num_touched, np.int64, max_bytes=max_bytes)
-        self.size_T = scratch(spilled.out / "set-sizes.bin", num_touched, np.int32, max_bytes=max_bytes // 2)
+        self._first_T = stage.array("set-firsts.scratch", num_touched, np.int64)
+        self.size_T = stage.array("set-sizes.scratch", num_touched, np.int32)
         for k in range(len(self._files)):
             places = read_flat(spilled.target(k), PLACE)
             self._first_T[places["touched"]] = places["first"] + self._bases[k]

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gristmill.select.files import Array, read_part, scratch, write_parts
+from gristmill.select.files import Array, read_part, write_parts
 from gristmill.select.groups import LiveEntries
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 from gristmill.select.sets import NgramSets, num_shared, similarity
+from gristmill.select.stages import Stage
 from gristmill.select.words import Int64, UInt64
 
 NEAR = np.dtype([("document", "<i8"), ("survivor", "<i8"), ("jaccard", "<f8"), ("containment", "<f8")])
@@ -37,9 +38,9 @@ class Lists:
     One array for all: at the slot of a group the length of its list, then the list. 4 bytes per entry below 2**32 documents.
     """
 
-    def __init__(self, path: Path, *, num_slots: int, num_touched: int, max_listed: int, max_bytes: int) -> None:
+    def __init__(self, stage: Stage, *, num_slots: int, num_touched: int, max_listed: int) -> None:
         kind = np.uint32 if num_touched < 2**32 else np.uint64
-        self._entries = scratch(path, num_slots, kind, max_bytes=max_bytes)
+        self._entries = stage.array("lists.scratch", num_slots, kind)
         self._max_listed = max_listed
 
     def candidates(self, slots: Int64) -> tuple[Int64, Int64]:
@@ -99,12 +100,12 @@ class Walk:
     sets: NgramSets
     block_ngrams: int
 
-    def take(self, window: Window, should_stop: Callable[[], None]) -> Found:
+    def take(self, window: Window, before_block: Callable[[], None]) -> Found:
         """Decides all documents of a window."""
         found = Found()
         first = 0
         while first < len(window):
-            should_stop()
+            before_block()
             end, wanted = self._block(window, first)
             loaded = self.sets.load(wanted)
             for n in range(first, end):
@@ -196,6 +197,7 @@ class Outcomes:
 
 
 def walk(
+    stage: Stage,
     live: LiveEntries,
     outcomes: Outcomes,
     *,
@@ -203,9 +205,8 @@ def walk(
     sets: NgramSets,
     lists: Lists,
     block_ngrams: int,
-    should_stop: Callable[[], None],
 ) -> None:
-    """Walks all windows; those that have an outcome only fill the lists. `should_stop` may raise Interrupted."""
+    """Walks all windows; those that have an outcome only fill the lists. Raises Interrupted between blocks when asked to stop."""
     steps = Walk(rules=rules, lists=lists, sets=sets, block_ngrams=block_ngrams)
     for number, (first, entries) in enumerate(_windows(live, outcomes.num_windows)):
         ranks, place_N = np.unique(entries["rank"], return_inverse=True)
@@ -215,7 +216,7 @@ def walk(
             continue
         ends = np.searchsorted(place_N, np.arange(1, len(ranks)))
         slots = tuple(np.split(entries["slot"], ends)) if len(ranks) else ()
-        outcomes.write(number, steps.take(Window(first=first, slots=slots), should_stop))
+        outcomes.write(number, steps.take(Window(first=first, slots=slots), stage.leave_if_asked))
 
 
 def _windows(live: LiveEntries, count: int) -> Iterator[tuple[int, Array]]:
