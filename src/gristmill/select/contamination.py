@@ -27,7 +27,8 @@ from gristmill.errors import Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Decontaminate
-from gristmill.select.catalogue import BATCH_ROWS, values_at
+from gristmill.select.catalogue import values_at
+from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
 from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
 from gristmill.select.outputs import SearchedForItems
 from gristmill.store.durable import write_json
@@ -39,6 +40,7 @@ STEM = "matches"
 HELD_OUT_ID = (
     "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
 )
+NOTHING: dict[str, Any] = {"items": [], "words": 0, "start": 0, "end": 0, "excerpt": ""}
 PLANTING_TEXTS, PLANTING_CHARS = 50, 20_000
 MATCH_SCHEMA = pa.schema(
     [
@@ -102,15 +104,16 @@ def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) ->
     """Rows of MATCH_SCHEMA for the documents of one shard, in order. A document that is held out is not searched."""
     first = 0
     for batch in read_batches(shard, columns=["id", "text"], batch_rows=BATCH_ROWS):
-        ids = batch.column("id").to_pylist()
-        texts = batch.column("text").to_pylist() if finder.packs else [""] * len(ids)
-        found = finder.match_all(texts)
-        for row, (name, match) in enumerate(zip(ids, found, strict=True), start=first):
-            if name in held_out:
-                yield {"row": row, "rule": HELD_OUT_ID, "items": [], "words": 0, "start": 0, "end": 0, "excerpt": ""}
-            elif match is not None:
-                yield {"row": row, **_row_of(match)}
-        first += len(ids)
+        for begin, end in pieces(text_bytes(batch.column("text")), BATCH_BYTES):
+            piece = batch.slice(begin, end - begin)
+            texts = piece.column("text").to_pylist() if finder.packs else [""] * piece.num_rows
+            named = zip(piece.column("id").to_pylist(), finder.match_all(texts), strict=True)
+            for row, (name, match) in enumerate(named, start=first + begin):
+                if name in held_out:
+                    yield {"row": row, "rule": HELD_OUT_ID, **NOTHING}
+                elif match is not None:
+                    yield {"row": row, **_row_of(match)}
+        first += batch.num_rows
 
 
 def read_matches(path: Path) -> dict[int, Match]:

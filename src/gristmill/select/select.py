@@ -45,9 +45,9 @@ from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.hits import contamination_report
 from gristmill.select.levels import COLUMNS, JOINED, RESEMBLANCE, TRAIN, Members, Split, split_by_level
 from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
+from gristmill.select.resemblance import neighbours_of
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
 from gristmill.select.split import document_names, split_report
-from gristmill.select.stand_in import neighbours_of
 from gristmill.select.thresholds import thresholds_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import read_json, write_json
