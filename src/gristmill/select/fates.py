@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor, results_of
 from gristmill.errors import DataError
-from gristmill.select.catalogue import Catalogue, Shard, SourceRange
+from gristmill.select.catalogue import Catalogue, Shard, SourceRange, new_array
 from gristmill.select.contamination import HELD_OUT_ID, read_matches
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path
@@ -84,8 +84,8 @@ def decide_fates(
         pass
     doubles: dict[str, int] = {}
     with atomic_path(fates) as fates_now, atomic_path(scores) as scores_now:
-        fate_D = np.lib.format.open_memmap(fates_now, mode="w+", dtype=np.int8, shape=(len(catalogue),))
-        score_D = np.lib.format.open_memmap(scores_now, mode="w+", dtype=np.float32, shape=(len(catalogue),))
+        fate_D = new_array(fates_now, np.int8, len(catalogue))
+        score_D = new_array(scores_now, np.float32, len(catalogue))
         for source in catalogue.sources:
             looks = [
                 (shard, np.load(function.target(shard), mmap_mode="r")) for shard in catalogue.shards_of(source.name)

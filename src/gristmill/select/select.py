@@ -37,6 +37,7 @@ from gristmill.select.catalogue import (
     Catalogue,
     catalogue_of,
     executor_of,
+    new_array,
     read_column,
     search_corpus,
 )
@@ -126,8 +127,8 @@ def _split(
     count = len(catalogue)
     members = _members(catalogue, found, fate_D, work)
     split = Split(
-        cluster_D=np.lib.format.open_memmap(decided.clusters, mode="w+", dtype=np.int64, shape=(count,)),
-        side_D=np.lib.format.open_memmap(decided.sides, mode="w+", dtype=np.int8, shape=(count,)),
+        cluster_D=new_array(decided.clusters, np.int64, count),
+        side_D=new_array(decided.sides, np.int8, count),
         resembling=np.empty(0, dtype=RESEMBLANCE),
     )
     links = pq.read_table(found.links)
@@ -151,9 +152,9 @@ def _split(
 def _members(catalogue: Catalogue, found: Deduplicated, fate_D: NDArray[np.int8], work: Path) -> Members:
     """Names and sizes of all documents, and which of them are left to be split, in mapped files."""
     count = len(catalogue)
-    name_D = np.lib.format.open_memmap(work / "document-names.npy", mode="w+", dtype=np.int64, shape=(count,))
-    size_D = np.lib.format.open_memmap(work / "sizes.npy", mode="w+", dtype=np.int64, shape=(count,))
-    kept_D = np.lib.format.open_memmap(work / "kept.npy", mode="w+", dtype=np.bool_, shape=(count,))
+    name_D = new_array(work / "document-names.npy", np.int64, count)
+    size_D = new_array(work / "sizes.npy", np.int64, count)
+    kept_D = new_array(work / "kept.npy", np.bool_, count)
     for shard in catalogue.shards:
         mine = slice(shard.first, shard.end)
         size_D[mine] = read_column(shard.prints, "num_bytes")
@@ -183,9 +184,9 @@ def _resembling(
     folder = work / f"neighbours-{first}-{'own' if held[0] >= first else 'earlier'}"
     folder.mkdir(exist_ok=True)
     masks = {name: folder / f"{name}.npy" for name in ("asked", "held")}
-    asked_D = np.lib.format.open_memmap(masks["asked"], mode="w+", dtype=np.bool_, shape=side_D.shape)
+    asked_D = new_array(masks["asked"], np.bool_, len(side_D))
     asked_D[first:end] = (side_D[first:end] == TRAIN) | (side_D[first:end] == JOINED)
-    held_D = np.lib.format.open_memmap(masks["held"], mode="w+", dtype=np.bool_, shape=side_D.shape)
+    held_D = new_array(masks["held"], np.bool_, len(side_D))
     held_D[held] = True
     asked_D.flush()
     held_D.flush()
