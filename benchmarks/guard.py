@@ -45,7 +45,7 @@ def curate(path: Path) -> tuple[float, int]:
     settings = Settings(
         source="s", read=READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"]}), extractor=None,
         keep_maths=False, deadline_seconds=10.0, max_memory_mb=1024, max_failed=1.0, languages=None, min_language_score=0.0, packs=(),
-        off=frozenset(), limits={}, held_out=frozenset(),
+        off=frozenset(), limits={},
     )  # fmt: skip
     shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=path.parent)
     start = time.perf_counter()

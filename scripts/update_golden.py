@@ -71,13 +71,41 @@ def _score(folder: Path) -> dict[str, Any]:
     }
 
 
-def _select(folder: Path) -> dict[str, Any]:
-    splits = {f"{path.parent.name}/{path.name.partition('-')[0]}": path for path in sorted(folder.glob("*/*.parquet"))}
-    clusters = {row["id"]: row["cluster"] for path in splits.values() for row in pq.read_table(path).to_pylist()[:FEW]}
+def _signatures(folder: Path) -> dict[str, Any]:
+    rows = _table(folder.glob("prints-*.parquet"))
+    prints = _hash(f"{row['exact'].hex()} {row['text_hash']} {row['keys'].hex()}" for row in rows)
+    shown = ("id", "num_bytes", "bytes_in", "num_ngrams")
+    return {"prints": _few(rows, lambda row: {key: row[key] for key in shown}), "hashes": prints}
+
+
+def _contamination(folder: Path) -> dict[str, Any]:
+    rows = [{"id": str(row["row"]), **row} for row in _table(folder.glob("matches-*.parquet"))]
     return {
-        "documents": {name: _documents([path]) for name, path in splits.items()},
+        "matches": _few(rows, lambda row: {key: row[key] for key in ("row", "rule", "items", "start", "end")}),
+        "report": read_json(folder / "report.json"),
+    }
+
+
+def _duplicates(folder: Path) -> dict[str, Any]:
+    fates = np.load(folder / "fates.npy")
+    copies, links = (pq.read_table(folder / f"{name}.parquet").to_pylist() for name in ("copies", "links"))
+    return {
+        "fates": {"by_kind": np.bincount(fates).tolist(), "all": _hash(map(str, fates.tolist()))},
+        "copies": copies,
+        "links": {"count": len(links), "all": _hash(f"{row['document']} {row['other']}" for row in links)},
+    }
+
+
+def _select(folder: Path) -> dict[str, Any]:
+    sides: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("*/*.parquet")):
+        sides.setdefault(f"{path.parent.name}/{path.name.partition('-')[0]}", []).append(path)
+    kept = {name: paths for name, paths in sides.items() if not name.endswith("/rejected")}
+    clusters = {row["id"]: row["cluster"] for paths in kept.values() for row in _table(paths)[:FEW]}
+    return {
+        "documents": {name: _documents(paths) for name, paths in kept.items()},
         "clusters": clusters,
-        "rejected": _rejected([folder / "rejected.parquet"]),
+        "rejected": _rejected(folder.glob("*/rejected-*.parquet")),
         "ledger": read_json(folder / "ledger.json")["sources"],
     }
 
@@ -160,7 +188,8 @@ def _page(folder: Path) -> dict[str, Any]:
 
 
 ROWS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "extract": _extract, "classifier": _classifier, "score": _score, "select": _select, "tokenizer": _tokenizer,
+    "extract": _extract, "classifier": _classifier, "score": _score, "signatures": _signatures,
+    "contamination": _contamination, "duplicates": _duplicates, "select": _select, "tokenizer": _tokenizer,
     "tokenize": _tokenize, "pretrain": _training, "synthesize": _synthesize, "sft": _training, "pairs": _pairs,
     "dpo": _training, "evaluate": _evaluate, "export": _export, "report": _page,
 }  # fmt: skip
@@ -182,8 +211,11 @@ def _documents(paths: Iterable[Path]) -> dict[str, Any]:
 
 
 def _rejected(paths: Iterable[Path]) -> dict[str, Any]:
-    rows = [row for path in sorted(paths) for row in pq.read_table(path).to_pylist()]
-    return _few(rows, lambda row: {key: row[key] for key in ("id", "reason", "value", "duplicate_of")})
+    return _few(_table(paths), lambda row: {key: row[key] for key in ("id", "reason", "value", "duplicate_of")})
+
+
+def _table(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    return [row for path in sorted(paths) for row in pq.read_table(path).to_pylist()]
 
 
 def _few(rows: list[Any], shown: Callable[[Any], Any] = lambda row: row) -> dict[str, Any]:

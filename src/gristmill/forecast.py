@@ -40,7 +40,8 @@ from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates, Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.outputs import Selected
+from gristmill.select.dedup import disk_bytes
+from gristmill.select.outputs import Deduplicated
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
@@ -48,6 +49,8 @@ from gristmill.tokens.tokenize import selection_tokens
 from gristmill.units import in_units
 
 HowKnown = Literal["measured", "declared", "estimated", "unknown"]
+DOCUMENT_BYTES = 3000  # of text in a web page, on average
+WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
 
@@ -141,7 +144,8 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     notes += speed_notes
     memory = training_memory(recipe, machine.micro_batch_tokens)
     num_unique = sum(unique.get(Selection(name), 0) for name in recipe.sources)
-    disk = run_disk(recipe, sum(text_bytes.values()) or num_unique * bytes_per_token(vocab_size), num_unique)
+    all_text = sum(text_bytes.values()) or num_unique * bytes_per_token(vocab_size)
+    disk = run_disk(recipe, all_text, num_unique, **_selection_disk(recipe, all_text, states))
     if absent := [name for name, found in files.items() if not found]:
         notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
     notes += _missing_files(loaded)
@@ -206,7 +210,7 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
 
 
 def check_caps(made: Forecast) -> None:
-    """Raises RecipeError for a source that would be read more often than its cap, or that lost more to near copies than the
+    """Raises RecipeError for a source that would be read more often than its cap, or that lost more to one document than the
     recipe allows now, and DataError for one of which more failed."""
     _check_failures(made)
     _check_source_loss(made)
@@ -231,17 +235,17 @@ def _check_failures(made: Forecast) -> None:
 
 
 def _check_source_loss(made: Forecast) -> None:
-    """What `select` checked against the limit of its time, against that of now."""
+    """What `duplicates` checked against the limit of its time, against that of now."""
     near = made.recipe.select.near_duplicates
-    selected = None if made.states is None else made.states["select"].folder
-    if near is None or selected is None:
+    found = None if made.states is None else made.states["duplicates"].folder
+    if near is None or found is None:
         return
-    limit, sources = near.max_source_loss, Selected(selected).duplicates.sources
+    limit, sources = near.max_source_loss, Deduplicated(found).findings.sources
     problems = [
-        f"select removed {row.near_copies:,} of {row.documents:,} documents ({row.near_share:.0%}) of source {name!r} as near "
+        f"one document, {row.taken_by!r}, took {row.largest_share:.0%} of the {row.documents:,} documents of source {name!r} as its "
         f"copies; the limit is now {limit:.0%}."
         for name, row in sources.items()
-        if row.near_share > limit
+        if row.largest_share > limit
     ]
     if problems:
         raise RecipeError(
@@ -273,6 +277,22 @@ def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | N
     if extracted is not None:
         return float(Extracted(extracted).counts.text_bytes)
     return text_bytes_of(files, recipe.sources[name].read.format)
+
+
+def _selection_disk(recipe: Recipe, text_bytes: float, states: States | None) -> dict[str, int]:
+    """Bytes of signatures, which stay, and of the search for duplicates while it runs: for the documents that extract kept
+    where it has run, else for as many as the text makes at DOCUMENT_BYTES each."""
+    folders = [] if states is None else [states[f"extract/{name}"].folder for name in recipe.sources]
+    kept = [Extracted(folder) for folder in folders if folder is not None]
+    if len(kept) == len(recipe.sources):
+        rows = [count for extracted in kept for count in extracted.ledger.sources.values()]
+        documents = sum(row.total("kept").documents for row in rows)
+    else:
+        documents = round(text_bytes / DOCUMENT_BYTES)
+    near = recipe.select.near_duplicates or NearDuplicates()
+    words = text_bytes / WORD_BYTES / max(1, documents)
+    found = disk_bytes(documents, num_bands=near.num_bands, ngrams_per_document=words)
+    return {"signatures": found["prints"], "search": found["search"]}
 
 
 def _unique_tokens(

@@ -17,10 +17,11 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
-from gristmill.select.outputs import Selected
+from gristmill.select.outputs import Deduplicated, Searched, Selected, Signed
 from gristmill.store.store import STORE, RunLinks
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
@@ -32,7 +33,8 @@ PACK_FILES = ("pack.yaml", "items.jsonl")
 
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
-CONTAMINATION = (*PACKS, "gristmill.select.words", "gristmill.select.decontaminate")
+WORDS = ("gristmill.select.words",)
+CONTAMINATION = (*PACKS, *WORDS, "gristmill.select.decontaminate")
 CLASSIFIER = ("gristmill.score.classifiers", "gristmill.score.hashed_ngrams")
 ENCODING = ("gristmill.tokens.tokenizer",)
 CHAT = (*ENCODING, "gristmill.tokens.chat")
@@ -100,17 +102,19 @@ def hashes_of(
 
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
-    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
-    seed = {"seed": recipe.seed}
     for name, source in recipe.sources.items():
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
             outputs=Extracted,
-            given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **held_out}),
+            given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths)}),
             watching=Given(config={"source": source}),
-            parts=PACKS,
         )
+    yield from _scoring(recipe)
+    yield from _selection(recipe)
+
+
+def _scoring(recipe: Recipe) -> Iterable[Step]:
     for name, classifier in recipe.classifiers.items():
         labels = {"annotations": (classifier.annotations,)}
         if classifier.second_annotations is not None:
@@ -120,11 +124,11 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             module="gristmill.score.train_classifier",
             outputs=TrainedClassifier,
             given=Given(
-                config={"classifier": classifier.inside(), **seed},
+                config={"classifier": classifier.inside(), "seed": recipe.seed},
                 inputs={"documents": reads(f"extract/{classifier.source}", Extracted, "documents")},
-                files=labels,
+                files={**labels, **_held_out(recipe)},
             ),
-            parts=CLASSIFIER,
+            parts=(*CLASSIFIER, *PACKS),
         )
     for name, threshold in recipe.select.min_scores.items():
         labelled_here = recipe.classifiers[threshold.classifier].source == name
@@ -145,29 +149,95 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             ),
             parts=CLASSIFIER,
         )
+
+
+def _selection(recipe: Recipe) -> Iterable[Step]:
+    section, seed = recipe.select, {"seed": recipe.seed}
+    near = NearDuplicates() if section.near_duplicates is None else section.near_duplicates
+    for name in recipe.sources:
+        documents = {"documents": reads(f"extract/{name}", Extracted, "documents")}
+        yield Step(
+            name=f"signatures/{name}",
+            module="gristmill.select.signatures",
+            outputs=Signed,
+            given=Given(
+                config={"num_bands": near.num_bands, "rows_per_band": near.rows_per_band, "ngram": near.ngram, **seed},
+                inputs=documents,
+            ),
+            parts=WORDS,
+        )
+        yield Step(
+            name=f"contamination/{name}",
+            module="gristmill.select.contamination",
+            outputs=Searched,
+            given=Given(
+                config={"decontaminate": section.decontaminate.inside(), **seed},
+                inputs=documents,
+                files=_held_out(recipe),
+            ),
+            parts=CONTAMINATION,
+        )
+    order = {"early": early_sources(recipe), "late": recipe.late_sources}
+    rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
+    scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
+    prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
+    yield Step(
+        name="duplicates",
+        module="gristmill.select.duplicates",
+        outputs=Deduplicated,
+        given=Given(
+            config={
+                **rules,
+                "min_scores": {name: {"above": threshold.above} for name, threshold in section.min_scores.items()},
+                "priority": section.priority,
+                **order,
+            },
+            inputs={
+                **{f"documents of {name}": reads(f"extract/{name}", Extracted, "documents") for name in recipe.sources},
+                **prints,
+                **{
+                    f"matches of {name}": reads(f"contamination/{name}", Searched, "matches") for name in recipe.sources
+                },
+                **scores,
+            },
+        ),
+        watching=Given(config={"near_duplicates": section.near_duplicates}),
+        parts=WORDS,
+    )
     yield Step(
         name="select",
         module="gristmill.select.select",
         outputs=Selected,
         given=Given(
             config={
-                "select": recipe.select.inside(),
-                "early": early_sources(recipe),
-                "late": recipe.late_sources,
+                **rules,
+                "min_scores": {
+                    name: {"classifier": threshold.classifier, "above": threshold.above}
+                    for name, threshold in section.min_scores.items()
+                },
+                "decontaminate": section.decontaminate.inside(),
+                "validation": section.validation.inside(),
+                **order,
                 **seed,
             },
             inputs={
+                "duplicates": reads("duplicates", Deduplicated, "fates", "copies", "links"),
                 **{
                     f"documents of {name}": reads(f"extract/{name}", Extracted, "documents", "accounts")
                     for name in recipe.sources
                 },
-                **{f"scores of {name}": reads(f"score/{name}", Scored) for name in recipe.select.min_scores},
+                **prints,
+                **{f"matches of {name}": reads(f"contamination/{name}", Searched) for name in recipe.sources},
+                **scores,
             },
-            files=held_out,
         ),
-        watching=Given(config={"select": recipe.select}),
-        parts=CONTAMINATION,
+        parts=WORDS,
     )
+
+
+def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """The files of the packs that nothing may be learnt from."""
+    return _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
 
 
 def _packs(recipe: Recipe, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -242,7 +312,7 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
 
 
 def _alignment(recipe: Recipe) -> Iterable[Step]:
-    held_out = _packs(recipe, [name for name, pack in recipe.packs.items() if pack.held_out])
+    held_out = _held_out(recipe)
     seed = {"seed": recipe.seed}
     if recipe.chat is not None:
         entries = recipe.chat.definitions_from

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from gristmill.data.document import read_batches, read_documents
 from gristmill.data.guard import Place
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
-from gristmill.data.packs import Item, write_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, Interrupted, RecipeError
 from gristmill.extract import extract
@@ -52,7 +51,7 @@ def settings_of(**changes: Any) -> Settings:
     plain = Settings(
         source="s", read=READERS["text"].model_validate({"format": "text", "paths": ["x"]}), extractor=None, keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds, max_memory_mb=page.max_memory_mb, max_failed=1.0, languages=None,
-        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={}, held_out=frozenset(),
+        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={},
     )  # fmt: skip
     return replace(plain, **changes)
 
@@ -110,14 +109,9 @@ def test_files_of_a_folder_that_are_not_read_are_said(tmp_path: Path, context: A
 
 
 def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Path, context: Any) -> None:
-    write_pack(
-        tmp_path / "pack", name="p", version=1, kind="generate", metric="acc", chance=0,
-        items=[Item(id="q", prompt="?", target="!", ids=("held",))],
-    )  # fmt: skip
     write_jsonl(
         tmp_path / "x.jsonl",
         {"id": "good", "text": ENGLISH * 10, "url": "http://a.example/good"},
-        {"id": "held", "text": ENGLISH * 10},
         {"id": "german", "text": GERMAN * 10},
         {"id": "short", "text": ENGLISH},
         {"id": "tiny", "text": "ah, well"},
@@ -129,9 +123,9 @@ def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Pa
         "language": {"keep": ["en"]},
         "rules": {"packs": ["gopher_quality@1"], "off": ["too_few_stop_words"], "limits": {"too_few_words": 3}},
     }
-    counts = extract.run(context(tmp_path, tmp_path / "out", source, packs={"p": {"path": "pack"}}))
-    assert (counts["documents_in"], counts["documents"]) == (7, 2)
-    assert counts["dropped"] == {"held_out_item": 1, "other_language": 1, "empty_text": 1, "too_few_words": 1}
+    counts = extract.run(context(tmp_path, tmp_path / "out", source))
+    assert (counts["documents_in"], counts["documents"]) == (6, 2)
+    assert counts["dropped"] == {"other_language": 1, "empty_text": 1, "too_few_words": 1}
     assert counts["failed"] == {"bad_json": 1}
     assert counts["would_drop"] == {}
     (path,) = Extracted(tmp_path / "out").documents

@@ -249,7 +249,17 @@ def test_disk_that_is_full_in_training_leaves_the_last_checkpoint_and_goes_on_wh
     forget(done_project, "pretrain")
     runs = small_disk / "runs"
     links = links_of(done_project)
-    for step in ("extract", "classifier", "score", "select", "tokenizer", "tokenize"):
+    for step in (
+        "extract",
+        "classifier",
+        "score",
+        "signatures",
+        "contamination",
+        "duplicates",
+        "select",
+        "tokenizer",
+        "tokenize",
+    ):
         shutil.copytree(links.folder / step, runs / "tiny" / step, symlinks=True)
         shutil.copytree(links.store.root / step, runs / ".store" / step)
     fill(small_disk, room=3_500_000)  # about two checkpoints
@@ -299,7 +309,14 @@ def test_write_that_fails_for_want_of_space_at_a_checkpoint_leaves_75_and_goes_o
 # What is left free lets the step begin and is too little for what it writes.
 @pytest.mark.parametrize(
     ("name", "room"),
-    [("select", 100_000), ("tokenizer", 36_000), ("tokenize", 50_000), ("synthesize", 36_000), ("export", 100_000)],
+    [
+        ("duplicates", 60_000),
+        ("select", 100_000),
+        ("tokenizer", 36_000),
+        ("tokenize", 50_000),
+        ("synthesize", 36_000),
+        ("export", 100_000),
+    ],
 )
 def test_disk_that_is_full_in_a_step_leaves_75_and_the_step_is_made_when_there_is_room(
     done_project: Path, finished_run: Path, small_disk: Path, gristmill: Command, name: str, room: int
@@ -364,7 +381,7 @@ def test_record_that_is_damaged_is_named_with_what_to_do(done_project: Path, gri
 def test_pack_whose_items_were_changed_is_refused(project: Path, gristmill: Command) -> None:
     path = project / "data" / "packs" / "sums" / "items.jsonl"
     path.write_text(path.read_text(encoding="utf-8").replace("What is", "What are", 1), encoding="utf-8")
-    answer = gristmill("run", "recipe.yaml", "--until", "extract/code", *OPTIONS)
+    answer = gristmill("run", "recipe.yaml", "--until", "contamination/code", *OPTIONS)
     assert_says(answer, 1, "items.jsonl has sha256", "the items were changed", "publish the change as a new version")
 
 

@@ -27,6 +27,7 @@ from whole_runs import (
 )
 
 from gristmill import runner
+from gristmill.data.packs import Item, write_pack
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
 from gristmill.store.artifact import MANIFEST, RECORD
@@ -125,7 +126,7 @@ def test_labels_remake_what_prints_them_and_no_more(done_project: Path, gristmil
 @pytest.mark.parametrize(
     ("override", "changed", "words"),
     [
-        ("select.min_scores.manuals.above=1.25", "select", "select.min_scores.manuals.above: 1 → 1.25"),
+        ("select.min_scores.manuals.above=1.25", "duplicates", "min_scores.manuals.above: 1 → 1.25"),
         ("tokenizer.vocab_size=641", "tokenizer", "tokenizer.vocab_size: 640 → 641"),
         ("pretrain.optimizer.peak_lr=0.02", "pretrain", "pretrain.optimizer.peak_lr: 0.01 → 0.02"),
         ("pretrain.stages.decay.tokens=9216", "pretrain", "pretrain.stages[1].tokens: 8192 → 9216"),
@@ -154,7 +155,15 @@ def test_status_names_the_step_that_a_change_remakes_and_why_and_those_that_wait
 
 @pytest.mark.parametrize(
     ("changed", "untouched"),
-    [("select", "extract/manuals"), ("select", "score/manuals"), ("pretrain", "tokenize"), ("dpo", "pairs")],
+    [
+        ("select", "extract/manuals"),
+        ("select", "score/manuals"),
+        ("duplicates", "signatures/manuals"),
+        ("duplicates", "contamination/manuals"),
+        ("contamination/manuals", "score/manuals"),
+        ("pretrain", "tokenize"),
+        ("dpo", "pairs"),
+    ],
 )
 def test_costly_steps_do_not_depend_on_what_comes_after_them(
     finished_project: Path, changed: str, untouched: str
@@ -207,27 +216,45 @@ def test_pack_that_changed_touches_all_that_it_is_held_out_of(done_project: Path
     path = done_project / "data" / "packs" / "sums" / "pack.yaml"
     path.write_text(f"{path.read_text(encoding='utf-8')}description: other words\n", encoding="utf-8")
     rows = status_of(gristmill)
-    assert rows["extract/code"]["reasons"] == ["pack sums: pack.yaml changed"]
+    assert rows["contamination/code"]["reasons"] == ["pack sums: pack.yaml changed"]
+    extracted = ("manuals", "glosses", "novel", "code")
+    assert {rows[f"{step}/{source}"]["state"] for step in ("extract", "signatures") for source in extracted} == {"done"}
     steps = {step.name: step for step in steps_of(load_recipe(done_project / "recipe.yaml").recipe)}
-    for name in ("select", "synthesize", "pairs", "evaluate"):
+    for name in ("synthesize", "pairs", "evaluate"):
         assert "pack sums" in steps[name].given.files, name
         assert rows[name]["state"] == "undecided"
     assert rows["pretrain"]["reasons"] == [
-        "decided after extract/manuals, extract/glosses, extract/novel, extract/code"
+        "decided after classifier/edu, contamination/manuals, contamination/glosses, contamination/novel, contamination/code"
     ]
 
 
 def test_an_input_that_is_remade_to_the_same_bytes_remakes_nothing_after_it(
     done_project: Path, gristmill: Command
 ) -> None:
-    """The words of the pack's description reach no document: extraction runs again, and nothing that reads it."""
+    """The words of the pack's description reach no document: what reads packs runs again, and nothing that reads that."""
     path = done_project / "data" / "packs" / "sums" / "pack.yaml"
     path.write_text(f"{path.read_text(encoding='utf-8')}description: other words\n", encoding="utf-8")
     answer = gristmill("run", "recipe.yaml", "--until", "tokenize", *OPTIONS)
     assert answer.code == 0, answer.err
-    extracts = [name for name in step_names(done_project) if name.startswith("extract/")]
-    assert lines(answer.out, "made") == [*extracts, "select"]
-    assert lines(answer.out, "done") == ["classifier/edu", "score/manuals", "tokenizer", "tokenize"]
+    steps = step_names(done_project)
+    made = ["classifier/edu", *(name for name in steps if name.startswith("contamination/"))]
+    assert lines(answer.out, "made") == made
+    assert lines(answer.out, "done") == [name for name in steps[: steps.index("tokenize") + 1] if name not in made]
+
+
+def test_one_more_pack_that_meets_nothing_extracts_and_signs_and_chooses_nothing_again(
+    done_project: Path, gristmill: Command
+) -> None:
+    items = [Item(id="far", prompt="Which river of the moon is the longest of all that ever were?", target="none")]
+    folder = done_project / "data" / "packs" / "far"
+    write_pack(folder, name="far", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+    edit(done_project, "packs.far", {"path": "data/packs/far"})
+    answer = gristmill("run", "recipe.yaml", "--until", "tokenize", *OPTIONS)
+    assert answer.code == 0, answer.err
+    searched = [name for name in step_names(done_project) if name.startswith("contamination/")]
+    assert lines(answer.out, "made") == ["classifier/edu", *searched, "select"]
+    report = read_json(done_project / "runs" / "tiny" / "select" / "decontamination.json")
+    assert report["packs"]["far"]["found"] == 4
 
 
 # ── what costs is asked for ──────────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +290,7 @@ def test_a_costly_step_downstream_is_asked_about_when_it_is_decided_and_not_befo
     answer = gristmill("run", "recipe.yaml", override, *OPTIONS)
     assert answer.code == 2
     made = lines(answer.out, "made")
-    assert made[0] == "select", "what takes a second is tried before anybody is asked"
+    assert made[0] == "duplicates", "what takes a second is tried before anybody is asked"
     assert "pretrain" not in made
     assert re.search(r"^  pretrain: .*text|tokens of manuals changed", answer.err, re.MULTILINE), answer.err
     assert re.search(r"up to 60\.\d min of work", answer.err)

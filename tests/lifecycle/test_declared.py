@@ -22,9 +22,11 @@ from gristmill.store.store import RunLinks, Store
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
-STEPS = ("classifier/edu", "score/manuals", "select", "tokenizer", "tokenize", "pretrain", "synthesize", "sft", "pairs",
+SOURCES = ("manuals", "glosses", "novel", "code")
+STEPS = ("classifier/edu", "score/manuals", *(f"{step}/{source}" for source in SOURCES for step in ("signatures", "contamination")),
+         "duplicates", "select", "tokenizer", "tokenize", "pretrain", "synthesize", "sft", "pairs",
          "dpo", "evaluate")  # fmt: skip
-WITHOUT_INPUTS = {f"extract/{source}" for source in ("manuals", "glosses", "novel", "code")}
+WITHOUT_INPUTS = {f"extract/{source}" for source in SOURCES}
 READS_ALL = {"export", "report"}  # they tell of everything
 
 

@@ -32,7 +32,7 @@ from whole_runs import (
 from gristmill.graph.outputs import content_files
 from gristmill.recipe.interventions import FOLDER
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.outputs import Selected
+from gristmill.select.outputs import Deduplicated
 from gristmill.store.artifact import MANIFEST, RECORD
 from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
@@ -108,12 +108,12 @@ def test_limits_of_a_source_have_no_influence_on_what_is_selected(
     done_project: Path, finished_run: Path, gristmill: Command
 ) -> None:
     limits = (HARMLESS["NearDuplicates.max_source_loss"], HARMLESS["Source.unique_tokens"])
-    other = remade(done_project, gristmill, "select", *limits)
+    other = remade(done_project, gristmill, "duplicates", *limits)
     files = [
         {name: entry["sha256"] for name, entry in read_json(folder / MANIFEST).items()}
-        for folder in (other, finished_run / "select")
+        for folder in (other, finished_run / "duplicates")
     ]
-    assert content_files(Selected, files[0]) == content_files(Selected, files[1]) != {}
+    assert content_files(Deduplicated, files[0]) == content_files(Deduplicated, files[1]) != {}
     assert files[0] != files[1], "the limit of now is in the notes"
 
 
@@ -151,7 +151,8 @@ def test_a_late_source_touches_no_token_of_the_others_and_goes_on_from_before_th
     write_recipe(done_project, late_source(read_recipe(done_project), random.Random(0), done_project, tiny))
     answer = gristmill(*PRETRAIN)
     assert answer.code == 0, answer.err
-    assert lines(answer.out, "made") == ["extract/extra", "select", "tokenize", "pretrain"]
+    new = ["extract/extra", "signatures/extra", "contamination/extra"]
+    assert lines(answer.out, "made") == [*new, "duplicates", "select", "tokenize", "pretrain"]
     assert f"Resuming from step {BEFORE_DECAY}, saved under an earlier form of the recipe." in answer.out
     run = done_project / "runs" / "tiny"
     was, now = (read_json(folder / "tokenize" / MANIFEST) for folder in (finished_run, run))

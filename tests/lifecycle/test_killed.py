@@ -35,7 +35,10 @@ NUM_RANDOM_KILLS = 60
 MIDDLE = {
     "extract/manuals": "shard-0000?.json",
     "score/manuals": "scores-00000.parquet",
-    "select": "near_duplicates.json",
+    "signatures/manuals": "prints-00000.parquet",
+    "contamination/manuals": "matches-00000.parquet",
+    "duplicates": "work/search/*",
+    "select": "work/written/*.json",
     "tokenize": "manuals/train.json",
     "pretrain": "samples.jsonl",
     "sft": "metrics.jsonl",

@@ -32,7 +32,8 @@ from gristmill.store.durable import read_json
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 CURATION = [*(f"extract/{name}" for name in ("manuals", "glosses", "novel", "code")), "classifier/edu",
-            "score/manuals", "select"]  # fmt: skip
+            "score/manuals", *(f"{step}/{name}" for name in ("manuals", "glosses", "novel", "code")
+                               for step in ("signatures", "contamination")), "duplicates", "select"]  # fmt: skip
 
 
 # ── two recipes ──────────────────────────────────────────────────────────────────────────────────────────────────────

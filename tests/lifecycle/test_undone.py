@@ -203,25 +203,25 @@ def test_a_run_resumes_from_its_own_checkpoint_of_other_threads_after_the_edit_b
 
 
 def test_steps_that_were_agreed_to_do_not_count(done_project: Path, gristmill: Command) -> None:
-    change_record(done_project, "select", wall_seconds=100.0)
+    change_record(done_project, "duplicates", wall_seconds=100.0)
     change_record(done_project, PRETRAIN, wall_seconds=3000.0)
     override = "select.min_scores.manuals.above=1.25"
     answer = gristmill("run", "recipe.yaml", override, "--until", PRETRAIN, *OPTIONS)
     assert answer.code == 2
-    assert "select: select.min_scores.manuals.above" in answer.err
+    assert "duplicates: min_scores.manuals.above" in answer.err
     answer = gristmill("run", "recipe.yaml", override, "--until", PRETRAIN, "--remake", PRETRAIN, *OPTIONS)
-    assert (answer.code, lines(answer.out, "made")[0]) == (0, "select")
+    assert (answer.code, lines(answer.out, "made")[0]) == (0, "duplicates")
 
 
 def test_a_step_of_a_minute_is_tried_and_one_of_more_is_asked_about(done_project: Path, gristmill: Command) -> None:
     change_record(done_project, PRETRAIN, wall_seconds=3000.0)
     override = "select.min_scores.manuals.above=1.25"
-    change_record(done_project, "select", wall_seconds=61.0)
+    change_record(done_project, "duplicates", wall_seconds=61.0)
     answer = gristmill("run", "recipe.yaml", override, "--until", "select", "--until", PRETRAIN, *OPTIONS)
     assert (answer.code, lines(answer.out, "running")) == (2, [])
-    change_record(done_project, "select", wall_seconds=59.0)
+    change_record(done_project, "duplicates", wall_seconds=59.0)
     answer = gristmill("run", "recipe.yaml", override, "--until", PRETRAIN, *OPTIONS)
-    assert lines(answer.out, "made")[0] == "select"
+    assert lines(answer.out, "made")[0] == "duplicates"
 
 
 # ── what is read is what was made ────────────────────────────────────────────────────────────────────────────────────

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select import dedup
-from gristmill.select.dedup import Fingerprints, Keys, find_duplicates, fingerprint_texts
+from gristmill.select.in_memory import Fingerprints, Keys, find_duplicates, fingerprint_texts
 from gristmill.select.select import duplicate_rules
+from gristmill.select.sets import ngram_set
 
 RULES = duplicate_rules(NearDuplicates())
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
@@ -47,7 +48,7 @@ def deduplicate(texts, rules=RULES, **columns):
         prints,
         keys_of(texts, **columns),
         rules=rules,
-        ngrams_of=lambda wanted: {int(d): dedup.ngram_set(texts[d], rules.ngram) for d in wanted},
+        ngrams_of=lambda wanted: {int(d): ngram_set(texts[d], rules.ngram) for d in wanted},
     )
 
 
@@ -63,7 +64,7 @@ def one_bucket(texts):
         same,
         keys_of(texts),
         rules=RULES,
-        ngrams_of=lambda wanted: {int(d): dedup.ngram_set(texts[d], RULES.ngram) for d in wanted},
+        ngrams_of=lambda wanted: {int(d): ngram_set(texts[d], RULES.ngram) for d in wanted},
     )
 
 

@@ -4,14 +4,19 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
-from gristmill.select.dedup import MIN_CONTAINMENT, Keys, find_duplicates, fingerprint_texts, ngram_set, overlap
-from gristmill.select.levels import Members, split_by_level
+from gristmill.select.catalogue import SourceRange, levels_of, survivor_ranks
+from gristmill.select.duplicates import duplicate_rules
+from gristmill.select.levels import JOINED, RESEMBLANCE, RESEMBLES, TRAIN, VALIDATION, Members, Split, split_by_level
 from gristmill.select.resemblance import HeldOutTexts
-from gristmill.select.select import duplicate_rules, levels_of, survivor_ranks
+from gristmill.select.rules import MIN_CONTAINMENT
+from gristmill.select.sets import ngram_set, overlap
+from gristmill.select.signatures import print_texts, text_hash
+from gristmill.select.split import document_names
 
 RULES = duplicate_rules(NearDuplicates())
 SPLIT = Validation(fraction=0.3, min_bytes=1, max_bytes=10_000)
@@ -19,48 +24,55 @@ EARLY, LATE = ("web", "books"), ("later", "latest")
 
 
 def select(corpus, *, rules, seed=0):
-    """(source, text) → what became of it: its cluster and side, or why it went. Texts of a source are its ids as well."""
-    rows = [(source, text) for source, texts in corpus.items() for text in texts]
-    sources, texts = [source for source, _ in rows], [text for _, text in rows]
+    """(source, text) → what became of it: its cluster and side, or why it left. Texts of a source are its ids as well."""
     late = [source for source in corpus if source in LATE]
-    ranks, levels = survivor_ranks(EARLY, late, ["web"]), levels_of(EARLY, late)
-    sizes = np.array([len(text) for text in texts], dtype=np.int64)
-    found = find_duplicates(
-        fingerprint_texts(texts, rules=rules, seed=seed),
-        Keys(
-            ids=texts,
-            sources=sources,
-            priority_D=np.array([ranks[source] for source in sources], dtype=np.int64),
-            score_D=np.zeros(len(texts), dtype=np.float32),
-            num_bytes_D=sizes,
-        ),
-        rules=rules,
-        ngrams_of=lambda wanted: {int(d): ngrams(texts[d], rules.ngram) for d in wanted},
-    )
+    early = [source for source in corpus if source not in LATE]
+    ranks, levels = survivor_ranks(EARLY, late, ["web"]), levels_of(early, late)
+    rows = [(source, text) for source in (*early, *late) for text in corpus[source]]
+    documents = [
+        oracle.Document(id=text, source=source, text=text, priority=ranks[source], score=0.0, passed=True)
+        for source, text in rows
+    ]
+    prints = print_texts([text for _, text in rows], bands=rules.bands, seed=seed)
+    answer = oracle.find_duplicates(documents, prints.keys_DB.tolist(), [text_hash(text) for _, text in rows], rules)
+    copies = {copy.document: copy.survivor for copy in answer.copies}
+    count = len(rows)
+    ranges, first = [], 0
+    for source in (*early, *late):
+        ranges.append(SourceRange(name=source, level=levels[source], first=first, end=first + len(corpus[source])))
+        first = ranges[-1].end
+
+    def resembling(first, end, side_D, held):
+        asked = [d for d in range(first, end) if side_D[d] in (TRAIN, JOINED)]
+        found = HeldOutTexts([[(int(d), rows[d][1]) for d in held]], rules).find([(d, rows[d][1]) for d in asked])
+        return np.array([(d, r.held, r.jaccard, r.containment) for d, r in sorted(found.items())], dtype=RESEMBLANCE)
+
     split = split_by_level(
         Members(
-            ids=texts,
-            sources=sources,
-            level_D=np.array([levels[source] for source in sources], dtype=np.int64),
-            num_bytes_D=sizes,
-            kept_D=np.array([d not in found.copies for d in range(len(texts))], dtype=bool),
+            sources=ranges,
+            name_D=np.concatenate([document_names(source, [text]) for source, text in rows]),
+            num_bytes_D=np.array([len(text) for _, text in rows], dtype=np.int64),
+            kept_D=np.array([d not in copies for d in range(count)], dtype=bool),
         ),
-        found.links_E2,
+        np.array(answer.links, dtype=np.int64).reshape(-1, 2),
+        Split(
+            cluster_D=np.zeros(count, np.int64), side_D=np.zeros(count, np.int8), resembling=np.empty(0, RESEMBLANCE)
+        ),
         rules=SPLIT,
         seed=seed,
-        resembling=lambda documents, held: HeldOutTexts([[(int(d), texts[d]) for d in held]], rules).find(
-            [(int(d), texts[d]) for d in documents]
-        ),
+        resembling=resembling,
     )
+    held_by = {int(row["document"]): int(row["held"]) for row in split.resembling}
+    assert sorted(held_by) == np.flatnonzero(split.side_D == RESEMBLES).tolist()
     sides = {}
     for d, row in enumerate(rows):
-        if d in found.copies:
-            sides[row] = ("copy", rows[found.copies[d].survivor])
-        elif d in split.resembling:
-            assert split.validation_D[split.resembling[d].held]
-            sides[row] = ("resembles", rows[split.resembling[d].held])
+        if d in copies:
+            sides[row] = ("copy", rows[copies[d]])
+        elif d in held_by:
+            assert split.side_D[held_by[d]] == VALIDATION
+            sides[row] = ("resembles", rows[held_by[d]])
         else:
-            sides[row] = ("validation" if split.validation_D[d] else "train", int(split.cluster_D[d]))
+            sides[row] = ("validation" if split.side_D[d] == VALIDATION else "train", int(split.cluster_D[d]))
     return sides
 
 
@@ -106,9 +118,8 @@ def test_a_late_source_changes_nothing_before_it_and_trains_on_nothing_that_rese
     held = [(row, cluster) for row, (side, cluster) in with_two.items() if side == "validation"]
     levels = levels_of(EARLY, LATE)
     for (source, text), (side, cluster) in with_two.items():
-        assert side != "resembles" or source in LATE
-        if source in LATE and side == "train":
-            assert cluster not in {theirs for _, theirs in held}
+        if side == "train":
+            assert cluster not in {theirs for (origin, _), theirs in held if levels[origin] <= levels[source]}
             assert not any(
                 resemble(text, other, rules) for (origin, other), _ in held if levels[origin] <= levels[source]
             )

@@ -1,58 +1,31 @@
-"""The step select: every document has one fate, copies and evaluation items go with their evidence, sides do not mix."""
+"""The steps of selection together: every document has one fate, copies and evaluation items leave with their evidence, sides do not mix."""
 
 import json
+import re
+import unicodedata
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from selecting import fates_of, kept_rows, rejected_rows, rows_of, run_selection, write_scores, write_source
 
-from gristmill.context import context_of
-from gristmill.data.document import Document, shard_path, write_documents
-from gristmill.data.ledger import Ledger, read_ledger
+from gristmill.data.document import Document
+from gristmill.data.ledger import Count, read_ledger
 from gristmill.data.packs import Item, write_pack
-from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
-from gristmill.graph.machine import Machine
-from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Select, Validation
-from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select import select
-from gristmill.select.dedup import ngram_set, overlap
-from gristmill.store.durable import write_json
+from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Validation
+from gristmill.select import catalogue
+from gristmill.select.sets import ngram_set, overlap
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
 QUESTION = "A farmer had seventeen sheep in the north field and all but nine ran away, so how many are left?"
+ACCENTED = (
+    "Un éleveur avait dix-sept brebis à la forêt et toutes sauf neuf s'enfuirent, combien lui en reste-t-il à l'été ?"
+)
+SIDES = ("train", "validation")
 SELECT = {
     "min_scores": {"web": MinScore(classifier="edu", above=1.5)},
     "priority": ["manuals", "web"],
     "validation": Validation(fraction=0.2, min_bytes=1000, max_bytes=50_000),
-}
-SOURCE = {"read": {"format": "text", "paths": ["x"]}, "license": "CC0"}
-REST = {
-    "schema_version": 1,
-    "name": "small",
-    "seed": 11,
-    "packs": {"quiz": {"path": "quiz"}},
-    "classifiers": {"edu": {"source": "web", "annotations": "edu.jsonl"}},
-    "tokenizer": {"vocab_size": 300},
-    "model": {
-        "hidden_size": 8,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "initializer_range": 0.1,
-        "max_position_embeddings": 16,
-    },
-    "pretrain": {
-        "stages": [{"name": "one", "tokens": 320, "seq_len": 16, "mixture": {"web": 1.0}}],
-        "global_batch_tokens": 32,
-        "warmup_tokens": 32,
-        "decay_tokens": 32,
-        "optimizer": {"peak_lr": 0.001},
-        "watch": {"every_tokens": 320},
-        "checkpoint_every_tokens": 320,
-    },
 }
 
 
@@ -85,92 +58,31 @@ def corpus():
 
 @pytest.fixture
 def made(tmp_path):
-    documents = corpus()
-    for source, rows in documents.items():
-        folder = tmp_path / "extract" / source
-        folder.mkdir(parents=True)
-        write_documents(shard_path(folder, 0), rows[:20])
-        write_documents(shard_path(folder, 1), rows[20:])
-        count_kept(folder, source, rows)
-    scores = tmp_path / "score" / "web"
-    scores.mkdir(parents=True)
-    for k, rows in enumerate((documents["web"][:20], documents["web"][20:])):
-        values = [1.5 if row.id.startswith("bad") else 2.5 for row in rows]
-        write_scores(scores, k, [row.id for row in rows], values)
+    for source, rows in corpus().items():
+        write_source(tmp_path, source, rows[:20], rows[20:])
+    web = [(row.id, 1.5 if row.id.startswith("bad") else 2.5) for row in corpus()["web"]]
+    write_scores(tmp_path, "web", web[:20], web[20:])
     items = [
         Item(id="sheep", prompt=QUESTION, target="nine"),
         Item(id="cut", prompt="What did the cut document say about it?", target="nothing", ids=("item-7",)),
     ]
-    write_pack(tmp_path / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+    hold_out(tmp_path, *items)
     return tmp_path
 
 
-def count_kept(folder, source, documents):
-    """The ledger that extract leaves beside its documents."""
-    ledger, size = Ledger(), sum(document.bytes_in for document in documents)
-    ledger.saw(source, size, documents=len(documents))
-    ledger.add(source, "kept", size, documents=len(documents))
-    write_json(folder / "ledger.json", ledger.to_json())
+def hold_out(folder, *items):
+    write_pack(folder / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
 
 
-def write_scores(folder, k, ids, values):
-    table = pa.table({"id": ids, "score": pa.array(values, pa.float32())})
-    write_table(folder / f"scores-{k:05d}.parquet", table)
-
-
-def run(
-    folder,
-    *,
-    section=None,
-    name="select",
-    sources=("manuals", "web"),
-    late=(),
-    processes=1,
-    stop=False,
-    say=lambda _: None,
-):
-    out = folder / name
-    out.mkdir(exist_ok=True)
-    recipe = Recipe.model_validate(
-        {
-            **REST,
-            "sources": {source: {**SOURCE, "late": source in late} for source in sources},
-            "select": Select(**(section or SELECT)),
-        }
-    )
-    ctx = context_of(
-        recipe,
-        "select",
-        folders={
-            **{f"extract/{source}": folder / "extract" / source for source in sources},
-            "score/web": folder / "score" / "web",
-        },
-        recipe_dir=folder,
-        out=out,
-        machine=Machine(processes=processes),
-        say=say,
-        should_stop=lambda: stop,
-    )
-    return out, select.run(ctx)
-
-
-def rows_of(path):
-    return pq.read_table(path).to_pylist()
-
-
-def kept_rows(out):
-    return {
-        (source, split): rows_of(out / source / f"{split}-00000.parquet")
-        for source in ("manuals", "web")
-        for split in ("train", "validation")
-    }
+def run(folder, *, section=None, **more):
+    return run_selection(folder, section or SELECT, **more)
 
 
 def test_every_document_has_one_fate_and_the_ledger_adds_up(made):
     out, _ = run(made)
-    fates = [row["id"] for rows in kept_rows(out).values() for row in rows]
-    fates += [row["id"] for row in rows_of(out / "rejected.parquet")]
+    fates = [name for source in ("manuals", "web") for name in fates_of(out, source)]
     assert sorted(fates) == sorted(row.id for rows in corpus().values() for row in rows)
+    assert len(rejected_rows(out)) + sum(len(kept_rows(out, "*", side)) for side in SIDES) == len(fates)
     ledger = read_ledger(out / "ledger.json")
     ledger.check()
     web = ledger.source("web")
@@ -186,41 +98,88 @@ def test_every_document_has_one_fate_and_the_ledger_adds_up(made):
     assert ledger.source("manuals").total("kept").documents == 30
 
 
+def test_each_shard_of_documents_has_files_of_its_own_for_what_it_holds(made):
+    out, _ = run(made)
+    files = sorted(path.relative_to(out).as_posix() for path in out.glob("*/*.parquet"))
+    both = [f"{source}/train-0000{k}.parquet" for source in ("manuals", "web") for k in (0, 1)]
+    assert set(both) <= set(files)
+    assert [file for file in files if "rejected" in file] == ["web/rejected-00001.parquet"]
+    assert all(rows_of(out, file) for file in files)
+    for source, rows in corpus().items():
+        mine = {row.id for row in rows[:20]}
+        assert {row["id"] for side in SIDES for row in rows_of(out, f"{source}/{side}-00000.parquet")} <= mine
+    assert not (out / "work").exists()
+
+
+def test_a_source_without_validation_text_leaves_a_file_without_rows(made):
+    out, _ = run(made, section={**SELECT, "validation": Validation(fraction=0.0, min_bytes=1, max_bytes=1)})
+    assert [path.name for path in out.glob("web/validation-*")] == ["validation-00000.parquet"]
+    assert kept_rows(out, "web", "validation") == []
+
+
 def test_documents_that_extract_counted_and_nobody_finds_stop_the_step(made):
-    folder = made / "extract" / "manuals"
-    shard_path(folder, 1).unlink()
+    write_source(made, "manuals", corpus()["manuals"][:20], extracted=30)
     with pytest.raises(AssertionError, match=r"'manuals' does not add up: documents in 30(.|\n)*= 20"):
         run(made)
 
 
 def test_held_out_ids_that_no_source_knows_are_said(made):
-    items = [Item(id="far", prompt=QUESTION, target="nine", ids=("elsewhere/1", "elsewhere/2"))]
     lines = []
     run(made, say=lines.append)
     assert not any("hold out by id" in line for line in lines)
-    write_pack(made / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
-    run(made, say=lines.append)
+    hold_out(made, Item(id="far", prompt=QUESTION, target="nine", ids=("elsewhere/1", "elsewhere/2")))
+    run(made, say=lines.append, name="again")
     assert any("any of the 2 documents that packs hold out by id" in line for line in lines)
 
 
 def test_each_rejection_names_its_evidence(made):
     out, _ = run(made)
-    rejected = {row["id"]: row for row in rows_of(out / "rejected.parquet")}
+    rejected = {row["id"]: row for row in rejected_rows(out)}
     assert (rejected["bad0"]["value"], rejected["bad0"]["limit"]) == (1.5, 1.5)
     assert rejected["copy1"]["duplicate_of"] == "m1"
     assert rejected["near4"]["duplicate_of"] == "m4"
     assert 0.7 < rejected["near4"]["value"] < 1
     assert "quiz/sheep by long_question" in rejected["quiz"]["detail"]
-    assert rejected["quiz"]["step"] == "select"
+    assert rejected["quiz"]["step"] == rejected["item-7"]["step"] == "select"
     assert all(len(row["excerpt"]) <= 300 for row in rejected.values())
+
+
+def test_a_removed_document_names_a_survivor_that_is_kept_and_as_like_it_as_the_row_says(made):
+    out, _ = run(made)
+    kept = {(row["source"], row["id"]): row["text"] for side in SIDES for row in kept_rows(out, "*", side)}
+    texts = {(row.source, row.id): row.text for rows in corpus().values() for row in rows}
+    copies = [row for row in rejected_rows(out) if row["reason"].endswith("_duplicate")]
+    assert len(copies) == 8
+    for row in copies:
+        survivor = kept[row["detail"].split()[3].rstrip(","), row["duplicate_of"]]
+        jaccard, _ = overlap(ngram_set(texts[row["source"], row["id"]], 5), ngram_set(survivor, 5))
+        assert row["reason"] == "exact_duplicate" or jaccard == row["value"] >= row["limit"]
+        assert row["reason"] == "near_duplicate" or jaccard == 1
+
+
+def test_a_contaminated_document_takes_no_clean_copy_along(made):
+    rng = np.random.default_rng(7)
+    clean = words(rng, 300)
+    rows = corpus()["manuals"]
+    holds = document("manuals", "holds", f"{clean} {QUESTION} Nine.")
+    rest = [document("manuals", "clean", clean), document("manuals", "like it", near_copy(clean, rng))]
+    write_source(made, "manuals", rows, [holds, *rest])
+    out, _ = run(made)
+    fates = fates_of(out, "manuals")
+    assert fates["holds"] == "contaminated"
+    assert fates["clean"] in SIDES
+    gone = {row["id"]: row["duplicate_of"] for row in rejected_rows(out, "manuals")}
+    assert gone["like it"] == "clean"
+    hold_out(made, Item(id="none", prompt="What is the capital of the country of Bhutan?", target="Thimphu"))
+    without, _ = run(made, name="without")
+    gone = {row["id"]: row["duplicate_of"] for row in rejected_rows(without, "manuals")}
+    assert gone["clean"] == "holds", "otherwise this test shows nothing"
 
 
 def test_no_near_copy_sits_on_both_sides(made):
     section = {**SELECT, "near_duplicates": None}
     out, _ = run(made, section=section)
-    kept = kept_rows(out)
-    held = [row for (_, split), rows in kept.items() for row in rows if split == "validation"]
-    trained = [row for (_, split), rows in kept.items() for row in rows if split == "train"]
+    held, trained = kept_rows(out, "*", "validation"), kept_rows(out, "*", "train")
     assert {row["id"] for row in held + trained} >= {f"near{i}" for i in range(3, 8)}
     assert {row["cluster"] for row in held} & {row["cluster"] for row in trained} == set()
     cluster = {row["id"]: row["cluster"] for row in held + trained}
@@ -230,16 +189,35 @@ def test_no_near_copy_sits_on_both_sides(made):
     assert all(overlap(sets[a["id"]], sets[b["id"]])[0] < 0.7 for a in held for b in trained)
 
 
+def test_what_the_bands_miss_of_validation_text_leaves_train_with_its_evidence(made):
+    """With bands that find equal texts only, every near copy is missed by the search, and none by the comparison in full."""
+    rng = np.random.default_rng(9)
+    rows = corpus()["manuals"]
+    added = [document("manuals", f"like {row.id}", near_copy(near_copy(row.text, rng), rng)) for row in rows]
+    write_source(made, "manuals", rows, added)
+    out, _ = run(made, section={**SELECT, "near_duplicates": NearDuplicates(num_bands=1, rows_per_band=64)})
+    held, trained = kept_rows(out, "*", "validation"), kept_rows(out, "*", "train")
+    sets = {row["id"]: ngram_set(row["text"], 5) for row in held + trained}
+    assert all(overlap(sets[a["id"]], sets[b["id"]])[0] < 0.7 for a in held for b in trained)
+    left = [row for row in rejected_rows(out) if row["reason"] == "near_validation"]
+    assert len(left) > 5
+    texts = {row.id: row.text for documents in (corpus()["web"], rows, added) for row in documents}
+    for row in left:
+        assert row["duplicate_of"] in {other["id"] for other in held}
+        jaccard, _ = overlap(ngram_set(texts[row["id"]], 5), sets[row["duplicate_of"]])
+        assert row["value"] == jaccard >= 0.7 == row["limit"]
+    ledger = read_ledger(out / "ledger.json")
+    ledger.check()
+    counted = [ledger.source(source).reasons("dropped").get("near_validation", Count()) for source in ledger.sources]
+    assert sum(count.documents for count in counted) == len(left)
+
+
 def test_validation_has_its_share_of_each_source(made):
     out, _ = run(made)
     report = json.loads((out / "split.json").read_text())
     for source, row in report.items():
-        sizes = {
-            split: sum(len(r["text"].encode()) for r in kept_rows(out)[source, split])
-            for split in row
-            if split != "enough"
-        }
-        assert sizes == {split: row[split]["bytes"] for split in sizes}
+        sizes = {side: sum(len(r["text"].encode()) for r in kept_rows(out, source, side)) for side in SIDES}
+        assert sizes == {side: row[side]["bytes"] for side in sizes}
         assert 0.2 <= sizes["validation"] / sum(sizes.values()) < 0.25
         assert row["enough"]
 
@@ -249,51 +227,116 @@ def test_reports_show_thresholds_clusters_and_planted_recall(made):
     thresholds = json.loads((out / "thresholds.json").read_text())["web"]
     assert (thresholds["kept_documents"], thresholds["documents"]) == (39, 43)
     assert {k: thresholds["other_thresholds"][4][k] for k in ("above", "documents")} == {"above": 2.0, "documents": 39}
-    near = json.loads((out / "near_duplicates.json").read_text())
+    near = json.loads((made / "select.steps" / "duplicates" / "near_duplicates.json").read_text())
     assert near["sources"]["web"]["near_copies"] == 5
     assert near["survivor_source"] == {"web": {"manuals": 8}}
     assert near["curve"][4] == {"jaccard": 0.8, "found": pytest.approx(0.9236, abs=1e-3)}
     assert near["largest_clusters"][0]["excerpt"]
     clean = json.loads((out / "decontamination.json").read_text())
-    assert (clean["packs"]["quiz"]["planted"], clean["packs"]["quiz"]["found"]) == (2, 2)
+    assert (clean["packs"]["quiz"]["planted"], clean["packs"]["quiz"]["found"]) == (4, 4)  # two in each source
     assert [hit["id"] for hit in clean["hits"]] == ["quiz"]
 
 
-def test_same_input_same_bytes_with_one_process_or_two(made):
+def test_same_input_same_bytes_with_one_process_or_two(made, monkeypatch):
     one, _ = run(made, name="one")
+    monkeypatch.setattr(catalogue, "FEW_DOCUMENTS", 0)
     two, _ = run(made, name="two", processes=2)
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert len(files) == 10
-    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
+    for left, right in ((one, two), (made / "one.steps", made / "two.steps")):
+        files = sorted(path.relative_to(left) for path in left.rglob("*") if path.is_file())
+        assert files == sorted(path.relative_to(right) for path in right.rglob("*") if path.is_file())
+        assert len(files) > 10
+        assert [file for file in files if (left / file).read_bytes() != (right / file).read_bytes()] == []
+
+
+def test_how_documents_are_cut_into_shards_and_ordered_changes_nothing(made):
+    one, _ = run(made, name="one")
+    rng = np.random.default_rng(3)
+    for source, rows in corpus().items():
+        mixed = [rows[k] for k in rng.permutation(len(rows))]
+        write_source(made, source, mixed[:5], mixed[5:6], mixed[6:])
+        if source == "web":
+            scored = [(row.id, 1.5 if row.id.startswith("bad") else 2.5) for row in mixed]
+            write_scores(made, "web", scored[:5], scored[5:6], scored[6:])
+    two, _ = run(made, name="two")
+    for source in ("manuals", "web"):
+        assert fates_of(one, source) == fates_of(two, source)
+        clusters = [
+            {row["id"]: row["cluster"] for side in SIDES for row in kept_rows(out, source, side)} for out in (one, two)
+        ]
+        assert clusters[0] == clusters[1]
+    rejected = [{row["id"]: row for row in rejected_rows(out)} for out in (one, two)]
+    assert rejected[0] == rejected[1]
 
 
 def test_selecting_what_was_selected_removes_nothing_more(made):
     out, _ = run(made)
     again = made / "again"
     for source in ("manuals", "web"):
-        folder = again / "extract" / source
-        folder.mkdir(parents=True)
-        rows = [row for split in ("train", "validation") for row in rows_of(out / source / f"{split}-00000.parquet")]
-        write_documents(
-            shard_path(folder, 0), [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows]
-        )
-        count_kept(folder, source, [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows])
+        rows = [row for side in SIDES for row in kept_rows(out, source, side)]
+        write_source(again, source, [Document(**{k: v for k, v in row.items() if k != "cluster"}) for row in rows])
         if source == "web":
-            (again / "score" / "web").mkdir(parents=True)
-            write_scores(again / "score" / "web", 0, [row["id"] for row in rows], [2.5] * len(rows))
-    write_pack(
-        again / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0,
-        items=[Item(id="sheep", prompt=QUESTION, target="nine")],
-    )  # fmt: skip
+            write_scores(again, "web", [(row["id"], 2.5) for row in rows])
+    hold_out(again, Item(id="sheep", prompt=QUESTION, target="nine"))
     second, counts = run(again)
-    assert rows_of(second / "rejected.parquet") == []
+    assert rejected_rows(second) == []
     assert counts["web"]["dropped"] == {}
 
 
-def test_a_source_that_would_lose_too_much_stops_the_step_and_shows_why(made):
-    section = {**SELECT, "near_duplicates": NearDuplicates(max_source_loss=0.1)}
-    with pytest.raises(DataError, match=r"5 of 39 documents \(13%\) of source 'web'(.|\n)*1 copies of 'm3'"):
-        run(made, section=section)
+def test_the_same_text_composed_and_decomposed_is_one_text(made):
+    rng = np.random.default_rng(4)
+    french = " ".join(f"{word}é{word[::-1]}ï" for word in words(rng, 120).split())
+    other = f"{words(rng, 60)} {ACCENTED} Neuf. {words(rng, 60)}"
+    rows = [document("manuals", "nfc", unicodedata.normalize("NFC", french))]
+    rows += [document("manuals", "nfd", unicodedata.normalize("NFD", french))]
+    rows += [document("manuals", "near nfd", unicodedata.normalize("NFD", near_copy(french, rng)))]
+    rows += [document("manuals", "holds", unicodedata.normalize("NFD", other))]
+    write_source(made, "manuals", corpus()["manuals"], rows)
+    hold_out(made, Item(id="sheep", prompt=ACCENTED, target="neuf"))
+    out, _ = run(made)
+    fates = fates_of(out, "manuals")
+    assert sorted(fates[name] in SIDES for name in ("nfc", "nfd")) == [False, True]
+    assert "exact_duplicate" in (fates["nfc"], fates["nfd"])
+    assert (fates["near nfd"], fates["holds"]) == ("near_duplicate", "contaminated")
+    kept = {row["id"]: row["text"] for side in SIDES for row in kept_rows(out, "manuals", side)}
+    assert all(kept[row.id] == row.text for row in rows if row.id in kept)
+    (hit,) = json.loads((out / "decontamination.json").read_text())["hits"]
+    assert unicodedata.normalize("NFC", other)[hit["start"] : hit["end"]].startswith(hit["excerpt"])
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("alike", ["equal", "near"])
+def test_one_survivor_that_takes_most_of_a_source_stops_the_run_with_the_texts(made, alike):
+    rng = np.random.default_rng(5)
+    footer = words(rng, 120)
+    texts = [footer if alike == "equal" else near_copy(footer, rng) for _ in range(299)]
+    rows = [document("manuals", f"f{k}", text) for k, text in enumerate(texts)]
+    write_source(made, "manuals", [*rows, document("manuals", "own", words(rng, 120))])
+    with pytest.raises(DataError) as refused:
+        run(made)
+    said = str(refused.value)
+    assert re.search(
+        r"would take \d+ of 300 documents \(\d\d%\) of source 'manuals' as its copies; the limit is 50%", said
+    )
+    assert footer.split()[0] in said
+    assert "look at sources.manuals.read" in said
+    section = {**SELECT, "near_duplicates": NearDuplicates(max_source_loss=1.0)}
+    _, counts = run(made, section=section)
+    assert counts["manuals"]["kept"] == 2
+
+
+def test_what_many_survivors_take_is_reported_and_not_refused(made):
+    rng = np.random.default_rng(6)
+    rows = [document("manuals", f"m{k}", words(rng, 60)) for k in range(30)]
+    rows += [document("manuals", f"copy {row.id} {k}", row.text.upper()) for row in rows for k in range(3)]
+    write_source(made, "manuals", rows)
+    lines = []
+    _, counts = run(made, say=lines.append)
+    assert counts["manuals"]["dropped"] == {"exact_duplicate": 90}
+    assert "duplicates: manuals loses 75% of its documents to copies of many" in lines
+    near = json.loads((made / "select.steps" / "duplicates" / "near_duplicates.json").read_text())["sources"]["manuals"]
+    assert (near["lost_share"], near["largest_share"]) == (0.75, 3 / 120)
 
 
 def test_a_threshold_that_leaves_nothing_is_an_error_with_the_ledger(made):
@@ -302,155 +345,33 @@ def test_a_threshold_that_leaves_nothing_is_an_error_with_the_ledger(made):
         run(made, section=section)
 
 
-def test_scores_of_other_documents_are_refused(made):
-    write_scores(made / "score" / "web", 0, ["other"] * 20, [2.0] * 20)
+@pytest.mark.parametrize("rows", [[("other", 2.0)] * 20, [("w0", 2.0)], [(f"w{k}", 2.0) for k in range(21)]])
+def test_scores_of_other_documents_are_refused(made, rows):
+    write_scores(made, "web", rows, [(row.id, 2.5) for row in corpus()["web"][20:]])
     with pytest.raises(DataError, match="does not list the documents"):
         run(made)
 
 
-def test_asked_to_stop_it_leaves(made):
+def test_a_shard_without_its_scores_is_refused(made):
+    (made / "score" / "web" / "scores-00001.parquet").unlink()
+    with pytest.raises(DataError, match=r"documents-00001\.parquet of source 'web' has no scores"):
+        run(made)
+
+
+@pytest.mark.parametrize("step", ["contamination/web", "duplicates", "select"])
+def test_asked_to_stop_it_leaves(made, step):
+    if step == "select":
+        run(made, until="duplicates")
     with pytest.raises(Interrupted):
-        run(made, stop=True)
-
-
-def add_source(folder, source, documents):
-    extract = folder / "extract" / source
-    extract.mkdir(parents=True, exist_ok=True)
-    write_documents(shard_path(extract, 0), documents)
-    count_kept(extract, source, documents)
-
-
-def fates_of(out, source):
-    """id → side, or the reason why it went."""
-    fates = {row["id"]: row["reason"] for row in rows_of(out / "rejected.parquet") if row["source"] == source}
-    for side in ("train", "validation"):
-        fates |= {row["id"]: side for row in rows_of(out / source / f"{side}-00000.parquet")}
-    return fates
-
-
-def bytes_of(out, sources):
-    return {
-        (source, side): (out / source / f"{side}-00000.parquet").read_bytes()
-        for source in sources
-        for side in ("train", "validation")
-    }
-
-
-def traps(kept, source, rng):
-    """A late source with every way to touch what is there, and some text of its own."""
-    trained = [row["text"] for row in kept["manuals", "train"]]
-    held = [row["text"] for row in kept["manuals", "validation"]]
-    own = [words(rng, 120) for _ in range(20)]
-    texts = {
-        "copy-train": trained[0].upper(),
-        "copy-held": held[0].upper(),
-        "near-train": near_copy(trained[1], rng),
-        "near-held": near_copy(held[1], rng),
-        "around-train": f"{words(rng, 300)} {trained[2]} {words(rng, 300)}",
-        "around-held": f"{words(rng, 300)} {held[2]} {words(rng, 300)}",
-        "in-train": " ".join(trained[3].split()[30:70]),
-        "in-held": " ".join(held[3].split()[30:70]),
-        "bridge-held": f"{trained[4]} {held[4]}",
-        "bridge-train": f"{trained[5]} {trained[6]}",
-        "quiz-again": f"{words(rng, 60)} {QUESTION} Nine. {words(rng, 60)}",
-        "item-7": words(rng, 120),
-        **{f"own{i}": text for i, text in enumerate(own)},
-        "own0-copy": own[0].upper(),
-        "own1-near": near_copy(own[1], rng),
-    }
-    return [document(source, name, text) for name, text in texts.items()]
-
-
-GONE = {
-    "copy-train": "exact_duplicate",
-    "copy-held": "exact_duplicate",
-    "near-train": "near_duplicate",
-    "near-held": "near_duplicate",
-    "around-held": "copy_of_held_out",
-    "in-held": "contained_in_longer",
-    "in-train": "contained_in_longer",
-    "bridge-held": "copy_of_held_out",
-    "quiz-again": "contaminated",
-    "item-7": "held_out_item",
-    "own0-copy": "exact_duplicate",
-    "own1-near": "near_duplicate",
-}
-NEAR_COPIES = {"near-train", "near-held", "in-train", "in-held", "own1-near"}
-
-
-@pytest.fixture(params=[True, False], ids=["near copies go", "near copies stay"])
-def late(made, request):
-    """(section, output without late sources, output with one) where near copies go, and where they stay."""
-    near = NearDuplicates(num_bands=48, rows_per_band=1) if request.param else None
-    section = {**SELECT, "near_duplicates": near}
-    before, _ = run(made, section=section, name="before")
-    add_source(made, "alien", traps(kept_rows(before), "alien", np.random.default_rng(1)))
-    once, _ = run(made, section=section, name="once", sources=("alien", "manuals", "web"), late=("alien",))
-    return section, before, once
-
-
-def test_a_late_source_changes_no_byte_of_the_others_nor_their_rows_in_reports(late):
-    _, before, once = late
-    assert bytes_of(once, ("manuals", "web")) == bytes_of(before, ("manuals", "web"))
-    for source in ("manuals", "web"):
-        assert fates_of(once, source) == fates_of(before, source)
-        assert read_ledger(once / "ledger.json").source(source) == read_ledger(before / "ledger.json").source(source)
-    for file, rows in (("near_duplicates.json", "sources"), ("near_duplicates.json", "survivor_source")):
-        old, new = (json.loads((out / file).read_text())[rows] for out in (before, once))
-        assert {source: new[source] for source in old} == old
-    for file in ("split.json", "thresholds.json"):
-        old, new = (json.loads((out / file).read_text()) for out in (before, once))
-        assert {source: new[source] for source in old} == old
-
-
-def test_what_a_late_source_has_of_held_out_text_goes_with_its_evidence(late):
-    section, before, once = late
-    fates = fates_of(once, "alien")
-    near_go = section["near_duplicates"] is not None
-    expected = {name: reason for name, reason in GONE.items() if near_go or name not in NEAR_COPIES}
-    if not near_go:
-        expected |= {"near-train": "train", "near-held": "copy_of_held_out", "in-held": "copy_of_held_out"}
-    assert {name: fates[name] for name in expected} == expected
-    assert {fates[f"own{i}"] for i in range(20)} == {"train", "validation"}
-    held = kept_rows(before)["manuals", "validation"]
-    row = next(row for row in rows_of(once / "rejected.parquet") if row["id"] == "around-held")
-    assert (row["duplicate_of"], row["value"], row["limit"]) == (held[2]["id"], 1.0, 0.95)
-    assert row["detail"].startswith("validation text of source manuals, Jaccard 0.1")
-
-
-def test_a_late_document_that_touches_training_text_alone_takes_its_cluster(late):
-    section, before, once = late
-    trained = [row["cluster"] for row in kept_rows(before)["manuals", "train"]]
-    cluster = {row["id"]: row["cluster"] for row in rows_of(once / "alien" / "train-00000.parquet")}
-    if section["near_duplicates"] is None:
-        assert cluster["near-train"] == trained[1]
-    else:
-        assert cluster["around-train"] == trained[2]
-        assert cluster["bridge-train"] == min(trained[5:7])
-    held = {row["cluster"] for row in rows_of(once / "alien" / "validation-00000.parquet")}
-    assert held.isdisjoint({row["cluster"] for rows in kept_rows(once).values() for row in rows})
-
-
-def test_a_second_late_source_changes_no_byte_of_the_first(made, late):
-    section, _, once = late
-    held = rows_of(once / "alien" / "validation-00000.parquet")
-    rng = np.random.default_rng(2)
-    added = [document("zebra", f"a{i}", near_copy(row["text"], rng)) for i, row in enumerate(held)]
-    add_source(made, "zebra", added + [document("zebra", f"z{i}", words(rng, 120)) for i in range(20)])
-    sources = ("alien", "manuals", "web", "zebra")
-    twice, _ = run(made, section=section, name="twice", sources=sources, late=("alien", "zebra"))
-    assert bytes_of(twice, sources[:3]) == bytes_of(once, sources[:3])
-    copies = {fate for name, fate in fates_of(twice, "zebra").items() if name.startswith("a")}
-    assert copies == {"copy_of_held_out" if section["near_duplicates"] is None else "near_duplicate"}
+        run(made, until=step, should_stop=lambda: True)
 
 
 def test_of_documents_of_one_source_with_one_id_the_first_stays(made):
     rng = np.random.default_rng(3)
     rows = [document("web", f"w{i % 12}", words(rng, 120)) for i in range(16)]
     rows += [document("web", "z-copy", rows[5].text.upper()), document("web", "z-near", near_copy(rows[6].text, rng))]
-    add_source(made, "web", rows)
-    shard_path(made / "extract" / "web", 1).unlink()
-    write_scores(made / "score" / "web", 0, [row.id for row in rows], [1.0] + [2.5] * 17)
+    write_source(made, "web", rows)
+    write_scores(made, "web", [(row.id, 1.0 if k == 0 else 2.5) for k, row in enumerate(rows)])
     lines = []
     out, counts = run(made, say=lines.append)
     assert counts["web"]["dropped"] == {
@@ -459,17 +380,16 @@ def test_of_documents_of_one_source_with_one_id_the_first_stays(made):
         "exact_duplicate": 1,
         "near_duplicate": 1,
     }
-    gone = {row["id"]: row["duplicate_of"] for row in rows_of(out / "rejected.parquet")}
+    gone = {row["id"]: row["duplicate_of"] for row in rejected_rows(out)}
     assert (gone["z-copy"], gone["z-near"]) == ("w5", "w6")
-    kept = {row["id"]: row["text"] for (source, _), some in kept_rows(out).items() if source == "web" for row in some}
+    kept = {row["id"]: row["text"] for side in SIDES for row in kept_rows(out, "web", side)}
     assert kept == {row.id: row.text for row in [*rows[1:12], rows[12]]}
-    assert "select: 3 documents dropped: the id is that of an earlier one of the source" in lines
+    assert "duplicates: 3 documents of web dropped: an earlier one has the same id" in lines
 
 
 def test_ids_that_name_more_than_one_document_each_stop_the_step(made):
     rows = [document("manuals", f"m{i % 10}", words(np.random.default_rng(i), 120)) for i in range(30)]
-    add_source(made, "manuals", rows)
-    shard_path(made / "extract" / "manuals", 1).unlink()
+    write_source(made, "manuals", rows)
     with pytest.raises(
         DataError, match=r"20 of 30 documents of source 'manuals' have the id of an earlier one(.|\n)*'m0'"
     ):

@@ -1,11 +1,13 @@
 """The validation split: clusters stay whole, sizes keep their bounds, order does not matter."""
 
 import numpy as np
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.schema.curation import Validation
-from gristmill.select.split import MAX_SHARE, choose_validation, cluster_ids, split_report
+from gristmill.select import split as split_module
+from gristmill.select.split import MAX_SHARE, choose_validation, document_names, split_report
 
 RULES = Validation(fraction=0.1, min_bytes=500, max_bytes=3000)
 documents = st.lists(
@@ -13,9 +15,69 @@ documents = st.lists(
 )
 
 
-def split(rows, seed=0, rules=RULES):
-    clusters, sources, sizes = zip(*rows, strict=True)
-    return choose_validation(np.array(clusters), sources, np.array(sizes), rules=rules, seed=seed)
+def split(rows, seed=0, rules=RULES, block=7):
+    """Which rows are held out: those of the clusters that any source chooses."""
+    clusters = np.array([cluster for cluster, _, _ in rows])
+    chosen = [
+        choose_validation(blocks_of(rows, source, block), rules=rules, seed=seed) for source in {s for _, s, _ in rows}
+    ]
+    return np.isin(clusters, np.concatenate(chosen))
+
+
+def blocks_of(rows, source, block):
+    """A source's documents, `block` at a time."""
+    mine = [(cluster, size) for cluster, theirs, size in rows if theirs == source]
+
+    def blocks():
+        for first in range(0, len(mine), block):
+            some = mine[first : first + block]
+            yield np.array([cluster for cluster, _ in some]), np.array([size for _, size in some])
+
+    return blocks
+
+
+def walk_all(rows, source, rules, seed):
+    """The rule in one pass over all clusters of a source, in the order of their hashes."""
+    sizes = {}
+    for cluster, theirs, size in rows:
+        if theirs == source:
+            sizes[cluster] = sizes.get(cluster, 0) + size
+    most = min(rules.max_bytes, int(MAX_SHARE * sum(sizes.values())))
+    wanted = min(max(rules.fraction * sum(sizes.values()), rules.min_bytes), most)
+    taken, chosen = 0, []
+    for cluster in sorted(sizes, key=lambda c: (xxhash.xxh3_64_intdigest(c.to_bytes(8, "little"), seed=seed), c)):
+        if taken >= wanted:
+            break
+        if taken + sizes[cluster] <= most:
+            chosen.append(cluster)
+            taken += sizes[cluster]
+    return sorted(chosen)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.just("web"), st.integers(1, 900)), min_size=1, max_size=400),
+    st.integers(0, 99),
+    st.integers(1, 50),
+    st.sampled_from(
+        [RULES, Validation(fraction=0.001, min_bytes=1, max_bytes=10**9), Validation(fraction=0.4, min_bytes=1)]
+    ),
+)
+@settings(max_examples=80, deadline=None)
+def test_blocks_and_the_bound_on_hashes_choose_what_a_walk_over_all_clusters_chooses(rows, seed, block, rules):
+    chosen = choose_validation(blocks_of(rows, "web", block), rules=rules, seed=seed)
+    assert chosen.tolist() == walk_all(rows, "web", rules, seed)
+
+
+def test_few_clusters_are_collected_of_many(monkeypatch):
+    """What is held is about what is chosen, not what there is."""
+    rows = [(k * 7919, "web", 100) for k in range(50_000)]
+    held = []
+    ranked = split_module._ranked
+    monkeypatch.setattr(split_module, "_ranked", lambda *a, **k: held.append(ranked(*a, **k)) or held[-1])
+    rules = Validation(fraction=0.01, min_bytes=1)
+    chosen = choose_validation(blocks_of(rows, "web", 4096), rules=rules, seed=1)
+    assert len(chosen) == 500
+    assert max(map(len, held)) < 1500
 
 
 @given(documents, st.integers(0, 99))
@@ -60,14 +122,14 @@ def test_a_new_document_moves_no_other_where_the_fraction_decides():
     assert (before != after).sum() <= 1
 
 
-def test_cluster_names_depend_on_members_alone():
-    names = cluster_ids(np.array([0, 0, 2]), ["a", "b", "a"], ["x", "y", "z"])
-    mixed = cluster_ids(np.array([0, 1, 1]), ["a", "b", "a"], ["z", "y", "x"])
-    assert names.tolist() == [mixed[1], mixed[1], mixed[0]]
-    assert names.min() >= 0
+def test_a_document_s_name_is_of_its_source_and_id():
+    names = [*document_names("a", ["x", "y"]), *document_names("b", ["x"])]
+    assert len({*names}) == 3
+    assert min(names) >= 0
+    assert document_names("a", ["y"]) == [names[1]]
 
 
 def test_the_report_says_when_held_out_text_is_too_little():
-    report = split_report(np.array([True, False]), ["a", "a"], np.array([10, 90]), rules=RULES)
+    report = split_report({"a": {"train": (1, 90), "validation": (1, 10)}}, rules=RULES)
     assert report["a"]["validation"] == {"documents": 1, "bytes": 10}
     assert report["a"]["enough"] is False

@@ -1,5 +1,7 @@
 """Words: what separates, what stays, and that the batch has no influence."""
 
+import unicodedata
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -78,3 +80,18 @@ def test_spans_point_at_the_characters_of_the_words(before, after):
     place = words.of(1).tolist().index(w.split_words(["needle"]).of(0)[0])
     start, end = words.characters(1, place, place + 1)
     assert text[start:end].lower() == "needle"
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_a_text_has_the_same_words_composed_and_decomposed(text):
+    one, other = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert w.split_words([one]).hashes_W.tolist() == w.split_words([other]).hashes_W.tolist()
+    assert w.split_words([text]).hashes_W.tolist() == w.split_words([one]).hashes_W.tolist()
+
+
+def test_positions_are_those_in_the_composed_text():
+    text = unicodedata.normalize("NFD", "un éléphant à l'orée")
+    words = w.split_words([text])
+    start, end = words.characters(0, 3, 5)
+    assert w.composed(text)[start:end] == "l'orée"

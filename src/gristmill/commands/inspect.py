@@ -86,7 +86,7 @@ def rejected_rows(folder: Path, source: str | None = None, reason: str | None = 
 
 
 def _rejected_documents(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(folder.glob("rejected*.parquet")):
+    for path in sorted([*folder.glob("rejected-*.parquet"), *folder.glob("*/rejected-*.parquet")]):
         for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
             yield from batch.to_pylist()
 

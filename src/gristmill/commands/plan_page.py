@@ -164,8 +164,9 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         f"(torch itself {in_units(memory.framework, 'B')}, weights, gradients and moments "
         f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
         f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
-        f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, shards {in_units(disk.shards, 'B')}, "
-        f"up to {disk.num_checkpoints} checkpoints {in_units(disk.checkpoints, 'B')})",
+        f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, signatures "
+        f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
+        f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched",
         "hours, price and memory are of pretraining; curation and post-training come on top",
     ]
     return lines

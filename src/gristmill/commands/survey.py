@@ -24,7 +24,7 @@ from gristmill.formats.content import open_content
 from gristmill.formats.format import Span, format_named, size_of
 from gristmill.formats.lines import Lines
 from gristmill.recipe.schema.formats import READERS, reader_of
-from gristmill.select.dedup import exact_hash
+from gristmill.select.signatures import exact_hash
 
 READ_BYTES = 100_000_000
 PEEK_ROWS = 200

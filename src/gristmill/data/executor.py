@@ -144,6 +144,16 @@ class LocalThreads:
                 yield item, outcome
 
 
+def results_of(
+    executor: Executor, fn: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """(item, result) as they are done; the first error of an item is raised, which ends the others."""
+    for item, outcome in executor.map(fn, items):
+        if isinstance(outcome, Exception):
+            raise outcome
+        yield item, outcome
+
+
 def _run_in_thread(done: queue.SimpleQueue[Any], fn: Callable[[Any], Any], item: Any) -> None:
     try:
         outcome: Any = fn(item)

@@ -1,4 +1,4 @@
-"""One document from record to fate: held out, main text, language, rules. Runs inside the guard."""
+"""One document from record to fate: main text, language, rules. Runs inside the guard."""
 
 from __future__ import annotations
 
@@ -38,7 +38,6 @@ class Settings:
     packs: tuple[str, ...]
     off: frozenset[str]
     limits: dict[str, float]
-    held_out: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,13 +53,11 @@ class Fate:
 
 
 def curate(raw: RawDocument, settings: Settings) -> Fate:
-    """The fate of one document: dropped if held out, then main text, language and rules; the first failure decides.
+    """The fate of one document: main text, language and rules; the first failure decides.
 
     A text too short to tell its language passes the language filter with no language (counted).
     """
     source = settings.source
-    if raw.id in settings.held_out:
-        return reject(raw, source, "dropped", "held_out_item", text=raw.text or "")
     counts: Counter[str] = Counter()
     text = raw.text
     if text is None:

@@ -5,8 +5,7 @@
                                                        shard-NNNNN.json   (last; the shard is done)
              all shards ─→ ledger.json; the shard-*.json are deleted
 
-Documents that a task pack holds out are dropped first. A killed step resumes with the shards that have no shard-*.json;
-what comes out is the same bytes as without the kill.
+A killed step resumes with the shards that have no shard-*.json; what comes out is the same bytes as without the kill.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any
 from gristmill.data.document import count_rows
 from gristmill.data.executor import executor_for
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
-from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted, TextCounts
@@ -146,7 +144,7 @@ def _hold_against_rows(source: SourceLedger, shards: list[Shard]) -> None:
 
 
 def settings_of(ctx: StepContext) -> Settings:
-    """The settings of this step's source, with the ids that the recipe's packs hold out."""
+    """The settings of this step's source."""
     source: Source = ctx.config["source"]
     page = source.main_text or MainText()
     language = source.language
@@ -163,5 +161,4 @@ def settings_of(ctx: StepContext) -> Settings:
         packs=tuple(source.rules.packs),
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
-        held_out=held_out_ids(packs_of(ctx.files)),
     )

@@ -182,20 +182,22 @@ def _holes(model: ModelSection, tokens: int, *, accumulates: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """Bytes that a run leaves behind."""
+    """Bytes that a run leaves behind. search: what the search for duplicates takes on top while it runs."""
 
     documents: int
+    signatures: int
     shards: int
     checkpoints: int
     num_checkpoints: int
+    search: int
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return self.documents + self.shards + self.checkpoints
+        """All that stays."""
+        return self.documents + self.signatures + self.shards + self.checkpoints
 
 
-def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int) -> Disk:
+def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int, *, signatures: int = 0, search: int = 0) -> Disk:
     """Disk that a run needs: documents after extract and again after select (Parquet keeps 3 bytes of text in one), token
     shards, and weights with both moments for each checkpoint: the newest two, one being written, the start of the decay, and
     the end of each stage."""
@@ -203,9 +205,11 @@ def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int) -> Disk:
     num_checkpoints = KEEP_CHECKPOINTS + 2 + len(recipe.pretrain.stages)
     return Disk(
         documents=round(2 * text_bytes / 3),
+        signatures=signatures,
         shards=unique_tokens * token_bytes(recipe.tokenizer.vocab_size),
         checkpoints=num_checkpoints * parameters * 3 * FP32_BYTES,
         num_checkpoints=num_checkpoints,
+        search=search,
     )
 
 

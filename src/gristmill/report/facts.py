@@ -19,7 +19,7 @@ from gristmill.graph.step import OutsideFiles, StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
-from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, Selected, ThresholdUsed
+from gristmill.select.outputs import ContaminationReport, Deduplicated, NearDuplicateReport, Selected, ThresholdUsed
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
@@ -173,7 +173,7 @@ class Facts:
     def rejected_samples(self) -> list[dict[str, Any]]:
         """A few rejected documents of every source and reason, as rows of REJECTED_SCHEMA."""
         files = [path for source in self.sources for path in self.left(f"extract/{source}", Extracted).rejected]
-        files.append(self.left("select", Selected).rejected)
+        files += self.left("select", Selected).rejected
         found: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for path in files:
             for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
@@ -196,7 +196,7 @@ class Facts:
     @cached_property
     def near_duplicates(self) -> NearDuplicateReport | None:
         """What was removed; None where near copies stay."""
-        found = self.left("select", Selected).duplicates
+        found = self.left("duplicates", Deduplicated).findings
         return found if found.rules.removed else None
 
     @cached_property

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import executor_for
+from gristmill.data.executor import executor_for, results_of
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
@@ -57,9 +57,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     shards = documents_in.documents
     executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     documents = 0
-    for shard, outcome in executor.map(function, shards):
-        if isinstance(outcome, Exception):
-            raise outcome
+    for shard, outcome in results_of(executor, function, shards):
         documents += outcome
         ctx.say(f"{ctx.name}: {shard.name} scored, {counted(documents, 'document')}")
         if ctx.should_stop():

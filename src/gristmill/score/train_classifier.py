@@ -1,6 +1,7 @@
 """STEP classifier/<name>: a quality classifier from labelled documents of one source, and what each threshold would mean.
 
-Reads extract/<source> and the annotation files. Writes model.npz (trained on all labels), out_of_fold.parquet (id, score,
+Reads extract/<source>, the annotation files and the packs: documents that a pack holds out are neither learnt from nor counted.
+Writes model.npz (trained on all labels), out_of_fold.parquet (id, score,
 label: each labelled document scored by a model that did not see it), report.json (agreement of annotators, classes,
 threshold table).
 """
@@ -18,6 +19,7 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.data.document import Document, read_batches, read_documents
+from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
@@ -30,7 +32,7 @@ from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_t
 from gristmill.store.durable import write_json
 from gristmill.units import counted
 
-VERSION = 1
+VERSION = 2
 SECOND = "second annotations"
 SAMPLE_DOCUMENTS = 20_000  # documents of the source that are scored for the threshold table
 
@@ -49,10 +51,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     section: ClassifierSection = ctx.config["classifier"]
     documents: Extracted = ctx.inputs["documents"]
     shards = documents.documents
+    held_out = held_out_ids(packs_of(ctx.files))
     path = ctx.files["annotations"].only
     annotations = read_annotations(path)
     check_rubric(annotations, section, path=path)
-    labelled = join(annotations, shards, max_chars=section.max_chars)
+    labelled = join(annotations, shards, held_out=held_out, max_chars=section.max_chars)
     check_enough(labelled, annotations, section, path=path)
     texts, labels = [row.text for row in labelled], [row.label for row in labelled]
     merged = merge_small_classes(labels, min_class_size=section.min_class_size)
@@ -72,7 +75,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     model.save(ctx.out / "model.npz")
     columns = {"id": ids, "score": pa.array(scores, pa.float32()), "label": pa.array(labels, pa.int8())}
     write_table(ctx.out / "out_of_fold.parquet", pa.table(columns))
-    sample = score_sample(model, shards, dict(zip(ids, scores.tolist(), strict=True)))
+    sample = score_sample(model, shards, dict(zip(ids, scores.tolist(), strict=True)), held_out=held_out)
     report = ClassifierReport(
         source=section.source,
         rubric=section.rubric,
@@ -96,8 +99,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     return {"labelled_documents": len(labelled), "annotations_without_document": len(annotations) - len(labelled)}
 
 
-def join(annotations: Sequence[Annotation], shards: Sequence[Path], *, max_chars: int) -> list[Labelled]:
-    """The annotated documents, in the order of the shards. A document is found by its id, else by its URL.
+def join(
+    annotations: Sequence[Annotation], shards: Sequence[Path], *, held_out: frozenset[str], max_chars: int
+) -> list[Labelled]:
+    """The annotated documents that are not held out, in the order of the shards, each found by its id, else by its URL.
 
     Of several documents with one URL the first has the label.
     """
@@ -108,6 +113,8 @@ def join(annotations: Sequence[Annotation], shards: Sequence[Path], *, max_chars
     by_later_url: list[tuple[Document, Annotation]] = []
     for shard in shards:
         for document in read_documents(shard):
+            if document.id in held_out:
+                continue
             if (annotation := by_id.get(bare_id(document.id))) is not None:
                 if id(annotation) not in used:
                     found.append((document, annotation))
@@ -152,19 +159,22 @@ def check_enough(
         )
 
 
-def score_sample(model: Classifier, shards: Sequence[Path], known: dict[str, float]) -> dict[str, Any]:
+def score_sample(
+    model: Classifier, shards: Sequence[Path], known: dict[str, float], *, held_out: frozenset[str]
+) -> dict[str, Any]:
     """Scores, and bytes of text, of up to SAMPLE_DOCUMENTS documents chosen by a hash of their id, and the source's totals.
 
-    Labelled documents take their out-of-fold score.
+    Labelled documents take their out-of-fold score. Held-out ones are no part of the source here.
     """
-    total = sum(_count_rows(shard) for shard in shards)
+    total = sum(_count_rows(shard, held_out) for shard in shards)
     limit = 2**64 if total <= SAMPLE_DOCUMENTS else int(2**64 * SAMPLE_DOCUMENTS / total)
     scores: list[np.ndarray[Any, np.dtype[np.float32]]] = [np.empty(0, dtype=np.float32)]
     sizes: list[int] = []
     source_bytes = 0
     for shard in shards:
         for batch in read_batches(shard, columns=["id", "text"]):
-            rows = list(zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True))
+            both = zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
+            rows = [(name, text) for name, text in both if name not in held_out]
             source_bytes += sum(len(text.encode()) for _, text in rows)
             rows = [row for row in rows if xxhash.xxh3_64_intdigest(row[0].encode()) < limit]
             raw = model.score([text for _, text in rows])
@@ -178,8 +188,9 @@ def score_sample(model: Classifier, shards: Sequence[Path], known: dict[str, flo
     }
 
 
-def _count_rows(shard: Path) -> int:
-    return sum(batch.num_rows for batch in read_batches(shard, columns=["id"], batch_rows=65_536))
+def _count_rows(shard: Path, held_out: frozenset[str]) -> int:
+    batches = read_batches(shard, columns=["id"], batch_rows=65_536)
+    return sum(name not in held_out for batch in batches for name in batch.column("id").to_pylist())
 
 
 def _fit(section: ClassifierSection, texts: list[str], targets: list[int], seed: int) -> Classifier:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.select.outputs import PlantedRecall
-from gristmill.select.words import Int64, UInt64, Words, ngram_hashes, ngrams_per_text, split_words
+from gristmill.select.words import Int64, UInt64, Words, composed, ngram_hashes, ngrams_per_text, split_words
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
@@ -38,7 +38,8 @@ EXCERPT_CHARS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Items found in a text. `start` and `end` are characters of the first hit; `words` is its length in words."""
+    """Items found in a text. `start` and `end` are characters of the first hit in the composed text (NFC); `words` is its
+    length in words."""
 
     item_ids: tuple[str, ...]
     rule: str
@@ -122,7 +123,7 @@ class Decontaminator:
         for d in sorted(touched):
             hits = self._hits(words.of(d))
             if hits:
-                found[d] = _to_match(words, d, hits, texts[d])
+                found[d] = _to_match(words, d, hits, composed(texts[d]))
         return found
 
     def _short_sequence(self, k: int) -> UInt64:

@@ -1,9 +1,13 @@
-"""Exact and near duplicates: which document is a copy of which, and which one is kept.
+"""Exact and near duplicates: which document is a copy of which, and which one is kept. Memory is bounded, the rest lies on disk.
 
-    normalised text hash -> exact duplicates -> MinHash candidates -> verification on full text -> survivors, clusters
+    prints of all shards ── order.py ──→ ranks: documents in the stated order           (external sort)
+                         ── groups.py ─→ exact copies; documents that share a band key  (grouped by hash range)
+    texts of those       ── sets.py ───→ their n-gram sets
+                            walk.py ───→ near copies and links, in rank order           (verified on full text)
+                            copies.py ─→ copies.parquet, links.parquet, by document
 
 Documents are taken in one stated order: priority of the source, score (high first), length in bytes (long first),
-id, source. A document is removed when it is a verified copy of a *kept* document that comes before it, so
+id, source, hash of the text. A document is removed when it is a verified copy of a *kept* document that comes before it, so
 
 - every removed document names the survivor it was compared with: chains of copies never join strangers,
 - nothing depends on the order of the input, and a second pass makes the same comparisons and removes nothing.
@@ -12,163 +16,256 @@ Verified means, on sets of word n-grams of the whole text: Jaccard similarity of
 survivor is the longer one, at least MIN_CONTAINMENT of the document's n-grams occur in it. Documents shorter than
 one n-gram take part in the exact pass only.
 
-Clusters are for the validation split: the connected parts (`components`) of all links found, removed documents included. A
-survivor that occurs in a longer document which comes later makes no copy of it, but is linked to it. A link is found when the
-later of the two is decided, so documents never change what was decided of those before them.
+Links join documents that a validation split must not part. A survivor that occurs in a longer document which comes later makes
+no copy of it, but is linked to it. A link is found when the later of the two is decided, so documents never change what was
+decided of those before them.
+
+Every stage leaves finished files and is skipped when they exist, so a search that was killed resumes; the walk resumes at its
+last finished window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import xxhash
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from gristmill.select.minhash import band_keys, candidate_edges, sign
-from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
+from gristmill.data.executor import Executor, InProcess
+from gristmill.errors import ArtifactError
+from gristmill.select import groups, order
+from gristmill.select.copies import COPIES, LINKS, Ranked, write_results
+from gristmill.select.corpus import Corpus
+from gristmill.select.files import mapped
+from gristmill.select.rules import DuplicateRules
+from gristmill.select.sets import NgramSets, SpillSets
+from gristmill.select.stages import Stage
+from gristmill.select.walk import Lists, Outcomes, walk
+from gristmill.select.words import Int64
+from gristmill.store.durable import OutOfSpaceError, read_json, write_json
 
-MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
-MIN_CONTAINMENT = 0.95
-MAX_COMPARISONS = 64  # kept candidates that a document is verified against: those sharing most bands first
-MAX_LISTED = 256  # kept documents that one band key leads to: templates would else cost the square of their number
+FOUND = "duplicates.json"
+SCRATCH = "search"
+MAX_IN_LINE = 50_000  # documents: so many take less time in this process than starting processes does
+NGRAMS_PER_DOCUMENT = 500  # of a web page; for the estimate that an error about a full disk gives
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuplicateRules:
-    """How near-duplicates are sought; `min_jaccard` is inclusive, and so is MIN_CONTAINMENT.
+class SearchMemory:
+    """What the search may hold. Results do not depend on it.
 
-    With `remove_near` off, near copies stay but share a cluster, so that the split keeps them on one side.
+    worker_bytes: per worker over a shard or a hash range, roughly. walk_bytes: arrays of the walking process, beyond which
+    they are mapped files. block_ngrams: n-grams (8 bytes each) of the documents that are compared at one time.
+    window_ranks: ranks after which the walk leaves what it found; a killed walk loses no more.
     """
 
-    num_bands: int
-    rows_per_band: int
-    ngram: int
-    min_jaccard: float
-    remove_near: bool
+    worker_bytes: int = 500_000_000
+    walk_bytes: int = 2_000_000_000
+    block_ngrams: int = 32_000_000
+    window_ranks: int = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fingerprints:
-    """What deduplication keeps of D texts: exact_D2 (128 bits), keys_DB (a key per band), num_ngrams_D."""
+class DuplicateCounts:
+    """What the search found.
 
-    exact_D2: UInt64
-    keys_DB: UInt64
-    num_ngrams_D: Int64
+    documents: that took part. with_candidates: that share a band key with another. capped: that had more kept candidates
+    than MAX_COMPARISONS. Pairs are (document, kept document before it); refused: compared, and no copies.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Keys:
-    """What decides who survives, an entry a document. `priority_D`: 0 is the most wanted source."""
-
-    ids: Sequence[str]
-    sources: Sequence[str]
-    priority_D: NDArray[np.int64]
-    score_D: NDArray[np.float32]
-    num_bytes_D: NDArray[np.int64]
-
-    def order(self) -> Int64:
-        """All documents, the one to be kept first."""
-        columns = pa.table(
-            {
-                "priority": self.priority_D,
-                "score": -self.score_D,
-                "bytes": -self.num_bytes_D,
-                "id": pa.array(self.ids, pa.large_string()),  # numpy would pad all to the longest
-                "source": pa.array(self.sources, pa.string()),
-            }
-        )
-        places: Int64 = pc.sort_indices(columns, [(name, "ascending") for name in columns.column_names]).to_numpy()
-        return places.astype(np.int64)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Copy:
-    """A removed document, the survivor, and the evidence between the two."""
-
-    document: int
-    survivor: int
-    exact: bool
-    jaccard: float
-    containment: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Duplicates:
-    """All copies, by document, and links_E2: (document, one before it in the order) that a split must not part."""
-
-    copies: dict[int, Copy] = field(repr=False)
-    links_E2: Int64 = field(repr=False)
-    num_candidates: int
-    num_compared: int
-    num_refused: int
-    num_capped: int
-
-
-def fingerprint_texts(texts: Sequence[str], *, rules: DuplicateRules, seed: int) -> Fingerprints:
-    """Exact hashes and band keys of all texts. The same rules and seed must be used for all that is compared."""
-    exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
-    ngrams, offsets = ngrams_per_text(split_words([text[:MAX_SIGNED_CHARS] for text in texts]), rules.ngram)
-    signatures = sign(ngrams, offsets, num_hashes=rules.num_bands * rules.rows_per_band, seed=seed)
-    keys = band_keys(signatures, num_bands=rules.num_bands, rows_per_band=rules.rows_per_band)
-    return Fingerprints(exact_D2=exact, keys_DB=keys, num_ngrams_D=np.diff(offsets))
-
-
-def exact_hash(text: str) -> tuple[int, int]:
-    """128 bits of the text in lower case with every run of white space made one space."""
-    digest = xxhash.xxh3_128_intdigest(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"))
-    return digest >> 64, digest & (2**64 - 1)
-
-
-def ngram_set(text: str, n: int) -> UInt64:
-    """The sorted distinct word n-gram hashes of the whole text."""
-    ngrams, _ = ngrams_per_text(split_words([text]), n)
-    return np.unique(ngrams)
-
-
-def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
-    """(Jaccard similarity, share of the document's n-grams that the survivor has) of two n-gram sets."""
-    if not len(document) or not len(survivor):
-        return 0.0, 0.0
-    places = np.minimum(np.searchsorted(survivor, document), len(survivor) - 1)
-    shared = int((survivor[places] == document).sum())
-    return shared / (len(document) + len(survivor) - shared), shared / len(document)
+    documents: int
+    exact_copies: int
+    near_copies: int
+    links: int
+    with_candidates: int
+    candidate_pairs: int
+    compared_pairs: int
+    refused_pairs: int
+    capped: int
 
 
 def find_duplicates(
-    prints: Fingerprints,
-    keys: Keys,
+    corpus: Corpus,
     *,
     rules: DuplicateRules,
-    ngrams_of: Callable[[Int64], dict[int, UInt64]],
-) -> Duplicates:
-    """Who is a copy of whom. `ngrams_of` gives `ngram_set` of the full texts of the documents asked for.
+    work: Path,
+    executor: Executor,
+    memory: SearchMemory | None = None,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> DuplicateCounts:
+    """Finds all copies among the documents of the corpus that passed, and leaves two files in `work`.
 
-    It is asked once, for the documents that share a band with another: memory is 8 bytes per word of those.
+    copies.parquet: document, survivor (int64, numbers in the corpus), exact (bool), jaccard, containment (float64); one row
+    per removed document, sorted by document. links.parquet: document, other (int64), the second before the first in the
+    survivor order; exact copies by document, then near ones in that order. Nothing else of the search remains.
+
+    Raises ResourceError when the disk is full, Interrupted when `should_stop()`, and ArtifactError when `work` holds
+    an unfinished search over other documents; after the first two the same call resumes.
     """
-    order = keys.order()
-    survivor_D = _exact_survivors(prints.exact_D2, order)
-    count = len(order)
-    exact = {
-        int(d): Copy(document=int(d), survivor=int(survivor_D[d]), exact=True, jaccard=1.0, containment=1.0)
-        for d in np.flatnonzero(survivor_D != np.arange(count))
-    }
-    near = _near_pass(prints, survivor_D, order, rules, ngrams_of)
-    moved = {d: _follow(copy, near.copies) for d, copy in exact.items()}
-    links = [(copy.document, copy.survivor) for copy in exact.values()] + near.links
-    return Duplicates(
-        copies=dict(sorted({**moved, **near.copies}.items())),
-        links_E2=np.array(links, dtype=np.int64).reshape(-1, 2),
-        num_candidates=near.num_candidates,
-        num_compared=near.num_compared,
-        num_refused=near.num_refused,
-        num_capped=near.num_capped,
+    memory = SearchMemory() if memory is None else memory
+    if (work / FOUND).is_file():
+        return DuplicateCounts(**read_json(work / FOUND))
+    folder = work / SCRATCH
+    folder.mkdir(exist_ok=True)
+    try:
+        plan = _plan(corpus, rules, memory, folder)
+        stage = Stage(
+            folder=folder,
+            texts=executor,
+            columns=executor if plan.documents > MAX_IN_LINE else InProcess(should_stop=should_stop),
+            array_bytes=memory.walk_bytes,
+            should_stop=should_stop,
+        )
+        outcomes = _search(corpus, rules, plan, stage, memory, say)
+        counts = _results(corpus, plan, stage, outcomes, out=work)
+    except OutOfSpaceError as error:
+        needed = disk_bytes(len(corpus), num_bands=rules.num_bands, ngrams_per_document=NGRAMS_PER_DOCUMENT)["search"]
+        raise OutOfSpaceError(
+            f"{error}\n  The search for duplicates takes up to {needed:,} bytes in {folder} for {len(corpus):,} documents (estimated "
+            f"at {NGRAMS_PER_DOCUMENT} words each); {shutil.disk_usage(folder).free:,} are free. Finished parts are kept."
+        ) from error
+    write_json(work / FOUND, asdict(counts))
+    shutil.rmtree(folder)
+    return counts
+
+
+def disk_bytes(
+    documents: int, *, num_bands: int, ngrams_per_document: float, share_with_candidates: float = 1.0
+) -> dict[str, int]:
+    """An upper estimate of the bytes on disk: `prints`, which stay, and `search`, the peak while the search runs.
+
+    With ids of 40 bytes. share_with_candidates: documents that share a band key with another; their n-grams are spilled.
+    """
+    ids, ranks, live = 40, 24, share_with_candidates * 16 * num_bands
+    sorting = ids + 40 + 4 * 8
+    grouping = ranks + 16 * num_bands + live
+    walking = ranks + 1.5 * live + share_with_candidates * (8 * ngrams_per_document + 100)
+    peak = max(sorting, grouping, walking)
+    return {"prints": documents * (ids + 50 + 8 * num_bands), "search": math.ceil(documents * peak)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """How a search is cut. It is written first and read when the search resumes, so that other memory does not mix files."""
+
+    corpus: str
+    rules: str
+    documents: int
+    sort_ranges: int
+    hash_ranges: int
+    window_ranks: int
+
+    @property
+    def num_windows(self) -> int:
+        return max(1, math.ceil(self.documents / self.window_ranks))
+
+
+def _plan(corpus: Corpus, rules: DuplicateRules, memory: SearchMemory, folder: Path) -> _Plan:
+    path = folder / "plan.json"
+    documents = int(sum(int(corpus.passed_of(k).sum()) for k in range(len(corpus.shards))))
+    new = _Plan(
+        corpus=_fingerprint(corpus),
+        rules=str(rules),
+        documents=documents,
+        sort_ranges=max(1, math.ceil(documents * order.ROW_BYTES / memory.worker_bytes)),
+        hash_ranges=max(1, math.ceil(documents * groups.ROW_BYTES / memory.worker_bytes)),
+        window_ranks=memory.window_ranks,
     )
+    if not path.is_file():
+        write_json(path, asdict(new))
+    old = _Plan(**read_json(path))
+    if (old.corpus, old.rules, old.documents) != (new.corpus, new.rules, new.documents):
+        raise ArtifactError(
+            f"{folder} holds an unfinished search over {old.documents:,} other documents or by other rules. Remove it and run again."
+        )
+    return old
+
+
+def _fingerprint(corpus: Corpus) -> str:
+    """Of the shards and of which documents take part: sizes of prints stand for their content, which a step's identity covers."""
+    digest = xxhash.xxh3_128()
+    for k, shard in enumerate(corpus.shards):
+        digest.update(f"{shard.source}\0{shard.priority}\0{shard.prints.stat().st_size}\0".encode())
+        digest.update(corpus.passed_of(k).tobytes())
+        digest.update(corpus.scores_of(k).tobytes())
+    return digest.hexdigest()
+
+
+def _search(
+    corpus: Corpus,
+    rules: DuplicateRules,
+    plan: _Plan,
+    stage: Stage,
+    memory: SearchMemory,
+    say: Callable[[str], None],
+) -> Outcomes:
+    """All stages up to the walk, whose sets are removed once it is complete."""
+    sort = order.sort_corpus(stage, corpus, num_ranges=plan.sort_ranges)
+    say(f"{plan.documents:,} documents are in the survivor order")
+    exact = groups.group_exact(stage, corpus, sort, count=plan.documents, num_ranges=plan.hash_ranges)
+    outcomes = Outcomes(folder=stage.folder, num_windows=plan.num_windows)
+    if outcomes.is_complete:
+        return outcomes
+    live = groups.group_bands(
+        stage,
+        groups.SpillBands(
+            corpus=corpus, sort=sort, exact=exact, num_bands=rules.num_bands, num_ranges=plan.hash_ranges
+        ),
+        max_listed=rules.max_listed,
+        num_windows=plan.num_windows,
+        window_ranks=plan.window_ranks,
+    )
+    touched = groups.touched_path(stage)
+    num_touched = len(mapped(touched, np.int64))
+    say(f"{num_touched:,} documents share a band key with another")
+    shards = range(len(corpus.shards))
+    spilled = SpillSets(corpus=corpus, ngram=rules.ngram, ranks=sort.ranks, touched=touched, out=stage.folder)
+    stage.make(spilled, shards, executor=stage.texts)
+    walk(
+        stage,
+        live,
+        outcomes,
+        rules=rules,
+        sets=NgramSets(stage, spilled, num_touched=num_touched),
+        lists=Lists(stage, num_slots=live.num_slots, num_touched=num_touched, max_listed=rules.max_listed),
+        block_ngrams=memory.block_ngrams,
+    )
+    say(f"all {num_touched:,} are compared")
+    stage.remove(*map(spilled.sets, shards))
+    return outcomes
+
+
+def _results(corpus: Corpus, plan: _Plan, stage: Stage, outcomes: Outcomes, *, out: Path) -> DuplicateCounts:
+    touched = groups.touched_path(stage)
+    ranked = Ranked(sort=order.SortPaths(folder=stage.folder), exact=groups.exact_path(stage))
+    write_results(stage, corpus, outcomes, ranked, touched=touched, out=out)
+    exact_copies, near_copies = _count_copies(out / COPIES)
+    return DuplicateCounts(
+        documents=plan.documents,
+        exact_copies=exact_copies,
+        near_copies=near_copies,
+        links=pq.read_metadata(out / LINKS).num_rows,
+        with_candidates=len(mapped(touched, np.int64)),
+        **outcomes.counts(),
+    )
+
+
+def _count_copies(path: Path) -> tuple[int, int]:
+    """Exact and near copies in copies.parquet."""
+    exact = near = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["exact"]):
+            exact += batch.column("exact").true_count
+            near += batch.column("exact").false_count
+    return exact, near
 
 
 def components(count: int, links_E2: Int64) -> Int64:
@@ -180,85 +277,3 @@ def components(count: int, links_E2: Int64) -> Int64:
     np.minimum.at(lowest, label_D, np.arange(count))
     component_D: Int64 = lowest[label_D]
     return component_D
-
-
-class _NearPass:
-    """The walk through candidates in survivor order, with its counts."""
-
-    def __init__(self, rules: DuplicateRules, sets: dict[int, UInt64]) -> None:
-        self.rules = rules
-        self.sets = sets
-        self.copies: dict[int, Copy] = {}
-        self.links: list[tuple[int, int]] = []
-        self.kept: dict[tuple[int, int], list[int]] = {}  # (band, key) -> kept documents, in survivor order
-        self.num_candidates = self.num_compared = self.num_refused = self.num_capped = 0
-
-    def take(self, d: int, rank_D: Int64, keys_B: list[int]) -> None:
-        """Decides document d: a copy of a kept one, or kept itself."""
-        shared: dict[int, int] = {}
-        for place in enumerate(keys_B):
-            for other in self.kept.get(place, ()):
-                shared[other] = shared.get(other, 0) + 1
-        self.num_candidates += len(shared)
-        candidates = sorted(shared, key=lambda other: (-shared[other], rank_D[other]))
-        self.num_capped += len(candidates) > MAX_COMPARISONS
-        for other in candidates[:MAX_COMPARISONS]:
-            copy, is_copy, belong = self._compare(d, other)
-            if belong:
-                self.links.append((d, other))
-            if is_copy and self.rules.remove_near:
-                self.copies[d] = copy
-                return
-        for place in enumerate(keys_B):
-            listed = self.kept.setdefault(place, [])
-            if len(listed) < MAX_LISTED:
-                listed.append(d)
-
-    def _compare(self, d: int, other: int) -> tuple[Copy, bool, bool]:
-        """The evidence, whether d is a copy of the other, and whether one of the two occurs in the other at all."""
-        mine, theirs = self.sets[d], self.sets[other]
-        jaccard, containment = overlap(mine, theirs)
-        self.num_compared += 1
-        contained = len(theirs) >= len(mine) and containment >= MIN_CONTAINMENT
-        contains = containment * len(mine) >= MIN_CONTAINMENT * len(theirs)
-        is_copy = jaccard >= self.rules.min_jaccard or contained
-        self.num_refused += not is_copy
-        copy = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)
-        return copy, is_copy, is_copy or contains
-
-
-def _near_pass(
-    prints: Fingerprints,
-    survivor_D: Int64,
-    order: Int64,
-    rules: DuplicateRules,
-    ngrams_of: Callable[[Int64], dict[int, UInt64]],
-) -> _NearPass:
-    count = len(order)
-    eligible = (survivor_D == np.arange(count)) & (prints.num_ngrams_D > 0)
-    lefts, rights = candidate_edges(prints.keys_DB, eligible)
-    touched = np.zeros(count, dtype=bool)
-    touched[lefts] = touched[rights] = True
-    found = _NearPass(rules, ngrams_of(np.flatnonzero(touched)))
-    rank_D = np.empty(count, dtype=np.int64)
-    rank_D[order] = np.arange(count)
-    for d in order[touched[order]]:
-        found.take(int(d), rank_D, prints.keys_DB[d].tolist())
-    return found
-
-
-def _exact_survivors(exact_D2: UInt64, order: Int64) -> Int64:
-    """For each document the first one in the order that has the same hash; itself where it is the first."""
-    if not len(order):
-        return order
-    _, group = np.unique(exact_D2[order], axis=0, return_inverse=True)
-    _, first = np.unique(group, return_index=True)
-    survivor_D = np.empty(len(order), dtype=np.int64)
-    survivor_D[order] = order[first[group.reshape(-1)]]
-    return survivor_D
-
-
-def _follow(copy: Copy, near: dict[int, Copy]) -> Copy:
-    """An exact copy of a near copy that was removed is a near copy of the one that is left, by the same evidence."""
-    onward = near.get(copy.survivor)
-    return copy if onward is None else replace(onward, document=copy.document)

@@ -7,102 +7,153 @@
                   nothing                                the rule of `split`
 
 A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
-either. Deduplication seeks candidates by
-bands and misses some, so what is left of a level is held against all validation text in full, its own source's included.
+either. Deduplication seeks candidates by bands and misses some, so what is left of a level is held against all validation text
+in full, its own level's included; what resembles it leaves.
+
+Clusters are made of linked documents only, so memory is about 60 bytes a link. What is known of each document is in arrays that
+may be mapped files, and is taken in blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.recipe.schema.curation import Validation
+from gristmill.select.catalogue import SourceRange, blocks, places
 from gristmill.select.dedup import components
-from gristmill.select.resemblance import Resemblance
-from gristmill.select.split import choose_validation, cluster_ids
+from gristmill.select.split import choose_validation, is_one_of
 from gristmill.select.words import Int64
 
-Resembling = Callable[[Int64, Int64], dict[int, Resemblance]]
+GONE, TRAIN, VALIDATION, RESEMBLES, JOINED = range(
+    5
+)  # side of a document; JOINED is training text while a level is split
+
+# A document that leaves, and the held-out document that it resembles; NaN where the two only share a cluster, through others.
+RESEMBLANCE = np.dtype([("document", "<i8"), ("held", "<i8"), ("jaccard", "<f8"), ("containment", "<f8")])
+COLUMNS = ("document", "held", "jaccard", "containment")
+
+Resembling = Callable[[int, int, NDArray[np.int8], Int64], NDArray[np.void]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Members:
-    """The D documents that took part in deduplication. kept_D: False for those dropped for an earlier reason."""
+    """The D documents and what is known of them; the arrays may be mapped.
 
-    ids: Sequence[str]
-    sources: Sequence[str]
-    level_D: Int64
+    name_D: of `document_names`. num_bytes_D: of the text. kept_D: False for those dropped for an earlier reason.
+    """
+
+    sources: Sequence[SourceRange]
+    name_D: Int64
     num_bytes_D: Int64
     kept_D: NDArray[np.bool_]
+
+    def by_level(self) -> Iterator[tuple[int, list[SourceRange]]]:
+        """The sources of each level."""
+        for level, own in groupby(self.sources, key=lambda source: source.level):
+            yield level, list(own)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Names of clusters, which documents are validation, and the late ones dropped because they resemble such text."""
+    """cluster_D: names of clusters. side_D: GONE, TRAIN, VALIDATION or RESEMBLES. resembling: of the last, RESEMBLANCE rows."""
 
     cluster_D: Int64
-    validation_D: NDArray[np.bool_]
-    resembling: dict[int, Resemblance]
+    side_D: NDArray[np.int8]
+    resembling: NDArray[np.void]
 
 
-def split_by_level(members: Members, links_E2: Int64, *, rules: Validation, seed: int, resembling: Resembling) -> Split:
-    """The split of all documents. `links_E2` are those of `Duplicates`; the second of each was decided before the first.
+def split_by_level(
+    members: Members, links_E2: Int64, split: Split, *, rules: Validation, seed: int, resembling: Resembling
+) -> Split:
+    """The split of all documents, written into the arrays of `split`. `links_E2` are those of the search for duplicates; the
+    second of each was decided before the first.
 
-    `resembling(documents, held)` compares texts in full, and is called for late levels only.
+    `resembling(first, end, side_D, held)` compares those documents from first to end whose side is TRAIN or JOINED with the
+    held ones in full, and returns RESEMBLANCE rows.
     """
-    count = len(members.ids)
-    split = Split(cluster_D=np.zeros(count, np.int64), validation_D=np.zeros(count, bool), resembling={})
-    level_E = members.level_D[links_E2[:, 0]]
-    for level in np.unique(members.level_D).tolist():
-        mine = np.flatnonzero(members.level_D == level)
-        kept = mine[members.kept_D[mine]]
-        found = resembling(kept, np.flatnonzero(split.validation_D)) if level else {}
-        free = _join(split, members, mine, links_E2[level_E == level], found)
-        sources, sizes = [members.sources[d] for d in free.tolist()], members.num_bytes_D[free]
-        split.validation_D[free] = choose_validation(split.cluster_D[free], sources, sizes, rules=rules, seed=seed)
-        if level:
-            trained = [d for d in kept.tolist() if d not in split.resembling and not split.validation_D[d]]
-            _leave(split, resembling(np.array(trained, np.int64), mine[split.validation_D[mine]]))
-    return split
+    left = [np.empty(0, dtype=RESEMBLANCE)]
+    for level, sources in members.by_level():
+        first, end = sources[0].first, sources[-1].end
+        for some in blocks(first, end):
+            split.cluster_D[some] = members.name_D[some]
+            split.side_D[some] = np.where(members.kept_D[some], TRAIN, GONE)
+        mine = links_E2[(links_E2[:, 0] >= first) & (links_E2[:, 0] < end)]
+        held = places(split.side_D, VALIDATION, first=0, end=first)
+        found = resembling(first, end, split.side_D, held) if level else left[0]
+        left.append(_join(split, mine, found, held, first=first))
+        _hold_out(split, members, sources, rules=rules, seed=seed)
+        for some in blocks(first, end):
+            split.side_D[some][split.side_D[some] == JOINED] = TRAIN
+        own = places(split.side_D, VALIDATION, first=first, end=end)
+        left.append(_leave(split, resembling(first, end, split.side_D, own)))
+    rows = np.concatenate(left)
+    return Split(cluster_D=split.cluster_D, side_D=split.side_D, resembling=rows[np.argsort(rows["document"])])
 
 
-def _join(split: Split, members: Members, mine: Int64, links_E2: Int64, found: Mapping[int, Resemblance]) -> Int64:
-    """Names the clusters of one level's documents. Returns the kept ones that touch no earlier level."""
-    links = np.concatenate([links_E2, np.array([(d, r.held) for d, r in found.items()], np.int64).reshape(-1, 2)])
-    outward = members.level_D[links[:, 1]] < members.level_D[mine[0]]
-    part_D = components(len(members.ids), links[~outward])
-    touched_D = _touched(split, part_D, links[outward])[part_D]
-    joined, free = mine[touched_D[mine] >= 0], mine[touched_D[mine] < 0]
-    split.cluster_D[joined] = split.cluster_D[touched_D[joined]]
-    _, part_F = np.unique(part_D[free], return_inverse=True)
-    split.cluster_D[free] = cluster_ids(
-        part_F, [members.sources[d] for d in free.tolist()], [members.ids[d] for d in free.tolist()]
-    )
-    held_in = {int(split.cluster_D[d]): int(d) for d in np.flatnonzero(split.validation_D)[::-1]}
-    for d in joined[members.kept_D[joined]].tolist():
-        if (held := held_in.get(int(split.cluster_D[d]))) is not None:
-            split.resembling[d] = found.get(d, Resemblance(held=held))
-    return free[members.kept_D[free]]
+def _join(split: Split, links_E2: Int64, found: NDArray[np.void], held: Int64, *, first: int) -> NDArray[np.void]:
+    """Names the clusters of the documents from `first`, and sets aside those that touch an earlier level. Returns those of
+    them that leave: they touch validation text."""
+    links = np.concatenate([links_E2, np.stack([found["document"], found["held"]], axis=1)])
+    outward = links[:, 1] < first
+    node_N = np.unique(np.concatenate([links[~outward].reshape(-1), links[outward][:, 0]]))
+    part_N = components(len(node_N), np.searchsorted(node_N, links[~outward]))
+    touched_N = _touched(split, node_N, part_N, links[outward], held)[part_N]
+    lowest_N = np.full(len(node_N), np.iinfo(np.int64).max, dtype=np.int64)
+    np.minimum.at(lowest_N, part_N, split.cluster_D[node_N])
+    joined = touched_N >= 0
+    split.cluster_D[node_N[~joined]] = lowest_N[part_N[~joined]]
+    split.cluster_D[node_N[joined]] = split.cluster_D[touched_N[joined]]
+    kept = node_N[joined & (split.side_D[node_N] == TRAIN)]
+    split.side_D[kept] = JOINED
+    held_V, first_V = np.unique(split.cluster_D[held], return_index=True)
+    leaves = kept[is_one_of(split.cluster_D[kept], held_V)]
+    rows = np.empty(len(leaves), dtype=RESEMBLANCE)
+    rows["document"], rows["jaccard"], rows["containment"] = leaves, np.nan, np.nan
+    if len(leaves):
+        rows["held"] = held[first_V[np.searchsorted(held_V, split.cluster_D[leaves])]]
+        known = {int(row["document"]): row for row in found}
+        for place, document in enumerate(leaves.tolist()):
+            if document in known:
+                rows[place] = known[document]
+    split.side_D[leaves] = RESEMBLES
+    return rows
 
 
-def _leave(split: Split, found: Mapping[int, Resemblance]) -> None:
-    """Documents that resemble validation text of their own level go to its clusters, so that later levels know it."""
-    for d, resemblance in found.items():
-        split.resembling[d] = resemblance
-        split.cluster_D[d] = split.cluster_D[resemblance.held]
-
-
-def _touched(split: Split, part_D: Int64, outward_E2: Int64) -> Int64:
+def _touched(split: Split, node_N: Int64, part_N: Int64, outward_E2: Int64, held: Int64) -> Int64:
     """For each part an earlier document whose cluster it joins; -1 where none of its documents is linked to one.
 
     Of several clusters it is one with validation text, then the one with the lowest name.
     """
     names = split.cluster_D[outward_E2[:, 1]]
-    trained = ~np.isin(names, split.cluster_D[split.validation_D])
+    trained = ~is_one_of(names, np.unique(split.cluster_D[held]))
     best_last = outward_E2[np.lexsort((names, trained))[::-1]]
-    touched = np.full(len(part_D), -1)
-    touched[part_D[best_last[:, 0]]] = best_last[:, 1]
+    touched = np.full(len(node_N), -1)
+    touched[part_N[np.searchsorted(node_N, best_last[:, 0])]] = best_last[:, 1]
     return touched
+
+
+def _hold_out(split: Split, members: Members, sources: Sequence[SourceRange], *, rules: Validation, seed: int) -> None:
+    """Chooses validation text among the clusters that touch no earlier level."""
+
+    def of(source: SourceRange) -> Iterator[tuple[Int64, Int64]]:
+        for some in blocks(source.first, source.end):
+            free = split.side_D[some] == TRAIN
+            yield split.cluster_D[some][free], members.num_bytes_D[some][free]
+
+    chosen = [choose_validation(lambda source=source: of(source), rules=rules, seed=seed) for source in sources]  # type: ignore[misc]
+    held = np.unique(np.concatenate(chosen))
+    for some in blocks(sources[0].first, sources[-1].end):
+        is_held = (split.side_D[some] == TRAIN) & is_one_of(split.cluster_D[some], held)
+        split.side_D[some][is_held] = VALIDATION
+
+
+def _leave(split: Split, found: NDArray[np.void]) -> NDArray[np.void]:
+    """Documents that resemble validation text of their own level go to its clusters, so that later levels know it."""
+    split.side_D[found["document"]] = RESEMBLES
+    split.cluster_D[found["document"]] = split.cluster_D[found["held"]]
+    return found

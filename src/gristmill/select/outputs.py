@@ -1,4 +1,4 @@
-"""What select leaves."""
+"""What the steps of selection leave: signatures, contamination, duplicates, and select, which decides and writes."""
 
 from __future__ import annotations
 
@@ -59,12 +59,17 @@ class ChanceFound(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class CopiesOfSource(Written):
-    """What one source lost to copies. max_source_loss: the limit of near_share; None where near copies stay."""
+    """What one source lost to copies. lost_share: to all survivors; largest_share: to the one that took most, `taken_by`.
+
+    max_source_loss: the limit of largest_share; None where near copies stay.
+    """
 
     documents: int
     exact_copies: int
     near_copies: int
-    near_share: float
+    lost_share: float
+    largest_share: float
+    taken_by: str
     max_source_loss: float | None
 
 
@@ -100,7 +105,8 @@ class NearDuplicateReport(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedRecall(Written):
-    """Items of a pack that were planted into copies of real documents and found, and those too short to be protected."""
+    """Items of a pack, and how many of them are too short to be protected. planted, found: items that were put into copies of
+    real documents; in an account of several sources, all of theirs."""
 
     items: int
     sha256: str
@@ -136,15 +142,56 @@ class ContaminationReport(Written):
     hits: tuple[ContaminationHit, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchedForItems(Written):
+    """What the documents of one source were searched for. held_out_ids: documents that packs hold out, in all sources."""
+
+    ngram: int
+    packs: Mapping[str, PlantedRecall]
+    held_out_ids: int
+
+
+class Signed(Outputs):
+    """Exact hashes and band keys of one source's documents: same shards, same rows."""
+
+    prints = Files("prints-[0-9][0-9][0-9][0-9][0-9].parquet")
+
+
+class Searched(Outputs):
+    """The documents of one source that packs hold out by id, or that hold items of packs: by shard, with their row."""
+
+    matches = Files("matches-[0-9][0-9][0-9][0-9][0-9].parquet")
+    report = File("report.json")
+
+    @property
+    def findings(self) -> SearchedForItems:
+        """What report.json says."""
+        return SearchedForItems.from_json(read_json(self.report), where=self.report)
+
+
+class Deduplicated(Outputs):
+    """Who takes part (a byte a document), who is a copy of whom, and whom a split must not part. Documents are numbered over
+    all sources, as `catalogue` does."""
+
+    fates = File("fates.npy")
+    copies = File("copies.parquet")
+    links = File("links.parquet")
+    near_duplicates = File("near_duplicates.json", notes=True)
+
+    @property
+    def findings(self) -> NearDuplicateReport:
+        """What near_duplicates.json says."""
+        return NearDuplicateReport.from_json(read_json(self.near_duplicates), where=self.near_duplicates)
+
+
 class Selected(Outputs):
     """Per source the documents to train on and those held out; then the account, and the evidence for each decision."""
 
     train = Files("{source}/train-[0-9][0-9][0-9][0-9][0-9].parquet")
     validation = Files("{source}/validation-[0-9][0-9][0-9][0-9][0-9].parquet")
     accounts = File("ledger.json", notes=True)
-    rejected = File("rejected.parquet", notes=True)
+    rejected = Files("{source}/rejected-[0-9][0-9][0-9][0-9][0-9].parquet", notes=True)
     thresholds = File("thresholds.json", notes=True)
-    near_duplicates = File("near_duplicates.json", notes=True)
     decontamination = File("decontamination.json", notes=True)
     split = File("split.json", notes=True)
 
@@ -158,11 +205,6 @@ class Selected(Outputs):
         """Source → the threshold that decided, for sources that have one."""
         rows = read_json(self.thresholds)
         return {source: ThresholdUsed.from_json(row, where=self.thresholds) for source, row in rows.items()}
-
-    @property
-    def duplicates(self) -> NearDuplicateReport:
-        """What near_duplicates.json says."""
-        return NearDuplicateReport.from_json(read_json(self.near_duplicates), where=self.near_duplicates)
 
     @property
     def contamination(self) -> ContaminationReport:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from gristmill.data.ledger import rejected_row
-from gristmill.select.candidates import DUPLICATE_ID, HELD_OUT, LOW_SCORE, Candidates
 from gristmill.select.decontaminate import Match
-from gristmill.select.dedup import MIN_CONTAINMENT, DuplicateRules, Duplicates
-from gristmill.select.levels import Split
+from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +23,7 @@ class Rejection:
     detail: str = ""
 
     def row(self, document: Mapping[str, Any], *, step: str) -> dict[str, Any]:
-        """A row of rejected.parquet."""
+        """A row of rejected-NNNNN.parquet."""
         return rejected_row(
             id=document["id"],
             source=document["source"],
@@ -41,59 +38,58 @@ class Rejection:
         )
 
 
-def reasons(
-    candidates: Candidates,
-    above: Mapping[str, float],
-    duplicates: Duplicates,
-    rules: DuplicateRules,
-    matches: Mapping[int, Match],
-    *,
-    ngram: int,
-) -> dict[int, Rejection]:
-    """Every dropped document with its first reason."""
-    columns, passed = candidates.columns, candidates.passed
-    found: dict[int, Rejection] = {}
-    for d in np.flatnonzero(columns.fate_D == HELD_OUT).tolist():
-        found[d] = Rejection(reason="held_out_item", detail="an evaluation item was cut from this document")
-    for d in np.flatnonzero(columns.fate_D == LOW_SCORE).tolist():
-        limit = above[candidates.sources[d]]
-        found[d] = Rejection(reason="score_too_low", value=float(columns.score_D[d]), limit=limit)
-    for d in np.flatnonzero(columns.fate_D == DUPLICATE_ID).tolist():
-        found[d] = Rejection(reason="duplicate_id", detail="an earlier document of this source has this id")
-    for copy in duplicates.copies.values():
-        survivor = int(passed[copy.survivor])
-        contained = not copy.exact and copy.jaccard < rules.min_jaccard
-        value, limit = (copy.containment, MIN_CONTAINMENT) if contained else (copy.jaccard, rules.min_jaccard)
-        near = f", Jaccard {copy.jaccard:.3f}, {copy.containment:.3f} of its n-grams occur there"
-        found[int(passed[copy.document])] = Rejection(
-            reason="exact_duplicate" if copy.exact else "contained_in_longer" if contained else "near_duplicate",
-            value=None if copy.exact else value,
-            limit=None if copy.exact else limit,
-            duplicate_of=columns.ids[survivor],
-            detail=f"survivor in source {candidates.sources[survivor]}{'' if copy.exact else near}",
-        )
-    for d, match in matches.items():
-        limit_words = None if match.rule == "short_item" else float(ngram)
-        found[d] = Rejection(reason="contaminated", value=float(match.words), limit=limit_words, detail=match.detail)
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """Another document: its id and source."""
+
+    id: str
+    source: str
 
 
-def reasons_of_resembling(candidates: Candidates, split: Split, rules: DuplicateRules) -> dict[int, Rejection]:
-    """Documents of late sources dropped because validation text resembles them, with that text's document."""
-    passed = candidates.passed
-    found: dict[int, Rejection] = {}
-    for place, one in split.resembling.items():
-        held = int(passed[one.held])
-        value, limit, how = None, None, "through other documents of its cluster"
-        if one.jaccard is not None and one.containment is not None:
-            contained = one.jaccard < rules.min_jaccard
-            value, limit = (one.containment, MIN_CONTAINMENT) if contained else (one.jaccard, rules.min_jaccard)
-            how = f"Jaccard {one.jaccard:.3f}, {one.containment:.3f} of the n-grams of one occur in the other"
-        found[int(passed[place])] = Rejection(
-            reason="copy_of_held_out",
-            value=value,
-            limit=limit,
-            duplicate_of=candidates.columns.ids[held],
-            detail=f"validation text of source {candidates.sources[held]}, {how}",
+HELD_OUT_ITEM = Rejection(reason="held_out_item", detail="an evaluation item was cut from this document")
+SECOND_ID = Rejection(reason="duplicate_id", detail="an earlier document of this source has this id")
+
+
+def too_low(score: float, *, above: float) -> Rejection:
+    """A score that is not above the threshold."""
+    return Rejection(reason="score_too_low", value=score, limit=above)
+
+
+def holds_item(match: Match, *, ngram: int) -> Rejection:
+    """An item of a pack, with its span."""
+    limit = None if match.rule == "short_item" else float(ngram)
+    return Rejection(reason="contaminated", value=float(match.words), limit=limit, detail=match.detail)
+
+
+def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float, rules: DuplicateRules) -> Rejection:
+    """A copy of a document that is kept, with the evidence between the two."""
+    if exact:
+        return Rejection(
+            reason="exact_duplicate", duplicate_of=survivor.id, detail=f"survivor in source {survivor.source}"
         )
-    return found
+    contained = jaccard < rules.min_jaccard
+    value, limit = (containment, MIN_CONTAINMENT) if contained else (jaccard, rules.min_jaccard)
+    return Rejection(
+        reason="contained_in_longer" if contained else "near_duplicate",
+        value=value,
+        limit=limit,
+        duplicate_of=survivor.id,
+        detail=f"survivor in source {survivor.source}, Jaccard {jaccard:.3f}, {containment:.3f} of its n-grams occur there",
+    )
+
+
+def resembles(held: Named, *, jaccard: float, containment: float, is_late: bool, rules: DuplicateRules) -> Rejection:
+    """Text that resembles validation text: of a late source, which has to keep away from all that is held out, or of the
+    sources that are decided together. NaN where the two only share a cluster."""
+    value, limit, how = None, None, "through other documents of its cluster"
+    if not math.isnan(jaccard):
+        contained = jaccard < rules.min_jaccard
+        value, limit = (containment, MIN_CONTAINMENT) if contained else (jaccard, rules.min_jaccard)
+        how = f"Jaccard {jaccard:.3f}, {containment:.3f} of the n-grams of one occur in the other"
+    return Rejection(
+        reason="copy_of_held_out" if is_late else "near_validation",
+        value=value,
+        limit=limit,
+        duplicate_of=held.id,
+        detail=f"validation text of source {held.source}, {how}",
+    )

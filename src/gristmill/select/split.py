@@ -1,12 +1,13 @@
 """Which documents are held out: a keyed hash of the duplicate cluster decides, so near copies are on one side.
 
 Clusters are ranked by their hash, in each source apart; the lowest are validation up to the wanted share of the
-source's bytes. Documents added later move few others.
+source's bytes. Documents added later move few others. Only clusters with a low hash are collected, about as many as are
+chosen, so memory does not grow with the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,66 +18,73 @@ from gristmill.recipe.schema.curation import Validation
 from gristmill.select.words import Int64
 
 MAX_SHARE = 0.5  # of a source's bytes: a source too small for `min_bytes` still trains on the larger half
+MAX_RANK = 2**64
+
+Blocks = Callable[
+    [], Iterator[tuple[Int64, Int64]]
+]  # (cluster, bytes of text) of documents, some at a time; read again and again
 
 
-def cluster_ids(cluster_D: Int64, sources: Sequence[str], ids: Sequence[str]) -> Int64:
-    """A name for each cluster that does not depend on the order of documents: the lowest 63-bit hash of its members."""
-    own = [xxhash.xxh3_64_intdigest(f"{s}\0{i}".encode("utf-8", "surrogatepass")) >> 1 for s, i in zip(sources, ids)]
-    own_D = np.array(own, dtype=np.int64)
-    lowest_D = np.full(len(own_D), np.iinfo(np.int64).max, dtype=np.int64)
-    np.minimum.at(lowest_D, cluster_D, own_D)
-    named: Int64 = lowest_D[cluster_D]
-    return named
+def document_names(source: str, ids: Iterable[str]) -> Int64:
+    """A name for each document, 63 bits of a hash of source and id. That of a cluster is the lowest of its members."""
+    own = [xxhash.xxh3_64_intdigest(f"{source}\0{name}".encode("utf-8", "surrogatepass")) >> 1 for name in ids]
+    return np.array(own, dtype=np.int64)
 
 
-def choose_validation(
-    cluster_id_D: Int64, sources: Sequence[str], num_bytes_D: Int64, *, rules: Validation, seed: int
-) -> NDArray[np.bool_]:
-    """Which of D kept documents are validation.
+def choose_validation(blocks: Blocks, *, rules: Validation, seed: int) -> Int64:
+    """The clusters of one source that are validation, by their kept documents; ascending.
 
     A cluster that is chosen in one source is validation in all, so a source may get a little more than its cap where
     clusters reach over sources. Within a source the cap is never passed: a cluster that would pass it is left to train.
     """
-    names = np.asarray(sources)
-    chosen: set[int] = set()
-    for source in sorted(set(sources)):
-        mine = names == source
-        chosen.update(_choose(cluster_id_D[mine], num_bytes_D[mine], rules=rules, seed=seed))
-    return np.isin(cluster_id_D, np.array(sorted(chosen), dtype=np.int64))
-
-
-def split_report(
-    validation_D: NDArray[np.bool_], sources: Sequence[str], num_bytes_D: Int64, *, rules: Validation
-) -> dict[str, Any]:
-    """Per source: documents and bytes of both sides, and whether validation reached `min_bytes`."""
-    names = np.asarray(sources)
-    report: dict[str, Any] = {}
-    for source in sorted(set(sources)):
-        held, train = (names == source) & validation_D, (names == source) & ~validation_D
-        report[source] = {
-            "train": {"documents": int(train.sum()), "bytes": int(num_bytes_D[train].sum())},
-            "validation": {"documents": int(held.sum()), "bytes": int(num_bytes_D[held].sum())},
-            "enough": bool(num_bytes_D[held].sum() >= rules.min_bytes),
-        }
-    return report
-
-
-def _choose(cluster_id_D: Int64, num_bytes_D: Int64, *, rules: Validation, seed: int) -> list[int]:
-    clusters, place = np.unique(cluster_id_D, return_inverse=True)
-    sizes = np.zeros(len(clusters), dtype=np.int64)
-    np.add.at(sizes, place, num_bytes_D)
-    total = int(sizes.sum())
+    total = sum(int(num_bytes.sum()) for _, num_bytes in blocks())
     most = min(rules.max_bytes, int(MAX_SHARE * total))
     wanted = min(max(rules.fraction * total, rules.min_bytes), most)
-    ranked = sorted(
-        (xxhash.xxh3_64_intdigest(int(c).to_bytes(8, "little"), seed=seed % 2**64), int(c), int(size))
-        for c, size in zip(clusters, sizes)
-    )
-    taken, chosen = 0, []
-    for _, cluster, size in ranked:
-        if taken >= wanted:
-            break
-        if taken + size <= most:
-            chosen.append(cluster)
-            taken += size
-    return chosen
+    bound = MAX_RANK if not total else min(MAX_RANK, int(2 * wanted / total * MAX_RANK) + 1)
+    while True:
+        taken, chosen = 0, list[int]()
+        for _, cluster, size in _ranked(blocks, bound, seed=seed):
+            if taken >= wanted:
+                break
+            if taken + size <= most:
+                chosen.append(cluster)
+                taken += size
+        if taken >= wanted or bound == MAX_RANK:
+            return np.array(sorted(chosen), dtype=np.int64)
+        bound = min(MAX_RANK, 4 * bound)
+
+
+def split_report(sizes: dict[str, dict[str, tuple[int, int]]], *, rules: Validation) -> dict[str, Any]:
+    """Per source: documents and bytes of both sides, and whether validation reached `min_bytes`. sizes: those, by side."""
+    return {
+        source: {
+            **{side: {"documents": documents, "bytes": size} for side, (documents, size) in sides.items()},
+            "enough": sides["validation"][1] >= rules.min_bytes,
+        }
+        for source, sides in sorted(sizes.items())
+    }
+
+
+def _ranked(blocks: Blocks, bound: int, *, seed: int) -> list[tuple[int, int, int]]:
+    """(rank, cluster, bytes) of the clusters that are ranked below the bound, in order."""
+    sizes: dict[int, int] = {}
+    ranks: dict[int, int] = {}
+    for cluster_B, num_bytes_B in blocks():
+        cluster_U, place_B = np.unique(cluster_B, return_inverse=True)
+        size_U = np.zeros(len(cluster_U), dtype=np.int64)
+        np.add.at(size_U, place_B, num_bytes_B)
+        for cluster, size in zip(cluster_U.tolist(), size_U.tolist(), strict=True):
+            rank = xxhash.xxh3_64_intdigest(cluster.to_bytes(8, "little"), seed=seed % MAX_RANK)
+            if rank < bound:
+                ranks[cluster] = rank
+                sizes[cluster] = sizes.get(cluster, 0) + size
+    return sorted((rank, cluster, sizes[cluster]) for cluster, rank in ranks.items())
+
+
+def is_one_of(values: Int64, some: Int64) -> NDArray[np.bool_]:
+    """Which values are among `some`, which are ascending."""
+    if not len(some):
+        return np.zeros(len(values), dtype=bool)
+    place = np.minimum(np.searchsorted(some, values), len(some) - 1)
+    found: NDArray[np.bool_] = some[place] == values
+    return found

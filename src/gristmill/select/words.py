@@ -1,7 +1,8 @@
 """Texts as arrays of word hashes: the one tokenising that deduplication and decontamination share.
 
 A word is a run of letters and digits, lower-cased; everything else separates, punctuation of ASCII and of the Unicode
-blocks U+2000-206F and U+3000-303F included. Digits are kept as they are, so that texts from one template with other
+blocks U+2000-206F and U+3000-303F included. Texts are taken in Unicode's composed form (NFC, UAX 15), so that an accent is the same
+letter however it was typed; the positions of words are those in that form, which most texts have already. Digits are kept as they are, so that texts from one template with other
 numbers stay apart. Scripts written without spaces (Chinese, Japanese, Thai, Lao) give one word per character.
 
     texts -> one byte buffer -> word boundaries (numpy) -> 64-bit hash per word -> n-gram hashes
@@ -12,6 +13,7 @@ word with one inside counts as two.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
 
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
@@ -51,7 +53,7 @@ class Words:
         return self.hashes_W[self.offsets_D1[d] : self.offsets_D1[d + 1]]
 
     def characters(self, d: int, first: int, end: int) -> tuple[int, int]:
-        """Where words first..end (not included) of text d begin and end, in characters of the text."""
+        """Where words first..end (not included) of text d begin and end, in characters of the composed text."""
         begin = int(self.text_starts_D1[d])
         start_byte = int(self.starts_W[self.offsets_D1[d] + first])
         end_byte = int(self.ends_W[self.offsets_D1[d] + end - 1])
@@ -61,7 +63,7 @@ class Words:
 
 def split_words(texts: Sequence[str]) -> Words:
     """The words of all texts, hashed."""
-    parts = [lowered(text).encode("utf-8", "surrogatepass") for text in texts]
+    parts = [lowered(composed(text)).encode("utf-8", "surrogatepass") for text in texts]
     buffer = b" ".join(parts) + b" "
     text_starts = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=text_starts[1:])
@@ -76,6 +78,11 @@ def split_words(texts: Sequence[str]) -> Words:
         text_starts_D1=text_starts,
         buffer=buffer,
     )
+
+
+def composed(text: str) -> str:
+    """The text in NFC; the same object where it is in that form."""
+    return unicodedata.normalize("NFC", text)
 
 
 def lowered(text: str) -> str:

@@ -21,11 +21,15 @@ class AbsentError(ArtifactError):
     """A file is not there."""
 
 
+class OutOfSpaceError(ResourceError):
+    """The disk is full; nothing committed was touched."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; published when the block ends well, removed otherwise.
 
-    A full disk raises ResourceError; what lay at `path` before stays.
+    A full disk raises OutOfSpaceError; what lay at `path` before stays.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
@@ -81,12 +85,12 @@ def file_sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def out_of_space_is_a_resource_error(path: Path) -> Iterator[None]:
-    """Turn "no space left" into ResourceError (exit code 75), so that what was saved before stays good."""
+    """Turn "no space left" into OutOfSpaceError (exit code 75), so that what was saved before stays good."""
     try:
         yield
     except Exception as error:
         if _is_out_of_space(error):
-            raise ResourceError(
+            raise OutOfSpaceError(
                 f"the disk is full while writing {path}.\n"
                 "  Nothing committed was touched. Free some space and run the same command to resume."
             ) from error

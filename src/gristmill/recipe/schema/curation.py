@@ -104,7 +104,8 @@ class NearDuplicates(Section):
     ngram: PositiveInt = 5
     min_jaccard: Share = Field(default=0.7, description="a candidate pair below this is not a duplicate")
     max_source_loss: Annotated[Share, CAP] = Field(
-        default=0.5, description="stop when a source would lose a larger share than this"
+        default=0.5,
+        description="stop when one document would take a larger share than this of a source as its copies, exact ones included",
     )
 
 

@@ -1,0 +1,162 @@
+"""STEP contamination/<source>: which documents of a source packs hold out by id, and which hold items of packs.
+
+    packs ─→ planted into documents of the source: all that can be found must be found
+    documents-NNNNN.parquet ─→ matches-NNNNN.parquet    one row per document that is held out or that holds an item
+    report.json                                         items planted and found per pack, ids that are held out
+
+Nothing is decided here: `duplicates` and `select` drop the documents. No threshold has a part in it, so a changed one searches
+nothing again; one more pack searches the documents again and extracts none. A killed step resumes with the shards that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gristmill.data.document import read_batches
+from gristmill.data.executor import executor_for, results_of
+from gristmill.data.packs import held_out_ids, packs_of, read_pack
+from gristmill.data.write import write_rows
+from gristmill.errors import Interrupted
+from gristmill.extract.outputs import Extracted
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.curation import Decontaminate
+from gristmill.select.catalogue import values_at
+from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
+from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
+from gristmill.select.outputs import SearchedForItems
+from gristmill.store.durable import write_json
+from gristmill.store.fingerprint import derive_seed
+from gristmill.units import counted
+
+VERSION = 1
+STEM = "matches"
+HELD_OUT_ID = (
+    "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
+)
+NOTHING: dict[str, Any] = {"items": [], "words": 0, "start": 0, "end": 0, "excerpt": ""}
+PLANTING_TEXTS, PLANTING_CHARS = 50, 20_000
+MATCH_SCHEMA = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("rule", pa.string(), nullable=False),
+        pa.field("items", pa.list_(pa.string()), nullable=False),
+        pa.field("words", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("end", pa.int64(), nullable=False),
+        pa.field("excerpt", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchShard:
+    """The function over shards: searches one shard of documents, writes its matches. Safe to repeat.
+
+    packs: their folders, which each process reads for itself.
+    """
+
+    packs: tuple[Path, ...]
+    ngram: int
+    out: Path
+
+    def __call__(self, shard: Path) -> tuple[int, int]:
+        """Searches one shard unless that was done before; returns its (documents, matches)."""
+        target = self.out / shard.name.replace("documents", STEM)
+        if not target.is_file():
+            packs = [read_pack(path) for path in self.packs]
+            finder, held_out = Decontaminator(packs, ngram=self.ngram), held_out_ids(packs)
+            write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, held_out))
+        return _num_rows(shard), _num_rows(target)
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Searches all shards. Raises DataError when an item that can be found is not, where it was planted."""
+    section: Decontaminate = ctx.config["decontaminate"]
+    documents: Extracted = ctx.inputs["documents"]
+    packs, shards = packs_of(ctx.files), documents.documents
+    finder, held_out = Decontaminator(packs, ngram=section.ngram), held_out_ids(packs)
+    planting = planting_texts(shards) or [""]
+    seed = derive_seed(derive_seed(ctx.config["seed"], "select"), "plant")
+    recall = planted_recall(finder, planting, seed=seed)
+    function = SearchShard(packs=tuple(pack.path for pack in packs), ngram=section.ngram, out=ctx.out)
+    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
+    searched = found = 0
+    for shard, (in_shard, matches) in results_of(executor, function, shards):
+        searched, found = searched + in_shard, found + matches
+        ctx.say(f"{ctx.name}: {shard.name} searched, {counted(searched, 'document')}")
+        if ctx.should_stop():
+            raise Interrupted(f"stopped while searching; {ctx.name} resumes with the shards that are left.")
+    report = SearchedForItems(ngram=section.ngram, packs=recall, held_out_ids=len(held_out))
+    write_json(ctx.out / "report.json", report.to_json())
+    planted = sum(pack.planted for pack in recall.values())
+    ctx.say(f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items")
+    return {"documents": searched, "matches": found, "planted": planted}
+
+
+def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) -> Iterator[dict[str, Any]]:
+    """Rows of MATCH_SCHEMA for the documents of one shard, in order. A document that is held out is not searched."""
+    first = 0
+    for batch in read_batches(shard, columns=["id", "text"], batch_rows=BATCH_ROWS):
+        for begin, end in pieces(text_bytes(batch.column("text")), BATCH_BYTES):
+            piece = batch.slice(begin, end - begin)
+            texts = piece.column("text").to_pylist() if finder.packs else [""] * piece.num_rows
+            named = zip(piece.column("id").to_pylist(), finder.match_all(texts), strict=True)
+            for row, (name, match) in enumerate(named, start=first + begin):
+                if name in held_out:
+                    yield {"row": row, "rule": HELD_OUT_ID, **NOTHING}
+                elif match is not None:
+                    yield {"row": row, **_row_of(match)}
+        first += batch.num_rows
+
+
+def read_matches(path: Path) -> dict[int, Match]:
+    """Row → what was found in it, for one shard."""
+    return {
+        row["row"]: Match(
+            item_ids=tuple(row["items"]),
+            rule=row["rule"],
+            words=row["words"],
+            start=row["start"],
+            end=row["end"],
+            excerpt=row["excerpt"],
+        )
+        for batch in read_batches(path, columns=MATCH_SCHEMA.names)
+        for row in batch.to_pylist()
+    }
+
+
+def planting_texts(shards: Sequence[Path]) -> list[str]:
+    """Real texts, evenly spread over all shards, into which evaluation items are planted."""
+    sizes = [_num_rows(shard) for shard in shards]
+    if not (total := sum(sizes)):
+        return []
+    places = np.unique(np.linspace(0, total - 1, PLANTING_TEXTS).astype(np.int64))
+    texts: list[str] = []
+    first = 0
+    for shard, size in zip(shards, sizes, strict=True):
+        mine = places[(places >= first) & (places < first + size)] - first
+        texts += [text[:PLANTING_CHARS] for _, text in values_at(shard, mine, "text")]
+        first += size
+    return texts
+
+
+def _row_of(match: Match) -> dict[str, Any]:
+    return {
+        "rule": match.rule,
+        "items": list(match.item_ids),
+        "words": match.words,
+        "start": match.start,
+        "end": match.end,
+        "excerpt": match.excerpt,
+    }
+
+
+def _num_rows(path: Path) -> int:
+    return int(pq.ParquetFile(path).metadata.num_rows)

@@ -1,0 +1,132 @@
+"""The documents that a search for duplicates runs over: shards with their texts and prints, numbered as one sequence.
+
+A document's number is the first number of its shard plus its row. Which documents take part, and their scores, lie in two
+NumPy files with an entry per document, so that a worker reads only the part of its shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gristmill.data.document import open_parquet, read_batches
+from gristmill.errors import DataError
+from gristmill.select.words import Int64
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 4_000_000  # of text split into words at once; arrays take some 20 times as much
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedShard:
+    """One shard of documents and its prints (`signatures.PRINTS_SCHEMA`), row by row.
+
+    priority: of the source in the survivor order, 0 is the most wanted.
+    """
+
+    documents: Path
+    prints: Path
+    source: str
+    priority: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """D documents in S shards; shard k holds the documents firsts_S1[k] to firsts_S1[k + 1] - 1.
+
+    passed: an .npy file of D booleans (or bytes), true for the documents that take part.
+    scores: an .npy file of D float32, 0 for documents without a score.
+    """
+
+    shards: tuple[PrintedShard, ...]
+    firsts_S1: Int64
+    passed: Path
+    scores: Path
+
+    def __len__(self) -> int:
+        return int(self.firsts_S1[-1])
+
+    def mask(self, path: Path, k: int) -> NDArray[np.bool_]:
+        """The part that belongs to shard k of an .npy file with a boolean (or byte) per document."""
+        return self._entries(path, k).astype(bool)
+
+    def passed_of(self, k: int) -> NDArray[np.bool_]:
+        """Which documents of shard k take part."""
+        return self.mask(self.passed, k)
+
+    def scores_of(self, k: int) -> NDArray[np.float32]:
+        """The scores of the documents of shard k."""
+        return self._entries(self.scores, k).astype(np.float32)
+
+    def prints_of(self, k: int, *columns: str) -> pa.Table:
+        """Columns of the prints of shard k, each in one piece."""
+        with open_parquet(self.shards[k].prints) as file:
+            return file.read(columns=list(columns)).combine_chunks()
+
+    def _entries(self, path: Path, k: int) -> NDArray[np.generic]:
+        entries: NDArray[np.generic] = np.load(path, mmap_mode="r")[self.firsts_S1[k] : self.firsts_S1[k + 1]]
+        return entries
+
+
+def corpus_of(shards: Sequence[PrintedShard], *, passed: Path, scores: Path) -> Corpus:
+    """Numbers the documents. Raises DataError when prints or one of the two files have another number of documents."""
+    sizes = [_num_rows(shard) for shard in shards]
+    firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    for path in (passed, scores):
+        found = len(np.load(path, mmap_mode="r"))
+        if found != firsts[-1]:
+            raise DataError(f"{path} has {found:,} entries for {firsts[-1]:,} documents. Remake it.")
+    return Corpus(shards=tuple(shards), firsts_S1=firsts, passed=passed, scores=scores)
+
+
+def batches_of_texts(path: Path, wanted: Int64 | None = None) -> Iterator[tuple[Int64, list[str]]]:
+    """(rows, texts) of one shard of documents, or of its `wanted` rows (ascending), at most BATCH_BYTES of text at once.
+
+    A single text that is longer comes by itself.
+    """
+    row = 0
+    for batch in read_batches(path, columns=["text"], batch_rows=BATCH_ROWS):
+        rows = np.arange(row, row + batch.num_rows)
+        if wanted is not None:
+            rows = wanted[np.searchsorted(wanted, row) : np.searchsorted(wanted, row + batch.num_rows)]
+        if len(rows):
+            yield from _cut(rows, batch.column("text").take(pa.array(rows - row)))
+        row += batch.num_rows
+
+
+def _cut(rows: Int64, texts: pa.Array) -> Iterator[tuple[Int64, list[str]]]:
+    for first, end in pieces(text_bytes(texts), BATCH_BYTES):
+        yield rows[first:end], texts.slice(first, end - first).to_pylist()
+
+
+def text_bytes(texts: pa.Array) -> Int64:
+    """UTF-8 bytes of each text."""
+    sizes: Int64 = pc.binary_length(texts).to_numpy(zero_copy_only=False).astype(np.int64)
+    return sizes
+
+
+def pieces(sizes: Int64, max_size: int) -> Iterator[tuple[int, int]]:
+    """Ranges [first, end) that cover all, each with a sum of at most `max_size` or of one entry only."""
+    sums = np.cumsum(sizes)
+    first = 0
+    while first < len(sizes):
+        before = int(sums[first - 1]) if first else 0
+        end = max(first + 1, int(np.searchsorted(sums, before + max_size, side="right")))
+        yield first, end
+        first = end
+
+
+def _num_rows(shard: PrintedShard) -> int:
+    with open_parquet(shard.documents) as documents, open_parquet(shard.prints) as prints:
+        if documents.metadata.num_rows != prints.metadata.num_rows:
+            raise DataError(
+                f"{shard.prints} has {prints.metadata.num_rows:,} rows, {shard.documents} has "
+                f"{documents.metadata.num_rows:,}. Remake the signatures of source {shard.source!r}."
+            )
+        return int(prints.metadata.num_rows)

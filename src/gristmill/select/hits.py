@@ -1,0 +1,76 @@
+"""The account of contamination over all sources: what was planted and found, and the documents that left, with their spans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gristmill.select.catalogue import Catalogue
+from gristmill.select.contamination import read_matches
+from gristmill.select.decontaminate import ANSWER_WINDOW, MIN_EXACT_WORDS
+from gristmill.select.fates import CONTAMINATED
+from gristmill.select.outputs import ContaminationHit, ContaminationReport, PlantedRecall, SearchedForItems
+
+MAX_HITS = 200
+
+
+def contamination_report(
+    catalogue: Catalogue, fate_D: NDArray[np.int8], searched: Mapping[str, SearchedForItems], *, ngram: int
+) -> ContaminationReport:
+    """Documents that left because they hold an item, by source and pack, and the first of them for a person to judge."""
+    by_source, by_pack = Counter[str](), Counter[str]()
+    hits: list[ContaminationHit] = []
+    for shard in catalogue.shards:
+        rows = np.flatnonzero(fate_D[shard.first : shard.end] == CONTAMINATED)
+        if not len(rows):
+            continue
+        matches = read_matches(shard.matches)
+        by_source[shard.source] += len(rows)
+        for row in rows.tolist():
+            by_pack.update({name.partition("/")[0] for name in matches[row].item_ids})
+        shown = rows[: MAX_HITS - len(hits)]
+        for document, name in catalogue.ids_of(shown + shard.first):
+            match = matches[document - shard.first]
+            hits.append(
+                ContaminationHit(
+                    id=name,
+                    source=shard.source,
+                    items=match.item_ids,
+                    rule=match.rule,
+                    words=match.words,
+                    start=match.start,
+                    end=match.end,
+                    excerpt=match.excerpt,
+                )
+            )
+    return ContaminationReport(
+        rule={
+            "ngram": ngram,
+            "long_question": f"{2 * ngram} consecutive words of the question, or all where it has fewer",
+            "question_and_answer": f"{ngram} words of the question and the answer within {ANSWER_WINDOW} words",
+            "short_item": f"whole question of {MIN_EXACT_WORDS} words or more, with its answer; shorter: both in one",
+        },
+        packs=_planted(searched),
+        documents_removed=sum(by_source.values()),
+        by_source=dict(sorted(by_source.items())),
+        by_pack=dict(sorted(by_pack.items())),
+        hits=tuple(hits),
+    )
+
+
+def _planted(searched: Mapping[str, SearchedForItems]) -> dict[str, PlantedRecall]:
+    """The packs, with what was planted into the documents of all sources."""
+    total: dict[str, PlantedRecall] = {}
+    for found in searched.values():
+        for name, recall in found.packs.items():
+            before = total.get(name)
+            total[name] = (
+                recall
+                if before is None
+                else replace(before, planted=before.planted + recall.planted, found=before.found + recall.found)
+            )
+    return total

@@ -1,0 +1,211 @@
+"""STEP signatures/<source>: what the search for duplicates needs of each document instead of its text.
+
+Reads extract/<source>, writes prints-NNNNN.parquet: same rows, same order as documents-NNNNN.parquet. A killed run resumes
+with the shards that are not there yet. Which documents take part is decided later, so a changed threshold or pack remakes
+nothing here; a print depends on the text, the bands and the seed only.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from gristmill.data.document import read_batches
+from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.errors import Interrupted
+from gristmill.extract.outputs import Extracted
+from gristmill.graph.step import StepContext
+from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
+from gristmill.select.minhash import band_keys, sign
+from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
+from gristmill.store.durable import atomic_path
+from gristmill.store.fingerprint import derive_seed
+from gristmill.units import counted
+
+VERSION = 1
+STEM = "prints"
+MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
+ROWS_PER_GROUP = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bands:
+    """How a text is signed: num_bands keys, each of rows_per_band MinHash values over word n-grams of `ngram` words."""
+
+    num_bands: int
+    rows_per_band: int
+    ngram: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prints:
+    """Of D texts: exact_D2 (128 bits, high half first), keys_DB (a key per band), num_ngrams_D."""
+
+    exact_D2: UInt64
+    keys_DB: UInt64
+    num_ngrams_D: Int64
+
+
+def prints_schema(num_bands: int) -> pa.Schema:
+    """Columns of prints-NNNNN.parquet.
+
+    num_bytes: UTF-8 bytes of the text. bytes_in: of the record it was read from. num_ngrams: of the signed part, 0 for a text
+    shorter than one n-gram. exact: `exact_hash`, big-endian. text_hash: 64 bits of the text as it is, the last word in the
+    survivor order. keys: a uint64 per band, little-endian.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("num_bytes", pa.int64(), nullable=False),
+            pa.field("bytes_in", pa.int64(), nullable=False),
+            pa.field("num_ngrams", pa.int64(), nullable=False),
+            pa.field("exact", pa.binary(16), nullable=False),
+            pa.field("text_hash", pa.uint64(), nullable=False),
+            pa.field("keys", pa.binary(8 * num_bands), nullable=False),
+        ]
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintShard:
+    """The function over shards: reads one shard of documents, writes its prints. Safe to repeat."""
+
+    out: Path
+    bands: Bands
+    seed: int
+
+    def target(self, shard: Path) -> Path:
+        """Where the prints of a shard lie."""
+        return self.out / shard.name.replace("documents", STEM)
+
+    def __call__(self, shard: Path) -> int:
+        """Prints one shard unless that was done before; returns its number of documents."""
+        target = self.target(shard)
+        if target.is_file():
+            return int(pq.ParquetFile(target).metadata.num_rows)
+        schema = prints_schema(self.bands.num_bands)
+        documents = 0
+        with (
+            atomic_path(target) as temporary,
+            pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+        ):
+            for table in _row_groups(self._tables(shard, schema)):
+                writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+                documents += table.num_rows
+        return documents
+
+    def _tables(self, shard: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+        for batch in read_batches(shard, columns=["id", "text", "bytes_in"], batch_rows=BATCH_ROWS):
+            sizes = text_bytes(batch.column("text"))
+            for first, end in pieces(sizes, BATCH_BYTES):
+                piece = batch.slice(first, end - first)
+                texts = piece.column("text").to_pylist()
+                prints = print_texts(texts, bands=self.bands, seed=self.seed)
+                columns = {
+                    "id": piece.column("id"),
+                    "num_bytes": pa.array(sizes[first:end]),
+                    "bytes_in": piece.column("bytes_in"),
+                    "num_ngrams": pa.array(prints.num_ngrams_D),
+                    "exact": _fixed_size(prints.exact_D2.astype(">u8"), 16),
+                    "text_hash": pa.array([text_hash(text) for text in texts], pa.uint64()),
+                    "keys": _fixed_size(prints.keys_DB.astype("<u8"), 8 * self.bands.num_bands),
+                }
+                yield pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def run(ctx: StepContext) -> dict[str, Any]:
+    """Prints all shards of one source. Config: num_bands, rows_per_band, ngram, seed."""
+    bands = Bands(**{name: ctx.config[name] for name in ("num_bands", "rows_per_band", "ngram")})
+    function = PrintShard(out=ctx.out, bands=bands, seed=signing_seed(ctx.config["seed"]))
+    documents_in: Extracted = ctx.inputs["documents"]
+    shards = documents_in.documents
+    in_line = len(shards) == 1 or ctx.machine.processes == 1
+    executor: Executor = (
+        InProcess(should_stop=ctx.should_stop)
+        if in_line
+        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
+    )
+    documents = 0
+    for shard, outcome in executor.map(function, shards):
+        if isinstance(outcome, Exception):
+            raise outcome
+        documents += outcome
+        ctx.say(f"{ctx.name}: {shard.name} signed, {counted(documents, 'document')}")
+        if ctx.should_stop():
+            raise Interrupted(f"stopped while signing; {ctx.name} resumes with the shards that are left.")
+    return {"documents": documents}
+
+
+def signing_seed(recipe_seed: int) -> int:
+    """One seed for all sources, whose keys are compared. It is derived from the name of the step that uses the keys."""
+    return derive_seed(derive_seed(recipe_seed, "select"), "minhash")
+
+
+def print_texts(texts: Sequence[str], *, bands: Bands, seed: int) -> Prints:
+    """Exact hashes and band keys of all texts. The same bands and seed must be used for all that is compared."""
+    exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
+    signed = [unicodedata.normalize("NFC", text)[:MAX_SIGNED_CHARS] for text in texts]
+    ngrams, offsets = ngrams_per_text(split_words(signed), bands.ngram)
+    signatures = sign(ngrams, offsets, num_hashes=bands.num_bands * bands.rows_per_band, seed=seed)
+    keys = band_keys(signatures, num_bands=bands.num_bands, rows_per_band=bands.rows_per_band)
+    return Prints(exact_D2=exact, keys_DB=keys, num_ngrams_D=np.diff(offsets))
+
+
+def exact_hash(text: str) -> tuple[int, int]:
+    """128 bits of the whole text, composed (NFC), in lower case, with every run of white space made one space."""
+    plain = " ".join(unicodedata.normalize("NFC", text).lower().split())
+    digest = xxhash.xxh3_128_intdigest(plain.encode("utf-8", "surrogatepass"))
+    return digest >> 64, digest & (2**64 - 1)
+
+
+def text_hash(text: str) -> int:
+    """64 bits of the text as it is."""
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def exact_column(column: pa.ChunkedArray) -> UInt64:
+    """exact_D2 of a column `exact`."""
+    return _fixed_values(column, ">u8", 2)
+
+
+def keys_column(column: pa.ChunkedArray, *, num_bands: int) -> UInt64:
+    """keys_DB of a column `keys`."""
+    return _fixed_values(column, "<u8", num_bands)
+
+
+def _row_groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROWS_PER_GROUP, so that the size of a batch leaves no mark on the file."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, ROWS_PER_GROUP).combine_chunks()
+            waiting, rows = [joined.slice(ROWS_PER_GROUP)], rows - ROWS_PER_GROUP
+    if rows:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _fixed_size(values: UInt64, width: int) -> pa.Array:
+    buffer = pa.py_buffer(np.ascontiguousarray(values).tobytes())
+    return pa.Array.from_buffers(pa.binary(width), len(values), [None, buffer])
+
+
+def _fixed_values(column: pa.ChunkedArray, dtype: str, count: int) -> UInt64:
+    values = np.empty((len(column), count), dtype=np.uint64)
+    first = 0
+    for chunk in column.chunks:
+        raw = np.frombuffer(chunk.buffers()[1], dtype=dtype).reshape(-1, count)
+        values[first : first + len(chunk)] = raw[chunk.offset : chunk.offset + len(chunk)]
+        first += len(chunk)
+    return values

@@ -1,0 +1,64 @@
+"""The step contamination: what it finds is by shard and row; a shard that is there is not searched again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from selecting import context, recipe_of, rows_of, write_source
+
+from gristmill.data.document import Document
+from gristmill.data.packs import Item, write_pack
+from gristmill.errors import DataError
+from gristmill.recipe.schema.curation import Decontaminate
+from gristmill.select import contamination
+from gristmill.select.decontaminate import Decontaminator
+
+QUESTION = "A farmer had seventeen sheep in the north field and all but nine ran away, so how many are left?"
+WORDS = "in spring the river turns the wheel and the wheel turns the stone "
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    texts = {"a": WORDS, "held": f"{QUESTION} Nine.", "b": f"{WORDS} {QUESTION} Nine.", "c": WORDS * 3}
+    rows = [Document(id=name, source="web", text=text, origin="f#0", bytes_in=1) for name, text in texts.items()]
+    write_source(tmp_path, "web", rows[:1], rows[1:])
+    items = [Item(id="sheep", prompt=QUESTION, target="nine", ids=("held", "elsewhere"))]
+    write_pack(tmp_path / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+    return tmp_path
+
+
+def test_documents_that_are_held_out_and_those_with_items_are_named_by_shard_and_row(project: Path) -> None:
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
+    assert contamination.run(ctx) == {"documents": 4, "matches": 2, "planted": 1}
+    assert rows_of(ctx.out, "matches-00000.parquet") == []
+    held, found = rows_of(ctx.out, "matches-00001.parquet")
+    assert (held["row"], held["rule"], held["items"]) == (0, "held_out_id", [])
+    assert (found["row"], found["rule"], found["items"]) == (1, "long_question", ["quiz/sheep"])
+    assert f"{WORDS} {QUESTION} Nine."[found["start"] : found["end"]] == found["excerpt"]
+    report = json.loads((ctx.out / "report.json").read_text())
+    assert (report["held_out_ids"], report["packs"]["quiz"]["found"]) == (2, 1)
+
+
+def test_a_shard_that_is_there_is_not_searched_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
+    contamination.run(ctx)
+    first = {path.name: path.read_bytes() for path in ctx.out.iterdir()}
+    (ctx.out / "matches-00001.parquet").unlink()
+    searched: list[str] = []
+    plain = contamination.matches_in
+    monkeypatch.setattr(
+        contamination, "matches_in", lambda shard, *more: searched.append(shard.name) or plain(shard, *more)
+    )
+    contamination.run(ctx)
+    assert searched == ["documents-00001.parquet"]
+    assert {path.name: path.read_bytes() for path in ctx.out.iterdir()} == first
+
+
+def test_an_item_that_is_planted_and_not_found_stops_the_step(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Decontaminator, "match_all", lambda _, texts: [None] * len(texts))
+    ctx = context(project, recipe_of({"decontaminate": Decontaminate()}, ["web"], []), "contamination/web")
+    with pytest.raises(DataError, match="missed 1 of 1 planted items of pack 'quiz'"):
+        contamination.run(ctx)
+    assert not list(ctx.out.glob("*.json"))
