@@ -295,7 +295,7 @@ def test_a_signal_stops_between_shards_and_the_next_run_goes_on(
     out = tmp_path / "out"
     said: list[str] = []
     with pytest.raises(Interrupted):
-        extract.run(context(pages, out, source, should_stop=lambda: len(list(out.glob("shard-*"))) > 0))
+        extract.run(context(pages, out, source, should_stop=lambda: len(list(out.glob("shard-*.json"))) > 0))
     counts = extract.run(context(pages, out, source, say=said.append))
     assert "1 of 3 shards are done already" in said[0]
     assert counts["documents"] == 6

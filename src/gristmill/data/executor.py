@@ -125,9 +125,10 @@ class LocalThreads:
         """As Executor.map, in the order in which items are done."""
         waiting = iter(items)
         done: queue.SimpleQueue[tuple[Item, Result | Exception]] = queue.SimpleQueue()
-        running = 0
+        running, stopped = 0, False
         while True:
-            while running < max(1, self.threads) and not self.should_stop():
+            stopped = stopped or self.should_stop()
+            while running < max(1, self.threads) and not stopped:
                 try:
                     item = next(waiting)
                 except StopIteration:
@@ -135,12 +136,14 @@ class LocalThreads:
                 threading.Thread(target=_run_in_thread, args=(done, fn, item), daemon=True).start()
                 running += 1
             if not running:
-                if self.should_stop():
+                if stopped:
                     raise Interrupted("stopped; shards that are done are kept.")
                 return
             item, outcome = done.get()
             running -= 1
-            if not isinstance(outcome, Interrupted):
+            if isinstance(outcome, Interrupted):
+                stopped = True
+            else:
                 yield item, outcome
 
 

@@ -177,9 +177,13 @@ class CurateJob:
 
     def _stretch(self, place: Place) -> tuple[Span, Place | None]:
         """From a place to the next one, which may be the beginning of the next span; and that place."""
+        span = self.spans[place.part]
         whole = replace(self._span(place), end=None)  # the last record may reach beyond the span
-        entry, end = self.format.next_entry(whole, place.entry), self.spans[place.part].end
-        if entry is not None and (end is None or entry < end):
+        if whole.start == span.start > 0:  # where a file was cut is no place; the first one behind it is
+            first = self.format.next_entry(whole, span.start - 1)
+            whole = replace(whole, start=span.start if first is None else first)
+        entry = self.format.next_entry(whole, whole.start)
+        if entry is not None and (span.end is None or entry < span.end):
             return replace(whole, end=entry), Place(place.part, entry)
         following = Place(place.part + 1, 0) if place.part + 1 < len(self.spans) else None
         return replace(whole, end=entry), following
