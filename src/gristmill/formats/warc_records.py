@@ -356,9 +356,9 @@ def _line_ends(data: bytearray, place: int) -> int:
 
 def _fields(head: bytes) -> dict[str, str]:
     """The named fields of a head, the first of each name; a line that begins with a blank continues the one before."""
-    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n")[1:]
-    pairs = (line.partition(":") for line in reversed(lines) if ":" in line)
-    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n")
+    pairs = [line.split(":", 1) for line in reversed(lines) if ":" in line]
+    return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
 def _content_length(fields: dict[str, str]) -> int | None:
