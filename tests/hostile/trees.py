@@ -161,8 +161,8 @@ def tree_of_links(folder: Path, scale: float) -> Hostile:
 
 
 def tree_of_empty_files(folder: Path, scale: float) -> Hostile:
-    """A million empty files."""
-    number, tree = scaled(1_000_000, scale), folder / "tree"
+    """Two hundred thousand empty files."""
+    number, tree = scaled(200_000, scale), folder / "tree"
     for one in range(number):
         if one % 1000 == 0:
             (tree / str(one // 1000)).mkdir(parents=True)

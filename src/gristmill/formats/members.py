@@ -22,7 +22,7 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, Literal, cast
+from typing import IO, Literal, cast
 
 from gristmill.data import deadline
 
@@ -34,7 +34,6 @@ HEADER_BYTES = 10
 FIRST_BYTES = 1024
 HEAD_BYTES = 7  # b"WARC/1."
 FEED_BYTES = 16_384  # what zlib leaves unused of them is copied for each member, so not more
-PIECE_BYTES = 1 << 20
 WINDOW_BYTES = 1 << 20
 EXTEND_EVERY_BYTES = 16_000_000
 LOOK_BACK_BYTES = 1 << 20
@@ -95,10 +94,10 @@ def unpack(disk: Disk, *, start: int = 0, end: int | None = None) -> Iterator[Me
     offset, position, num_gaps, read_again = start, 0, 0, 0
     while offset < disk.size:
         unpacked, broken, fault, look_back = 0, offset, cast(Fault | None, "no_member"), 0
-        begun = _begin(disk, offset)
-        if begun is not None:
-            yield Member(offset=offset, head=begun.head if _is_found(disk, offset) else b"")
-            unpacked, broken, fault = yield from _pieces(disk, begun)
+        head, _ = _tried(disk, offset)
+        if head is not None:
+            yield Member(offset=offset, head=head if HEADER.match(disk.read(offset, HEADER_BYTES)) else b"")
+            unpacked, broken, fault = yield from _pieces(disk, offset)
             position += unpacked
             look_back = LOOK_BACK_BYTES if read_again < MAX_READ_AGAIN_BYTES else 0
         if fault is None:
@@ -126,82 +125,56 @@ def next_member(disk: Disk, start: int, end: int | None = None, *, head: bytes =
             offset = start + match.start()
             if offset >= end:
                 return None
-            begun = _begin(disk, offset)
-            if begun is not None and (begun.head or begun.unpacker.eof) and begun.head.startswith(head):
-                return Member(offset=offset, head=begun.head)
+            first, is_whole = _tried(disk, offset)
+            if (first or is_whole) and (first or b"").startswith(head):
+                return Member(offset=offset, head=first or b"")
         if len(window) < WINDOW_BYTES:
             return None
         start += WINDOW_BYTES - (HEADER_BYTES - 1)
     return None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Begun:
-    """A member whose first bytes are unpacked: `place` is the byte of the file to feed next."""
-
-    unpacker: Any  # zlib's class has no public name
-    head: bytes
-    place: int
-
-
-def _begin(disk: Disk, offset: int) -> _Begun | None:
+def _tried(disk: Disk, offset: int) -> tuple[bytes | None, bool]:
+    """What zlib makes of the bytes at `offset`, HEAD_BYTES at most, and whether that is a whole member; None for an error."""
     data = disk.read(offset, FIRST_BYTES)
     if data[: len(MAGIC)] != MAGIC[: len(data)]:
-        return None
+        return None, False
     unpacker = zlib.decompressobj(31)
     try:
-        head = unpacker.decompress(data, HEAD_BYTES)
+        return unpacker.decompress(data, HEAD_BYTES), unpacker.eof
     except zlib.error:
-        return None
-    left = len(unpacker.unused_data) if unpacker.eof else len(unpacker.unconsumed_tail)
-    return _Begun(unpacker=unpacker, head=head, place=offset + len(data) - left)
+        return None, False
 
 
-def _is_found(disk: Disk, offset: int) -> bool:
-    return HEADER.match(disk.read(offset, HEADER_BYTES)) is not None
-
-
-def _pieces(disk: Disk, begun: _Begun) -> Generator[bytes, None, tuple[int, int, Fault | None]]:
-    """What the member unpacks to. Returns how many bytes those were, where on disk it ends or breaks, and its fault."""
-    unpacker, piece, place = begun.unpacker, begun.head, begun.place
-    unpacked, extended = 0, 0
+def _pieces(disk: Disk, offset: int) -> Generator[bytes, None, tuple[int, int, Fault | None]]:
+    """What the member at `offset` unpacks to. Returns how many bytes those were, where it ends or breaks, and its fault."""
+    unpacker, place = zlib.decompressobj(31), offset
     fault: Fault | None = None
+    unpacked = extended = 0
     while fault is None and not unpacker.eof:
         data = disk.read(place, FEED_BYTES)
         before = unpacker.copy()
         try:
-            more = unpacker.decompress(data, PIECE_BYTES)
+            # Not limited: what a limit cuts off may hide an error, and then the sizes of pieces matter. At most 17 MB.
+            piece, taken = unpacker.decompress(data), len(data)
         except zlib.error:
-            more, taken = _longest_prefix(before, data)
+            piece, taken = _longest_prefix(before, data)
             fault = "damaged"
-        else:
-            taken = len(data) - len(unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail)
-            if not data and not more:
-                fault = "truncated"
-        place += taken
-        piece = piece + more if piece else more
+        if not data:
+            fault = "truncated"
+        place += taken - len(unpacker.unused_data)
+        if piece:
+            yield piece
         unpacked += len(piece)
         if unpacked - extended > EXTEND_EVERY_BYTES:
             deadline.extend()
             extended = unpacked
-        if piece:
-            yield piece
-        piece = b""
-    if piece:
-        yield piece
-    return unpacked + len(piece), place, fault
+    return unpacked, place, fault
 
 
-def _longest_prefix(unpacker: Any, data: memoryview) -> tuple[bytes, int]:
-    """What the bytes before the first error in `data` unpack to, and how many bytes those are, by halving.
-
-    -1 bytes: the last byte fed before was the error, seen only when there was room for what it unpacks to. The error came
-    before PIECE_BYTES were unpacked, so no limit is needed here.
-    """
-    try:
-        parts = [unpacker.decompress(b"")]
-    except zlib.error:
-        return b"", -1
+def _longest_prefix(unpacker: zlib._Decompress, data: memoryview) -> tuple[bytes, int]:
+    """What the bytes before the first error in `data` unpack to, and how many bytes those are, by halving."""
+    parts = []
     good, bad = 0, len(data)
     while bad - good > 1:
         middle = (good + bad) // 2

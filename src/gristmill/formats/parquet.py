@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from gristmill.data import deadline
 from gristmill.data.document import open_parquet
-from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread, failed
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread
 from gristmill.errors import DataError
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of
 from gristmill.recipe.schema.formats import ReadParquet
@@ -339,4 +339,4 @@ def _document(text: Any, id: Any, url: Any, *, origin: str, entry: int | None, m
 
 
 def _failed(origin: str, reason: str, *, entry: int | None, bytes_in: int = 0, detail: str = "") -> Unread:
-    return replace(failed(origin, reason, bytes_in=bytes_in, detail=detail), entry=entry)
+    return Unread(id=origin, origin=origin, bytes_in=bytes_in, kind="failed", reason=reason, detail=detail, entry=entry)

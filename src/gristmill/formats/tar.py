@@ -24,6 +24,7 @@ from gristmill.formats.members import Gap
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED_BYTES = 1 << 20  # of a header that says more of a member; PATH_MAX is 4,096
 PIECE_BYTES = 1 << 18
+ZEROS = bytes(PIECE_BYTES)
 MAGIC = b"ustar"
 MAGIC_AT = 257
 CHECKSUM = slice(148, 156)
@@ -131,12 +132,12 @@ def _pass_zeros(source: _Stretches) -> int:
     """Passes over blocks of zeros; returns their bytes."""
     passed = 0
     while piece := source.read(PIECE_BYTES):
-        zeros = len(piece) - len(piece.lstrip(b"\0"))
-        if zeros < len(piece):
+        if piece != ZEROS[: len(piece)]:
+            zeros = len(piece) - len(piece.lstrip(b"\0"))
             zeros -= zeros % BLOCK
             source.push_back(piece[zeros:])
             return passed + zeros
-        passed += zeros
+        passed += len(piece)
     return passed
 
 

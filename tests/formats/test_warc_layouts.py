@@ -1,0 +1,272 @@
+"""A web archive is read in every gzip layout, in any spans and in spite of damage: each record once, every byte counted."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import itertools
+import tracemalloc
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastwarc.warc import ArchiveIterator
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.record import RawDocument, Record, Skip, Unread
+from gristmill.formats import warc_records
+from gristmill.formats.coverage import unpacked_bytes
+from gristmill.formats.format import Span
+from gristmill.formats.warc import FORMAT, read_warc
+from gristmill.recipe.schema.formats import ReadWarc
+
+READ_WARC = ReadWarc(format="warc", paths=["x"])
+KINDS = st.sampled_from(["resource", "resource", "resource", "request", "warcinfo"])
+BODIES = st.binary(max_size=60) | st.sampled_from([b"", b"\r\n\r\n", b"text " * 300, b"a\r\n\r\nb"])
+
+
+def record(number: int, kind: str, body: bytes) -> bytes:
+    block = b"<html>" + body
+    digest = base64.b32encode(hashlib.sha1(block).digest()).decode()
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Record-ID: <urn:uuid:{number}>\r\nContent-Type: text/html\r\n"
+        f"WARC-Block-Digest: sha1:{digest}\r\nContent-Length: {len(block)}\r\n\r\n"
+    )
+    return head.encode() + block + b"\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Records, and the members that hold them: stretches of all their bytes, packed. One plain member where it is not packed."""
+
+    kinds: list[str]
+    records: list[bytes]
+    cuts: list[int]
+    members: list[bytes]
+
+    def documents(self, numbers: set[int] | None = None) -> list[str]:
+        return [
+            f"urn:uuid:{number}"
+            for number, kind in enumerate(self.kinds)
+            if kind == "resource" and (numbers is None or number in numbers)
+        ]
+
+    def untouched(self, touched: set[int]) -> set[int]:
+        """Numbers of the records of which no byte lies in a touched member."""
+        ends = list(itertools.accumulate(map(len, self.records)))
+        spans = {number: (end - len(self.records[number]), end) for number, end in enumerate(ends)}
+        bad = [(a, b) for number, (a, b) in enumerate(itertools.pairwise(self.cuts)) if number in touched]
+        return {number for number, (a, b) in spans.items() if not any(a < d and c < b for c, d in bad)}
+
+
+@st.composite
+def archives(draw: st.DrawFn) -> Archive:
+    """Records in gzip members: one each, one for all, several, or cut anywhere."""
+    kinds = draw(st.lists(KINDS, min_size=1, max_size=7))
+    records = [record(number, kind, draw(BODIES)) for number, kind in enumerate(kinds)]
+    data = b"".join(records)
+    ends = list(itertools.accumulate(map(len, records), initial=0))
+    layout = draw(st.sampled_from(["each", "one", "some", "anywhere"]))
+    cuts = {"each": ends, "one": [0, len(data)]}.get(layout)
+    if cuts is None:
+        places = st.sampled_from(ends) if layout == "some" else st.integers(0, len(data))
+        cuts = sorted({0, len(data), *draw(st.lists(places, max_size=8))})
+    level = draw(st.sampled_from([0, 6, 9]))
+    return Archive(
+        kinds, records, cuts, [gzip.compress(data[a:b], level, mtime=0) for a, b in itertools.pairwise(cuts)]
+    )
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("warc") / "x.warc.gz"
+
+
+def ids(items: list[Record]) -> list[str]:
+    return [item.id for item in items if isinstance(item, RawDocument)]
+
+
+def read(path: Path, data: bytes, cuts: list[int]) -> list[Record]:
+    """The records of a file, after a look that spans cut at `cuts` give the same ones, and that all bytes are counted."""
+    path.write_bytes(data)
+    whole = list(read_warc(path, name="x"))
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    parts: list[Record] = []
+    total = 0
+    for a, b in itertools.pairwise(places):
+        span = Span(path=path, name="x", start=a, end=b, size=b - a)
+        items = list(FORMAT.read(span, READ_WARC))
+        num_bytes = sum(item.num_bytes if isinstance(item, Skip) else item.bytes_in for item in items)
+        assert num_bytes == FORMAT.content(span, READ_WARC).num_bytes
+        parts += items
+        total += num_bytes
+    assert parts == whole
+    assert total == unpacked_bytes(path)
+    return whole
+
+
+CUTS = st.lists(st.integers(0, 10**6), max_size=4)
+
+
+@given(archives(), CUTS)
+@settings(deadline=None, max_examples=150)
+def test_every_layout_gives_the_records_that_another_parser_finds_in_the_plain_bytes(
+    path: Path, archive: Archive, cuts: list[int]
+) -> None:
+    plain = b"".join(archive.records)
+    others = [
+        (found.headers["WARC-Record-ID"].strip("<>"), found.reader.read())
+        for found in ArchiveIterator(io.BytesIO(plain), parse_http=False)
+        if found.headers["WARC-Type"] == "resource"
+    ]
+    for file, data in ((path, b"".join(archive.members)), (path.with_suffix(".warc"), plain)):
+        items = read(file, data, cuts)
+        assert [(item.id, item.payload) for item in items if isinstance(item, RawDocument)] == others
+        assert not [item for item in items if isinstance(item, Unread)]
+    assert [id for id, _ in others] == archive.documents()
+
+
+@given(archives(), CUTS, st.data())
+@settings(deadline=None, max_examples=300)
+def test_damage_costs_the_records_it_lies_in_and_no_other(
+    path: Path, archive: Archive, cuts: list[int], data: st.DataObject
+) -> None:
+    members, touched = list(archive.members), set[int]()
+    for _ in range(data.draw(st.integers(1, 3))):
+        number = data.draw(st.integers(0, len(members) - 1))
+        member = members[number]
+        place = data.draw(st.integers(0, max(0, len(member) - 1)))
+        value = data.draw(st.integers(0, 255))
+        damaged = [
+            member[:place],
+            member[place:],
+            member[:place] + bytes([value]) + member[place + 1 :],
+            member[:place] + bytes(9) + member[place:],
+        ]
+        members[number] = data.draw(st.sampled_from(damaged))
+        touched.add(number)
+    tail = data.draw(st.sampled_from([b"", b"", bytes(30), b"\x1f\x8b\x08" * 9, b"more"]))
+    items = read(path, b"".join(members) + tail, cuts)
+    found = ids(items)
+    assert set(found) <= set(archive.documents())
+    assert set(found) >= set(archive.documents(archive.untouched(touched)))
+    assert found == sorted(found)
+
+
+@given(archives(), CUTS, st.integers(0, 10**6), st.integers(0, 255))
+@settings(deadline=None, max_examples=100)
+def test_a_changed_byte_of_a_plain_file_costs_the_record_it_lies_in_and_no_other(
+    path: Path, archive: Archive, cuts: list[int], place: int, value: int
+) -> None:
+    data = bytearray(b"".join(archive.records))
+    data[place % len(data)] = value
+    items = read(path.with_suffix(".warc"), bytes(data), cuts)
+    ends = list(itertools.accumulate(map(len, archive.records)))
+    touched = next(number for number, end in enumerate(ends) if place % len(data) < end)
+    others = set(range(len(ends))) - {touched}
+    found = set(ids(items))
+    assert found >= set(archive.documents(others))
+    assert len(found - set(archive.documents(others))) <= 1
+
+
+PIECES = st.sampled_from(
+    [b"WARC/1.0\r\n", b"\r\n\r\nWARC/1.", b"\r\n", b"Content-Length: 5\r\n\r\n", b"\x1f\x8b\x08", bytes(9)]
+)
+ANY_MEMBERS = st.lists(st.lists(PIECES | st.binary(max_size=9), max_size=5).map(b"".join), max_size=6)
+
+
+@given(ANY_MEMBERS, st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=4), st.booleans(), CUTS)
+@example([b"\r"], [], False, [])
+@settings(deadline=None, max_examples=300)
+def test_any_bytes_raise_nothing_and_are_all_counted(
+    path: Path, contents: list[bytes], changes: list[tuple[int, int]], packed: bool, cuts: list[int]
+) -> None:
+    data = bytearray(b"".join(gzip.compress(content, mtime=0) if packed else content for content in contents))
+    for place, value in changes:
+        if data:
+            data[place % len(data)] = value
+    read(path if packed else path.with_suffix(".warc"), bytes(data), cuts)
+
+
+@given(archives(), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_a_file_can_be_entered_where_a_record_says_and_the_next_such_place_is_found(
+    path: Path, archive: Archive, packed: bool
+) -> None:
+    file = path if packed else path.with_suffix(".warc")
+    file.write_bytes(b"".join(archive.members if packed else archive.records))
+    items = [item for item in read_warc(file, name="x") if not isinstance(item, Skip)]
+    entries = [item.entry for item in items if item.entry is not None]
+    span = Span(path=file, name="x", size=file.stat().st_size)
+    heads = [0] if archive.members else []
+    while (head := FORMAT.next_entry(span, heads[-1])) is not None:
+        heads.append(head)
+    assert set(entries) <= set(heads)
+    for item in items:
+        if item.entry is not None:
+            assert next(iter(read_warc(file, name="x", start=item.entry))) == item
+    if packed and archive.cuts == [0, sum(map(len, archive.records))]:
+        assert heads == [0]
+    if not packed:
+        assert heads == list(itertools.accumulate(map(len, archive.records), initial=0))[:-1]
+
+
+def test_origins_name_the_member_and_the_place_inside_it_whatever_the_span(path: Path) -> None:
+    records = [record(number, "resource", b"text %d" % number) for number in range(4)]
+    first = gzip.compress(records[0])
+    path.write_bytes(first + gzip.compress(b"".join(records[1:])))
+    origins = [
+        "x#0",
+        f"x#{len(first)}",
+        f"x#{len(first)}+{len(records[1])}",
+        f"x#{len(first)}+{len(records[1] + records[2])}",
+    ]
+    assert [item.origin for item in read_warc(path, name="x") if isinstance(item, RawDocument)] == origins
+    assert [item.origin for item in read_warc(path, name="x", start=1) if isinstance(item, RawDocument)] == origins[1:]
+
+
+def test_a_record_above_the_limit_takes_no_memory(path: Path) -> None:
+    large = record(1, "resource", bytes(100_000_000))
+    path.write_bytes(
+        gzip.compress(record(0, "resource", b"before") + large, 1) + gzip.compress(record(2, "resource", b"behind"))
+    )
+    del large
+    tracemalloc.start()
+    items = list(read_warc(path, name="x", max_bytes=1_000_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ids(items) == ["urn:uuid:0", "urn:uuid:2"]
+    assert [item.reason for item in items if isinstance(item, Unread)] == ["record_too_large"]
+    assert peak < 60_000_000
+
+
+def test_a_length_far_above_the_limit_does_not_swallow_the_records_behind_it(path: Path) -> None:
+    records = [record(number, "resource", b"text") for number in range(4)]
+    records[1] = records[1].replace(b"Content-Length: 10", b"Content-Length: 10000000000")
+    for data in (gzip.compress(b"".join(records)), b"".join(map(gzip.compress, records)), b"".join(records)):
+        items = read(path if data.startswith(b"\x1f") else path.with_suffix(".warc"), data, [])
+        assert ids(items) == ["urn:uuid:0", "urn:uuid:2", "urn:uuid:3"]
+        assert [item.reason for item in items if isinstance(item, Unread)] == ["record_too_large"]
+
+
+def test_heads_in_the_block_of_a_sound_record_are_no_records(path: Path) -> None:
+    inner = b"".join(record(number, "resource", b"inner") for number in (7, 8))
+    data = record(0, "resource", b"\r\n\r\n" + inner) + record(1, "resource", b"")
+    for file, content in ((path, gzip.compress(data)), (path.with_suffix(".warc"), data)):
+        file.write_bytes(content)
+        assert ids(list(read_warc(file, name="x"))) == ["urn:uuid:0", "urn:uuid:1"]
+
+
+def test_small_pieces_change_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = [record(number, "resource", b"text\r\n\r\n" * number) for number in range(9)]
+    records[4] = records[4].replace(b"Content-Length", b"Content-Lenght") + b"junk"
+    monkeypatch.setattr(warc_records, "PLAIN_PIECE_BYTES", 1 << 18)
+    file = path.with_suffix(".warc")
+    expected = read(file, b"".join(records), [400, 1500])
+    for size in (12, 13, 100):
+        monkeypatch.setattr(warc_records, "PLAIN_PIECE_BYTES", size)
+        monkeypatch.setattr(warc_records, "COMPACT_BYTES", 5)
+        assert read(file, b"".join(records), [400, 1500]) == expected
