@@ -134,7 +134,7 @@ def warc_file(noise: random.Random) -> bytes:
     """Records of several kinds."""
     kinds = ["response", "response", "request", "conversion", "metadata"]
     return b"".join(
-        record(n, kind=noise.choice(kinds)) if noise.random() < 0.7 else record(n, b"")
+        record(n, kind=noise.choice(kinds)) if noise.random() < 0.7 else record(n, b"", kind="metadata")
         for n in range(noise.randint(1, 6))
     )
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from accounting import num_bytes, read_whole, settings, texts
 from gristmill.data.record import RawDocument, Unread
 from gristmill.errors import DataError
-from gristmill.formats import parquet
 from gristmill.formats.format import Span
 from gristmill.formats.parquet import FORMAT, read_parquet
+from gristmill.formats.row_groups import RowGroups
 
 
 def cut(path: Path, *bounds: int, alone: bool = False) -> list[Span]:
@@ -197,14 +197,14 @@ def test_a_damaged_page_costs_the_rows_of_its_group_from_there_on(tmp_path: Path
 
 def test_a_lack_of_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pq.write_table(pa.table({"text": ["a", "b", "c"]}), tmp_path / "x.parquet")
-    whole = parquet._batches
+    whole = RowGroups._batches
 
-    def hungry(*arguments: Any, at_once: int) -> Any:
+    def hungry(self: RowGroups, group: int, at_once: int) -> Any:
         if at_once > 1:
             raise pa.ArrowMemoryError("malloc of size 3072000000 failed")
-        return whole(*arguments, at_once=at_once)
+        return whole(self, group, at_once)
 
-    monkeypatch.setattr(parquet, "_batches", hungry)
+    monkeypatch.setattr(RowGroups, "_batches", hungry)
     span = Span(path=tmp_path / "x.parquet", name="x", size=1)
     with pytest.raises(MemoryError):
         list(FORMAT.read(span, settings("parquet")))

@@ -152,6 +152,27 @@ def test_bytes_that_are_lost_in_the_middle_cost_the_member_there(tmp_path: Path)
     assert names(items) == ["1.py", "3.py", "4.py"]
 
 
+@pytest.mark.parametrize("change", [77, -77])
+def test_an_archive_that_is_no_longer_at_multiples_of_512_is_read_on(tmp_path: Path, change: int) -> None:
+    data = numbered(1, 2, 3, 4)
+    at = data.index(b"2.py") + 600
+    items = read(tmp_path / "x.tar", data[: at + min(0, change)] + b"x" * max(0, change) + data[at:])
+    expected = ["1.py", "2.py", "3.py", "4.py"] if change > 0 else ["1.py", "2.py", "4.py"]
+    assert names(items) == expected, "what is missing of 2.py is taken from the padding, and from the header behind it"
+    assert taken(items) == len(data) + change
+
+
+def test_headers_without_magic_are_found_again_at_multiples_of_512(tmp_path: Path) -> None:
+    data = bytearray(numbered(1, 2, 3))
+    for name in (b"1.py", b"2.py", b"3.py"):  # as Unix had them until 1988
+        start = data.index(name)
+        data[start + 257 : start + 512] = bytes(255)
+        data[start + 148 : start + 156] = b" " * 8
+        data[start + 148 : start + 156] = b"%06o\0 " % sum(data[start : start + 512])
+    data[data.index(b"2.py") + 5] ^= 1
+    assert names(read(tmp_path / "x.tar", bytes(data))) == ["1.py", "3.py"]
+
+
 def test_archives_one_after_the_other_are_all_read(tmp_path: Path) -> None:
     items = read(tmp_path / "x.tar", numbered(1, 2) + numbered(3) + bytes(5000), packed=True)
     assert names(items) == ["1.py", "2.py", "3.py"]
