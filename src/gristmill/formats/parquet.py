@@ -61,8 +61,8 @@ class Parquet(Format[ReadParquet]):
         try:
             with RowGroups(span.path, columns) as groups:
                 numbers = groups.between(span.start, span.end)
-                sizes = [groups.text_bytes(number, settings.text_column, alone=span.alone) for number in numbers]
-                return Content(num_bytes=sum(sizes), num_records=sum(groups.num_rows[number] for number in numbers))
+                found = [groups.measured(number, settings.text_column, alone=span.alone) for number in numbers]
+                return Content(num_bytes=sum(size for size, _ in found), num_records=sum(count for _, count in found))
         except NotReadable:
             is_first = span.start == 0
             return Content(num_bytes=size_of(span.path) if is_first else 0, num_records=int(is_first))

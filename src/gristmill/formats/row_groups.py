@@ -2,10 +2,13 @@
 
     metadata of a row group ─→ rows at once ─→ batches of Arrow ─→ one Python value at a time
 
-Memory is bounded by what is in a batch, not by a number of rows: values of 12 MB are read one by one. Columns with a dictionary
-stay encoded, because 256 rows that repeat one value of 12 MB are 12 MB there and 3 GB when they are written out.
+Memory is bounded by what is in a batch, not by a number of rows: values of 12 MB are read one by one. Strings are read as
+dictionaries, because 256 rows that repeat one value of 12 MB are 12 MB there and 3 GB when they are written out.
 
 Damage ends a batch with all its rows. So a damaged group is read again row by row, and the rows before the damage come.
+
+What the metadata tell of a column chunk (its size, its encodings) would serve better than what they tell of a row group. But
+pyarrow (26) ends the process where they are damaged, instead of raising.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ from gristmill.errors import DataError
 BATCH_ROWS = 256
 BATCH_BYTES = 16_000_000
 READ_BYTES = 1 << 20  # of a column, at once; all of a row group's column would be read otherwise
+MAX_LOST_ROWS = 100_000  # told one by one: a damaged group may say that it has any number of them
+STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 # What Arrow raises at damage. A lack of memory is none: the same rows may fit when they are read one by one.
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
@@ -57,16 +62,21 @@ class RowGroups:
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         try:
             with open_parquet(path) as file:
-                metadata, present = file.metadata, file.schema_arrow.names
-            if missing := [column for column in columns if column not in present]:
-                listed = ", ".join(map(repr, present[:50]))
+                metadata, schema = file.metadata, file.schema_arrow
+            if missing := [column for column in columns if column not in schema.names]:
+                listed = ", ".join(map(repr, schema.names[:50]))
                 raise NotReadable("missing_column", f"no {', '.join(map(repr, missing))}; its columns are {listed}")
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
             self.columns = list(columns)
-            self.num_rows, self._sizes, encoded = _told(metadata, self.columns)
+            self.num_rows = [group.num_rows for group in groups]
+            self._sizes = [group.total_byte_size for group in groups]
+            if min(self.num_rows, default=0) < 0 or sum(self.num_rows) != metadata.num_rows:
+                raise NotReadable("corrupt_file", "its metadata contradicts itself about the number of rows")
+            strings = [field.name for field in schema if field.name in columns and _is_string(field.type)]
             self._file = pq.ParquetFile(
                 path,
                 metadata=metadata,
-                read_dictionary=encoded,
+                read_dictionary=strings,
                 buffer_size=READ_BYTES,
                 pre_buffer=False,
                 page_checksum_verification=True,
@@ -91,7 +101,8 @@ class RowGroups:
     def rows(self, group: int, *, alone: bool = False) -> Iterator[list[Any] | str]:
         """The values of each row in the order of `columns`; for each row from the first damaged place on what is wrong.
 
-        A string that is not UTF-8 is NotUtf8, a value that Python does not have is None. alone: one row at a time.
+        A string that is not UTF-8 is NotUtf8, a value that Python does not have is None. alone: one row at a time. Of more
+        than MAX_LOST_ROWS rows that are lost, the last item stands for the rest.
         """
         num_rows, done, wrong = self.num_rows[group], 0, "it holds fewer rows than its metadata says"
         for at_once in self._tries(group, alone=alone):
@@ -105,11 +116,16 @@ class RowGroups:
                 wrong = str(error)[:200]
             if done == num_rows:
                 return
-        for _ in range(done, num_rows):
+        for _ in range(min(num_rows - done, MAX_LOST_ROWS)):
             yield wrong
+        if num_rows - done > MAX_LOST_ROWS:
+            yield f"{num_rows - done - MAX_LOST_ROWS:,} further rows: {wrong}"
 
-    def text_bytes(self, group: int, column: str, *, alone: bool = False) -> int:
-        """Bytes of a column's strings in the rows before any damage, as Arrow computes them; no value becomes one of Python."""
+    def measured(self, group: int, column: str, *, alone: bool = False) -> tuple[int, int]:
+        """(bytes of a column's strings in the rows before any damage, items that `rows` gives), as Arrow computes them.
+
+        No value becomes one of Python.
+        """
         num_rows, done, num_bytes = self.num_rows[group], 0, 0
         for at_once in self._tries(group, alone=alone):
             skip = done
@@ -126,7 +142,7 @@ class RowGroups:
                 continue
             if done == num_rows:
                 break
-        return num_bytes
+        return num_bytes, done + min(num_rows - done, MAX_LOST_ROWS + 1)
 
     def _tries(self, group: int, *, alone: bool) -> list[int]:
         """Rows to read at once: as many as take about BATCH_BYTES by their mean, then single ones."""
@@ -146,22 +162,6 @@ class RowGroups:
             fields = [_column(batch, column) for column in self.columns]
             for row in range(len(batch)):
                 yield [_value(field[row]) for field in fields]
-
-
-def _told(metadata: pq.FileMetaData, columns: Sequence[str]) -> tuple[list[int], list[int], list[str]]:
-    """What the metadata tells: rows and unpacked bytes of each row group, and which columns have a dictionary."""
-    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    wanted = [number for number, path in enumerate(paths) if path in columns or path.split(".")[0] in columns]
-    num_rows, sizes, encoded = [], [], set()
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        chunks = [group.column(number) for number in wanted]
-        flat = [chunk for chunk in chunks if chunk.path_in_schema in columns]
-        if group.num_rows < 0 or any(chunk.num_values != group.num_rows for chunk in flat):
-            raise NotReadable("corrupt_file", "its metadata contradicts itself about the number of rows")
-        num_rows.append(group.num_rows)
-        sizes.append(sum(max(0, chunk.total_uncompressed_size) for chunk in chunks))
-        encoded |= {chunk.path_in_schema for chunk in flat if any("DICTIONARY" in one for one in chunk.encodings)}
-    return num_rows, sizes, sorted(encoded)
 
 
 # ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,13 +188,16 @@ def _num_bytes(column: pa.Array) -> int:
     return num_bytes
 
 
+def _is_string(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in STRINGS)
+
+
 def _lengths(column: pa.Array) -> pa.Array | None:
     if isinstance(column, pa.DictionaryArray):
         lengths = _lengths(column.dictionary)
         return None if lengths is None else lengths.take(column.indices)
     if isinstance(column, pa.ExtensionArray):  # a string with a meaning, such as JSON, is a string in Python too
         return _lengths(column.storage) if pa.types.is_string(column.storage.type) else None
-    kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    if not any(is_kind(column.type) for is_kind in (*kinds, pa.types.is_fixed_size_binary)):
+    if not (_is_string(column.type) or pa.types.is_fixed_size_binary(column.type)):
         return None
     return pc.cast(pc.binary_length(column), pa.int64())
