@@ -229,7 +229,7 @@ class Archive:
         assert self._at == len(self._data), "bytes before the boundary are not read"
         boundary = self._boundary
         if isinstance(boundary, Member):
-            self._members.append((self._start + len(self._data), boundary.offset))
+            self._enter(boundary)
         self._is_head = isinstance(boundary, Member)
         self._is_bounded = boundary is None
         return boundary
@@ -237,9 +237,7 @@ class Archive:
     def place(self) -> Place:
         """Where the next byte is: offset on disk of its member, and its place inside of it unless it is the first."""
         position = self._position
-        while len(self._members) > 1 and self._members[1][0] <= position:
-            del self._members[0]
-        begin, offset = self._members[0]
+        begin, offset = next(member for member in reversed(self._members) if member[0] <= position)
         if self._packed:
             inside = f"+{position - begin}" if position > begin else ""
             return Place(origin=f"{self.name}#{offset}{inside}", entry=offset if self._is_head else None)
@@ -259,6 +257,12 @@ class Archive:
     def _position(self) -> int:
         return self._start + self._at
 
+    def _enter(self, member: Member) -> None:
+        """Notes where a member begins, and forgets those that ended before the next byte."""
+        while len(self._members) > 1 and self._members[1][0] <= self._position:
+            del self._members[0]
+        self._members.append((self._start + len(self._data), member.offset))
+
     def _fill(self) -> bool:
         if self._at > COMPACT_BYTES:
             keep = self._at - len(BLANK_LINE)
@@ -270,7 +274,7 @@ class Archive:
                 self._data += event
                 return True
             if isinstance(event, Member) and event.head != HEAD:
-                self._members.append((self._start + len(self._data), event.offset))
+                self._enter(event)
             else:
                 self._boundary, self._is_bounded = event, True
         return False
@@ -356,9 +360,9 @@ def _line_ends(data: bytearray, place: int) -> int:
 
 def _fields(head: bytes) -> dict[str, str]:
     """The named fields of a head, the first of each name; a line that begins with a blank continues the one before."""
-    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n")[1:]
-    pairs = (line.partition(":") for line in reversed(lines) if ":" in line)
-    return {key.strip().lower(): value.strip() for key, _, value in pairs}
+    lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n")
+    pairs = [line.split(":", 1) for line in reversed(lines) if ":" in line]
+    return {name.strip().lower(): value.strip() for name, value in pairs}
 
 
 def _content_length(fields: dict[str, str]) -> int | None:
