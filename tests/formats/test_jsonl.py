@@ -138,7 +138,7 @@ def test_a_span_in_the_middle_of_a_large_file_is_entered_without_reading_what_co
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_line_above_the_limit_is_passed_over_in_bounded_memory(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / "x.jsonl"
-    data = b'{"text": "a"}\n' + b"x" * 60_000_000 + b'\n{"text": "b"}\n'
+    data = b'{"text": "a"}\n' + b"x" * 150_000_000 + b'\n{"text": "b"}\n'
     path.write_bytes(gzip.compress(data) if packed else data)
     tracemalloc.start()
     found = list(read_jsonl(path, name="x", max_bytes=1_000_000))
@@ -146,7 +146,7 @@ def test_a_line_above_the_limit_is_passed_over_in_bounded_memory(tmp_path: Path,
     tracemalloc.stop()
     assert texts(found) == ["a", "!line_too_large", "b"]
     assert num_bytes(found) == len(data)
-    assert peak < 12_000_000
+    assert peak < 90_000_000, "16 KB of gzip are unpacked at once, which are 17 MB at most, held a few times"
 
 
 def test_a_line_of_exactly_the_limit_is_read(tmp_path: Path) -> None:

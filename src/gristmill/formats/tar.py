@@ -4,8 +4,8 @@
     header of type x, X, g, L or K, data, zeros               says more of the member after it: a long name, a size
     blocks of zeros                                           the end; an archive appended to it is read too
 
-Damage, a header whose checksum is wrong or a gap of the content, ends at the next header that is sound: the first one at a
-multiple of 512 where the stream is unbroken, at any byte behind a gap. Names are strings and are used as such only.
+Damage, a header whose checksum is wrong or a gap of the content, ends at the next header that is sound: at any byte by its
+magic, which headers have since 1988, or at a multiple of 512 where there is no gap. Names are strings and are used as such only.
 
 Headers are parsed by Python's tarfile, which cannot read archives itself here: it holds pax headers of any size in memory,
 unpacks sparse files to any size, and stops at the first damaged block.
@@ -24,6 +24,7 @@ from gristmill.formats.members import Gap
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED_BYTES = 1 << 20  # of a header that says more of a member; PATH_MAX is 4,096
 PIECE_BYTES = 1 << 18
+ZEROS = bytes(PIECE_BYTES)
 MAGIC = b"ustar"
 MAGIC_AT = 257
 CHECKSUM = slice(148, 156)
@@ -73,7 +74,8 @@ def read_tar(file: ContentFile, *, wanted: Callable[[str, int], bool]) -> Iterat
         elif header is not None:
             yield from _other(source, header)
         elif len(block) == BLOCK:
-            yield from _resync(source, start, BLOCK, "no sound header", is_aligned=True)
+            source.push_back(block)  # the next header may begin inside
+            yield from _resync(source, start, 0, "no sound header", is_aligned=True)
         elif (gap := source.next_gap()) is not None:
             yield from _resync(source, start, len(block) + gap.num_bytes, f"gzip: {gap.fault}", is_aligned=False)
         else:
@@ -131,12 +133,12 @@ def _pass_zeros(source: _Stretches) -> int:
     """Passes over blocks of zeros; returns their bytes."""
     passed = 0
     while piece := source.read(PIECE_BYTES):
-        zeros = len(piece) - len(piece.lstrip(b"\0"))
-        if zeros < len(piece):
+        if piece != ZEROS[: len(piece)]:
+            zeros = len(piece) - len(piece.lstrip(b"\0"))
             zeros -= zeros % BLOCK
             source.push_back(piece[zeros:])
             return passed + zeros
-        passed += zeros
+        passed += len(piece)
     return passed
 
 
@@ -152,9 +154,8 @@ def _resync(source: _Stretches, start: int, lost: int, detail: str, *, is_aligne
                 source.push_back(window[found:])
                 yield Damage(position=start, num_bytes=lost + found, detail=detail)
                 return
-            keep = len(window) % BLOCK if is_aligned else min(len(window), BLOCK - 1)
-            lost += len(window) - keep
-            window = window[len(window) - keep :]
+            passed = max(0, len(window) // BLOCK - 1) * BLOCK  # what is left holds any header that is cut off here
+            lost, window = lost + passed, window[passed:]
             continue
         lost += len(window)
         window, gap = b"", source.next_gap()
@@ -165,16 +166,17 @@ def _resync(source: _Stretches, start: int, lost: int, detail: str, *, is_aligne
 
 
 def _find_header(window: bytes, *, is_aligned: bool) -> int | None:
-    """Where in the window the first sound header begins."""
-    if is_aligned:
-        starts = range(0, len(window) - BLOCK + 1, BLOCK)
-        return next((start for start in starts if _header(window[start : start + BLOCK]) is not None), None)
+    """Where in the window the first sound header begins: at any byte by its magic, else at a multiple of BLOCK."""
+    found = len(window)
     at = window.find(MAGIC, MAGIC_AT)
     while 0 <= at <= len(window) - BLOCK + MAGIC_AT:
         if _header(window[at - MAGIC_AT : at - MAGIC_AT + BLOCK]) is not None:
-            return at - MAGIC_AT
+            found = at - MAGIC_AT
+            break
         at = window.find(MAGIC, at + 1)
-    return None
+    aligned = range(0, min(found, len(window) - BLOCK + 1), BLOCK) if is_aligned else ()
+    found = next((start for start in aligned if _header(window[start : start + BLOCK]) is not None), found)
+    return found if found < len(window) else None
 
 
 # ── headers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

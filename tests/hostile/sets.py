@@ -1,0 +1,10 @@
+"""All hostile sets by name."""
+
+from __future__ import annotations
+
+from hostile import archives, lines, tables, texts, trees
+from hostile.hostile import Maker
+
+SETS: dict[str, Maker] = {
+    maker.__name__: maker for module in (lines, texts, trees, tables, archives) for maker in module.SETS
+}

@@ -1,0 +1,151 @@
+"""Sound files of every format, and ways in which disks, networks and people change bytes."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import random
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hostile.archives import record
+from hostile.hostile import prose
+
+INTERESTING = [
+    b"\0",
+    b"\xff",
+    b"\n",
+    b"\r\n",
+    b'"',
+    b",",
+    b"\\u0000",
+    b"\x1f\x8b\x08",
+    b"ustar\0",
+    b"WARC/1.0\r\n",
+    b"PAR1",
+    b"\x7f" * 8,
+    bytes(512),
+]
+LARGEST = 60_000  # a mutated file never grows beyond this, so that a fuzzing run is a number of files, not of bytes
+
+
+def mutated(data: bytes, noise: random.Random, others: list[bytes]) -> bytes:
+    """The bytes with one to four changes: flips, cuts, insertions, splices of another file, blocks twice or moved."""
+    changed = bytearray(data)
+    for _ in range(noise.randint(1, 4)):
+        size = len(changed)
+        at, length = noise.randint(0, size), noise.choice([1, 4, 30, 512, 3000])
+        match noise.randrange(8):
+            case 0 | 1 if size:
+                changed[at % size] ^= 1 << noise.randrange(8)
+            case 2:
+                del changed[at : at + length]
+            case 3:
+                changed[at:at] = noise.choice([noise.randbytes(length), noise.choice(INTERESTING)])
+            case 4:
+                changed[at:at] = changed[at : at + length]
+            case 5:
+                other = noise.choice(others)
+                start = noise.randint(0, len(other))
+                changed[at : at + length] = other[start : start + length]
+            case 6:
+                del changed[at:]
+            case _:
+                piece = noise.choice(INTERESTING)
+                changed[at : at + len(piece)] = piece
+        changed = changed[:LARGEST]
+    return bytes(changed)
+
+
+def packed(data: bytes, noise: random.Random) -> bytes:
+    """The bytes as a gzip file of one to four members."""
+    cuts = sorted(noise.randint(0, len(data)) for _ in range(noise.randint(0, 3)))
+    bounds = zip([0, *cuts], [*cuts, len(data)])
+    return b"".join(gzip.compress(data[a:b], noise.choice([0, 1, 9]), mtime=0) for a, b in bounds)
+
+
+# ── sound files ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def jsonl_file(noise: random.Random) -> bytes:
+    """Lines, some of them blank."""
+    texts = [prose(noise.randrange(1000), noise.randint(0, 30)) for _ in range(noise.randint(1, 30))]
+    return b"".join(
+        json.dumps({"id": n, "text": text}).encode() + noise.choice([b"\n", b"\n\n"]) for n, text in enumerate(texts)
+    )
+
+
+def csv_file(noise: random.Random) -> bytes:
+    """Rows, quoted or not."""
+    rows = [
+        f'{n},"{prose(n, 5)}\nline ""two"""' if noise.random() < 0.3 else f"{n},{prose(n, 5)}"
+        for n in range(noise.randint(1, 40))
+    ]
+    return ("id,text\n" + "\r\n".join(rows)).encode()
+
+
+def text_file(noise: random.Random) -> bytes:
+    """Chapters, in one of three encodings."""
+    text = "\n".join(f"Chapter {n}\né {prose(n, 30)}" for n in range(noise.randint(1, 12)))
+    return text.encode(noise.choice(["utf-8", "utf-8-sig", "utf-16", "cp1252"]))
+
+
+def html_file(noise: random.Random) -> bytes:
+    """A page."""
+    return f"<html><head><meta charset=utf-8></head><body>{prose(noise.randrange(99))}</body></html>".encode()
+
+
+def tar_file(noise: random.Random) -> bytes:
+    """Members of all kinds, with short and long names."""
+    written = io.BytesIO()
+    kinds = [tarfile.REGTYPE] * 6 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE]
+    with tarfile.open(
+        fileobj=written, mode="w", format=noise.choice([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+    ) as opened:
+        for number in range(noise.randint(1, 8)):
+            info = tarfile.TarInfo(f"{'deep/' * noise.choice([0, 1, 40])}{number}.py")
+            info.type = noise.choice(kinds)
+            data = prose(number, noise.randint(0, 200)).encode() if info.isreg() else b""
+            info.size = len(data)
+            opened.addfile(info, io.BytesIO(data))
+    return written.getvalue()
+
+
+def parquet_file(noise: random.Random) -> bytes:
+    """Rows in several row groups and pages."""
+    number = noise.randint(1, 60)
+    texts = [noise.choice([None, "", prose(noise.randrange(9), noise.randint(1, 30))]) for _ in range(number)]
+    written = io.BytesIO()
+    options: dict[str, Any] = {"use_dictionary": noise.random() < 0.5, "write_page_checksum": noise.random() < 0.5}
+    table = pa.table({"text": pa.array(texts, pa.string()), "id": [*range(number)]})
+    compression = noise.choice(["none", "snappy", "zstd", "gzip"])
+    pq.write_table(
+        table, written, row_group_size=noise.randint(1, 40), data_page_size=500, compression=compression, **options
+    )
+    return written.getvalue()
+
+
+def warc_file(noise: random.Random) -> bytes:
+    """Records of several kinds."""
+    kinds = ["response", "response", "request", "conversion", "metadata"]
+    return b"".join(
+        record(n, kind=noise.choice(kinds)) if noise.random() < 0.7 else record(n, b"", kind="metadata")
+        for n in range(noise.randint(1, 6))
+    )
+
+
+FILES: dict[str, Callable[[random.Random], bytes]] = {
+    "jsonl": jsonl_file,
+    "csv": csv_file,
+    "text": text_file,
+    "html": html_file,
+    "code": tar_file,
+    "parquet": parquet_file,
+    "warc": warc_file,
+}
+PACKED = ("jsonl", "csv", "text", "code", "warc")
