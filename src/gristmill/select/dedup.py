@@ -111,9 +111,10 @@ def find_duplicates(
     an unfinished search over other documents; after the first two the same call resumes.
     """
     memory = SearchMemory() if memory is None else memory
-    if (work / FOUND).is_file():
-        return DuplicateCounts(**read_json(work / FOUND))
     folder = work / SCRATCH
+    if (work / FOUND).is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # what a call that was killed at its end left
+        return DuplicateCounts(**read_json(work / FOUND))
     folder.mkdir(exist_ok=True)
     try:
         plan = _plan(corpus, rules, memory, folder)
@@ -126,13 +127,13 @@ def find_duplicates(
         )
         outcomes = _search(corpus, rules, plan, stage, memory, say)
         counts = _results(corpus, plan, stage, outcomes, out=work)
+        write_json(work / FOUND, asdict(counts))
     except OutOfSpaceError as error:
         needed = disk_bytes(len(corpus), num_bands=rules.num_bands, ngrams_per_document=NGRAMS_PER_DOCUMENT)["search"]
         raise OutOfSpaceError(
             f"{error}\n  The search for duplicates takes up to {needed:,} bytes in {folder} for {len(corpus):,} documents (estimated "
             f"at {NGRAMS_PER_DOCUMENT} words each); {shutil.disk_usage(folder).free:,} are free. Finished parts are kept."
         ) from error
-    write_json(work / FOUND, asdict(counts))
     shutil.rmtree(folder)
     return counts
 
