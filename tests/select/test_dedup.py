@@ -291,6 +291,14 @@ def test_the_limits_of_similarity_and_containment_are_inclusive(shared, goes):
     assert bool(deduplicate(held, rules, keys=[[1], [1]]).copies) == goes
 
 
+def test_a_document_that_is_a_little_longer_than_one_it_holds_is_no_copy_but_linked():
+    rules = DuplicateRules(num_bands=1, rows_per_band=1, ngram=1, min_jaccard=0.97, remove_near=True)
+    words = [f"w{n}" for n in range(40)]
+    documents = documents_of([" ".join(words[:38]), " ".join(words)], score=[1.0, 0.0])
+    found = deduplicate(documents, rules, keys=[[1], [1]])
+    assert (found.copies, found.links) == ([], [(1, 0)])
+
+
 def test_an_exact_copy_of_a_near_copy_is_a_near_copy_of_the_one_that_is_left():
     rng = np.random.default_rng(3)
     text = sentence(rng, 200)
