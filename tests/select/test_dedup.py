@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from searched import expected, quick_folder, search, write_corpus
 
 from gristmill.data.executor import LocalProcesses
+from gristmill.errors import ArtifactError
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select import dedup
+from gristmill.select import dedup, order
 from gristmill.select.dedup import SearchMemory
 from gristmill.select.minhash import chance_found
 from gristmill.select.rules import DuplicateRules
@@ -336,10 +337,10 @@ def test_survivor_by_priority_then_score_then_length_then_id_then_the_hash_of_th
     found = survivors(deduplicate(documents))
     assert {documents[d].id: documents[s].id for d, s in found.items()} == dict.fromkeys("bcae", "d")
     twins = documents_of([longer, longer.replace("end", "and")], ids=["same", "same"])
-    for order in (twins, twins[::-1]):
-        (copy,) = deduplicate(order).copies
+    for pair in (twins, twins[::-1]):
+        (copy,) = deduplicate(pair).copies
         first = min((document.text for document in twins), key=lambda each: xxhash.xxh3_64_intdigest(each.encode()))
-        assert order[copy.survivor].text == first
+        assert pair[copy.survivor].text == first
 
 
 def test_documents_of_one_template_stay_apart_for_verification_refuses_them():
@@ -372,6 +373,25 @@ def test_switched_off_near_copies_stay_but_share_a_cluster():
 
 def test_texts_below_one_ngram_are_never_near_copies():
     assert deduplicate(documents_of(["a b c d", "a b c e", "a, b, c d!"])).copies == []
+
+
+def test_prints_of_another_number_of_bands_are_refused(tmp_path):
+    corpus = write_corpus(tmp_path, documents_of(["a b c"]), rules=RULES)
+    with pytest.raises(ArtifactError, match=r"prints-00000.parquet has keys of 14 bands, the rules ask for 3. Remake"):
+        search(corpus, tmp_path / "work", rules=PAIRS)
+
+
+def test_ranges_of_the_sort_follow_the_length_of_ids(tmp_path, monkeypatch):
+    ranges = []
+    sort = order.sort_corpus
+    monkeypatch.setattr(
+        order, "sort_corpus", lambda *a, num_ranges: ranges.append(num_ranges) or sort(*a, num_ranges=num_ranges)
+    )
+    for length in (10, 10_000):
+        documents = documents_of(["a b c"] * 20, ids=[f"{n}".zfill(length) for n in range(20)])
+        deduplicate(documents, memory=SearchMemory(worker_bytes=50_000))
+    assert ranges[0] == 1
+    assert 15 <= ranges[1] <= 18
 
 
 def test_nothing_in_nothing_out():

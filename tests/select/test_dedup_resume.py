@@ -315,7 +315,9 @@ def test_the_walking_process_holds_what_is_promised_or_maps_it(folder, monkeypat
 
 
 def test_lists_of_kept_documents_end_at_their_limit(tmp_path) -> None:
-    stage = Stage(folder=tmp_path, texts=InProcess(), columns=InProcess(), array_bytes=10**6, should_stop=lambda: False)
+    stage = Stage(
+        folder=tmp_path, texts=InProcess(), columns=InProcess(), array_bytes=10**6, should_stop=lambda: False, say=print
+    )
     one, other = (Lists(stage, num_slots=8, num_touched=9, max_listed=3) for _ in range(2))
     rows = [(0, 0), (0, 4), (1, 0), (2, 0), (3, 0), (3, 4)]
     for t in range(4):

@@ -73,7 +73,7 @@ def test_batches_leave_no_mark_on_the_file(
     prints(tmp_path, TEXTS)
     whole = (tmp_path / "prints-00000.parquet").read_bytes()
     (tmp_path / "other").mkdir()
-    monkeypatch.setattr(signatures, "BATCH_ROWS", rows)
+    monkeypatch.setattr(corpus_module, "BATCH_ROWS", rows)
     monkeypatch.setattr(signatures, "BATCH_BYTES", size)
     prints(tmp_path / "other", TEXTS)
     assert (tmp_path / "other" / "prints-00000.parquet").read_bytes() == whole
@@ -193,6 +193,16 @@ def test_a_text_that_is_split_in_pieces_has_the_same_ngrams(words: list[str], si
         assert np.array_equal(ngram_set(text, n), whole)
         for one, other in zip(ngram_sets([text, text[:20]], n), (whole, ngram_set(text[:20], n)), strict=True):
             assert np.array_equal(one, other)
+
+
+def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [str(np.random.default_rng(d).bytes(4_000)) for d in range(50)]
+    path = write(tmp_path, texts)
+    assert corpus_module.rows_per_batch(path) == 256
+    monkeypatch.setattr(corpus_module, "BATCH_BYTES", 100_000)
+    assert 5 < corpus_module.rows_per_batch(path) < 15
+    monkeypatch.setattr(corpus_module, "BATCH_BYTES", 100)
+    assert corpus_module.rows_per_batch(path) == 1
 
 
 @given(st.lists(st.text("ab é", max_size=30), max_size=20), st.integers(1, 60), st.integers(1, 8), st.data())
