@@ -6,7 +6,6 @@ ranks) and reading one part of all shards at a time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error
 
 Array = NDArray[Any]
+CLAIM_BYTES = 16_000_000
 
 
 def write_flat(path: Path, arrays: Iterable[Array]) -> None:
@@ -41,13 +41,14 @@ def mapped(path: Path, dtype: DTypeLike) -> Array:
 def scratch(path: Path, count: int, dtype: DTypeLike, *, max_bytes: int) -> Array:
     """A writable array of zeros: in memory when it takes at most `max_bytes`, else a file that is mapped.
 
-    The file's space is claimed first: a mapped page without space on disk would end the process by a signal.
+    The file is written first: a mapped page without space on disk would end the process by a signal.
     """
     num_bytes = count * np.dtype(dtype).itemsize
     if num_bytes <= max_bytes:
         return np.zeros(count, dtype=dtype)
     with out_of_space_is_a_resource_error(path), path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        for first in range(0, num_bytes, CLAIM_BYTES):
+            file.write(bytes(min(CLAIM_BYTES, num_bytes - first)))
     return np.memmap(path, dtype=dtype, mode="r+", shape=(count,))
 
 
