@@ -6,7 +6,8 @@ Documents have about 120 words drawn from 50,000, and are planted as follows, in
 with 0 to 15 words replaced, 1 exact copy, 1 of a template (90 words in common, 30 of its own: Jaccard .59, so no copies), 1 that is the first half of a
 fresh one. A template has a fiftieth of N / 20 members. Text depends on (seed, number) only.
 
-Signatures and `find_duplicates` run as select runs them, in processes. Peak memory is the high-water mark of resident memory
+Signatures and `find_duplicates` run as select runs them, in processes. CPU seconds (of this process and of the functions in workers,
+without their start) say more than seconds on a machine that others use. Peak memory is the high-water mark of resident memory
 of each process (VmHWM), pages of mapped files included; "walk" is the process that drives the search. Disk is sampled twice
 a second. Prints a table and a JSON line at the end.
 """
@@ -93,32 +94,32 @@ class WriteShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A function, with the seconds and the peak memory of the process that ran it."""
+    """A function, with the CPU seconds it took and the peak memory of the process that ran it."""
 
     function: Callable[[Any], Any]
 
     def __call__(self, item: Any) -> tuple[Any, float, int]:
-        started = time.perf_counter()
+        started = time.process_time()
         result = self.function(item)
-        return result, time.perf_counter() - started, high_water_mark()
+        return result, time.process_time() - started, high_water_mark()
 
 
 @dataclass(kw_only=True)
 class MeasuringExecutor:
-    """LocalProcesses that keeps, per kind of function, calls, seconds of all and the largest peak."""
+    """LocalProcesses that keeps, per kind of function, calls, CPU seconds of all and the largest peak."""
 
     processes: int
     kinds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def map(self, fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        kind = self.kinds.setdefault(type(fn).__name__, {"calls": 0, "seconds": 0.0, "peak_mb": 0.0})
+        kind = self.kinds.setdefault(type(fn).__name__, {"calls": 0, "cpu_seconds": 0.0, "peak_mb": 0.0})
         for item, outcome in LocalProcesses(processes=self.processes).map(Measured(function=fn), items):
             if isinstance(outcome, Exception):
                 yield item, outcome
                 continue
             result, seconds, peak = outcome
             kind["calls"] += 1
-            kind["seconds"] += seconds
+            kind["cpu_seconds"] += seconds
             kind["peak_mb"] = max(kind["peak_mb"], peak / 1e6)
             yield item, result
 
@@ -170,7 +171,7 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
     executor = MeasuringExecutor(processes=processes)
     run(executor, write, shards)
     sign = PrintShard(out=folder, bands=RULES.bands, seed=seed)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     run(executor, sign, [write.path(k) for k in shards])
     signed = time.perf_counter()
     np.save(folder / "passed.npy", np.ones(total, dtype=bool))
@@ -191,7 +192,8 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
             should_stop=lambda: False,
             say=lambda line: steps.append((line, time.perf_counter() - signed)),
         )
-    searched = time.perf_counter()
+    searched, cpu_ended = time.perf_counter(), time.process_time()
+    in_workers = sum(kind["cpu_seconds"] for name, kind in executor.kinds.items() if name != "WriteShard")
     estimate = disk_bytes(total, num_bands=RULES.num_bands, ngrams_per_document=WORDS)
     prints = sum(shard.prints.stat().st_size for shard in printed)
     shutil.rmtree(folder)
@@ -199,6 +201,7 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
         "documents": total,
         "signatures_seconds": signed - started,
         "search_seconds": searched - signed,
+        "cpu_seconds": cpu_ended - cpu_started + in_workers,
         "walk_peak_mb": peak.process / 1e6,
         "workers": executor.kinds,
         "prints_mb": prints / 1e6,
@@ -217,14 +220,16 @@ def run(executor: MeasuringExecutor, function: Callable[[Any], Any], items: Iter
 
 def show(row: dict[str, Any]) -> None:
     total = row["documents"]
-    seconds = row["signatures_seconds"] + row["search_seconds"]
+    per_step = 1e9 * row["cpu_seconds"] / (total * math.log2(total))
     print(
         f"{total:>9,} documents: signatures {row['signatures_seconds']:.1f} s, search {row['search_seconds']:.1f} s, "
-        f"{1e9 * seconds / (total * math.log2(total)):.0f} ns per N log2 N; walk {row['walk_peak_mb']:.0f} MB; disk: prints "
+        f"CPU {row['cpu_seconds']:.1f} s, {per_step:.0f} ns per N log2 N; walk {row['walk_peak_mb']:.0f} MB; disk: prints "
         f"{row['prints_mb']:.0f} MB, search {row['search_disk_mb']:.0f} MB (estimated {row['estimated_mb']['search']:.0f})"
     )
     for name, kind in row["workers"].items():
-        print(f"    {name:<12} {kind['calls']:>5.0f} calls {kind['seconds']:>8.1f} s  peak {kind['peak_mb']:>5.0f} MB")
+        print(
+            f"    {name:<12} {kind['calls']:>5.0f} calls {kind['cpu_seconds']:>8.1f} s  peak {kind['peak_mb']:>5.0f} MB"
+        )
     print("    " + ", ".join(f"{name} {value:,}" for name, value in row["counts"].items()), flush=True)
 
 

@@ -65,6 +65,17 @@ def write_corpus(
     return corpus_of(shards, passed=folder / "passed.npy", scores=folder / "scores.npy")
 
 
+def opened(folder: Path) -> Corpus:
+    """A corpus that `write_corpus` wrote, of one source."""
+    shards = [
+        PrintedShard(
+            documents=path, prints=path.with_name(path.name.replace("documents", "prints")), source="web", priority=0
+        )
+        for path in sorted(folder.glob("documents-*.parquet"))
+    ]
+    return corpus_of(shards, passed=folder / "passed.npy", scores=folder / "scores.npy")
+
+
 def search(
     corpus: Corpus,
     work: Path,

@@ -19,7 +19,7 @@ from gristmill.data.document import open_parquet, read_batches
 from gristmill.errors import DataError
 from gristmill.select.words import Int64
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 256
 BATCH_BYTES = 4_000_000  # of text split into words at once; arrays take some 20 times as much
 
 
@@ -69,6 +69,16 @@ class Corpus:
         with open_parquet(self.shards[k].prints) as file:
             return file.read(columns=list(columns)).combine_chunks()
 
+    def id_bytes(self) -> int:
+        """Bytes of all ids, from the footers of the prints."""
+        total = 0
+        for shard in self.shards:
+            with open_parquet(shard.prints) as file:
+                place = file.schema_arrow.get_field_index("id")
+                groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+                total += sum(group.column(place).total_uncompressed_size for group in groups)
+        return total
+
     def _entries(self, path: Path, k: int) -> NDArray[np.generic]:
         entries: NDArray[np.generic] = np.load(path, mmap_mode="r")[self.firsts_S1[k] : self.firsts_S1[k + 1]]
         return entries
@@ -91,7 +101,7 @@ def batches_of_texts(path: Path, wanted: Int64 | None = None) -> Iterator[tuple[
     A single text that is longer comes by itself.
     """
     row = 0
-    for batch in read_batches(path, columns=["text"], batch_rows=BATCH_ROWS):
+    for batch in read_batches(path, columns=["text"], batch_rows=rows_per_batch(path)):
         rows = np.arange(row, row + batch.num_rows)
         if wanted is not None:
             rows = wanted[np.searchsorted(wanted, row) : np.searchsorted(wanted, row + batch.num_rows)]
@@ -103,6 +113,17 @@ def batches_of_texts(path: Path, wanted: Int64 | None = None) -> Iterator[tuple[
 def _cut(rows: Int64, texts: pa.Array) -> Iterator[tuple[Int64, list[str]]]:
     for first, end in pieces(text_bytes(texts), BATCH_BYTES):
         yield rows[first:end], texts.slice(first, end - first).to_pylist()
+
+
+def rows_per_batch(path: Path) -> int:
+    """How many rows of a shard of documents to read at once: BATCH_ROWS, fewer where texts are long."""
+    with open_parquet(path) as file:
+        place = file.schema_arrow.get_field_index("text")
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    longest = max(
+        (group.column(place).total_uncompressed_size // max(1, group.num_rows) for group in groups), default=0
+    )
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
 
 
 def text_bytes(texts: pa.Array) -> Int64:

@@ -111,9 +111,10 @@ def find_duplicates(
     an unfinished search over other documents; after the first two the same call resumes.
     """
     memory = SearchMemory() if memory is None else memory
-    if (work / FOUND).is_file():
-        return DuplicateCounts(**read_json(work / FOUND))
     folder = work / SCRATCH
+    if (work / FOUND).is_file():
+        shutil.rmtree(folder, ignore_errors=True)  # what a call that was killed at its end left
+        return DuplicateCounts(**read_json(work / FOUND))
     folder.mkdir(exist_ok=True)
     try:
         plan = _plan(corpus, rules, memory, folder)
@@ -123,16 +124,17 @@ def find_duplicates(
             columns=executor if plan.documents > MAX_IN_LINE else InProcess(should_stop=should_stop),
             array_bytes=memory.walk_bytes,
             should_stop=should_stop,
+            say=say,
         )
-        outcomes = _search(corpus, rules, plan, stage, memory, say)
+        outcomes = _search(corpus, rules, plan, stage, memory)
         counts = _results(corpus, plan, stage, outcomes, out=work)
+        write_json(work / FOUND, asdict(counts))
     except OutOfSpaceError as error:
         needed = disk_bytes(len(corpus), num_bands=rules.num_bands, ngrams_per_document=NGRAMS_PER_DOCUMENT)["search"]
         raise OutOfSpaceError(
             f"{error}\n  The search for duplicates takes up to {needed:,} bytes in {folder} for {len(corpus):,} documents (estimated "
             f"at {NGRAMS_PER_DOCUMENT} words each); {shutil.disk_usage(folder).free:,} are free. Finished parts are kept."
         ) from error
-    write_json(work / FOUND, asdict(counts))
     shutil.rmtree(folder)
     return counts
 
@@ -169,13 +171,16 @@ class _Plan:
 
 
 def _plan(corpus: Corpus, rules: DuplicateRules, memory: SearchMemory, folder: Path) -> _Plan:
+    for shard in corpus.shards:
+        _check_bands(shard.prints, rules)
     path = folder / "plan.json"
     documents = int(sum(int(corpus.passed_of(k).sum()) for k in range(len(corpus.shards))))
+    sort_bytes = documents * order.ROW_BYTES + corpus.id_bytes() * order.COPIES_OF_IDS
     new = _Plan(
         corpus=_fingerprint(corpus),
         rules=str(rules),
         documents=documents,
-        sort_ranges=max(1, math.ceil(documents * order.ROW_BYTES / memory.worker_bytes)),
+        sort_ranges=max(1, math.ceil(sort_bytes / memory.worker_bytes)),
         hash_ranges=max(1, math.ceil(documents * groups.ROW_BYTES / memory.worker_bytes)),
         window_ranks=memory.window_ranks,
     )
@@ -187,6 +192,14 @@ def _plan(corpus: Corpus, rules: DuplicateRules, memory: SearchMemory, folder: P
             f"{folder} holds an unfinished search over {old.documents:,} other documents or by other rules. Remove it and run again."
         )
     return old
+
+
+def _check_bands(prints: Path, rules: DuplicateRules) -> None:
+    width = pq.read_schema(prints).field("keys").type.byte_width
+    if width != 8 * rules.num_bands:
+        raise ArtifactError(
+            f"{prints} has keys of {width // 8} bands, the rules ask for {rules.num_bands}. Remake the signatures."
+        )
 
 
 def _fingerprint(corpus: Corpus) -> str:
@@ -205,11 +218,10 @@ def _search(
     plan: _Plan,
     stage: Stage,
     memory: SearchMemory,
-    say: Callable[[str], None],
 ) -> Outcomes:
     """All stages up to the walk, whose sets are removed once it is complete."""
     sort = order.sort_corpus(stage, corpus, num_ranges=plan.sort_ranges)
-    say(f"{plan.documents:,} documents are in the survivor order")
+    stage.say(f"{plan.documents:,} documents are in the survivor order")
     exact = groups.group_exact(stage, corpus, sort, count=plan.documents, num_ranges=plan.hash_ranges)
     outcomes = Outcomes(folder=stage.folder, num_windows=plan.num_windows)
     if outcomes.is_complete:
@@ -225,7 +237,7 @@ def _search(
     )
     touched = groups.touched_path(stage)
     num_touched = len(mapped(touched, np.int64))
-    say(f"{num_touched:,} documents share a band key with another")
+    stage.say(f"{num_touched:,} documents share a band key with another")
     shards = range(len(corpus.shards))
     spilled = SpillSets(corpus=corpus, ngram=rules.ngram, ranks=sort.ranks, touched=touched, out=stage.folder)
     stage.make(spilled, shards, executor=stage.texts)
@@ -238,7 +250,6 @@ def _search(
         lists=Lists(stage, num_slots=live.num_slots, num_touched=num_touched, max_listed=rules.max_listed),
         block_ngrams=memory.block_ngrams,
     )
-    say(f"all {num_touched:,} are compared")
     stage.remove(*map(spilled.sets, shards))
     return outcomes
 

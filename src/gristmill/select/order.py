@@ -24,7 +24,8 @@ from gristmill.select.stages import Stage, run_all
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path
 
-ROW_BYTES = 600  # of a worker's memory per document that it sorts, with an id of common length
+ROW_BYTES = 300  # of a worker's memory per document that it sorts, and COPIES_OF_IDS times its id
+COPIES_OF_IDS = 4
 SAMPLES_PER_RANGE = 200
 KEY_SCHEMA = pa.schema(
     [

@@ -7,6 +7,7 @@ A set is read whole where it fits the block that is compared, or in pieces where
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from gristmill.select.files import Array, mapped, read_flat, write_flat
 from gristmill.select.stages import Stage
 from gristmill.select.words import Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
 
+_BLANK = re.compile(r"[ \t\n\r]")
 PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8")])
 
 
@@ -77,11 +79,11 @@ def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """The text cut at spaces into pieces of about BATCH_BYTES characters: no word is parted, and case depends on none."""
+    """The text cut at white space into pieces of about BATCH_BYTES characters: no word is parted, and case depends on none."""
     first = 0
     while first < len(text):
-        end = text.find(" ", first + BATCH_BYTES)
-        end = len(text) if end < 0 else end
+        blank = _BLANK.search(text, first + BATCH_BYTES)
+        end = len(text) if blank is None else blank.start()
         yield text[first:end]
         first = end
 

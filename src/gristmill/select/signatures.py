@@ -23,7 +23,7 @@ from gristmill.data.executor import Executor, InProcess, LocalProcesses
 from gristmill.errors import Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
-from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
+from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes
 from gristmill.select.minhash import band_keys, sign
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
@@ -103,7 +103,7 @@ class PrintShard:
         return documents
 
     def _tables(self, shard: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-        for batch in read_batches(shard, columns=["id", "text", "bytes_in"], batch_rows=BATCH_ROWS):
+        for batch in read_batches(shard, columns=["id", "text", "bytes_in"], batch_rows=rows_per_batch(shard)):
             sizes = text_bytes(batch.column("text"))
             for first, end in pieces(sizes, BATCH_BYTES):
                 piece = batch.slice(first, end - first)

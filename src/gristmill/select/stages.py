@@ -45,6 +45,7 @@ class Stage:
     columns: Executor
     array_bytes: int
     should_stop: Callable[[], bool]
+    say: Callable[[str], None]
 
     def make(self, function: Makes, numbers: Iterable[int], *, executor: Executor | None = None) -> None:
         """Makes the files that are missing; over columns where no other executor is given. Raises the first error."""

@@ -217,6 +217,7 @@ def walk(
         ends = np.searchsorted(place_N, np.arange(1, len(ranks)))
         slots = tuple(np.split(entries["slot"], ends)) if len(ranks) else ()
         outcomes.write(number, steps.take(Window(first=first, slots=slots), stage.leave_if_asked))
+        stage.say(f"{first + len(ranks):,} of them are compared with kept ones before them")
 
 
 def _windows(live: LiveEntries, count: int) -> Iterator[tuple[int, Array]]:
