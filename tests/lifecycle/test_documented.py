@@ -9,7 +9,20 @@ import pytest
 
 STEP_PAGES = Path(__file__).parents[2] / "docs" / "steps"
 OF_ALL_STEPS = {"manifest.json", "record.json"}  # named once, in docs/steps/README.md
-SUFFIXES = (".bin", ".html", ".index", ".jinja", ".json", ".jsonl", ".md", ".npy", ".npz", ".parquet", ".safetensors", "/")
+SUFFIXES = (
+    ".bin",
+    ".html",
+    ".index",
+    ".jinja",
+    ".json",
+    ".jsonl",
+    ".md",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".safetensors",
+    "/",
+)
 
 
 def patterns_of(page: Path) -> dict[str, re.Pattern[str]]:
