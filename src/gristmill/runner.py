@@ -133,7 +133,7 @@ class _Run:
             return
         made_at = "" if record is None else f"unchanged since {record.get('made_at', 'an unknown time')}"
         gone = "" if state.folder is not None else "; its files were removed"
-        self.console.print(f"[green]done[/]     {name:<20} [dim]{made_at}{gone}[/]")
+        self.console.print(f"[green]done[/]     {name:<22} [dim]{made_at}{gone}[/]")
 
     def _take(self, name: str, identity: str) -> bool:
         """Links the artefact and the checkpoints of its own training: those of an edit that was undone are let go."""
@@ -148,7 +148,7 @@ class _Run:
         step, identity = state.step, state.identity
         assert identity is not None, f"{step.name} is made before its inputs"
         reasons = state.reasons or ("its files were removed",)
-        self.console.print(f"[yellow]running[/]  {step.name:<20} [dim]{escape('; '.join(reasons))}[/]")
+        self.console.print(f"[yellow]running[/]  {step.name:<22} [dim]{escape('; '.join(reasons))}[/]")
         known = self.store.record(step.name, identity)
         self.links.set_aside(step.name)
         with self.store.making(step.name, identity, who=self.links.name):
@@ -163,7 +163,7 @@ class _Run:
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
                 how = f"{record['wall_seconds']:.1f} s"
-        self.console.print(f"[green]made[/]     {step.name:<20} [dim]{how}[/]")
+        self.console.print(f"[green]made[/]     {step.name:<22} [dim]{how}[/]")
         if record is not None:
             self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
             self._say_if_other_bytes(step, known, identity)

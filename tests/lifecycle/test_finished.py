@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finish
 
 def test_every_step_left_a_complete_record_and_the_run_a_report_and_a_model(finished_run: Path) -> None:
     records = {name: read_json(finished_run / name / RECORD) for name in step_names(finished_run.parents[1])}
-    assert len(records) == 17
+    assert len(records) == 26
     for name, record in records.items():
         assert record["step"] == name
         assert record["identity"] == (finished_run / name).readlink().name

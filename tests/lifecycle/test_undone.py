@@ -79,6 +79,7 @@ def test_what_a_stopped_remake_replaces_is_held_until_the_remake_ends(
     assert gristmill("clean", "--yes").code == 0
     assert all(folder.is_dir() for folder in kept)
 
+    monkeypatch.setenv("COLUMNS", "120")
     status = gristmill("status", "recipe.yaml")
     assert "made earlier; run links it" in status.out
     assert "made earlier, and linked again by the next run: pretrain" in plan_of(gristmill)
@@ -114,7 +115,10 @@ def test_a_longer_trunk_keeps_the_checkpoint_that_the_old_recipe_needs(done_proj
     assert "pretrain resumes from step 14 of 28; 14 steps to make" in plan_of(gristmill, *decay)
 
 
-def test_status_names_what_an_undone_edit_left_in_the_runs_folder(done_project: Path, gristmill: Command) -> None:
+def test_status_names_what_an_undone_edit_left_in_the_runs_folder(
+    done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     answer = gristmill("run", "recipe.yaml", "sources.manuals.license=MIT", *OPTIONS)
     assert (answer.code, lines(answer.out, "made")) == (0, ["export", "report"])
     assert plan_of(gristmill) == ["made earlier, and linked again by the next run: export, report"]
