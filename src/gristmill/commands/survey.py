@@ -173,6 +173,9 @@ class SurveyJob:
             columns = {}
             if self.reader.text_key is not None:
                 head = self._head(self.files[part])
+                if isinstance(head, Unread):
+                    yield head, begins
+                    continue
                 if entry == 0:
                     yield head, begins
                     begins = None
@@ -189,8 +192,11 @@ class SurveyJob:
                 yield record, begins
                 begins = None
 
-    def _head(self, path: Path) -> Head:
-        rows = self.format.peek(path, num_rows=PEEK_ROWS)
+    def _head(self, path: Path) -> Head | Unread:
+        try:
+            rows = self.format.peek(path, num_rows=PEEK_ROWS)
+        except DataError as error:
+            return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=str(error))
         text = text_column(rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
         return Head(file=path.name, text=text, columns=tuple(_column(name, rows, name == text) for name in names))
