@@ -10,7 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accounting import num_bytes, read_whole, reasons, texts
@@ -56,6 +56,7 @@ def spans_of(path: Path, cuts: list[int]) -> list[Span]:
 @given(
     lines=LINES, cuts=st.lists(st.integers(0, 300), max_size=3), ends_with_newline=st.booleans(), packed=st.booleans()
 )
+@example(lines=[b"", b""], cuts=[1], ends_with_newline=True, packed=False)
 @settings(deadline=None, max_examples=200)
 def test_lines_are_those_of_a_split_for_any_spans(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cuts: list[int], ends_with_newline: bool, packed: bool
