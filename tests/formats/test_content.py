@@ -184,7 +184,8 @@ def test_a_plain_file_seeks_and_a_gap_is_found_by_its_position(path: Path) -> No
         assert [file.readline(), file.readline(), file.tell()] == [b"one\n", b"two\n", 8]
         assert (file.gaps_between(0, 4), file.gaps_between(4, 8)) == ([], [])
         assert file.readline() == b"three\n"
-        assert len(file.gaps_between(8, 14)) == 1
+        assert (file.gaps_between(0, 8), file.gaps_between(8, 14)) == ([], file.gaps)
+        assert len(file.gaps) == 1
         assert file.gaps_between(14) == []
 
 

@@ -173,6 +173,14 @@ def test_a_changed_byte_of_a_plain_file_costs_the_record_it_lies_in_and_no_other
     assert len(found - set(archive.documents(others))) <= 1
 
 
+@pytest.mark.parametrize("place", range(1, 5))
+def test_a_changed_line_end_between_two_records_costs_neither(path: Path, place: int) -> None:
+    first, second = record(0, "resource", b"first"), record(1, "resource", b"second")
+    data = first[:-place] + b"x" + first[len(first) - place + 1 :] + second
+    assert ids(read(path.with_suffix(".warc"), data, [])) == ["urn:uuid:0", "urn:uuid:1"]
+    assert ids(read(path, gzip.compress(data), [])) == ["urn:uuid:0", "urn:uuid:1"]
+
+
 PIECES = st.sampled_from(
     [b"WARC/1.0\r\n", b"\r\n\r\nWARC/1.", b"\r\n", b"Content-Length: 5\r\n\r\n", b"\x1f\x8b\x08", bytes(9)]
 )
@@ -204,6 +212,7 @@ def test_a_file_can_be_entered_where_a_record_says_and_the_next_such_place_is_fo
     span = Span(path=file, name="x", size=file.stat().st_size)
     heads = [0] if archive.members else []
     while (head := FORMAT.next_entry(span, heads[-1])) is not None:
+        assert head > heads[-1]
         heads.append(head)
     assert set(entries) <= set(heads)
     for item in items:

@@ -64,7 +64,7 @@ def is_packed(path: Path) -> bool:
     with path.open("rb") as file:
         first = file.read(SNIFF_BYTES)
     is_text = bool(first) and first.translate(None, CONTROLS) == first
-    return first.startswith(MAGIC) or (path.suffix.lower() == ".gz" and not is_text)
+    return first.startswith(MAGIC) or (path.name.lower().endswith(".gz") and not is_text)
 
 
 def _position(gap: Gap) -> int:

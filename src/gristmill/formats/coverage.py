@@ -12,6 +12,7 @@ A head is a member whose content begins with certain bytes; in a plain file, tho
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import IO, Literal
 from gristmill.data import deadline
 
 BLANK_LINE = b"\r\n\r\n"
+HEADER_BYTES = 10
+HEADER = re.compile(rb"(?=\x1f\x8b\x08[\x00-\x1f]....[\x00\x02\x04][\x00-\r\xff])", re.DOTALL)
 BEGINNING = (1024, 7)  # bytes of a member that are looked at first, and how many bytes they must unpack to
 LOOK_BACK = 1_048_576
 MAX_LOOKED_BACK = 4_194_304
@@ -90,7 +93,7 @@ def _packed_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes)
     total, place, gaps, looked_back = 0, start, 0, 0
     while place < size:
         first, _ = _beginning(file, place)
-        if place >= end and first == head and _is_header(_at(file, place, 10)):
+        if place >= end and first == head and HEADER.match(_at(file, place, HEADER_BYTES)):
             break
         if first is None:
             begin = stop = search = place
@@ -115,26 +118,10 @@ def _headers(file: IO[bytes], start: int, end: int) -> Iterator[int]:
     while start < end:
         deadline.extend()
         block = _at(file, start, READ_BYTES)
-        place = block.find(b"\x1f\x8b\x08")
-        while 0 <= place <= len(block) - 10:
-            if start + place >= end:
-                return
-            if _is_header(block[place : place + 10]):
-                yield start + place
-            place = block.find(b"\x1f\x8b\x08", place + 1)
+        yield from (start + found.start() for found in HEADER.finditer(block, 0, end - start + HEADER_BYTES - 1))
         if len(block) < READ_BYTES:
             return
-        start += len(block) - 9
-
-
-def _is_header(ten: bytes) -> bool:
-    magic, flags, level, system = ten[:3], ten[3:4], ten[8:9], ten[9:10]
-    return (
-        magic == b"\x1f\x8b\x08"
-        and flags < b" "
-        and level in (b"\0", b"\2", b"\4")
-        and (b"" < system < b"\x0e" or system == b"\xff")
-    )
+        start += READ_BYTES - HEADER_BYTES + 1
 
 
 def _beginning(file: IO[bytes], place: int) -> tuple[bytes | None, bool]:

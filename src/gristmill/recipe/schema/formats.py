@@ -73,7 +73,7 @@ class ReadFiles(Section):
 
 
 class ReadWarc(ReadFiles):
-    """Web archives, one gzip member a record; HTML responses are read."""
+    """Web archives, plain or gzip in any layout; HTML responses are read."""
 
     # One byte of the quickstart's archive, dense manual pages, gives 1.0 of main text; a crawl gives about 0.1.
     suffixes = packed(".warc", ".wet")
