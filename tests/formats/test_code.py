@@ -191,6 +191,20 @@ def test_a_large_tree_is_cut_into_shards(tmp_path: Path) -> None:
     assert len(empty) == 7, "an empty file counts, too"
 
 
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, list_folder = fill(tmp_path / "tree", {"a.py": b"a", "locked/b.py": b"b", "z.py": b"z"}), os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = read_whole("code", folder)
+    assert texts(found) == ["a", "!unreadable_file", "z"]
+    assert [item.id for item in found if isinstance(item, Unread)] == ["x#locked"]
+
+
 def test_a_file_that_went_away_or_shrank_is_counted(tmp_path: Path) -> None:
     folder = fill(tmp_path / "tree", {"a.py": b"a" * 50, "b.py": b"b", "c.py": b"c"})
     spans = FORMAT.spans(folder, name="x", limit=1)

@@ -62,19 +62,23 @@ FORMAT = Code()
 
 def list_tree(folder: Path) -> list[tuple[str, int]]:
     """(path in the folder, size) of each file below it, in the order of their parts. Hidden files and folders, links and what is
-    neither file nor folder are no part of a tree."""
+    neither file nor folder are no part of a tree. A folder that cannot be listed is in the listing, to be told as unreadable."""
     found: list[tuple[str, int]] = []
-    folders = [("", str(folder))]
+    folders = [""]
     while folders:
-        prefix, path = folders.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.is_file(follow_symlinks=False):
-                    found.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
+        inner = folders.pop()
+        try:
+            with os.scandir(folder / inner) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError:
+            found.append((inner, 0))
+            continue
+        for entry in visible:
+            path = f"{inner}/{entry.name}" if inner else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                found.append((path, size_of(Path(entry.path))))
     return sorted(found, key=lambda file: file[0].replace("/", "\0"))  # no name has a NUL: a/b before a-b
 
 
