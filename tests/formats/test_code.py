@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import os
@@ -80,6 +81,11 @@ def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_p
     (record,) = read(tmp_path / "tarfile.py", "lib/tarfile.py")
     assert isinstance(record, RawDocument)
     assert (record.id, record.text, record.language) == ("lib/tarfile.py#0", "print(1)\n", "python")
+    read_whole("code", tmp_path / "tarfile.py")
+    (tmp_path / "packed.py").write_bytes(gzip.compress(bytes(1000)))
+    assert texts(read_whole("code", tmp_path / "packed.py")) == ["!binary_file"], (
+        "what is called a source file is none else"
+    )
     (dropped,) = read(tmp_path / "tarfile.py", extensions=[".c"])
     assert isinstance(dropped, Unread)
     assert dropped.reason == "other_extension"

@@ -147,6 +147,7 @@ def test_a_line_above_the_limit_is_passed_over_in_bounded_memory(tmp_path: Path,
     tracemalloc.stop()
     assert texts(found) == ["a", "!line_too_large", "b"]
     assert num_bytes(found) == len(data)
+    assert [item.entry for item in found if isinstance(item, Unread)] == [None if packed else 14]
     assert peak < 90_000_000, "16 KB of gzip are unpacked at once, which are 17 MB at most, held a few times"
 
 

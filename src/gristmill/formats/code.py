@@ -50,11 +50,15 @@ class Code(Format[ReadCode]):
         return entry + 1 if span.end is not None and entry + 1 < span.end else None
 
     def content(self, span: Span, settings: ReadCode) -> Content:
-        """The files of a folder by their sizes; an archive by what it unpacks to."""
-        if not span.path.is_dir():
-            return super().content(span, settings)
-        sizes = [size_of(span.path / inner) for _, inner in numbered_members(span)]
-        return Content(num_bytes=sum(sizes), num_records=len(sizes))
+        """Files by their sizes; an archive by what it unpacks to."""
+        if span.path.is_dir():
+            sizes = [size_of(span.path / inner) for _, inner in numbered_members(span)]
+            return Content(num_bytes=sum(sizes), num_records=len(sizes))
+        return (
+            Content(num_bytes=size_of(span.path), num_records=1)
+            if _is_source(span.path)
+            else super().content(span, settings)
+        )
 
 
 FORMAT = Code()
@@ -120,7 +124,7 @@ def read_code(
     if span.path.is_dir():
         for number, inner in numbered_members(span):
             yield replace(_read_file(span.path / inner, f"{span.name}#{inner}", wanted, max_bytes), entry=number)
-    elif span.path.suffix.lower() in LANGUAGES:
+    elif _is_source(span.path):
         yield _read_file(span.path, f"{span.name}#0", wanted, max_bytes)
     else:
         yield from _read_archive(span, wanted, max_bytes)
@@ -182,6 +186,11 @@ def _record(
         language, license = LANGUAGES.get(extension), _own_license(text)
         return RawDocument(id=origin, origin=origin, bytes_in=size, text=text, language=language, license=license)
     return Unread(id=origin, origin=origin, bytes_in=size, kind="dropped", reason=reason, detail=extension)
+
+
+def _is_source(path: Path) -> bool:
+    """True for a single source file, by its name; else it is an archive."""
+    return path.suffix.lower() in LANGUAGES
 
 
 def _extension(name: str) -> str:
