@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import os
@@ -80,6 +81,11 @@ def test_a_source_file_is_read_as_one_even_if_it_is_called_like_an_archive(tmp_p
     (record,) = read(tmp_path / "tarfile.py", "lib/tarfile.py")
     assert isinstance(record, RawDocument)
     assert (record.id, record.text, record.language) == ("lib/tarfile.py#0", "print(1)\n", "python")
+    read_whole("code", tmp_path / "tarfile.py")
+    (tmp_path / "packed.py").write_bytes(gzip.compress(bytes(1000)))
+    assert texts(read_whole("code", tmp_path / "packed.py")) == ["!binary_file"], (
+        "what is called a source file is none else"
+    )
     (dropped,) = read(tmp_path / "tarfile.py", extensions=[".c"])
     assert isinstance(dropped, Unread)
     assert dropped.reason == "other_extension"
@@ -189,6 +195,20 @@ def test_a_large_tree_is_cut_into_shards(tmp_path: Path) -> None:
     ]
     empty = cut_tree(tmp_path, [(f"{number}.py", 0) for number in range(100_000)], name="x", limit=64_000_000)
     assert len(empty) == 7, "an empty file counts, too"
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, list_folder = fill(tmp_path / "tree", {"a.py": b"a", "locked/b.py": b"b", "z.py": b"z"}), os.scandir
+
+    def refuse(path: Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = read_whole("code", folder)
+    assert texts(found) == ["a", "!unreadable_file", "z"]
+    assert [item.id for item in found if isinstance(item, Unread)] == ["x#locked"]
 
 
 def test_a_file_that_went_away_or_shrank_is_counted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from accounting import num_bytes, read_whole, reasons, texts
@@ -56,6 +56,7 @@ def spans_of(path: Path, cuts: list[int]) -> list[Span]:
 @given(
     lines=LINES, cuts=st.lists(st.integers(0, 300), max_size=3), ends_with_newline=st.booleans(), packed=st.booleans()
 )
+@example(lines=[b"", b""], cuts=[1], ends_with_newline=True, packed=False)
 @settings(deadline=None, max_examples=200)
 def test_lines_are_those_of_a_split_for_any_spans(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], cuts: list[int], ends_with_newline: bool, packed: bool
@@ -146,6 +147,7 @@ def test_a_line_above_the_limit_is_passed_over_in_bounded_memory(tmp_path: Path,
     tracemalloc.stop()
     assert texts(found) == ["a", "!line_too_large", "b"]
     assert num_bytes(found) == len(data)
+    assert [item.entry for item in found if isinstance(item, Unread)] == [None if packed else 14]
     assert peak < 90_000_000, "16 KB of gzip are unpacked at once, which are 17 MB at most, held a few times"
 
 

@@ -165,6 +165,22 @@ def test_what_is_not_parquet_costs_one_reason(tmp_path: Path, data: bytes) -> No
     assert (record.id, record.reason, record.bytes_in) == ("x#0", "corrupt_file", len(data))
 
 
+def test_a_column_whose_name_is_no_utf8_costs_the_file_one_reason(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "QQQQ": [1]}), tmp_path / "x.parquet", store_schema=False)
+    data = (tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "x.parquet").write_bytes(data.replace(b"QQQQ", b"Q\x8b\xff\xfe"))
+    assert texts(read_whole("parquet", tmp_path / "x.parquet", limit=10)) == ["!corrupt_file"]
+
+
+def test_a_lack_of_memory_while_a_file_is_opened_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: Any, **__: Any) -> None:
+        raise pa.ArrowMemoryError("malloc of size 3072000000 failed")
+
+    monkeypatch.setattr(pq, "ParquetFile", hungry)
+    with pytest.raises(MemoryError):
+        list(read_parquet(tmp_path / "x.parquet", name="x"))
+
+
 def test_a_file_cut_off_anywhere_costs_one_reason(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["some text"] * 50}), tmp_path / "whole.parquet")
     whole = (tmp_path / "whole.parquet").read_bytes()

@@ -17,7 +17,10 @@ from gristmill.formats.text import read_text
 
 
 @given(
-    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=80),
+    text=st.one_of(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=80),
+        st.lists(st.sampled_from(["a", "é", "\n", "# ", "CHAPTER 1", "\U0001f600"]), max_size=20).map("".join),
+    ),
     split_at=st.sampled_from(["", "a", "#+ ", r"CHAPTER \d+"]),
     mark=st.booleans(),
 )

@@ -161,8 +161,8 @@ def tree_of_links(folder: Path, scale: float) -> Hostile:
 
 
 def tree_of_empty_files(folder: Path, scale: float) -> Hostile:
-    """Two hundred thousand empty files."""
-    number, tree = scaled(200_000, scale), folder / "tree"
+    """A hundred thousand empty files."""
+    number, tree = scaled(100_000, scale), folder / "tree"
     for one in range(number):
         if one % 1000 == 0:
             (tree / str(one // 1000)).mkdir(parents=True)

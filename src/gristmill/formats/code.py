@@ -50,11 +50,15 @@ class Code(Format[ReadCode]):
         return entry + 1 if span.end is not None and entry + 1 < span.end else None
 
     def content(self, span: Span, settings: ReadCode) -> Content:
-        """The files of a folder by their sizes; an archive by what it unpacks to."""
-        if not span.path.is_dir():
-            return super().content(span, settings)
-        sizes = [size_of(span.path / inner) for _, inner in numbered_members(span)]
-        return Content(num_bytes=sum(sizes), num_records=len(sizes))
+        """Files by their sizes; an archive by what it unpacks to."""
+        if span.path.is_dir():
+            sizes = [size_of(span.path / inner) for _, inner in numbered_members(span)]
+            return Content(num_bytes=sum(sizes), num_records=len(sizes))
+        return (
+            Content(num_bytes=size_of(span.path), num_records=1)
+            if _is_source(span.path)
+            else super().content(span, settings)
+        )
 
 
 FORMAT = Code()
@@ -62,19 +66,23 @@ FORMAT = Code()
 
 def list_tree(folder: Path) -> list[tuple[str, int]]:
     """(path in the folder, size) of each file below it, in the order of their parts. Hidden files and folders, links and what is
-    neither file nor folder are no part of a tree."""
+    neither file nor folder are no part of a tree. A folder that cannot be listed is in the listing, to be told as unreadable."""
     found: list[tuple[str, int]] = []
-    folders = [("", str(folder))]
+    folders = [""]
     while folders:
-        prefix, path = folders.pop()
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((f"{prefix}{entry.name}/", entry.path))
-                elif entry.is_file(follow_symlinks=False):
-                    found.append((prefix + entry.name, entry.stat(follow_symlinks=False).st_size))
+        inner = folders.pop()
+        try:
+            with os.scandir(folder / inner) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError:
+            found.append((inner, 0))
+            continue
+        for entry in visible:
+            path = f"{inner}/{entry.name}" if inner else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                found.append((path, size_of(Path(entry.path))))
     return sorted(found, key=lambda file: file[0].replace("/", "\0"))  # no name has a NUL: a/b before a-b
 
 
@@ -116,7 +124,7 @@ def read_code(
     if span.path.is_dir():
         for number, inner in numbered_members(span):
             yield replace(_read_file(span.path / inner, f"{span.name}#{inner}", wanted, max_bytes), entry=number)
-    elif span.path.suffix.lower() in LANGUAGES:
+    elif _is_source(span.path):
         yield _read_file(span.path, f"{span.name}#0", wanted, max_bytes)
     else:
         yield from _read_archive(span, wanted, max_bytes)
@@ -178,6 +186,11 @@ def _record(
         language, license = LANGUAGES.get(extension), _own_license(text)
         return RawDocument(id=origin, origin=origin, bytes_in=size, text=text, language=language, license=license)
     return Unread(id=origin, origin=origin, bytes_in=size, kind="dropped", reason=reason, detail=extension)
+
+
+def _is_source(path: Path) -> bool:
+    """True for a single source file, by its name; else it is an archive."""
+    return path.suffix.lower() in LANGUAGES
 
 
 def _extension(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,8 @@ def read_jsonl(
             if line.is_too_large:
                 size = line.num_bytes + sum(gap.num_bytes for gap in line.gaps)
                 detail = f"the limit is {max_bytes:,} bytes"
-                yield failed(f"{name}#{line.start}", "line_too_large", bytes_in=size, detail=detail)
+                lost = failed(f"{name}#{line.start}", "line_too_large", bytes_in=size, detail=detail)
+                yield replace(lost, entry=None if packed else line.start)
             elif line.gaps:
                 yield from _around_gaps(line, name, fields)
             elif line.data.isspace():
