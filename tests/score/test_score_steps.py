@@ -1,6 +1,7 @@
 """The steps classifier/<name> and score/<source>: joined by id or URL, judged out of fold, nothing dropped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from gristmill.context import context_of
-from gristmill.data.document import Document, shard_path, write_documents
+from gristmill.data.document import Document, read_documents, shard_path, write_documents
+from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.recipe import Recipe
@@ -43,7 +45,16 @@ def made(tmp_path):
     rows += [{"url": f"https://x.org/{i}", "label": labels[i]} for i in range(80, 120)]
     rows += [{"url": "https://x.org/gone", "label": 1}]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    hold_out(tmp_path)
     return tmp_path
+
+
+def hold_out(folder, *ids):
+    """The recipe's pack, with an item that was cut from these documents."""
+    items = [Item(id="x", prompt="What does it say?", target="nothing", ids=ids)]
+    write_pack(
+        folder / "packs" / "facts", name="facts", version=1, kind="generate", metric="acc", chance=0, items=items
+    )
 
 
 def context(folder, name, folders, section=SECTION, **more):
@@ -93,6 +104,26 @@ def test_training_reports_each_threshold_with_intervals_and_numbers(made):
     assert shares == sorted(shares, reverse=True)
     assert report["source_documents"] == report["scored_documents"] == 120
     assert report["agreement"] is None
+
+
+def test_documents_that_a_pack_holds_out_are_neither_learnt_from_nor_counted(made):
+    before = (train(made)[0] / "model.npz").read_bytes()
+    hold_out(made, "<urn:uuid:3>", "<urn:uuid:90>", "<urn:uuid:50>")
+    out, counts = train(made)
+    assert counts == {"labelled_documents": 78, "annotations_without_document": 3}
+    assert {"<urn:uuid:3>", "<urn:uuid:90>"}.isdisjoint(pq.read_table(out / "out_of_fold.parquet")["id"].to_pylist())
+    report = json.loads((out / "report.json").read_text())
+    assert report["source_documents"] == report["scored_documents"] == 117
+    assert (out / "model.npz").read_bytes() != before
+
+
+def test_documents_with_one_id_have_one_label_and_are_scored_alike(made):
+    rows = list(read_documents(shard_path(made / "extract", 1)))
+    write_documents(shard_path(made / "extract", 1), [replace(row, id=rows[0].id) for row in rows])
+    out, counts = train(made)
+    assert counts["labelled_documents"] == 41
+    names = pq.read_table(out / "out_of_fold.parquet")["id"].to_pylist()
+    assert len(names) == len(set(names))
 
 
 def test_second_annotations_give_the_agreement(made):

@@ -6,11 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selecting import run_selection
 from test_select import SELECT, made
+
+from gristmill.select import sides
 
 __all__ = ["made"]  # a fixture
 
@@ -57,6 +61,28 @@ def test_killed_again_and_again_at_later_and_later_changes(made: Path, step: str
     assert kills >= len(KILLS[step]) - 1, "it was done before the last kills"
     assert not die_at(made, "killed", step, 0)
     assert content(folder) == expected
+
+
+def test_shards_that_are_written_are_not_written_again(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = run_selection(made, SELECT, name="whole")
+    run_selection(made, SELECT, name="killed", until="duplicates")
+    plain, written = sides._rows, list[str]()
+
+    def stopping(documents: Path) -> Iterator[dict[str, Any]]:
+        if len(written) == 3:
+            raise RuntimeError("the fourth shard")
+        written.append(f"{documents.parent.name}/{documents.name}")
+        return plain(documents)
+
+    monkeypatch.setattr(sides, "_rows", stopping)
+    with pytest.raises(RuntimeError, match="the fourth shard"):
+        run_selection(made, SELECT, name="killed")
+    first = written.copy()
+    written.clear()
+    run_selection(made, SELECT, name="killed")
+    assert (len(first), len(written)) == (3, 1)
+    assert len({*first, *written}) == 4
+    assert content(made / "killed") == content(whole)
 
 
 @pytest.mark.slow

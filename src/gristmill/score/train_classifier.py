@@ -104,7 +104,7 @@ def join(
 ) -> list[Labelled]:
     """The annotated documents that are not held out, in the order of the shards, each found by its id, else by its URL.
 
-    Of several documents with one URL the first has the label.
+    Of several documents with one URL, or found by their URL and with one id, the first has the label.
     """
     by_id = {bare_id(a.record_id): a for a in annotations if a.record_id}
     by_url = {a.url: a for a in annotations if a.url}
@@ -121,9 +121,11 @@ def join(
                 used.add(id(annotation))
             elif document.url is not None and (annotation := by_url.get(document.url)) is not None:
                 by_later_url.append((document, annotation))
+    names = {document.id for document, _ in found}
     for document, annotation in by_later_url:
-        if id(annotation) not in used:
+        if id(annotation) not in used and document.id not in names:
             used.add(id(annotation))
+            names.add(document.id)
             found.append((document, annotation))
     return [Labelled(id=d.id, text=d.text[:max_chars], label=a.label) for d, a in found]
 
