@@ -158,7 +158,7 @@ class Ledger:
 
     def to_json(self) -> dict[str, Any]:
         """{"sources": {name: {"in": count, "kept": count, "dropped" | "failed" | "would_drop": {reason: count}, "skipped":
-        {reason: bytes}}}}.
+        {reason: bytes}}}}, the last only where bytes were skipped.
 
         A count is {"documents", "bytes"}.
         """
@@ -174,7 +174,7 @@ class Ledger:
             for kind in REASONED:
                 for reason, count in counts[kind].items():
                     ledger.add(name, kind, count["bytes"], reason=reason, documents=count["documents"])
-            ledger.source(name).skipped.update(counts["skipped"])
+            ledger.source(name).skipped.update(counts.get("skipped", {}))
         return ledger
 
     def table(self, source: str) -> str:
@@ -221,8 +221,8 @@ def _source_to_json(counts: SourceLedger) -> dict[str, Any]:
     by_kind: dict[str, Any] = {
         kind: {reason: count.to_json() for reason, count in counts.reasons(kind).items()} for kind in REASONED
     }
-    skipped = dict(sorted(counts.skipped.items()))
-    return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind, "skipped": skipped}
+    skipped = {"skipped": dict(sorted(counts.skipped.items()))} if counts.skipped else {}
+    return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind, **skipped}
 
 
 def read_ledger(path: Path) -> Ledger:

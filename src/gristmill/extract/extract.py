@@ -28,7 +28,7 @@ from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
 from gristmill.store.durable import read_json, write_json
 
-VERSION = 5
+VERSION = 6
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
