@@ -18,6 +18,7 @@ content and ask for [a, b) each, with one last question from the end on, meet ev
 
 from __future__ import annotations
 
+import codecs
 import io
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -60,11 +61,18 @@ def open_content(path: Path) -> ContentFile:
 
 
 def is_packed(path: Path) -> bool:
-    """True for a gzip file: it begins as one, or is called one and does not begin as text, without control characters."""
+    """True for a gzip file: it begins as one, or is called one and does not begin as text: UTF-8 without control characters."""
     with path.open("rb") as file:
         first = file.read(SNIFF_BYTES)
-    is_text = bool(first) and first.translate(None, CONTROLS) == first
-    return first.startswith(MAGIC) or (path.name.lower().endswith(".gz") and not is_text)
+    return first.startswith(MAGIC) or (path.name.lower().endswith(".gz") and not _is_text(first))
+
+
+def _is_text(first: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(first)  # a character cut at the end is no error
+    except UnicodeDecodeError:
+        return False
+    return first != b"" and first.translate(None, CONTROLS) == first
 
 
 def _position(gap: Gap) -> int:

@@ -12,6 +12,7 @@ A head is a member whose content begins with certain bytes; in a plain file, tho
 
 from __future__ import annotations
 
+import codecs
 import re
 import zlib
 from collections.abc import Iterator
@@ -53,8 +54,13 @@ def span_bytes(path: Path, *, start: int, end: int | None, head: bytes) -> int:
 
 def _is_gzip(file: IO[bytes], path: Path) -> bool:
     first = _at(file, 0, 256)
-    is_text = first != b"" and all(byte in b"\t\n\f\r" or 31 < byte != 127 for byte in first)
-    return first.startswith(b"\x1f\x8b\x08") or (path.name.lower().endswith(".gz") and not is_text)
+    if first.startswith(b"\x1f\x8b\x08") or not path.name.lower().endswith(".gz"):
+        return first.startswith(b"\x1f\x8b\x08")
+    try:
+        codecs.utf_8_decode(first, "strict", False)  # not the end of it: a character may be cut there
+    except UnicodeDecodeError:
+        return True
+    return first == b"" or any((byte < 32 and byte not in b"\t\n\f\r") or byte == 127 for byte in first)
 
 
 def _at(file: IO[bytes], place: int, length: int) -> bytes:
