@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
+from gristmill.data.document import DOCUMENT_SCHEMA, read_batches, shard_path
 from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import Finished, run_guarded
 from gristmill.data.ledger import REASONED, REJECTED_SCHEMA, Ledger
@@ -142,10 +142,19 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
     if source.total("kept").documents == 0:
         raise DataError(
             f"the source {ctx.part!r} ({paths}) keeps none of its documents:\n{ledger.table(ctx.part)}\n"
+            f"  The first of them: {_first_rejected(shards)}\n"
             f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
     more = TextCounts(text_bytes=characters, shards=len(shards), details=dict(sorted(counts.items())))
     write_json(ledger_path, {**ledger.to_json(), "counts": more.to_json()})
+
+
+def _first_rejected(shards: list[Shard]) -> str:
+    """The id, reason and detail of the first document that was not kept."""
+    paths = [shard_path(shard.out, shard.number, stem="rejected") for shard in shards]
+    batches = (batch for path in paths for batch in read_batches(path, columns=["id", "reason", "detail"]))
+    row = next(row for batch in batches for row in batch.slice(0, 1).to_pylist())
+    return ", ".join(part for part in (row["id"], row["reason"], row["detail"]) if part)
 
 
 # ── one shard ────────────────────────────────────────────────────────────────────────────────────────────────────────
