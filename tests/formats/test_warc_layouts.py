@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.record import RawDocument, Record, Skip, Unread
-from gristmill.formats import warc_records
+from gristmill.formats import warc_archive
 from gristmill.formats.coverage import unpacked_bytes
 from gristmill.formats.format import Span
 from gristmill.formats.warc import FORMAT, read_warc
@@ -273,10 +273,10 @@ def test_heads_in_the_block_of_a_sound_record_are_no_records(path: Path) -> None
 def test_small_pieces_change_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = [record(number, "resource", b"text\r\n\r\n" * number) for number in range(9)]
     records[4] = records[4].replace(b"Content-Length", b"Content-Lenght") + b"junk"
-    monkeypatch.setattr(warc_records, "PLAIN_PIECE_BYTES", 1 << 18)
+    monkeypatch.setattr(warc_archive, "PLAIN_PIECE_BYTES", 1 << 18)
     file = path.with_suffix(".warc")
     expected = read(file, b"".join(records), [400, 1500])
     for size in (12, 13, 100):
-        monkeypatch.setattr(warc_records, "PLAIN_PIECE_BYTES", size)
-        monkeypatch.setattr(warc_records, "COMPACT_BYTES", 5)
+        monkeypatch.setattr(warc_archive, "PLAIN_PIECE_BYTES", size)
+        monkeypatch.setattr(warc_archive, "COMPACT_BYTES", 5)
         assert read(file, b"".join(records), [400, 1500]) == expected

@@ -1,8 +1,11 @@
 """Web archives (WARC, WET), plain or gzip: pages and texts out of the records that are documents.
 
-`warc_records.py` finds the records in spite of damage, `http_response.py` opens what they hold; here it is decided what becomes
-of each. A damaged stretch costs the records in it: it is one failure that says how many bytes it takes, and reading resumes
-behind it.
+    warc_archive.py     the bytes that a span owns, from boundary to boundary
+    warc_records.py     the records in them, in spite of damage
+    http_response.py    what a stored response holds
+    here                what becomes of each record
+
+A damaged stretch costs the records in it: it is one failure that says how many bytes it takes, and reading resumes behind it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Record,
 from gristmill.formats.coverage import span_bytes
 from gristmill.formats.format import Content, Format, Span, cut_evenly, size_of
 from gristmill.formats.http_response import decoded, is_html, split_response, unchunked
-from gristmill.formats.warc_records import DOCUMENT_TYPES, HEAD, Block, Loss, next_head, records_of
+from gristmill.formats.warc_archive import HEAD, next_head
+from gristmill.formats.warc_records import DOCUMENT_TYPES, Block, Loss, records_of
 from gristmill.recipe.schema.formats import ReadWarc
 
 OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
