@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hostile.hostile import Hostile, prose, scaled
-from hostile.lines import repeated
+from hostile.lines import repeated, write_packed
 
 
 def page(seed: int) -> bytes:
@@ -100,12 +100,10 @@ def warc_large_record(folder: Path, scale: float) -> Hostile:
         yield from repeated(b"a", size)
         yield b"\r\n\r\n"
 
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     with (folder / "x.warc.gz").open("wb") as file:
         file.write(members(range(1)))
-        for piece in pieces():
-            file.write(packer.compress(piece))
-        file.write(packer.flush() + members(range(2, 3)))
+        write_packed(file, pieces())
+        file.write(members(range(2, 3)))
     return Hostile(kind="warc", path=folder / "x.warc.gz", documents=2, reasons={"record_too_large": 1})
 
 

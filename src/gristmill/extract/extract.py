@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.document import count_rows
+from gristmill.data.document import count_rows, read_batches
 from gristmill.data.executor import executor_for
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
@@ -120,6 +120,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
     if source.total("kept").documents == 0:
         raise DataError(
             f"the source {name!r} ({paths}) keeps none of its documents:\n{ledger.table(name)}\n"
+            f"  The first of them: {_first_rejected(shards)}\n"
             f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
     check_failures(ledger, name, max_failed=ctx.watching.config["source"].max_failed)
@@ -138,6 +139,14 @@ def _hold_against_rows(source: SourceLedger, shards: list[Shard]) -> None:
         "rejected": source.total("dropped").documents + source.total("failed").documents,
     }
     assert rows == told, f"the files hold {rows}, the ledger says {told}"
+
+
+def _first_rejected(shards: list[Shard]) -> str:
+    """The id, reason and detail of the first document that was not kept."""
+    paths = [shard.rejected_path for shard in shards]
+    batches = (batch for path in paths for batch in read_batches(path, columns=["id", "reason", "detail"]))
+    row = next(row for batch in batches for row in batch.slice(0, 1).to_pylist())
+    return ", ".join(part for part in (row["id"], row["reason"], row["detail"]) if part)
 
 
 # ── from the recipe to plain settings ────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, failed
 from gristmill.formats.content import open_content
@@ -91,17 +92,26 @@ def _sound_stretches(data: bytes, gaps: Sequence[Gap]) -> Iterator[tuple[int, in
         yield start, len(data), ()
 
 
-def _pieces(data: bytes, split_at: str | None) -> list[tuple[int, int, str]]:
-    """(offset, bytes, text) of each piece. Bytes are exact in UTF-8; in other charsets the file's are shared out by them."""
+def _pieces(data: bytes, split_at: str | None) -> Iterator[tuple[int, int, str]]:
+    """(offset, bytes, text) of each piece. Bytes are exact in UTF-8; in other charsets the file's are shared out by them.
+
+    One piece is held at a time: a text may take four times the memory of its file.
+    """
     text, charset = decode(data)
+    deadline.extend()
     if split_at is None:
-        return [(0, len(data), text)]
-    starts = [match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE)]
-    pieces = [text[a:b] for a, b in itertools.pairwise(sorted({0, *starts, len(text)}))] or [text]
-    ends = [*itertools.accumulate(len(piece.encode("utf-8", "surrogatepass")) for piece in pieces)]
+        yield 0, len(data), text
+        return
+    starts = (match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE))
+    cuts = sorted({0, *starts, len(text)}) if text else [0, 0]
+    deadline.extend()
+    sizes = [len(text[a:b].encode("utf-8", "surrogatepass")) for a, b in itertools.pairwise(cuts)]
     mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    if charset == "utf-8" and ends[-1] + mark == len(data):
-        cuts = [0, *(end + mark for end in ends)]
-    else:
-        cuts = [0, *(end * len(data) // max(1, ends[-1]) for end in ends[:-1]), len(data)]
-    return [(a, b - a, piece) for (a, b), piece in zip(itertools.pairwise(cuts), pieces, strict=True)]
+    total, done, offset = sum(sizes), 0, 0
+    is_exact = charset == "utf-8" and total + mark == len(data)
+    for (a, b), size in zip(itertools.pairwise(cuts), sizes, strict=True):
+        done += size
+        end = done + mark if is_exact else done * len(data) // max(1, total)
+        end = len(data) if b == len(text) else end
+        yield offset, end - offset, text[a:b]
+        offset = end
