@@ -29,9 +29,9 @@ def ngram_set(text: str, n: int) -> UInt64:
     found = [np.empty(0, dtype=np.uint64)]
     for piece in text_pieces(composed):
         words = np.concatenate([carried, split_words([piece]).hashes_W])
-        found.append(np.unique(ngram_hashes(words, n)))
+        found.append(_distinct(ngram_hashes(words, n)))
         carried = words[max(0, len(words) - n + 1) :]
-    return np.unique(np.concatenate(found))
+    return _distinct(np.concatenate(found))
 
 
 def ngram_sets(texts: Sequence[str], n: int) -> Iterator[UInt64]:
@@ -74,6 +74,14 @@ def similarity(shared: int, size: int, other_size: int) -> tuple[float, float]:
 def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
     """(Jaccard similarity, share of the document's n-grams that the survivor has) of two n-gram sets."""
     return similarity(num_shared(document, survivor), len(document), len(survivor))
+
+
+def _distinct(values: UInt64) -> UInt64:
+    """The distinct values, sorted. It sorts in place: numpy.unique takes several times the memory."""
+    values.sort()
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = values[1:] != values[:-1]
+    return values[new]
 
 
 @dataclass(frozen=True, kw_only=True)
