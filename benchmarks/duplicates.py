@@ -194,7 +194,8 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
         )
     searched, cpu_ended = time.perf_counter(), time.process_time()
     in_workers = sum(kind["cpu_seconds"] for name, kind in executor.kinds.items() if name != "WriteShard")
-    estimate = disk_bytes(total, num_bands=RULES.num_bands, ngrams_per_document=WORDS)
+    share = counts.with_candidates / total
+    estimate = disk_bytes(total, num_bands=RULES.num_bands, ngrams_per_document=WORDS, share_with_candidates=share)
     prints = sum(shard.prints.stat().st_size for shard in printed)
     shutil.rmtree(folder)
     return {

@@ -190,9 +190,20 @@ def test_a_text_that_is_split_in_pieces_has_the_same_ngrams(words: list[str], si
     whole = ngram_set(text, n)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("gristmill.select.sets.BATCH_BYTES", size)
+        patched.setattr(corpus_module, "BATCH_BYTES", size)
         assert np.array_equal(ngram_set(text, n), whole)
         for one, other in zip(ngram_sets([text, text[:20]], n), (whole, ngram_set(text[:20], n)), strict=True):
             assert np.array_equal(one, other)
+
+
+@given(st.text("aÉΣ \t\n\x1c\u00a0\u0301", max_size=40), st.integers(1, 12))
+@settings(max_examples=200, deadline=None)
+def test_the_exact_hash_is_that_of_the_plain_text_however_long_it_is(text: str, size: int) -> None:
+    plain = " ".join(unicodedata.normalize("NFC", text).lower().split())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(corpus_module, "BATCH_BYTES", size)
+        high, low = exact_hash(text)
+    assert (high << 64) + low == xxhash.xxh3_128_intdigest(plain.encode())
 
 
 def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

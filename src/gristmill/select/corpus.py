@@ -6,6 +6,7 @@ NumPy files with an entry per document, so that a worker reads only the part of 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from gristmill.select.words import Int64
 
 BATCH_ROWS = 256
 BATCH_BYTES = 4_000_000  # of text split into words at once; arrays take some 20 times as much
+
+_BLANK = re.compile(r"[ \t\n\r]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,16 @@ def rows_per_batch(path: Path) -> int:
         (group.column(place).total_uncompressed_size // max(1, group.num_rows) for group in groups), default=0
     )
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, longest)))
+
+
+def text_pieces(text: str) -> Iterator[str]:
+    """The text cut at white space into pieces of about BATCH_BYTES characters: no word is parted, and case depends on none."""
+    first = 0
+    while first < len(text):
+        blank = _BLANK.search(text, first + BATCH_BYTES)
+        end = len(text) if blank is None else blank.start()
+        yield text[first:end]
+        first = end
 
 
 def text_bytes(texts: pa.Array) -> Int64:

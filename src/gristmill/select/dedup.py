@@ -105,7 +105,8 @@ def find_duplicates(
 
     copies.parquet: document, survivor (int64, numbers in the corpus), exact (bool), jaccard, containment (float64); one row
     per removed document, sorted by document. links.parquet: document, other (int64), the second before the first in the
-    survivor order; exact copies by document, then near ones in that order. Nothing else of the search remains.
+    survivor order; exact copies by document, then near ones in that order. The counts lie beside them in duplicates.json, so that
+    a finished search is not repeated; nothing else of it remains.
 
     Raises ResourceError when the disk is full, Interrupted when `should_stop()`, and ArtifactError when `work` holds
     an unfinished search over other documents; after the first two the same call resumes.

@@ -7,7 +7,6 @@ A set is read whole where it fits the block that is compared, or in pieces where
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts
+from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts, text_pieces
 from gristmill.select.files import Array, mapped, read_flat, write_flat
 from gristmill.select.stages import Stage
 from gristmill.select.words import Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
 
-_BLANK = re.compile(r"[ \t\n\r]")
 PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8")])
 
 
@@ -29,11 +27,11 @@ def ngram_set(text: str, n: int) -> UInt64:
     composed = unicodedata.normalize("NFC", text)
     carried = np.empty(0, dtype=np.uint64)
     found = [np.empty(0, dtype=np.uint64)]
-    for piece in _pieces(composed):
+    for piece in text_pieces(composed):
         words = np.concatenate([carried, split_words([piece]).hashes_W])
-        found.append(np.unique(ngram_hashes(words, n)))
+        found.append(_distinct(ngram_hashes(words, n)))
         carried = words[max(0, len(words) - n + 1) :]
-    return np.unique(np.concatenate(found))
+    return _distinct(np.concatenate(found))
 
 
 def ngram_sets(texts: Sequence[str], n: int) -> Iterator[UInt64]:
@@ -78,14 +76,12 @@ def overlap(document: UInt64, survivor: UInt64) -> tuple[float, float]:
     return similarity(num_shared(document, survivor), len(document), len(survivor))
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """The text cut at white space into pieces of about BATCH_BYTES characters: no word is parted, and case depends on none."""
-    first = 0
-    while first < len(text):
-        blank = _BLANK.search(text, first + BATCH_BYTES)
-        end = len(text) if blank is None else blank.start()
-        yield text[first:end]
-        first = end
+def _distinct(values: UInt64) -> UInt64:
+    """The distinct values, sorted. It sorts in place: numpy.unique takes several times the memory."""
+    values.sort()
+    new = np.ones(len(values), dtype=bool)
+    new[1:] = values[1:] != values[:-1]
+    return values[new]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from gristmill.data.executor import Executor, InProcess, LocalProcesses
 from gristmill.errors import Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
-from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes
+from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
 from gristmill.select.minhash import band_keys, sign
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
@@ -161,9 +161,14 @@ def print_texts(texts: Sequence[str], *, bands: Bands, seed: int) -> Prints:
 
 def exact_hash(text: str) -> tuple[int, int]:
     """128 bits of the whole text, composed (NFC), in lower case, with every run of white space made one space."""
-    plain = " ".join(unicodedata.normalize("NFC", text).lower().split())
-    digest = xxhash.xxh3_128_intdigest(plain.encode("utf-8", "surrogatepass"))
-    return digest >> 64, digest & (2**64 - 1)
+    digest = xxhash.xxh3_128()
+    begun = False
+    for piece in text_pieces(unicodedata.normalize("NFC", text)):
+        words = piece.lower().split()
+        if words:
+            digest.update(f"{' ' if begun else ''}{' '.join(words)}".encode("utf-8", "surrogatepass"))
+            begun = True
+    return digest.intdigest() >> 64, digest.intdigest() & (2**64 - 1)
 
 
 def text_hash(text: str) -> int:
