@@ -355,6 +355,9 @@ def test_json_holds_what_the_page_says(book: Path, machine: Machine) -> None:
     assert data["tokens"] == 102_400
     assert data["steps"] == 100
     assert data["price"] == pytest.approx(2 * data["hours"])
+    disk = data["disk_bytes"]
+    assert disk["total"] == disk["documents"] + disk["signatures"] + disk["shards"] + disk["checkpoints"]
+    assert disk["search"] > disk["signatures"] > 0
     assert [row["selection"] for row in data["budget"]] == [
         {"source": "book", "min_document_tokens": None},
         {"source": "book", "min_document_tokens": 100},
