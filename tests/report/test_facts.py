@@ -55,17 +55,12 @@ def facts_of(tmp_path: Path) -> Callable[..., Facts]:
                 counts=COUNTS.to_json() if name == "pretrain" else {}, made_at="", wall_seconds=2.0,
                 made_from={}, peak_memory_bytes=Peak(process=9, largest_child=0, how=""), command=(), machine={}, versions={},
             )  # fmt: skip
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
             write_json(tmp_path / name / "record.json", record.to_json())
             inputs[name] = step.outputs(tmp_path / name)
         config = steps["report"].given.config["labels"] | (labels or {})
         return Facts(Labels(**config), Caps(**steps["report"].watching.config["caps"]), inputs, watched={})
 
-    for name in ("extract/web", "extract/books", "extract/facts-table", "classifier/edu", "score/web"):
-        (tmp_path / name).mkdir(parents=True)
-    for name in ("select", "tokenizer", "tokenize", "pretrain", "synthesize", "sft", "pairs", "dpo", "evaluate"):
-        (tmp_path / name).mkdir()
-    for name in ("export", "report"):
-        (tmp_path / name).mkdir()
     return of
 
 

@@ -7,7 +7,7 @@ A pack is a folder:
 
 `kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one) or `generate` (the
 model writes; `target` is what it should write). `ids` are the ids of the documents that an item was cut from: they
-leave every source before anything else happens, since n-gram decontamination cannot see short items.
+leave every source before anything is learnt from it, since n-gram decontamination cannot see short items.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from gristmill.select.words import Int64
 # Roles of inputs, each followed by a source.
 DOCUMENTS, PRINTS, MATCHES, SCORES = "documents of ", "prints of ", "matches of ", "scores of "
 BATCH_ROWS = 256
-FEW_DOCUMENTS = 20_000
+FEW_DOCUMENTS = 50_000
 BLOCK = 1 << 20  # documents of an array that are looked at together
 
 

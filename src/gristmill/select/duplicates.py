@@ -21,7 +21,15 @@ import numpy as np
 from gristmill.errors import Interrupted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import NearDuplicates
-from gristmill.select.catalogue import Catalogue, catalogue_of, executor_of, search_corpus, survivor_ranks
+from gristmill.select.catalogue import (
+    Catalogue,
+    blocks,
+    catalogue_of,
+    executor_of,
+    new_array,
+    search_corpus,
+    survivor_ranks,
+)
 from gristmill.select.dedup import DuplicateCounts, find_duplicates
 from gristmill.select.fates import PASSED, LookAtShard, decide_fates
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
@@ -93,7 +101,11 @@ def _search(
     ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], ctx.config["priority"])
     work = ctx.out / "work"
     passed = work / "passed.npy"
-    np.save(passed, np.load(fates) == PASSED)
+    fate_D = np.load(fates, mmap_mode="r")
+    passed_D = new_array(passed, np.bool_, len(fate_D))
+    for some in blocks(0, len(fate_D)):
+        passed_D[some] = fate_D[some] == PASSED
+    passed_D.flush()
     corpus = search_corpus(catalogue, ranks, passed=passed, scores=scores)
     executor = executor_of(ctx, catalogue)
     return find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say)
