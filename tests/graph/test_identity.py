@@ -33,7 +33,7 @@ OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py ch
     "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
-    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadHtml.paths",
+    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadCsv.paths", "ReadHtml.paths",
     "ReadJsonl.paths", "ReadParquet.paths", "ReadText.paths", "ReadWarc.paths",
 }  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
@@ -41,7 +41,7 @@ REQUIRED = {  # sections that cannot be left out; what is in them is tried
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
-    "Recipe.schema_version", "ReadCode.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
+    "Recipe.schema_version", "ReadCode.format", "ReadCsv.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
     "ReadText.format", "ReadWarc.format",
 }  # fmt: skip
 
