@@ -30,10 +30,10 @@ UPDATE = "run: python scripts/pin_identities.py, then again with --why"
 OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py changes each and finds nothing remade
     "AllowEpochs.max", "AllowEpochs.reason", "Change.why", "Finetune.sample_prompts", "NearDuplicates.max_source_loss",
     "Pretrain.allow_epochs", "Pretrain.checkpoint_every_tokens", "Pretrain.max_epochs", "Pretrain.sample_prompts", "Pretrain.warn_epochs",
-    "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
+    "Source.max_failed", "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
-    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadHtml.paths",
+    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadCsv.paths", "ReadHtml.paths",
     "ReadJsonl.paths", "ReadParquet.paths", "ReadText.paths", "ReadWarc.paths",
 }  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
@@ -41,7 +41,7 @@ REQUIRED = {  # sections that cannot be left out; what is in them is tried
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
-    "Recipe.schema_version", "ReadCode.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
+    "Recipe.schema_version", "ReadCode.format", "ReadCsv.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
     "ReadText.format", "ReadWarc.format",
 }  # fmt: skip
 

@@ -75,7 +75,7 @@ def test_word_hashes_are_equal_exactly_when_the_words_are(words):
 @given(st.text(), st.text())
 @settings(max_examples=60, deadline=None)
 def test_spans_point_at_the_characters_of_the_words(before, after):
-    text = f"{before} Needle {after}"
+    text = unicodedata.normalize("NFC", f"{before} Needle {after}")
     words = w.split_words(["first text", text])
     place = words.of(1).tolist().index(w.split_words(["needle"]).of(0)[0])
     start, end = words.characters(1, place, place + 1)
