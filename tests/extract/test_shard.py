@@ -14,6 +14,7 @@ import pytest
 from gristmill.data.document import read_documents
 from gristmill.data.guard import run_guarded
 from gristmill.data.ledger import Ledger
+from gristmill.errors import DataError
 from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.shard import Shard, Taken, enter, join_shared
@@ -133,6 +134,14 @@ def test_what_needs_too_much_memory_at_once_is_read_again_row_by_row(tmp_path: P
     pq.write_table(pa.table({"text": texts}), path)
     make(crashing_job, "parquet", [whole(path)], tmp_path / "out")
     assert kept(tmp_path / "out") == texts
+
+
+def test_a_file_that_grows_while_it_is_read_is_said_and_not_accounted(tmp_path: Path, crashing_job: Any) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(lines(*TEXTS, "grow now", "the last"))
+    with pytest.raises(DataError, match=r"a file of source 's' changed while it was read; it is among x\.jsonl\."):
+        make(crashing_job, "jsonl", [whole(path)], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("shard-*.json"))
 
 
 def test_a_file_of_which_a_byte_has_no_fate_is_refused() -> None:

@@ -22,7 +22,7 @@ from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
-from gristmill.extract.shard import Shard, enter, extract_shard, join_shared
+from gristmill.extract.shard import Shard, changed_while_read, enter, extract_shard, join_shared
 from gristmill.extract.shards import find_files, other_files, plan_shards
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
@@ -102,6 +102,9 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
     name = ctx.part
     ledger, counts, text_bytes = Ledger(), Counter[str](), 0
     source = ledger.source(name)
+    for shard in shards:
+        if not shard.is_done():
+            raise changed_while_read(name, shard)
     records = [read_json(shard.record_path) for shard in shards]
     for record in records:
         ledger.merge(Ledger.from_json(record))

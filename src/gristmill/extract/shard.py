@@ -127,6 +127,7 @@ class CurateJob:
         self.shard = shard
         self.spans = shard.spans
         self.format = format_of(settings.read)
+        self.inputs = shard.inputs()
         self._at = Place()  # the last place at or before the record that is read
         self._since = Taken()  # what was yielded since
         self._in_reader = False
@@ -229,7 +230,6 @@ class CurateJob:
         source, shard = self.settings.source, self.shard
         ledger, counts, text_bytes = Ledger(), Counter[str](), 0
         taken = [Taken() for _ in self.spans]
-        inputs = shard.inputs()
         with (
             ShardWriter(shard.documents_path, DOCUMENT_SCHEMA) as documents,
             ShardWriter(shard.rejected_path, REJECTED_SCHEMA) as rejected,
@@ -248,8 +248,10 @@ class CurateJob:
                     rejected.write(fate.row)
         for span, one in zip(self.spans, taken, strict=True):
             one.content = None if again else self._measure(span)
+        if shard.inputs() != self.inputs:
+            raise changed_while_read(source, shard)
         shared = self._account(taken, ledger)
-        more = {"counts": dict(counts), "text_bytes": text_bytes, "inputs": inputs, "shared": shared}
+        more = {"counts": dict(counts), "text_bytes": text_bytes, "inputs": self.inputs, "shared": shared}
         write_json(shard.record_path, {**ledger.to_json(), **more})
         return documents.num_rows
 
@@ -280,6 +282,15 @@ def enter(ledger: Ledger, source: str, name: str, taken: Taken) -> None:
             f"from the reader it holds {content.num_bytes:,} bytes"
             + ("" if content.num_records is None else f" in {content.num_records:,} records")
         )
+
+
+def changed_while_read(source: str, shard: Shard) -> DataError:
+    """The error for a shard whose files are no longer what they were."""
+    names = ", ".join(span.name for span in shard.spans[:3])
+    return DataError(
+        f"a file of source {source!r} changed while it was read; it is among {names}{', …' if len(shard.spans) > 3 else ''}.\n"
+        "  Run again once the files stop changing."
+    )
 
 
 def count_fate(fate: Fate, ledger: Ledger, source: str) -> None:
