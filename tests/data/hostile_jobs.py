@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.deadline import extend
-from gristmill.data.guard import Place
+from gristmill.data.job import Place
 from gristmill.errors import DataError
 
 

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gristmill.data import guard
+from gristmill.data import job as job_module
 from gristmill.data.cursor import READING, Cursor, State
 from gristmill.data.guard import run_guarded
 from gristmill.errors import DataError, Interrupted, ResourceError
@@ -77,7 +78,7 @@ def test_reading_in_pieces_may_take_longer_than_the_deadline(jobs: Any, tmp_path
 def test_a_child_that_ignores_its_deadline_is_ended_by_the_parent(
     jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(job_module, "GRACE_SECONDS", 0.5)
     job = jobs.HostileJob(3, {1: "hang and ignore the signal"})
     results = results_of(job, tmp_path, deadline_seconds=0.2)
     assert results == [(0, "ok"), (1, "timeout"), (2, "ok")]

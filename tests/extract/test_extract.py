@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data.document import read_batches, read_documents
-from gristmill.data.guard import Place
+from gristmill.data.job import Place
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, Interrupted, RecipeError

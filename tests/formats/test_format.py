@@ -11,7 +11,7 @@ import pytest
 import gristmill
 from gristmill import formats
 from gristmill.commands import init, survey
-from gristmill.data.guard import Place
+from gristmill.data.job import Place
 from gristmill.formats.format import Format, Span, format_named, format_of
 from gristmill.recipe.schema.formats import READERS, ReadFiles, reader_of
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.charset import decode
-from gristmill.data.guard import Place, run_guarded
+from gristmill.data.guard import run_guarded
+from gristmill.data.job import Place
 from gristmill.data.outside import visible_files
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError

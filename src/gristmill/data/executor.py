@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
 
-from gristmill.data.guard import context_for, exit_with_parent
+from gristmill.data.processes import context_for, exit_with_parent
 from gristmill.errors import Interrupted, ResourceError
 from gristmill.graph.machine import Machine
 

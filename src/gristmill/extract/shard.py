@@ -19,7 +19,8 @@ from typing import Any
 import xxhash
 
 from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
-from gristmill.data.guard import Place, run_guarded
+from gristmill.data.guard import run_guarded
+from gristmill.data.job import Place
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
 from gristmill.data.write import ShardWriter
