@@ -8,7 +8,6 @@ shard or as one array over all numbers that is mapped into memory; texts and ids
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from gristmill.data.document import open_parquet
 from gristmill.data.executor import Executor, InProcess, executor_for
@@ -226,14 +225,6 @@ def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, passed: Pat
         for shard in catalogue.shards
     ]
     return corpus_of(shards, passed=passed, scores=scores)
-
-
-def new_array(path: Path, dtype: DTypeLike, count: int) -> np.memmap[Any, np.dtype[Any]]:
-    """A new .npy file of zeros, mapped. Its space is claimed first: a mapped page without one ends the process by a signal."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(count,))
-    with path.open("r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
 
 
 def blocks(first: int, end: int) -> Iterator[slice]:

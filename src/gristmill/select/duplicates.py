@@ -26,12 +26,12 @@ from gristmill.select.catalogue import (
     blocks,
     catalogue_of,
     executor_of,
-    new_array,
     search_corpus,
     survivor_ranks,
 )
 from gristmill.select.dedup import DuplicateCounts, find_duplicates
 from gristmill.select.fates import PASSED, LookAtShard, decide_fates
+from gristmill.select.files import new_array
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
 from gristmill.select.outputs import Deduplicated
 from gristmill.select.rules import DuplicateRules

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor, results_of
 from gristmill.errors import DataError
-from gristmill.select.catalogue import Catalogue, Shard, SourceRange, new_array
+from gristmill.select.catalogue import Catalogue, Shard, SourceRange
 from gristmill.select.contamination import HELD_OUT_ID, read_matches
+from gristmill.select.files import new_array
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path
 

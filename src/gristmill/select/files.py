@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -47,9 +47,22 @@ def scratch(path: Path, count: int, dtype: DTypeLike, *, max_bytes: int) -> Arra
     if num_bytes <= max_bytes:
         return np.zeros(count, dtype=dtype)
     with out_of_space_is_a_resource_error(path), path.open("wb") as file:
-        for first in range(0, num_bytes, CLAIM_BYTES):
-            file.write(bytes(min(CLAIM_BYTES, num_bytes - first)))
+        _claim(file, num_bytes)
     return np.memmap(path, dtype=dtype, mode="r+", shape=(count,))
+
+
+def new_array(path: Path, dtype: DTypeLike, count: int) -> np.memmap[Any, np.dtype[Any]]:
+    """A new .npy file of zeros, mapped; its space on disk is claimed as that of `scratch`."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=(count,))
+    with out_of_space_is_a_resource_error(path), path.open("r+b") as file:
+        file.seek(path.stat().st_size - array.nbytes)
+        _claim(file, array.nbytes)
+    return array
+
+
+def _claim(file: IO[bytes], num_bytes: int) -> None:
+    for first in range(0, num_bytes, CLAIM_BYTES):
+        file.write(bytes(min(CLAIM_BYTES, num_bytes - first)))
 
 
 def write_parts(path: Path, parts: Iterable[Array], *, count: int) -> None:

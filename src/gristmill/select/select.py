@@ -38,12 +38,12 @@ from gristmill.select.catalogue import (
     blocks,
     catalogue_of,
     executor_of,
-    new_array,
     read_column,
     search_corpus,
 )
 from gristmill.select.duplicates import duplicate_rules
 from gristmill.select.fates import HELD_OUT, PASSED
+from gristmill.select.files import new_array
 from gristmill.select.hits import contamination_report
 from gristmill.select.levels import COLUMNS, JOINED, RESEMBLANCE, TRAIN, Members, Split, split_by_level
 from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
