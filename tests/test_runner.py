@@ -11,6 +11,7 @@ from rich.console import Console
 
 from gristmill.errors import ArtifactError
 from gristmill.extract import extract
+from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
 from gristmill.runner import run
@@ -20,14 +21,20 @@ SMALL = Path(__file__).parent / "recipe" / "small.yaml"
 STEP = "extract/books"
 
 
-def test_files_that_change_while_a_step_reads_them_leave_no_artefact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def write_recipe(folder: Path, **read: Any) -> None:
+    """A recipe of three sources; read: another section `read` of the books."""
     recipe = yaml.safe_load(SMALL.read_text(encoding="utf-8"))
     for section in ("packs", "classifiers", "select", "chat", "sft", "pairs", "dpo", "evaluate"):
         recipe.pop(section)
     recipe["pretrain"]["watch"]["packs"] = []
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    recipe["sources"]["books"]["read"].update(read)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+
+def test_files_that_change_while_a_step_reads_them_leave_no_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe(tmp_path)
     for name in ("web/a.html", "facts.jsonl", "books/a.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("before", encoding="utf-8")
@@ -44,5 +51,15 @@ def test_files_that_change_while_a_step_reads_them_leave_no_artefact(
     with pytest.raises(ArtifactError, match=r"extract/books reads \(source\) changed while it ran"):
         run(loaded, machine, console=Console(quiet=True), until=STEP)
     assert not is_committed(tmp_path / "runs" / "small" / STEP)
+    assert not list((tmp_path / "runs").rglob("text")), "what was made of other files is still there"
     run(loaded, machine, console=Console(quiet=True), until=STEP)
     assert (tmp_path / "runs" / "small" / STEP / "text").read_text(encoding="utf-8") == "another"
+
+
+def test_runs_inside_the_folder_of_a_source_are_no_part_of_it(tmp_path: Path) -> None:
+    write_recipe(tmp_path, paths=["."])
+    (tmp_path / "a.txt").write_text("The miller walked down to the river.\n" * 50, encoding="utf-8")
+    loaded, machine = load_recipe(tmp_path / "recipe.yaml"), Machine(runs_dir=tmp_path / "runs", processes=1)
+    for _ in range(2):
+        folder = run(loaded, machine, console=Console(quiet=True), until=STEP)
+    assert Extracted(folder / STEP).ledger.source("books").came_in.documents == 1

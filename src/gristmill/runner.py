@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import platform
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -67,6 +68,7 @@ def run(
 
         store = Store(machine.runs_dir, say=say, should_stop=lambda: signals.received is not None)
         links = RunLinks(store, loaded.recipe.name)
+        _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
         with store.locks.running(links.folder):
             loaded = with_interventions(loaded, links.folder)
@@ -201,7 +203,7 @@ class _Run:
                 f"{step.name}: {str(stopped).rstrip('.')}.\n  Run the same command to resume.",
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
-        self._check_files(step, state.document)
+        self._check_files(step, state.document, working)
         return self._record(state, counts, clock.total(), peak)
 
     def _open(self, read: Reads) -> Outputs:
@@ -228,11 +230,12 @@ class _Run:
                     f"remake {name}."
                 ) from error
 
-    def _check_files(self, step: Step, document: Mapping[str, Any]) -> None:
-        """Raise ArtifactError when an outside file is not what it was when the step's identity was made."""
+    def _check_files(self, step: Step, document: Mapping[str, Any], working: Path) -> None:
+        """Discard the work and raise ArtifactError when an outside file is not what it was when the step's identity was made."""
         now = {label: self.hashes.of(files) for label, files in
                find_step_files(step.given, self.loaded.folder, step.name).items()}  # fmt: skip
         if changed := [label for label, files in document["files"].items() if now[label] != files]:
+            shutil.rmtree(working)
             raise ArtifactError(
                 f"files that {step.name} reads ({', '.join(changed)}) changed while it ran.\n"
                 "  The output was discarded. Run again once the files stop changing."

@@ -258,3 +258,14 @@ def test_a_cache_of_another_shape_is_left_aside(tmp_path: Path, text: str) -> No
     fill(tmp_path, "a.txt")
     (tmp_path / "cache").write_text(text, encoding="utf-8")
     assert hashes(tmp_path / "cache").of(find_outside(tmp_path, ["a.txt"], where="here"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file whose reading fails for root, too")
+def test_a_file_that_cannot_be_read_is_left_to_its_reader(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "good.txt").write_text("good", encoding="utf-8")
+    (tmp_path / "data" / "mem.txt").symlink_to("/proc/self/mem")
+    found = find_outside(tmp_path, ["data"], where="here")
+    hashes = FileHashes(tmp_path / "known.json", threads=1, say=lambda line: None).of(found)
+    assert hashes["data/mem.txt"].startswith("unreadable: E")
+    assert len(hashes["data/good.txt"]) == 64

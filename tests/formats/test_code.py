@@ -219,3 +219,10 @@ def test_a_file_that_went_away_or_shrank_is_counted(tmp_path: Path) -> None:
     found = read_whole("code", folder, spans=spans)
     assert texts(found) == ["a", "!unreadable_file", "c"]
     assert reasons(found) == {"unreadable_file": 1}
+
+
+def test_runs_of_gristmill_are_no_part_of_a_tree(tmp_path: Path) -> None:
+    for name in ("a.py", "runs/.store/x/y.py", "runs/quickstart/recipe.py", "lib/b.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("pass", encoding="utf-8")
+    assert [path for path, _ in list_tree(tmp_path)] == ["a.py", "lib/b.py"]

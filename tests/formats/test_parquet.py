@@ -272,3 +272,27 @@ def test_large_values_are_read_in_bounded_memory(tmp_path: Path, dictionary: boo
     command = [sys.executable, "-c", READ_UNDER_A_LIMIT, str(tmp_path / "x.parquet"), str(200_000_000)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [str(len(value) * rows)] * 2, done.stderr
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pa.array(["é", None]),
+        pa.array(["é", "x"], pa.large_string()),
+        pa.array(["é", "x"], pa.string_view()),
+        pa.array([b"ab", b""], pa.binary_view()),
+        pa.array(["é", "é", None]).dictionary_encode(),
+        pa.array(["é"], pa.large_string()).dictionary_encode(),
+        pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}'])),
+        pa.ExtensionArray.from_storage(pa.json_(pa.large_string()), pa.array(['{"a": 1}'], pa.large_string())),
+        pa.ExtensionArray.from_storage(pa.json_(pa.string_view()), pa.array(['{"a": 1}'], pa.string_view())),
+        pa.array([b"abcd"], pa.binary(4)),
+        pa.array([["a"]]),
+        pa.nulls(3),
+    ],
+    ids=lambda texts: str(texts.type),
+)
+def test_strings_of_every_arrow_type_are_read_and_accounted_for(tmp_path: Path, texts: pa.Array) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"text": texts}), path)
+    assert len(read_whole("parquet", path)) == len(texts)

@@ -6,6 +6,7 @@ most text.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections import Counter, defaultdict
@@ -233,7 +234,9 @@ class SurveyJob:
         """The reason; reading resumes at the next place of the file, or with the next file."""
         part, entry = self._at
         span = Span(path=self.files[part], name=self.files[part].name, start=entry, size=size_of(self.files[part]))
-        resume = self.format.next_entry(span, entry)
+        resume = None
+        with contextlib.suppress(OSError):
+            resume = self.format.next_entry(span, entry)
         if resume is not None:
             return [reason], Place(part, resume)
         return [reason], Place(part + 1, 0) if part + 1 < len(self.files) else None

@@ -7,6 +7,7 @@ So it depends neither on where the recipe lies nor on what else the recipe reads
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,12 +38,12 @@ def visible_files(folder: Path) -> list[Path]:
     """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it."""
     found: list[Path] = []
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _made_here(Path(root, name))]
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_made_here(Path(root, name))]
         found += [path for name in names if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return sorted(found)
 
 
-def _made_here(folder: Path) -> bool:
+def is_made_here(folder: Path) -> bool:
     """Whether gristmill keeps its runs in a folder, or the folder is one of their links: what it made is never what it reads."""
     return (folder / STORE).is_dir() or (folder.is_symlink() and STORE in folder.resolve().parts)
 
@@ -95,7 +96,7 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
         fixed /= part
     start = absolute(recipe_dir, str(fixed))
     matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
-    made_here = cache(_made_here)
+    made_here = cache(is_made_here)
     found = [path for path in map(Path, matches) if not any(map(made_here, _folders_between(start, path)))]
     if not found:
         raise RecipeError(
@@ -130,6 +131,7 @@ class FileHashes:
         self._bytes_left = max_bytes
         self._threads, self._say, self._should_stop = threads, say, should_stop
         self._known: dict[str, list[Any]] = {}
+        self._unreadable: dict[Path, str] = {}
         with contextlib.suppress(GristmillError):  # absent or damaged: it is only a cache
             known = read_json(known_in)
             if isinstance(known, dict) and all(isinstance(entry, list) and len(entry) == 5 for entry in known.values()):
@@ -140,7 +142,9 @@ class FileHashes:
         folder are read by their suffix, files that are named in any case."""
         stamps = {path: _stamp(path) for path in found.files}
         self._read([path for path, stamp in stamps.items() if self._known.get(str(path), [])[:-1] != stamp], stamps)
-        hashes = {name: str(self._known[str(path)][-1]) for path, name in found.files.items()}
+        hashes = {
+            name: self._unreadable.get(path) or str(self._known[str(path)][-1]) for path, name in found.files.items()
+        }
         if any(path.is_dir() for path in found.paths):
             hashes[NAMED] = fingerprint(list(found.paths.values()))
         return hashes
@@ -155,9 +159,13 @@ class FileHashes:
             self._bytes_left -= total
         executor = LocalThreads(threads=self._threads, should_stop=self._should_stop)
         for path, outcome in executor.map(file_sha256, paths):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, OSError):  # whoever reads it says so, and counts it
+                self._unreadable[path] = f"unreadable: {errno.errorcode.get(outcome.errno or 0, '')}"
+            elif isinstance(outcome, Exception):
                 raise outcome
-            self._known[str(path)] = [*stamps[path], outcome]
+            else:
+                self._known[str(path)] = [*stamps[path], outcome]
+                self._unreadable.pop(path, None)
             done += stamps[path][0]
             if time.monotonic() - said > SAY_EVERY_SECONDS:
                 self._say(f"hashing outside files: {in_bytes(done)} of {in_bytes(total)}")

@@ -53,11 +53,16 @@ class Shard:
     def record_path(self) -> Path:
         return self.out / f"shard-{self.number:05d}.json"
 
+    @property
+    def spool_path(self) -> Path:
+        return self.out / f"shard-{self.number:05d}.spool{TEMPORARY_SUFFIX}"
+
     def inputs(self) -> str:
-        """What the shard is made from, as a hash: tells whether a finished one still matches its files."""
+        """What the shard is made from, as a hash of stamps: tells whether a finished one still matches its files."""
         digest = xxhash.xxh3_128()
         for span in self.spans:
-            row = [span.name, span.start, span.end, _changed_ns(span.path), span.size]
+            files = [span.path, *(span.path / member for member in span.members)]
+            row = [span.name, span.start, span.end, *map(_stamp, files)]
             digest.update(json.dumps(row).encode() + b"\n")
         return str(digest.hexdigest())
 
@@ -111,7 +116,7 @@ def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[],
     """Makes the three files of a shard in a guarded child; returns how many documents are kept."""
     kept: int = run_guarded(
         CurateJob(settings, shard),
-        spool=shard.record_path.with_name(shard.record_path.name + TEMPORARY_SUFFIX),
+        spool=shard.spool_path,
         deadline_seconds=settings.deadline_seconds,
         max_memory_mb=settings.max_memory_mb,
         max_crashed=settings.max_failed,
@@ -172,7 +177,7 @@ class CurateJob:
             stretch, resume = self._stretch(place)
             content = self._measure(stretch)
             missing = Taken(num_bytes=taken.num_bytes, num_records=taken.num_records, content=content)
-            if not missing.matches() or (raised and not taken.num_bytes and not taken.num_records):
+            if content is None or not missing.matches() or (raised and not taken.num_bytes and not taken.num_records):
                 return self._lost(place.part, stretch, missing, reason, detail), resume
             place, taken = resume, Taken()  # all of it was read: the fault lies behind it
         return [], None
@@ -182,19 +187,25 @@ class CurateJob:
         span = self.spans[place.part]
         whole = replace(self._span(place), end=None)  # the last record may reach beyond the span
         if whole.start == span.start > 0:  # where a file was cut is no place; the first one behind it is
-            first = self.format.next_entry(whole, span.start - 1)
+            first = self._next_entry(whole, span.start - 1)
             whole = replace(whole, start=span.start if first is None else first)
-        entry = self.format.next_entry(whole, whole.start)
+        entry = self._next_entry(whole, whole.start)
         if entry is not None and (span.end is None or entry < span.end):
             return replace(whole, end=entry), Place(place.part, entry)
         following = Place(place.part + 1, 0) if place.part + 1 < len(self.spans) else None
         return replace(whole, end=entry), following
 
-    def _measure(self, span: Span) -> Content:
+    def _next_entry(self, span: Span, entry: int) -> int | None:
+        try:
+            return self.format.next_entry(span, entry)
+        except OSError:
+            return None
+
+    def _measure(self, span: Span) -> Content | None:
         try:
             return self.format.content(span, self.settings.read)
         except (OSError, DataError):
-            return Content(num_bytes=0)
+            return None
 
     def _lost(self, part: int, stretch: Span, missing: Taken, reason: str, detail: str) -> list[Result]:
         """What is missing of a stretch as failed records: as many as the file tells, else one."""
@@ -322,8 +333,10 @@ def _take(taken: Taken, record: Record | Fate) -> None:
         taken.num_records += 1
 
 
-def _changed_ns(path: Path) -> int:
+def _stamp(path: Path) -> list[int] | None:
+    """Changes whenever the content does, also when an old time is set again; None where there is no file."""
     try:
-        return path.stat().st_mtime_ns
+        status = path.stat()
     except OSError:
-        return 0
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from gristmill.data.charset import decode
+from gristmill.data.outside import is_made_here
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
 from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, size_of, unreadable
@@ -65,8 +66,8 @@ FORMAT = Code()
 
 
 def list_tree(folder: Path) -> list[tuple[str, int]]:
-    """(path in the folder, size) of each file below it, in the order of their parts. Hidden files and folders, links and what is
-    neither file nor folder are no part of a tree. A folder that cannot be listed is in the listing, to be told as unreadable."""
+    """(path in the folder, size) of each file below it, in the order of their parts. Hidden files and folders, links, runs of
+    gristmill, and what is neither file nor folder are no part of a tree. A folder that cannot be listed is in the listing, to be told as unreadable."""
     found: list[tuple[str, int]] = []
     folders = [""]
     while folders:
@@ -80,7 +81,8 @@ def list_tree(folder: Path) -> list[tuple[str, int]]:
         for entry in visible:
             path = f"{inner}/{entry.name}" if inner else entry.name
             if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
+                if not is_made_here(Path(entry.path)):
+                    folders.append(path)
             elif entry.is_file(follow_symlinks=False):
                 found.append((path, size_of(Path(entry.path))))
     return sorted(found, key=lambda file: file[0].replace("/", "\0"))  # no name has a NUL: a/b before a-b

@@ -13,7 +13,7 @@ pyarrow (26) ends the process where they are damaged, instead of raising.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,8 @@ BATCH_BYTES = 16_000_000
 READ_BYTES = 1 << 20  # of a column, at once; all of a row group's column would be read otherwise
 MAX_LOST_ROWS = 100_000  # told one by one: a damaged group may say that it has any number of them
 STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+VIEWS = (pa.types.is_string_view, pa.types.is_binary_view)  # which are not read as dictionaries
+TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 # What Arrow raises at damage. A lack of memory is none: the same rows may fit when they are read one by one.
 DAMAGE = (pa.ArrowException, OSError, ValueError, OverflowError)
 
@@ -72,7 +74,7 @@ class RowGroups:
             self._sizes = [group.total_byte_size for group in groups]
             if min(self.num_rows, default=0) < 0 or sum(self.num_rows) != metadata.num_rows:
                 raise NotReadable("corrupt_file", "its metadata contradicts itself about the number of rows")
-            strings = [field.name for field in schema if field.name in columns and _is_string(field.type)]
+            strings = [field.name for field in schema if field.name in columns and _is_any(field.type, STRINGS)]
             self._file = pq.ParquetFile(
                 path,
                 metadata=metadata,
@@ -188,8 +190,8 @@ def _num_bytes(column: pa.Array) -> int:
     return num_bytes
 
 
-def _is_string(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in STRINGS)
+def _is_any(kind: pa.DataType, kinds: Sequence[Callable[[pa.DataType], bool]]) -> bool:
+    return any(is_kind(kind) for is_kind in kinds)
 
 
 def _lengths(column: pa.Array) -> pa.Array | None:
@@ -197,7 +199,9 @@ def _lengths(column: pa.Array) -> pa.Array | None:
         lengths = _lengths(column.dictionary)
         return None if lengths is None else lengths.take(column.indices)
     if isinstance(column, pa.ExtensionArray):  # a string with a meaning, such as JSON, is a string in Python too
-        return _lengths(column.storage) if pa.types.is_string(column.storage.type) else None
-    if not (_is_string(column.type) or pa.types.is_fixed_size_binary(column.type)):
+        return _lengths(column.storage) if _is_any(column.storage.type, TEXTS) else None
+    if _is_any(column.type, VIEWS):
+        column = column.cast(pa.large_binary())
+    if not (_is_any(column.type, STRINGS) or pa.types.is_fixed_size_binary(column.type)):
         return None
     return pc.cast(pc.binary_length(column), pa.int64())
