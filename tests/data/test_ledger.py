@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, in_sequence, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, check_failures, in_sequence, rejected_row
+from gristmill.errors import DataError
 
 FATES = st.lists(
     st.tuples(
@@ -78,3 +79,15 @@ def test_a_rejected_row_has_the_columns_of_the_schema_and_a_short_excerpt() -> N
     row = rejected_row(id="a", source="web", step="extract", reason="timeout", bytes_in=3, text="x" * 1000)
     assert list(row) == REJECTED_SCHEMA.names
     assert row["excerpt"] == "x" * 300
+
+
+def test_failures_are_limited_by_documents_and_by_bytes() -> None:
+    ledger = Ledger()
+    ledger.saw("web", 100, documents=10)
+    ledger.add("web", "kept", 20, documents=9)
+    ledger.add("web", "failed", 80, reason="corrupt_file")
+    check_failures(ledger, "web", max_failed=0.8)
+    with pytest.raises(
+        DataError, match=r"1 of 10 documents of source 'web', 80 of 100 bytes, failed; the limit is 0\.79"
+    ):
+        check_failures(ledger, "web", max_failed=0.79)

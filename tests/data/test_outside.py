@@ -269,3 +269,22 @@ def test_a_file_that_cannot_be_read_is_left_to_its_reader(tmp_path: Path) -> Non
     hashes = FileHashes(tmp_path / "known.json", threads=1, say=lambda line: None).of(found)
     assert hashes["data/mem.txt"].startswith("unreadable: E")
     assert len(hashes["data/good.txt"]) == 64
+
+
+def test_a_glob_passes_over_pipes_and_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "good.txt").write_text("good", encoding="utf-8")
+    (tmp_path / "nowhere.txt").symlink_to("gone")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert list(find_outside(tmp_path, ["*.txt"], where="here").files.values()) == ["good.txt"]
+    with pytest.raises(RecipeError, match=r"'pipe\.txt' matches no file"):
+        find_outside(tmp_path, ["pipe.txt"], where="here")
+
+
+def test_a_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.txt")).write_text("good", encoding="utf-8")
+    found = find_outside(tmp_path, ["*.txt"], where="here")
+    assert [*found.files.values()] == ["bad\\xff.txt"]
+    hashes = FileHashes(tmp_path / "runs" / "known.json", threads=1, say=lambda line: None)
+    assert [*hashes.of(found)] == ["bad\\xff.txt"]
+    hashes._keep()

@@ -92,7 +92,9 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     except MemoryError:  # Arrow's own is an ArrowException, too
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}. Remake or re-download the file.") from error
+        raise DataError(
+            f"{path} cannot be read as Parquet: {str(error).rstrip('. ')}. Remake or re-download the file."
+        ) from error
 
 
 def count_rows(path: Path) -> int:

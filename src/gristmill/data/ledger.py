@@ -193,12 +193,16 @@ class Ledger:
 
 
 def check_failures(ledger: Ledger, source: str, *, max_failed: float) -> None:
-    """Raises DataError where a larger share of a source's documents failed than `max_failed`, with the reasons."""
+    """Raises DataError where a larger share of a source's documents, or of its bytes, failed than `max_failed`, with the reasons.
+
+    Bytes, because a file that cannot be read at all is one failure, however many documents it holds.
+    """
     counts = ledger.source(source)
-    came, lost = counts.came_in.documents, counts.total("failed").documents
-    if lost > max_failed * came:
+    came, lost = counts.came_in, counts.total("failed")
+    if lost.documents > max_failed * came.documents or lost.num_bytes > max_failed * came.num_bytes:
         raise DataError(
-            f"{lost:,} of {came:,} documents of source {source!r} ({lost / came:.0%}) failed; the limit is {max_failed:.0%}:\n"
+            f"{lost.documents:,} of {came.documents:,} documents of source {source!r}, {lost.num_bytes:,} of {came.num_bytes:,} "
+            f"bytes, failed; the limit is {max_failed:.3g} of either:\n"
             f"{ledger.table(source)}\n"
             f"  Failed is what could not be read or processed: look at the files, then raise sources.{source}.max_failed if the "
             "rest is wanted."

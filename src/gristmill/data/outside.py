@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.executor import LocalThreads
-from gristmill.errors import GristmillError, RecipeError
+from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.graph.step import Given, OutsideFiles
 from gristmill.store.durable import file_sha256, read_json, write_json
 from gristmill.store.fingerprint import fingerprint
@@ -35,9 +35,12 @@ def absolute(recipe_dir: Path, path: str) -> Path:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it."""
+    """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it.
+
+    Links that lead nowhere, pipes and the like are passed over. Raises DataError for a folder that cannot be listed.
+    """
     found: list[Path] = []
-    for root, folders, names in os.walk(folder):
+    for root, folders, names in os.walk(folder, onerror=_cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".") and not is_made_here(Path(root, name))]
         found += [path for name in names if not name.startswith(".") and (path := Path(root, name)).is_file()]
     return sorted(found)
@@ -45,7 +48,21 @@ def visible_files(folder: Path) -> list[Path]:
 
 def is_made_here(folder: Path) -> bool:
     """Whether gristmill keeps its runs in a folder, or the folder is one of their links: what it made is never what it reads."""
-    return (folder / STORE).is_dir() or (folder.is_symlink() and STORE in folder.resolve().parts)
+    try:
+        return (folder / STORE).is_dir() or (folder.is_symlink() and STORE in folder.resolve().parts)
+    except PermissionError:  # whoever lists it says so
+        return False
+
+
+def _cannot_list(error: OSError) -> None:
+    raise DataError(
+        f"the folder {error.filename} cannot be listed: {error.strerror}.\n  Change its permissions, or name the folders beside it."
+    ) from error
+
+
+def _readable_name(path: Path) -> str:
+    """A name as text; bytes that are no UTF-8 as \\xNN."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> OutsideFiles:
@@ -57,9 +74,9 @@ def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> Ou
     for pattern in patterns:
         start, matches = _matches(recipe_dir, pattern, where=where)
         for path in matches:
-            paths.setdefault(path, path.relative_to(start).as_posix())
+            paths.setdefault(path, _readable_name(path.relative_to(start)))
         for file in (file for path in matches for file in (visible_files(path) if path.is_dir() else [path])):
-            name = files.setdefault(file, file.relative_to(start).as_posix())
+            name = files.setdefault(file, _readable_name(file.relative_to(start)))
             other, its_pattern = named.setdefault(name, (file, pattern))
             if other != file:
                 raise RecipeError(
@@ -87,7 +104,7 @@ def find_step_files(given: Given, recipe_dir: Path, step: str) -> dict[str, Outs
 def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[Path]]:
     """(the fixed part of a pattern, what it names)."""
     plain = absolute(recipe_dir, pattern)
-    if plain.exists():  # before wildcards: a name may look like a pattern
+    if plain.is_file() or plain.is_dir():  # before wildcards: a name may look like a pattern
         return plain.parent, [plain]
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
@@ -97,7 +114,11 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
     start = absolute(recipe_dir, str(fixed))
     matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
     made_here = cache(is_made_here)
-    found = [path for path in map(Path, matches) if not any(map(made_here, _folders_between(start, path)))]
+    found = [
+        path
+        for path in map(Path, matches)
+        if (path.is_file() or path.is_dir()) and not any(map(made_here, _folders_between(start, path)))
+    ]
     if not found:
         raise RecipeError(
             f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
@@ -141,9 +162,12 @@ class FileHashes:
         """Name → SHA-256, for all files; and under NAMED, where folders are named, a hash of what the patterns name: files of a
         folder are read by their suffix, files that are named in any case."""
         stamps = {path: _stamp(path) for path in found.files}
-        self._read([path for path, stamp in stamps.items() if self._known.get(str(path), [])[:-1] != stamp], stamps)
+        self._read(
+            [path for path, stamp in stamps.items() if self._known.get(_readable_name(path), [])[:-1] != stamp], stamps
+        )
         hashes = {
-            name: self._unreadable.get(path) or str(self._known[str(path)][-1]) for path, name in found.files.items()
+            name: self._unreadable.get(path) or str(self._known[_readable_name(path)][-1])
+            for path, name in found.files.items()
         }
         if any(path.is_dir() for path in found.paths):
             hashes[NAMED] = fingerprint(list(found.paths.values()))
@@ -164,7 +188,7 @@ class FileHashes:
             elif isinstance(outcome, Exception):
                 raise outcome
             else:
-                self._known[str(path)] = [*stamps[path], outcome]
+                self._known[_readable_name(path)] = [*stamps[path], outcome]
                 self._unreadable.pop(path, None)
             done += stamps[path][0]
             if time.monotonic() - said > SAY_EVERY_SECONDS:

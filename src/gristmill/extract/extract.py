@@ -11,22 +11,26 @@ A killed step resumes with the shards that have no shard-*.json; what comes out 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import count_rows, read_batches
-from gristmill.data.executor import executor_for
+from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
-from gristmill.extract.shard import Shard, changed_while_read, enter, extract_shard, join_shared
+from gristmill.extract.shard import Shard, Taken, changed_while_read, enter, extract_shard, join_shared
 from gristmill.extract.shards import find_files, other_files, plan_shards
+from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
+from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
+from gristmill.units import counted, in_bytes
 
 VERSION = 6
 
@@ -47,7 +51,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     by_reason: dict[str, Any] = {
         kind: {reason: count.documents for reason, count in source.reasons(kind).items()} for kind in REASONED
     }
-    ctx.say(f"{ctx.part}: kept {kept:,} of {source.came_in.documents:,} documents")
+    ctx.say(f"{ctx.part}: kept {kept:,} of {counted(source.came_in.documents, 'document')}")
+    if failures := source.total("failed").documents:
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in by_reason["failed"].items())
+        size, whole = source.total("failed").num_bytes, source.came_in.num_bytes
+        ctx.say(f"{ctx.part}: {failures:,} failed, {in_bytes(size)} of {in_bytes(whole)}: {listed}")
     return {
         "documents_in": source.came_in.documents,
         "bytes_in": source.came_in.num_bytes,
@@ -110,7 +118,10 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
         ledger.merge(Ledger.from_json(record))
         counts.update(record["counts"])
         text_bytes += record["text_bytes"]
-    for file, taken in join_shared(records).items():
+    shared = join_shared(records)
+    if format_of(ctx.config["source"].read).seeks_spans:
+        _measure_whole(ctx, shards, shared)
+    for file, taken in shared.items():
         enter(ledger, name, file, taken)
     ledger.check()
     _hold_against_rows(source, shards)
@@ -129,6 +140,22 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
     check_failures(ledger, name, max_failed=ctx.watching.config["source"].max_failed)
     more = TextCounts(text_bytes=text_bytes, shards=len(shards), details=dict(sorted(counts.items())))
     write_json(ledger_path, {**ledger.to_json(), "counts": more.to_json()})
+
+
+def _measure_whole(ctx: StepContext, shards: list[Shard], shared: dict[str, Taken]) -> None:
+    """Measures files that several shards share as a whole: what their spans hold may rest on the same mistake."""
+    paths = {span.name: span.path for shard in shards for span in shard.spans if span.name in shared}
+    executor = executor_for(ctx.machine, num_items=len(paths), should_stop=ctx.should_stop)
+    for name, content in results_of(executor, partial(measure_file, ctx.config["source"].read, paths), sorted(paths)):
+        shared[name].content = content
+
+
+def measure_file(read: ReadFiles, paths: Mapping[str, Path], name: str) -> Content | None:
+    """The content of a whole file; None where it cannot be read."""
+    try:
+        return format_of(read).content(Span(path=paths[name], name=name, size=size_of(paths[name])), read)
+    except OSError:
+        return None
 
 
 def _hold_against_rows(source: SourceLedger, shards: list[Shard]) -> None:

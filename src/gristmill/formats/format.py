@@ -60,10 +60,12 @@ class Format(ABC, Generic[Settings]):
     """A format of files.
 
     shard_bytes: bytes on disk of a shard of work, least and most: a source is cut into about PARALLEL_SHARDS shards
-    within them. Work on the largest takes about a minute.
+    within them. Work on the largest takes about a minute. seeks_spans: where a span begins is sought in the file, so what spans
+    hold together is held against the whole file, too.
     """
 
     shard_bytes: ClassVar[tuple[int, int]] = (8_000_000, 64_000_000)
+    seeks_spans: ClassVar[bool] = False
 
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """The file in spans of about `limit` bytes; one, where it cannot be entered in the middle."""

@@ -163,8 +163,8 @@ def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -
         for field in (fields.text, fields.id):
             if field is not None and field not in value:
                 return lost("missing_field", f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}")
-        if fields.id is not None and value[fields.id] is None:
-            return lost("missing_field", f"{fields.id!r} is null")
+        if fields.id is not None and (value[fields.id] == "" or not isinstance(value[fields.id], str | int | float)):
+            return lost("missing_field", f"{fields.id!r} is {short(value[fields.id])}, no text and no number")
         text, url = value[fields.text], value.get(fields.url) if fields.url is not None else None
         if not isinstance(text, str):
             return lost("field_is_not_text", f"{fields.text!r} is {short(text)}")

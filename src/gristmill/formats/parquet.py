@@ -135,7 +135,7 @@ def _document(text: Any, id: Any, url: Any, *, origin: str, entry: int | None, m
         size = len(text) if isinstance(text, bytes) else 0
         return lost("field_is_not_text", size, f"the text is {short(text[:60] if size else text)}")
     size = len(text.encode("utf-8", "surrogatepass"))
-    if id is None or isinstance(id, NotUtf8) or (isinstance(id, float) and math.isnan(id)):
+    if id is None or id == "" or isinstance(id, NotUtf8) or (isinstance(id, float) and math.isnan(id)):
         return lost("missing_field", size, f"the id is {short(id)}")
     if size > max_bytes:
         return lost("row_too_large", size, f"the limit is {max_bytes:,} bytes")

@@ -30,6 +30,7 @@ class Warc(Format[ReadWarc]):
     """A response, resource or conversion record is a document."""
 
     shard_bytes = (500_000, 8_000_000)
+    seeks_spans = True
 
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of the file as it lies on the disk."""

@@ -56,7 +56,8 @@ class Source(Section):
     language: LanguageFilter | None = None
     rules: Rules = Rules()
     max_failed: Annotated[Share, CAP] = Field(
-        default=0.5, description="stop when a larger share of the documents cannot be read or processed than this"
+        default=0.5,
+        description="stop when a larger share of the documents, or of the bytes, cannot be read or processed than this",
     )
     late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
