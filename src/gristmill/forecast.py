@@ -9,7 +9,7 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -212,8 +212,8 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
 def check_caps(made: Forecast) -> None:
     """Raises RecipeError for a source that would be read more often than its cap, or that lost more to one document than the
     recipe allows now, and DataError for one of which more failed."""
-    _check_failures(made)
-    _check_source_loss(made)
+    if made.states is not None:
+        check_finished(made.recipe, made.states, made.states.steps)
     try:
         check_budget(made.budget, made.recipe.pretrain)
     except RecipeError as error:
@@ -226,26 +226,29 @@ def check_caps(made: Forecast) -> None:
         ) from None
 
 
-def _check_failures(made: Forecast) -> None:
-    """What `extract` checked against the limit of its time, against that of now."""
-    for name, source in made.recipe.sources.items():
-        folder = None if made.states is None else made.states[f"extract/{name}"].folder
-        if folder is not None:
-            check_failures(Extracted(folder).ledger, name, max_failed=source.max_failed)
+def check_finished(recipe: Recipe, states: States, steps: Iterable[str]) -> None:
+    """Holds what those of the steps that are finished checked against the limits of their time against the limits of now.
+
+    Raises DataError for a source of which more failed, RecipeError for one that lost more to one document.
+    """
+    for step in steps:
+        kind, _, name = step.partition("/")
+        folder = states[step].folder if kind in ("extract", "duplicates") else None
+        if folder is not None and kind == "extract":
+            check_failures(Extracted(folder).ledger, name, max_failed=recipe.sources[name].max_failed)
+        elif folder is not None:
+            _check_source_loss(recipe, Deduplicated(folder))
 
 
-def _check_source_loss(made: Forecast) -> None:
-    """What `duplicates` checked against the limit of its time, against that of now."""
-    near = made.recipe.select.near_duplicates
-    found = None if made.states is None else made.states["duplicates"].folder
-    if near is None or found is None:
+def _check_source_loss(recipe: Recipe, found: Deduplicated) -> None:
+    near = recipe.select.near_duplicates
+    if near is None:
         return
-    limit, sources = near.max_source_loss, Deduplicated(found).findings.sources
     problems = [
-        f"one document, {row.taken_by!r}, took {row.largest_share:.0%} of the {row.documents:,} documents of source {name!r} as its "
-        f"copies; the limit is now {limit:.0%}."
-        for name, row in sources.items()
-        if row.largest_share > limit
+        f"one document, {row.taken_by!r}, took {row.largest_share:.3g} of the {row.documents:,} documents of source {name!r} as its "
+        f"copies; the limit is now {near.max_source_loss:.3g}."
+        for name, row in found.findings.sources.items()
+        if row.largest_share > near.max_source_loss
     ]
     if problems:
         raise RecipeError(

@@ -26,7 +26,7 @@ from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
-from gristmill.forecast import training_forecast
+from gristmill.forecast import check_finished, training_forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
@@ -104,6 +104,7 @@ class _Run:
         """Every step that is wanted, in order."""
         wanted = self.wanted = needed_by(self.states, until)
         self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
+        check_finished(self.loaded.recipe, self.states, wanted)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])

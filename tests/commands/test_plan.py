@@ -340,10 +340,13 @@ def test_a_finished_selection_is_held_against_the_limit_of_now(book: Path, machi
     page(book, machine)
     with pytest.raises(
         RecipeError,
-        match=r"one document, 'book.*', took 3\d% of the 90 documents of source 'book' as its copies; the limit is now 20%",
+        match=r"one document, 'book.*', took 0\.3\d+ of the 90 documents of source 'book' as its copies; the limit is now 0\.2",
     ) as caught:
         page(book, machine, ["select.near_duplicates.max_source_loss=0.2"])
     assert "raise select.near_duplicates.max_source_loss" in str(caught.value)
+    tightened = load_recipe(book, ["select.near_duplicates.max_source_loss=0.2"])
+    with pytest.raises(RecipeError, match=r"the limit is now 0\.2"):
+        run(tightened, machine, console=Console(quiet=True), until="select")
     page(book, machine, ["select.near_duplicates.max_source_loss=0.2", "select.near_duplicates.min_jaccard=0.8"])
 
 
