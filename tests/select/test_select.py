@@ -13,7 +13,7 @@ from gristmill.data.ledger import Count, read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Validation
-from gristmill.select import catalogue
+from gristmill.select import catalogue, select
 from gristmill.select.sets import ngram_set, overlap
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
@@ -27,6 +27,7 @@ SELECT = {
     "priority": ["manuals", "web"],
     "validation": Validation(fraction=0.2, min_bytes=1000, max_bytes=50_000),
 }
+FEW_BANDS = {**SELECT, "near_duplicates": NearDuplicates(num_bands=4, rows_per_band=4)}
 
 
 def words(rng, count):
@@ -212,9 +213,9 @@ def test_what_the_bands_miss_of_validation_text_leaves_train_with_its_evidence(m
     assert sum(count.documents for count in counted) == len(left)
 
 
-def test_copies_of_what_leaves_for_resembling_validation_text_stay_where_they_do_not_resemble_it(made):
-    """A text, one that is like it, and one that is like that one only; copies of the last. The bands find pairs by chance, so over
-    many such families some lose their middle one to validation text."""
+def with_families(made):
+    """Families of a text, one that is like it, and one that is like that one only; copies of the last. So few bands miss many
+    pairs, so that some families lose their middle one to validation text."""
     rng = np.random.default_rng(12)
     families = [words(rng, 120).split() for _ in range(60)]
     rows = []
@@ -232,8 +233,12 @@ def test_copies_of_what_leaves_for_resembling_validation_text_stay_where_they_do
         ):
             rows.append(document("manuals", f"{name} {k} {len(parts)}", " ".join(parts)))
     write_source(made, "manuals", rows[:100], rows[100:])
-    near = NearDuplicates(num_bands=4, rows_per_band=4)
-    out, _ = run(made, section={**SELECT, "near_duplicates": near})
+    return rows
+
+
+def test_copies_of_what_leaves_for_resembling_validation_text_stay_where_they_do_not_resemble_it(made):
+    rows = with_families(made)
+    out, _ = run(made, section=FEW_BANDS)
     kept = {row["id"]: row for side in SIDES for row in kept_rows(out, "*", side)}
     texts = {row.id: row.text for documents in (corpus()["web"], rows) for row in documents}
     sets = {name: ngram_set(text, 5) for name, text in texts.items()}
@@ -255,6 +260,27 @@ def test_copies_of_what_leaves_for_resembling_validation_text_stay_where_they_do
     assert {"train", "near_duplicate", "near_validation"} <= set(outcomes.values()), "otherwise this test shows nothing"
     assert {row["cluster"] for row in kept_rows(out, "*", "train")}.isdisjoint(kept[name]["cluster"] for name in held)
     read_ledger(out / "ledger.json").check()
+
+
+def test_a_step_that_ended_after_copies_were_decided_again_resumes_to_the_same_bytes(made, monkeypatch):
+    with_families(made)
+    whole, _ = run(made, section=FEW_BANDS, name="whole")
+    plain = select.write_table
+
+    def failing(path, table):
+        if path.name == "resembling.parquet":
+            raise RuntimeError("before the last file of the split")
+        plain(path, table)
+
+    monkeypatch.setattr(select, "write_table", failing)
+    with pytest.raises(RuntimeError, match="before the last file"):
+        run(made, section=FEW_BANDS)
+    assert (made / "select" / "work" / "again-0" / "copies.parquet").is_file()
+    monkeypatch.setattr(select, "write_table", plain)
+    resumed, _ = run(made, section=FEW_BANDS)
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    assert all((resumed / file).read_bytes() == (whole / file).read_bytes() for file in files)
+    assert sorted(files) == sorted(path.relative_to(resumed) for path in resumed.rglob("*") if path.is_file())
 
 
 def resemble(one, other):

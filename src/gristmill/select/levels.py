@@ -7,10 +7,11 @@
                   nothing                                the rule of `split`
 
 A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
-either. The copies of a document that leaves at the end, for resembling validation text, are freed of it (`freed`). Deduplication seeks candidates by bands and misses some, so what is left of a level is held against all validation text
-in full, its own level's included; what resembles it leaves.
+either. Deduplication seeks candidates by bands and misses some, so what is left of a level is held against all validation text
+in full, its own level's included; what resembles it leaves. The copies of what leaves are freed: they leave as well where they
+resemble validation text, and are searched for copies among themselves where they do not.
 
-Clusters are made of linked documents only, so memory is about 60 bytes a link. What is known of each document is in arrays that
+Clusters are made of linked documents only, so memory is about 60 bytes a link, and 16 a copy. What is known of each document is in arrays that
 may be mapped files, and is taken in blocks.
 """
 
@@ -29,9 +30,8 @@ from gristmill.select.dedup import components
 from gristmill.select.split import choose_validation, is_one_of
 from gristmill.select.words import Int64
 
-GONE, TRAIN, VALIDATION, RESEMBLES, JOINED, FREED = range(
-    6
-)  # side of a document; JOINED is training text while a level is split, FREED a copy whose survivor has left
+# Side of a document. While a level is split, JOINED is training text, and FREED a copy whose survivor has left.
+GONE, TRAIN, VALIDATION, RESEMBLES, JOINED, FREED = range(6)
 
 # A document that leaves, and the held-out document that it resembles; NaN where the two only share a cluster, through others.
 RESEMBLANCE = np.dtype([("document", "<i8"), ("held", "<i8"), ("jaccard", "<f8"), ("containment", "<f8")])
