@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selecting import context, recipe_of, rows_of, write_source
@@ -54,6 +55,51 @@ def test_a_shard_that_is_there_is_not_searched_again(project: Path, monkeypatch:
     contamination.run(ctx)
     assert searched == ["documents-00001.parquet"]
     assert {path.name: path.read_bytes() for path in ctx.out.iterdir()} == first
+
+
+def quiz_about(folder: Path, question: str) -> None:
+    """Another pack in the place of the one that is there."""
+    items = [Item(id="sheep", prompt=question, target="nine", ids=("held", "elsewhere"))]
+    write_pack(folder / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+
+
+def test_shards_that_were_searched_for_another_pack_are_searched_again(project: Path) -> None:
+    """As when a pack is exchanged while the step runs, and put back."""
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
+    contamination.run(ctx)
+    fresh = {path.name: path.read_bytes() for path in ctx.out.iterdir()}
+    quiz_about(project, WORDS * 2)
+    contamination.run(context(project, recipe_of({}, ["web"], []), "contamination/web"))
+    (ctx.out / "report.json").unlink()
+    assert rows_of(ctx.out, "matches-*.parquet") != []
+    quiz_about(project, QUESTION)
+    contamination.run(context(project, recipe_of({}, ["web"], []), "contamination/web"))
+    assert {path.name: path.read_bytes() for path in ctx.out.iterdir()} == fresh
+
+
+def test_another_rule_searches_again(project: Path) -> None:
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
+    contamination.run(ctx)
+    before = {path.name: path.read_bytes() for path in ctx.out.glob("*.parquet")}
+    other = recipe_of({"decontaminate": Decontaminate(ngram=9)}, ["web"], [])
+    contamination.run(context(project, other, "contamination/web"))
+    assert all((ctx.out / name).read_bytes() != content for name, content in before.items())
+
+
+def test_a_pack_that_changes_while_shards_are_searched_stops_the_step(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = contamination.planted_recall
+
+    def exchanging(*given: Any, **named: Any) -> Any:
+        quiz_about(project, WORDS * 2)
+        return plain(*given, **named)
+
+    monkeypatch.setattr(contamination, "planted_recall", exchanging)
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
+    with pytest.raises(DataError, match="a pack was changed while documents were searched"):
+        contamination.run(ctx)
+    assert not list(ctx.out.glob("*"))
 
 
 def test_an_item_that_is_planted_and_not_found_stops_the_step(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,8 +46,8 @@ def test_the_first_rule_that_holds_decides(tmp_path: Path) -> None:
         ("held", holds, 1.0),
         ("low", holds, 1.0),
         ("twice", "first", 2.5),
-        ("twice", holds, 2.5),
         ("item", holds, 2.5),
+        ("twice", "", 2.5),
     ]
     rows += [(f"fine{k}", "", 2.5) for k in range(4)]
     documents = [
@@ -65,8 +65,18 @@ def test_the_first_rule_that_holds_decides(tmp_path: Path) -> None:
     }
     out, _ = run_selection(tmp_path, section, sources=("web",), until="duplicates")
     assert np.load(out / "fates.npy").tolist() == [
-        HELD_OUT, LOW_SCORE, PASSED, DUPLICATE_ID, CONTAMINATED, *[PASSED] * 4,
+        HELD_OUT, LOW_SCORE, PASSED, CONTAMINATED, DUPLICATE_ID, *[PASSED] * 4,
     ]  # fmt: skip
+
+
+def test_a_document_that_leaves_for_an_item_takes_none_along_that_has_its_id(tmp_path: Path) -> None:
+    texts = [("same", f"{QUESTION} Nine."), ("same", "one clean text"), ("same", "another"), ("own", "of its own")]
+    rows = [Document(id=name, source="web", text=text, origin="f#0", bytes_in=9) for name, text in texts]
+    write_source(tmp_path, "web", rows[:1], rows[1:])
+    items = [Item(id="sheep", prompt=QUESTION, target="nine")]
+    write_pack(tmp_path / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
+    out, _ = run_selection(tmp_path, {}, sources=("web",), until="duplicates")
+    assert np.load(out / "fates.npy").tolist() == [CONTAMINATED, PASSED, DUPLICATE_ID, PASSED]
 
 
 @given(st.lists(st.text(max_size=3), max_size=60), st.data())

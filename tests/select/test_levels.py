@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.select.catalogue import SourceRange, levels_of, survivor_ranks
 from gristmill.select.duplicates import duplicate_rules
-from gristmill.select.levels import JOINED, RESEMBLANCE, RESEMBLES, TRAIN, VALIDATION, Members, Split, split_by_level
+from gristmill.select.levels import (
+    NEXT_SURVIVOR,
+    RESEMBLANCE,
+    RESEMBLES,
+    TRAIN,
+    VALIDATION,
+    Duplicates,
+    Members,
+    Searches,
+    Split,
+    split_by_level,
+)
 from gristmill.select.resemblance import HeldOutTexts
 from gristmill.select.rules import MIN_CONTAINMENT
 from gristmill.select.sets import ngram_set, overlap
@@ -34,7 +45,8 @@ def select(corpus, *, rules, seed=0):
         for source, text in rows
     ]
     prints = print_texts([text for _, text in rows], bands=rules.bands, seed=seed)
-    answer = oracle.find_duplicates(documents, prints.keys_DB.tolist(), [text_hash(text) for _, text in rows], rules)
+    hashes = [text_hash(text) for _, text in rows]
+    answer = oracle.find_duplicates(documents, prints.keys_DB.tolist(), hashes, rules)
     copies = {copy.document: copy.survivor for copy in answer.copies}
     count = len(rows)
     ranges, first = [], 0
@@ -42,10 +54,15 @@ def select(corpus, *, rules, seed=0):
         ranges.append(SourceRange(name=source, level=levels[source], first=first, end=first + len(corpus[source])))
         first = ranges[-1].end
 
-    def resembling(first, end, side_D, held):
-        asked = [d for d in range(first, end) if side_D[d] in (TRAIN, JOINED)]
+    def resembling(first, end, side_D, held, sides):
+        asked = [d for d in range(first, end) if side_D[d] in sides]
         found = HeldOutTexts([[(int(d), rows[d][1]) for d in held]], rules).find([(d, rows[d][1]) for d in asked])
         return np.array([(d, r.held, r.jaccard, r.containment) for d, r in sorted(found.items())], dtype=RESEMBLANCE)
+
+    def again(first, some):
+        freed = [replace(document, passed=d in some) for d, document in enumerate(documents)]
+        found = oracle.find_duplicates(freed, prints.keys_DB.tolist(), hashes, rules).copies
+        return np.array([(c.document, c.survivor, c.exact, c.jaccard, c.containment) for c in found], NEXT_SURVIVOR)
 
     split = split_by_level(
         Members(
@@ -54,22 +71,34 @@ def select(corpus, *, rules, seed=0):
             num_bytes_D=np.array([len(text) for _, text in rows], dtype=np.int64),
             kept_D=np.array([d not in copies for d in range(count)], dtype=bool),
         ),
-        np.array(answer.links, dtype=np.int64).reshape(-1, 2),
+        Duplicates(
+            links_E2=np.array(answer.links, dtype=np.int64).reshape(-1, 2),
+            document_C=np.array(sorted(copies), dtype=np.int64),
+            survivor_C=np.array([copies[d] for d in sorted(copies)], dtype=np.int64),
+        ),
         Split(
-            cluster_D=np.zeros(count, np.int64), side_D=np.zeros(count, np.int8), resembling=np.empty(0, RESEMBLANCE)
+            cluster_D=np.zeros(count, np.int64),
+            side_D=np.zeros(count, np.int8),
+            resembling=np.empty(0, RESEMBLANCE),
+            freed=np.empty(0, NEXT_SURVIVOR),
         ),
         rules=SPLIT,
         seed=seed,
-        resembling=resembling,
+        searches=Searches(resembling=resembling, again=again),
     )
+    assert set(split.freed["document"].tolist()) <= copies.keys()
+    copies |= {int(row["document"]): int(row["survivor"]) for row in split.freed}
+    copies = {document: survivor for document, survivor in copies.items() if survivor >= 0}
     held_by = {int(row["document"]): int(row["held"]) for row in split.resembling}
     assert sorted(held_by) == np.flatnonzero(split.side_D == RESEMBLES).tolist()
     sides = {}
     for d, row in enumerate(rows):
         if d in copies:
+            assert split.side_D[copies[d]] in (TRAIN, VALIDATION), "what it names is kept"
             sides[row] = ("copy", rows[copies[d]])
         elif d in held_by:
             assert split.side_D[held_by[d]] == VALIDATION
+            assert d not in copies
             sides[row] = ("resembles", rows[held_by[d]])
         else:
             sides[row] = ("validation" if split.side_D[d] == VALIDATION else "train", int(split.cluster_D[d]))

@@ -156,6 +156,21 @@ def test_the_step_resumes_with_the_shards_that_are_left_and_leaves_the_same_byte
         assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes()
 
 
+def test_a_shard_that_was_signed_otherwise_is_signed_again(tmp_path: Path) -> None:
+    (tmp_path / "fresh").mkdir()
+    fresh = prints(tmp_path / "fresh", TEXTS, seed=7)
+    target = tmp_path / "prints-00000.parquet"
+    prints(tmp_path, TEXTS, seed=8)
+    assert prints(tmp_path, TEXTS, seed=7).equals(fresh)
+    longer = PrintShard(out=tmp_path, bands=dataclasses.replace(BANDS, ngram=6), seed=7)
+    longer(tmp_path / "documents-00000.parquet")
+    assert not pq.read_table(target).equals(fresh)
+    assert prints(tmp_path, TEXTS, seed=7).equals(fresh)
+    made = target.stat().st_ino
+    prints(tmp_path, TEXTS, seed=7)
+    assert target.stat().st_ino == made
+
+
 def test_all_sources_are_signed_with_the_one_seed_that_select_derived(tmp_path: Path) -> None:
     select = dataclasses.replace(context(tmp_path, []), name="select")
     assert signatures.signing_seed(11) == derive_seed(select.seed, "minhash")

@@ -1,5 +1,6 @@
 """Words: what separates, what stays, and that the batch has no influence."""
 
+import sys
 import unicodedata
 
 import numpy as np
@@ -37,8 +38,21 @@ def test_equal_words_have_equal_hashes_wherever_they_stand():
     assert cat != dog
 
 
-def test_a_lower_case_of_another_length_keeps_positions():
-    assert len(w.lowered("İİ X")) == 4
+def test_lower_case_is_that_of_the_language_with_as_many_characters():
+    others = []
+    for code in range(sys.maxunicode + 1):
+        lower = w.lowered(chr(code))
+        assert len(lower) == 1
+        if lower != chr(code).lower():
+            others.append(code)
+    assert others == [0x130]
+    assert w.lowered("İİ X") == "ii x"
+
+
+@given(st.lists(st.sampled_from(["ΟΔΟΣ", "Σ", "İstanbul", "İ", "ΝΌΜΟΣ.", "ΣΣ'Σ", "word"]), min_size=1, max_size=8))
+def test_words_are_the_same_alone_and_beside_any_others(spelling):
+    whole = w.split_words([" ".join(spelling)]).hashes_W.tolist()
+    assert whole == [value for word in spelling for value in w.split_words([word]).hashes_W.tolist()]
 
 
 @given(st.lists(st.text(), min_size=1, max_size=5))

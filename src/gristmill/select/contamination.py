@@ -5,7 +5,8 @@
     report.json                                         items planted and found per pack, ids that are held out
 
 Nothing is decided here: `duplicates` and `select` drop the documents. No threshold has a part in it, so a changed one searches
-nothing again; one more pack searches the documents again and extracts none. A killed step resumes with the shards that are left.
+nothing again; one more pack searches the documents again and extracts none. A killed step resumes with the shards that are left; those
+that were searched for the items of other packs are searched again.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ import pyarrow.parquet as pq
 
 from gristmill.data.document import read_batches
 from gristmill.data.executor import executor_for, results_of
-from gristmill.data.packs import held_out_ids, packs_of, read_pack
+from gristmill.data.packs import Pack, held_out_ids, packs_of, read_pack
 from gristmill.data.write import write_rows
-from gristmill.errors import Interrupted
+from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Decontaminate
 from gristmill.select.catalogue import values_at
 from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
 from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
+from gristmill.select.marks import is_made_by, marked
 from gristmill.select.outputs import SearchedForItems
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
@@ -59,20 +61,29 @@ MATCH_SCHEMA = pa.schema(
 class SearchShard:
     """The function over shards: searches one shard of documents, writes its matches. Safe to repeat.
 
-    packs: their folders, which each process reads for itself.
+    packs: their folders, which each process reads for itself. schema: that of the matches, with the mark of packs and rule.
     """
 
     packs: tuple[Path, ...]
     ngram: int
     out: Path
+    schema: pa.Schema
 
     def __call__(self, shard: Path) -> tuple[int, int]:
-        """Searches one shard unless that was done before; returns its (documents, matches)."""
+        """Searches one shard unless that was done before; returns its (documents, matches).
+
+        Raises DataError when the packs are no longer those that the step began with.
+        """
         target = self.out / shard.name.replace("documents", STEM)
-        if not target.is_file():
+        if not is_made_by(target, self.schema):
             packs = [read_pack(path) for path in self.packs]
+            if not match_schema(packs, ngram=self.ngram).equals(self.schema, check_metadata=True):
+                folders = ", ".join(map(str, self.packs))
+                raise DataError(
+                    f"a pack was changed while documents were searched for its items: {folders}. Run again."
+                )
             finder, held_out = Decontaminator(packs, ngram=self.ngram), held_out_ids(packs)
-            write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, held_out))
+            write_rows(target, self.schema, matches_in(shard, finder, held_out))
         return _num_rows(shard), _num_rows(target)
 
 
@@ -85,7 +96,12 @@ def run(ctx: StepContext) -> dict[str, Any]:
     planting = planting_texts(shards) or [""]
     seed = derive_seed(derive_seed(ctx.config["seed"], "select"), "plant")
     recall = planted_recall(finder, planting, seed=seed)
-    function = SearchShard(packs=tuple(pack.path for pack in packs), ngram=section.ngram, out=ctx.out)
+    function = SearchShard(
+        packs=tuple(pack.path for pack in packs),
+        ngram=section.ngram,
+        out=ctx.out,
+        schema=match_schema(packs, ngram=section.ngram),
+    )
     executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     searched = found = 0
     for shard, (in_shard, matches) in results_of(executor, function, shards):
@@ -98,6 +114,12 @@ def run(ctx: StepContext) -> dict[str, Any]:
     planted = sum(pack.planted for pack in recall.values())
     ctx.say(f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items")
     return {"documents": searched, "matches": found, "planted": planted}
+
+
+def match_schema(packs: Sequence[Pack], *, ngram: int) -> pa.Schema:
+    """MATCH_SCHEMA with the mark of what is searched for."""
+    rules = {"ngram": ngram, "packs": [[pack.name, pack.kind, pack.sha256] for pack in packs]}
+    return marked(MATCH_SCHEMA, rules)
 
 
 def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """STEP duplicates: which documents take part, and which of them are copies of which, over all sources together.
 
-    matches, scores, prints ─→ fates.npy                      held out, below the threshold, a second id, an item of a pack
+    matches, scores, prints ─→ fates.npy                      held out, below the threshold, an item of a pack, a second id
     those that pass ─→ copies.parquet, links.parquet          `dedup`; the survivor of each copy, and what a split must not part
                     ─→ near_duplicates.json                   losses by source, the largest clusters with excerpts
 

@@ -1,9 +1,10 @@
 """Which documents take part in the search for duplicates, and why the others do not: a byte per document.
 
-    held-out ids → score threshold → ids that an earlier document of the source has → items of packs        the first decides
+    held-out ids → score threshold → items of packs → ids that an earlier document of the source has        the first decides
 
-A shard function reads ids, scores and matches of one shard, no text. Only ids need all shards of a source: their hashes are
-sorted, and where two are equal the ids themselves are compared.
+A document that holds an item is no first one with its id, so it takes none along. A shard function reads ids, scores and matches of
+one shard, no text. Only ids need all shards of a source: their hashes are sorted, and where two are equal the ids themselves
+are compared.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def decide_fates(
     """Writes the fate of each document to `fates` (int8) and its score to `scores` (float32, 0 where it has none).
 
     Returns, per source, the documents that have the id of an earlier one. Raises DataError where these are more than
-    MAX_DUPLICATE_IDS of those above the threshold. Beside the two files, memory is 24 bytes per document of one source.
+    MAX_DUPLICATE_IDS of those that no earlier rule drops. Beside the two files, memory is 24 bytes per document of one source.
     """
     for _ in results_of(executor, function, catalogue.shards):
         pass
@@ -92,17 +93,18 @@ def decide_fates(
                 (shard, np.load(function.target(shard), mmap_mode="r")) for shard in catalogue.shards_of(source.name)
             ]
             for shard, look in looks:
-                fate_D[shard.first : shard.end] = look["fate"]
+                here = fate_D[shard.first : shard.end]
+                here[:] = look["fate"]
+                here[(here == PASSED) & look["has_item"]] = CONTAMINATED
                 score_D[shard.first : shard.end] = np.nan_to_num(look["score"], nan=0.0)
-            hash_N = np.concatenate([look["id_hash"][look["fate"] == PASSED] for _, look in looks])
+            hash_N = np.concatenate(
+                [look["id_hash"][(look["fate"] == PASSED) & ~look["has_item"]] for _, look in looks]
+            )
             passed_N = np.flatnonzero(fate_D[source.first : source.end] == PASSED) + source.first
             later = repeated_ids(hash_N, passed_N, ids_of=catalogue.ids_of)
             _check_ids(catalogue, source, later, total=len(passed_N))
             fate_D[later] = DUPLICATE_ID
             doubles[source.name] = len(later)
-            for shard, look in looks:
-                here = fate_D[shard.first : shard.end]
-                here[(here == PASSED) & look["has_item"]] = CONTAMINATED
         fate_D.flush()
         score_D.flush()
     return doubles

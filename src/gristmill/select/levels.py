@@ -8,9 +8,10 @@
 
 A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
 either. Deduplication seeks candidates by bands and misses some, so what is left of a level is held against all validation text
-in full, its own level's included; what resembles it leaves.
+in full, its own level's included; what resembles it leaves. The copies of what leaves are freed: they leave as well where they
+resemble validation text, and are searched for copies among themselves where they do not.
 
-Clusters are made of linked documents only, so memory is about 60 bytes a link. What is known of each document is in arrays that
+Clusters are made of linked documents only, so memory is about 60 bytes a link, and 16 a copy. What is known of each document is in arrays that
 may be mapped files, and is taken in blocks.
 """
 
@@ -29,15 +30,20 @@ from gristmill.select.dedup import components
 from gristmill.select.split import choose_validation, is_one_of
 from gristmill.select.words import Int64
 
-GONE, TRAIN, VALIDATION, RESEMBLES, JOINED = range(
-    5
-)  # side of a document; JOINED is training text while a level is split
+# Side of a document. While a level is split, JOINED is training text, and FREED a copy whose survivor has left.
+GONE, TRAIN, VALIDATION, RESEMBLES, JOINED, FREED = range(6)
 
 # A document that leaves, and the held-out document that it resembles; NaN where the two only share a cluster, through others.
 RESEMBLANCE = np.dtype([("document", "<i8"), ("held", "<i8"), ("jaccard", "<f8"), ("containment", "<f8")])
-COLUMNS = ("document", "held", "jaccard", "containment")
+ASKED = (TRAIN, JOINED)  # the sides that are compared with validation text
 
-Resembling = Callable[[int, int, NDArray[np.int8], Int64], NDArray[np.void]]
+# A copy whose survivor has left: its next survivor, or -1 where it is no copy any longer.
+NEXT_SURVIVOR = np.dtype(
+    [("document", "<i8"), ("survivor", "<i8"), ("exact", "?"), ("jaccard", "<f8"), ("containment", "<f8")]
+)
+
+Resembling = Callable[[int, int, NDArray[np.int8], Int64, Sequence[int]], NDArray[np.void]]
+SearchAgain = Callable[[int, Int64], NDArray[np.void]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +65,44 @@ class Members:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """What the search for duplicates found: links, the second of each decided before the first, and the C copies, by document."""
+
+    links_E2: Int64
+    document_C: Int64
+    survivor_C: Int64
+
+
+@dataclass(frozen=True, kw_only=True)
 class Split:
-    """cluster_D: names of clusters. side_D: GONE, TRAIN, VALIDATION or RESEMBLES. resembling: of the last, RESEMBLANCE rows."""
+    """cluster_D: names of clusters. side_D: GONE, TRAIN, VALIDATION or RESEMBLES. resembling: of the last, RESEMBLANCE rows.
+    freed: of the copies whose survivor is one of those, NEXT_SURVIVOR rows."""
 
     cluster_D: Int64
     side_D: NDArray[np.int8]
     resembling: NDArray[np.void]
+    freed: NDArray[np.void]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searches:
+    """What looks at texts.
+
+    `resembling(first, end, side_D, held, sides)` compares those documents from first to end that are on one of the sides with
+    the held ones in full, and returns RESEMBLANCE rows. `again(first, documents)` searches for copies among these documents of
+    the level that begins at `first`, and returns NEXT_SURVIVOR rows of those that are copies of another.
+    """
+
+    resembling: Resembling
+    again: SearchAgain
 
 
 def split_by_level(
-    members: Members, links_E2: Int64, split: Split, *, rules: Validation, seed: int, resembling: Resembling
+    members: Members, found: Duplicates, split: Split, *, rules: Validation, seed: int, searches: Searches
 ) -> Split:
-    """The split of all documents, written into the arrays of `split`. `links_E2` are those of the search for duplicates; the
-    second of each was decided before the first.
-
-    `resembling(first, end, side_D, held)` compares those documents from first to end whose side is TRAIN or JOINED with the
-    held ones in full, and returns RESEMBLANCE rows.
-    """
-    left = [np.empty(0, dtype=RESEMBLANCE)]
+    """The split of all documents, written into the arrays of `split`."""
+    left, freed = [np.empty(0, dtype=RESEMBLANCE)], [np.empty(0, dtype=NEXT_SURVIVOR)]
+    links_E2, resembling = found.links_E2, searches.resembling
     for level, sources in members.by_level():
         first, end = sources[0].first, sources[-1].end
         for some in blocks(first, end):
@@ -84,15 +110,23 @@ def split_by_level(
             split.side_D[some] = np.where(members.kept_D[some], TRAIN, GONE)
         mine = links_E2[(links_E2[:, 0] >= first) & (links_E2[:, 0] < end)]
         held = places(split.side_D, VALIDATION, first=0, end=first)
-        found = resembling(first, end, split.side_D, held) if level else left[0]
-        left.append(_join(split, mine, found, held, first=first))
+        alike = resembling(first, end, split.side_D, held, ASKED) if level else left[0]
+        left.append(_join(split, mine, alike, held, first=first))
         _hold_out(split, members, sources, rules=rules, seed=seed)
         for some in blocks(first, end):
             split.side_D[some][split.side_D[some] == JOINED] = TRAIN
         own = places(split.side_D, VALIDATION, first=first, end=end)
-        left.append(_leave(split, resembling(first, end, split.side_D, own)))
-    rows = np.concatenate(left)
-    return Split(cluster_D=split.cluster_D, side_D=split.side_D, resembling=rows[np.argsort(rows["document"])])
+        cluster_left = _sorted(left)
+        left.append(_leave(split, resembling(first, end, split.side_D, own, ASKED)))
+        more, next_survivors = _free(split, found, cluster_left, left[-1], np.append(held, own), first, end, searches)
+        left.append(more)
+        freed.append(next_survivors)
+    return Split(cluster_D=split.cluster_D, side_D=split.side_D, resembling=_sorted(left), freed=_sorted(freed))
+
+
+def _sorted(parts: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    rows = np.concatenate(parts)
+    return rows[np.argsort(rows["document"])]
 
 
 def _join(split: Split, links_E2: Int64, found: NDArray[np.void], held: Int64, *, first: int) -> NDArray[np.void]:
@@ -157,3 +191,44 @@ def _leave(split: Split, found: NDArray[np.void]) -> NDArray[np.void]:
     split.side_D[found["document"]] = RESEMBLES
     split.cluster_D[found["document"]] = split.cluster_D[found["held"]]
     return found
+
+
+def _free(
+    split: Split,
+    found: Duplicates,
+    cluster_left: NDArray[np.void],
+    alike_left: NDArray[np.void],
+    held: Int64,
+    first: int,
+    end: int,
+    searches: Searches,
+) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Decides again about the copies from first to end whose survivor has left, so that none names one that is not kept.
+
+    Those that resemble validation text leave as well, and so do those whose survivor is one of `cluster_left`: it left with its
+    cluster, or at an earlier level. What is left of the copies of `alike_left` is text that resembles no validation text: of
+    copies among it one survives, the others name that one. Returns RESEMBLANCE rows and NEXT_SURVIVOR rows.
+    """
+    at_level = slice(*np.searchsorted(found.document_C, [first, end]))
+    of_left = np.flatnonzero(split.side_D[found.survivor_C[at_level]] == RESEMBLES)
+    document_F, survivor_F = found.document_C[at_level][of_left], found.survivor_C[at_level][of_left]
+    freed = np.empty(len(document_F), dtype=NEXT_SURVIVOR)
+    freed["document"], freed["survivor"], freed["exact"] = document_F, -1, False
+    freed["jaccard"] = freed["containment"] = 0.0
+    if not len(freed):
+        return np.empty(0, dtype=RESEMBLANCE), freed
+    split.side_D[document_F] = FREED
+    alike = searches.resembling(first, end, split.side_D, held, [FREED])
+    is_alike = is_one_of(document_F, alike["document"])
+    with_cluster = ~is_alike & ~is_one_of(survivor_F, np.sort(alike_left["document"]))
+    more = np.empty(int(with_cluster.sum()), dtype=RESEMBLANCE)
+    more["document"], more["jaccard"], more["containment"] = document_F[with_cluster], np.nan, np.nan
+    more["held"] = cluster_left["held"][np.searchsorted(cluster_left["document"], survivor_F[with_cluster])]
+    rows = _leave(split, _sorted([alike, more]))
+    stays = document_F[~is_alike & ~with_cluster]
+    split.side_D[stays] = TRAIN
+    if len(stays):
+        again = searches.again(first, stays)
+        split.side_D[again["document"]] = GONE
+        freed[np.searchsorted(document_F, again["document"])] = again
+    return rows, freed

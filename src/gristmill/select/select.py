@@ -1,20 +1,21 @@
 """STEP select: what stays, split into training and validation text, and written.
 
     fates, copies, links of `duplicates` ─→ clusters ─→ split by level ─→ what resembles validation text leaves
+                                                                       ─→ its copies are searched again among themselves
                                                                        ─→ <source>/train-NNNNN, validation-NNNNN, rejected-NNNNN
 
 Late sources are decided after all others and after the late ones before them, and change no byte of those. Each rejected document
 carries its rule, the value against the limit, and the survivor, the held-out text or the span. ledger.json adds up to what
 extract counted as kept, so that a lost document shows; thresholds.json, decontamination.json and split.json are for a person.
 
-In memory is what is linked, about 60 bytes a link; what is known of each document lies in files under work/, 18 bytes for each,
+In memory is what is linked, about 60 bytes a link, and 16 a copy; what is known of each document lies in files under work/, 18 bytes for each,
 which are mapped. A killed step resumes with the stages and shards that are left.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,23 @@ from gristmill.select.catalogue import (
     executor_of,
     read_column,
     search_corpus,
+    survivor_ranks,
 )
+from gristmill.select.copies import COPIES
+from gristmill.select.dedup import find_duplicates
 from gristmill.select.duplicates import duplicate_rules
 from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.files import new_array
 from gristmill.select.hits import contamination_report
-from gristmill.select.levels import COLUMNS, JOINED, RESEMBLANCE, TRAIN, Members, Split, split_by_level
+from gristmill.select.levels import (
+    NEXT_SURVIVOR,
+    RESEMBLANCE,
+    Duplicates,
+    Members,
+    Searches,
+    Split,
+    split_by_level,
+)
 from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
 from gristmill.select.resemblance import neighbours_of
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
@@ -81,14 +93,19 @@ def _select(ctx: StepContext, left: Selected, work: Path) -> None:
         clusters=work / "clusters.npy",
         sides=work / "sides.npy",
         copies=found.copies,
+        freed=work / "freed.parquet",
         resembling=work / "resembling.parquet",
         names=work / "names",
     )
     if not decided.resembling.is_file():
         _split(ctx, catalogue, found, fate_D, decided, work)
-    survivor_C = pq.read_table(found.copies, columns=["survivor"]).column(0).to_numpy()
-    held_R = pq.read_table(decided.resembling, columns=["held"]).column(0).to_numpy()
-    Names.write(decided.names, catalogue, np.unique(np.concatenate([survivor_C, held_R])))
+    named = [
+        read_column(found.copies, "survivor"),
+        read_column(decided.freed, "survivor"),
+        read_column(decided.resembling, "held"),
+    ]
+    wanted = np.unique(np.concatenate(named))
+    Names.write(decided.names, catalogue, wanted[wanted >= 0])
     ledger, sizes = _write(ctx, catalogue, decided, work)
     _check_kept(ledger)
     _report_split(ctx, left, sizes, decided)
@@ -131,23 +148,29 @@ def _split(
         cluster_D=new_array(decided.clusters, np.int64, count),
         side_D=new_array(decided.sides, np.int8, count),
         resembling=np.empty(0, dtype=RESEMBLANCE),
+        freed=np.empty(0, dtype=NEXT_SURVIVOR),
     )
-    links = pq.read_table(found.links)
-    links_E2 = np.stack([links.column("document").to_numpy(), links.column("other").to_numpy()], axis=1)
     executor = executor_of(ctx, catalogue)
     done = split_by_level(
         members,
-        links_E2,
+        Duplicates(
+            links_E2=np.stack([read_column(found.links, name) for name in ("document", "other")], axis=1),
+            document_C=read_column(found.copies, "document"),
+            survivor_C=read_column(found.copies, "survivor"),
+        ),
         split,
         rules=ctx.config["validation"],
         seed=derive_seed(ctx.seed, "split"),
-        resembling=partial(_resembling, ctx, catalogue, executor, work),
+        searches=Searches(
+            resembling=partial(_resembling, ctx, catalogue, executor, work),
+            again=partial(_search_again, ctx, catalogue, executor, work),
+        ),
     )
     for array in (split.cluster_D, split.side_D):
         assert isinstance(array, np.memmap)
         array.flush()
-    rows = done.resembling
-    write_table(decided.resembling, pa.table({name: rows[name].copy() for name in COLUMNS}))
+    write_table(decided.freed, _table(done.freed))
+    write_table(decided.resembling, _table(done.resembling))
 
 
 def _members(catalogue: Catalogue, found: Deduplicated, fate_D: NDArray[np.int8], work: Path) -> Members:
@@ -177,16 +200,17 @@ def _resembling(
     end: int,
     side_D: NDArray[np.int8],
     held: Int64,
+    sides: Sequence[int],
 ) -> NDArray[np.void]:
-    """RESEMBLANCE rows of those documents from first to end that are not held out, against the held ones, by their full texts."""
+    """RESEMBLANCE rows of those documents from first to end that are on one of the sides, against the held ones, by full texts."""
     _leave_if_asked(ctx)
     if not len(held):
         return np.empty(0, dtype=RESEMBLANCE)
-    folder = work / f"neighbours-{first}-{'own' if held[0] >= first else 'earlier'}"
+    folder = work / f"neighbours-{first}-{'own' if held[0] >= first else 'earlier'}-{sides[0]}"
     folder.mkdir(exist_ok=True)
     masks = {name: folder / f"{name}.npy" for name in ("asked", "held")}
     asked_D = new_array(masks["asked"], np.bool_, len(side_D))
-    asked_D[first:end] = (side_D[first:end] == TRAIN) | (side_D[first:end] == JOINED)
+    asked_D[first:end] = np.isin(side_D[first:end], sides)
     held_D = new_array(masks["held"], np.bool_, len(side_D))
     held_D[held] = True
     asked_D.flush()
@@ -196,11 +220,49 @@ def _resembling(
         catalogue, {}, passed=masks["asked"], scores=masks["asked"]
     )  # which has no survivors to rank
     found = neighbours_of(corpus, held=masks["held"], asked=masks["asked"], rules=rules, work=folder, executor=executor)
-    table = pq.read_table(found)
-    rows = np.empty(len(table), dtype=RESEMBLANCE)
-    for name in COLUMNS:
+    return _rows(found, RESEMBLANCE)
+
+
+def _search_again(
+    ctx: StepContext, catalogue: Catalogue, executor: Executor, work: Path, first: int, documents: Int64
+) -> NDArray[np.void]:
+    """NEXT_SURVIVOR rows of those of the documents that are copies of another one of them, by the search of `duplicates`.
+
+    Its order of survivors, except that sources come by name: their priority is not known to this step.
+    """
+    folder = work / f"again-{first}"
+    folder.mkdir(exist_ok=True)
+    passed_D = new_array(folder / "passed.npy", np.bool_, len(catalogue))
+    score_D = new_array(folder / "scores.npy", np.float32, len(catalogue))
+    passed_D[documents] = True
+    for shard in catalogue.shards:
+        mine = documents[(documents >= shard.first) & (documents < shard.end)]
+        if shard.scores is not None and len(mine):
+            score_D[mine] = read_column(shard.scores, "score")[mine - shard.first]
+    passed_D.flush()
+    score_D.flush()
+    ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], [])
+    find_duplicates(
+        search_corpus(catalogue, ranks, passed=folder / "passed.npy", scores=folder / "scores.npy"),
+        rules=duplicate_rules(ctx.config["near_duplicates"]),
+        work=folder,
+        executor=executor,
+        should_stop=ctx.should_stop,
+        say=lambda _: None,
+    )
+    return _rows(folder / COPIES, NEXT_SURVIVOR)
+
+
+def _rows(path: Path, kind: np.dtype[np.void]) -> NDArray[np.void]:
+    table = pq.read_table(path)
+    rows = np.empty(len(table), dtype=kind)
+    for name in kind.names or ():
         rows[name] = table.column(name).to_numpy()
     return rows
+
+
+def _table(rows: NDArray[np.void]) -> pa.Table:
+    return pa.table({name: rows[name].copy() for name in rows.dtype.names or ()})
 
 
 # ── the writing ──────────────────────────────────────────────────────────────────────────────────────────────────────

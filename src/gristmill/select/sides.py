@@ -39,12 +39,16 @@ SIDES = ("train", "validation")
 
 @dataclass(frozen=True, kw_only=True)
 class Decided:
-    """Where the decisions lie: arrays with an entry a document, and tables of those that leave, by document."""
+    """Where the decisions lie: arrays with an entry a document, and tables of those that leave, by document.
+
+    freed: of the copies whose survivor leaves, what holds instead: another survivor, or -1 for none.
+    """
 
     fates: Path
     clusters: Path
     sides: Path
     copies: Path
+    freed: Path
     resembling: Path
     names: Path
 
@@ -132,7 +136,11 @@ class WriteShard:
         for row in np.flatnonzero(fate_R == CONTAMINATED).tolist():
             found[row] = holds_item(matches[row], ngram=self.ngram)
         names = Names(self.decided.names, self.catalogue)
-        for copy in rows_between(self.decided.copies, shard.first, shard.end):
+        tables = (self.decided.copies, self.decided.freed)  # the second overrules
+        copies = {row["document"]: row for path in tables for row in rows_between(path, shard.first, shard.end)}
+        for copy in copies.values():
+            if copy["survivor"] < 0:
+                continue
             found[copy["document"] - shard.first] = copy_of(
                 names.of(copy["survivor"]),
                 exact=copy["exact"],

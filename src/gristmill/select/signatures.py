@@ -1,7 +1,7 @@
 """STEP signatures/<source>: what the search for duplicates needs of each document instead of its text.
 
 Reads extract/<source>, writes prints-NNNNN.parquet: same rows, same order as documents-NNNNN.parquet. A killed run resumes
-with the shards that are not there yet. Which documents take part is decided later, so a changed threshold or pack remakes
+with the shards that are not there yet, or that were signed with other bands or another seed. Which documents take part is decided later, so a changed threshold or pack remakes
 nothing here; a print depends on the text, the bands and the seed only.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import pyarrow.parquet as pq
 import xxhash
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import Executor, InProcess, LocalProcesses
+from gristmill.data.executor import executor_for, results_of
 from gristmill.errors import Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
+from gristmill.select.marks import is_made_by, marked
 from gristmill.select.minhash import band_keys, sign
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
@@ -89,9 +90,9 @@ class PrintShard:
     def __call__(self, shard: Path) -> int:
         """Prints one shard unless that was done before; returns its number of documents."""
         target = self.target(shard)
-        if target.is_file():
-            return int(pq.ParquetFile(target).metadata.num_rows)
-        schema = prints_schema(self.bands.num_bands)
+        schema = marked(prints_schema(self.bands.num_bands), {**asdict(self.bands), "seed": self.seed})
+        if is_made_by(target, schema):
+            return int(pq.read_metadata(target).num_rows)
         documents = 0
         with (
             atomic_path(target) as temporary,
@@ -127,17 +128,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     function = PrintShard(out=ctx.out, bands=bands, seed=signing_seed(ctx.config["seed"]))
     documents_in: Extracted = ctx.inputs["documents"]
     shards = documents_in.documents
-    in_line = len(shards) == 1 or ctx.machine.processes == 1
-    executor: Executor = (
-        InProcess(should_stop=ctx.should_stop)
-        if in_line
-        else LocalProcesses(processes=ctx.machine.processes, should_stop=ctx.should_stop)
-    )
+    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     documents = 0
-    for shard, outcome in executor.map(function, shards):
-        if isinstance(outcome, Exception):
-            raise outcome
-        documents += outcome
+    for shard, in_shard in results_of(executor, function, shards):
+        documents += in_shard
         ctx.say(f"{ctx.name}: {shard.name} signed, {counted(documents, 'document')}")
         if ctx.should_stop():
             raise Interrupted(f"stopped while signing; {ctx.name} resumes with the shards that are left.")

@@ -29,6 +29,7 @@ Int64 = NDArray[np.int64]
 _SPACE = 0x20
 _BASE = 0x9E3779B97F4A7C15
 _LONG_WORD = 256  # bytes
+DOTTED_CAPITAL_I = "\u0130"
 # ASCII letters and digits stay, other ASCII becomes a space, bytes of multi-byte characters stay.
 _BYTE_TABLE = bytes(b if b >= 0x80 or chr(b).isalnum() else _SPACE for b in range(256))
 
@@ -86,11 +87,11 @@ def composed(text: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """Lower case with as many characters as before, so that positions still hold."""
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+    """Lower case with as many characters as before, so that positions still hold.
+
+    One character only has a longer lower case, "i" with a dot above it; here it is "i".
+    """
+    return text.replace(DOTTED_CAPITAL_I, "i").lower()
 
 
 def ngram_hashes(words_W: UInt64, n: int) -> UInt64:
