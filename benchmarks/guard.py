@@ -20,9 +20,10 @@ from pathlib import Path
 from crashing_job import MARK, CrashingJob
 
 from gristmill.data.guard import run_guarded
+from gristmill.data.job import Place
 from gristmill.extract.curate import Settings
 from gristmill.extract.shard import Shard
-from gristmill.formats.format import Span, format_of
+from gristmill.formats.format import Span
 from gristmill.recipe.schema.formats import READERS
 
 TEXT = "The miller walked down to the river, where the great wheel had stood still since autumn. " * 12
@@ -40,27 +41,30 @@ def write_lines(path: Path, *, documents: int, crashes: int) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def curate(path: Path) -> tuple[float, int]:
-    """(seconds, documents kept)."""
-    settings = Settings(
+def settings() -> Settings:
+    """Settings that do nothing to a document."""
+    return Settings(
         source="s", read=READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"]}), extractor=None,
         keep_maths=False, deadline_seconds=10.0, max_memory_mb=1024, max_failed=1.0, languages=None, min_language_score=0.0, packs=(),
         off=frozenset(), limits={},
     )  # fmt: skip
+
+
+def curate(path: Path) -> tuple[float, int]:
+    """(seconds, documents kept)."""
     shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=path.parent)
     start = time.perf_counter()
     kept = run_guarded(
-        CrashingJob(settings, shard), spool=path.parent / "spool", deadline_seconds=10.0, max_memory_mb=1024
+        CrashingJob(settings(), shard), spool=path.parent / "spool", deadline_seconds=10.0, max_memory_mb=1024
     )
     return time.perf_counter() - start, kept
 
 
-def seconds_to_reread(path: Path, *, documents: int, crashes: int) -> float:
-    """Reading a packed file from its beginning to each of the places of the crashes, once."""
-    read = READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"]})
-    span = Span(path=path, name=path.name, size=path.stat().st_size)
+def seconds_to_reread(path: Path, *, crashes: int) -> float:
+    """Reading a packed file, as a new process does, from its beginning to each of the places of the crashes, once."""
+    shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=path.parent)
     start = time.perf_counter()
-    for _ in format_of(read).read(span, read):
+    for _ in CrashingJob(settings(), shard).items(Place(), alone=False):
         pass
     return (time.perf_counter() - start) / 2 * crashes
 
@@ -87,7 +91,7 @@ def main() -> None:
             unbroken, _ = curate(calm)
             broken, kept = curate(wild)
             assert kept == documents, f"{kept} of {documents} kept"
-            again = 2 * seconds_to_reread(wild, documents=documents, crashes=crashes) if kind == "packed" else 0.0
+            again = 2 * seconds_to_reread(wild, crashes=crashes) if kind == "packed" else 0.0
             per_crash = (broken - unbroken - again) / crashes
             rows.append(
                 {
