@@ -19,8 +19,8 @@ from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Record,
 from gristmill.formats.coverage import span_bytes
 from gristmill.formats.format import Content, Format, Span, cut_evenly, size_of
 from gristmill.formats.http_response import decoded, is_html, split_response, unchunked
-from gristmill.formats.warc_archive import HEAD, next_head
-from gristmill.formats.warc_records import DOCUMENT_TYPES, Block, Loss, records_of
+from gristmill.formats.warc_archive import HEAD
+from gristmill.formats.warc_records import DOCUMENT_TYPES, Block, Loss, next_head, records_of
 from gristmill.recipe.schema.formats import ReadWarc
 
 OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
@@ -41,7 +41,7 @@ class Warc(Format[ReadWarc]):
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next member that begins with a record; in a plain file the next head of one."""
-        return next_head(span.path, start=entry + 1, end=span.end)
+        return next_head(span.path, start=entry + 1, end=span.end, max_bytes=MAX_DOCUMENT_BYTES)
 
     def content(self, span: Span, settings: ReadWarc) -> Content:
         """Bytes of content and of gaps between the first head of the span and the first behind its end."""
