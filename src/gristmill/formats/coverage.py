@@ -58,8 +58,7 @@ def span_bytes(path: Path, *, start: int, end: int | None, head: bytes) -> int:
             start = next((place for place in _headers(file, start, end) if _beginning(file, place)[0] == head), end)
         if start >= end:
             return 0
-        enter = start if _is_whole(file, start, size) else 0
-        return _packed_bytes(file, enter, start, end, size, head)
+        return _packed_bytes(file, _entry(file, start, size), start, end, size, head)
 
 
 def _is_gzip(file: IO[bytes], path: Path) -> bool:
@@ -96,8 +95,11 @@ def _plain_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes) 
 def _plain_heads(file: IO[bytes], size: int, head: bytes) -> Iterator[int]:
     """Where records begin behind a blank line, each sought behind the end of the one before; in damage, by a search."""
     wanted = BLANK_LINE + head
-    place = 0
+    place = number = 0
     while place < size:
+        number += 1
+        if number % 1000 == 0:
+            deadline.extend()
         before = _at(file, max(0, place - 4), min(4, place) + len(head))
         if not before.endswith(head) or len(before) < len(head):
             blank = _blank(file, place)
@@ -173,6 +175,7 @@ def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, 
     begun = start == 0
     while place < size:
         if place - whole_from >= ROW or place // STRETCH != stretch:
+            deadline.extend()
             gaps, looked_back, stretch = 0, 0, place // STRETCH
         first, _ = _beginning(file, place)
         if (begun or place >= start) and first == head and HEADER.match(_at(file, place, HEADER_BYTES)):
@@ -196,6 +199,21 @@ def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, 
         total += max(0, place - begin)
         looked_back += max(0, stop - place)
     return total if begun else 0
+
+
+def _entry(file: IO[bytes], start: int, size: int) -> int:
+    """Where the walk to `start` can begin: there, at a member before it, or at the beginning of the file."""
+    if _is_whole(file, start, size):
+        return start
+    for power in range(20, 64, 2):
+        if (back := start - (1 << power)) <= 0:
+            break
+        for number, place in enumerate(_headers(file, back, start)):
+            if any(_beginning(file, place)) and _is_whole(file, place, size):
+                return place
+            if number > 50:
+                break
+    return 0
 
 
 def _is_whole(file: IO[bytes], start: int, size: int) -> bool:
