@@ -7,8 +7,9 @@ import gzip
 import hashlib
 import io
 import itertools
+import random
 import tracemalloc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from gristmill.formats.content import is_packed
 from gristmill.formats.coverage import unpacked_bytes
 from gristmill.formats.format import Span
 from gristmill.formats.warc import FORMAT, read_warc
+from gristmill.formats.warc_archive import Place
+from gristmill.formats.warc_records import records_of
 from gristmill.recipe.schema.formats import ReadWarc
 
 READ_WARC = ReadWarc(format="warc", paths=["x"])
@@ -186,6 +189,99 @@ def test_a_changed_line_end_between_two_records_costs_neither(path: Path, place:
     assert ids(items) == ["urn:uuid:0", "urn:uuid:1"]
     assert [item.entry for item in items if isinstance(item, RawDocument)] == [0, None]  # no head for a search
     assert ids(read(path, gzip.compress(data), [])) == ["urn:uuid:0", "urn:uuid:1"]
+
+
+@st.composite
+def archives_of_archives(draw: st.DrawFn, depth: int = 2) -> bytes:
+    """Records whose blocks quote records, or are gzip archives themselves, stored as they are or packed once more; or a part."""
+    data = b""
+    for number in range(draw(st.integers(1, 4))):
+        kind = draw(st.sampled_from(["plain", "archive"] if depth else ["plain"]))
+        body = draw(BODIES) if kind == "plain" else b"\r\n\r\n" + draw(archives_of_archives(depth - 1))
+        one = record(number + 10 * depth, draw(KINDS), body)
+        level = draw(st.sampled_from([None, 0, 0, 9]))
+        cut = draw(st.sampled_from([0, len(one), len(one), len(one) // 2, len(one) - 1]))
+        parts = (
+            [one] if level is None else [gzip.compress(part, level, mtime=0) for part in (one[:cut], one[cut:]) if part]
+        )
+        data += b"".join(parts)
+    keep = draw(st.sampled_from([0, 0, 0, 1, 8, 30, 400]))
+    return data[: max(1, len(data) - keep)]
+
+
+@given(
+    archives_of_archives(),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=2),
+    CUTS,
+)
+@settings(deadline=None, max_examples=300)
+def test_an_archive_that_holds_archives_gives_the_same_records_in_any_spans(
+    path: Path, archive: bytes, packed: bool, changes: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    data = bytearray(archive)
+    for place, value in changes:
+        data[place % len(data)] = value
+    every_head = [at for at in range(len(data)) if data.startswith((b"\x1f\x8b\x08", b"WARC/1."), at)][:12]
+    read(path if packed else path.with_suffix(".warc"), bytes(data), [*cuts, *every_head])
+
+
+def test_a_large_archive_stored_in_a_member_gives_no_records_of_its_own(path: Path) -> None:
+    """What cannot be packed is stored as it is, in blocks of 64 kB at most: whole members lie in them."""
+    noise = random.Random(1)
+    inner = [gzip.compress(record(number, "resource", noise.randbytes(9_000)), mtime=0) for number in range(100, 180)]
+    small = [gzip.compress(record(number, "resource", b"text"), mtime=0) for number in range(100, 120)]
+    bodies = [b"".join(inner), b"first", b"".join(small), b"".join(small[:9]), b"".join(inner[:40])]
+    records = [record(number, "resource", body) for number, body in enumerate(bodies)]
+    data = b"".join(gzip.compress(one, 0, mtime=0) for one in records)
+    assert data.count(inner[3]) == 2  # it lies there as it is
+    cuts = [data.index(member) for member in (*inner[::9], *small[1:4], small[-1])]
+    for name, content in (("x.warc.gz", data), ("x.warc", b"".join(records))):
+        items = read(path.with_name(name), content, [*cuts, *range(1, len(content), 150_000)])
+        assert ids(items) == [f"urn:uuid:{number}" for number in range(5)]
+
+
+def test_damage_near_a_cut_is_the_same_in_the_span_that_begins_there(path: Path) -> None:
+    """Behind 256 kB without damage the file is entered in the middle; where damage is near, it is entered before it."""
+    noise = random.Random(2)
+    members = [gzip.compress(record(number, "resource", noise.randbytes(20_000)), mtime=0) for number in range(60)]
+    for number in (9, 30, 31, 45):
+        members[number] = members[number][:-100] if number == 30 else members[number][:9000] + members[number][9001:]
+    ends = list(itertools.accumulate(map(len, members)))
+    items = read(path, b"".join(members), [end + 1 for end in ends[::3]])
+    assert len(ids(items)) == 56
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"WARC/1.0\r\n",
+                b"\r\n\r\nWARC/1.",
+                b"\r\n",
+                b"Content-Length: 5\r\n\r\n",
+                b"Content-Length: 40\r\n\r\n",
+                b"WARC-Type: resource\r\n",
+            ]
+        )
+        | st.binary(max_size=9),
+        max_size=12,
+    ).map(b"".join),
+    st.integers(3, 60),
+)
+@settings(deadline=None, max_examples=300)
+def test_plain_bytes_give_what_one_member_of_them_gives(path: Path, data: bytes, max_bytes: int) -> None:
+    data = b"WARC/1.0\r\n" + data
+    path.write_bytes(gzip.compress(data))
+    packed = list(records_of(path, name="x", start=0, end=None, max_bytes=max_bytes))
+    file = path.with_suffix(".warc")
+    file.write_bytes(data)
+    plain = list(records_of(file, name="x", start=0, end=None, max_bytes=max_bytes))
+    with_no_place = [
+        [item if isinstance(item, Skip) else replace(item, place=Place(origin="")) for item in items]
+        for items in (plain, packed)
+    ]
+    assert with_no_place[0] == with_no_place[1]
 
 
 PIECES = st.sampled_from(

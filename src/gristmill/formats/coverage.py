@@ -5,9 +5,11 @@ unpack to nothing. The rules are those that `content.py` and `members.py` state;
 walks the members with a file that seeks, throws away what it unpacks, and finds the byte at which a member breaks by feeding
 it in ever smaller pieces.
 
-Where a file is read in spans of bytes on disk, a span [start, end) holds what lies between two heads: from the first head at
-or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing where no head begins in it.
-A head is a member whose content begins with certain bytes; in a plain file, those bytes behind a blank line.
+Where a web archive is read in spans of bytes on disk, a span [start, end) holds what lies between two heads: from the first head
+at or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing where no head begins in it.
+A head is a member whose content begins with certain bytes; in a plain file, a record that does, behind a blank line. Heads are
+those of a walk from the beginning of the file. Of a gzip file it is cut short where members are whole for ROW on disk: then
+they are no part of another one, as data stored in a member without compression is cut every 64 kB at least.
 """
 
 from __future__ import annotations
@@ -28,6 +30,11 @@ BEGINNING = (1024, 7)  # bytes of a member that are looked at first, and how man
 LOOK_BACK = 1_048_576
 MAX_LOOKED_BACK = 4_194_304
 MAX_GAPS = 10_000
+STRETCH = 8_388_608
+ROW = 262_144
+MAX_HEAD = 64_000
+MAX_BLOCK = 20_000_000  # a longer record is searched for heads: its length may be wrong
+LINE_ENDS = b"\r\n"
 READ_BYTES = 1 << 20
 
 End = Literal["sound", "broken", "cut"]
@@ -49,7 +56,9 @@ def span_bytes(path: Path, *, start: int, end: int | None, head: bytes) -> int:
             return _plain_bytes(file, start, end, size, head)
         if start > 0:
             start = next((place for place in _headers(file, start, end) if _beginning(file, place)[0] == head), end)
-        return _packed_bytes(file, start, end, size, head) if start < end else 0
+        if start >= end:
+            return 0
+        return _packed_bytes(file, _entry(file, start, size), start, end, size, head)
 
 
 def _is_gzip(file: IO[bytes], path: Path) -> bool:
@@ -72,17 +81,82 @@ def _at(file: IO[bytes], place: int, length: int) -> bytes:
 
 
 def _plain_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes) -> int:
-    if start > 0:
-        start = _plain_head(file, start, end, head)
-    return _plain_head(file, end, size, head) - start if start < end else 0
+    if start == 0 and end == size:
+        return size
+    begin = 0 if start == 0 else None
+    for place in _plain_heads(file, size, head):
+        if begin is None and start <= place < end:
+            begin = place
+        if place >= end:
+            return place - begin if begin is not None else 0
+    return size - begin if begin is not None else 0
 
 
-def _plain_head(file: IO[bytes], start: int, end: int, head: bytes) -> int:
-    """The first place in [start, end) where `head` is behind a blank line; `end` where there is none."""
+def _plain_heads(file: IO[bytes], size: int, head: bytes) -> Iterator[int]:
+    """Where records begin behind a blank line, each sought behind the end of the one before; in damage, by a search."""
     wanted = BLANK_LINE + head
-    place = start - len(BLANK_LINE)
-    if place < 0:
-        place = 0
+    place = number = 0
+    while place < size:
+        number += 1
+        if number % 1000 == 0:
+            deadline.extend()
+        before = _at(file, max(0, place - 4), min(4, place) + len(head))
+        if not before.endswith(head) or len(before) < len(head):
+            blank = _blank(file, place)
+            place = blank if blank > place else _found(file, place + 1, size, wanted)
+            continue
+        if before in (head, wanted):
+            yield place
+        block, length = _head(file, place)
+        if length is None:
+            place = _found(file, place + 1, size, wanted)
+        elif length > MAX_BLOCK:
+            place = _blank(file, _found(file, block + 1, min(size, block + length), wanted))
+        elif (follows := _following(file, block + length, size, head)) is not None:
+            place = follows
+        else:
+            place = _found(file, place + 1, size, wanted)
+
+
+def _head(file: IO[bytes], place: int) -> tuple[int, int | None]:
+    """(where the block of the record at `place` begins, how long it says that it is); None where it does not say so."""
+    fields, blank, _ = _at(file, place, MAX_HEAD).partition(BLANK_LINE)
+    if not blank:
+        return place, None
+    text = re.sub("\r\n[\t ]+", " ", fields.decode(errors="replace"))
+    for line in text.split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and name.strip().lower() == "content-length":
+            is_number = re.fullmatch("[0-9]{1,18}", value.strip())
+            return place + len(fields) + len(blank), int(is_number[0]) if is_number else None
+    return place, None
+
+
+def _following(file: IO[bytes], place: int, size: int, head: bytes) -> int | None:
+    """Where the next record is due when one ends at `place`; None where it cannot end there."""
+    if place > size:
+        return None
+    behind = _at(file, place, len(BLANK_LINE) + len(head))
+    rest = behind.lstrip(LINE_ENDS)
+    is_due = behind[len(BLANK_LINE) :] == head
+    if len(behind) - len(rest) < len(BLANK_LINE) and rest and not rest.startswith(head) and not is_due:
+        return None
+    return place + len(BLANK_LINE) if is_due else _blank(file, place)
+
+
+def _blank(file: IO[bytes], place: int) -> int:
+    """Where the line ends at `place` end."""
+    while block := _at(file, place, 4096):
+        rest = len(block.lstrip(LINE_ENDS))
+        place += len(block) - rest
+        if rest:
+            break
+    return place
+
+
+def _found(file: IO[bytes], place: int, end: int, wanted: bytes) -> int:
+    """The first place in [place, end) where a head is behind a blank line; `end` where there is none."""
+    place = max(0, place - len(BLANK_LINE))
     while place < end:
         deadline.extend()
         found = (block := _at(file, place, READ_BYTES + len(wanted))).find(wanted)
@@ -95,12 +169,20 @@ def _plain_head(file: IO[bytes], start: int, end: int, head: bytes) -> int:
 # ── gzip ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _packed_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes) -> int:
-    total, place, gaps, looked_back = 0, start, 0, 0
+def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, head: bytes) -> int:
+    """Bytes of content between two heads, of the walk that begins at `place`."""
+    total, gaps, looked_back, whole_from, stretch = 0, 0, 0, place, -1
+    begun = start == 0
     while place < size:
+        if place - whole_from >= ROW or place // STRETCH != stretch:
+            deadline.extend()
+            gaps, looked_back, stretch = 0, 0, place // STRETCH
         first, _ = _beginning(file, place)
-        if place >= end and first == head and HEADER.match(_at(file, place, HEADER_BYTES)):
-            break
+        if (begun or place >= start) and first == head and HEADER.match(_at(file, place, HEADER_BYTES)):
+            if place >= end:
+                break
+            if not begun:
+                begun, total = True, 0
         if first is None:
             begin = stop = search = place
         else:
@@ -112,11 +194,38 @@ def _packed_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes)
             begin = stop if unpacked else place
             search = stop - LOOK_BACK if looked_back < MAX_LOOKED_BACK else stop
         gaps += 1
-        search = max(search, place + 1, end if gaps > MAX_GAPS else 0)
-        place = next((at for at in _headers(file, search, size) if any(_beginning(file, at))), size)
+        search = max(search, place + 1, (stretch + 1) * STRETCH if gaps > MAX_GAPS else 0)
+        place = whole_from = next((at for at in _headers(file, search, size) if any(_beginning(file, at))), size)
         total += max(0, place - begin)
         looked_back += max(0, stop - place)
-    return total
+    return total if begun else 0
+
+
+def _entry(file: IO[bytes], start: int, size: int) -> int:
+    """Where the walk to `start` can begin: there, at a member before it, or at the beginning of the file."""
+    if _is_whole(file, start, size):
+        return start
+    for power in range(20, 64, 2):
+        if (back := start - (1 << power)) <= 0:
+            break
+        for number, place in enumerate(_headers(file, back, start)):
+            if any(_beginning(file, place)) and _is_whole(file, place, size):
+                return place
+            if number > 50:
+                break
+    return 0
+
+
+def _is_whole(file: IO[bytes], start: int, size: int) -> bool:
+    """Whether members are whole and follow each other from `start` on, for ROW on disk or to the end of the file."""
+    place = start
+    while place < min(size, start + ROW):
+        if _beginning(file, place)[0] is None:
+            return False
+        _, place, how = _member_bytes(file, place)
+        if how != "sound":
+            return False
+    return True
 
 
 def _headers(file: IO[bytes], start: int, end: int) -> Iterator[int]:

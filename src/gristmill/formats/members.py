@@ -11,12 +11,18 @@ its successor look like its own bytes, so the search for the next one begins up 
 found depends on the bytes of the file only, never on the sizes in which they are read.
 
 Where does a member begin? Where the last one ended, if zlib meets no error before it has made HEAD_BYTES of the FIRST_BYTES
-there. Elsewhere, behind damage or in the middle of a file, at HEADER, if it also makes something of them. Limits for files
-made to be slow: MAX_READ_AGAIN_BYTES before errors are looked at, MAX_GAPS are told apart, and the rest is one gap.
+there. Behind damage, at HEADER, if it also makes something of them. Limits for files made to be slow, in each stretch of
+STRETCH_BYTES on disk: MAX_READ_AGAIN_BYTES before errors are looked at, MAX_GAPS are told apart, and the rest is one gap.
+
+Who enters a file in the middle must find a member of that row, and not one that lies in another: a gzip file can be stored
+in a member as it is, without compression. `is_in_row` tells them apart: data without compression is broken into blocks of
+65,535 bytes at most, and a row of members inside of it breaks with them, or where it ends. So a row that is sound for longer
+is the row itself. After ROW_BYTES without a fault the limits count anew, so they do not depend on where the file is entered.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import zlib
@@ -39,6 +45,9 @@ EXTEND_EVERY_BYTES = 16_000_000
 LOOK_BACK_BYTES = 1 << 20
 MAX_READ_AGAIN_BYTES = 4 << 20
 MAX_GAPS = 10_000
+STRETCH_BYTES = 8 << 20
+ROW_BYTES = 1 << 18
+MAX_TRIED = 64  # candidates of one look back
 
 Fault = Literal["damaged", "truncated", "no_member"]
 
@@ -86,14 +95,14 @@ class Disk:
         return self._window[start : start + length]
 
 
-def unpack(disk: Disk, *, start: int = 0, end: int | None = None) -> Iterator[Member | Gap | bytes]:
-    """The file from byte `start`: each Member, what it unpacks to in pieces, and each Gap. `position` counts from `start`.
-
-    end: once MAX_GAPS are exceeded, the next member is sought from there on; the end of the file for None.
-    """
+def unpack(disk: Disk, *, start: int = 0) -> Iterator[Member | Gap | bytes]:
+    """The file from byte `start`: each Member, what it unpacks to in pieces, and each Gap. `position` counts from `start`."""
     offset, position, num_gaps, read_again = start, 0, 0, 0
+    sound_from, counted = start, start // STRETCH_BYTES
     while offset < disk.size:
         unpacked, broken, fault, look_back = 0, offset, cast(Fault | None, "no_member"), 0
+        if offset - sound_from >= ROW_BYTES or offset // STRETCH_BYTES > counted:
+            num_gaps, read_again, counted = 0, 0, offset // STRETCH_BYTES
         head, _ = _tried(disk, offset)
         if head is not None:
             yield Member(offset=offset, head=head if HEADER.match(disk.read(offset, HEADER_BYTES)) else b"")
@@ -106,32 +115,62 @@ def unpack(disk: Disk, *, start: int = 0, end: int | None = None) -> Iterator[Me
         num_gaps += 1
         sought = max(offset + 1, broken - look_back)
         if num_gaps > MAX_GAPS:
-            sought = max(sought, disk.size if end is None else end)
+            sought = max(sought, (counted + 1) * STRETCH_BYTES)
         found = next_member(disk, sought)
         if found is not None and fault == "truncated":
             fault = "damaged"
         first = broken if unpacked else offset
-        offset = disk.size if found is None else found.offset
+        offset = sound_from = disk.size if found is None else found.offset
         read_again += max(0, broken - offset)
         yield Gap(position=position, offset=min(first, offset), num_bytes=max(0, offset - first), fault=fault)
 
 
 def next_member(disk: Disk, start: int, end: int | None = None, *, head: bytes = b"") -> Member | None:
     """The first member that begins in [start, end) and whose first bytes are `head`, found without knowing where others end."""
-    end = disk.size if end is None else min(end, disk.size)
+    return next(_candidates(disk, start, disk.size if end is None else min(end, disk.size), head), None)
+
+
+def place_before(disk: Disk, start: int) -> int:
+    """Where the row of members can be entered at or before `start`: at a member near to it, or at the beginning of the file."""
+    reach = ROW_BYTES
+    while reach < start:
+        for member in itertools.islice(_candidates(disk, start - reach, start, b""), MAX_TRIED):
+            if is_in_row(disk, member.offset):
+                return member.offset
+        reach *= 4
+    return 0
+
+
+def is_in_row(disk: Disk, offset: int) -> bool:
+    """True where whole members follow each other from `offset` on, for ROW_BYTES on disk or to the end of the file."""
+    place = offset
+    while place < disk.size and place - offset < ROW_BYTES:
+        if _tried(disk, place)[0] is None:
+            return False
+        pieces = _pieces(disk, place)
+        try:
+            while True:
+                next(pieces)
+        except StopIteration as end:
+            _, place, fault = end.value
+        if fault is not None:
+            return False
+    return True
+
+
+def _candidates(disk: Disk, start: int, end: int, head: bytes) -> Iterator[Member]:
     while start < end:
         window = disk.read(start, WINDOW_BYTES)
         for match in HEADER.finditer(window):
             offset = start + match.start()
             if offset >= end:
-                return None
+                return
             first, is_whole = _tried(disk, offset)
             if (first or is_whole) and (first or b"").startswith(head):
-                return Member(offset=offset, head=first or b"")
+                yield Member(offset=offset, head=first or b"")
         if len(window) < WINDOW_BYTES:
-            return None
+            return
         start += WINDOW_BYTES - (HEADER_BYTES - 1)
-    return None
 
 
 def _tried(disk: Disk, offset: int) -> tuple[bytes | None, bool]:

@@ -16,13 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Record, Skip, Unread
+from gristmill.formats.content import is_packed
 from gristmill.formats.coverage import span_bytes
 from gristmill.formats.format import Content, Format, Span, cut_evenly, size_of
 from gristmill.formats.http_response import decoded, is_html, split_response, unchunked
-from gristmill.formats.warc_archive import HEAD, next_head
-from gristmill.formats.warc_records import DOCUMENT_TYPES, Block, Loss, records_of
+from gristmill.formats.warc_archive import HEAD
+from gristmill.formats.warc_records import DOCUMENT_TYPES, Block, Loss, next_head, records_of
 from gristmill.recipe.schema.formats import ReadWarc
 
+MAX_PLAIN_SPANS = 64  # each is found by a walk over the heads in front of it
 OTHER_TYPES = ("warcinfo", "request", "metadata", "revisit", "continuation")
 
 
@@ -33,8 +35,15 @@ class Warc(Format[ReadWarc]):
     seeks_spans = True
 
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
-        """Spans are bytes of the file as it lies on the disk."""
-        return cut_evenly(path, name=name, units=size_of(path), limit=limit)
+        """Spans are bytes of the file as it lies on the disk, at most MAX_PLAIN_SPANS of a plain one."""
+        size = size_of(path)
+        try:
+            packed = is_packed(path)
+        except OSError:
+            packed = True  # `read` says what is wrong
+        return cut_evenly(
+            path, name=name, units=size, limit=limit if packed else max(limit, -(-size // MAX_PLAIN_SPANS))
+        )
 
     def read(self, span: Span, settings: ReadWarc) -> Iterator[Record]:
         """The records that the span owns."""
@@ -42,7 +51,7 @@ class Warc(Format[ReadWarc]):
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next member that begins with a record; in a plain file the next head of one."""
-        return next_head(span.path, start=entry + 1, end=span.end)
+        return next_head(span.path, start=entry + 1, end=span.end, max_bytes=MAX_DOCUMENT_BYTES)
 
     def content(self, span: Span, settings: ReadWarc) -> Content:
         """Bytes of content and of gaps between the first head of the span and the first behind its end."""

@@ -1,8 +1,8 @@
 """The content of a web archive, plain or gzip, read forward from boundary to boundary: which part a span owns, and where it is.
 
-Each gzip member may hold one record, many, or a part of one; a plain file is treated as one long member. A member whose content
-begins with HEAD begins a record, always: it is a *boundary*, as is a gap. `Archive` gives the bytes between two boundaries and
-the place of each on disk; `warc_records.py` makes records of them.
+Each gzip member may hold one record, many, or a part of one. A member whose content begins with HEAD begins a record, always: it
+is a *boundary*, as is a gap. `PackedArchive` gives the bytes between two boundaries and the place of each on disk. A plain file
+has one boundary, its end: `PlainArchive` seeks in it. `warc_records.py` makes records of both.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gristmill.formats.content import is_packed
-from gristmill.formats.members import Disk, Gap, Member, next_member, unpack
+from gristmill.formats.members import Disk, Gap, Member, is_in_row, next_member, place_before, unpack
 
 HEAD = b"WARC/1."
 BLANK_LINE = b"\r\n\r\n"
 NEXT_HEAD = BLANK_LINE + HEAD
 LINE_ENDS = re.compile(rb"[\r\n]*")
 MAX_HEAD_BYTES = 64_000
-PLAIN_PIECE_BYTES = 1 << 18
+PLAIN_PIECE_BYTES = 1 << 16
 COMPACT_BYTES = 1 << 16
 
 Event = Member | Gap | bytes
@@ -36,38 +36,28 @@ class Place:
 
 
 @contextmanager
-def open_archive(path: Path, *, name: str, start: int, end: int | None) -> Iterator[Archive]:
-    """The part of an archive that a span of bytes on disk owns: from its first head to the first head at or after its end.
+def open_archive(path: Path, *, name: str, start: int, end: int | None) -> Iterator[PackedArchive | PlainArchive]:
+    """An archive of which a span of bytes on disk is wanted: the part from its first head to the first head at or after its end.
 
-    A head is a member that begins with HEAD, in a plain file HEAD behind a blank line. Other members continue what was
-    before them, so a file of one member falls to its first span.
+    A head is a member that begins with HEAD, in a plain file a record behind a blank line; members and records as they follow
+    each other from the beginning of the file, so what looks like one inside of another is none. Other members continue what was
+    before them, so a file of one member falls to its first span. A packed archive is that part, a plain one all of the file.
     """
     with path.open("rb") as file:
         disk = Disk(file)
         end = disk.size if end is None else min(end, disk.size)
-        packed = is_packed(path)
-        events = _packed_events(disk, start, end) if packed else _plain_events(disk, start, end)
-        yield Archive(events, name=name, packed=packed)
+        if is_packed(path):
+            yield PackedArchive(_events(disk, start, end), name=name)
+        else:
+            yield PlainArchive(disk, name=name, start=start, end=end)
 
 
-def next_head(path: Path, *, start: int, end: int | None) -> int | None:
-    """The first head in [start, end), bytes on disk; None where there is none."""
-    with path.open("rb") as file:
-        disk = Disk(file)
-        end = disk.size if end is None else min(end, disk.size)
-        if not is_packed(path):
-            return _plain_head(disk, start, end)
-        member = next_member(disk, start, end, head=HEAD)
-        return None if member is None else member.offset
-
-
-class Archive:
+class PackedArchive:
     """The content between two boundaries, read forward; `cross` goes over the boundary when all of it is read."""
 
-    def __init__(self, events: Iterator[Event], *, name: str, packed: bool) -> None:
+    def __init__(self, events: Iterator[Event], *, name: str) -> None:
         self.name = name
         self._events = events
-        self._packed = packed
         self._data = bytearray()
         self._at = 0  # in _data, of the next byte
         self._start = 0  # of _data in the content
@@ -160,12 +150,12 @@ class Archive:
         """Where the next byte is: offset on disk of its member, and its place inside of it unless it is the first."""
         position = self._position
         begin, offset = next(member for member in reversed(self._members) if member[0] <= position)
-        if self._packed:
-            inside = f"+{position - begin}" if position > begin else ""
-            return Place(origin=f"{self.name}#{offset}{inside}", entry=offset if self._is_head else None)
-        place = offset + position - begin
-        is_head = self.starts_record() and (position == 0 or self._data.endswith(BLANK_LINE, 0, self._at))
-        return Place(origin=f"{self.name}#{place}", entry=place if is_head else None)
+        inside = f"+{position - begin}" if position > begin else ""
+        return Place(origin=f"{self.name}#{offset}{inside}", entry=offset if self._is_head else None)
+
+    def is_wanted(self) -> bool:
+        """True: what comes before the span is not here."""
+        return True
 
     def begins_member(self) -> bool:
         """True where a member begins at the next byte."""
@@ -202,49 +192,139 @@ class Archive:
         return False
 
 
-def _packed_events(disk: Disk, start: int, end: int) -> Iterator[Event]:
-    if start > 0:
-        first = next_member(disk, start, end, head=HEAD)
-        start = end if first is None else first.offset
+class PlainArchive:
+    """The whole of a plain file, read forward from its beginning; what is skipped is not read. start, end: of the span wanted."""
+
+    def __init__(self, disk: Disk, *, name: str, start: int, end: int) -> None:
+        self.name = name
+        self.start = start
+        self.end = end
+        self._disk = disk
+        self._at = 0
+
+    def has(self, num_bytes: int) -> bool:
+        """True where so many bytes are left."""
+        return self._disk.size - self._at >= num_bytes
+
+    def starts_record(self) -> bool:
+        """True where the next bytes are HEAD."""
+        return self.peek(0, len(HEAD)) == HEAD
+
+    def peek(self, start: int, end: int) -> bytes:
+        """The bytes from `start` to `end`, counted from the next one, as far as there are so many."""
+        # Some bytes more in front: `place` looks at them, and the disk does not seek back.
+        begin = max(0, self._at + start - len(BLANK_LINE))
+        return bytes(self._disk.read(begin, self._at + end - begin)[self._at + start - begin :])
+
+    def find_blank_line(self) -> int | None:
+        """Bytes up to the end of the first blank line; None where there is none within MAX_HEAD_BYTES."""
+        for size in (MAX_HEAD_BYTES // 32, MAX_HEAD_BYTES):
+            found = self.peek(0, size).find(BLANK_LINE)
+            if found >= 0:
+                return found + len(BLANK_LINE)
+        return None
+
+    def ends_at(self, length: int) -> bool:
+        """True where a record of so many bytes is followed by two line ends, by the end, or by HEAD at its due place."""
+        behind = self.peek(length, length + len(NEXT_HEAD))
+        ends = _line_ends(behind, 0)
+        if ends >= len(BLANK_LINE) or ends == len(behind):
+            return True
+        return behind.startswith(HEAD, ends) or behind.startswith(HEAD, len(BLANK_LINE))
+
+    def skip(self, num_bytes: int) -> None:
+        """Goes over bytes that are there."""
+        self._at += num_bytes
+
+    def skip_line_ends(self) -> int:
+        """Goes over line ends and returns how many bytes those were."""
+        begin = self._at
+        while ends := _line_ends(self.peek(0, PLAIN_PIECE_BYTES if self._at > begin else len(NEXT_HEAD)), 0):
+            self._at += ends
+        return self._at - begin
+
+    def skip_blank_line(self) -> int:
+        """Goes over what parts a record from the next one: line ends, or other bytes where damage has changed those."""
+        if self.peek(len(BLANK_LINE), len(NEXT_HEAD)) == HEAD:
+            self._at += len(BLANK_LINE)
+            return len(BLANK_LINE)
+        return self.skip_line_ends()
+
+    def skip_to_head(self, max_bytes: int | None = None) -> int:
+        """Goes over one byte at least, to the next HEAD behind a blank line, the end, or so many bytes ahead."""
+        begin, size = self._at, self._disk.size
+        stop = size if max_bytes is None else min(size, begin + max_bytes)
+        place = max(0, begin + 1 - len(BLANK_LINE))
+        self._at = stop
+        while place + len(BLANK_LINE) < stop:
+            window = bytes(self._disk.read(place, PLAIN_PIECE_BYTES))
+            found = window.find(NEXT_HEAD)
+            if found >= 0:
+                self._at = min(stop, place + found + len(BLANK_LINE))
+                break
+            if len(window) < len(NEXT_HEAD):
+                break
+            place += len(window) - len(NEXT_HEAD) + 1
+        return self._at - begin
+
+    def cross(self) -> Member | Gap | None:
+        """Goes over the boundary: None for the end."""
+        return None
+
+    def place(self) -> Place:
+        """Where the next byte is: its offset on disk; a place to enter the file at where a record begins behind a blank line."""
+        before = bytes(self._disk.read(max(0, self._at - len(BLANK_LINE)), min(self._at, len(BLANK_LINE))))
+        is_head = before in (b"", BLANK_LINE) and self.starts_record()
+        return Place(origin=f"{self.name}#{self._at}", entry=self._at if is_head else None)
+
+    def is_wanted(self) -> bool:
+        """True in the span and behind it."""
+        return self._at >= self.start
+
+    def begins_member(self) -> bool:
+        """False: no members."""
+        return False
+
+    def is_at_end(self) -> bool:
+        """True where nothing is left."""
+        return not self.has(1)
+
+
+def _events(disk: Disk, start: int, end: int) -> Iterator[Event]:
+    """What a span of a packed file owns, and the head behind it."""
     if start >= end:
         return
-    for event in unpack(disk, start=start, end=end):
+    for event in unpack(disk) if start == 0 else _from_head(disk, start, end):
         yield event
         if isinstance(event, Member) and event.head == HEAD and event.offset >= end:
             return
 
 
-def _plain_events(disk: Disk, start: int, end: int) -> Iterator[Event]:
-    """The bytes of a plain file between two heads, as those of one member."""
-    if start > 0:
-        first = _plain_head(disk, start, end)
-        start = end if first is None else first
-    if start >= end:
+def _from_head(disk: Disk, start: int, end: int) -> Iterator[Event]:
+    """A packed file from its first head in [start, end) on; nothing where there is none."""
+    candidate = next_member(disk, start, end, head=HEAD)
+    if candidate is None:
         return
-    next_one = _plain_head(disk, end, disk.size)
-    stop = disk.size if next_one is None else next_one
-    yield Member(offset=start, head=b"")
-    for offset in range(start, stop, PLAIN_PIECE_BYTES):
-        yield bytes(disk.read(offset, min(PLAIN_PIECE_BYTES, stop - offset)))
-    if next_one is not None:
-        yield Member(offset=next_one, head=HEAD)
+    in_row = is_in_row(disk, candidate.offset)
+    events = unpack(disk, start=candidate.offset if in_row else place_before(disk, candidate.offset))
+    for event in events:
+        if not isinstance(event, Member) or event.offset < start:
+            continue
+        if event.offset >= end:
+            return
+        if event.head == HEAD:
+            yield event
+            yield from events
+            return
 
 
-def _plain_head(disk: Disk, start: int, end: int) -> int | None:
-    place = max(0, start - len(BLANK_LINE))
-    while place + len(BLANK_LINE) < end:
-        window = bytes(disk.read(place, PLAIN_PIECE_BYTES))
-        found = window.find(NEXT_HEAD)
-        if found >= 0:
-            head = place + found + len(BLANK_LINE)
-            return head if head < end else None
-        if len(window) < PLAIN_PIECE_BYTES:
-            return None
-        place += len(window) - len(NEXT_HEAD) + 1
-    return None
+def next_member_head(disk: Disk, start: int, end: int) -> int | None:
+    """The first head of a packed file in [start, end); None where there is none."""
+    first = next(_from_head(disk, start, end), None)
+    return first.offset if isinstance(first, Member) else None
 
 
-def _line_ends(data: bytearray, place: int) -> int:
+def _line_ends(data: bytes | bytearray, place: int) -> int:
     """Where the line ends at `place` end."""
     found = LINE_ENDS.match(data, place)
     assert found is not None, "the pattern matches no bytes, too"

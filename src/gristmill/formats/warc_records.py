@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gristmill.data.record import Skip
-from gristmill.formats.members import Gap
-from gristmill.formats.warc_archive import Archive, Place, open_archive
+from gristmill.formats.content import is_packed
+from gristmill.formats.members import Disk, Gap
+from gristmill.formats.warc_archive import PackedArchive, Place, PlainArchive, next_member_head, open_archive
 
 FOLD = re.compile(r"\r\n[ \t]+")
+Archive = PackedArchive | PlainArchive
 DOCUMENT_TYPES = ("response", "resource", "conversion")
 MAX_LENGTH_DIGITS = 18
 
@@ -49,7 +51,36 @@ class Loss:
 def records_of(path: Path, *, name: str, start: int, end: int | None, max_bytes: int) -> Iterator[Block | Loss | Skip]:
     """The records of the part of an archive that a span owns. Blocks above `max_bytes` are not kept."""
     with open_archive(path, name=name, start=start, end=end) as archive:
-        yield from _records(archive, max_bytes)
+        items = _records(archive, max_bytes)
+        yield from items if isinstance(archive, PackedArchive) else _owned(items, archive.start, archive.end)
+
+
+def next_head(path: Path, *, start: int, end: int | None, max_bytes: int) -> int | None:
+    """The first head in [start, end), bytes on disk; None where there is none. max_bytes: as the records are read."""
+    with path.open("rb") as file:
+        disk = Disk(file)
+        end = disk.size if end is None else min(end, disk.size)
+        if is_packed(path):
+            return next_member_head(disk, start, end)
+        items = _records(PlainArchive(disk, name="", start=disk.size, end=disk.size), max_bytes)
+        head = next((entry for item in items if (entry := _entry(item)) is not None and entry >= start), end)
+        return head if head < end else None
+
+
+def _owned(items: Iterator[Block | Loss | Skip], start: int, end: int) -> Iterator[Block | Loss | Skip]:
+    """Those from the first head in [start, end) to the first behind it; from the beginning for start 0."""
+    owned = start == 0
+    for item in items if start < end else ():
+        entry = _entry(item)
+        if entry is not None and entry >= end:
+            return
+        owned = owned or (entry is not None and entry >= start)
+        if owned:
+            yield item
+
+
+def _entry(item: Block | Loss | Skip) -> int | None:
+    return None if isinstance(item, Skip) else item.place.entry
 
 
 def _records(archive: Archive, max_bytes: int) -> Iterator[Block | Loss | Skip]:
@@ -114,7 +145,7 @@ def _record(archive: Archive, max_bytes: int) -> Block | Loss:
         detail = f"its Content-Length is {length:,}, its head takes {head_bytes:,} of {skipped:,} bytes"
         return Loss(place=place, reason=reason, detail=detail, num_bytes=skipped, fields=fields)
     is_document = fields.get("warc-type", "").lower() in DOCUMENT_TYPES
-    data = archive.peek(head_bytes, num_bytes) if is_document else None
+    data = archive.peek(head_bytes, num_bytes) if is_document and archive.is_wanted() else None
     archive.skip(num_bytes)
     num_bytes += archive.skip_blank_line()
     return Block(place=place, fields=fields, content_length=length, data=data, num_bytes=num_bytes)
