@@ -42,19 +42,51 @@ def test_documents_that_are_held_out_and_those_with_items_are_named_by_shard_and
     assert (report["held_out_ids"], report["packs"]["quiz"]["found"]) == (2, 1)
 
 
-def test_a_shard_that_is_there_is_not_searched_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def search_one_shard_only(project: Path, section: dict[str, Any] | None = None) -> Path:
+    """As a step that was killed after its first shard."""
+    plain, searched = contamination.matches_in, list[Path]()
+
+    def failing(shard: Path, *more: Any) -> Any:
+        searched.append(shard)
+        if len(searched) > 1:
+            raise RuntimeError("killed")
+        return plain(shard, *more)
+
+    ctx = context(project, recipe_of(section or {}, ["web"], []), "contamination/web", name="killed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contamination, "matches_in", failing)
+        with pytest.raises(RuntimeError, match="killed"):
+            contamination.run(ctx)
+    assert [path.name for path in ctx.out.glob("*.parquet")] == ["matches-00000.parquet"]
+    return ctx.out
+
+
+def resume(project: Path) -> dict[str, bytes]:
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web", name="killed")
+    contamination.run(ctx)
+    return contents(ctx.out)
+
+
+def fresh_run(project: Path) -> dict[str, bytes]:
     ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
     contamination.run(ctx)
-    first = {path.name: path.read_bytes() for path in ctx.out.iterdir()}
-    (ctx.out / "matches-00001.parquet").unlink()
+    return contents(ctx.out)
+
+
+def test_a_shard_that_is_there_is_not_searched_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = fresh_run(project)
+    search_one_shard_only(project)
     searched: list[str] = []
     plain = contamination.matches_in
     monkeypatch.setattr(
         contamination, "matches_in", lambda shard, *more: searched.append(shard.name) or plain(shard, *more)
     )
-    contamination.run(ctx)
+    assert resume(project) == fresh
     assert searched == ["documents-00001.parquet"]
-    assert {path.name: path.read_bytes() for path in ctx.out.iterdir()} == first
 
 
 def quiz_about(folder: Path, question: str) -> None:
@@ -65,25 +97,27 @@ def quiz_about(folder: Path, question: str) -> None:
 
 def test_shards_that_were_searched_for_another_pack_are_searched_again(project: Path) -> None:
     """As when a pack is exchanged while the step runs, and put back."""
-    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
-    contamination.run(ctx)
-    fresh = {path.name: path.read_bytes() for path in ctx.out.iterdir()}
-    quiz_about(project, WORDS * 2)
-    contamination.run(context(project, recipe_of({}, ["web"], []), "contamination/web"))
-    (ctx.out / "report.json").unlink()
-    assert rows_of(ctx.out, "matches-*.parquet") != []
+    fresh = fresh_run(project)
+    quiz_about(project, WORDS)
+    out = search_one_shard_only(project)
+    assert contents(out)["matches-00000.parquet"] != fresh["matches-00000.parquet"]
     quiz_about(project, QUESTION)
-    contamination.run(context(project, recipe_of({}, ["web"], []), "contamination/web"))
-    assert {path.name: path.read_bytes() for path in ctx.out.iterdir()} == fresh
+    assert resume(project) == fresh
 
 
-def test_another_rule_searches_again(project: Path) -> None:
-    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
-    contamination.run(ctx)
-    before = {path.name: path.read_bytes() for path in ctx.out.glob("*.parquet")}
-    other = recipe_of({"decontaminate": Decontaminate(ngram=9)}, ["web"], [])
-    contamination.run(context(project, other, "contamination/web"))
-    assert all((ctx.out / name).read_bytes() != content for name, content in before.items())
+def test_shards_that_were_searched_by_another_rule_are_searched_again(project: Path) -> None:
+    write_source(
+        project,
+        "web",
+        *[
+            [Document(id=name, source="web", text=text, origin="f#0", bytes_in=1)]
+            for name, text in (("half", " ".join(QUESTION.split()[:18])), ("b", WORDS))
+        ],
+    )
+    fresh = fresh_run(project)
+    out = search_one_shard_only(project, {"decontaminate": Decontaminate(ngram=9)})
+    assert contents(out)["matches-00000.parquet"] != fresh["matches-00000.parquet"]
+    assert resume(project) == fresh
 
 
 def test_a_pack_that_changes_while_shards_are_searched_stops_the_step(
@@ -99,7 +133,7 @@ def test_a_pack_that_changes_while_shards_are_searched_stops_the_step(
     ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
     with pytest.raises(DataError, match="a pack was changed while documents were searched"):
         contamination.run(ctx)
-    assert not list(ctx.out.glob("*"))
+    assert not list(ctx.out.glob("*.parquet"))
 
 
 def test_an_item_that_is_planted_and_not_found_stops_the_step(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

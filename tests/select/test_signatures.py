@@ -149,26 +149,31 @@ def test_the_step_resumes_with_the_shards_that_are_left_and_leaves_the_same_byte
         signatures.run(context(tmp_path / "stopped", shards, should_stop=lambda: next(stops)))
     done = tmp_path / "stopped" / "prints-00000.parquet"
     before = done.stat().st_mtime_ns
-    assert [path.name for path in (tmp_path / "stopped").iterdir()] == [done.name]
+    assert [path.name for path in (tmp_path / "stopped").glob("*.parquet")] == [done.name]
     signatures.run(context(tmp_path / "stopped", shards, machine=Machine(processes=2, threads=1)))
     assert done.stat().st_mtime_ns == before
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "stopped" / path.name).read_bytes()
 
 
-def test_a_shard_that_was_signed_otherwise_is_signed_again(tmp_path: Path) -> None:
-    (tmp_path / "fresh").mkdir()
-    fresh = prints(tmp_path / "fresh", TEXTS, seed=7)
-    target = tmp_path / "prints-00000.parquet"
-    prints(tmp_path, TEXTS, seed=8)
-    assert prints(tmp_path, TEXTS, seed=7).equals(fresh)
-    longer = PrintShard(out=tmp_path, bands=dataclasses.replace(BANDS, ngram=6), seed=7)
-    longer(tmp_path / "documents-00000.parquet")
-    assert not pq.read_table(target).equals(fresh)
-    assert prints(tmp_path, TEXTS, seed=7).equals(fresh)
-    made = target.stat().st_ino
-    prints(tmp_path, TEXTS, seed=7)
-    assert target.stat().st_ino == made
+@pytest.mark.parametrize("other", [{"seed": 12}, {"ngram": 4}, {"rows_per_band": 4}])
+def test_shards_that_were_signed_otherwise_are_signed_again(tmp_path: Path, other: dict[str, int]) -> None:
+    shards = [write(tmp_path, TEXTS[k::2], k) for k in range(2)]
+    config = {"seed": 11, "num_bands": 14, "rows_per_band": 8, "ngram": 5}
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    signatures.run(context(tmp_path / "whole", shards))
+    stops = iter([False, True])
+    with pytest.raises(Interrupted):
+        signatures.run(
+            context(tmp_path / "stopped", shards, config={**config, **other}, should_stop=lambda: next(stops))
+        )
+    assert (tmp_path / "stopped" / "prints-00000.parquet").is_file()
+    signatures.run(context(tmp_path / "stopped", shards))
+    files = sorted(path.name for path in (tmp_path / "stopped").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "whole").iterdir())
+    for name in files:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
 
 
 def test_all_sources_are_signed_with_the_one_seed_that_select_derived(tmp_path: Path) -> None:

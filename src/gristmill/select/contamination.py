@@ -5,13 +5,13 @@
     report.json                                         items planted and found per pack, ids that are held out
 
 Nothing is decided here: `duplicates` and `select` drop the documents. No threshold has a part in it, so a changed one searches
-nothing again; one more pack searches the documents again and extracts none. A killed step resumes with the shards that are left; those
-that were searched for the items of other packs are searched again.
+nothing again; one more pack searches the documents again and extracts none. A killed step resumes with the shards that are left;
+those that were searched for the items of other packs are searched again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gristmill.recipe.schema.curation import Decontaminate
 from gristmill.select.catalogue import values_at
 from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
 from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
-from gristmill.select.marks import is_made_by, marked
+from gristmill.select.marks import mark
 from gristmill.select.outputs import SearchedForItems
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
@@ -61,13 +61,13 @@ MATCH_SCHEMA = pa.schema(
 class SearchShard:
     """The function over shards: searches one shard of documents, writes its matches. Safe to repeat.
 
-    packs: their folders, which each process reads for itself. schema: that of the matches, with the mark of packs and rule.
+    packs: their folders, which each process reads for itself. rules: `search_rules` of the packs that the step began with.
     """
 
     packs: tuple[Path, ...]
     ngram: int
     out: Path
-    schema: pa.Schema
+    rules: Mapping[str, Any]
 
     def __call__(self, shard: Path) -> tuple[int, int]:
         """Searches one shard unless that was done before; returns its (documents, matches).
@@ -75,15 +75,15 @@ class SearchShard:
         Raises DataError when the packs are no longer those that the step began with.
         """
         target = self.out / shard.name.replace("documents", STEM)
-        if not is_made_by(target, self.schema):
+        if not target.is_file():
             packs = [read_pack(path) for path in self.packs]
-            if not match_schema(packs, ngram=self.ngram).equals(self.schema, check_metadata=True):
+            if search_rules(packs, ngram=self.ngram) != self.rules:
                 folders = ", ".join(map(str, self.packs))
                 raise DataError(
                     f"a pack was changed while documents were searched for its items: {folders}. Run again."
                 )
             finder, held_out = Decontaminator(packs, ngram=self.ngram), held_out_ids(packs)
-            write_rows(target, self.schema, matches_in(shard, finder, held_out))
+            write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, held_out))
         return _num_rows(shard), _num_rows(target)
 
 
@@ -100,8 +100,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
         packs=tuple(pack.path for pack in packs),
         ngram=section.ngram,
         out=ctx.out,
-        schema=match_schema(packs, ngram=section.ngram),
+        rules=search_rules(packs, ngram=section.ngram),
     )
+    made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules=function.rules)
     executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     searched = found = 0
     for shard, (in_shard, matches) in results_of(executor, function, shards):
@@ -111,15 +112,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
             raise Interrupted(f"stopped while searching; {ctx.name} resumes with the shards that are left.")
     report = SearchedForItems(ngram=section.ngram, packs=recall, held_out_ids=len(held_out))
     write_json(ctx.out / "report.json", report.to_json())
+    made_by.unlink()
     planted = sum(pack.planted for pack in recall.values())
     ctx.say(f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items")
     return {"documents": searched, "matches": found, "planted": planted}
 
 
-def match_schema(packs: Sequence[Pack], *, ngram: int) -> pa.Schema:
-    """MATCH_SCHEMA with the mark of what is searched for."""
-    rules = {"ngram": ngram, "packs": [[pack.name, pack.kind, pack.sha256] for pack in packs]}
-    return marked(MATCH_SCHEMA, rules)
+def search_rules(packs: Sequence[Pack], *, ngram: int) -> dict[str, Any]:
+    """All that decides what is found in a document."""
+    return {"ngram": ngram, "packs": [[pack.name, pack.kind, pack.sha256] for pack in packs]}
 
 
 def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""Marks on Parquet shards: by which rules and from which outside files a shard was made.
+"""The mark of a working folder: by which rules and from which outside files the shards in it were made.
 
-A step that resumes keeps the shards that bear the mark of its own rules and makes the others again. The identity of a step does
-not suffice: a file outside the store may be exchanged while the step runs, and be put back.
+A step that resumes keeps shards of its own mark and makes others again. The identity of a step does not suffice: a file outside
+the store may be exchanged while the step runs, and be put back. The mark is no part of what a step leaves, so that shards with
+the same rows are the same output, whatever was searched for.
 """
 
 from __future__ import annotations
@@ -9,22 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import fingerprint
 
-KEY = b"made by"
 
-
-def marked(schema: pa.Schema, rules: Any) -> pa.Schema:
-    """The schema with the fingerprint of `rules` in its metadata."""
-    return schema.with_metadata({KEY: fingerprint(rules).encode()})
-
-
-def is_made_by(path: Path, schema: pa.Schema) -> bool:
-    """Whether the shard is there and bears the mark of the schema."""
-    if not path.is_file():
-        return False
-    found: bytes | None = (pq.read_schema(path).metadata or {}).get(KEY)
-    return found is not None and found == schema.metadata[KEY]
+def mark(folder: Path, *, shards: str, rules: Any) -> Path:
+    """Removes the files named by the pattern `shards` unless they were made by these rules, and says so; returns the mark, to be
+    removed when all are there."""
+    path = folder / "made-by.json"
+    now = {"made_by": fingerprint(rules)}
+    if not path.is_file() or read_json(path) != now:
+        for shard in folder.glob(shards):
+            shard.unlink()
+        write_json(path, now)
+    return path

@@ -1,8 +1,9 @@
 """STEP signatures/<source>: what the search for duplicates needs of each document instead of its text.
 
 Reads extract/<source>, writes prints-NNNNN.parquet: same rows, same order as documents-NNNNN.parquet. A killed run resumes
-with the shards that are not there yet, or that were signed with other bands or another seed. Which documents take part is decided later, so a changed threshold or pack remakes
-nothing here; a print depends on the text, the bands and the seed only.
+with the shards that are not there yet; those that were signed with other bands or another seed are signed again. Which documents
+take part is decided later, so a changed threshold or pack remakes nothing here; a print depends on the text, the bands and the
+seed only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gristmill.errors import Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
-from gristmill.select.marks import is_made_by, marked
+from gristmill.select.marks import mark
 from gristmill.select.minhash import band_keys, sign
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
@@ -90,9 +91,9 @@ class PrintShard:
     def __call__(self, shard: Path) -> int:
         """Prints one shard unless that was done before; returns its number of documents."""
         target = self.target(shard)
-        schema = marked(prints_schema(self.bands.num_bands), {**asdict(self.bands), "seed": self.seed})
-        if is_made_by(target, schema):
+        if target.is_file():
             return int(pq.read_metadata(target).num_rows)
+        schema = prints_schema(self.bands.num_bands)
         documents = 0
         with (
             atomic_path(target) as temporary,
@@ -126,6 +127,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     """Prints all shards of one source. Config: num_bands, rows_per_band, ngram, seed."""
     bands = Bands(**{name: ctx.config[name] for name in ("num_bands", "rows_per_band", "ngram")})
     function = PrintShard(out=ctx.out, bands=bands, seed=signing_seed(ctx.config["seed"]))
+    made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules={**asdict(bands), "seed": function.seed})
     documents_in: Extracted = ctx.inputs["documents"]
     shards = documents_in.documents
     executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
@@ -135,6 +137,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.say(f"{ctx.name}: {shard.name} signed, {counted(documents, 'document')}")
         if ctx.should_stop():
             raise Interrupted(f"stopped while signing; {ctx.name} resumes with the shards that are left.")
+    made_by.unlink()
     return {"documents": documents}
 
 
