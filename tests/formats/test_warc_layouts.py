@@ -195,7 +195,7 @@ def test_a_changed_line_end_between_two_records_costs_neither(path: Path, place:
     assert ids(read(path, gzip.compress(data), [])) == ["urn:uuid:0", "urn:uuid:1"]
 
 
-BLOCK_BYTES = 100
+BLOCK_BYTES = 500
 
 
 def stored(data: bytes) -> bytes:
@@ -252,10 +252,10 @@ def test_an_archive_that_holds_archives_gives_the_same_records_in_any_spans(
 def test_a_file_entered_in_the_middle_gives_the_same_records(
     path: Path, archive: bytes, changes: list[tuple[int, int]], cuts: list[int]
 ) -> None:
-    """Blocks of 100 bytes stand for those of 64 kB, so that rows of members end within small files."""
+    """Blocks of 500 bytes stand for those of 64 kB, so that rows of members end within small files."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(members, "ROW_BYTES", 2 * BLOCK_BYTES + 50)
-        patch.setattr(coverage, "ROW", 2 * BLOCK_BYTES + 50)
+        patch.setattr(members, "ROW_BYTES", BLOCK_BYTES + 50)
+        patch.setattr(coverage, "ROW", BLOCK_BYTES + 50)
         read_in_spans(path, archive, changes, cuts)
 
 
