@@ -52,18 +52,17 @@ def test_a_bug_keeps_its_traceback(
         gristmill("plan", small_file)
 
 
-def test_an_unreadable_source_names_its_file(
+def test_what_the_system_refuses_is_a_line_that_names_the_file(
     gristmill: Command, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Path.open
+    path = str(project / "data" / "novel.txt")
 
-    def guarded(path: Path, *arguments: object, **named: object) -> object:
-        if path.name == "novel.txt":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        return real(path, *arguments, **named)
+    def refuse(*arguments: object, **named: object) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
-    monkeypatch.setattr(Path, "open", guarded)
+    monkeypatch.setattr("gristmill.runner.open_states", refuse)
+    monkeypatch.setattr("gristmill.forecast.open_states", refuse)
     for command in ("plan", "run"):
         answer = gristmill(command, "recipe.yaml")
         assert answer.code == 1
-        assert answer.err.startswith(f"{project / 'data' / 'novel.txt'}: Permission denied.\n")
+        assert answer.err.startswith(f"{path}: Permission denied.\n")

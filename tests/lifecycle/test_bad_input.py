@@ -106,7 +106,7 @@ def test_override_that_names_no_key_is_refused_as_from_the_command_line(project:
         (("--processes", "-3"), ("Invalid value for '--processes'",)),
         (("--micro-batch-tokens", "0"), ("Invalid value for '--micro-batch-tokens'",)),
         (("--device", "gpu"), ("'gpu'", "auto, cpu or cuda")),
-        (("--runs-dir", "recipe.yaml"), ("cannot make the run's folder recipe.yaml/tiny", "--runs-dir")),
+        (("--runs-dir", "recipe.yaml"), ("cannot make the run's folder recipe.yaml/", "--runs-dir")),
     ],
 )
 def test_option_that_cannot_be_is_refused_before_anything_runs(

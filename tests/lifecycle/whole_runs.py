@@ -114,7 +114,8 @@ def forget(project: Path, *names: str) -> None:
             remove_folder(ref.folder)
         links.withdraw(name)
         remove_folder(links.store.folder(name, identity))
-        (links.store.root / "records" / name / f"{identity}.json").unlink()
+        # Absent where a kill came between the commit and its record.
+        (links.store.root / "records" / name / f"{identity}.json").unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:
