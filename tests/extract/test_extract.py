@@ -27,8 +27,9 @@ from gristmill.extract.curate import Settings, curate
 from gristmill.extract.language import detect_language
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.shard import CurateJob, Shard
-from gristmill.formats.format import Span
+from gristmill.formats.format import Content, Span
 from gristmill.formats.html import Html
+from gristmill.formats.warc import Warc
 from gristmill.recipe.schema.curation import LanguageFilter, MainText
 from gristmill.recipe.schema.formats import READERS
 
@@ -299,3 +300,19 @@ def test_a_signal_stops_between_shards_and_the_next_run_goes_on(
     counts = extract.run(context(pages, out, source, say=said.append))
     assert "1 of 3 shards are done already" in said[0]
     assert counts["documents"] == 6
+
+
+def test_a_web_archive_in_spans_is_held_against_the_whole_file(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html><body><p>{ENGLISH * 20}</p></body></html>"
+    head = "WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http\r\n"
+    record = f"{head}Content-Length: {len(body)}\r\n\r\n{body}\r\n\r\n"
+    (tmp_path / "x.warc").write_text(record * 6, newline="")
+    monkeypatch.setattr(Warc, "shard_bytes", (len(record) * 2, len(record) * 2))
+    source = {"read": {"format": "warc", "paths": ["x.warc"]}}
+    counts = extract.run(context(tmp_path, tmp_path / "out", source))
+    assert (counts["documents_in"], counts["bytes_in"]) == (6, 6 * len(record))
+    monkeypatch.setattr(extract, "measure_file", lambda read, paths, name: Content(num_bytes=7 * len(record)))
+    with pytest.raises(AssertionError, match=r"of x\.warc .* in 6 records have a fate; .* holds "):
+        extract.run(context(tmp_path, tmp_path / "again", source))
