@@ -223,8 +223,16 @@ def init(
     data: Annotated[
         Path | None, typer.Option(help="your own folder of text; absent: put files into FOLDER/data")
     ] = None,
+    example: Annotated[
+        str | None, typer.Option(help="copy a shipped recipe and its sample of data: quickstart", metavar="NAME")
+    ] = None,
 ) -> None:
     """Write a commented recipe over your own folder of text."""
+    if example is not None:
+        from gristmill.commands.example import copy_example
+
+        copy_example(example, folder, console=_console())
+        return
     from gristmill.commands.init import init as write_recipe
 
     write_recipe(folder, data=data, console=_console())
