@@ -45,6 +45,10 @@ class LoadedRecipe:
         """Where the value at `key` was written: the file and line, the command line, or "default"."""
         return self.origins.get(key, "default")
 
+    def origin_near(self, key: KeyPath) -> str:
+        """Where the value at `key` was written, or else the section around it."""
+        return _nearest_origin(key, self.origins, self.path)
+
 
 class Blank:
     """The value of a key that is left blank. No field takes it: nothing is switched off by a value that somebody forgot."""

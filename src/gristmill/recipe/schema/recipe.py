@@ -78,13 +78,14 @@ class Recipe(Section):
                     ("select", "min_scores", source, "classifier"),
                     _unknown(where, "classifier", threshold.classifier, self.classifiers),
                 )
-        for where, packs in (
+        named: tuple[tuple[KeyPath, list[str]], ...] = (
             (("pretrain", "watch", "packs"), self.pretrain.watch.packs),
             (("evaluate", "packs"), self.evaluate.packs),
-        ):
+        )
+        for key, packs in named:
             for index, pack in enumerate(packs):
                 if pack not in self.packs:
-                    yield (*where, index), _unknown(".".join(where), "pack", pack, self.packs)
+                    yield (*key, index), _unknown(".".join(map(str, key)), "pack", pack, self.packs)
 
     def _references_to_sources(self) -> Iterator[tuple[KeyPath, str, str]]:
         """(keys that lead there, the same in words, the name) of each name of a source outside `sources`."""

@@ -14,6 +14,7 @@ from gristmill.recipe.schema.section import (
     LABEL,
     WATCHED,
     Bytes,
+    KeyPath,
     Length,
     Misfit,
     Name,
@@ -190,7 +191,7 @@ class Pretrain(Section):
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise Misfit((("stages",), f"two stages share a name: {names}"))
-        problems = [
+        problems: list[tuple[KeyPath, str]] = [
             (("stages", index, key), words)
             for index, stage in enumerate(self.stages)
             for key, words in _not_whole(stage, self.global_batch_tokens)
