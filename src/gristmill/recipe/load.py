@@ -22,9 +22,11 @@ from pydantic.fields import FieldInfo
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, did_you_mean, range_words
+from gristmill.store.store import STORE
 from gristmill.units import counted
 
 COMMAND_LINE = "command line"
+IN_FOLDER = "recipe.yaml"
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
@@ -72,8 +74,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read, merge, override and check a recipe. Raises RecipeError with file, line and what to do."""
-    path = Path(path)
+    """Read, merge, override and check a recipe: a YAML file, or a folder with a `recipe.yaml`.
+
+    Raises RecipeError with file, line and what to do.
+    """
+    path = _recipe_file(Path(path))
     data, origins = _read_with_bases(path, seen=())
     for override in overrides:
         _apply_override(data, origins, override)
@@ -85,6 +90,24 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 # ── YAML with origins ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recipe_file(path: Path) -> Path:
+    """The recipe in a folder; any other path as it is."""
+    if not path.is_dir():
+        return path
+    if (path.absolute().parent / STORE).is_dir():
+        raise RecipeError(
+            f"{path} is a run's folder, not a recipe's: the paths in its {IN_FOLDER} start elsewhere.\n"
+            "  Name the recipe that the run was made with."
+        )
+    if not (path / IN_FOLDER).is_file():
+        others = ", ".join(sorted(found.name for found in path.glob("*.yaml")))
+        raise RecipeError(
+            f"{path} is a folder without a {IN_FOLDER}.\n  "
+            + (f"Name one of its files: {others}." if others else "`gristmill init` makes one over your text.")
+        )
+    return path / IN_FOLDER
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar, cast
 
-import annotated_types as ranges
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
@@ -48,16 +47,13 @@ PeakLr = Annotated[
 Batch = Annotated[int, Field(gt=0, le=10**6), Unit("per step", "larger batches than any in use")]
 
 
+ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
 def range_words(metadata: Sequence[Any]) -> str:
     """The range and unit among the metadata of a field, in words: "above 0, at most 0.1 (per step)"."""
-    signs = {
-        ranges.Gt: ("above", "gt"),
-        ranges.Ge: ("at least", "ge"),
-        ranges.Lt: ("below", "lt"),
-        ranges.Le: ("at most", "le"),
-    }
     ends = [
-        f"{signs[type(end)][0]} {_number(getattr(end, signs[type(end)][1]))}" for end in metadata if type(end) in signs
+        f"{word} {_number(getattr(mark, end))}" for mark in metadata for end, word in ENDS.items() if hasattr(mark, end)
     ]
     units = [f" ({mark.name})" for mark in metadata if isinstance(mark, Unit)]
     return ", ".join(ends) + "".join(units[-1:])
