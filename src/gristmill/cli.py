@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gristmill.errors import GristmillError, ResourceError
 from gristmill.store.durable import OUT_OF_SPACE
@@ -19,17 +20,36 @@ if TYPE_CHECKING:
 
     from gristmill.graph.machine import Machine
 
+OTHER_WORDS = {
+    "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
+    "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
+    "show": "inspect", "look": "inspect", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
+    "gc": "clean", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
+}  # fmt: skip
+
+
+class Verbs(TyperGroup):
+    """The verbs, and what people call them elsewhere."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that `args` begin with; a usage error with the one that was probably meant."""
+        meant = OTHER_WORDS.get(args[0])
+        if args[0] not in self.commands and meant is not None:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="gristmill",
+    cls=Verbs,
     no_args_is_help=True,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+RecipePath = Annotated[Path, typer.Argument(help="the recipe: a YAML file, or its folder", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -49,7 +69,9 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @app.callback()
 def gristmill(
-    version: Annotated[bool, typer.Option("--version", help="print the version and leave", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("-V", "--version", help="print the version and leave", is_eager=True)
+    ] = False,
 ) -> None:
     """From raw text to a small language model: one recipe, one command, every decision on the record."""
     if version:

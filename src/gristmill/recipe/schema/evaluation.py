@@ -6,18 +6,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from gristmill.recipe.schema.section import PositiveInt, Section
+from gristmill.recipe.schema.section import Bytes, Section
 
 
 class Evaluate(Section):
     """What is measured at the end, for each model the recipe makes."""
 
-    packs: list[str] = []
-    validation_bytes: PositiveInt = Field(default=200_000, description="held-out text per source for bits per byte")
+    packs: list[str] = Field(default=[], description="names from `packs`, scored at the end")
+    validation_bytes: Bytes = Field(default=200_000, description="held-out text per source for bits per byte")
     xz_yardstick: bool = Field(default=True, description="bits per byte of xz primed with the training text")
 
 
 class Export(Section):
     """The stock model folder."""
 
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the weights in the folder")
