@@ -17,6 +17,7 @@ from typing import Any, Literal
 from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet, absolute, find_outside
 from gristmill.errors import RecipeError
+from gristmill.extract.not_read import not_read_beside
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.rules import check_rules
 from gristmill.graph.machine import Machine, usable_memory
@@ -148,6 +149,11 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     disk = run_disk(recipe, all_text, num_unique, **_selection_disk(recipe, all_text, states))
     if absent := [name for name, found in files.items() if not found]:
         notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
+    else:
+        notes += [
+            f"not read: {one}"
+            for one in not_read_beside(loaded.folder, [source.read for source in recipe.sources.values()])
+        ]
     notes += _missing_files(loaded)
     hours = flops.with_attention / speed.flops_per_second / 3600
     return Forecast(

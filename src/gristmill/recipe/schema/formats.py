@@ -49,9 +49,17 @@ LANGUAGES = {
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
+PACKED = (".gz", ".zst")
+
+
 def packed(*suffixes: str) -> tuple[str, ...]:
-    """Suffixes of plain files, and of the same packed by gzip."""
-    return (*suffixes, *(f"{suffix}.gz" for suffix in suffixes))
+    """Suffixes of plain files, and of the same packed by gzip or zstd."""
+    return (*suffixes, *(f"{suffix}{packing}" for packing in PACKED for suffix in suffixes))
+
+
+def without_packing(file_name: str) -> str:
+    """A file's name without the suffix that says how it is packed."""
+    return next((file_name[: -len(end)] for end in PACKED if file_name.lower().endswith(end)), file_name)
 
 
 class ReadFiles(Section):
