@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import pyarrow as pa
+
 from hostile.hostile import Hostile, prose, scaled
 
 MIB = 1 << 20
@@ -184,6 +186,33 @@ def jsonl_same_ids(folder: Path, scale: float) -> Hostile:
     return Hostile(kind="jsonl", path=folder / "x.jsonl", documents=number, keys={"id_field": "id"})
 
 
+def zstd(path: Path, pieces: Iterator[bytes]) -> Path:
+    """A zstd file of one frame, written in pieces."""
+    with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as stream:
+        for piece in pieces:
+            stream.write(piece)
+    return path
+
+
+def jsonl_zstd_bomb(folder: Path, scale: float) -> Hostile:
+    """A line of 10 GB in a megabyte."""
+
+    def pieces() -> Iterator[bytes]:
+        yield line(1)
+        yield from repeated(b"a", scaled(10e9, scale, least=30_000_000))
+        yield b"\n" + line(2)
+
+    path = zstd(folder / "x.jsonl.zst", pieces())
+    return Hostile(kind="jsonl", path=path, documents=2, reasons={"line_too_large": 1})
+
+
+def jsonl_zstd_magics(folder: Path, scale: float) -> Hostile:
+    """A hundred thousand heads of frames in which nothing follows that is a block, and blocks of nothing without end."""
+    data = pa.Codec("zstd").compress(line(1), asbytes=True) + b"\x28\xb5\x2f\xfd\x00\x58" * scaled(100_000, scale)
+    (folder / "x.jsonl.zst").write_bytes(data + b"\x28\xb5\x2f\xfd\x00\x58" + bytes(scaled(30e6, scale)))
+    return Hostile(kind="jsonl", path=folder / "x.jsonl.zst", documents=1)
+
+
 def csv_open_quote(folder: Path, scale: float) -> Hostile:
     """A quote that is never closed, and far more rows behind it than a row may have."""
     rows = scaled(5_000_000, scale, least=600_000)
@@ -248,6 +277,6 @@ def csv_cut_off(folder: Path, scale: float) -> Hostile:
 
 SETS = [
     jsonl_line_bomb, jsonl_blank_bomb, jsonl_cut_off, jsonl_garbage_tail, jsonl_magic_tail, jsonl_members, jsonl_damaged_member,
-    jsonl_not_gzip, jsonl_zeros, jsonl_one_line, jsonl_strange_values, jsonl_carriage_returns, jsonl_utf16, jsonl_same_ids,
+    jsonl_not_gzip, jsonl_zeros, jsonl_one_line, jsonl_strange_values, jsonl_carriage_returns, jsonl_utf16, jsonl_same_ids, jsonl_zstd_bomb, jsonl_zstd_magics,
     csv_open_quote, csv_blank_bomb, csv_ragged, csv_wide, csv_without_names, csv_cut_off,
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Tables as comma- or tab-separated values with a line of column names (RFC 4180), plain or gzip.
+"""Tables as comma- or tab-separated values with a line of column names (RFC 4180), plain or packed.
 
 A record is a row with its line ends; the line of names and blank lines are skipped. A table without its line of names, or
 without a column that the recipe names, is one failed record.
@@ -25,7 +25,7 @@ from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Lines, drain, lost_at_gaps
 from gristmill.formats.members import Gap
-from gristmill.recipe.schema.formats import ReadCsv
+from gristmill.recipe.schema.formats import ReadCsv, without_packing
 
 LINE_ENDS = b"\r\n"
 
@@ -70,7 +70,7 @@ def read_csv(
     """The rows below the line of column names, in UTF-8 with or without its mark; blank lines are no rows.
 
     Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, no UTF-8),
-    row_too_large, missing_field; corrupt_gzip once for each damaged stretch and the rows that it touches. Fails once for the
+    row_too_large, missing_field; corrupt_gzip or corrupt_zstd once for each damaged stretch and the rows that it touches. Fails once for the
     file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which the row begins (after
     unpacking).
     """
@@ -113,7 +113,7 @@ def read_csv(
 
 def delimiter_of(path: Path) -> str:
     """What parts the fields of a file, by its name."""
-    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    return "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,7 +156,7 @@ class _Source:
             raise StopIteration
         if line.gaps:
             self.gaps = line.gaps
-            raise _RowError("corrupt_gzip", "a gap")
+            raise _RowError("corrupt", "a gap")
         if line.is_too_large or self._lines.offset - self.row_start > self._max_bytes:
             raise _RowError("row_too_large", f"the limit is {self._max_bytes:,} bytes")
         data = line.data.removeprefix(codecs.BOM_UTF8) if line.start == 0 else line.data
@@ -185,7 +185,7 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int) -> Iterator[_Row]:
                 pass
         yield _Row(fields, start, lines.offset - start)
     if gaps := lines.rest():
-        yield _Row([], lines.offset, 0, "corrupt_gzip", gaps=gaps)
+        yield _Row([], lines.offset, 0, "corrupt", gaps=gaps)
 
 
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
-"""JSON Lines, plain or gzip.
+"""JSON Lines, plain or packed.
 
-A record is a line with its end; blank lines are none, and are skipped. Where a stretch of a gzip file cannot be unpacked, the
+A record is a line with its end; blank lines are none, and are skipped. Where a stretch of a packed file cannot be unpacked, the
 halves of lines on both sides are looked at by themselves: what is an object is one, the rest is lost with the stretch.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.content import is_packed, open_content
+from gristmill.formats.content import open_content, packing_of
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of, unreadable
 from gristmill.formats.lines import Line, Lines, lost_at_gaps, seek_to_line
 from gristmill.recipe.schema.formats import ReadJsonl
@@ -28,7 +28,7 @@ class Jsonl(Format[ReadJsonl]):
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of a plain file."""
         try:
-            packed = is_packed(path)
+            packed = packing_of(path) is not None
         except OSError:
             packed = True  # `read` says what is wrong
         if packed:
@@ -85,10 +85,10 @@ def read_jsonl(
     end: int | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> Iterator[Record]:
-    """One JSON object a line, plain or gzip; blank lines are not records.
+    """One JSON object a line, plain or packed; blank lines are not records.
 
     Fails, one line each: bad_json (NaN and Infinity included), line_too_large, missing_field, field_is_not_text;
-    and corrupt_gzip once for each damaged stretch, file_shrank once where `end` is no longer there. Without `id_field` the id
+    and corrupt_gzip or corrupt_zstd once for each damaged stretch, file_shrank once where `end` is no longer there. Without `id_field` the id
     is "name#offset", the byte at which the line begins (after unpacking): unlike its number, it is known without reading what
     comes before. `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
     """
@@ -100,7 +100,7 @@ def read_jsonl(
         return
     with closing(file):
         packed = not file.seekable()
-        assert not (packed and (start or end is not None)), "a gzip file has no spans"
+        assert not (packed and (start or end is not None)), "a packed file has no spans"
         lines = Lines(file, max_bytes=max_bytes, offset=seek_to_line(file, start) if start else 0)
         while end is None or lines.offset < end:
             if (line := lines.read()) is None:

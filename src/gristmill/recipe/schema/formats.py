@@ -49,12 +49,17 @@ LANGUAGES = {
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 
 
-PACKED = (".gz", ".zst")
+PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
 
 def packed(*suffixes: str) -> tuple[str, ...]:
     """Suffixes of plain files, and of the same packed by gzip or zstd."""
     return (*suffixes, *(f"{suffix}{packing}" for packing in PACKED for suffix in suffixes))
+
+
+def packing_by_name(file_name: str) -> Literal["gzip", "zstd"] | None:
+    """How a file is packed, as its name says."""
+    return next((packing for end, packing in PACKED.items() if file_name.lower().endswith(end)), None)
 
 
 def without_packing(file_name: str) -> str:
@@ -66,13 +71,13 @@ class ReadFiles(Section):
     """What every reader has: files, as paths or globs relative to the recipe.
 
     suffixes: of files of this format in folders. text_per_byte: bytes of plain text in a byte of such a file, as it is or
-    unpacked; gzip_ratio: bytes in a byte of it packed. text_key: the key that names the column of text, where there are columns.
+    unpacked; packed_ratio: bytes in a byte of it packed. text_key: the key that names the column of text, where there are columns.
     holds_html: its text is found by main-text extraction.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     text_per_byte: ClassVar[float] = 1.0
-    gzip_ratio: ClassVar[float] = 3.0
+    packed_ratio: ClassVar[float] = 3.0
     text_key: ClassVar[str | None] = None
     holds_html: ClassVar[bool] = False
 
@@ -86,7 +91,7 @@ class ReadWarc(ReadFiles):
     # One byte of the quickstart's archive, dense manual pages, gives 1.0 of main text; a crawl gives about 0.1.
     suffixes = packed(".warc", ".wet")
     text_per_byte = 0.1
-    gzip_ratio = 5.0
+    packed_ratio = 5.0
     holds_html = True
 
     format: Literal["warc"]
@@ -97,14 +102,14 @@ class ReadHtml(ReadFiles):
 
     suffixes = (".html", ".htm", ".xhtml")
     text_per_byte = 0.1
-    gzip_ratio = 5.0
+    packed_ratio = 5.0
     holds_html = True
 
     format: Literal["html"]
 
 
 class ReadJsonl(ReadFiles):
-    """One JSON object a line, plain or .gz."""
+    """One JSON object a line, plain, .gz or .zst."""
 
     suffixes = packed(".jsonl", ".ndjson")
     text_per_byte = 0.7  # the quickstart's lines, rich in other fields, are a third text
@@ -121,7 +126,7 @@ class ReadParquet(ReadFiles):
 
     suffixes = (".parquet",)
     text_per_byte = 3.0  # measured on English documentation: 3.1
-    gzip_ratio = 1.0
+    packed_ratio = 1.0
     text_key = "text_column"
 
     format: Literal["parquet"]
@@ -131,7 +136,7 @@ class ReadParquet(ReadFiles):
 
 
 class ReadCsv(ReadFiles):
-    """Tables with a line of column names: comma-separated (RFC 4180), or by tab where the name says .tsv; plain or .gz."""
+    """Tables with a line of column names: comma-separated (RFC 4180), or by tab where the name says .tsv; plain, .gz or .zst."""
 
     suffixes = packed(".csv", ".tsv")
     text_per_byte = 0.7
@@ -147,7 +152,7 @@ class ReadCsv(ReadFiles):
 
 
 class ReadText(ReadFiles):
-    """Plain text or Markdown, plain or .gz; a book is split into chapters so that it can lie on both sides of the split."""
+    """Plain text or Markdown, plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
 
     suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst")
     # Packed, measured: 2.8 in a novel, 3.4 in English documentation.
@@ -171,7 +176,7 @@ class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
     suffixes = (*ARCHIVES, *LANGUAGES)
-    gzip_ratio = 4.3  # measured
+    packed_ratio = 4.3  # measured
 
     format: Literal["code"]
     extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
