@@ -73,7 +73,12 @@ def _overview(formats: dict[str, Found]) -> Table:
 
 
 def _columns(head: Head) -> Table:
-    table = Table(box=None, pad_edge=False, title=escape(f"columns of {head.file}"), title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=escape(f"columns of {head.file}{head.told and f', {head.told}'}"),
+        title_justify="left",
+    )
     for heading in ("column", "type", "present", "example"):
         table.add_column(heading, justify="right" if heading == "present" else "left")
     for column in head.columns:

@@ -51,9 +51,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The columns of one file, by its first rows. text: the column that is read."""
+    """The columns of one file, by its first rows. text: the column that is read. told: what the file tells of how it is written."""
 
     file: str
+    told: str
     text: str | None
     columns: tuple[Column, ...]
 
@@ -205,7 +206,12 @@ class SurveyJob:
             return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=str(error))
         text = text_column(rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
-        return Head(file=path.name, text=text, columns=tuple(_column(name, rows, name == text) for name in names))
+        return Head(
+            file=path.name,
+            told=self.format.told(path),
+            text=text,
+            columns=tuple(_column(name, rows, name == text) for name in names),
+        )
 
     def _records(self, span: Span, columns: dict[str, str | None]) -> Iterator[RawDocument | Unread | Skip]:
         if MESSAGES in columns.values():

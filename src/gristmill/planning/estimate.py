@@ -33,4 +33,6 @@ def _text_bytes(path: Path, format: str) -> float:
     if path.is_dir():
         return sum(_text_bytes(child, format) for child in path.rglob("*") if child.is_file())
     is_compressed = packing_by_name(path.name) is not None or path.suffix == ".tgz"
-    return path.stat().st_size * READERS[format].text_per_byte * (READERS[format].packed_ratio if is_compressed else 1.0)
+    return (
+        path.stat().st_size * READERS[format].text_per_byte * (READERS[format].packed_ratio if is_compressed else 1.0)
+    )

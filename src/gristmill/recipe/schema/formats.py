@@ -136,18 +136,23 @@ class ReadParquet(ReadFiles):
 
 
 class ReadCsv(ReadFiles):
-    """Tables with a line of column names: comma-separated (RFC 4180), or by tab where the name says .tsv; plain, .gz or .zst."""
+    """Tables, by the line of column names or, where "column2" is asked for and there is none, by place; plain, .gz or .zst."""
 
     suffixes = packed(".csv", ".tsv")
     text_per_byte = 0.7
     text_key = "text_column"
 
     format: Literal["csv"]
-    text_column: str = "text"
+    text_column: str | None = Field(
+        default="text", description="null: the column with most text, told for each file from its first rows"
+    )
     id_column: str | None = Field(default=None, description="absent: file name and the byte at which the row begins")
     url_column: str | None = None
     delimiter: str | None = Field(
-        default=None, min_length=1, max_length=1, description="absent: a tab in .tsv files, else a comma"
+        default=None,
+        min_length=1,
+        max_length=1,
+        description="absent: a tab in .tsv files, else a comma; or what gives the columns",
     )
 
 
