@@ -83,6 +83,13 @@ def jsonl_file(noise: random.Random) -> bytes:
     )
 
 
+def json_file(noise: random.Random) -> bytes:
+    """An array, or an object with one inside."""
+    items = [{"id": n, "text": prose(noise.randrange(1000), 12)} for n in range(noise.randint(1, 20))]
+    whole = noise.choice([items, {"page": [], "rows": items}, [item["text"] for item in items]])
+    return json.dumps(whole, indent=noise.choice([None, 1])).encode()
+
+
 def csv_file(noise: random.Random) -> bytes:
     """Rows, quoted or not."""
     rows = [
@@ -144,6 +151,7 @@ def warc_file(noise: random.Random) -> bytes:
 
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
+    "json": json_file,
     "csv": csv_file,
     "text": text_file,
     "html": html_file,
@@ -151,4 +159,4 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "parquet": parquet_file,
     "warc": warc_file,
 }
-PACKED = ("jsonl", "csv", "text", "code", "warc")
+PACKED = ("jsonl", "json", "csv", "text", "code", "warc")

@@ -22,13 +22,14 @@ from mutations import FILES, LARGEST, PACKED, mutated, packed
 
 KEYS: dict[str, list[dict[str, Any]]] = {
     "jsonl": [{}, {"id_field": "id"}],
+    "json": [{}, {"id_field": "id"}],
     "csv": [{}, {"id_column": "id"}],
     "text": [{}, {"split_at": r"Chapter \d+$"}],
     "parquet": [{}, {"id_column": "id"}],
 }
 IN_SUITE = 500
 IN_ALL = int(os.environ.get("GRISTMILL_MUTATIONS", "1000000"))
-SHARES = {"jsonl": 4, "csv": 4, "text": 3, "html": 1, "code": 4, "parquet": 1, "warc": 3}  # a twentieth each
+SHARES = {"jsonl": 4, "json": 3, "csv": 4, "text": 3, "html": 1, "code": 4, "parquet": 1, "warc": 3}
 
 
 @pytest.fixture

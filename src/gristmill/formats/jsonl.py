@@ -68,7 +68,7 @@ class Jsonl(Format[ReadJsonl]):
             first = [line.data for line in islice(iter(lines.read, None), num_rows) if line and not line.is_too_large]
             if not first and file.gaps:
                 raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
-        return [value for value in map(_value, first) if isinstance(value, dict)]
+        return [value for value in map(value_of, first) if isinstance(value, dict)]
 
 
 FORMAT = Jsonl()
@@ -92,7 +92,7 @@ def read_jsonl(
     is "name#offset", the byte at which the line begins (after unpacking): unlike its number, it is known without reading what
     comes before. `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
     """
-    fields = _Fields(text=text_field, id=id_field, url=url_field)
+    fields = Fields(text=text_field, id=id_field, url=url_field)
     try:
         file = open_content(path)
     except OSError as error:
@@ -118,7 +118,7 @@ def read_jsonl(
                     blank += passed
                 yield Skip(reason="blank_line", num_bytes=blank)
             else:
-                yield _document(line.data, f"{name}#{line.start}", fields, entry=None if packed else line.start)
+                yield document_of(line.data, f"{name}#{line.start}", fields, entry=None if packed else line.start)
         else:
             return
         if gaps := lines.rest():
@@ -128,21 +128,21 @@ def read_jsonl(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Fields:
-    """The keys of a line that hold its text, id and URL."""
+class Fields:
+    """The keys of an object that hold its text, id and URL."""
 
     text: str
     id: str | None
     url: str | None
 
 
-def _around_gaps(line: Line, name: str, fields: _Fields) -> Iterator[Record]:
+def _around_gaps(line: Line, name: str, fields: Fields) -> Iterator[Record]:
     """What there is of a line, or of two halves of lines, with gaps in it or beside it."""
     positions = [gap.position for gap in line.gaps]
     cuts = sorted({line.start, *positions, line.start + line.num_bytes})
     beside = 0
     for start, end in pairwise(cuts):
-        record = _document(line.data[start - line.start : end - line.start], f"{name}#{start}", fields, entry=None)
+        record = document_of(line.data[start - line.start : end - line.start], f"{name}#{start}", fields, entry=None)
         if isinstance(record, RawDocument):
             yield record
         else:
@@ -150,7 +150,9 @@ def _around_gaps(line: Line, name: str, fields: _Fields) -> Iterator[Record]:
     yield lost_at_gaps(name, line.gaps, beside=beside)
 
 
-def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -> RawDocument | Unread:
+def document_of(line: bytes, origin: str, fields: Fields, *, entry: int | None) -> RawDocument | Unread:
+    """The record of one JSON object."""
+
     def lost(reason: str, detail: str) -> Unread:
         return Unread(
             id=origin, origin=origin, bytes_in=len(line), kind="failed", reason=reason, detail=detail, entry=entry
@@ -162,7 +164,7 @@ def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -
             return lost("bad_json", f"expected an object, found {type(value).__name__}")
         for field in (fields.text, fields.id):
             if field is not None and field not in value:
-                return lost("missing_field", f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}")
+                return lost("missing_field", f"no {field!r}; the object has {', '.join(map(repr, list(value)[:20]))}")
         if fields.id is not None and (value[fields.id] == "" or not isinstance(value[fields.id], str | int | float)):
             return lost("missing_field", f"{fields.id!r} is {short(value[fields.id])}, no text and no number")
         text, url = value[fields.text], value.get(fields.url) if fields.url is not None else None
@@ -179,7 +181,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _value(line: bytes) -> Any:
+def value_of(line: bytes) -> Any:
+    """What the JSON stands for; None where it is none."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

@@ -121,6 +121,19 @@ class ReadJsonl(ReadFiles):
     url_field: str | None = None
 
 
+class ReadJson(ReadFiles):
+    """JSON: an array of objects or texts, an object with such a list inside, one object, or lines of them; plain, .gz or .zst."""
+
+    suffixes = packed(".json")
+    text_per_byte = 0.7
+    text_key = "text_field"
+
+    format: Literal["json"]
+    text_field: str = "text"
+    id_field: str | None = Field(default=None, description="absent: file name and the byte at which the item begins")
+    url_field: str | None = None
+
+
 class ReadParquet(ReadFiles):
     """Parquet files."""
 
@@ -187,7 +200,7 @@ class ReadCode(ReadFiles):
     extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
 
 
-AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadCsv | ReadText | ReadCode
+AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadJson | ReadParquet | ReadCsv | ReadText | ReadCode
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {
     get_args(one.model_fields["format"].annotation)[0]: one for one in get_args(AnyReader)
