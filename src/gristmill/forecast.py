@@ -18,6 +18,7 @@ from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
+from gristmill.extract.not_read import not_read_beside
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
@@ -142,6 +143,11 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
     if absent := [name for name, paths in files.items() if not paths]:
         notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
+    else:
+        notes += [
+            f"not read: {one}"
+            for one in not_read_beside(loaded.folder, [source.read for source in recipe.sources.values()])
+        ]
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
     return Forecast(

@@ -6,6 +6,7 @@ old artefact in the store. A step that took long asks first, when it is decided 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
 import shlex
@@ -13,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +28,7 @@ from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
+from gristmill.extract.not_read import keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
@@ -78,8 +80,19 @@ def run(
             states = open_states(loaded, links, hashes)
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
+            _say_what_is_not_read(loaded, links.folder, say)
             _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
+
+
+def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str], None]) -> None:
+    """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
+    gone, what was told stays."""
+    with contextlib.suppress(RecipeError):
+        found = not_read_beside(loaded.folder, [source.read for source in loaded.recipe.sources.values()])
+        for one in found:
+            say(f"not read: {one}")
+        keep_not_read(folder, found)
 
 
 class _Run:

@@ -12,6 +12,7 @@ from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
 from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.export.outputs import CheckedWith, Exported
+from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
@@ -91,15 +92,22 @@ class Facts:
     """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
     def __init__(
-        self, labels: Labels, caps: Caps, inputs: Mapping[str, Outputs], *, watched: Mapping[str, OutsideFiles]
+        self,
+        labels: Labels,
+        caps: Caps,
+        inputs: Mapping[str, Outputs],
+        *,
+        watched: Mapping[str, OutsideFiles],
+        not_read: Sequence[NotRead] = (),
     ) -> None:
-        self.labels, self.caps, self.inputs, self._watched = labels, caps, inputs, watched
+        self.labels, self.caps, self.inputs, self._watched, self.not_read = labels, caps, inputs, watched, not_read
 
     @classmethod
     def of(cls, ctx: StepContext) -> Self:
         """The facts that a step is given: labels in its config, caps and packs to watch by, and what all steps left."""
         config, watching = ctx.config, ctx.watching
-        return cls(Labels(**config["labels"]), Caps(**watching.config["caps"]), ctx.inputs, watched=watching.files)
+        labels, caps = Labels(**config["labels"]), Caps(**watching.config["caps"])
+        return cls(labels, caps, ctx.inputs, watched=watching.files, not_read=kept_not_read(ctx.run.folder))
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""
