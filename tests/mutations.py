@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tarfile
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hostile.archives import record
+from hostile.books import book, zipped
 from hostile.hostile import prose
 
 INTERESTING = [
@@ -28,6 +30,9 @@ INTERESTING = [
     b"ustar\0",
     b"WARC/1.0\r\n",
     b"PAR1",
+    b"PK\3\4",
+    b"PK\1\2",
+    b"PK\5\6",
     b"\x7f" * 8,
     bytes(512),
 ]
@@ -139,6 +144,11 @@ def warc_file(noise: random.Random) -> bytes:
     )
 
 
+def epub_file(noise: random.Random) -> bytes:
+    """A book."""
+    return zipped(book(noise.randint(1, 5)), noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "csv": csv_file,
@@ -147,5 +157,6 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "code": tar_file,
     "parquet": parquet_file,
     "warc": warc_file,
+    "epub": epub_file,
 }
 PACKED = ("jsonl", "csv", "text", "code", "warc")

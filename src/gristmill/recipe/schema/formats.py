@@ -159,6 +159,15 @@ class ReadText(ReadFiles):
         return value
 
 
+class ReadEpub(ReadFiles):
+    """Electronic books; a chapter is a document."""
+
+    suffixes = (".epub",)
+    text_per_byte = 1.5  # TODO measure
+
+    format: Literal["epub"]
+
+
 class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
@@ -169,7 +178,7 @@ class ReadCode(ReadFiles):
     extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
 
 
-AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadCsv | ReadText | ReadCode
+AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadCsv | ReadText | ReadEpub | ReadCode
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {
     get_args(one.model_fields["format"].annotation)[0]: one for one in get_args(AnyReader)
