@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from hostile.archives import record
 from hostile.books import book, zipped
 from hostile.hostile import prose
+from hostile.office import paragraph, word
 
 INTERESTING = [
     b"\0",
@@ -149,6 +150,12 @@ def epub_file(noise: random.Random) -> bytes:
     return zipped(book(noise.randint(1, 5)), noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 
 
+def docx_file(noise: random.Random) -> bytes:
+    """A Word document; stored, so that mutations meet its XML."""
+    body = "".join(paragraph(prose(n, 9), noise.choice(["", "H1"])) for n in range(noise.randint(1, 9)))
+    return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "csv": csv_file,
@@ -158,5 +165,6 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "parquet": parquet_file,
     "warc": warc_file,
     "epub": epub_file,
+    "docx": docx_file,
 }
 PACKED = ("jsonl", "csv", "text", "code", "warc")

@@ -18,6 +18,7 @@ from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
 from hostile.books import book, chapter, zipped
 from hostile.hostile import Hostile
+from hostile.office import paragraph, word
 from hostile.sets import SETS
 
 HERE = Path(__file__).parent
@@ -53,6 +54,7 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         "warc": ("sound.warc", record),
         "parquet": ("sound.parquet", ""),
         "epub": ("sound.epub", zipped(book(1, **{"OEBPS/c0.xhtml": chapter(0, SOUND)}))),
+        "docx": ("sound.docx", word(paragraph(SOUND))),
     }
     name, content = names[made.kind]
     path = folder / name
