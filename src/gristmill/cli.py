@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -62,6 +62,7 @@ Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training 
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
+ExportTo = Literal["gguf"]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -207,6 +208,34 @@ def chat(
         max_new_tokens=max_new_tokens,
         console=_console(),
         stdin=sys.stdin,
+    )
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
+    to: Annotated[ExportTo | None, typer.Option(help="files for llama.cpp and Ollama, in a new folder")] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="how weights are stored: f32, f16, q8_0 or q4_0; may be given several times"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="the new folder; NAME-gguf if absent", metavar="FOLDER")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="send the model to the Hugging Face Hub", metavar="OWNER/NAME")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="for everybody to see; private without it")] = False,
+) -> None:
+    """Write a model for llama.cpp and Ollama, or send it to the Hugging Face Hub."""
+    from gristmill.commands.export import export as export_model
+
+    export_model(
+        target,
+        to_gguf=to == "gguf",
+        forms=form or ["f16"],
+        out=out,
+        push=push,
+        public=public,
+        console=_console(),
     )
 
 

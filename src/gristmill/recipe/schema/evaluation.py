@@ -17,7 +17,13 @@ class Evaluate(Section):
     xz_yardstick: bool = Field(default=True, description="bits per byte of xz primed with the training text")
 
 
+GgufForm = Literal["f32", "f16", "q8_0", "q4_0"]
+
+
 class Export(Section):
-    """The stock model folder."""
+    """The stock model folder, and files for llama.cpp."""
 
     dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the weights in the folder")
+    gguf: list[GgufForm] = Field(
+        default=[], description="GGUF files, one per form; 8.5 bits a weight in q8_0, 4.5 in q4_0"
+    )
