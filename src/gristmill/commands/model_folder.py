@@ -43,7 +43,9 @@ def names_of(targets: Sequence[Path]) -> list[str]:
         parts = target.resolve().parts[1:] or ("model",)
         first = next((at for at in range(len(parts) - 1, -1, -1) if parts[at] not in PARTS_OF_A_RUN), len(parts) - 1)
         name = "-".join(part for part in parts[first:] if part != "model") or "model"
-        taken = sum(known == name or known.startswith(f"{name}-") and known[len(name) + 1 :].isdigit() for known in names)
+        taken = sum(
+            known == name or known.startswith(f"{name}-") and known[len(name) + 1 :].isdigit() for known in names
+        )
         names.append(f"{name}-{taken + 1}" if taken else name)
     return names
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gristmill.errors import DataError
@@ -109,11 +109,13 @@ class InferenceModel:
             cache.length += length
         if len(tokens_N) > len(pieces):
             x_ND = x_ND[torch.tensor(lengths, device=device).cumsum(0) - 1]
-        return torch.mm(self._unit(x_ND).mul_(self._norm_D), self._head_DV)
+        logits_BV: Tensor = torch.mm(self._unit(x_ND).mul_(self._norm_D), self._head_DV)
+        return logits_BV
 
     def _unit(self, x_ND: Tensor) -> Tensor:
         """x / sqrt(sum(x²) + D × eps): RMSNorm but for its weight and sqrt(D), which are in the next matrix."""
-        return x_ND / torch.linalg.vector_norm(x_ND, dim=1, keepdim=True).hypot_(self._eps)
+        unit_ND: Tensor = x_ND / torch.linalg.vector_norm(x_ND, dim=1, keepdim=True).hypot_(self._eps)
+        return unit_ND
 
     def _check(self, cache: KeyValueCache, num_tokens: int) -> None:
         room = min(cache.max_tokens, self.config.max_position_embeddings) - cache.length
@@ -132,10 +134,10 @@ class _Pass:
         heads, groups, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         qkv_NHK = torch.empty(sum(lengths), heads + 2 * groups, head_dim, device=device)
         self.qkv_NC = qkv_NHK.flatten(1)
-        self.pairs_NHC = torch.view_as_complex(qkv_NHK.unflatten(-1, (-1, 2)))[:, : heads + groups]
-        pieces = qkv_NHK.split(lengths)
+        self.pairs_NHC = torch.view_as_complex(qkv_NHK.view(*qkv_NHK.shape[:2], -1, 2))[:, : heads + groups]
+        pieces = torch.split(qkv_NHK, list(lengths))
         self.queries = [piece[:, :heads] for piece in pieces]
-        self.keys_values = [piece[:, heads:].unflatten(1, (2, groups)).permute(1, 2, 0, 3) for piece in pieces]
+        self.keys_values = [piece[:, heads:].view(-1, 2, groups, head_dim).permute(1, 2, 0, 3) for piece in pieces]
         self.gate_up_NF = torch.empty(sum(lengths), 2 * config.intermediate_size, device=device)
         self.gate_NF, self.up_NF = self.gate_up_NF.chunk(2, dim=1)
 
@@ -149,7 +151,8 @@ class _Layer(NamedTuple):
     down: Tensor
 
 
-def _layer(layer: DecoderLayer) -> _Layer:
+def _layer(layer: nn.Module) -> _Layer:
+    assert isinstance(layer, DecoderLayer)
     attention, mlp = layer.self_attn, layer.mlp
     queries, keys = (_neighbours(p.weight, attention.head_dim) for p in (attention.q_proj, attention.k_proj))
     return _Layer(
@@ -166,9 +169,10 @@ def _transposed(matrix: Tensor) -> Tensor:
 
 def _after_norm(norm_D: Tensor, *matrices: Tensor) -> Tensor:
     """Matrices (outputs, D) as one (D, outputs) that takes what `_unit` returns."""
-    return (torch.cat(matrices).float() * (norm_D.float() * norm_D.shape[0] ** 0.5)).t()
+    scaled_OD: Tensor = torch.cat(matrices).float() * (norm_D.float() * norm_D.shape[0] ** 0.5)
+    return scaled_OD.t()
 
 
 def _neighbours(matrix: Tensor, head_dim: int) -> Tensor:
     """Rows of each head from halves (0, K/2), (1, K/2 + 1), … to neighbours (0, 1), (2, 3), …"""
-    return matrix.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+    return matrix.view(-1, 2, head_dim // 2, matrix.shape[1]).transpose(1, 2).reshape(matrix.shape)

@@ -136,9 +136,7 @@ class Engine:
             while True:
                 self._drop_expired()
                 while self._waiting and len(self._active) < self.max_active:
-                    answer = self._waiting.popleft()
-                    answer.cache = self.speaker.model.empty_cache(len(answer.ask.prompt) + answer.ask.max_new_tokens)
-                    self._active.append(answer)
+                    self._active.append(self._waiting.popleft())
                 if self._active or self._is_closing:
                     return not self._is_closing
                 self._change.wait()
@@ -155,15 +153,17 @@ class Engine:
     def _advance(self) -> None:
         """One pass: the next token of whoever writes, and as much of the prompts as one pass takes."""
         room = PROMPT_TOKENS
-        taking, pieces = [], []
+        taking, caches, pieces = [], [], []
         for answer in self._active:
             piece = answer.tokens[-1:] or answer.ask.prompt[answer.num_read : answer.num_read + room]
             if not answer.tokens:
                 room -= len(piece)
             if piece:
+                if answer.cache is None:
+                    answer.cache = self.speaker.model.empty_cache(len(answer.ask.prompt) + answer.ask.max_new_tokens)
                 taking.append(answer)
+                caches.append(answer.cache)
                 pieces.append(piece)
-        caches = [answer.cache for answer in taking if answer.cache is not None]
         logits_BV = self.speaker.model.advance(caches, pieces)
         for answer, piece, logits_V in zip(taking, pieces, logits_BV, strict=True):
             if not answer.tokens:
