@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
     "errors", "units", "written", "statistics", "store", "recipe", "graph", "planning", "data", "formats", "extract", "score", "select",
-    "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "pipeline", "remake",
+    "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "serve", "pipeline", "remake",
     "amounts", "preflight", "durations", "forecast", "context", "runner", "commands", "api", "cli", "__main__",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "commands", "cli"}

@@ -63,6 +63,10 @@ Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 ExportTo = Literal["gguf"]
+Models = Annotated[
+    list[Path],
+    typer.Argument(help="runs' folders, exported folders or Hugging Face folders of a Llama", metavar="MODEL..."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -191,23 +195,62 @@ def inspect(
 
 @app.command()
 def chat(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
-    prompt: Annotated[str | None, typer.Option(help="ask this once and leave")] = None,
+    targets: Models,
+    prompt: Annotated[str | None, typer.Option(help="ask this once, print the answer and leave")] = None,
+    system: Annotated[str | None, typer.Option(help="a system message, for chat models")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="longest answer; 128 if absent, or half of the context where that is less")
     ] = None,
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal, or to several side by side."""
     from gristmill.commands.chat import chat as talk
 
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     talk(
-        target,
+        targets,
         prompt=prompt,
+        system=system,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         console=_console(),
         stdin=sys.stdin,
+        history=Path(state) / "gristmill" / "chat_history",
+    )
+
+
+@app.command()
+def serve(
+    targets: Models,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; any but this machine's own needs --token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(help="what clients must send as API key", envvar="GRISTMILL_TOKEN")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help="of prompt and answer together; the model's context if absent")
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(min=1, help="of one request, waiting included")] = 120.0,
+    max_active: Annotated[int, typer.Option(min=1, help="requests that are written side by side")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="requests that wait; more are refused")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="threads of each model; more help a large one on idle cores")] = 1,
+) -> None:
+    """Serve models: OpenAI's interface and a chat page for the browser."""
+    from gristmill.commands.serve import serve as serve_models
+
+    serve_models(
+        targets,
+        host=host,
+        port=port,
+        token=token or None,
+        max_tokens=max_tokens,
+        max_seconds=max_seconds,
+        max_active=max_active,
+        max_waiting=max_waiting,
+        threads=threads,
+        console=_console(),
     )
 
 
