@@ -18,6 +18,7 @@ from hostile.archives import record
 from hostile.books import book, zipped
 from hostile.hostile import prose
 from hostile.office import paragraph, word
+from hostile.pages import sound as sound_pdf
 
 INTERESTING = [
     b"\0",
@@ -156,6 +157,11 @@ def docx_file(noise: random.Random) -> bytes:
     return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 
 
+def pdf_file(noise: random.Random) -> bytes:
+    """A PDF file."""
+    return sound_pdf(*[prose(n, 9) for n in range(noise.randint(1, 5))])
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "csv": csv_file,
@@ -166,5 +172,6 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "warc": warc_file,
     "epub": epub_file,
     "docx": docx_file,
+    "pdf": pdf_file,
 }
 PACKED = ("jsonl", "csv", "text", "code", "warc")

@@ -19,6 +19,7 @@ from gristmill.extract.outputs import Extracted
 from hostile.books import book, chapter, zipped
 from hostile.hostile import Hostile
 from hostile.office import paragraph, word
+from hostile.pages import sound as sound_pdf
 from hostile.sets import SETS
 
 HERE = Path(__file__).parent
@@ -55,6 +56,7 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         "parquet": ("sound.parquet", ""),
         "epub": ("sound.epub", zipped(book(1, **{"OEBPS/c0.xhtml": chapter(0, SOUND)}))),
         "docx": ("sound.docx", word(paragraph(SOUND))),
+        "pdf": ("sound.pdf", sound_pdf(SOUND)),
     }
     name, content = names[made.kind]
     path = folder / name
