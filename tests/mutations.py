@@ -162,6 +162,23 @@ def pdf_file(noise: random.Random) -> bytes:
     return sound_pdf(*[prose(n, 9) for n in range(noise.randint(1, 5))])
 
 
+def archive_file(noise: random.Random) -> bytes:
+    """A ZIP of files of several formats; one in three is a tar."""
+    kinds = {
+        ".txt": text_file,
+        ".jsonl": jsonl_file,
+        ".html": html_file,
+        ".csv": csv_file,
+        ".epub": epub_file,
+        ".zip": epub_file,
+    }
+    suffixes = noise.choices([*kinds], k=noise.randint(1, 4))
+    members: dict[str, str | bytes] = {f"{n}{suffix}": kinds[suffix](noise) for n, suffix in enumerate(suffixes)}
+    if noise.random() < 0.3:
+        return tar_file(noise)
+    return zipped(members, noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "csv": csv_file,
@@ -173,5 +190,6 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "epub": epub_file,
     "docx": docx_file,
     "pdf": pdf_file,
+    "archive": archive_file,
 }
 PACKED = ("jsonl", "csv", "text", "code", "warc")

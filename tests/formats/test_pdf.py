@@ -1,4 +1,4 @@
-"""PDF files: the words of the page that a browser printed, in order; what ends a process costs one document."""
+"""PDF files: the words of the page that a browser printed, in order, whatever their lines."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from accounting import read_whole
 from gristmill.data.record import RawDocument
-from gristmill.extract.curate import Settings
-from gristmill.extract.shard import Shard, extract_shard
-from gristmill.formats.format import Span
 from gristmill.formats.pdf_text import HYPHEN, Line, text_of, without_running_lines
-from gristmill.recipe.schema.formats import READERS
-from gristmill.store.durable import read_json
-from hostile.pages import pdf_bomb, pdf_of_itself, sound
+from hostile.pages import sound
 
 PRINTED = Path(__file__).parent / "pdf"
 WORDS = st.text("abcdefgh", min_size=1, max_size=9)
@@ -107,27 +102,3 @@ def test_lines_are_joined_where_a_paragraph_goes_on(lines: list[Line], text: str
 )  # fmt: skip
 def test_lines_anywhere_give_text(pages: list[list[Line]]) -> None:
     assert HYPHEN not in text_of(pages)
-
-
-def test_files_that_never_end_or_eat_memory_cost_themselves(tmp_path: Path) -> None:
-    paths = [pdf_bomb(tmp_path), pdf_of_itself(tmp_path), tmp_path / "sound.pdf"]
-    paths[2].write_bytes(sound("a sound page"))
-    read = READERS["pdf"].model_validate({"format": "pdf", "paths": ["x"]})
-    rules = Settings(
-        source="s", read=read, extractor=None, keep_maths=True, deadline_seconds=1.0, max_memory_mb=300, max_failed=1.0,
-        languages=None, min_language_score=0.0, packs=(), off=frozenset(), limits={},
-    )  # fmt: skip
-    spans = tuple(Span(path=path, name=path.name, size=path.stat().st_size) for path in paths)
-    shard = Shard(number=0, spans=spans, out=tmp_path)
-    assert extract_shard(rules, shard) == 1
-    source = read_json(shard.record_path)["sources"]["s"]
-    assert sum(count["documents"] for count in source["failed"].values()) == 2
-    assert source["in"] == {"documents": 3, "bytes": sum(span.size for span in spans)}
-    assert set(source["failed"]) <= {
-        "timeout",
-        "out_of_memory",
-        "killed:SIGABRT",
-        "killed:SIGTRAP",
-        "killed:SIGSEGV",
-        "killed:SIGILL",
-    }

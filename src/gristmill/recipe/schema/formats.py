@@ -186,6 +186,16 @@ class ReadPdf(ReadFiles):
     format: Literal["pdf"]
 
 
+class ReadArchive(ReadFiles):
+    """ZIP and tar archives of files of any format that is known by its suffix; archives in archives are not entered."""
+
+    suffixes = (".zip", *ARCHIVES)
+    holds_html = True  # pages in it
+
+    format: Literal["archive"]
+    text_column: str = Field(default="text", description="of tables and JSON Lines in the archive")
+
+
 class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
@@ -197,7 +207,17 @@ class ReadCode(ReadFiles):
 
 
 AnyReader = (
-    ReadWarc | ReadHtml | ReadJsonl | ReadParquet | ReadCsv | ReadText | ReadEpub | ReadDocx | ReadPdf | ReadCode
+    ReadWarc
+    | ReadHtml
+    | ReadJsonl
+    | ReadParquet
+    | ReadCsv
+    | ReadText
+    | ReadEpub
+    | ReadDocx
+    | ReadPdf
+    | ReadArchive
+    | ReadCode
 )
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {
