@@ -49,6 +49,7 @@ def write_sound(folder: Path, made: Hostile) -> Path:
     )
     names: dict[str, tuple[str, str | bytes]] = {
         "jsonl": ("sound.jsonl", json.dumps(row) + "\n"),
+        "json": ("sound.json", json.dumps([row])),
         "csv": ("sound.csv", ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"),
         "text": ("sound.txt", SOUND),
         "html": ("sound.html", page),

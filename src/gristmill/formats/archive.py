@@ -1,4 +1,4 @@
-"""Archives of files of any format: ZIP, and tar, plain or gzip. A member is read as a file in a folder would be, by its suffix.
+"""Archives of files of any format: ZIP, and tar, plain or packed. A member is read as a file in a folder would be, by its suffix.
 
     members of a ZIP by its directory (zip.py), of a tar as they come (tar.py)
         → the member alone, in a temporary file without a name → the reader of its format → its records
@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from gristmill.data.record import Fate, Record, Skip, Unread
 from gristmill.formats.code import source_record
-from gristmill.formats.content import is_packed, open_content
+from gristmill.formats.content import open_content, packing_of
 from gristmill.formats.coverage import unpacked_bytes
 from gristmill.formats.format import Content, Format, Span, cut_evenly, format_named, size_of, unreadable
 from gristmill.formats.tar import MAGIC, MAGIC_AT, Damage, TarFile, read_tar
@@ -224,7 +224,7 @@ def _members(span: Span) -> Iterator[Iterator[Member | Skip]]:
 def _listing(file: IO[bytes], path: Path) -> ZipListing | None:
     """The directory of a ZIP archive; None for what is to be read as a tar. Raises Refused for a ZIP without a sound one."""
     first = file.read(MAGIC_AT + len(MAGIC))
-    if is_packed(path) or first[MAGIC_AT:] == MAGIC:
+    if packing_of(path) is not None or first[MAGIC_AT:] == MAGIC:
         return None
     try:
         return list_zip(file)
@@ -296,4 +296,4 @@ def _until(items: Iterator[Member | Skip], count: int) -> Iterator[Member | Skip
 
 def _whole(path: Path) -> int:
     """Bytes of an archive, measured without its members."""
-    return unpacked_bytes(path) if is_packed(path) else size_of(path)
+    return unpacked_bytes(path) if packing_of(path) is not None else size_of(path)
