@@ -46,7 +46,7 @@ LANGUAGES = {
     ".zig": "zig",
     ".css": "css",
 }
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
+ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 
 
 PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
@@ -208,6 +208,25 @@ class ReadDocx(ReadFiles):
     format: Literal["docx"]
 
 
+class ReadPdf(ReadFiles):
+    """PDF files that hold text."""
+
+    suffixes = (".pdf",)
+    text_per_byte = 0.3  # four manuals: 0.26 to 0.53
+
+    format: Literal["pdf"]
+
+
+class ReadArchive(ReadFiles):
+    """ZIP and tar archives of files of any format that is known by its suffix; archives in archives are not entered."""
+
+    suffixes = (".zip", *ARCHIVES)
+    holds_html = True  # pages in it
+
+    format: Literal["archive"]
+    text_column: str = Field(default="text", description="of tables and JSON Lines in the archive")
+
+
 class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
@@ -219,7 +238,18 @@ class ReadCode(ReadFiles):
 
 
 AnyReader = (
-    ReadWarc | ReadHtml | ReadJsonl | ReadJson | ReadParquet | ReadCsv | ReadText | ReadEpub | ReadDocx | ReadCode
+    ReadWarc
+    | ReadHtml
+    | ReadJsonl
+    | ReadJson
+    | ReadParquet
+    | ReadCsv
+    | ReadText
+    | ReadEpub
+    | ReadDocx
+    | ReadPdf
+    | ReadArchive
+    | ReadCode
 )
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {
