@@ -12,9 +12,11 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.display import Display
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.forecast import check_finished, training_forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
-from gristmill.graph.record import Held, Peak, Provenance
+from gristmill.graph.progress import Later, Position
+from gristmill.graph.record import Held, Peak, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
@@ -41,6 +45,7 @@ from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
+from gristmill.store.heartbeat import Heart
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
@@ -76,7 +81,8 @@ def run(
             states = open_states(loaded, links, hashes)
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
-            _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
+            with Display(console, Heart(links.folder)) as display:
+                _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
 
 
@@ -88,6 +94,7 @@ class _Run:
         loaded: LoadedRecipe,
         machine: Machine,
         console: Console,
+        display: Display,
         signals: Signals,
         store: Store,
         links: RunLinks,
@@ -95,7 +102,8 @@ class _Run:
         hashes: FileHashes,
         remake: Sequence[str],
     ) -> None:
-        self.loaded, self.machine, self.console, self.signals = loaded, machine, console, signals
+        self.loaded, self.machine, self.signals = loaded, machine, signals
+        self.console, self.display = console, display
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
         self.wanted, self.kept = list[str](), set[str]()
@@ -179,21 +187,31 @@ class _Run:
 
         def say(line: str) -> None:
             clock.note()
-            self.console.print(f"         [dim]{escape(line)}[/]", highlight=False)
+            self.display.say(line)
 
-        context = make_context(
-            step,
-            identity=state.identity,
-            recipe_dir=self.loaded.folder,
-            open_role=self._open,
-            out=working,
-            machine=self.machine,
-            run=self.links,
-            say=say,
-            should_stop=lambda: self.signals.received is not None,
-        )
         try:
-            with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
+            with (
+                out_of_space_is_a_resource_error(working),
+                self.display.following(self.links.name, step.name, self._later(step.name)) as report,
+                PeakMemory() as peak,
+            ):
+
+                def progress(position: Position) -> None:
+                    clock.note()
+                    report(position)
+
+                context = make_context(
+                    step,
+                    identity=state.identity,
+                    recipe_dir=self.loaded.folder,
+                    open_role=self._open,
+                    out=working,
+                    machine=self.machine,
+                    run=self.links,
+                    say=say,
+                    progress=progress,
+                    should_stop=lambda: self.signals.received is not None,
+                )
                 counts = importlib.import_module(step.module).run(context)
         except RecipeError:
             self.links.put_back(step.name)  # refused: nothing is under way
@@ -206,6 +224,23 @@ class _Run:
             ) from stopped
         self._check_files(step, state.document, working)
         return self._record(state, counts, clock.total(), peak)
+
+    def _later(self, name: str) -> Later:
+        """What is known of the steps after this one that are not done: by the record of the artefact that the run had."""
+        after = (
+            [self.states[later] for later in self.wanted[self.wanted.index(name) + 1 :]] if name in self.wanted else []
+        )
+        expected = [self._expected_seconds(state) for state in after if state.state != "done"]
+        known = [seconds for seconds in expected if seconds is not None]
+        return Later(seconds=sum(known), unknown=len(expected) - len(known))
+
+    def _expected_seconds(self, state: StepState) -> float | None:
+        record = None if state.before is None else self.links.record_of(state.step.name, state.before)
+        if record is not None:
+            return float(record["wall_seconds"])
+        if state.step.name == PRETRAIN:
+            return self.forecast.pretraining_seconds
+        return None
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role refers to, and no others."""
@@ -301,10 +336,15 @@ class _Run:
         point = resume_point(self.states, self.machine) if name == PRETRAIN else None
         return "" if point is None else f"; {point}"
 
+    @cached_property
+    def forecast(self) -> TrainingForecast:
+        """Of pretraining, as it was before it began."""
+        return training_forecast(self.loaded.recipe, self.machine)
+
     # ── record ──
 
     def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
-        step, recipe = state.step, self.loaded.recipe
+        step = state.step
         checkpoints = counts.get("checkpoints")
         made = Provenance(
             document=dict(state.document or {}),
@@ -312,7 +352,7 @@ class _Run:
             watching=resolved(step.watching.config),
             made_from={name: self.states[name].identity for name in step.inputs},
             counts=dict(counts),
-            forecast=training_forecast(recipe, self.machine) if step.name == PRETRAIN else None,
+            forecast=self.forecast if step.name == PRETRAIN else None,
             lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             wall_seconds=round(seconds, 3),
@@ -356,14 +396,16 @@ class _WorkClock:
         self.is_new = "seconds" not in self._noted
         self._before = float(self._noted.get("seconds", 0.0))
         self._started = self._saved = time.monotonic()
+        self._lock = threading.Lock()  # a step may report from several threads
 
     def total(self) -> float:
         return self._before + time.monotonic() - self._started
 
     def note(self) -> None:
         """Saves the clock when it was not saved for five seconds."""
-        if time.monotonic() - self._saved > 5:
-            self.save()
+        with self._lock:
+            if time.monotonic() - self._saved > 5:
+                self.save()
 
     def save(self) -> None:
         write_json(self._note, {**self._noted, "seconds": self.total()})
