@@ -265,7 +265,7 @@ def test_a_run_computes_with_the_threads_and_micro_batches_of_its_machine_and_no
     try:
         session = open_as("first", tmp_path)
         assert torch.get_num_threads() == session.runtime.threads == 1
-        assert session.environment == checkpoint_module.environment(tiny.MICRO_BATCH_TOKENS, "cpu")
+        assert session.environment == checkpoint_module.environment(tiny.MICRO_BATCH_TOKENS, "cpu", 1)
     finally:
         torch.set_num_threads(before)
 
