@@ -173,7 +173,7 @@ def block(moment: Moment, width: int) -> Padding:
         head.add_row(place, bar, f"{moment.share:.0%}")
     lines = [*_filled(moment.figures, width - INDENT), *_filled(moment.time, width - INDENT)]
     rows = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines]
-    return Padding(Group(head, *rows), (0, 0, 0, INDENT))
+    return Padding(Group(head, *rows), (0, 0, 0, INDENT), expand=False)  # padded lines would wrap when a window narrows
 
 
 def _filled(words: tuple[str, ...], width: int) -> list[str]:

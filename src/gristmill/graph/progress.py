@@ -85,7 +85,7 @@ class Moment(Written):
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
         step = f"{seconds(self.left_seconds)} left"
-        if not self.later_seconds and not self.later_unknown:
+        if not self.later_seconds:
             return (step,)
         least = "at least " if self.later_unknown else ""
         return (step, f"run {least}{seconds(self.left_seconds + self.later_seconds)}")
