@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gristmill.display import Block, Display, Lines, block, screen_for
 from gristmill.errors import Interrupted
-from gristmill.graph.progress import Later, Moment, Position
+from gristmill.graph.progress import Moment, Position
 from gristmill.store.heartbeat import Heart, read_beat
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -53,7 +53,7 @@ def test_a_pipe_gets_a_line_every_ten_seconds_and_no_control_characters(tmp_path
     clock = Clock()
     with (
         Display(console, Heart(tmp_path), clock=clock) as display,
-        display.following("mine", "pretrain", Later()) as report,
+        display.following("pretrain", expected_seconds=5.0, later_seconds=0.0) as report,
     ):
         for step in range(351):
             clock.now = 100.0 + step / 10
@@ -76,7 +76,10 @@ def test_the_terminal_and_the_heartbeat_are_left_whole_however_the_step_ends(
     console, file = terminal()
 
     def go() -> None:
-        with Display(console, Heart(tmp_path)) as display, display.following("mine", "sft", Later()) as report:
+        with (
+            Display(console, Heart(tmp_path)) as display,
+            display.following("sft", expected_seconds=5.0, later_seconds=0.0) as report,
+        ):
             report(at(1))
             display.say("a line above the block")
             beat = read_beat(tmp_path)
@@ -107,7 +110,7 @@ def test_the_terminal_and_the_heartbeat_are_left_whole_however_the_step_ends(
 def test_no_line_of_the_block_is_longer_than_the_terminal_is_wide(width: int) -> None:
     console, file = terminal(width)
     moment = Moment(
-        run="mine", step="extract/a-source-with-a-name-of-length", spent_seconds=1.0, left_seconds=500.0, later_seconds=9.0,
+        step="extract/a-source-with-a-name-of-length", spent_seconds=1.0, left_seconds=500.0, later_seconds=9.0,
         rates={"documents": 1234.5},
         position=at(450, part="stage decay", figures=("loss 3.214", "lr 1.25e-03", "9,012 tokens/s", "data wait 1%")),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.graph.progress import Later, Moment, Position, Report, Tracker
+from gristmill.graph.progress import Moment, Position, Report, Tracker
 from gristmill.store.heartbeat import Heart
 
 FRAMES_PER_SECOND = 2
@@ -130,9 +130,10 @@ class Display:
         _say(self._console, line)
 
     @contextmanager
-    def following(self, run: str, step: str, later: Later) -> Iterator[Report]:
-        """While a step is at work: gives the function that it reports to."""
-        tracker = Tracker(run=run, step=step, later=later, now=self._clock())
+    def following(self, step: str, *, expected_seconds: float, later_seconds: float) -> Iterator[Report]:
+        """While a step is at work: gives the function that it reports to. The seconds are those of the forecast, of the step and of
+        those after it."""
+        tracker = Tracker(step, expected_seconds=expected_seconds, later_seconds=later_seconds, now=self._clock())
 
         def look() -> Moment:
             return tracker.moment(self._clock())

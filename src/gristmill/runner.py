@@ -6,6 +6,7 @@ old artefact in the store. A step that took long asks first, when it is decided 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
 import shlex
@@ -14,9 +15,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,20 @@ from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.display import Display
+from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
-from gristmill.forecast import check_finished, training_forecast
+from gristmill.extract.not_read import keep_not_read, not_read_beside
+from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
-from gristmill.graph.progress import Later, Position
-from gristmill.graph.record import Held, Peak, Provenance, TrainingForecast
+from gristmill.graph.progress import Position
+from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
+from gristmill.planning.speed import hardware_name
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
@@ -81,9 +84,20 @@ def run(
             states = open_states(loaded, links, hashes)
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
+            _say_what_is_not_read(loaded, links.folder, say)
             with Display(console, Heart(links.folder)) as display:
                 _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
+
+
+def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str], None]) -> None:
+    """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
+    gone, what was told stays."""
+    with contextlib.suppress(RecipeError):
+        found = not_read_beside(loaded.folder, [source.read for source in loaded.recipe.sources.values()])
+        for one in found:
+            say(f"not read: {one}")
+        keep_not_read(folder, found)
 
 
 class _Run:
@@ -107,12 +121,14 @@ class _Run:
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
         self.wanted, self.kept = list[str](), set[str]()
+        self.foretold: Foretold
 
     def carry_out(self, until: str | None) -> None:
         """Every step that is wanted, in order."""
         wanted = self.wanted = needed_by(self.states, until)
         self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         check_finished(self.loaded.recipe, self.states, wanted)
+        self.foretold = Foretold(self.loaded, self.machine, self.links)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
@@ -189,10 +205,15 @@ class _Run:
             clock.note()
             self.display.say(line)
 
+        planned = self.foretold.of(step.name, self.states)
+        training = self.foretold.of_training() if step.name == PRETRAIN else None
+        later_seconds = self.foretold.seconds_of(self._after(step.name), self.states)
         try:
             with (
                 out_of_space_is_a_resource_error(working),
-                self.display.following(self.links.name, step.name, self._later(step.name)) as report,
+                self.display.following(
+                    step.name, expected_seconds=planned.seconds, later_seconds=later_seconds
+                ) as report,
                 PeakMemory() as peak,
             ):
 
@@ -223,24 +244,12 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document, working)
-        return self._record(state, counts, clock.total(), peak)
+        return self._record(state, counts, clock.total(), peak, planned, training)
 
-    def _later(self, name: str) -> Later:
-        """What is known of the steps after this one that are not done: by the record of the artefact that the run had."""
-        after = (
-            [self.states[later] for later in self.wanted[self.wanted.index(name) + 1 :]] if name in self.wanted else []
-        )
-        expected = [self._expected_seconds(state) for state in after if state.state != "done"]
-        known = [seconds for seconds in expected if seconds is not None]
-        return Later(seconds=sum(known), unknown=len(expected) - len(known))
-
-    def _expected_seconds(self, state: StepState) -> float | None:
-        record = None if state.before is None else self.links.record_of(state.step.name, state.before)
-        if record is not None:
-            return float(record["wall_seconds"])
-        if state.step.name == PRETRAIN:
-            return self.forecast.pretraining_seconds
-        return None
+    def _after(self, name: str) -> list[str]:
+        """The wanted steps after this one that are not done."""
+        after = self.wanted[self.wanted.index(name) + 1 :] if name in self.wanted else []
+        return [later for later in after if self.states[later].state != "done"]
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role refers to, and no others."""
@@ -336,14 +345,17 @@ class _Run:
         point = resume_point(self.states, self.machine) if name == PRETRAIN else None
         return "" if point is None else f"; {point}"
 
-    @cached_property
-    def forecast(self) -> TrainingForecast:
-        """Of pretraining, as it was before it began."""
-        return training_forecast(self.loaded.recipe, self.machine)
-
     # ── record ──
 
-    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
+    def _record(
+        self,
+        state: StepState,
+        counts: Mapping[str, Any],
+        seconds: float,
+        peak: PeakMemory,
+        planned: Planned,
+        training: TrainingForecast | None,
+    ) -> dict[str, Any]:
         step = state.step
         checkpoints = counts.get("checkpoints")
         made = Provenance(
@@ -352,7 +364,8 @@ class _Run:
             watching=resolved(step.watching.config),
             made_from={name: self.states[name].identity for name in step.inputs},
             counts=dict(counts),
-            forecast=self.forecast if step.name == PRETRAIN else None,
+            forecast=training,
+            planned=planned,
             lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             wall_seconds=round(seconds, 3),
@@ -363,6 +376,7 @@ class _Run:
                 "threads": self.machine.threads,
                 "device": self.machine.device,
                 "micro_batch_tokens": self.machine.micro_batch_tokens,
+                "hardware": hardware_name(),
                 "platform": platform.platform(),
                 "python": platform.python_version(),
             },

@@ -17,7 +17,6 @@ from gristmill.graph.progress import Moment, Position
 from gristmill.store.heartbeat import HEARTBEAT, Heart, read_beat
 
 HALF = Moment(
-    run="mine",
     step="pretrain",
     spent_seconds=60.0,
     position=Position(done=450, total=900, unit="step", part="stage decay"),

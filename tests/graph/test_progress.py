@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.graph.progress import PACE_SECONDS, Later, Moment, Pace, Position, Tracker
+from gristmill.graph.progress import PACE_SECONDS, Moment, Pace, Position, Tracker
 
 numbers = st.integers(0, 10**12)
 positions = st.builds(
@@ -21,14 +21,12 @@ positions = st.builds(
 seconds = st.floats(0, 1e9)
 moments = st.builds(
     Moment,
-    run=st.text(max_size=9),
     step=st.text(max_size=9),
     spent_seconds=seconds,
     position=st.none() | positions,
     rates=st.dictionaries(st.text(max_size=9), st.floats(0, 1e12), max_size=2),
     left_seconds=st.none() | seconds,
     later_seconds=seconds,
-    later_unknown=st.integers(0, 9),
 )
 
 
@@ -70,18 +68,19 @@ def test_a_moment_survives_json_and_can_always_be_told(moment: Moment) -> None:
 
 
 def test_a_training_in_a_line() -> None:
-    tracker = Tracker(run="mine", step="pretrain", later=Later(seconds=600.0, unknown=1), now=0.0)
+    tracker = Tracker("pretrain", expected_seconds=9.0, later_seconds=600.0, now=0.0)
     for now, done in ((0.0, 440), (10.0, 445), (20.0, 450)):
         tracker.add(Position(done=done, total=930, unit="step", part="stage decay", figures=("loss 3.21",)), now)
     assert str(tracker.moment(20.0)) == (
-        "pretrain: stage decay, step 450 of 930 (48%), loss 3.21, 16.0 min left, run at least 26.0 min"
+        "pretrain: stage decay, step 450 of 930 (48%), loss 3.21, 16.0 min left, run about 26.0 min"
     )
     assert "15.5 min left" in str(tracker.moment(20.0).after(30.0))
 
 
 def test_a_curation_in_a_line() -> None:
-    tracker = Tracker(run="mine", step="extract/web", later=Later(), now=0.0)
-    assert str(tracker.moment(3.0)) == "extract/web: 3 s so far"
+    tracker = Tracker("extract/web", expected_seconds=9.0, later_seconds=0.0, now=0.0)
+    assert str(tracker.moment(3.0)) == "extract/web: 6 s left"
+    assert str(tracker.moment(10.0)) == "extract/web: 10 s so far"
     for now, done, seen in ((0.0, 0, 0), (5.0, 10_000_000, 1500)):
         tracker.add(Position(done=done, total=27_000_000, unit="byte", counts={"documents": seen}), now)
     assert str(tracker.moment(5.0)) == "extract/web: 10 MB of 27 MB (37%), 300 documents/s, 8 s left"

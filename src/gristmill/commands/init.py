@@ -14,6 +14,7 @@ from rich.console import Console
 from gristmill.commands.survey import MESSAGES, OTHER, format_for, text_columns
 from gristmill.data.outside import visible_files
 from gristmill.errors import DataError, RecipeError
+from gristmill.extract.not_read import not_read_in
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 from gristmill.recipe.schema.formats import READERS
 
@@ -72,6 +73,8 @@ def init(folder: Path, *, data: Path | None, console: Console) -> Path:
     found = {kind: int(text_bytes_of(paths, kind)) for kind, paths in files.items() if kind not in without}
     if without:
         console.print(f"Left out, because no key of theirs holds plain text: {', '.join(without)}", highlight=False)
+    for one in not_read_in(texts):
+        console.print(f"not read: {one}", highlight=False, markup=False)
     total = sum(found.values())
     if total < MIN_BYTES:
         kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))

@@ -44,18 +44,16 @@ def unreported(_position: Position) -> None:
 class Moment(Written):
     """A run under way as it is shown.
 
-    spent_seconds: on this step, in this attempt. left_seconds: of this step. later_seconds: of the steps after it that are
-    known; later_unknown: how many are not.
+    spent_seconds: on this step, in this attempt. left_seconds: of this step. later_seconds: of the steps after it, by the
+    forecast.
     """
 
-    run: str
     step: str
     spent_seconds: float
     position: Position | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
     left_seconds: float | None = None
     later_seconds: float = 0.0
-    later_unknown: int = 0
 
     @property
     def share(self) -> float | None:
@@ -84,11 +82,8 @@ class Moment(Written):
         """What is spent and what is left, of the step and of the run."""
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
-        step = f"{seconds(self.left_seconds)} left"
-        if not self.later_seconds:
-            return (step,)
-        least = "at least " if self.later_unknown else ""
-        return (step, f"run {least}{seconds(self.left_seconds + self.later_seconds)}")
+        run = (f"run about {seconds(self.left_seconds + self.later_seconds)}",) if self.later_seconds else ()
+        return (f"{seconds(self.left_seconds)} left", *run)
 
     def after(self, seconds: float) -> Moment:
         """The same, so many seconds later, when nothing more was reported."""
@@ -99,14 +94,6 @@ class Moment(Written):
         share = "" if self.share is None else f" ({self.share:.0%})"
         at = f"{self.where}{share}" if self.where else ""
         return f"{self.step}: {', '.join(filter(None, (at, *self.figures, *self.time)))}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Later:
-    """The steps of a run after the one at work: seconds of those that are known, and how many are not."""
-
-    seconds: float = 0.0
-    unknown: int = 0
 
 
 class Pace:
@@ -140,10 +127,13 @@ class Pace:
 
 
 class Tracker:
-    """One step under way: keeps its last position and its pace. `moment(now)` may be asked from another thread."""
+    """One step under way: keeps its last position and its pace. `moment(now)` may be asked from another thread.
 
-    def __init__(self, *, run: str, step: str, later: Later, now: float) -> None:
-        self._run, self._step, self._later = run, step, later
+    expected_seconds: of the step, by the forecast, which counts for a step that reports nothing.
+    """
+
+    def __init__(self, step: str, *, expected_seconds: float, later_seconds: float, now: float) -> None:
+        self._step, self._expected, self._later = step, expected_seconds, later_seconds
         self._started = now
         self._pace = Pace()
         self._position: Position | None = None
@@ -156,18 +146,17 @@ class Tracker:
     def moment(self, now: float) -> Moment:
         """The step as it is now."""
         at = self._position
+        spent = now - self._started
         rates: dict[str, float] = {}
-        left = None
+        left = self._expected - spent if self._expected > spent else None
         if at is not None:
             rates = {name: rate for name in at.counts if (rate := self._pace.rate(name)) is not None}
             left = None if at.total is None else self._pace.left_seconds(now, at.unit, at.total)
         return Moment(
-            run=self._run,
             step=self._step,
-            spent_seconds=now - self._started,
+            spent_seconds=spent,
             position=at,
             rates=rates,
             left_seconds=left,
-            later_seconds=self._later.seconds,
-            later_unknown=self._later.unknown,
+            later_seconds=self._later,
         )
