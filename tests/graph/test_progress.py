@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.graph.progress import PACE_SECONDS, Moment, Pace, Position, Tracker
@@ -60,6 +60,7 @@ def test_a_pace_is_unknown_before_the_second_report_and_the_end_of_work_that_sta
     assert (pace.rate("step"), pace.left_seconds(2.0, "step", 9)) == (0.0, None)
 
 
+@settings(deadline=None)
 @given(moments)
 def test_a_moment_survives_json_and_can_always_be_told(moment: Moment) -> None:
     assert Moment.from_json(moment.to_json(), where="here") == moment

@@ -20,7 +20,7 @@ Busy = Callable[[float], int]  # cores that others use, by time
 
 def machine_speed(threads: int, cores: int, busy: int) -> float:
     """Tokens per second: threads on cores of their own add up, spinning ones on shared cores starve (docs/log.md)."""
-    alone = ONE_THREAD * threads**0.85
+    alone = ONE_THREAD * threads**0.85 * (1.0 if busy < cores else 0.2)  # of its only core, the rest goes to others
     return alone if threads <= max(1, cores - busy) else 0.035 * alone
 
 
@@ -91,13 +91,22 @@ def test_a_load_that_stays_is_noticed_within_seconds_and_costs_little_from_then_
 
 
 @settings(max_examples=12, deadline=None)
-@given(start=st.floats(5, 30), lasts=st.floats(20, 300), seed=st.integers(0, 99))
-def test_a_load_that_ends_gives_all_threads_back_and_they_stay(start: float, lasts: float, seed: int) -> None:
+@given(start=st.floats(5, 30), lasts=st.floats(20, 300), busy=st.integers(1, 2), seed=st.integers(0, 99))
+def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
+    start: float, lasts: float, busy: int, seed: int
+) -> None:
     """After twice as long as it lasted, or after the wait that pays for the last trial."""
     choice = ThreadChoice(most=2)
     end = start + lasts
-    latest = end + max(2 * lasts, FIRST_WAIT_SECONDS) + STEP_TOKENS / machine_speed(2, 2, 1) / TRIAL_SHARE
-    steps = simulate(choice, lambda now: int(start < now < end), cores=2, seconds=latest + 60, noise=0.1, seed=seed)
+    latest = end + max(2 * lasts, FIRST_WAIT_SECONDS) + STEP_TOKENS / machine_speed(2, 2, busy) / TRIAL_SHARE
+    steps = simulate(
+        choice,
+        lambda now: busy * (start < now < end),
+        cores=2,
+        seconds=latest + 60,
+        noise=0.1,
+        seed=seed,
+    )
     assert 1 in {threads for now, threads, _ in steps if start < now < end}
     assert {threads for now, threads, _ in steps if now > latest} == {2}
 

@@ -129,7 +129,7 @@ class Pace:
 class Tracker:
     """One step under way: keeps its last position and its pace. `moment(now)` may be asked from another thread.
 
-    expected_seconds: of the step, by the forecast, which counts for a step that reports nothing.
+    expected_seconds: of the step, by the forecast, which counts as long as its pace is not known.
     """
 
     def __init__(self, step: str, *, expected_seconds: float, later_seconds: float, now: float) -> None:
@@ -148,10 +148,12 @@ class Tracker:
         at = self._position
         spent = now - self._started
         rates: dict[str, float] = {}
-        left = self._expected - spent if self._expected > spent else None
+        left = None
         if at is not None:
             rates = {name: rate for name in at.counts if (rate := self._pace.rate(name)) is not None}
             left = None if at.total is None else self._pace.left_seconds(now, at.unit, at.total)
+        if left is None and self._expected > spent:
+            left = self._expected - spent
         return Moment(
             step=self._step,
             spent_seconds=spent,

@@ -98,12 +98,13 @@ class ThreadChoice:
                 self._references[self.threads] = max(reference or 0.0, median(self._recent))
             if self.threads == self.most:
                 self.usual.add(tokens, seconds)
-            if self.threads < self.most and self._now >= self._no_more_before:
-                self._begin_trial(min(self.most, 2 * self.threads), median(self._recent))
-            return
         is_certain = self._slow_steps > 1 or (reference is not None and speed < VERY_SLOW * reference)
-        if is_certain and self._may_change and self.threads > 1 and self._now >= self._no_fewer_before:
+        if not self._may_change:
+            return
+        if is_slow and is_certain and self.threads > 1 and self._now >= self._no_fewer_before:
             self._begin_trial(self.threads // 2, max(self._recent[-self._slow_steps :]))
+        elif self.threads < self.most and self._now >= self._no_more_before:
+            self._begin_trial(min(self.most, 2 * self.threads), median(self._recent))
 
     def _begin_trial(self, threads: int, home_speed: float, *, home: int | None = None) -> None:
         self._trial = _Trial(threads=home or self.threads, home_speed=home_speed, steps=0, speed=Speed())
