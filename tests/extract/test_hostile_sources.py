@@ -48,6 +48,8 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         "json": ("sound.json", json.dumps([row])),
         "csv": ("sound.csv", ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"),
         "text": ("sound.txt", SOUND),
+        "subtitles": ("sound.srt", f"1\n00:00:01,000 --> 00:00:02,000\n{SOUND}\n"),
+        "mbox": ("sound.eml", f"From: a@example.org\n\n{SOUND}\n"),
         "html": ("sound.html", page),
         "code": ("sound.py", f"# {SOUND}\n"),
         "warc": ("sound.warc", record),
@@ -71,7 +73,7 @@ def test_a_hostile_file_costs_itself_and_not_its_source(name: str, tmp_path: Pat
         "read": {"format": made.kind, **made.keys, "paths": [str(made.path), str(sound)]},
         "max_failed": 1.0,
     }
-    if made.kind in ("warc", "html"):
+    if made.kind in ("warc", "html", "mbox"):
         source["main_text"] = {"extractor": "resiliparse"}
     out = tmp_path / "out"
     extract.run(context(tmp_path, out, source))

@@ -29,7 +29,18 @@ KEYS: dict[str, list[dict[str, Any]]] = {
 }
 IN_SUITE = 500
 IN_ALL = int(os.environ.get("GRISTMILL_MUTATIONS", "1000000"))
-SHARES = {"jsonl": 4, "json": 3, "csv": 4, "text": 3, "html": 1, "code": 4, "parquet": 1, "warc": 3}
+SHARES = {
+    "jsonl": 4,
+    "json": 3,
+    "csv": 4,
+    "text": 3,
+    "html": 1,
+    "subtitles": 1,
+    "mbox": 2,
+    "code": 4,
+    "parquet": 1,
+    "warc": 3,
+}
 
 
 @pytest.fixture

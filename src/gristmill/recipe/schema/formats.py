@@ -98,9 +98,9 @@ class ReadWarc(ReadFiles):
 
 
 class ReadHtml(ReadFiles):
-    """HTML files."""
+    """HTML and XHTML files; plain, .gz or .zst."""
 
-    suffixes = (".html", ".htm", ".xhtml")
+    suffixes = packed(".html", ".htm", ".xhtml", ".xht")
     text_per_byte = 0.1
     packed_ratio = 5.0
     holds_html = True
@@ -170,9 +170,9 @@ class ReadCsv(ReadFiles):
 
 
 class ReadText(ReadFiles):
-    """Plain text or Markdown, plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
+    """Plain text and markup that is read as it is (Markdown, reStructuredText, Org, LaTeX), plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
 
-    suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst")
+    suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".adoc")
     # Packed, measured: 2.8 in a novel, 3.4 in English documentation.
 
     format: Literal["text"]
@@ -190,6 +190,25 @@ class ReadText(ReadFiles):
         return value
 
 
+class ReadSubtitles(ReadFiles):
+    """Subtitles, SubRip and WebVTT: the words without numbers, times and tags; plain, .gz or .zst."""
+
+    suffixes = packed(".srt", ".vtt")
+    text_per_byte = 0.5
+
+    format: Literal["subtitles"]
+
+
+class ReadMbox(ReadFiles):
+    """Mail: archives in mbox form, a document a message, and single messages; plain, .gz or .zst."""
+
+    suffixes = packed(".mbox", ".mbx", ".eml")
+    text_per_byte = 0.3
+    holds_html = True
+
+    format: Literal["mbox"]
+
+
 class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
@@ -200,7 +219,9 @@ class ReadCode(ReadFiles):
     extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
 
 
-AnyReader = ReadWarc | ReadHtml | ReadJsonl | ReadJson | ReadParquet | ReadCsv | ReadText | ReadCode
+AnyReader = (
+    ReadWarc | ReadHtml | ReadJsonl | ReadJson | ReadParquet | ReadCsv | ReadText | ReadSubtitles | ReadMbox | ReadCode
+)
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {
     get_args(one.model_fields["format"].annotation)[0]: one for one in get_args(AnyReader)
