@@ -1,7 +1,7 @@
 """Tables as comma- or tab-separated values with or without a line of column names (RFC 4180), plain or packed.
 
 A record is a row with its line ends; the line of names and blank lines are skipped. A table without a column that the recipe
-names is one failed record. Where no column is called so, "column2" is the second one of a table without a line of names.
+names is one failed record. Where no column is called so, "column2" is the second one, and the first line is a row unless it looks like names.
 
     Lines ─→ _Source: one row's lines, and where it begins ─→ csv.reader ─→ fields
 
@@ -34,7 +34,7 @@ LINE_ENDS = b"\r\n"
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SNIFF_BYTES = 1 << 16
 SNIFF_ROWS = 200
-MAX_NAME_CHARS = 100
+MAX_NAME_WORDS = 6
 PLACE = re.compile("column([1-9][0-9]{0,5})")
 
 
@@ -107,7 +107,7 @@ def read_csv(
             return
         names, is_row = head.fields, False
         if names and not {*wanted, text_column} <= {*names} and all(map(PLACE.fullmatch, [*wanted, text_column])):
-            names, is_row = _by_place(len(names)), True
+            names, is_row = _by_place(len(names)), not _are_names(names)
         missing = [column for column in (text_column, id_column, url_column) if column not in (None, *names)]
         if missing:
             size = lines.offset + drain(file) + sum(gap.num_bytes for gap in file.gaps)
@@ -180,7 +180,7 @@ def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
 
 
 def _are_names(row: Sequence[str]) -> bool:
-    """Whether a first row names the columns: no numbers, no long texts, nothing twice."""
+    """Whether a first row names the columns: no numbers, no sentences, no texts of many words, nothing twice."""
     named = [field for field in row if field]
     return len({*named}) == len(named) > 0 and not any(map(_is_a_value, named))
 
@@ -189,7 +189,7 @@ def _is_a_value(field: str) -> bool:
     try:
         float(field)
     except ValueError:
-        return len(field) > MAX_NAME_CHARS or "\n" in field
+        return len(field.split()) > MAX_NAME_WORDS or field.endswith((".", "!", "?")) or "\n" in field
     return True
 
 

@@ -149,7 +149,7 @@ class ReadParquet(ReadFiles):
 
 
 class ReadCsv(ReadFiles):
-    """Tables, by the line of column names or, where "column2" is asked for and there is none, by place; plain, .gz or .zst."""
+    """Tables, by the names of their first line or, where "column2" is asked for and none is called so, by place; plain, .gz or .zst."""
 
     suffixes = packed(".csv", ".tsv")
     text_per_byte = 0.7
