@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tarfile
+import zipfile
 from collections.abc import Callable
 from email.message import EmailMessage
 from typing import Any
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hostile.archives import record
+from hostile.books import book, zipped
 from hostile.hostile import prose
+from hostile.office import paragraph, word
 
 INTERESTING = [
     b"\0",
@@ -30,6 +33,9 @@ INTERESTING = [
     b"ustar\0",
     b"WARC/1.0\r\n",
     b"PAR1",
+    b"PK\3\4",
+    b"PK\1\2",
+    b"PK\5\6",
     b"\x7f" * 8,
     bytes(512),
 ]
@@ -171,6 +177,17 @@ def warc_file(noise: random.Random) -> bytes:
     )
 
 
+def epub_file(noise: random.Random) -> bytes:
+    """A book."""
+    return zipped(book(noise.randint(1, 5)), noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
+def docx_file(noise: random.Random) -> bytes:
+    """A Word document; stored, so that mutations meet its XML."""
+    body = "".join(paragraph(prose(n, 9), noise.choice(["", "H1"])) for n in range(noise.randint(1, 9)))
+    return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "json": json_file,
@@ -182,5 +199,7 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "code": tar_file,
     "parquet": parquet_file,
     "warc": warc_file,
+    "epub": epub_file,
+    "docx": docx_file,
 }
 PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "mbox", "code", "warc")

@@ -26,17 +26,19 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import keep_not_read, not_read_beside
-from gristmill.forecast import check_finished, training_forecast
+from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
-from gristmill.graph.record import Held, Peak, Provenance
+from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
+from gristmill.planning.speed import hardware_name
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
@@ -112,12 +114,14 @@ class _Run:
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
         self.wanted, self.kept = list[str](), set[str]()
+        self.foretold: Foretold
 
     def carry_out(self, until: str | None) -> None:
         """Every step that is wanted, in order."""
         wanted = self.wanted = needed_by(self.states, until)
         self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         check_finished(self.loaded.recipe, self.states, wanted)
+        self.foretold = Foretold(self.loaded, self.machine, self.links)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
@@ -205,6 +209,8 @@ class _Run:
             say=say,
             should_stop=lambda: self.signals.received is not None,
         )
+        planned = self.foretold.of(step.name, self.states)
+        training = self.foretold.of_training() if step.name == PRETRAIN else None
         try:
             with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
                 counts = importlib.import_module(step.module).run(context)
@@ -218,7 +224,7 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document, working)
-        return self._record(state, counts, clock.total(), peak)
+        return self._record(state, counts, clock.total(), peak, planned, training)
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role refers to, and no others."""
@@ -316,8 +322,16 @@ class _Run:
 
     # ── record ──
 
-    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
-        step, recipe = state.step, self.loaded.recipe
+    def _record(
+        self,
+        state: StepState,
+        counts: Mapping[str, Any],
+        seconds: float,
+        peak: PeakMemory,
+        planned: Planned,
+        training: TrainingForecast | None,
+    ) -> dict[str, Any]:
+        step = state.step
         checkpoints = counts.get("checkpoints")
         made = Provenance(
             document=dict(state.document or {}),
@@ -325,7 +339,8 @@ class _Run:
             watching=resolved(step.watching.config),
             made_from={name: self.states[name].identity for name in step.inputs},
             counts=dict(counts),
-            forecast=training_forecast(recipe, self.machine) if step.name == PRETRAIN else None,
+            forecast=training,
+            planned=planned,
             lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             wall_seconds=round(seconds, 3),
@@ -336,6 +351,7 @@ class _Run:
                 "threads": self.machine.threads,
                 "device": self.machine.device,
                 "micro_batch_tokens": self.machine.micro_batch_tokens,
+                "hardware": hardware_name(),
                 "platform": platform.platform(),
                 "python": platform.python_version(),
             },

@@ -40,7 +40,8 @@ SHARES = {
     "code": 4,
     "parquet": 1,
     "warc": 3,
-}
+    "epub": 2,
+}  # of the files in all
 
 
 @pytest.fixture

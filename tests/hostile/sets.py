@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hostile import archives, lines, mails, tables, texts, trees
+from hostile import archives, books, lines, mails, office, tables, texts, trees
 from hostile.hostile import Maker
 
-SETS: dict[str, Maker] = {
-    maker.__name__: maker for module in (lines, texts, trees, tables, archives, mails) for maker in module.SETS
-}
+MODULES = (lines, texts, mails, trees, tables, archives, books, office)
+SETS: dict[str, Maker] = {maker.__name__: maker for module in MODULES for maker in module.SETS}

@@ -249,6 +249,10 @@ class SurveyJob:
             sample=(item.id, " ".join(text.split())[:EXCERPT_CHARS]) if shown else None,
         )
 
+    def is_record(self, result: Head | Seen | str) -> bool:
+        """Whether it is of a record, not the head of a file."""
+        return not isinstance(result, Head)
+
     def failed(self, item: Any, reason: str, detail: str) -> str:
         """The reason."""
         return reason

@@ -36,7 +36,6 @@ ADVICE = {
     **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso"), "unpack it"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
     **dict.fromkeys((".pst", ".msg"), "export as mbox"),
-    **dict.fromkeys((".pdf", ".epub", ".docx", ".zip"), "save as plain text or HTML"),
     **dict.fromkeys(IMAGES, "an image: no text is read from it"),
     **dict.fromkeys(SOUNDS, "sound or film: put a transcript beside it"),
 }

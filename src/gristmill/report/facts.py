@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
@@ -317,7 +317,19 @@ class Facts:
             ("parameters", f"{plan.parameters:,}" if plan else NOT_RECORDED, f"{real.parameters:,}"),
             ("pretraining", took, seconds(real.training_seconds)),
             ("peak memory of pretraining", in_bytes(plan.memory_bytes) if plan else NOT_RECORDED, in_bytes(memory)),
+            *self._times_of_steps,
         ]
+
+    @property
+    def _times_of_steps(self) -> Iterator[tuple[str, str, str]]:
+        """By kind of step: what was said before it ran, and what it took."""
+        kinds: dict[str, list[Record]] = {}
+        for name, record in self.records.items():
+            kinds.setdefault(name.partition("/")[0], []).append(record)
+        for kind, records in kinds.items():
+            if all(record.planned is not None for record in records):
+                said = sum(record.planned.seconds for record in records if record.planned is not None)
+                yield f"time of {kind}", seconds(said), seconds(sum(record.wall_seconds for record in records))
 
     @property
     def parity_words(self) -> list[tuple[str, str]]:
