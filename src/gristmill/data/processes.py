@@ -13,7 +13,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-UNPICKLING = ("multiprocessing.popen_forkserver", "multiprocessing.sharedctypes")  # a process and its cursor
+# What a child needs to be told its work, and pandas, which pyarrow imports at the first array that it makes, where it is installed.
+ALWAYS_LOADED = ("multiprocessing.popen_forkserver", "multiprocessing.sharedctypes", "pandas")
 
 
 def exit_with_parent() -> None:
@@ -42,7 +43,7 @@ def context_for(job: Any) -> ForkServerContext:
     module = getattr(function, "__module__", None)
     wanted = {module, "gristmill.cli"} - {"__main__"}
     loaded = [name for name in sys.modules if name in wanted or name.startswith("gristmill.formats.")]
-    context.set_forkserver_preload([*UNPICKLING, *loaded])
+    context.set_forkserver_preload([*ALWAYS_LOADED, *loaded])
     resource_tracker.ensure_running()  # which the server would start too, and which unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
