@@ -36,7 +36,7 @@ def what_came_in(facts: Facts) -> Section | None:
         more = reasons[REASONS_SHOWN:]
         blocks.append(fold(f"{len(more)} more reasons", [_reason_table(more)]))
     if facts.not_read:
-        blocks += [heading("What was not read"), _not_read_table(facts)]
+        blocks += [heading("What was not read"), what_was_not_read(facts)]
     samples = facts.rejected_samples
     blocks.append(
         fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
@@ -93,7 +93,8 @@ def _reason_table(reasons: list[tuple[str, str, int, str, str]]) -> Markup:
     return table(headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
 
 
-def _not_read_table(facts: Facts) -> Markup:
+def what_was_not_read(facts: Facts) -> Markup:
+    """Files beside those of the sources, by suffix, with what to do."""
     rows = [(one.kind.replace("_", " "), one.files, in_bytes(one.num_bytes), one.advice) for one in facts.not_read]
     return table(("files beside those of the sources", "number", "bytes", "what to do"), rows, numbers=(1, 2))
 
