@@ -21,7 +21,7 @@ from gristmill.context import context_of
 from gristmill.data.document import count_rows, read_batches
 from gristmill.data.ledger import SourceLedger
 from gristmill.draft.folder import FolderSource
-from gristmill.draft.interval import Tally, UnitTally
+from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
 from gristmill.extract.language import detect_language
@@ -39,6 +39,9 @@ FEW_BYTES = 20_000_000  # of text: processes would take longer to start than the
 BLOCKS = 8  # that the first part of a large piece counts as
 LANGUAGE_DOCUMENTS = 400
 LANGUAGE_CHARS = 2_000
+LEFT, LOST, GONE = range(
+    3
+)  # no copy; a copy of text in another unit; of text in its own, which is so in all that is not read
 
 # (sources, vocabulary, bytes of text by source where they are known) → a recipe that can be carried out up to tokenize
 Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
@@ -94,7 +97,13 @@ def count(
     samples = read_sample(sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, say=say)
     steps = _Steps(draft, samples, work, recipe_dir, machine, say)
     kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in samples.items()}
-    priority = sorted((name for name in samples if kept[name]), key=lambda name: -samples[name].text_bytes)
+    priority = sorted(
+        (name for name in samples if kept[name]),
+        key=lambda name: (
+            sections[name].read.holds_html,
+            -samples[name].text_bytes,
+        ),  # plain text before what was cut from pages
+    )
     for name in priority:
         steps.run("signatures", name, priority)
         steps.run("contamination", name, priority)
@@ -238,55 +247,45 @@ class _Steps:
         return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
 
     def tally(self, priority: Sequence[str], bytes_per_token: Mapping[str, float]) -> dict[str, Tally]:
-        """By source and unit: bytes read, tokens that are left, tokens lost to copies in other units."""
-        sizes, ranges = self._sizes(priority), self._first_documents(priority)
-        unit_D = self._unit_of_documents(priority)
+        """By source and unit: what is left, and what copies in other units took."""
+        size_D, ranges = self._sizes(priority), self._first_documents(priority)
+        unit_D, is_large_D = self._unit_of_documents(priority)
         table = pq.read_table(self.folder("duplicates") / "copies.parquet")
         document_C, survivor_C = (table.column(name).to_numpy() for name in ("document", "survivor"))
-        crosses_C = unit_D[document_C] != unit_D[survivor_C]
-        lost_D = np.zeros(len(sizes))
-        lost_D[document_C[crosses_C]] = sizes[document_C[crosses_C]]
-        left_D = sizes.astype(np.float64)
-        left_D[document_C] = 0.0
+        of_chance_C = ~(
+            is_large_D[document_C] & is_large_D[survivor_C]
+        )  # of large pieces all are read in part, so all pairs are seen
+        crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & of_chance_C
+        fate_D = np.full(len(size_D), LEFT)
+        fate_D[document_C] = np.where(crosses_C, LOST, GONE)
         units_of: dict[int, set[int]] = {}
         for document, survivor in zip(document_C[crosses_C].tolist(), survivor_C[crosses_C].tolist()):
             units_of.setdefault(survivor, {int(unit_D[survivor])}).add(int(unit_D[document]))
         tallies, offset = {}, 0
         for name in priority:
-            sample, some, ratio = self.samples[name], ranges[name], bytes_per_token[name]
-            units = {unit.number: unit for unit in (*sample.units, *sample.large)}
-            rows = []
-            for number, unit in units.items():
-                mine = unit_D[some] == offset + number
-                if not unit.read_bytes:
-                    continue
-                blocks = BLOCKS if unit in sample.large else 1
-                for documents in np.array_split(np.flatnonzero(mine) + some.start, blocks):
-                    rows.append(
-                        UnitTally(
-                            is_large=unit in sample.large,
-                            read_bytes=unit.read_bytes / blocks,
-                            documents=len(documents),
-                            left=float(left_D[documents].sum()) / ratio,
-                            lost=float(lost_D[documents].sum()) / ratio,
-                        )
+            sample, some = self.samples[name], ranges[name]
+            met = [len(found) for survivor, found in units_of.items() if some.start <= survivor < some.stop]
+            strata = []
+            for units, blocks in ((sample.units, 1), (sample.large, BLOCKS)):
+                read = [unit for unit in units if unit.read_bytes]
+                rows = [
+                    _unit_tally(documents, fate_D, size_D / bytes_per_token[name], unit.read_bytes / blocks)
+                    for unit in read
+                    for documents in np.array_split(
+                        np.flatnonzero(unit_D[some] == offset + unit.number) + some.start, blocks
                     )
-            twice = [
-                float(sizes[survivor]) / ratio
-                for survivor, found in units_of.items()
-                if len(found) == 2 and some.start <= survivor < some.stop
-            ]
-            several = [float(sizes[survivor]) / ratio for survivor in units_of if some.start <= survivor < some.stop]
+                ]
+                if rows:
+                    part = read[0].part if blocks > 1 else len(read) / len(units)
+                    num_bytes = float(sum(unit.size for unit in units))
+                    strata.append(Stratum(units=tuple(rows), share=1.0 if part is None else part, num_bytes=num_bytes))
             tallies[name] = Tally(
-                units=tuple(rows),
-                num_units=len(sample.units),
-                small_bytes=float(sum(unit.size for unit in sample.units)),
-                large_bytes=float(sum(unit.size for unit in sample.large)),
-                in_two_units=tuple(twice),
-                in_several_units=float(sum(several)),
+                strata=tuple(strata),
+                in_two_units=met.count(2),
+                in_several_units=len(met),
                 is_whole=sample.is_whole,
             )
-            offset += len(units)
+            offset += len(sample.units) + len(sample.large)
         return tallies
 
     def _shards(self, priority: Sequence[str]) -> list[tuple[str, Path]]:
@@ -305,14 +304,29 @@ class _Steps:
             first += rows
         return ranges
 
-    def _unit_of_documents(self, priority: Sequence[str]) -> NDArray[np.int64]:
-        """(documents,) a number of the unit that each was read from, over all sources."""
-        numbers, offset = [], 0
+    def _unit_of_documents(self, priority: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(documents,) a number of the unit that each was read from, over all sources; and whether it is a large piece."""
+        numbers, is_large, offset = [], [], 0
         for name in priority:
+            sample = self.samples[name]
             for _, path in (one for one in self._shards(priority) if one[0] == name):
-                numbers.append(np.full(count_rows(path), offset + int(path.stem.rpartition("-")[2]), dtype=np.int64))
-            offset += len(self.samples[name].units) + len(self.samples[name].large)
-        return np.concatenate(numbers)
+                number, rows = int(path.stem.rpartition("-")[2]), count_rows(path)
+                numbers.append(np.full(rows, offset + number, dtype=np.int64))
+                is_large.append(np.full(rows, number >= len(sample.units)))
+            offset += len(sample.units) + len(sample.large)
+        return np.concatenate(numbers), np.concatenate(is_large)
+
+
+def _unit_tally(
+    documents: NDArray[np.int64], fate_D: NDArray[np.int64], tokens_D: NDArray[np.float64], read_bytes: float
+) -> UnitTally:
+    left, lost = (documents[fate_D[documents] == fate] for fate in (LEFT, LOST))
+    return UnitTally(
+        read_bytes=read_bytes,
+        left_documents=len(left),
+        left_tokens=float(tokens_D[left].sum()),
+        lost_documents=len(lost),
+    )
 
 
 def _languages(folder: Path) -> dict[str, float]:

@@ -34,7 +34,8 @@ from gristmill.store.durable import read_json, write_json
 from gristmill.units import in_bytes, seconds
 
 WHOLE_BYTES = 2_000_000  # a folder of so much is not cut into units
-UNITS = 64  # that a folder is cut into, at least
+UNITS = 64  # that a folder is cut into, at least, where they are not smaller than MIN_UNIT_BYTES
+MIN_UNIT_BYTES = 250_000  # of text; a unit costs a child process
 MAX_UNIT_BYTES = 1_000_000
 LARGE_UNITS = 4  # a piece of more units than this is read in part
 FIRST_UNITS = 4  # of each source come before the rest
@@ -106,7 +107,7 @@ def read_sample(
     rng = np.random.default_rng(seed)
     pieces = {name: _pieces(name, source, recipe_dir) for name, source in sources.items()}
     total = sum(max(span.size, LEAST_FILE_BYTES) for spans in pieces.values() for span in spans)
-    unit_bytes = total if total <= WHOLE_BYTES else min(total // UNITS, MAX_UNIT_BYTES)
+    unit_bytes = _unit_bytes(total, limits)
     samples = {name: _sample(name, out / name, spans, unit_bytes, rng) for name, spans in pieces.items()}
     reading = _Reading(sources, samples, machine, limits, total, say)
     first = [unit for sample in samples.values() for unit in sample.units[:1]]
@@ -126,6 +127,12 @@ def read_sample(
         counts = {"text_bytes": sample.text_bytes, "shards": len(sample.units) + len(sample.large), "details": {}}
         write_json(sample.folder / "ledger.json", {**sample.ledger.to_json(), "counts": counts})
     return samples
+
+
+def _unit_bytes(total: int, limits: Limits) -> int:
+    if limits.max_bytes is not None and limits.max_bytes < total:
+        return min(max(total, 1) // UNITS, MAX_UNIT_BYTES)
+    return total if total <= WHOLE_BYTES else min(max(total // UNITS, MIN_UNIT_BYTES), MAX_UNIT_BYTES)
 
 
 def _pieces(name: str, source: Source, recipe_dir: Path) -> list[Span]:
