@@ -27,7 +27,8 @@ def prose(num_words: int, seed: int = 0) -> str:
 
 
 def rows(key: str, number: int) -> str:
-    return "".join(json.dumps({"id": f"row {n}", key: prose(300, seed=n)}) + "\n" for n in range(number))
+    texts = [prose(300, seed=n + len(key) * 1000) for n in range(number)]
+    return "".join(json.dumps({"id": f"row {n}", key: text}) + "\n" for n, text in enumerate(texts))
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_files_whose_text_has_another_key_are_another_source_and_others_are_name
     data = tmp_path / "data"
     (data / "b").mkdir(parents=True)
     (data / "rows.jsonl").write_text(rows("a body", 60), encoding="utf-8")
-    (data / "b" / "rows.jsonl").write_text(rows("Inhalt", 50), encoding="utf-8")
+    (data / "b" / "rows.jsonl").write_text(rows("Inhalt!", 50), encoding="utf-8")
     (data / "numbers.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
     (data / "chats.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
     (data / "picture.png").write_bytes(b"\x89PNG")
@@ -64,7 +65,7 @@ def test_files_whose_text_has_another_key_are_another_source_and_others_are_name
     path = init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
     loaded = load_recipe(path)
     found = {name: source.read.text_field for name, source in loaded.recipe.sources.items()}
-    assert found == {"jsonl-a-body": "a body", "jsonl-inhalt": "Inhalt"}
+    assert found == {"jsonl-a-body": "a body", "jsonl-inhalt": "Inhalt!"}
     assert {name: one.files for name, one in make_forecast(loaded, machine).sources.items()} == dict.fromkeys(found, 1)
     said = " ".join(out.getvalue().split())
     for words in ("holds plain text: numbers.jsonl", ".png 1 file 4 B", "Conversations in 1 file"):

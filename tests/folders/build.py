@@ -142,13 +142,13 @@ def names_with_spaces_and_umlauts(out: Path) -> None:
 
 
 def two_formats(out: Path) -> None:
-    for page in descriptions()[:70]:
+    for page in descriptions()[20:60]:
         put(out / "text" / f"{page.name}.txt", page.text)
         put(out / "web" / f"{page.name}.html", as_html(page))
 
 
 def one_huge_file(out: Path) -> None:
-    put(out / "everything.txt", "\n\n".join(page.text for page in (*descriptions(), *pages(400_000))))
+    put(out / "everything.txt", "\n\n".join(page.text for page in (*descriptions()[:60], *pages(200_000))))
     put(out / "note.txt", "This is a note beside the large file.\n")
 
 
@@ -170,7 +170,7 @@ def three_languages(out: Path) -> None:
 
 
 def mostly_code(out: Path) -> None:
-    for page in sources()[:40]:
+    for page in sources()[:25]:
         put(out / "src" / "lib" / page.name, page.text)
     for page in descriptions()[:8]:
         put(out / "docs" / f"{page.name}.md", page.text)
@@ -188,10 +188,10 @@ def mostly_tables(out: Path) -> None:
 
 
 def mostly_copies(out: Path) -> None:
-    kept = descriptions()[:50]
+    kept = descriptions()[:40]
     for page in kept:
         put(out / "original" / f"{page.name}.txt", page.text)
-    for number in range(120):
+    for number in range(80):
         put(out / "copies" / f"copy {number}.txt", kept[0].text)
     for number, page in enumerate(kept[:30]):
         put(out / "backup" / f"{page.name}.txt", page.text)
@@ -209,7 +209,7 @@ def empty_files(out: Path) -> None:
 def odd_columns(out: Path) -> None:
     put_jsonl(out / "a.jsonl", [{"id": p.name, "body": p.text, "tags": ["x"]} for p in pages(120_000)])
     put_jsonl(out / "b" / "a.jsonl", [{"content": p.text, "n": 1, "meta": {"k": p.name}} for p in pages(120_000, start=500)])
-    put_jsonl(out / "c.ndjson", [{"title": p.name, "body": p.text} for p in pages(60_000, start=1000)])
+    put_jsonl(out / "c.ndjson", [{"title": p.name, "body": p.text} for p in pages(60_000, start=700)])
     put_jsonl(out / "numbers.jsonl", [{"a": n, "b": [n]} for n in range(200)])
     with (out / "a.jsonl").open("a") as file:
         file.write('{"id": "broken"\n{"id": "no body"}\n')
@@ -223,7 +223,7 @@ def old_encodings(out: Path) -> None:
 
 
 def html_alone(out: Path) -> None:
-    for number, page in enumerate(descriptions()[:80]):
+    for number, page in enumerate(descriptions()[:50]):
         put(out / PLACES[number % len(PLACES)] / f"{page.name}.{['html', 'htm'][number % 2]}", as_html(page))
         put(out / "css" / f"style{number}.woff", "\0\1\2" * 50)
 
@@ -265,11 +265,13 @@ def packed(out: Path) -> None:
 
 
 def everything(out: Path) -> None:
-    two_formats(out / "two formats")
     mostly_code(out / "code")
     odd_columns(out / "rows")
     binary_junk(out / "junk")
-    three_languages(out / "Sprachen")
+    mostly_tables(out / "Tabellen")
+    for page in descriptions()[60:80]:
+        put(out / "web" / f"{page.name}.html", as_html(page))
+        put(out / "web" / f"{page.name}.md", page.text)
 
 
 def licences(out: Path) -> None:

@@ -111,10 +111,9 @@ def read_sample(
     samples = {name: _sample(name, out / name, spans, unit_bytes, rng) for name, spans in pieces.items()}
     reading = _Reading(sources, samples, machine, limits, total, say)
     first = [unit for sample in samples.values() for unit in sample.units[:1]]
-    if first:
-        reading.read(first)
-    else:
-        reading.try_out(next(unit for sample in samples.values() for unit in sample.large))
+    reading.read(first)
+    if not first:
+        reading.try_out([unit for sample in samples.values() for unit in sample.large][:1])
     share = min(1.0, reading.bytes_left() / max(1, total - reading.done))
     for sample in samples.values():
         for unit in sample.large:
@@ -212,11 +211,12 @@ class _Reading:
             spent = time.monotonic() - self.started
             self.say(f"read {in_bytes(self.done)} of {in_bytes(self.total)} in {seconds(spent)}")
 
-    def try_out(self, unit: Unit) -> None:
-        """Reads the first part of a large piece for the time that it takes."""
-        unit.part = min(1.0, MAX_UNIT_BYTES / unit.size)
-        self._read_unit(unit)
-        self.tried, unit.read_bytes = unit.read_bytes, 0.0
+    def try_out(self, units: Sequence[Unit]) -> None:
+        """Reads the first part of large pieces for the time that it takes."""
+        for unit in units:
+            unit.part = min(1.0, MAX_UNIT_BYTES / unit.size)
+            self._read_unit(unit)
+            self.tried, unit.read_bytes = unit.read_bytes, 0.0
 
     def _read_unit(self, unit: Unit) -> None:
         settings, sample = self.settings[unit.source], self.samples[unit.source]
