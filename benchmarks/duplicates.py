@@ -180,7 +180,7 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
         PrintedShard(documents=write.path(k), prints=sign.target(write.path(k)), source="web", priority=0)
         for k in shards
     ]
-    corpus = corpus_of(printed, passed=folder / "passed.npy", scores=folder / "scores.npy")
+    corpus = corpus_of(printed, turns=folder / "passed.npy", scores=folder / "scores.npy")
     steps: list[tuple[str, float]] = []
     with DiskPeak(folder / "work") as disk, PeakMemory() as peak:
         counts = find_duplicates(

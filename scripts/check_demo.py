@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from gristmill.store.artifact import RECORD, verify_manifest
 
@@ -36,6 +37,8 @@ def main(run: Path) -> None:
         if row["model"] == "sft" and row["metric"] == "right"
     }
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    parity = json.loads((run / "export" / "parity.json").read_text())
+    transformers, files = parity["transformers"], parity["gguf"]
     expect = {
         f"{len(records)} artefacts, each with its manifest": len(records) >= 14,
         f"work took {seconds:.0f} s of {MAX_SECONDS}": seconds <= MAX_SECONDS,
@@ -47,6 +50,11 @@ def main(run: Path) -> None:
         ),
         "the report is one file that fetches nothing": "<svg" in page and 'src="http' not in page,
         "the model folder is a stock one": (run / "export" / "model" / "model.safetensors").is_file(),
+        f"transformers agrees on the exported folder: {_greedy_words(transformers)}": transformers["checked"],
+        f"{len(files)} GGUF files, and a Modelfile": [file["form"] for file in files] == ["f16", "q8_0"]
+        and all(
+            (run / "export" / "gguf" / name).is_file() for name in ("Modelfile", *(file["file"] for file in files))
+        ),
     }
     started = time.monotonic()
     again = subprocess.run(
@@ -63,6 +71,15 @@ def main(run: Path) -> None:
             problems.append(what)
     print(f"{len(expect) - len(problems)} passed, {len(problems)} failed")
     sys.exit(1 if problems else 0)
+
+
+def _greedy_words(found: dict[str, Any]) -> str:
+    if not found["checked"]:
+        return str(found["why"])
+    equal, tied, compared = (sum(found[f"greedy_tokens_{kind}"]) for kind in ("equal", "tied", "compared"))
+    return (
+        f"{equal} of {compared} greedy tokens equal, {tied} tied, logits differ by {found['max_logit_difference']:.1g}"
+    )
 
 
 if __name__ == "__main__":

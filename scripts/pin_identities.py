@@ -173,7 +173,7 @@ def _others(value: Any) -> list[Any]:
     if isinstance(value, float):
         return [value / 2, value * 2, value / 3]
     if isinstance(value, list):
-        return [value[:-1], [*value, "another"], ["another"], [*value, "web"], ["facts"], []]
+        return [value[:-1], [*value, "another"], ["another"], [*value, "web"], [*value, "de"], ["facts"], []]
     if isinstance(value, dict):
         return (
             [{}, dict(zip(value, reversed(value.values()))), dict.fromkeys(value, 5.0), dict([*value.items()][:-1])]

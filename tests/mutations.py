@@ -7,6 +7,7 @@ import io
 import json
 import random
 import tarfile
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hostile.archives import record
+from hostile.books import book, zipped
 from hostile.hostile import prose
+from hostile.office import paragraph, word
 
 INTERESTING = [
     b"\0",
@@ -25,9 +28,13 @@ INTERESTING = [
     b",",
     b"\\u0000",
     b"\x1f\x8b\x08",
+    b"\x28\xb5\x2f\xfd\x00\x58",
     b"ustar\0",
     b"WARC/1.0\r\n",
     b"PAR1",
+    b"PK\3\4",
+    b"PK\1\2",
+    b"PK\5\6",
     b"\x7f" * 8,
     bytes(512),
 ]
@@ -62,10 +69,12 @@ def mutated(data: bytes, noise: random.Random, others: list[bytes]) -> bytes:
     return bytes(changed)
 
 
-def packed(data: bytes, noise: random.Random) -> bytes:
-    """The bytes as a gzip file of one to four members."""
+def packed(data: bytes, noise: random.Random, *, zstd: bool) -> bytes:
+    """The bytes as a gzip file of one to four members, or as a zstd file of so many frames."""
     cuts = sorted(noise.randint(0, len(data)) for _ in range(noise.randint(0, 3)))
     bounds = zip([0, *cuts], [*cuts, len(data)])
+    if zstd and noise.random() < 0.3:
+        return b"".join(pa.Codec("zstd", noise.choice([1, 9])).compress(data[a:b], asbytes=True) for a, b in bounds)
     return b"".join(gzip.compress(data[a:b], noise.choice([0, 1, 9]), mtime=0) for a, b in bounds)
 
 
@@ -78,6 +87,13 @@ def jsonl_file(noise: random.Random) -> bytes:
     return b"".join(
         json.dumps({"id": n, "text": text}).encode() + noise.choice([b"\n", b"\n\n"]) for n, text in enumerate(texts)
     )
+
+
+def json_file(noise: random.Random) -> bytes:
+    """An array, or an object with one inside."""
+    items = [{"id": n, "text": prose(noise.randrange(1000), 12)} for n in range(noise.randint(1, 20))]
+    whole = noise.choice([items, {"page": [], "rows": items}, [item["text"] for item in items]])
+    return json.dumps(whole, indent=noise.choice([None, 1])).encode()
 
 
 def csv_file(noise: random.Random) -> bytes:
@@ -139,13 +155,27 @@ def warc_file(noise: random.Random) -> bytes:
     )
 
 
+def epub_file(noise: random.Random) -> bytes:
+    """A book."""
+    return zipped(book(noise.randint(1, 5)), noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
+def docx_file(noise: random.Random) -> bytes:
+    """A Word document; stored, so that mutations meet its XML."""
+    body = "".join(paragraph(prose(n, 9), noise.choice(["", "H1"])) for n in range(noise.randint(1, 9)))
+    return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
+    "json": json_file,
     "csv": csv_file,
     "text": text_file,
     "html": html_file,
     "code": tar_file,
     "parquet": parquet_file,
     "warc": warc_file,
+    "epub": epub_file,
+    "docx": docx_file,
 }
-PACKED = ("jsonl", "csv", "text", "code", "warc")
+PACKED = ("jsonl", "json", "csv", "text", "code", "warc")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,19 @@ def test_the_example_of_the_documentation_runs(project: Path, capsys: pytest.Cap
 
 def test_a_recipe_may_be_named_by_text_or_path(small_file: Path) -> None:
     assert gristmill.load_recipe(str(small_file)) == gristmill.load_recipe(small_file)
+
+
+def test_all_names_are_there_and_the_version_is_that_of_the_package() -> None:
+    assert all(getattr(gristmill, name) is not None for name in gristmill.__all__)
+    assert set(gristmill.__all__) <= set(dir(gristmill))
+    assert gristmill.__version__ == version("gristmill")
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = gristmill.trian
+    assert (Path(gristmill.__file__).parent / "py.typed").is_file()
+
+
+def test_a_path_is_enough_to_plan_and_to_run(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gristmill.plan("recipe.yaml").budget == gristmill.plan(gristmill.load_recipe("recipe.yaml")).budget
+    assert gristmill.plan(project).recipe.name == "tiny"
+    with pytest.raises(gristmill.GristmillError, match="--until 'nothing' is not a step"):
+        gristmill.run(Path("recipe.yaml"), until="nothing")

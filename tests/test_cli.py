@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+
+from gristmill import cli
 
 Command = Callable[..., Any]
 
@@ -66,3 +72,51 @@ def test_what_the_system_refuses_is_a_line_that_names_the_file(
         answer = gristmill(command, "recipe.yaml")
         assert answer.code == 1
         assert answer.err.startswith(f"{path}: Permission denied.\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "meant"), [("train", "run"), ("new", "init"), ("generate", "chat"), ("statsu", "status"), ("paln", "plan")]
+)
+def test_a_verb_of_another_name_is_answered_with_ours(gristmill: Command, verb: str, meant: str) -> None:
+    answer = gristmill(verb, "recipe.yaml")
+    assert answer.code == 2
+    assert f"No such command '{verb}'. Did you mean '{meant}'?" in answer.err
+
+
+def test_other_words_for_a_verb_lead_to_a_verb() -> None:
+    verbs = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    assert set(cli.OTHER_WORDS.values()) <= verbs
+    assert not verbs & set(cli.OTHER_WORDS)
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_told(gristmill: Command, option: str) -> None:
+    assert gristmill(option).out.strip() == version("gristmill")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_verbs(shell: str) -> None:
+    code = "import sys; sys.argv = ['gristmill']; from gristmill.cli import main; main()"
+    words = {"COMP_WORDS": "gristmill pl", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "gristmill pl"}
+    asked = {
+        **os.environ,
+        **words,
+        "_GRISTMILL_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=asked, capture_output=True, text=True, check=True)
+    assert "plan" in done.stdout
+    assert "chat" not in done.stdout
+
+
+def test_a_folder_stands_for_the_recipe_in_it(gristmill: Command, project: Path) -> None:
+    assert "tiny  Every step" in gristmill("plan", project).out
+    (project / "runs" / ".store").mkdir(parents=True)
+    (project / "runs" / "tiny").mkdir()
+    for folder, words in (
+        ("runs/tiny", "is a run's folder, not a recipe's"),
+        ("data", "is a folder without a recipe.yaml"),
+    ):
+        answer = gristmill("plan", folder)
+        assert answer.code == 2
+        assert words in answer.err

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from gristmill import runner
-from gristmill.forecast import make_forecast as plan
+from gristmill import forecast, runner
+from gristmill.errors import GristmillError
+from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 
-__all__ = ["Machine", "load_recipe", "plan", "run"]
+__all__ = ["Forecast", "GristmillError", "LoadedRecipe", "Machine", "load_recipe", "plan", "run"]
+
+RecipeLike = LoadedRecipe | str | os.PathLike[str]
+
+
+def plan(recipe: RecipeLike, machine: Machine | None = None, *, price_per_hour: float | None = None) -> Forecast:
+    """What the recipe will take: tokens and epochs, time of each step, memory, disk, money. Starts nothing.
+
+    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. Sources beyond their cap are in the forecast,
+    with that verdict; `gristmill plan` and `run` refuse them.
+    """
+    return forecast.make_forecast(_loaded(recipe), machine or Machine(), price_per_hour=price_per_hour)
 
 
 def run(
-    loaded: LoadedRecipe,
-    machine: Machine,
+    recipe: RecipeLike,
+    machine: Machine | None = None,
     *,
     console: Console | None = None,
     until: str | None = None,
@@ -25,6 +38,11 @@ def run(
 ) -> Path:
     """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder.
 
-    console: where progress is printed; standard output if None. remake: costly steps that may be remade; "all" for all.
+    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. console: where progress is printed; standard
+    output, or the notebook's cell, if None. remake: costly steps that may be remade; "all" for all.
     """
-    return runner.run(loaded, machine, console=console or Console(), until=until, remake=remake)
+    return runner.run(_loaded(recipe), machine or Machine(), console=console or Console(), until=until, remake=remake)
+
+
+def _loaded(recipe: RecipeLike) -> LoadedRecipe:
+    return recipe if isinstance(recipe, LoadedRecipe) else load_recipe(recipe)

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from gristmill.errors import GristmillError, ResourceError
 from gristmill.store.durable import OUT_OF_SPACE
@@ -19,17 +20,36 @@ if TYPE_CHECKING:
 
     from gristmill.graph.machine import Machine
 
+OTHER_WORDS = {
+    "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
+    "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
+    "show": "inspect", "look": "inspect", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
+    "gc": "clean", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
+}  # fmt: skip
+
+
+class Verbs(TyperGroup):
+    """The verbs, and what people call them elsewhere."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that `args` begin with; a usage error with the one that was probably meant."""
+        meant = OTHER_WORDS.get(args[0])
+        if args[0] not in self.commands and meant is not None:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="gristmill",
+    cls=Verbs,
     no_args_is_help=True,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="the recipe, a YAML file", metavar="RECIPE")]
+RecipePath = Annotated[Path, typer.Argument(help="the recipe: a YAML file, or its folder", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -42,6 +62,11 @@ Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training 
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
+ExportTo = Literal["gguf"]
+Models = Annotated[
+    list[Path],
+    typer.Argument(help="runs' folders, exported folders or Hugging Face folders of a Llama", metavar="MODEL..."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -49,7 +74,9 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @app.callback()
 def gristmill(
-    version: Annotated[bool, typer.Option("--version", help="print the version and leave", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("-V", "--version", help="print the version and leave", is_eager=True)
+    ] = False,
 ) -> None:
     """From raw text to a small language model: one recipe, one command, every decision on the record."""
     if version:
@@ -168,23 +195,90 @@ def inspect(
 
 @app.command()
 def chat(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
-    prompt: Annotated[str | None, typer.Option(help="ask this once and leave")] = None,
+    targets: Models,
+    prompt: Annotated[str | None, typer.Option(help="ask this once, print the answer and leave")] = None,
+    system: Annotated[str | None, typer.Option(help="a system message, for chat models")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="longest answer; 128 if absent, or half of the context where that is less")
     ] = None,
 ) -> None:
-    """Talk to a model in the terminal."""
+    """Talk to a model in the terminal, or to several side by side."""
     from gristmill.commands.chat import chat as talk
 
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     talk(
-        target,
+        targets,
         prompt=prompt,
+        system=system,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         console=_console(),
         stdin=sys.stdin,
+        history=Path(state) / "gristmill" / "chat_history",
+    )
+
+
+@app.command()
+def serve(
+    targets: Models,
+    host: Annotated[
+        str, typer.Option(help="address to listen at; any but this machine's own needs --token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    token: Annotated[
+        str | None, typer.Option(help="what clients must send as API key", envvar="GRISTMILL_TOKEN")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, help="of prompt and answer together; the model's context if absent")
+    ] = None,
+    max_seconds: Annotated[float, typer.Option(min=1, help="of one request, waiting included")] = 120.0,
+    max_active: Annotated[int, typer.Option(min=1, help="requests that are written side by side")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="requests that wait; more are refused")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="threads of each model; more help a large one on idle cores")] = 1,
+) -> None:
+    """Serve models: OpenAI's interface and a chat page for the browser."""
+    from gristmill.commands.serve import serve as serve_models
+
+    serve_models(
+        targets,
+        host=host,
+        port=port,
+        token=token or None,
+        max_tokens=max_tokens,
+        max_seconds=max_seconds,
+        max_active=max_active,
+        max_waiting=max_waiting,
+        threads=threads,
+        console=_console(),
+    )
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
+    to: Annotated[ExportTo | None, typer.Option(help="files for llama.cpp and Ollama, in a new folder")] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="how weights are stored: f32, f16, q8_0 or q4_0; may be given several times"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="the new folder; NAME-gguf if absent", metavar="FOLDER")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="send the model to the Hugging Face Hub", metavar="OWNER/NAME")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="for everybody to see; private without it")] = False,
+) -> None:
+    """Write a model for llama.cpp and Ollama, or send it to the Hugging Face Hub."""
+    from gristmill.commands.export import export as export_model
+
+    export_model(
+        target,
+        to_gguf=to == "gguf",
+        forms=form or ["f16"],
+        out=out,
+        push=push,
+        public=public,
+        console=_console(),
     )
 
 

@@ -1,7 +1,7 @@
 """The forecast: what a recipe will take, worked out before anything starts.
 
-    recipe ─→ unique tokens (measured, declared or estimated) ─→ budget: tokens and epochs by source and stage
-           └→ parameters, operations ─→ hours at this machine's speed, memory, disk, money
+    recipe ─→ amounts (counted, declared or estimated) ─→ budget: tokens and epochs by source and stage
+           └→ parameters, operations ─→ hours of every step on this machine, memory, disk, money
 
 Reads the recipe, the sizes of its files, and what earlier steps left; starts nothing, writes nothing.
 """
@@ -11,16 +11,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.amounts import DOCUMENT_BYTES, Found, SourceFacts, find_amounts, source_files
 from gristmill.data.ledger import check_failures
-from gristmill.data.outside import NotHashedYet, absolute, find_outside
+from gristmill.data.outside import NotHashedYet
+from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
+from gristmill.extract.not_read import not_read_beside
 from gristmill.extract.outputs import Extracted
-from gristmill.extract.rules import check_rules
 from gristmill.graph.machine import Machine, usable_memory
-from gristmill.graph.record import TrainingForecast
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
@@ -34,34 +34,21 @@ from gristmill.planning.cost import (
     steps_of,
     training_memory,
 )
-from gristmill.planning.estimate import bytes_per_token, text_bytes_of
 from gristmill.planning.speed import Speed, machine_speed
+from gristmill.preflight import check_files
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, Source
+from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.dedup import disk_bytes
 from gristmill.select.outputs import Deduplicated
 from gristmill.store.store import RunLinks, Store
-from gristmill.tokens.outputs import Tokenized
-from gristmill.tokens.shards import TokenShard
-from gristmill.tokens.tokenize import selection_tokens
-from gristmill.units import in_units
+from gristmill.units import counted, in_units
 
-HowKnown = Literal["measured", "declared", "estimated", "unknown"]
-DOCUMENT_BYTES = 3000  # of text in a web page, on average
 WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceFacts:
-    """What is on disk for one source, and how its unique tokens are known. text_bytes: 0 when the files are elsewhere."""
-
-    files: int
-    text_bytes: float
-    how_known: HowKnown
+FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +62,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Everything that `gristmill plan` says of a recipe. Hours and money are of pretraining only.
+    """Everything that `gristmill plan` says of a recipe. hours, price: of all steps, done ones too.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
     states: the state of each step; None where files of the recipe are missing.
@@ -89,6 +76,7 @@ class Forecast:
     parameters: int
     flops: Flops
     speed: Speed
+    steps: tuple[StepForecast, ...]
     hours: float
     memory: Memory
     disk: Disk
@@ -114,6 +102,15 @@ class Forecast:
             "parameters": self.parameters,
             "flops": asdict(self.flops),
             "speed": asdict(self.speed),
+            "steps_seconds": {
+                step.step: {
+                    "seconds": step.seconds,
+                    "work": step.work.words,
+                    "records": step.num_records,
+                    "done": step.is_done,
+                }
+                for step in self.steps
+            },
             "hours": self.hours,
             "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
             "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
@@ -125,57 +122,63 @@ class Forecast:
 
 
 def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Forecast:
-    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them."""
-    recipe, notes = loaded.recipe, list[str]()
-    states, states_notes = _states(loaded, machine)
-    notes += states_notes
-    for name, source in recipe.sources.items():
-        where = f"{loaded.origin(('sources', name))}: sources.{name}.rules"
-        check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
-    files = {name: _files_of(name, source, loaded) for name, source in recipe.sources.items()}
-    text_bytes = {name: _text_bytes(name, found, recipe, states) for name, found in files.items()}
-    tokenized = None if states is None else states["tokenize"].folder
-    unique, how_known = _unique_tokens(recipe, text_bytes, None if tokenized is None else Tokenized(tokenized))
-    budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), unique))
+    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them.
+
+    Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
+    """
+    recipe = loaded.recipe
+    links = RunLinks(Store(machine.runs_dir), recipe.name)
+    files = source_files(loaded)
+    missing = check_files(loaded, files)
+    states, notes = _states(loaded, machine, links)
+    found = find_amounts(loaded, files, links, states)
+    budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), found.unique))
     vocab_size = recipe.tokenizer.vocab_size
     parameters = count_parameters(recipe.model, vocab_size)
     flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
     speed, speed_notes = machine_speed(parameters, machine)
-    notes += speed_notes
     memory = training_memory(recipe, machine.micro_batch_tokens)
-    num_unique = sum(unique.get(Selection(name), 0) for name in recipe.sources)
-    all_text = sum(text_bytes.values()) or num_unique * bytes_per_token(vocab_size)
-    disk = run_disk(recipe, all_text, num_unique, **_selection_disk(recipe, all_text, states))
-    if absent := [name for name, found in files.items() if not found]:
+    num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
+    text_bytes = found.amounts.all_text
+    disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
+    if absent := [name for name, paths in files.items() if not paths]:
         notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
-    notes += _missing_files(loaded)
-    hours = flops.with_attention / speed.flops_per_second / 3600
+    else:
+        notes += [
+            f"not read: {one}"
+            for one in not_read_beside(loaded.folder, [source.read for source in recipe.sources.values()])
+        ]
+    steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
+    hours = sum(step.seconds for step in steps) / 3600
     return Forecast(
         recipe=recipe,
         budget=budget,
-        sources={
-            name: SourceFacts(files=len(files[name]), text_bytes=text_bytes[name], how_known=how_known[name])
-            for name in recipe.sources
-        },
+        sources=found.facts,
         stage_steps=tuple(steps_of(recipe.pretrain)),
         phases=_phases(recipe),
         parameters=parameters,
         flops=flops,
         speed=speed,
+        steps=steps,
         hours=hours,
         memory=memory,
         disk=disk,
         price=None if price_per_hour is None else hours * price_per_hour,
         found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
-        warnings=(*_epoch_warnings(budget), *_recipe_warnings(recipe), *_machine_warnings(memory, disk, machine)),
-        notes=tuple(notes),
+        warnings=(
+            *_epoch_warnings(budget),
+            *_recipe_warnings(recipe),
+            *_held_out_warnings(found),
+            *_machine_warnings(memory, disk, machine),
+            *missing,
+        ),
+        notes=(*notes, *speed_notes),
         states=states,
     )
 
 
-def _states(loaded: LoadedRecipe, machine: Machine) -> tuple[States | None, list[str]]:
+def _states(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> tuple[States | None, list[str]]:
     """The states of the steps, and notes; None where files are not on this machine, or where it would take long to read them."""
-    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     hashes = hashes_of(loaded, machine, max_bytes=HASHED_WITHOUT_ASKING)
     states = open_states(with_interventions(loaded, links.folder), links, hashes)
     try:
@@ -185,20 +188,6 @@ def _states(loaded: LoadedRecipe, machine: Machine) -> tuple[States | None, list
     except NotHashedYet as unread:
         return None, [f"{unread}, so what a change would remake is not told here; run hashes them"]
     return states, []
-
-
-def training_forecast(recipe: Recipe, machine: Machine) -> TrainingForecast:
-    """What the forecast says of pretraining, for the record to be held against."""
-    vocab_size = recipe.tokenizer.vocab_size
-    parameters = count_parameters(recipe.model, vocab_size)
-    speed, _ = machine_speed(parameters, machine)
-    flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
-    return TrainingForecast(
-        parameters=parameters,
-        pretraining_seconds=flops.with_attention / speed.flops_per_second,
-        memory_bytes=training_memory(recipe, machine.micro_batch_tokens).total,
-        speed_source=speed.how_known,
-    )
 
 
 def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, float], ...]:
@@ -258,28 +247,7 @@ def _check_source_loss(recipe: Recipe, found: Deduplicated) -> None:
         )
 
 
-# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
-    """The source's files; none when they are absent and its tokens are declared. Raises RecipeError otherwise."""
-    where = f"{loaded.origin(('sources', name))}: sources.{name}.read.paths"
-    try:
-        return [*find_outside(loaded.folder, source.read.paths, where=where).files]
-    except RecipeError as error:
-        if source.unique_tokens is None:
-            raise RecipeError(
-                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens to plan without them."
-            ) from None
-    return []
-
-
-def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | None) -> float:
-    """Bytes of text: as extract counted them if it has run, else estimated from the files."""
-    extracted = None if states is None else states[f"extract/{name}"].folder
-    if extracted is not None:
-        return float(Extracted(extracted).counts.text_bytes)
-    return text_bytes_of(files, recipe.sources[name].read.format)
+# ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _selection_disk(recipe: Recipe, text_bytes: float, states: States | None) -> dict[str, int]:
@@ -296,44 +264,6 @@ def _selection_disk(recipe: Recipe, text_bytes: float, states: States | None) ->
     words = text_bytes / WORD_BYTES / max(1, documents)
     found = disk_bytes(documents, num_bands=near.num_bands, ngrams_per_document=words)
     return {"signatures": found["prints"], "search": found["search"]}
-
-
-def _unique_tokens(
-    recipe: Recipe, text_bytes: Mapping[str, float], tokenized: Tokenized | None
-) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
-    """Unique tokens of each selection, and how those of each whole source are known."""
-    if tokenized is not None:
-        shards = {name: TokenShard(tokenized.of(name).train) for name in recipe.sources}
-        return selection_tokens(recipe.pretrain, shards), dict.fromkeys(recipe.sources, "measured")
-    found: dict[Selection, int] = {}
-    how_known: dict[str, HowKnown] = {}
-    for name, source in recipe.sources.items():
-        if source.unique_tokens is not None:
-            found[Selection(name)] = source.unique_tokens
-            how_known[name] = "declared"
-        else:
-            found[Selection(name)] = round(text_bytes[name] / bytes_per_token(recipe.tokenizer.vocab_size))
-            how_known[name] = "estimated"
-    return found, how_known
-
-
-def _missing_files(loaded: LoadedRecipe) -> list[str]:
-    """Other files that the recipe names and that are not there: packs, annotations, conversations."""
-    recipe = loaded.recipe
-    named = [(f"packs.{name}", pack.path) for name, pack in recipe.packs.items()]
-    for name, item in recipe.classifiers.items():
-        second = [item.second_annotations] if item.second_annotations else []
-        named += [(f"classifiers.{name}", path) for path in (item.annotations, *second)]
-    if recipe.chat is not None:
-        named += [("chat.conversations", path) for path in recipe.chat.conversations]
-    return [
-        f"{where} names {path}, which is not on this machine"
-        for where, path in named
-        if not absolute(loaded.folder, path).exists()
-    ]
-
-
-# ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _phases(recipe: Recipe) -> tuple[Phase, ...]:
@@ -363,6 +293,19 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
             )
         elif row.verdict == "unknown":
             warnings.append(f"the token count of {row.selection} is not known yet; its cap is checked after tokenize")
+    return warnings
+
+
+def _held_out_warnings(found: Found) -> list[str]:
+    """Sources whose held-out text is too little to say how well they are learnt."""
+    warnings = []
+    for name, (documents, num_bytes) in found.held_out.items():
+        if documents is not None and documents < FEW_DOCUMENTS:
+            warnings.append(
+                f"about {counted(documents, 'document')} of {name} ({in_units(num_bytes, 'B')}) "
+                f"{'is' if documents == 1 else 'are'} held out, too few for a useful error bar: from {FEW_DOCUMENTS} on it "
+                "means something; raise select.validation.fraction or min_bytes, or add text"
+            )
     return warnings
 
 

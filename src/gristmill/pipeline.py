@@ -177,7 +177,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
             ),
             parts=CONTAMINATION,
         )
-    order = {"early": early_sources(recipe), "late": recipe.late_sources}
+    order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
@@ -189,7 +189,6 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
             config={
                 **rules,
                 "min_scores": {name: {"above": threshold.above} for name, threshold in section.min_scores.items()},
-                "priority": section.priority,
                 **order,
             },
             inputs={

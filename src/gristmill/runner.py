@@ -6,6 +6,7 @@ old artefact in the store. A step that took long asks first, when it is decided 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
 import shlex
@@ -13,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,16 +26,19 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
-from gristmill.forecast import check_finished, training_forecast
+from gristmill.extract.not_read import keep_not_read, not_read_beside
+from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
-from gristmill.graph.record import Held, Peak, Provenance
+from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
+from gristmill.planning.speed import hardware_name
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
@@ -76,8 +80,19 @@ def run(
             states = open_states(loaded, links, hashes)
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
+            _say_what_is_not_read(loaded, links.folder, say)
             _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
+
+
+def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str], None]) -> None:
+    """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
+    gone, what was told stays."""
+    with contextlib.suppress(RecipeError):
+        found = not_read_beside(loaded.folder, [source.read for source in loaded.recipe.sources.values()])
+        for one in found:
+            say(f"not read: {one}")
+        keep_not_read(folder, found)
 
 
 class _Run:
@@ -99,12 +114,14 @@ class _Run:
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
         self.wanted, self.kept = list[str](), set[str]()
+        self.foretold: Foretold
 
     def carry_out(self, until: str | None) -> None:
         """Every step that is wanted, in order."""
         wanted = self.wanted = needed_by(self.states, until)
         self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
         check_finished(self.loaded.recipe, self.states, wanted)
+        self.foretold = Foretold(self.loaded, self.machine, self.links)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
@@ -192,6 +209,8 @@ class _Run:
             say=say,
             should_stop=lambda: self.signals.received is not None,
         )
+        planned = self.foretold.of(step.name, self.states)
+        training = self.foretold.of_training() if step.name == PRETRAIN else None
         try:
             with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
                 counts = importlib.import_module(step.module).run(context)
@@ -205,7 +224,7 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document, working)
-        return self._record(state, counts, clock.total(), peak)
+        return self._record(state, counts, clock.total(), peak, planned, training)
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role refers to, and no others."""
@@ -303,8 +322,16 @@ class _Run:
 
     # ── record ──
 
-    def _record(self, state: StepState, counts: Mapping[str, Any], seconds: float, peak: PeakMemory) -> dict[str, Any]:
-        step, recipe = state.step, self.loaded.recipe
+    def _record(
+        self,
+        state: StepState,
+        counts: Mapping[str, Any],
+        seconds: float,
+        peak: PeakMemory,
+        planned: Planned,
+        training: TrainingForecast | None,
+    ) -> dict[str, Any]:
+        step = state.step
         checkpoints = counts.get("checkpoints")
         made = Provenance(
             document=dict(state.document or {}),
@@ -312,7 +339,8 @@ class _Run:
             watching=resolved(step.watching.config),
             made_from={name: self.states[name].identity for name in step.inputs},
             counts=dict(counts),
-            forecast=training_forecast(recipe, self.machine) if step.name == PRETRAIN else None,
+            forecast=training,
+            planned=planned,
             lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             wall_seconds=round(seconds, 3),
@@ -323,6 +351,7 @@ class _Run:
                 "threads": self.machine.threads,
                 "device": self.machine.device,
                 "micro_batch_tokens": self.machine.micro_batch_tokens,
+                "hardware": hardware_name(),
                 "platform": platform.platform(),
                 "python": platform.python_version(),
             },

@@ -68,7 +68,7 @@ def test_files_whose_text_has_another_key_are_another_source_and_others_are_name
     assert found == {"jsonl-a-body": "a body", "jsonl-inhalt": "Inhalt!"}
     assert {name: one.files for name, one in make_forecast(loaded, machine).sources.items()} == dict.fromkeys(found, 1)
     said = " ".join(out.getvalue().split())
-    for words in ("holds plain text: numbers.jsonl", ".png 1 file 4 B", "Conversations in 1 file"):
+    for words in ("holds plain text: numbers.jsonl", "not read: .png: 1 file, 4 B", "Conversations in 1 file"):
         assert words in said
 
 

@@ -19,9 +19,10 @@ from rich.console import Console
 from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
-from gristmill.errors import RecipeError
+from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import Forecast, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.pipeline import steps_of
 from gristmill.planning.budget import Selection
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
@@ -246,7 +247,21 @@ def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machi
     documents = read_documents(machine.runs_dir / "book" / "extract" / "book" / "documents-00000.parquet")
     assert made.sources["book"].text_bytes == sum(len(document.text.encode()) for document in documents)
     changed = make_forecast(load_recipe(book, ["sources.book.language={keep: [en]}"]), machine)
-    assert changed.sources["book"].text_bytes == (book.parent / "book.txt").stat().st_size, "extracted otherwise"
+    assert changed.sources["book"].text_bytes == made.sources["book"].text_bytes, "what was counted before is nearer"
+
+
+def test_tokens_that_were_counted_before_the_recipe_changed_are_used_and_marked(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "tokenize")
+    measured = make_forecast(load_recipe(book), machine).budget[0].unique_tokens
+    assert measured is not None
+    changed = make_forecast(load_recipe(book, ["sources.book.language={keep: [en]}"]), machine)
+    assert changed.sources["book"].how_known == "counted before"
+    assert changed.budget[0].unique_tokens == measured
+    assert "counted before" in page(book, machine, ["sources.book.language={keep: [en]}"])
+    larger = make_forecast(load_recipe(book, ["tokenizer.vocab_size=640", "seed=9"]), machine)
+    assert larger.sources["book"].how_known == "counted before"
+    assert larger.budget[0].unique_tokens is not None
+    assert 0.7 * measured < larger.budget[0].unique_tokens < measured
 
 
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
@@ -282,12 +297,102 @@ def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, ma
         make_forecast(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
 
 
-def test_other_files_that_are_missing_are_noted(book: Path, machine: Machine) -> None:
+def test_other_files_that_are_missing_are_warnings_with_the_key_that_names_them(book: Path, machine: Machine) -> None:
     loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
-    assert make_forecast(loaded, machine).notes == (
-        "packs.facts names packs/facts, which is not on this machine",
-        "chat.conversations names chat.jsonl, which is not on this machine",
-    )
+    warnings = make_forecast(loaded, machine).warnings
+    for key, path in (("packs.facts.path", "packs/facts"), ("chat.conversations.0", "chat.jsonl")):
+        assert f"command line: {key} names {book.parent / path}, which is not on this machine" in warnings
+
+
+# ── first rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reader", "words"),
+    [
+        ("a.jsonl", '{"txt": "a", "id": 1}\n', "{format: jsonl, text_field: text}", "text_field is 'text', but {file} has the keys "
+                                                                                  "'txt', 'id'.\n  did you mean 'txt'?"),
+        ("a.jsonl", '{"text": ["a"], "body": "b"}\n', "{format: jsonl}", "text_field is 'text', which holds no text in the first rows "
+                                                                        "of {file} but ['a'].\n  Text is in 'body'."),
+        ("a.jsonl", '{"text": "a", "key": "b"}\n', "{format: jsonl, id_field: kay}", "id_field is 'kay', but {file} has the keys"),
+        ("a.csv", "title,body\nx,y\n", "{format: csv, text_column: bdy}", "text_column is 'bdy', but {file} has the columns 'title', "
+                                                                          "'body'.\n  did you mean 'body'?"),
+    ],
+)  # fmt: skip
+def test_columns_are_held_against_the_data_before_a_plan_or_a_run(
+    book: Path, machine: Machine, name: str, content: str, reader: str, words: str
+) -> None:
+    file = book.parent / name
+    file.write_text(content, encoding="utf-8")
+    read = reader.replace("{", f"{{paths: [{name}], ")
+    text = book.read_text(encoding="utf-8").replace('{format: text, paths: ["book*.txt"]}', read)
+    book.write_text(text, encoding="utf-8")
+    expected = f"book.yaml:6: sources.book.read.{words.replace('{file}', str(file))}"
+    for refuse in (page, lambda path, machine: run(load_recipe(path), machine, console=Console(quiet=True))):
+        with pytest.raises(RecipeError) as caught:
+            refuse(book, machine)
+        assert expected in str(caught.value)
+    assert not (machine.runs_dir / "book" / "extract").exists()
+
+
+def test_a_url_that_only_some_lines_have_is_no_mistake(book: Path, machine: Machine) -> None:
+    (book.parent / "a.jsonl").write_text('{"text": "abc"}\n' * 30, encoding="utf-8")
+    read = "sources.book.read={format: jsonl, paths: [a.jsonl], url_field: url}"
+    assert make_forecast(load_recipe(book, [read, "sources.book.unique_tokens=50000"]), machine)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "file", "content", "words"),
+    [
+        (["chat={conversations: [c.jsonl]}"], "c.jsonl", '{"id": "a", "messages": []}', "chat.conversations.0 is not as expected"),
+        (["chat={conversations: [c.jsonl]}"], "c.jsonl", "", "c.jsonl holds no conversations"),
+        (["classifiers.edu={source: book, annotations: a.jsonl}"], "a.jsonl", '{"url": "x", "label": 7}', "a.jsonl:1: label is 7"),
+        (["packs.facts.path=p"], "p/pack.yaml", "name: x", "p is no task pack: items.jsonl is missing"),
+    ],
+)  # fmt: skip
+def test_first_rows_that_are_malformed_are_refused_with_the_key_that_names_the_file(
+    book: Path, machine: Machine, overrides: list[str], file: str, content: str, words: str
+) -> None:
+    path = book.parent / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        make_forecast(load_recipe(book, overrides), machine)
+    assert "command line: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_step_has_its_time_and_hours_are_their_sum(book: Path, machine: Machine) -> None:
+    made = make_forecast(load_recipe(book), machine)
+    assert [step.step for step in made.steps] == [step.name for step in steps_of(made.recipe)]
+    assert made.hours * 3600 == pytest.approx(sum(step.seconds for step in made.steps))
+    assert all(step.seconds > 0 and not step.is_done and step.num_records == 0 for step in made.steps)
+    text = page(book, machine)
+    for kind in dict.fromkeys(step.step.partition("/")[0] for step in made.steps):
+        assert re.search(rf"^ ?{kind} +[\d.]+ (s|min|h) +(ratios of the demo|speed below)", text, re.MULTILINE), kind
+
+
+def test_what_finished_steps_took_here_corrects_the_next_plan(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "select")
+    changed = make_forecast(load_recipe(book, ["sources.book.license=CC-BY", "sources.book.language={}"]), machine)
+    record = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
+    step = next(step for step in changed.steps if step.step == "extract/book")
+    assert record["planned"]["work"]["ratio"] == "extract text"
+    assert (step.num_records, step.is_done) == (1, False)
+    before = record["planned"]["seconds"]
+    took = min(10, max(0.1, record["wall_seconds"] / before))
+    assert step.seconds == pytest.approx(took * step.work.cpu_seconds)
+    elsewhere = Machine(processes=7, threads=1, runs_dir=machine.runs_dir)
+    assert not any(step.num_records for step in make_forecast(load_recipe(book), elsewhere).steps)
+
+
+def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "select")
+    assert "of book (" in page(book, machine)
+    assert "held out, too few for a useful error bar" in page(book, machine)
 
 
 def test_a_plan_does_not_hash_what_takes_long(book: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -414,7 +519,9 @@ def test_hours_come_from_the_profile_when_there_is_one(book: Path, machine: Mach
     write_profile(machine.runs_dir, profile())
     made = make_forecast(load_recipe(book), machine)
     assert made.speed.is_measured
-    assert made.hours == pytest.approx(made.flops.with_attention / 1e10 / 3600)
+    training = next(step for step in made.steps if step.step == "pretrain")
+    assert training.work.flops == pytest.approx(1.08 * made.flops.with_attention)
+    assert training.seconds == pytest.approx(training.work.cpu_seconds + training.work.flops / 1e10)
 
 
 @pytest.mark.parametrize(

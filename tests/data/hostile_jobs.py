@@ -56,6 +56,11 @@ def _work_in_pieces() -> str:
     return "ok"
 
 
+def _work_slowly() -> str:
+    time.sleep(0.12)
+    return "ok"
+
+
 def _fill_the_disk() -> str:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
@@ -71,6 +76,7 @@ ACTIONS = {
     "raise": _raise,
     "segfault": _segfault,
     "work in pieces": _work_in_pieces,
+    "work slowly": _work_slowly,
 }
 
 
@@ -90,7 +96,8 @@ class HostileJob:
     """Items are their positions, in parts of `part_size`; the named ones misbehave while they are read or processed.
 
     every: an item can be read from where its number is a multiple of this. started: a file that gets a line per child.
-    crowd: the reading of these ends unless they are read alone.
+    crowd: the reading of these ends unless they are read alone. finishing: what happens at the end, "at first" only or always.
+    between: of so many items one is a record.
     """
 
     num_items: int
@@ -103,6 +110,7 @@ class HostileJob:
     started: Path | None = None
     crowd: frozenset[int] = frozenset()
     finishing: str = ""
+    between: int = 1
 
     def items(self, place: Place, *, alone: bool) -> Iterator[tuple[int, Place | None]]:
         if self.started is not None:
@@ -134,10 +142,21 @@ class HostileJob:
         time.sleep(self.seconds_per_item)
         return item, _act(self.processing.get(item))
 
+    def is_record(self, result: tuple[int, str]) -> bool:
+        return result[0] % self.between == 0
+
     def failed(self, item: int, reason: str, detail: str) -> tuple[int, str]:
         return item, reason
 
     def finish(self, results: Iterator[Any], *, again: bool) -> list[Any]:
+        if self.finishing.startswith("slowly"):
+            taken = []
+            for result in results:
+                time.sleep(0.1)
+                taken.append(result)
+            return taken
+        if self.finishing.startswith("hangs"):
+            return ACTIONS[self.finishing.removeprefix("hangs: ")]()
         if self.finishing and not (again and self.finishing == "at first"):
             _segfault()
         return list(results)

@@ -118,6 +118,22 @@ def test_no_number_of_crashes_ends_a_job_but_their_share_does(
         )  # fmt: skip
 
 
+def test_what_lies_between_records_does_not_thin_the_share_of_those_that_crash(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "MIN_CRASHES", 5)
+    job = jobs.HostileJob(80, dict.fromkeys(range(0, 80, 8), "segfault"), between=4)
+    message = r"5 of the first 9 records ended the process that read them"
+    with pytest.raises(DataError, match=message):
+        run_guarded(job, spool=tmp_path / "spool", deadline_seconds=20.0, max_memory_mb=1000, max_crashed=0.4)
+
+
+def test_items_that_have_results_are_passed_over_for_longer_than_one_deadline(jobs: Any, tmp_path: Path) -> None:
+    slow = dict.fromkeys(range(12), "work slowly")
+    job = jobs.HostileJob(14, {12: "segfault"}, reading=slow, every=100)
+    assert results_of(job, tmp_path, deadline_seconds=0.3) == expected(14, {12: "segfault"})
+
+
 def test_a_crash_costs_two_starts_at_the_place_of_the_crash(jobs: Any, tmp_path: Path) -> None:
     started = tmp_path / "started"
     job = jobs.HostileJob(100, {30: "segfault", 31: "segfault", 90: "segfault"}, started=started, every=10)
@@ -134,6 +150,27 @@ def test_a_crash_in_the_end_is_tried_again_and_then_named(jobs: Any, tmp_path: P
     assert results_of(jobs.HostileJob(3, finishing="at first"), tmp_path) == expected(3, {})
     with pytest.raises(ResourceError, match=r"writing its results ended its process 3 times: killed:SIGSEGV"):
         results_of(jobs.HostileJob(3, finishing="always"), tmp_path)
+
+
+@pytest.mark.parametrize("how", ["hang_in_c", "hang and ignore the signal"])
+def test_an_end_that_hangs_is_ended_and_named(
+    jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(job_module, "GRACE_SECONDS", 0.5)
+    with pytest.raises(ResourceError, match=r"writing its results ended its process 3 times: timeout"):
+        run_guarded(
+            jobs.HostileJob(3, finishing=f"hangs: {how}"),
+            spool=tmp_path / "spool",
+            deadline_seconds=20.0,
+            max_memory_mb=1000,
+            finish_seconds=0.4,
+        )
+
+
+def test_an_end_may_take_long_while_it_takes_results(jobs: Any, tmp_path: Path) -> None:
+    job = jobs.HostileJob(12, finishing="slowly")
+    results = run_guarded(job, spool=tmp_path / "spool", deadline_seconds=0.3, max_memory_mb=1000, finish_seconds=0.6)
+    assert results == expected(12, {})
 
 
 def test_a_refusal_of_the_reader_is_raised_as_it_is(jobs: Any, tmp_path: Path) -> None:

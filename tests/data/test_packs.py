@@ -86,7 +86,7 @@ def test_a_generate_item_needs_a_target(tmp_path: Path) -> None:
         (("kind: multiple_choice", "kind: quiz"), "kind is 'quiz', expected multiple_choice or generate"),
         (("metric: acc\n", ""), "lacks metric"),
         (("metric: acc", "metric: acc\nseed: 1"), "unknown keys 'seed'"),
-        (("name: demo", "name: [demo"), "is not YAML"),
+        (("name: demo", "name: [demo"), "not valid YAML"),
     ],
 )
 def test_a_bad_head_is_refused(tmp_path: Path, change: tuple[str, str], problem: str) -> None:

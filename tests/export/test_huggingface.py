@@ -20,45 +20,14 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from gristmill.errors import ArtifactError
-from gristmill.export import huggingface
-from gristmill.export.huggingface import (
-    GREEDY_TOKENS,
-    LOGIT_TOLERANCE,
-    PROMPTS,
-    check_parity,
-    compare_greedy,
-    export_model,
-)
+from gristmill.export import probes
+from gristmill.export.huggingface import LOGIT_TOLERANCE, check_parity, compare_greedy, export_model
 from gristmill.export.outputs import CheckedWith
+from gristmill.export.probes import GREEDY_TOKENS, PROMPTS
 from gristmill.model.generate import generate
-from gristmill.model.transformer import Llama, LlamaConfig
-from gristmill.model.weights import init_weights, load_model, save_model
-from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of 2 layers that has seen nothing, as training leaves it."""
-    folder = tmp_path_factory.mktemp("source")
-    tokenizer = Tokenizer(train_tokenizer(["The cat sat on the mat.", "What is 2 + 3? It is 5."] * 4, 290))
-    tokenizer.save(folder)
-    config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        rope_theta=100_000.0,
-        initializer_range=0.3,
-        bos_token_id=tokenizer.eos_id,
-        eos_token_id=tokenizer.eos_id,
-        pad_token_id=tokenizer.pad_id,
-    )
-    save_model(folder, init_weights(Llama(config), 5), folder)
-    return folder
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import load_model, save_model
+from gristmill.tokens.tokenizer import Tokenizer
 
 
 def without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +204,7 @@ def test_our_own_greedy_text_is_held_against_our_own_logits(
     """A defect of generation alone leaves all logits equal; the text it wrote must not pass."""
     pytest.importorskip("transformers")
     trained = export_model(source, tmp_path, dtype="float32", is_chat=False)
-    monkeypatch.setattr(huggingface, "generate", lambda model, prompts, **_: [[7] * GREEDY_TOKENS for _ in prompts])
+    monkeypatch.setattr(probes, "generate", lambda model, prompts, **_: [[7] * GREEDY_TOKENS for _ in prompts])
     with pytest.raises(ArtifactError, match="are others without being tied"):
         check_parity(trained, tmp_path, is_chat=False)
 

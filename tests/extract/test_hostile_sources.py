@@ -16,7 +16,9 @@ from gristmill.commands.inspect_files import inspect_files
 from gristmill.data.document import count_rows, read_documents
 from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
+from hostile.books import book, chapter, zipped
 from hostile.hostile import Hostile
+from hostile.office import paragraph, word
 from hostile.sets import SETS
 
 HERE = Path(__file__).parent
@@ -43,19 +45,24 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:sound>\r\nContent-Type: application/http\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}\r\n\r\n"
     )
-    names = {
+    names: dict[str, tuple[str, str | bytes]] = {
         "jsonl": ("sound.jsonl", json.dumps(row) + "\n"),
+        "json": ("sound.json", json.dumps([row])),
         "csv": ("sound.csv", ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"),
         "text": ("sound.txt", SOUND),
         "html": ("sound.html", page),
         "code": ("sound.py", f"# {SOUND}\n"),
         "warc": ("sound.warc", record),
         "parquet": ("sound.parquet", ""),
+        "epub": ("sound.epub", zipped(book(1, **{"OEBPS/c0.xhtml": chapter(0, SOUND)}))),
+        "docx": ("sound.docx", word(paragraph(SOUND))),
     }
     name, content = names[made.kind]
     path = folder / name
     if made.kind == "parquet":
         pq.write_table(pa.table({key: [value] for key, value in row.items()}), path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
     else:
         path.write_text(content, newline="")
     return path

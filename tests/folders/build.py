@@ -138,7 +138,9 @@ def plain_notes(out: Path) -> None:
 
 def names_with_spaces_and_umlauts(out: Path) -> None:
     for number, page in enumerate(descriptions()[:60]):
-        put(out / f"Übung {number % 3} [alt]" / f"Größe & Maß – {number} (Kopie).{['md', 'TXT'][number % 2]}", page.text)
+        put(
+            out / f"Übung {number % 3} [alt]" / f"Größe & Maß – {number} (Kopie).{['md', 'TXT'][number % 2]}", page.text
+        )
 
 
 def two_formats(out: Path) -> None:
@@ -183,7 +185,10 @@ def mostly_tables(out: Path) -> None:
     writer.writerow(["id", "wert", "beschreibung", "leer"])
     writer.writerows([number, number * 17 % 101, page.text, ""] for number, page in enumerate(rows))
     put(out / "tabelle.csv", table.getvalue())
-    put(out / "more.tsv", "name\ttext\n" + "".join(f"{p.name}\t{' '.join(p.text.split())}\n" for p in pages(80_000, start=900)))
+    put(
+        out / "more.tsv",
+        "name\ttext\n" + "".join(f"{p.name}\t{' '.join(p.text.split())}\n" for p in pages(80_000, start=900)),
+    )
     put(out / "readme.txt", "The tables are exports.\n")
 
 
@@ -208,7 +213,9 @@ def empty_files(out: Path) -> None:
 
 def odd_columns(out: Path) -> None:
     put_jsonl(out / "a.jsonl", [{"id": p.name, "body": p.text, "tags": ["x"]} for p in pages(120_000)])
-    put_jsonl(out / "b" / "a.jsonl", [{"content": p.text, "n": 1, "meta": {"k": p.name}} for p in pages(120_000, start=500)])
+    put_jsonl(
+        out / "b" / "a.jsonl", [{"content": p.text, "n": 1, "meta": {"k": p.name}} for p in pages(120_000, start=500)]
+    )
     put_jsonl(out / "c.ndjson", [{"title": p.name, "body": p.text} for p in pages(60_000, start=700)])
     put_jsonl(out / "numbers.jsonl", [{"a": n, "b": [n]} for n in range(200)])
     with (out / "a.jsonl").open("a") as file:

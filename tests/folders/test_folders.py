@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
-from folders.build import FOLDERS
 from rich.console import Console
 
+from folders.build import FOLDERS
 from gristmill.commands.chat import chat
 from gristmill.commands.init import init
 from gristmill.draft.sample import Limits
@@ -80,7 +81,7 @@ def test_a_messy_folder_becomes_a_recipe_that_plan_has_nothing_to_say_against(
     forecast = make_forecast(load_recipe(recipe), machine)
     check_caps(forecast)
     assert {row.verdict for row in forecast.budget} == {"fine"}
-    assert not forecast.warnings
+    assert [warning for warning in forecast.warnings if "held" not in warning] == []
     if name in RUN_HERE:
         assert said(recipe) == (counted(recipe, machine),) * 3
 
@@ -113,5 +114,5 @@ def test_every_folder_runs_to_a_chat(
     value, _, _ = said(recipe)
     assert value == pytest.approx(counted(recipe, machine), rel=0.2)
     folder = run(load_recipe(recipe), machine, console=QUIET)
-    chat(folder, prompt="Hello!", temperature=0.0, max_new_tokens=8, console=Console(), stdin=None)
+    chat(folder, prompt="Hello!", temperature=0.0, max_new_tokens=8, console=Console(), stdin=io.StringIO())
     assert capsys.readouterr().out.strip()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gristmill.data import deadline
 from gristmill.formats import members
-from gristmill.formats.content import is_packed, open_content
+from gristmill.formats.content import open_content, packing_of
 from gristmill.formats.members import Gap
 
 CONTENTS = st.lists(
@@ -82,7 +82,7 @@ def test_bytes_that_are_no_member_are_one_gap(
     first, second = ([gzip.compress(content, mtime=0) for content in some] for some in (before, after))
     lost = b"".join([garbage.replace(members.MAGIC, b"")] + [members.MAGIC] * (20 * magics)) or b"x"
     got = read(path, b"".join([*first, lost, *second]))
-    if first or is_packed(path):
+    if first or packing_of(path) is not None:
         assert got.content == b"".join([*before, *after])
         assert got.gaps == [
             Gap(position=len(b"".join(before)), offset=len(b"".join(first)), num_bytes=len(lost), fault="no_member")
@@ -190,20 +190,25 @@ def test_a_plain_file_seeks_and_a_gap_is_found_by_its_position(path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "first", "packed"),
+    ("name", "first", "packing"),
     [
-        ("x.jsonl", gzip.compress(b"{}", mtime=0), True),
-        ("x.jsonl", b'{"text": "x"}', False),
-        ("x.jsonl.gz", b'{"text": "' + "ü".encode() * 300, False),
-        ("x.jsonl.gz", gzip.compress(bytes(500), mtime=0)[4:], True),
-        ("x.jsonl.gz", b"", True),
+        ("x.jsonl", gzip.compress(b"{}", mtime=0), "gzip"),
+        ("x.jsonl", b'{"text": "x"}', None),
+        ("x.jsonl.gz", b'{"text": "' + "ü".encode() * 300, None),
+        ("x.jsonl.gz", gzip.compress(bytes(500), mtime=0)[4:], "gzip"),
+        ("x.jsonl.gz", b"", "gzip"),
+        ("x.jsonl.gz", b"\x28\xb5\x2f\xfd", "zstd"),
+        ("x.jsonl.zst", b"\xb5\x2f\xfd", "zstd"),
+        ("x.jsonl.zst", b"{}", None),
     ],
 )
-def test_a_file_is_packed_by_its_bytes_before_its_name(path: Path, name: str, first: bytes, packed: bool) -> None:
+def test_a_file_is_packed_by_its_bytes_before_its_name(
+    path: Path, name: str, first: bytes, packing: str | None
+) -> None:
     file = path.with_name(name)
     file.write_bytes(first)
-    assert is_packed(file) is packed
-    if not packed:
+    assert packing_of(file) == packing
+    if packing is None:
         assert read(file, first).content == first
 
 

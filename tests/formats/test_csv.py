@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from accounting import read_whole, reasons, texts
 from gristmill.data.record import RawDocument, Skip, Unread
-from gristmill.formats.csv import FORMAT, read_csv
+from gristmill.formats.csv import FORMAT, delimiter_of, read_csv
 
 FIELD = st.text(alphabet='ab ,"\n\té;', max_size=8)
 
@@ -58,6 +58,46 @@ def test_each_bad_row_is_counted_and_the_good_ones_are_read(tmp_path: Path) -> N
     assert sum(one.num_bytes if isinstance(one, Skip) else one.bytes_in for one in records) == (
         (tmp_path / "x.csv").stat().st_size
     )
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 9), st.text("abc ,;|\té", max_size=30)), min_size=2, max_size=30),
+    delimiter=st.sampled_from(",;|\t"),
+    suffix=st.sampled_from([".csv", ".tsv"]),
+    asked=st.booleans(),
+)
+@settings(deadline=None, max_examples=80)
+def test_any_delimiter_is_told_by_the_column_that_is_asked_for(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]], delimiter: str, suffix: str, asked: bool
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"x{suffix}"
+    path.write_bytes(table([["key", "body"], *([str(key), body] for key, body in rows)], delimiter=delimiter))
+    bodies = [body for _, body in rows]
+    assert texts(read_whole("csv", path, text_column="body")) == bodies
+    assert [row["body"] for row in FORMAT.peek(path, num_rows=len(rows))] == bodies
+    assert csv.Sniffer().sniff(path.read_text(encoding="utf-8"), ",;|\t").delimiter == delimiter
+    if sum(map(len, bodies)) > len(bodies):
+        assert texts(read_whole("csv", path, text_column=None)) == bodies
+
+
+def test_a_table_of_one_column_has_no_delimiter_and_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text\n" + "some words; and more of them\n" * 5)
+    with pytest.raises(csv.Error):
+        csv.Sniffer().sniff((tmp_path / "x.csv").read_text())
+    assert delimiter_of(tmp_path / "x.csv") == ","
+    assert len(read_whole("csv", tmp_path / "x.csv")) == 6
+
+
+def test_a_table_without_names_is_read_by_place(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("\n1;first text\n2;second text\n")
+    found = read_whole("csv", tmp_path / "x.csv", text_column="column2", id_column="column1")
+    assert texts(found) == ["first text", "second text"]
+    assert [item.id for item in found if isinstance(item, RawDocument)] == ["1", "2"]
+    assert FORMAT.peek(tmp_path / "x.csv", num_rows=1) == [{"column1": "1", "column2": "first text"}]
+    assert FORMAT.told(tmp_path / "x.csv") == "parted by semicolons, without names"
+    assert reasons(read_whole("csv", tmp_path / "x.csv", text_column="column3")) == {"missing_column": 1}
+    (tmp_path / "y.csv").write_text("id,column2\n1,a\n")
+    assert texts(read_whole("csv", tmp_path / "y.csv", text_column="column2")) == ["a"]
 
 
 def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_exist(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from gristmill.recipe.schema.formats import READERS, ReadFiles, reader_of
 
 SOURCE = Path(gristmill.__file__ or "").parent
 MODULES = sorted(path.stem for path in Path(formats.__file__ or "").parent.glob("*.py") if path.stem != "__init__")
-# Files of gristmill's own, whose suffixes are no readers'; and the suffix that says gzip, which is none of a format.
-OWN_FILES = {".parquet", ".jsonl", ".md", ".html", ".gz", ".tgz"}
+# Files of gristmill's own, whose suffixes are no readers'; and the suffixes that say how a file is packed.
+OWN_FILES = {".parquet", ".jsonl", ".md", ".html", ".gz", ".tgz", ".zst"}
 
 
 def test_each_class_of_the_recipe_has_its_file_and_the_other_way_round() -> None:

@@ -22,13 +22,24 @@ from mutations import FILES, LARGEST, PACKED, mutated, packed
 
 KEYS: dict[str, list[dict[str, Any]]] = {
     "jsonl": [{}, {"id_field": "id"}],
+    "json": [{}, {"id_field": "id"}],
     "csv": [{}, {"id_column": "id"}],
     "text": [{}, {"split_at": r"Chapter \d+$"}],
     "parquet": [{}, {"id_column": "id"}],
 }
 IN_SUITE = 500
 IN_ALL = int(os.environ.get("GRISTMILL_MUTATIONS", "1000000"))
-SHARES = {"jsonl": 4, "csv": 4, "text": 3, "html": 1, "code": 4, "parquet": 1, "warc": 3}  # a twentieth each
+SHARES = {
+    "jsonl": 4,
+    "json": 3,
+    "csv": 4,
+    "text": 3,
+    "html": 1,
+    "code": 4,
+    "parquet": 1,
+    "warc": 3,
+    "epub": 2,
+}  # of the files in all
 
 
 @pytest.fixture
@@ -49,7 +60,7 @@ def check_one(kind: str, seed: int, folder: Path, sound: list[bytes]) -> None:
     noise = random.Random(f"{kind} {seed}")
     data = mutated(noise.choice(sound), noise, sound)
     if kind in PACKED and (form := noise.randrange(3)):
-        data = packed(data if form == 1 else noise.choice(sound), noise)
+        data = packed(data if form == 1 else noise.choice(sound), noise, zstd=kind != "warc")
         data = mutated(data, noise, [data]) if form == 2 else data
     path = folder / "x.any"
     path.write_bytes(data)
@@ -82,7 +93,9 @@ def test_mutated_files_are_read_and_accounted_for(kind: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", FILES)
 def test_unchanged_files_give_documents(kind: str, tmp_path: Path) -> None:
     for number, data in enumerate(sound_files(kind)):
-        (tmp_path / "x.any").write_bytes(packed(data, random.Random(number)) if kind in PACKED else data)
+        (tmp_path / "x.any").write_bytes(
+            packed(data, random.Random(number), zstd=kind != "warc") if kind in PACKED else data
+        )
         found = read_whole(kind, tmp_path / "x.any")
         assert not any(
             item.reason.startswith(("corrupt", "bad")) for item in found if not isinstance(item, RawDocument)

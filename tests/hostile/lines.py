@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+import pyarrow as pa
+
 from hostile.hostile import Hostile, prose, scaled
 
 MIB = 1 << 20
@@ -184,6 +186,80 @@ def jsonl_same_ids(folder: Path, scale: float) -> Hostile:
     return Hostile(kind="jsonl", path=folder / "x.jsonl", documents=number, keys={"id_field": "id"})
 
 
+def zstd(path: Path, pieces: Iterator[bytes]) -> Path:
+    """A zstd file of one frame, written in pieces."""
+    with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as stream:
+        for piece in pieces:
+            stream.write(piece)
+    return path
+
+
+def jsonl_zstd_bomb(folder: Path, scale: float) -> Hostile:
+    """A line of 10 GB in a megabyte."""
+
+    def pieces() -> Iterator[bytes]:
+        yield line(1)
+        yield from repeated(b"a", scaled(10e9, scale, least=30_000_000))
+        yield b"\n" + line(2)
+
+    path = zstd(folder / "x.jsonl.zst", pieces())
+    return Hostile(kind="jsonl", path=path, documents=2, reasons={"line_too_large": 1})
+
+
+def jsonl_zstd_magics(folder: Path, scale: float) -> Hostile:
+    """A hundred thousand heads of frames in which nothing follows that is a block, and blocks of nothing without end."""
+    data = pa.Codec("zstd").compress(line(1), asbytes=True) + b"\x28\xb5\x2f\xfd\x00\x58" * scaled(100_000, scale)
+    (folder / "x.jsonl.zst").write_bytes(data + b"\x28\xb5\x2f\xfd\x00\x58" + bytes(scaled(30e6, scale)))
+    return Hostile(kind="jsonl", path=folder / "x.jsonl.zst", documents=1)
+
+
+def json_large_array(folder: Path, scale: float) -> Hostile:
+    """An array of 2 GB in one line."""
+    number = scaled(20_000, scale)
+    item = json.dumps({"text": prose(1, 20_000), "id": 1}).encode()
+    with (folder / "x.json").open("wb") as file:
+        file.write(b"[" + item)
+        for _ in range(number - 1):
+            file.write(b"," + item)
+        file.write(b"]")
+    return Hostile(kind="json", path=folder / "x.json", documents=number)
+
+
+def json_deep(folder: Path, scale: float) -> Hostile:
+    """Brackets in brackets in brackets, and an item behind them."""
+    depth = scaled(5_000_000, scale)
+    (folder / "x.json").write_bytes(b"[" + b"[" * depth + b"]" * depth + b"," + line(1).rstrip() + b"]")
+    return Hostile(kind="json", path=folder / "x.json", documents=1, reasons={"bad_json": 1})
+
+
+def json_open_quote(folder: Path, scale: float) -> Hostile:
+    """A quote that is never closed, and 500 MB behind it."""
+    item = line(1).rstrip()
+    with (folder / "x.json").open("wb") as file:
+        file.write(b"[" + item + b', {"text": "open}')
+        for piece in repeated(b", " + b"words and words ", scaled(5e8, scale)):
+            file.write(piece)
+    return Hostile(kind="json", path=folder / "x.json", documents=1, reasons={"bad_json": 1})
+
+
+def json_text_bomb(folder: Path, scale: float) -> Hostile:
+    """An item of 10 GB in 10 MB, and one behind it."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b'["'
+        yield from repeated(b"a", scaled(10e9, scale, least=30_000_000))
+        yield b'", "after"]'
+
+    path = packed(folder / "x.json.gz", pieces())
+    return Hostile(kind="json", path=path, documents=1, reasons={"item_too_large": 1})
+
+
+def json_settings(folder: Path, scale: float) -> Hostile:
+    """An object without text, as programs keep their settings."""
+    (folder / "x.json").write_text(json.dumps({"name": "x", "version": 1, "deep": {"list": [1, 2]}}, indent=1))
+    return Hostile(kind="json", path=folder / "x.json", documents=0, reasons={"no_text_field": 1})
+
+
 def csv_open_quote(folder: Path, scale: float) -> Hostile:
     """A quote that is never closed, and far more rows behind it than a row may have."""
     rows = scaled(5_000_000, scale, least=600_000)
@@ -248,6 +324,7 @@ def csv_cut_off(folder: Path, scale: float) -> Hostile:
 
 SETS = [
     jsonl_line_bomb, jsonl_blank_bomb, jsonl_cut_off, jsonl_garbage_tail, jsonl_magic_tail, jsonl_members, jsonl_damaged_member,
-    jsonl_not_gzip, jsonl_zeros, jsonl_one_line, jsonl_strange_values, jsonl_carriage_returns, jsonl_utf16, jsonl_same_ids,
+    jsonl_not_gzip, jsonl_zeros, jsonl_one_line, jsonl_strange_values, jsonl_carriage_returns, jsonl_utf16, jsonl_same_ids, jsonl_zstd_bomb, jsonl_zstd_magics,
+    json_large_array, json_deep, json_open_quote, json_text_bomb, json_settings,
     csv_open_quote, csv_blank_bomb, csv_ragged, csv_wide, csv_without_names, csv_cut_off,
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError
-from gristmill.model.attention import KeyValueCache
 from gristmill.model.generate import choice_of, generate, stream
+from gristmill.model.inference import InferenceModel
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 
@@ -41,16 +42,56 @@ def full_logits(tokens: list[int]) -> torch.Tensor:
 @given(tokens=st.lists(st.integers(0, 60), min_size=2, max_size=30), data=st.data())
 def test_cached_pieces_equal_the_full_forward(tokens: list[int], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(tokens) - 1), max_size=4)))
-    cache = KeyValueCache(
-        layers=2, max_tokens=len(tokens), kv_heads=2, head_dim=8, device=torch.device("cpu"), dtype=torch.float32
-    )
-    rows = []
-    with torch.no_grad():
-        for start, stop in zip([0, *cuts], [*cuts, len(tokens)], strict=True):
-            piece = torch.tensor(tokens[start:stop])
-            rows.append(MODEL.logits(MODEL.hidden(piece, torch.arange(start, stop), [len(piece)], cache)))
-    torch.testing.assert_close(torch.cat(rows), full_logits(tokens), atol=5e-5, rtol=0)
+    ready = InferenceModel(MODEL)
+    cache = ready.empty_cache(len(tokens))
+    ends = [*cuts, len(tokens)]
+    rows = [ready.advance([cache], [tokens[start:stop]]) for start, stop in zip([0, *cuts], ends, strict=True)]
+    expected = full_logits(tokens)[[end - 1 for end in ends]]
+    torch.testing.assert_close(torch.cat(rows), expected, atol=5e-5, rtol=0)
     assert cache.length == len(tokens)
+
+
+@few
+@given(batch=st.lists(st.lists(st.integers(0, 60), min_size=6, max_size=30), min_size=1, max_size=5), data=st.data())
+def test_sequences_of_any_lengths_advance_together_as_if_alone(batch: list[list[int]], data: st.DataObject) -> None:
+    """Prompts of some and single tokens of others in one pass; ties of shape are drawn, so buffers are kept and made anew."""
+    ready = InferenceModel(MODEL)
+    caches = [ready.empty_cache(len(tokens)) for tokens in batch]
+    done = [0] * len(batch)
+    while waiting := [i for i, tokens in enumerate(batch) if done[i] < len(tokens)]:
+        turn = data.draw(st.lists(st.sampled_from(waiting), min_size=1, unique=True))
+        sizes = [data.draw(st.integers(1, len(batch[i]) - done[i])) for i in turn]
+        pieces = [batch[i][done[i] : done[i] + size] for i, size in zip(turn, sizes, strict=True)]
+        rows = ready.advance([caches[i] for i in turn], pieces)
+        for row, i, size in zip(rows, turn, sizes, strict=True):
+            done[i] += size
+            torch.testing.assert_close(row, full_logits(batch[i][: done[i]])[-1], atol=5e-5, rtol=0)
+
+
+def test_heads_of_every_grouping_and_an_untied_head_compute_the_same() -> None:
+    tokens = list(range(1, 13))
+    for heads, groups, tied in [(4, 4, True), (4, 1, False), (6, 3, True), (1, 1, False)]:
+        config = replace(CONFIG, num_attention_heads=heads, num_key_value_heads=groups, tie_word_embeddings=tied)
+        model = init_weights(Llama(config), heads)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "norm" in name:
+                    weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(len(name)))
+            expected = model.logits(model.hidden(torch.tensor(tokens), torch.arange(12), [12]))
+        ready = InferenceModel(model)
+        cache = ready.empty_cache(12)
+        found = torch.cat([ready.advance([cache], [[token]]) for token in tokens])
+        torch.testing.assert_close(found, expected, atol=5e-5, rtol=0)
+
+
+def test_a_piece_that_has_no_room_is_refused() -> None:
+    ready = InferenceModel(MODEL)
+    cache = ready.empty_cache(4)
+    ready.advance([cache], [[1, 2, 3]])
+    with pytest.raises(DataError, match="2 tokens cannot follow the 3 tokens.* room for 1"):
+        ready.advance([cache], [[1, 2]])
+    with pytest.raises(DataError, match="a piece of 0 tokens"):
+        ready.advance([cache], [[]])
 
 
 @few
@@ -89,18 +130,18 @@ def test_samples_of_one_prompt_share_passes_and_are_what_each_is_alone(monkeypat
     batch = [[7, 8], [9], [7, 8]] * 4
     how: dict[str, Any] = {"max_new_tokens": 6, "stop_ids": {0}, "temperature": 0.6}
     alone = [
-        list(stream(MODEL, prompt, generator=torch.Generator().manual_seed(seed), **how))
+        list(stream(InferenceModel(MODEL), prompt, generator=torch.Generator().manual_seed(seed), **how))
         for seed, prompt in enumerate(batch)
     ]
     passes = 0
-    hidden = Llama.hidden
+    advance = InferenceModel.advance
 
-    def counted(self: Llama, *arguments: Any) -> torch.Tensor:
+    def counted(self: InferenceModel, *arguments: Any) -> torch.Tensor:
         nonlocal passes
         passes += 1
-        return hidden(self, *arguments)
+        return advance(self, *arguments)
 
-    monkeypatch.setattr(Llama, "hidden", counted)
+    monkeypatch.setattr(InferenceModel, "advance", counted)
     assert generate(MODEL, batch, seeds=range(len(batch)), **how) == alone
     prefixes = {
         (*prompt, *new[:length]) for prompt, new in zip(batch, alone, strict=True) for length in range(len(new))
@@ -143,6 +184,30 @@ def test_sampling_follows_the_probabilities_and_top_p_cuts_the_tail() -> None:
     assert {only_best.draw(generator) for _ in range(20)} == {0}
 
 
+@few
+@given(
+    logits=st.lists(st.integers(-40, 40).map(lambda n: n / 2), min_size=1, max_size=60),
+    temperature=st.sampled_from([0.3, 1.0, 3.0]),
+    top_p=st.sampled_from([0.2, 0.9, 1.0]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_draw_is_what_a_whole_sort_would_give(
+    logits: list[float], temperature: float, top_p: float, seed: int
+) -> None:
+    """Ties and hopeless tokens included: half steps over a range of 40 nats."""
+    probabilities = torch.softmax(torch.tensor(logits, dtype=torch.float64) / temperature, 0)
+    ordered, ids = torch.sort(probabilities, descending=True, stable=True)
+    kept = max(1, int((ordered.cumsum(0) - ordered < top_p).sum()))
+    sums, expected = ordered.cumsum(0)[:kept], []
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(50):
+        index = int((sums <= torch.rand((), generator=generator, dtype=torch.float64) * sums[-1]).sum())
+        expected.append(int(ids[min(index, kept - 1)]))
+    choice = choice_of(torch.tensor(logits), temperature=temperature, top_p=top_p)
+    generator = torch.Generator().manual_seed(seed)
+    assert [choice.draw(generator) for _ in range(50)] == expected
+
+
 def test_prompts_that_cannot_be_continued_are_refused_with_their_numbers() -> None:
     with pytest.raises(DataError, match="prompt 1 has 60 tokens; with 5 new tokens that is 65"):
         generate(MODEL, [[1], [1] * 60], max_new_tokens=5, stop_ids=())
@@ -151,4 +216,4 @@ def test_prompts_that_cannot_be_continued_are_refused_with_their_numbers() -> No
     with pytest.raises(ValueError, match="one seed per prompt"):
         generate(MODEL, [[1]], max_new_tokens=5, stop_ids=(), temperature=1.0)
     with pytest.raises(ValueError, match="needs a generator"):
-        next(stream(MODEL, [1], max_new_tokens=5, stop_ids=(), temperature=1.0))
+        next(stream(InferenceModel(MODEL), [1], max_new_tokens=5, stop_ids=(), temperature=1.0))

@@ -107,7 +107,9 @@ def test_grouped_heads_equal_plain_attention_over_repeated_keys(length: int, hea
 def test_cached_attention_equals_the_last_rows_of_full_attention(new: int) -> None:
     q, k, v = (torch.randn(9, 2, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
     expected = plain_attention(q, k, v)[-new:]
-    torch.testing.assert_close(cached_attention(q[-new:], k, v), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        cached_attention(q[-new:], k.transpose(0, 1), v.transpose(0, 1)), expected, atol=1e-5, rtol=1e-5
+    )
 
 
 @few

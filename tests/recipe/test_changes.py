@@ -63,7 +63,7 @@ def test_the_reason_and_an_empty_list_are_no_part_of_an_identity(small: dict[str
     ("values", "words"),
     [
         ({"optimizer.peak_rl": 1e-3}, "sets 'optimizer.peak_rl', which cannot change in the middle of a run; did you mean "
-                                      "'optimizer.peak_lr'? Allowed are optimizer.peak_lr (a number above 0), stages.<name>"),
+                                      "'optimizer.peak_lr'? Allowed are optimizer.peak_lr (a number above 0, at most 0.1), stages.<name>"),
         ({"optimizer.beta1": 0.8}, "'optimizer.beta1', which cannot change"),
         ({"seed": 3}, "'seed', which cannot change in the middle of a run; allowed are"),
         ({"stages.decay.tokens": 1024}, "'stages.decay.tokens', which cannot change in the middle of a run; allowed are"),

@@ -190,8 +190,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     words = failure("name: [1, 2\nseed: 3\n", tmp_path)
-    assert "is not valid YAML" in words
-    assert "line 2" in words
+    assert words.startswith(f"{tmp_path / 'r.yaml'}:2: not valid YAML: expected ',' or ']'")
+    assert "<unicode string>" not in words
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_an_override_reads_yaml_as_a_recipe_does(small_file: Path) -> None:
     assert loaded.recipe.sources["books"].rules.off == ["too_few_words"]
     with pytest.raises(RecipeError, match="command line:1: duplicate key 'web'"):
         load_recipe(small_file, ["tokenizer.mixture={web: 0.5, web: 0.5}"])
-    with pytest.raises(RecipeError, match="command line: seed is None"):
+    with pytest.raises(RecipeError, match="command line: the key 'seed' is left blank"):
         load_recipe(small_file, ["seed="])
 
 

@@ -130,7 +130,7 @@ def test_main_text_of_a_source_without_html_is_refused(small: dict[str, Any]) ->
 
 def test_a_classifier_that_is_not_there_is_refused(small: dict[str, Any]) -> None:
     small["select"]["min_scores"]["web"]["classifier"] = "edo"
-    assert "names the classifier 'edo'; the recipe has ['edu']" in message(small)
+    assert "names the classifier 'edo'; did you mean 'edu'? the recipe has ['edu']" in message(small)
 
 
 def test_a_pack_and_a_source_of_one_name_are_refused(small: dict[str, Any]) -> None:
@@ -172,4 +172,4 @@ def test_a_classifier_that_learns_from_a_late_source_scores_none_before_it(small
 
 def test_a_pack_that_is_not_there_is_refused(small: dict[str, Any]) -> None:
     small["evaluate"]["packs"] = ["fakts"]
-    assert "evaluate.packs names the pack 'fakts'; the recipe has ['facts']" in message(small)
+    assert "evaluate.packs names the pack 'fakts'; did you mean 'facts'? the recipe has ['facts']" in message(small)

@@ -62,7 +62,7 @@ def write_corpus(
         )
     np.save(folder / "passed.npy", np.array([d.passed for d in documents], dtype=bool))
     np.save(folder / "scores.npy", np.array([d.score for d in documents], dtype=np.float32))
-    return corpus_of(shards, passed=folder / "passed.npy", scores=folder / "scores.npy")
+    return corpus_of(shards, turns=folder / "passed.npy", scores=folder / "scores.npy")
 
 
 def opened(folder: Path) -> Corpus:
@@ -73,7 +73,7 @@ def opened(folder: Path) -> Corpus:
         )
         for path in sorted(folder.glob("documents-*.parquet"))
     ]
-    return corpus_of(shards, passed=folder / "passed.npy", scores=folder / "scores.npy")
+    return corpus_of(shards, turns=folder / "passed.npy", scores=folder / "scores.npy")
 
 
 def search(

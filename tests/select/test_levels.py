@@ -59,10 +59,15 @@ def select(corpus, *, rules, seed=0):
         found = HeldOutTexts([[(int(d), rows[d][1]) for d in held]], rules).find([(d, rows[d][1]) for d in asked])
         return np.array([(d, r.held, r.jaccard, r.containment) for d, r in sorted(found.items())], dtype=RESEMBLANCE)
 
-    def again(first, some):
-        freed = [replace(document, passed=d in some) for d, document in enumerate(documents)]
-        found = oracle.find_duplicates(freed, prints.keys_DB.tolist(), hashes, rules).copies
-        return np.array([(c.document, c.survivor, c.exact, c.jaccard, c.containment) for c in found], NEXT_SURVIVOR)
+    def again(first, side_D, freed):
+        turns = [2 if d in freed else int(side_D[d] == TRAIN) for d in range(count)]
+        some = [
+            replace(one, passed=turn > 0, priority=one.priority + 99 * turn)
+            for one, turn in zip(documents, turns, strict=True)
+        ]
+        found = oracle.find_duplicates(some, prints.keys_DB.tolist(), hashes, rules).copies
+        rows = [(c.document, c.survivor, c.exact, c.jaccard, c.containment) for c in found if c.document in freed]
+        return np.array(rows, NEXT_SURVIVOR)
 
     split = split_by_level(
         Members(

@@ -1,6 +1,7 @@
 """The steps of selection together: every document has one fate, copies and evaluation items leave with their evidence, sides do not mix."""
 
 import json
+import operator
 import re
 import unicodedata
 
@@ -260,6 +261,63 @@ def test_copies_of_what_leaves_for_resembling_validation_text_stay_where_they_do
     assert {"train", "near_duplicate", "near_validation"} <= set(outcomes.values()), "otherwise this test shows nothing"
     assert {row["cluster"] for row in kept_rows(out, "*", "train")}.isdisjoint(kept[name]["cluster"] for name in held)
     read_ledger(out / "ledger.json").check()
+
+
+FAMILIES = 120
+
+
+def with_families_of_two_sources(made):
+    """A text, one that is like it, and in both sources one that is like that one only; in two of three families one more, which is
+    like the last ones only. So few bands miss many pairs of the first two, and few others."""
+    rng = np.random.default_rng(13)
+    rows = {"manuals": [], "web": []}
+    for k in range(FAMILIES):
+        first = words(rng, 60).split()
+        middle = [*words(rng, 8).split(), *first[8:], "longer"]
+        far = [*middle[:57], *words(rng, 3).split()]
+        beside = [*far[:30], *words(rng, 5).split(), *far[35:]]
+        rows["manuals"] += [
+            document("manuals", f"first {k}", " ".join(first)),
+            document("manuals", f"far {k}", " ".join(far)),
+        ]
+        rows["manuals"] += [document("manuals", f"beside {k}", " ".join(beside))] if k % 3 else []
+        rows["web"] += [
+            document("web", f"middle {k}", " ".join(middle)),
+            document("web", f"far {k} web", " ".join(far[:-1])),
+        ]
+    for source, own in rows.items():
+        write_source(made, source, own[:90], own[90:])
+    return rows["manuals"] + rows["web"]
+
+
+def test_copies_that_are_decided_again_meet_the_kept_ones_and_follow_the_priority(made):
+    rows = with_families_of_two_sources(made)
+    section = {
+        "priority": ["web"],
+        "near_duplicates": NearDuplicates(num_bands=4, rows_per_band=6),
+        "validation": Validation(fraction=0.4, min_bytes=1000, max_bytes=50_000),
+    }
+    out, _ = run(made, section=section)
+    fates = {name: fate for source in ("manuals", "web") for name, fate in fates_of(out, source).items()}
+    named = {row["id"]: row["duplicate_of"] for row in rejected_rows(out)}
+    found = rows_of(made / "select.steps" / "duplicates", "copies.parquet")
+    left = {row["document"] for row in found if fates[rows[row["survivor"]].id] == "near_validation"}
+    freed = {rows[d].id for d in left if fates[rows[d].id] != "near_validation"}
+    pairs = [k for k in range(FAMILIES) if {f"far {k}", f"far {k} web"} <= freed]
+    alone = [k for k in pairs if f"beside {k}" not in fates]
+    assert alone
+    assert {(named[f"far {k}"], fates[f"far {k} web"]) for k in alone} == {(f"far {k} web", "train") for k in alone}
+    # Those that share a band with the one beside them do not stay with it.
+    prints = rows_of(made / "select.steps" / "signatures", "*/prints-*.parquet")
+    keys = {row["id"]: [row["keys"][at : at + 8] for at in range(0, 32, 8)] for row in prints}
+    beside = [
+        (name, f"beside {k}")
+        for k in pairs
+        for name in (f"far {k}", f"far {k} web")
+        if fates.get(f"beside {k}") == "train" and any(map(operator.eq, keys[name], keys[f"beside {k}"]))
+    ]
+    assert any(named[name] == other for name, other in beside)
+    assert "train" not in {fates[name] for name, _ in beside}
 
 
 def test_a_step_that_ended_after_copies_were_decided_again_resumes_to_the_same_bytes(made, monkeypatch):

@@ -1,97 +1,95 @@
-"""`gristmill chat`: talk to a model in the terminal. Answers appear token by token.
+"""`gristmill chat`: talk to a model in the terminal, or to several side by side. Answers appear token by token.
 
 A chat model gets the conversation through its template. A base model was never taught to answer: it continues what is typed,
-and says so first. Without a terminal, every line of standard input is a message and only the answers are printed.
+and says so first. Without a terminal, every line of standard input is a message or a command and only the answers are printed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 import torch
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
-from gristmill.errors import ArtifactError, RecipeError
+from gristmill.commands.model_folder import find_model, introduction, load_speakers
+from gristmill.errors import RecipeError
 from gristmill.model.generate import stream
-from gristmill.model.transformer import Llama
-from gristmill.model.weights import load_model
-from gristmill.tokens.chat import encode_chat
-from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.outputs import MODEL_STEPS
+from gristmill.serve.speaker import Speaker, TextOfTokens
 from gristmill.units import counted
 
-BEST_FIRST = MODEL_STEPS[::-1]
-RESET, QUIT = "/reset", "/quit"
 SEED = 0
-MAX_NEW_TOKENS = 128  # where nobody said, or half of the context where that is less
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+HISTORY_LINES = 1000
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 """Control characters to their pictures: a model must not be able to steer the terminal."""
+HELP = """\
+/reset            a new conversation
+/system TEXT      a message that stands before the conversation; without TEXT none
+/temperature X    0 is greedy; above it samples
+/save FILE        the conversation as JSON lines, as chat.conversations of a recipe reads them
+/help             this
+/quit             leaves, as Ctrl-D does; Ctrl-C stops an answer"""
 
 
 def chat(
-    target: Path,
+    targets: Sequence[Path],
     *,
     prompt: str | None,
+    system: str | None,
     temperature: float,
     max_new_tokens: int | None,
     console: Console,
     stdin: TextIO,
+    history: Path,
 ) -> None:
-    """Answer `prompt` once, or talk until /quit or the end of `stdin`.
+    """Answer `prompt` once, or talk until /quit or the end of `stdin`. Typed lines are kept in the file `history`.
 
-    Raises ArtifactError when `target` holds no model, RecipeError for options that the model cannot serve.
+    Raises ArtifactError when a target holds no model, RecipeError for options that a model cannot serve.
     """
-    folder = find_model(target)
-    model, tokenizer = load_model(folder).eval(), Tokenizer.load(folder)
-    context = model.config.max_position_embeddings
-    if max_new_tokens is None:
-        max_new_tokens = min(MAX_NEW_TOKENS, context // 2)
-    if not 0 < max_new_tokens < context:
-        raise RecipeError(
-            f"--max-new-tokens is {max_new_tokens}; the model's context is {context} tokens. Use 1 to {context - 1}."
+    talks = [
+        Conversation(
+            speaker=speaker,
+            max_new_tokens=_checked_limit(speaker, max_new_tokens),
+            temperature=_checked_temperature(temperature, "--temperature"),
+            system=system,
         )
-    if temperature < 0:
-        raise RecipeError(f"--temperature is {temperature}; use 0 for greedy answers or a number above.")
-    talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
+        for speaker in load_speakers(targets)
+    ]
     interactive = prompt is None and stdin.isatty()
     told = console if interactive else Console(stderr=True)  # standard output gets only the answers
-    told.print(_introduction(folder, talk), markup=False, highlight=False, soft_wrap=not interactive)
-    for text in [prompt] if prompt is not None else _lines(console, stdin, interactive=interactive):
-        if text == QUIT:
-            return
-        if text == RESET:
-            talk.messages.clear()
-            told.print("New conversation.")
-        elif text:
-            _answer(talk, text, console, told)
-
-
-def find_model(target: Path) -> Path:
-    """The model folder that a path means: itself, its model/, or the best of a run (dpo, else sft, else pretrain)."""
-    for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
-        if (folder / "config.json").is_file():
-            return folder
-    refuse_broken_links(target)
-    refuse_unfinished(target, BEST_FIRST)
-    raise ArtifactError(
-        f"{target} holds no model. Name a model folder (config.json and model.safetensors), or a run's folder that has "
-        f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."
-    )
+    for target, talk in zip(targets, talks, strict=True):
+        line = introduction(find_model(target), talk.speaker)
+        if prompt is None or not talk.speaker.is_chat:
+            told.print(line, markup=False, highlight=False, soft_wrap=not interactive)
+    if interactive:
+        told.print("/help shows the commands, /quit leaves.")
+    with _interruptible() if interactive else contextlib.nullcontext():
+        for text in [prompt] if prompt is not None else _lines(stdin, console, history, interactive=interactive):
+            if prompt is None and text.startswith("/"):
+                if text == "/quit":
+                    return
+                told.print(_obey(text, talks), markup=False, highlight=False, soft_wrap=True)
+            elif text.strip():
+                _answer(talks, text, console, told, columns=interactive and len(talks) > 1)
 
 
 @dataclass(kw_only=True)
 class Conversation:
     """The turns so far, and the model that answers. Turns that no longer fit are dropped, oldest first."""
 
-    model: Llama
-    tokenizer: Tokenizer
+    speaker: Speaker
     max_new_tokens: int
     temperature: float
+    system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
     num_dropped: int = 0
 
@@ -99,49 +97,47 @@ class Conversation:
         self._generator = torch.Generator().manual_seed(SEED)
 
     @property
-    def is_chat(self) -> bool:
-        """Fine-tuning makes the end of a turn the model's end token; a base model ends with the end of the text."""
-        end = self.model.config.eos_token_id
-        return self.tokenizer.im_end_id in (end if isinstance(end, list) else [end])
+    def spoken(self) -> list[dict[str, str]]:
+        """The system message and the turns that say something, as the template takes them."""
+        before = [{"role": "system", "content": self.system}] if self.system and self.system.strip() else []
+        return before + [message for message in self.messages if message["content"].strip()]
 
     def ask(self, text: str) -> Iterator[str]:
-        """The answer in pieces of text, as they come; afterwards it is part of the conversation.
+        """The answer in pieces of text, as they come; afterwards it is part of the conversation, also where it is broken off.
 
         `num_dropped` then says how many old messages were left out. Raises RecipeError when the message itself is too long.
         """
         self.messages.append({"role": "user", "content": text})
         ids = self._prompt(text)
-        ends = {self.tokenizer.eos_id, self.tokenizer.im_end_id}
-        written: list[int] = []
-        answer = ""
+        written, said = TextOfTokens(self.speaker.tokenizer), ""
         new = stream(
-            self.model,
+            self.speaker.model,
             ids,
             max_new_tokens=self.max_new_tokens,
-            stop_ids=ends,
+            stop_ids=self.speaker.ends,
             temperature=self.temperature,
             generator=self._generator,
         )
-        for token in new:
-            if token in ends:
-                break
-            written.append(token)
-            text_so_far = self.tokenizer.decode(written).rstrip(INCOMPLETE)  # a character may come in several tokens
-            yield text_so_far[len(answer) :]
-            answer = text_so_far
-        whole = self.tokenizer.decode(written)
-        yield whole[len(answer) :]
-        self.messages.append({"role": "assistant", "content": whole})
+        try:
+            for token in new:
+                if token not in self.speaker.ends:
+                    piece = written.add(token)
+                    said += piece
+                    yield piece
+            rest = written.end()
+            said += rest
+            yield rest
+        finally:
+            self.messages.append({"role": "assistant", "content": said})
 
     def _prompt(self, text: str) -> list[int]:
-        room = self.model.config.max_position_embeddings - self.max_new_tokens
+        room = self.speaker.context - self.max_new_tokens
         self.num_dropped = 0
-        if not self.is_chat:
+        if not self.speaker.is_chat:
             self.messages = self.messages[-1:]
-            return self._fitting([self.tokenizer.eos_id, *self.tokenizer.encode(text)], room)
+            return self._fitting(self.speaker.text_prompt(text), room)
         while True:
-            spoken = [message for message in self.messages if message["content"].strip()]
-            ids, _ = encode_chat(self.tokenizer, spoken, add_generation_prompt=True)
+            ids = self.speaker.chat_prompt(self.spoken)
             if len(ids) <= room or len(self.messages) == 1:
                 return self._fitting(ids, room)
             dropped = 2 if len(self.messages) > 2 else 1
@@ -151,23 +147,133 @@ class Conversation:
         if len(ids) > room:
             self.messages.pop()
             raise RecipeError(
-                f"the message takes {len(ids)} tokens; the model's context of {self.model.config.max_position_embeddings} leaves "
+                f"the message takes {len(ids)} tokens; the model's context of {self.speaker.context} leaves "
                 f"{room} beside an answer of {self.max_new_tokens}. Shorten it, or lower --max-new-tokens."
             )
         return ids
 
 
-def _answer(talk: Conversation, text: str, console: Console, told: Console) -> None:
-    for number, piece in enumerate(talk.ask(text)):
-        if number == 0 and talk.num_dropped:
-            told.print(f"(the context is full: dropped the oldest {counted(talk.num_dropped, 'message')})", style="dim")
-        console.print(piece.translate(VISIBLE), end="", markup=False, highlight=False, soft_wrap=True)
-        console.file.flush()
-    console.print()
+def _checked_limit(speaker: Speaker, max_new_tokens: int | None) -> int:
+    limit = speaker.usual_new_tokens if max_new_tokens is None else max_new_tokens
+    if not 0 < limit < speaker.context:
+        raise RecipeError(
+            f"--max-new-tokens is {limit}; the context of {speaker.name} is {speaker.context} tokens. "
+            f"Use 1 to {speaker.context - 1}."
+        )
+    return limit
 
 
-def _lines(console: Console, stdin: TextIO, *, interactive: bool) -> Iterator[str]:
-    """Messages: typed at a prompt, or the lines of a pipe."""
+def _checked_temperature(temperature: float, what: str) -> float:
+    if not (temperature == 0 or 0.01 <= temperature <= 100):
+        raise RecipeError(f"{what} is {temperature:g}; use 0 for greedy answers, or a number from 0.01 to 100.")
+    return temperature
+
+
+def _obey(line: str, talks: Sequence[Conversation]) -> str:
+    """Carry a command out; what to tell of it."""
+    verb, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if verb == "/help":
+        return HELP
+    if verb == "/reset":
+        for talk in talks:
+            talk.messages.clear()
+        return "New conversation."
+    if verb == "/system":
+        for talk in talks:
+            talk.system = rest or None
+        unable = [talk.speaker.name for talk in talks if not talk.speaker.is_chat]
+        told = f"System message: {rest}" if rest else "No system message."
+        return told + (f" It has no effect on a base model ({', '.join(unable)})." if unable else "")
+    if verb == "/temperature":
+        try:
+            temperature = _checked_temperature(float(rest), verb)
+        except (ValueError, RecipeError) as error:
+            return (
+                str(error)
+                if isinstance(error, RecipeError)
+                else f"{line}: expected a number, such as /temperature 0.7."
+            )
+        for talk in talks:
+            talk.temperature = temperature
+        return f"Temperature {temperature:g}."
+    if verb == "/save":
+        return _save(rest, talks)
+    return f"Unknown command {verb}. /help lists the commands."
+
+
+def _save(name: str, talks: Sequence[Conversation]) -> str:
+    if not name:
+        return "/save needs the name of a file."
+    told = [talk for talk in talks if talk.messages]
+    lines = [json.dumps({"id": talk.speaker.name, "messages": talk.spoken}, ensure_ascii=False) for talk in told]
+    path = Path(name).expanduser()
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except FileExistsError:
+        return f"{path} exists; nothing was written. Choose another name."
+    except OSError as error:
+        return f"{path}: {error.strerror}; nothing was written."
+    return f"Saved {counted(len(lines), 'conversation')} to {path}."
+
+
+def _answer(talks: Sequence[Conversation], text: str, console: Console, told: Console, *, columns: bool) -> None:
+    """Print what each model answers: alone as it comes, in columns all at once, without a terminal one below the other."""
+    try:
+        if columns:
+            _answer_in_columns(talks, text, console)
+            return
+        for talk in talks:
+            if len(talks) > 1:
+                console.print(f"[{talk.speaker.name}]", markup=False, highlight=False)
+            try:
+                for number, piece in enumerate(talk.ask(text)):
+                    if number == 0:
+                        _tell_dropped(talk, told)
+                    console.print(piece.translate(VISIBLE), end="", markup=False, highlight=False, soft_wrap=True)
+                    console.file.flush()
+            finally:
+                console.print()
+    except KeyboardInterrupt:
+        told.print("(stopped)", style="dim")
+
+
+def _answer_in_columns(talks: Sequence[Conversation], text: str, console: Console) -> None:
+    """The models take turns, a token each, in columns side by side."""
+    said = [Text() for _ in talks]
+    table = Table(expand=True, box=None, padding=(0, 2, 0, 0))
+    for talk in talks:
+        table.add_column(Text(talk.speaker.name), ratio=1, overflow="fold")
+    table.add_row(*said)
+    answers = {number: talk.ask(text) for number, talk in enumerate(talks)}
+    try:
+        with Live(table, console=console, transient=True, refresh_per_second=8, vertical_overflow="ellipsis"):
+            while answers:
+                for number in list(answers):
+                    piece = next(answers[number], None)
+                    if piece is None:
+                        del answers[number]
+                    else:
+                        said[number].append(piece.translate(VISIBLE))
+    finally:
+        for answer in answers.values():
+            answer.close()  # type: ignore[attr-defined]
+        for talk in talks:
+            _tell_dropped(talk, console)
+        console.print(table)
+
+
+def _tell_dropped(talk: Conversation, told: Console) -> None:
+    if talk.num_dropped:
+        told.print(f"(the context is full: dropped the oldest {counted(talk.num_dropped, 'message')})", style="dim")
+
+
+def _lines(stdin: TextIO, console: Console, history: Path, *, interactive: bool) -> Iterator[str]:
+    """Messages: typed at a prompt, with line editing where the terminal is real, or the lines of a pipe."""
+    if interactive and stdin is sys.stdin:
+        yield from _edited_lines(history)
+        return
     while True:
         if interactive:
             console.print("> ", end="", style="bold")
@@ -177,7 +283,39 @@ def _lines(console: Console, stdin: TextIO, *, interactive: bool) -> Iterator[st
         yield line.strip()
 
 
-def _introduction(folder: Path, talk: Conversation) -> str:
-    kind = "a chat model" if talk.is_chat else "a base model: it was not taught to answer, it continues your text"
-    size = sum(parameter.numel() for parameter in talk.model.parameters())
-    return f"{folder} is {kind} ({size:,} parameters). {RESET} starts a new conversation, {QUIT} leaves."
+def _edited_lines(history: Path) -> Iterator[str]:
+    """Lines typed at a terminal, with the keys of readline; they are kept for the next time, readable by their owner only."""
+    import readline
+
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    readline.set_history_length(HISTORY_LINES)
+    try:
+        while True:
+            try:
+                yield input("> ").strip()
+            except EOFError:
+                print()
+                return
+    finally:
+        with contextlib.suppress(OSError):  # no place to keep it is no reason to fail
+            history.parent.mkdir(parents=True, exist_ok=True)
+            history.touch(mode=0o600)
+            readline.write_history_file(history)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt: it stops an answer. At the prompt nobody catches it, and it leaves as everywhere."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    finally:
+        signal.signal(signal.SIGINT, before)

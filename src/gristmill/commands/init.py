@@ -20,7 +20,7 @@ from gristmill.commands.doctor import measure_training
 from gristmill.commands.survey import MESSAGES, text_columns
 from gristmill.draft.conversations import FILE_NAME, ChatPlan, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
-from gristmill.draft.folder import FolderSource, files_by_kind, sources_of, suffix_counts
+from gristmill.draft.folder import FolderSource, files_by_kind, sources_of
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
 from gristmill.draft.size import MIN_TOKENS, Budget, Wish, budget_for, shape_for
@@ -35,6 +35,7 @@ from gristmill.draft.write import (
     validation_for,
 )
 from gristmill.errors import DataError, RecipeError
+from gristmill.extract.not_read import not_read_in
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import machine_speed, training_speed
 from gristmill.recipe.json_schema import schema_text
@@ -45,7 +46,6 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
-SHOWN_SUFFIXES = 6
 SHOWN_REASONS = 4
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
@@ -59,7 +59,6 @@ class Looked:
     sources: list[FolderSource]
     conversations: list[Path]
     without_text: list[Path]
-    unknown: list[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +137,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
         )
     tokens = _train_tokens(found)
     console.print(_table(looked, found, tokens))
-    _say_what_is_left(looked, found, asked.chat, console)
+    _say_what_is_left(looked, found, texts, asked.chat, console)
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     budget = budget_for(shape, tokens, wish)
@@ -203,7 +202,7 @@ def _texts(folder: Path, data: Path | None) -> Path:
 
 
 def _look(texts: Path, recipe_dir: Path) -> Looked:
-    files, unknown = files_by_kind(texts)
+    files = files_by_kind(texts)
     columns: dict[Path, str] = {}
     conversations: list[Path] = []
     without_text: list[Path] = []
@@ -226,7 +225,6 @@ def _look(texts: Path, recipe_dir: Path) -> Looked:
         sources=sources_of(read, columns, texts, recipe_dir),
         conversations=conversations,
         without_text=without_text,
-        unknown=unknown,
     )
 
 
@@ -329,7 +327,7 @@ def _in_words(tokens: Estimate) -> str:
     return f"≈ {scale(tokens.value)} ({scale(tokens.low)} to {scale(tokens.high)})"
 
 
-def _say_what_is_left(looked: Looked, found: Count, chat: bool, console: Console) -> None:
+def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
     """Languages, what was read in part, and what was not read at all, with what to do."""
 
     def say(line: str) -> None:
@@ -353,15 +351,8 @@ def _say_what_is_left(looked: Looked, found: Count, chat: bool, console: Console
         )
     if looked.without_text:
         say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
-    if looked.unknown:
-        kinds = suffix_counts(looked.unknown)
-        listed = ", ".join(
-            f"{suffix} {counted(number, 'file')} {in_bytes(size)}" for suffix, number, size in kinds[:SHOWN_SUFFIXES]
-        )
-        more = f", and {len(kinds) - SHOWN_SUFFIXES} more kinds" if len(kinds) > SHOWN_SUFFIXES else ""
-        say(
-            f"Not read, because no reader knows them: {listed}{more}. Convert those with text to .txt, .md, .html or .jsonl."
-        )
+    for one in not_read_in(texts):
+        say(f"not read: {one}")
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.survey import OTHER, Found, Head, files_by_format, look
+from gristmill.extract.not_read import not_read_in
 from gristmill.recipe.schema.formats import READERS
 from gristmill.units import megabytes
 
@@ -24,7 +25,7 @@ MAX_COLUMN_TABLES = 5
 
 def inspect_files(target: Path, *, limit: int, console: Console) -> None:
     """Prints what is at `target`. Raises DataError when there is no file."""
-    formats = {kind: look(kind, files, limit) for kind, files in files_by_format(target).items()}
+    formats = {kind: look(kind, files, limit) for kind, files in files_by_format(target).items() if kind != OTHER}
     console.print(_overview(formats))
     for kind, found in formats.items():
         for head in islice(found.heads, MAX_COLUMN_TABLES):
@@ -32,6 +33,8 @@ def inspect_files(target: Path, *, limit: int, console: Console) -> None:
         if found.unread:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
             console.print(f"{kind}: records without text: {listed}", markup=False)
+    for one in not_read_in(target):
+        console.print(f"not read: {one}", markup=False, highlight=False)
     for kind, found in formats.items():
         for name, excerpt in found.samples:
             console.print(Text.assemble((f"\n{kind}  {name}\n", "bold"), excerpt))
@@ -53,7 +56,7 @@ def _overview(formats: dict[str, Found]) -> Table:
     for kind, found in formats.items():
         about = "≈ " if found.scale > 1 else ""
         size = found.text_bytes * found.scale
-        note = " with markup" if kind != OTHER and READERS[kind].holds_html else ""
+        note = " with markup" if READERS[kind].holds_html else ""
         total = max(1, sum(found.languages.values()))
         languages = ", ".join(f"{name} {count / total:.0%}" for name, count in found.languages.most_common(4))
         table.add_row(
@@ -70,7 +73,12 @@ def _overview(formats: dict[str, Found]) -> Table:
 
 
 def _columns(head: Head) -> Table:
-    table = Table(box=None, pad_edge=False, title=escape(f"columns of {head.file}"), title_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=escape(f"columns of {head.file}{head.told and f', {head.told}'}"),
+        title_justify="left",
+    )
     for heading in ("column", "type", "present", "example"):
         table.add_column(heading, justify="right" if heading == "present" else "left")
     for column in head.columns:

@@ -25,8 +25,9 @@ def plan(
     """Show what the recipe will take and return it.
 
     resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
-    Raises RecipeError, after the page, when a source would be read more often than its cap; when files are missing whose tokens
-    are not declared; and when a rule is named that does not exist.
+    Raises RecipeError, after the page, when a source would be read more often than its cap. Before it: RecipeError when files are
+    missing whose tokens are not declared and when a rule or a column is named that does not exist, DataError when the first rows
+    of a pack, of annotations or of conversations are malformed.
     """
     made = make_forecast(loaded, machine, price_per_hour=price_per_hour)
     if resolved:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.durations import StepForecast
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
@@ -14,7 +15,7 @@ from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.remake import CHEAP_SECONDS, remakes, resume_point
-from gristmill.units import in_units, scale, seconds
+from gristmill.units import counted, in_units, scale, seconds
 
 VERDICT_STYLES = {
     "fine": "green",
@@ -37,6 +38,8 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
         console.print(table)
     _section(console, "schedule", _schedule_lines(plan))
     _section(console, "model", _model_lines(plan))
+    console.print()
+    console.print(_time_table(plan))
     _section(console, "cost", _cost_lines(plan, machine))
     _section(console, "curation", _curation_lines(plan))
     _section(console, "after pretraining", _later_lines(recipe))
@@ -70,6 +73,37 @@ def _section(console: Console, title: str, lines: list[str], *, style: str = "")
     console.print(Text(f"\n{title}", style="bold"))
     for line in lines:
         console.print(Text(f"  {line}", style=style), soft_wrap=True)
+
+
+def _time_table(plan: Forecast) -> Table:
+    """A row for each kind of step: what it works through, how long it takes here, and what that rests on."""
+    table = Table(title="time of each step on this machine", title_justify="left", box=None)
+    for name in ("step", "time", "known", "works through"):
+        table.add_column(name, justify="right" if name == "time" else "left", no_wrap=name != "works through")
+    kinds: dict[str, list[StepForecast]] = {}
+    for step in plan.steps:
+        kinds.setdefault(step.step.partition("/")[0], []).append(step)
+    for kind, steps in kinds.items():
+        table.add_row(
+            kind,
+            seconds(sum(step.seconds for step in steps)),
+            "done" if all(step.is_done for step in steps) else _how_timed(steps),
+            steps[0].work.words
+            if len(steps) == 1
+            else f"{len(steps)} {'classifiers' if kind == 'classifier' else 'sources'}",
+        )
+    left = sum(step.seconds for step in plan.steps if not step.is_done)
+    done = "" if left == plan.hours * 3600 else f"; {seconds(left)} of it to do"
+    table.add_row("all", seconds(plan.hours * 3600), "", f"one after the other{done}", style="bold")
+    return table
+
+
+def _how_timed(steps: list[StepForecast]) -> str:
+    """What the time of steps of one kind rests on."""
+    if steps[0].step == "pretrain" and not steps[0].num_records:
+        return "speed below"
+    records = sum(step.num_records for step in steps)
+    return counted(records, "record") + " here" if records else "ratios of the demo"
 
 
 def _budget_tables(plan: Forecast, console: Console) -> list[Table]:
@@ -151,7 +185,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
     rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
     lines = [
         f"operations: {scientific(flops.six_nd)} by 6 · parameters · tokens; {scientific(flops.with_attention)} with attention over full windows",
-        f"pretraining on this machine: {seconds(plan.hours * 3600)} ({rate:,.0f} tokens/s at "
+        f"training on this machine: {rate:,.0f} tokens/s ("
         f"{in_units(plan.speed.flops_per_second, 'FLOP/s')}; {plan.speed.how_known})",
     ]
     if plan.hours > YARDSTICK_FROM_HOURS:
@@ -167,7 +201,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, signatures "
         f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
         f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched",
-        "hours, price and memory are of pretraining; curation and post-training come on top",
+        "price is of all steps; memory is of pretraining, which needs most",
     ]
     return lines
 

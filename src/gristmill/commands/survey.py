@@ -18,12 +18,12 @@ from typing import Any
 from gristmill.data.charset import decode
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
-from gristmill.data.outside import visible_files
+from gristmill.data.outside import visible_files, why_no_file
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
 from gristmill.formats.content import open_content
-from gristmill.formats.format import Span, format_named, size_of
+from gristmill.formats.format import Span, format_named, size_of, unreadable
 from gristmill.formats.lines import Lines
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.select.signatures import exact_hash
@@ -51,9 +51,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """The columns of one file, by its first rows. text: the column that is read."""
+    """The columns of one file, by its first rows. text: the column that is read. told: what the file tells of how it is written."""
 
     file: str
+    told: str
     text: str | None
     columns: tuple[Column, ...]
 
@@ -91,6 +92,8 @@ class Found:
 
 def files_by_format(target: Path) -> dict[str, list[Path]]:
     """The files below `target` (hidden ones left out), by the format of a recipe's reader that their names fit, or "other"."""
+    if (why := why_no_file(target)) is not None:
+        raise DataError(f"{target} is no file that could be read: {why}. Name a file or a folder.")
     paths = visible_files(target) if target.is_dir() else [target]
     if not paths:
         raise DataError(f"{target} holds no files.")
@@ -197,11 +200,18 @@ class SurveyJob:
     def _head(self, path: Path) -> Head | Unread:
         try:
             rows = self.format.peek(path, num_rows=PEEK_ROWS)
+        except OSError as error:
+            return unreadable(path, path.name, error)
         except DataError as error:
             return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=str(error))
         text = text_column(rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
-        return Head(file=path.name, text=text, columns=tuple(_column(name, rows, name == text) for name in names))
+        return Head(
+            file=path.name,
+            told=self.format.told(path),
+            text=text,
+            columns=tuple(_column(name, rows, name == text) for name in names),
+        )
 
     def _records(self, span: Span, columns: dict[str, str | None]) -> Iterator[RawDocument | Unread | Skip]:
         if MESSAGES in columns.values():
@@ -225,6 +235,10 @@ class SurveyJob:
             language=(item.language or detect_language(text)[0] or "?") if tells else None,
             sample=(item.id, " ".join(text.split())[:EXCERPT_CHARS]) if shown else None,
         )
+
+    def is_record(self, result: Head | Seen | str) -> bool:
+        """Whether it is of a record, not the head of a file."""
+        return not isinstance(result, Head)
 
     def failed(self, item: Any, reason: str, detail: str) -> str:
         """The reason."""

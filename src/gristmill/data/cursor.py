@@ -13,7 +13,8 @@ READING, PROCESSING, LEAVING, FINISHING = range(4)
 
 
 class State(NamedTuple):
-    """Reading or processing the item that follows `passed` others after a place, with so many results, and bytes of them, made.
+    """Reading or processing the item that follows `passed` others after a place, with results of so many records, and so many
+    bytes of results, made.
 
     LEAVING: passing over a stretch that cannot be read. FINISHING: all is read.
     """
@@ -21,7 +22,7 @@ class State(NamedTuple):
     part: int
     entry: int
     passed: int
-    results: int
+    records: int
     spool_bytes: int
     phase: int
 

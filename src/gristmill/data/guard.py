@@ -13,7 +13,7 @@ another; what is in it is never made twice, so results and their order do not de
 crash costs two starts of a child and what must be read again to reach its place.
 
 The deadline is the kernel's interval timer with its default action, so it also ends C code that holds the interpreter
-lock, and a child whose parent is gone. The memory limit is on address space, counted from the child's size at start
+lock, and a child whose parent is gone. The end of a job has one, too, from one result that it takes to the next. The memory limit is on address space, counted from the child's size at start
 (Linux; elsewhere there is none). A crash, a lack of memory or of time is believed only when it happens again in a fresh
 child: what went before in the same process may be to blame, or a machine that was busy or asleep.
 """
@@ -33,7 +33,7 @@ from typing import Any
 
 from gristmill.data.cursor import FINISHING, LEAVING, PROCESSING, READING, Cursor, State
 from gristmill.data.guarded_child import OUT_OF_MEMORY_EXIT, run_child
-from gristmill.data.job import Job, Limits, Order, Place
+from gristmill.data.job import FINISH_SECONDS, Job, Limits, Order, Place
 from gristmill.data.processes import context_for
 from gristmill.errors import DataError, Interrupted, ResourceError
 
@@ -48,16 +48,23 @@ def run_guarded(
     deadline_seconds: float,
     max_memory_mb: int,
     max_crashed: float = 1.0,
+    finish_seconds: float = FINISH_SECONDS,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Any:
     """What `job.finish` returns. `spool` is the path of a temporary file, which is removed.
 
     `deadline_seconds` is wall time per record, reading included; reading in pieces extends it (`data/deadline.py`).
+    `finish_seconds` is wall time that `job.finish` may spend without taking a result or reading on.
     Raises what `job.finish` raises and the GristmillErrors of `job.items`, Interrupted once `should_stop()`, ResourceError
     when the end of the job, or leaving an unreadable stretch behind, ends its process time and again, and DataError when a larger
     share of the records than `max_crashed` end theirs.
     """
-    limits = Limits(deadline_seconds=deadline_seconds, max_memory_mb=max_memory_mb, max_crashed=max_crashed)
+    limits = Limits(
+        deadline_seconds=deadline_seconds,
+        max_memory_mb=max_memory_mb,
+        max_crashed=max_crashed,
+        finish_seconds=finish_seconds,
+    )
     spool.write_bytes(b"")
     try:
         return _run(job, spool, limits, should_stop)
@@ -66,15 +73,16 @@ def run_guarded(
 
 
 def _run(job: Job[Any, Any], spool: Path, limits: Limits, should_stop: Callable[[], bool]) -> Any:
-    state = State(part=0, entry=0, passed=0, results=0, spool_bytes=0, phase=READING)
-    bad: dict[tuple[Place, int], str] = {}
+    state = State(part=0, entry=0, passed=0, records=0, spool_bytes=0, phase=READING)
+    bad: dict[tuple[Place, int], str] = {}  # the last one: what comes before it is in the spool
     unreadable: dict[tuple[Place, int], str] = {}
+    crashes = Counter[str]()
     suspects: dict[tuple[State, str], int] = {}
     alone = again = False
     while True:
         order = Order(start=state, spool=spool, bad=bad, unreadable=unreadable, alone=alone, again=again, limits=limits)
         with _started(job, order) as (process, connection, cursor):
-            ended = _outcome(process, connection, cursor, limits.patience_seconds, should_stop)
+            ended = _outcome(process, connection, cursor, limits, should_stop)
             if isinstance(ended, _Outcome):
                 if isinstance(ended.value, BaseException):
                     raise ended.value
@@ -87,19 +95,20 @@ def _run(job: Job[Any, Any], spool: Path, limits: Limits, should_stop: Callable[
         if times > 2 or (times > 1 and state.phase == LEAVING):
             doing = "writing its results" if state.phase == FINISHING else f"passing over what is unreadable at {where}"
             raise ResourceError(f"{job}: {doing} ended its process {times} times: {reason}.")
-        if times > 1:
+        if times > 1 and state.phase in (READING, PROCESSING):
             if state.phase == PROCESSING:
-                bad[where] = reason
-            elif state.phase == READING:
-                unreadable[where] = reason
-            _check_share(job, Counter([*bad.values(), *unreadable.values()]), state.results, limits.max_crashed)
+                bad = {where: reason}
+            else:
+                unreadable = {where: reason}
+            crashes[reason] += 1
+            _check_share(job, crashes, state.records, limits.max_crashed)
 
 
-def _check_share(job: Job[Any, Any], crashes: Counter[str], results: int, max_crashed: float) -> None:
-    if crashes.total() >= MIN_CRASHES and crashes.total() > max_crashed * (results + 1):
+def _check_share(job: Job[Any, Any], crashes: Counter[str], records: int, max_crashed: float) -> None:
+    if crashes.total() >= MIN_CRASHES and crashes.total() > max_crashed * (records + 1):
         listed = ", ".join(f"{reason} {count:,}" for reason, count in crashes.most_common())
         raise DataError(
-            f"{job}: {crashes.total():,} of the first {results + 1:,} records ended the process that read them ({listed}); the "
+            f"{job}: {crashes.total():,} of the first {records + 1:,} records ended the process that read them ({listed}); the "
             f"limit is {max_crashed:.0%}.\n  Look at the files, or at the limits of time and memory."
         )
 
@@ -129,7 +138,7 @@ def _outcome(
     process: BaseProcess,
     connection: Connection,
     cursor: Cursor,
-    patience_seconds: float,
+    limits: Limits,
     should_stop: Callable[[], bool],
 ) -> _Outcome | str:
     """What the child sends, or the reason why it ended without. One that shows no sign of life for so long is ended."""
@@ -137,9 +146,9 @@ def _outcome(
     while not connection.poll(POLL_SECONDS):
         if should_stop():
             raise Interrupted("stopped in the middle of a shard; it starts over, and shards that are done are kept.")
-        if cursor.beats != beats or cursor.read().phase == FINISHING:
+        if cursor.beats != beats:
             beats, since = cursor.beats, time.monotonic()
-        elif time.monotonic() - since > patience_seconds:
+        elif time.monotonic() - since > limits.patience_seconds(cursor.read().phase):
             return "timeout"  # it keeps its own deadline from ending it
     try:
         return _Outcome(connection.recv())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import resource
 import signal
+import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -49,7 +52,8 @@ class _Worker:
         self.cursor, self.job, self.order = cursor, job, order
         self.place = Place(order.start.part, order.start.entry)
         self.passed = 0  # items since `place`
-        self.spool = Spool(order.spool, order.start.results, order.start.spool_bytes)
+        self.records = order.start.records  # results of records so far
+        self.spool = Spool(order.spool, order.start.spool_bytes)
 
     def run(self) -> Any:
         """Reads and processes what is left, then finishes the job."""
@@ -59,9 +63,14 @@ class _Worker:
             place = self._read_from(place, to_pass)
             to_pass = 0
         self._at(FINISHING)
-        deadline.disarm()
         self.spool.close()
-        return self.job.finish(read_spool(self.order.spool), again=self.order.again)
+        deadline.arm(self.order.limits.finish_seconds, beat=self.cursor.beat)
+        return self.job.finish(self._results(), again=self.order.again)
+
+    def _results(self) -> Iterator[Any]:
+        for result in read_spool(self.order.spool):
+            deadline.extend()
+            yield result
 
     def _read_from(self, place: Place, to_pass: int) -> Place | None:
         """Processes items from `place` on, the first `to_pass` of which have results. Returns where reading resumes after
@@ -70,10 +79,7 @@ class _Worker:
         self._at(READING, passed=to_pass)
         try:
             items = self.job.items(place, alone=self.order.alone)
-            for _ in range(to_pass):
-                self._arm()
-                next(items)
-                self.passed += 1
+            self._pass_over(items, to_pass)
             while True:
                 if why := self.order.unreadable.get((self.place, self.passed)):
                     return self._leave(why, "")
@@ -86,13 +92,24 @@ class _Worker:
         except Exception as error:  # any error of a reader on hostile input costs its stretch, never the source
             return self._leave(f"error:{type(error).__name__}", str(error)[:300])
 
+    def _pass_over(self, items: Iterator[Any], count: int) -> None:
+        """Goes over items that have results. Each has the deadline at least: arming for each would take longer than reading."""
+        seconds, armed = self.order.limits.deadline_seconds, -math.inf
+        for _ in range(count):
+            if time.monotonic() - armed > seconds:
+                deadline.arm(2 * seconds, beat=self.cursor.beat)
+                self.cursor.beat()
+                armed = time.monotonic()
+            next(items)
+            self.passed += 1
+
     def _process(self, item: Any, begins: Place | None) -> None:
         if begins is not None and begins != self.place:
             self.place, self.passed = begins, 0
         self._at(PROCESSING)
         result = _result(self.job, item, self.order.bad.get((self.place, self.passed)))
         deadline.disarm()  # a slow disk is no fault of the record
-        self.spool.append(result)
+        self._append(result)
         self.passed += 1
         self._at(READING)
 
@@ -102,8 +119,12 @@ class _Worker:
         results, resume = self.job.leave(reason, detail)
         deadline.disarm()
         for result in results:
-            self.spool.append(result)
+            self._append(result)
         return resume
+
+    def _append(self, result: Any) -> None:
+        self.spool.append(result)
+        self.records += self.job.is_record(result)
 
     def _arm(self) -> None:
         deadline.arm(self.order.limits.deadline_seconds, beat=self.cursor.beat)
@@ -114,7 +135,7 @@ class _Worker:
                 part=self.place.part,
                 entry=self.place.entry,
                 passed=self.passed if passed is None else passed,
-                results=self.spool.num_results,
+                records=self.records,
                 spool_bytes=self.spool.num_bytes,
                 phase=phase,
             )

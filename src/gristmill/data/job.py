@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from gristmill.data.cursor import State
+from gristmill.data.cursor import FINISHING, State
 
 GRACE_SECONDS = 30.0
+FINISH_SECONDS = 600.0  # for one step of writing: disks over a network stall for minutes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,6 +42,10 @@ class Job(Protocol[Item, Result]):
         """The result of an item that has none of its own. Must be cheap and safe."""
         ...
 
+    def is_record(self, result: Result) -> bool:
+        """Whether it is the result of a record, of which only a share may end their process; False for what lies between them."""
+        ...
+
     def leave(self, reason: str, detail: str) -> tuple[list[Result], Place | None]:
         """Results for the stretch that cannot be read, which begins after the last item that `items` yielded in this process,
         and the place at which reading resumes; None at the end of the job."""
@@ -56,21 +61,24 @@ class Job(Protocol[Item, Result]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Per record: wall time, memory above that of the child at its start; per job: the share of records that may end their child."""
+    """Per record: wall time, memory above that of the child at its start; per job: the share of records that may end their child.
+
+    finish_seconds: wall time between two signs of life while the job is finished.
+    """
 
     deadline_seconds: float
     max_memory_mb: int
     max_crashed: float
+    finish_seconds: float
 
-    @property
-    def patience_seconds(self) -> float:
-        """How long a child may show no sign of life."""
-        return 2 * self.deadline_seconds + GRACE_SECONDS
+    def patience_seconds(self, phase: int) -> float:
+        """How long a child may show no sign of life: longer than it takes its own deadline to end it."""
+        return 2 * (self.finish_seconds if phase == FINISHING else self.deadline_seconds) + GRACE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What a child is told: where to start, which items are known to be bad, and its limits."""
+    """What a child is told: where to start, which item or stretch there is known to be bad, and its limits."""
 
     start: State
     spool: Path

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from glob import escape, glob, has_magic
 from pathlib import Path
@@ -35,15 +36,40 @@ def absolute(recipe_dir: Path, path: str) -> Path:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files below a folder, by name; hidden ones, those in hidden folders and runs of gristmill are no part of it.
+    """All files below a folder, by name; see `look_through`."""
+    return sorted(path for path, why in look_through(folder) if why is None)
 
-    Links that lead nowhere, pipes and the like are passed over. Raises DataError for a folder that cannot be listed.
+
+def look_through(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Each file below a folder with None, and what is no file with the reason (`why_no_file`).
+
+    Hidden ones, those in hidden folders and runs of gristmill are no part of it; links to folders are not followed. Raises
+    DataError for a folder that cannot be listed.
     """
-    found: list[Path] = []
     for root, folders, names in os.walk(folder, onerror=_cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".") and not is_made_here(Path(root, name))]
-        found += [path for name in names if not name.startswith(".") and (path := Path(root, name)).is_file()]
-    return sorted(found)
+        yield from ((path := Path(root, name), why_no_file(path)) for name in names if not name.startswith("."))
+
+
+def why_no_file(path: Path) -> str | None:
+    """Why what lies at a path is no file that could be read: dangling_link, or special_file (pipe, socket, device); else None."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # whoever opens it says what is wrong with anything but a link
+        return "dangling_link" if path.is_symlink() else None
+    return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "special_file"
+
+
+def files_beside(recipe_dir: Path, pattern: str) -> Iterator[tuple[Path, str | None]]:
+    """What lies where a pattern looks, under whatever name, as `look_through` tells it: all of a folder that it names; where the
+    last part of a pattern has wildcards, what the same pattern with "*" there names. Nothing beside a file that is named."""
+    plain = absolute(recipe_dir, pattern)
+    if plain.is_dir():
+        yield from look_through(plain)
+    elif not plain.exists() and has_magic(Path(pattern).name):
+        for path in _glob(recipe_dir, str(Path(pattern).parent / "*"))[1]:
+            if not path.is_dir():
+                yield path, why_no_file(path)
 
 
 def is_made_here(folder: Path) -> bool:
@@ -106,6 +132,18 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
     plain = absolute(recipe_dir, pattern)
     if plain.is_file() or plain.is_dir():  # before wildcards: a name may look like a pattern
         return plain.parent, [plain]
+    start, matches = _glob(recipe_dir, pattern)
+    found = [path for path in matches if path.is_file() or path.is_dir()]
+    if not found:
+        others = "".join(f"\n  {path} is there: {why_no_file(path)}." for path in matches[:1])
+        raise RecipeError(
+            f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder.{others}"
+        )
+    return start, found
+
+
+def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
+    """(the fixed part of a pattern, all that it names outside of gristmill's runs)."""
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
         if has_magic(part):
@@ -114,16 +152,7 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
     start = absolute(recipe_dir, str(fixed))
     matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
     made_here = cache(is_made_here)
-    found = [
-        path
-        for path in map(Path, matches)
-        if (path.is_file() or path.is_dir()) and not any(map(made_here, _folders_between(start, path)))
-    ]
-    if not found:
-        raise RecipeError(
-            f"{where}: {pattern!r} matches no file.\n  Looked for {plain}; paths are relative to the recipe's folder."
-        )
-    return start, found
+    return start, [path for path in map(Path, matches) if not any(map(made_here, _folders_between(start, path)))]
 
 
 def _folders_between(start: Path, path: Path) -> list[Path]:

@@ -23,6 +23,7 @@ import yaml
 
 from gristmill.errors import DataError
 from gristmill.graph.step import OutsideFiles
+from gristmill.recipe.load import yaml_words
 from gristmill.store.durable import atomic_path
 from gristmill.store.jsonl import numbered_objects
 
@@ -153,8 +154,10 @@ def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:
 def _read_head(path: Path) -> dict[str, Any]:
     try:
         head = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}. Convert it.") from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}{yaml_words(error)}") from error
     if not isinstance(head, dict):
         raise DataError(f"{path} holds {type(head).__name__}, expected keys {', '.join(sorted(PACK_KEYS))}.")
     if missing := PACK_KEYS - head.keys():

@@ -13,6 +13,9 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
+# What a child needs to be told its work, and pandas, which pyarrow imports at the first array that it makes, where it is installed.
+ALWAYS_LOADED = ("multiprocessing.popen_forkserver", "multiprocessing.sharedctypes", "pandas")
+
 
 def exit_with_parent() -> None:
     """Ends this child process as soon as the process that started it is gone, however that came about.
@@ -30,16 +33,17 @@ def _exit_after(sentinel: int) -> None:
 
 
 def context_for(job: Any) -> ForkServerContext:
-    """The forkserver context, its server running; one that starts now has the module of `job` loaded, and the command line's,
-    which each child would else import when it prepares its main module.
+    """The forkserver context, its server running; one that starts now has loaded what each child would else import: the module
+    of `job`, the formats in use, and the command line's, which it does when it prepares its main module.
 
     The server begins with SIGINT blocked, as do its children: Ctrl-C goes to the whole group and is the parent's to handle.
     """
     context = multiprocessing.get_context("forkserver")
     function = job.func if isinstance(job, partial) else job
     module = getattr(function, "__module__", None)
-    wanted = (module, "gristmill.cli")
-    context.set_forkserver_preload([name for name in wanted if name in sys.modules and name != "__main__"])
+    wanted = {module, "gristmill.cli"} - {"__main__"}
+    loaded = [name for name in sys.modules if name in wanted or name.startswith("gristmill.formats.")]
+    context.set_forkserver_preload([*ALWAYS_LOADED, *loaded])
     resource_tracker.ensure_running()  # which the server would start too, and which unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -16,8 +16,8 @@ class SpoolError(Exception):
 class Spool:
     """Results appended to a file, each in one write: a child that ends leaves whole results, and a torn one behind them."""
 
-    def __init__(self, path: Path, num_results: int, num_bytes: int) -> None:
-        self.num_results, self.num_bytes = num_results, num_bytes
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
         self._file = os.open(path, os.O_WRONLY)
         os.ftruncate(self._file, num_bytes)
         os.lseek(self._file, num_bytes, os.SEEK_SET)
@@ -30,7 +30,6 @@ class Spool:
                 view = view[os.write(self._file, view) :]
         except OSError as error:
             raise SpoolError(str(error)) from error
-        self.num_results += 1
         self.num_bytes += 8 + len(data)
 
     def close(self) -> None:

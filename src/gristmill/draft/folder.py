@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from glob import escape
@@ -57,18 +57,14 @@ class FolderSource:
         )
 
 
-def files_by_kind(texts: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """(format → its files, the files that no format knows). Hidden files are no part of it."""
+def files_by_kind(texts: Path) -> dict[str, list[Path]]:
+    """Format → its files. Hidden files are no part of it, nor are those that no format knows."""
     kinds: dict[type, str] = {reader: kind for kind, reader in READERS.items()}
     found: dict[str, list[Path]] = defaultdict(list)
-    others: list[Path] = []
     for path in visible_files(texts) if texts.is_dir() else [texts]:
-        reader = reader_of(path.name)
-        if reader is None:
-            others.append(path)
-        else:
+        if (reader := reader_of(path.name)) is not None:
             found[kinds[reader]].append(path)
-    return {kind: found[kind] for kind in READERS if kind in found}, others
+    return {kind: found[kind] for kind in READERS if kind in found}
 
 
 def sources_of(
@@ -148,14 +144,3 @@ def _files_named(kind: str, patterns: Sequence[str], recipe_dir: Path) -> set[st
         return {os.path.normpath(path) for path in find_files(find_outside(recipe_dir, patterns, where="init"), read)}
     except RecipeError:
         return set()
-
-
-def suffix_counts(files: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """(suffix, files, bytes), most bytes first."""
-    counts: Counter[str] = Counter()
-    sizes: Counter[str] = Counter()
-    for path in files:
-        suffix = path.suffix.lower() or "no suffix"
-        counts[suffix] += 1
-        sizes[suffix] += size_of(path)
-    return [(suffix, counts[suffix], size) for suffix, size in sizes.most_common()]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from gristmill.errors import RecipeError
 from gristmill.model.generate import generate
+from gristmill.model.inference import InferenceModel
 from gristmill.model.transformer import Llama
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
@@ -71,7 +72,8 @@ class GristmillLM:
 
         Raises RecipeError for a request to sample: scores are greedy here.
         """
-        return [self._write(*request.args[:2]) for request in requests]
+        ready = InferenceModel(self.model)
+        return [self._write(ready, *request.args[:2]) for request in requests]
 
     def apply_chat_template(self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
         """The rendered prompt; its ids are kept, because a string cannot tell a typed marker from a real one."""
@@ -84,7 +86,7 @@ class GristmillLM:
         """Part of the interface: the name under which requests with the template are logged."""
         return "chatml"
 
-    def _write(self, context: str, settings: Mapping[str, Any]) -> str:
+    def _write(self, ready: InferenceModel, context: str, settings: Mapping[str, Any]) -> str:
         if settings.get("do_sample") or settings.get("temperature"):
             raise RecipeError(
                 f"generation settings {dict(settings)!r} ask for sampling; evaluation is greedy. Remove them."
@@ -100,7 +102,7 @@ class GristmillLM:
             )
         ends = {self.tokenizer.eos_id, self.tokenizer.im_end_id}
         stop_ids = ends.union(*(self._tokens_holding(text) for text in until))
-        (new,) = generate(self.model, [ids[-room:]], max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+        (new,) = generate(ready, [ids[-room:]], max_new_tokens=max_new_tokens, stop_ids=stop_ids)
         if new and new[-1] in ends:
             new = new[:-1]
         text = self.tokenizer.decode(new)

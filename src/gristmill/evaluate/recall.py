@@ -18,6 +18,7 @@ from typing import Any
 from gristmill.data.packs import Pack
 from gristmill.evaluate.harness import last_number
 from gristmill.model.generate import generate
+from gristmill.model.inference import InferenceModel
 from gristmill.model.transformer import Llama
 from gristmill.statistics import proportion
 from gristmill.synthesize.outputs import Conversation
@@ -145,11 +146,12 @@ def spread_by_task(questions: Iterable[Question], max_questions: int = MAX_QUEST
 def ask(model: Llama, tokenizer: Tokenizer, questions: Sequence[Question]) -> list[Reply]:
     """Greedy answers, in order: at most SUM_TOKENS tokens where a number is wanted, else MAX_NEW_TOKENS."""
     ends = {tokenizer.im_end_id, tokenizer.eos_id}
+    ready = InferenceModel(model)
     replies: list[Reply] = []
     for question in questions:
         prompt, _ = encode_chat(tokenizer, question.messages, add_generation_prompt=True)
         limit = SUM_TOKENS if question.number else MAX_NEW_TOKENS
-        (ids,) = generate(model, [prompt], max_new_tokens=limit, stop_ids=ends)
+        (ids,) = generate(ready, [prompt], max_new_tokens=limit, stop_ids=ends)
         stopped = ids[-1] == tokenizer.im_end_id
         text = tokenizer.decode(ids[:-1] if ids[-1] in ends else ids).strip()
         read = last_number(text) if question.number else text

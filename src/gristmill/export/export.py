@@ -1,16 +1,19 @@
 """STEP export: the recipe's last model as a stock Hugging Face folder, with the proof of parity beside it.
 
 model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja, README.md (the card)
-parity.json    logits and greedy text: as trained, read back, and read by transformers
+gguf/          NAME-FORM.gguf for each form that the recipe names, and a Modelfile for Ollama
+parity.json    logits and greedy text: as trained, read back, and read by transformers; by llama.cpp, where it is installed
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from gristmill.export.huggingface import check_parity, export_model
+from gristmill.export.llama_cpp import export_gguf, words_of
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.evaluation import Export as ExportSection
 from gristmill.report.card import model_card
@@ -32,12 +35,18 @@ def run(ctx: StepContext) -> dict[str, Any]:
     card = model_card(Facts.of(ctx))
     (folder / "README.md").write_text(card, encoding="utf-8")
     parity = check_parity(trained, folder, is_chat=is_chat)
+    forms = (
+        export_gguf(folder, ctx.out / "gguf", section.gguf, name=ctx.config["labels"]["name"]) if section.gguf else []
+    )
+    parity = replace(parity, gguf=tuple(file for file, _ in forms))
     write_json(ctx.out / "parity.json", parity.to_json())
     other = parity.transformers
     ctx.say(
         f"export: {name} in {section.dtype}; "
         + (f"transformers {other.version} agrees" if other.checked else f"{other.why} ({other.command})")
     )
+    for file, _ in forms:
+        ctx.say(f"export: {words_of(file)}")
     return {
         "from": name,
         "is_chat": is_chat,
@@ -45,4 +54,5 @@ def run(ctx: StepContext) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in trained.parameters()),
         "weight_bytes": (folder / "model.safetensors").stat().st_size,
         "parity_checked_with_transformers": other.checked,
+        "llama_cpp": {file.form: speed.to_json() for file, speed in forms if speed is not None},
     }

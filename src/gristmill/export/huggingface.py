@@ -27,23 +27,13 @@ from torch import Tensor
 
 from gristmill.errors import ArtifactError
 from gristmill.export.outputs import CheckedWith, NotChecked, Parity
-from gristmill.model.generate import generate
+from gristmill.export.probes import greedy_text, logits_of, prompts_of
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
 from gristmill.store.durable import write_json
-from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 
 LOGIT_TOLERANCE = 1e-4
-GREEDY_TOKENS = 64
-PROMPTS = (
-    "",
-    "The meaning of the word is",
-    "def add(a, b):\n    return",
-    "2 + 2 = 4, 3 + 5 =",
-    "Zoë said: “naïve — 数学 ≠ 🙂”",
-)
-QUESTION = "What is 2 + 3?"
 TRANSFORMERS = "transformers>=5.23,<6"
 
 
@@ -81,10 +71,10 @@ def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> Parity:
     """
     tokenizer = Tokenizer.load(folder)
     exported = load_model(folder)
-    prompts = _prompts(tokenizer, exported.config.max_position_embeddings, is_chat=is_chat)
+    prompts = prompts_of(tokenizer, exported.config.max_position_embeddings, is_chat=is_chat)
     rounded = deepcopy(trained).to(_stored_dtype(folder)).float()
     rounded.config = exported.config
-    read_back = _largest_difference(_logits(rounded, prompts), _logits(exported, prompts))
+    read_back = _largest_difference(logits_of(rounded, prompts), logits_of(exported, prompts))
     if read_back != 0.0:
         raise ArtifactError(
             f"{folder}: read back, its logits differ by {read_back:.3g} from the model that was "
@@ -94,7 +84,7 @@ def check_parity(trained: Llama, folder: Path, *, is_chat: bool) -> Parity:
         prompts=tuple(tokenizer.decode(ids) for ids in prompts),
         logit_positions=sum(map(len, prompts)),
         stored_dtype=str(_stored_dtype(folder)).removeprefix("torch."),
-        max_logit_change_by_rounding=_largest_difference(_logits(trained, prompts), _logits(rounded, prompts)),
+        max_logit_change_by_rounding=_largest_difference(logits_of(trained, prompts), logits_of(rounded, prompts)),
         max_logit_difference_read_back=read_back,
         transformers=_transformers_parity(exported, folder, prompts),
     )
@@ -110,9 +100,9 @@ def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequen
     transformers: Any = importlib.import_module("transformers")
     transformers.utils.logging.disable_progress_bar()
     theirs = transformers.AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
-    texts = [_greedy_text(exported, prompt) for prompt in prompts]
+    texts = [greedy_text(exported, prompt) for prompt in prompts]
     read = [[*prompt, *text[:-1]] for prompt, text in zip(prompts, texts, strict=True)]
-    ours = _logits(exported, read)
+    ours = logits_of(exported, read)
     with torch.inference_mode():
         expected = [theirs(torch.tensor([ids])).logits[0] for ids in read]
     largest = max(float(logits.abs().max()) for logits in ours)
@@ -161,25 +151,6 @@ def compare_greedy(text: Sequence[int], ours_LV: Tensor, theirs_LV: Tensor, tole
     is_tied = ~is_equal & (torch.minimum(*gaps) <= tolerance)
     equal, tied = int(is_equal.sum()), int(is_tied.sum())
     return Greedy(equal=equal, tied=tied, other=len(text) - equal - tied)
-
-
-def _greedy_text(model: Llama, prompt: Sequence[int]) -> list[int]:
-    """Up to 64 tokens, as many as the context has room for; it does not stop at an end token."""
-    room = min(GREEDY_TOKENS, model.config.max_position_embeddings - len(prompt))
-    return generate(model, [prompt], max_new_tokens=room, stop_ids=())[0]
-
-
-def _prompts(tokenizer: Tokenizer, context: int, *, is_chat: bool) -> list[list[int]]:
-    """The fixed prompts as ids, each cut to half the context so that there is room to write on."""
-    found = [[tokenizer.eos_id, *tokenizer.encode(text)] for text in PROMPTS]
-    if is_chat:
-        found.append(encode_chat(tokenizer, [{"role": "user", "content": QUESTION}], add_generation_prompt=True)[0])
-    return [ids[: max(1, context // 2)] for ids in found]
-
-
-@torch.inference_mode()
-def _logits(model: Llama, prompts: Sequence[Sequence[int]]) -> list[Tensor]:
-    return [model.logits(model.hidden(torch.tensor(list(ids)), torch.arange(len(ids)), [len(ids)])) for ids in prompts]
 
 
 def _largest_difference(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

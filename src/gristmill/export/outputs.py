@@ -14,7 +14,7 @@ from gristmill.written import Written
 
 @dataclass(frozen=True, kw_only=True)
 class NotChecked(Written):
-    """Why transformers was not asked, and what to do so that it is."""
+    """Why the other program was not asked, and what to do so that it is."""
 
     checked: Literal[False]
     why: str
@@ -39,6 +39,44 @@ class CheckedWith(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LlamaCpp(Written):
+    """llama.cpp on a GGUF file: texts whose ids are ours, and our greedy tokens against its likeliest. Differences are nats.
+
+    greedy_tokens_tied: others, but by a margin that the measured difference explains. max_margin: how much likelier we held
+    our token, where it took another. limit: what max_logp_difference had to stay below; None where it is only measured.
+    """
+
+    checked: Literal[True]
+    version: str
+    texts_split_equally: int
+    greedy_tokens_compared: int
+    greedy_tokens_equal: int
+    greedy_tokens_tied: int
+    max_logp_difference: float
+    max_margin: float
+    limit: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GgufFile(Written):
+    """A GGUF file. stored_otherwise: its matrices that are not in the form, because the form does not fit them."""
+
+    file: str
+    form: str
+    num_bytes: int
+    stored_otherwise: tuple[str, ...]
+    llama_cpp: Annotated[LlamaCpp | NotChecked, Field(discriminator="checked")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed(Written):
+    """llama.cpp on one thread: generation, and the memory that loading and generating took."""
+
+    tokens_per_second: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parity(Written):
     """The exported folder against the model as trained, on fixed prompts."""
 
@@ -48,12 +86,14 @@ class Parity(Written):
     max_logit_change_by_rounding: float
     max_logit_difference_read_back: float
     transformers: Annotated[CheckedWith | NotChecked, Field(discriminator="checked")]
+    gguf: tuple[GgufFile, ...] = ()
 
 
 class Exported(Outputs):
     """The released model folder, and the proof that it computes what was trained."""
 
     model = File("model", covers=("model/*",))
+    gguf = File("gguf", covers=("gguf/*",))
     parity = File("parity.json")
 
     @property

@@ -64,8 +64,9 @@ def curate(raw: RawDocument, settings: Settings) -> Fate:
         assert raw.payload is not None, f"record {raw.id} has neither text nor payload"
         text, charset = decode(raw.payload, raw.charset)
         counts[f"charset:{charset}"] += 1
-    if settings.extractor is not None and raw.payload is not None:
-        found = find_main_text(text, extractor=settings.extractor, keep_maths=settings.keep_maths)
+    if raw.payload is not None and (raw.is_all_text or settings.extractor is not None):
+        extractor = None if raw.is_all_text else settings.extractor
+        found = find_main_text(text, extractor=extractor, keep_maths=settings.keep_maths)
         counts.update({f"formulas_in:{kind}": count for kind, count in found.formulas_in.items()})
         counts.update({f"formulas_out:{kind}": count for kind, count in found.formulas_out.items()})
         if found.reason is not None:

@@ -24,7 +24,7 @@ from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, Taken, changed_while_read, enter, extract_shard, join_shared
-from gristmill.extract.shards import find_files, other_files, plan_shards
+from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import MainText, Source
@@ -69,13 +69,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     name = ctx.part
     source: Source = ctx.config["source"]
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
-    outside = ctx.files["source"]
-    files = find_files(outside, source.read)
-    if others := other_files(outside, source.read):
-        ctx.say(
-            f"{name}: {len(others):,} files of its folders are not read, no {source.read.format} by their suffix; "
-            f"the first is {others[0].name}"
-        )
+    files = find_files(ctx.files["source"], source.read)
     shards = [
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]

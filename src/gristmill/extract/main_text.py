@@ -24,6 +24,9 @@ MAX_DEPTH = 1000
 MAX_ATTRIBUTES = 5000
 
 _VERBATIM_TAG = re.compile(r"<(/?)(pre|textarea|script|style|listing|xmp|plaintext)\b", re.IGNORECASE)
+_EMPTY_ELEMENT = re.compile(
+    r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[a-zA-Z][\w:-]*)([^<>]*)/>"
+)
 _SOURCE_LINE_END = re.compile(r"\n[ \t\n]*")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{10000,}")
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)[^<>]*((?<=/)>)?")
@@ -64,9 +67,10 @@ class MainText:
     formulas_out: Counter[str] = field(default_factory=Counter)
 
 
-def find_main_text(html: str, *, extractor: Extractor = "trafilatura", keep_maths: bool = True) -> MainText:
+def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", keep_maths: bool = True) -> MainText:
     """The main text of a page without navigation, comments and frame; formulas as $..$ when `keep_maths`.
 
+    extractor: None for a page that is main text throughout, such as a chapter of a book: all of its body is the text.
     Trailing blanks are removed, and the ¶ links that documentation tools put behind headings.
 
     Reasons: html_too_large, nested_too_deeply, too_many_attributes, empty_main_text (the extractor found nothing, or
@@ -139,7 +143,10 @@ def join_source_lines(html: str) -> str:
     return "".join(parts)
 
 
-def _extract(html: str, extractor: Extractor) -> str:
+def _extract(html: str, extractor: Extractor | None) -> str:
+    if extractor is None:
+        html = _EMPTY_ELEMENT.sub(r"<\1\2></\1>", html)  # XHTML: to a parser of HTML, <title/> has no end
+        return str(extract_plain_text(html, preserve_formatting=True, alt_texts=False) or "")
     if extractor == "trafilatura":
         return trafilatura.extract(join_source_lines(html), fast=True, include_comments=False) or ""
     return str(extract_plain_text(html, main_content=True, alt_texts=False, comments=False, list_bullets=False) or "")

@@ -229,6 +229,10 @@ class CurateJob:
             return reject(record, self.settings.source, record.kind, record.reason, detail=record.detail)
         return curate(record, self.settings)
 
+    def is_record(self, result: Result) -> bool:
+        """Whether it is the fate of a record."""
+        return not isinstance(result[1], Skip)
+
     def failed(self, item: Record, reason: str, detail: str) -> Result:
         """The fate of a record that raised, hung, crashed or ran out of memory."""
         if isinstance(item, Skip):

@@ -27,11 +27,6 @@ def find_files(outside: OutsideFiles, read: ReadFiles) -> dict[Path, str]:
     }
 
 
-def other_files(outside: OutsideFiles, read: ReadFiles) -> list[Path]:
-    """The files of folders that nobody reads, because their suffix is none of the format's."""
-    return [] if isinstance(read, ReadCode) else [*outside.files.keys() - find_files(outside, read).keys()]
-
-
 def plan_shards(files: Mapping[Path, str], read: ReadFiles) -> list[tuple[Span, ...]]:
     """Shards within the format's bounds, in the order of `files` (path → name)."""
     format = format_of(read)

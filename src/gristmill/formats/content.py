@@ -1,11 +1,11 @@
-"""The content of a file, plain or gzip: the one way in which readers of lines, tables, texts and trees open a file.
+"""The content of a file, plain or packed by gzip or zstd: the one way in which readers of lines, tables, texts and trees open a file.
 
     with open_content(path) as file:
         line = file.readline(limit)         # as of any binary file: read, readline, tell; seek where it is plain
         file.gaps_between(start, tell)      # what could not be unpacked, so that no record is glued over it
 
 The content of a file is the bytes that it delivers and, where it is packed, the bytes on disk of its gaps: `bytes_in` of
-records and skips add up to it when each gap counts once, with its `num_bytes` (members.py says what a gap is and where it
+records and skips add up to it when each gap counts once, with its `num_bytes` (members.py and frames.py say what a gap is and where it
 lies). `position` of a gap is the number of delivered bytes before it: a record that is the delivered bytes [a, b) is
 
     glued over a gap          where a < position < b
@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from gristmill.data import deadline
-from gristmill.formats.members import EXTEND_EVERY_BYTES, MAGIC, Disk, Gap, Member, unpack
+from gristmill.formats import frames
+from gristmill.formats.members import EXTEND_EVERY_BYTES, MAGIC, Disk, Gap, Member, Packing, unpack
+from gristmill.recipe.schema.formats import packing_by_name
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -57,14 +59,26 @@ class ContentFile(io.BufferedReader):
 
 def open_content(path: Path) -> ContentFile:
     """The content of a file, unpacked if it is packed. Only a plain one can seek. Damage is no error here: see `gaps`."""
-    return ContentFile(_Unpacked(path.open("rb")) if is_packed(path) else _Plain(path, "rb"))
+    packing = packing_of(path)
+    return ContentFile(_Plain(path, "rb") if packing is None else _Unpacked(path.open("rb"), packing))
 
 
-def is_packed(path: Path) -> bool:
-    """True for a gzip file: it begins as one, or is called one and does not begin as text: UTF-8 without control characters."""
+def packing_of(path: Path) -> Packing | None:
+    """How a file is packed: it begins so, or is called so and does not begin as text: UTF-8 without control characters."""
     with path.open("rb") as file:
         first = file.read(SNIFF_BYTES)
-    return first.startswith(MAGIC) or (path.name.lower().endswith(".gz") and not _is_text(first))
+    if first.startswith(MAGIC):
+        return "gzip"
+    if frames.START.match(first) is not None:
+        return "zstd"
+    return None if _is_text(first) else packing_by_name(path.name)
+
+
+def is_gzip(path: Path) -> bool:
+    """True for a gzip file, of a format that is packed in no other way."""
+    with path.open("rb") as file:
+        first = file.read(SNIFF_BYTES)
+    return first.startswith(MAGIC) or (packing_by_name(path.name) == "gzip" and not _is_text(first))
 
 
 def _is_text(first: bytes) -> bool:
@@ -98,13 +112,13 @@ class _Plain(io.FileIO):
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzip file unpacks to."""
+    """What a packed file unpacks to."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], packing: Packing) -> None:
         super().__init__()
         self.gaps: list[Gap] = []
         self._file = file
-        self._pieces = self._delivered(unpack(Disk(file)))
+        self._pieces = self._delivered(frames.unpack_frames(Disk(file)) if packing == "zstd" else unpack(Disk(file)))
         self._piece = memoryview(b"")
         self._position = 0
 

@@ -1,7 +1,7 @@
 """How much a file holds, measured without any reader: what `bytes_in` of its records and skips must add up to.
 
 The content of a file is its bytes; of a gzip file, what its members unpack to, and the bytes on disk of the stretches that
-unpack to nothing. The rules are those that `content.py` and `members.py` state; the code is another, and imports neither: it
+unpack to nothing. The rules are those that `content.py` and `members.py` state; the code is another, and imports neither (zstd: coverage_zstd.py): it
 walks the members with a file that seeks, throws away what it unpacks, and finds the byte at which a member breaks by feeding
 it in ever smaller pieces.
 
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from gristmill.data import deadline
+from gristmill.formats.coverage_zstd import is_zstd, zstd_bytes
 
 BLANK_LINE = b"\r\n\r\n"
 HEADER_BYTES = 10
@@ -41,7 +42,13 @@ End = Literal["sound", "broken", "cut"]
 
 
 def unpacked_bytes(path: Path) -> int:
-    """Bytes of content of a file, plain or gzip."""
+    """Bytes of content of a file, plain or packed."""
+    with path.open("rb", buffering=READ_BYTES) as file:
+        first = _at(file, 0, 256)
+        if not first.startswith(b"\x1f\x8b\x08") and (
+            is_zstd(first) or (path.name.lower().endswith(".zst") and not _is_text(first))
+        ):
+            return zstd_bytes(file, file.seek(0, 2))
     return span_bytes(path, start=0, end=None, head=b"")
 
 
@@ -65,11 +72,15 @@ def _is_gzip(file: IO[bytes], path: Path) -> bool:
     first = _at(file, 0, 256)
     if first.startswith(b"\x1f\x8b\x08") or not path.name.lower().endswith(".gz"):
         return first.startswith(b"\x1f\x8b\x08")
+    return not _is_text(first)
+
+
+def _is_text(first: bytes) -> bool:
     try:
         codecs.utf_8_decode(first, "strict", False)  # not the end of it: a character may be cut there
     except UnicodeDecodeError:
-        return True
-    return first == b"" or any((byte < 32 and byte not in b"\t\n\f\r") or byte == 127 for byte in first)
+        return False
+    return first != b"" and not any((byte < 32 and byte not in b"\t\n\f\r") or byte == 127 for byte in first)
 
 
 def _at(file: IO[bytes], place: int, length: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Tables as comma- or tab-separated values with a line of column names (RFC 4180), plain or gzip.
+"""Tables as comma- or tab-separated values with or without a line of column names (RFC 4180), plain or packed.
 
-A record is a row with its line ends; the line of names and blank lines are skipped. A table without its line of names, or
-without a column that the recipe names, is one failed record.
+A record is a row with its line ends; the line of names and blank lines are skipped. A table without a column that the recipe
+names is one failed record. Where no column is called so, "column2" is the second one of a table without a line of names.
 
     Lines ─→ _Source: one row's lines, and where it begins ─→ csv.reader ─→ fields
 
@@ -12,8 +12,10 @@ a new one, which begins at the next line.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,9 +27,14 @@ from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Lines, drain, lost_at_gaps
 from gristmill.formats.members import Gap
-from gristmill.recipe.schema.formats import ReadCsv
+from gristmill.recipe.schema.formats import ReadCsv, without_packing
 
 LINE_ENDS = b"\r\n"
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+SNIFF_BYTES = 1 << 16
+SNIFF_ROWS = 200
+MAX_NAME_CHARS = 100
+PLACE = re.compile("column([1-9][0-9]{0,5})")
 
 
 class Csv(Format[ReadCsv]):
@@ -46,12 +53,18 @@ class Csv(Format[ReadCsv]):
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows of as many fields as there are columns."""
-        with open_content(path) as file:
-            found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter_of(path), MAX_DOCUMENT_BYTES)
-            rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
-            if not rows and file.gaps:
-                raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
-        return [dict(zip(rows[0], row)) for row in rows[1:] if len(row) == len(rows[0])]
+        rows = _first_rows(path, delimiter_of(path), num_rows)
+        if not rows:
+            return []
+        names = rows.pop(0) if _are_names(rows[0]) else _by_place(len(rows[0]))
+        return [dict(zip(names, row)) for row in rows if len(row) == len(names)]
+
+    def told(self, path: Path) -> str:
+        """What parts the fields, and whether the first line names them."""
+        delimiter = delimiter_of(path)
+        rows = _first_rows(path, delimiter, 1)
+        named = "named by the first line" if rows and _are_names(rows[0]) else "without names"
+        return f"parted by {DELIMITERS.get(delimiter, repr(delimiter))}, {named}"
 
 
 FORMAT = Csv()
@@ -61,7 +74,7 @@ def read_csv(
     path: Path,
     *,
     name: str,
-    text_column: str = "text",
+    text_column: str | None = "text",
     id_column: str | None = None,
     url_column: str | None = None,
     delimiter: str | None = None,
@@ -70,24 +83,30 @@ def read_csv(
     """The rows below the line of column names, in UTF-8 with or without its mark; blank lines are no rows.
 
     Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, no UTF-8),
-    row_too_large, missing_field; corrupt_gzip once for each damaged stretch and the rows that it touches. Fails once for the
+    row_too_large, missing_field; corrupt_gzip or corrupt_zstd once for each damaged stretch and the rows that it touches. Fails once for the
     file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which the row begins (after
-    unpacking).
+    unpacking). text_column: None for the one with most text in the first rows. delimiter: None for the one with which the columns are
+    there (`delimiter_of`).
     """
     try:
+        wanted = [column for column in (text_column, id_column, url_column) if column is not None]
+        delimiter = delimiter or delimiter_of(path, wanted)
+        text_column = text_column or _with_most_text(path, delimiter)
         file = open_content(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
     with closing(file):
         lines = Lines(file, max_bytes=max_bytes)
-        rows = _rows(lines, delimiter or delimiter_of(path), max_bytes)
+        rows = _rows(lines, delimiter, max_bytes)
         head = next((row for row in rows if row.fields or row.reason), None)
         if head is None:
             if lines.offset:
                 yield Skip(reason="blank_line", num_bytes=lines.offset)
             return
-        names = head.fields
+        names, is_row = head.fields, False
+        if names and not {*wanted, text_column} <= {*names} and all(map(PLACE.fullmatch, [*wanted, text_column])):
+            names, is_row = _by_place(len(names)), True
         missing = [column for column in (text_column, id_column, url_column) if column not in (None, *names)]
         if missing:
             size = lines.offset + drain(file) + sum(gap.num_bytes for gap in file.gaps)
@@ -95,7 +114,12 @@ def read_csv(
             reason = "missing_column" if names else "no_column_names"
             yield failed(f"{name}#0", reason, bytes_in=size, detail=detail if names else head.detail)
             return
-        yield Skip(reason="column_names", num_bytes=lines.offset)
+        if is_row:
+            rows = itertools.chain([head], rows)
+            if head.start:
+                yield Skip(reason="blank_line", num_bytes=head.start)
+        else:
+            yield Skip(reason="column_names", num_bytes=lines.offset)
         places = _Places(
             width=len(names),
             text=names.index(text_column),
@@ -111,9 +135,79 @@ def read_csv(
                 yield Skip(reason="blank_line", num_bytes=row.num_bytes)
 
 
-def delimiter_of(path: Path) -> str:
-    """What parts the fields of a file, by its name."""
-    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+# ── dialect ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
+    """What parts the fields of a file. A tab in .tsv files, else a comma, if the columns `wanted` are then there; else what of
+    DELIMITERS gives them. Where none are wanted, that with which most of the first rows have as many fields as the first, and
+    that more than one."""
+    usual = "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
+    best, best_score = usual, 1
+    with open_content(path) as file:
+        sample = file.read(SNIFF_BYTES)
+    for delimiter in (usual, *(other for other in DELIMITERS if other != usual)):
+        rows = _parsed(sample, delimiter)
+        if wanted and rows and {*wanted} <= {*rows[0], *_by_place(len(rows[0]))}:
+            return delimiter
+        like_first = [row for row in rows if len(row) == len(rows[0]) > 1]
+        if not wanted and len(like_first) > best_score:
+            best, best_score = delimiter, len(like_first)
+    return best
+
+
+def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
+    """The first rows of a sample; not the last one of a full sample, which may be cut off, where there are others."""
+    rows: list[list[str]] = []
+    lines = sample.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    csv.field_size_limit(MAX_DOCUMENT_BYTES)
+    with contextlib.suppress(csv.Error):
+        rows.extend(filter(None, csv.reader(lines, delimiter=delimiter)))
+    return rows[: max(1, len(rows) - (len(sample) == SNIFF_BYTES))]
+
+
+def _are_names(row: Sequence[str]) -> bool:
+    """Whether a first row names the columns: no numbers, no long texts, nothing twice."""
+    named = [field for field in row if field]
+    return len({*named}) == len(named) > 0 and not any(map(_is_a_value, named))
+
+
+def _is_a_value(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return len(field) > MAX_NAME_CHARS or "\n" in field
+    return True
+
+
+def _by_place(width: int) -> list[str]:
+    return [f"column{number + 1}" for number in range(width)]
+
+
+def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
+    """The first rows that have fields, that of the names among them. Raises DataError for a file that cannot be unpacked."""
+    with open_content(path) as file:
+        found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES)
+        rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
+        if not rows and file.gaps:
+            raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
+    return rows
+
+
+def _with_most_text(path: Path, delimiter: str) -> str:
+    """The column that holds most characters in the first rows; the last of those that hold as many."""
+    try:
+        rows = _first_rows(path, delimiter, SNIFF_ROWS)
+    except DataError:
+        rows = []
+    if not rows:
+        return "text"
+    names = rows.pop(0) if _are_names(rows[0]) else _by_place(len(rows[0]))
+    totals = dict.fromkeys(names, 0)
+    for row in rows:
+        for name, field in zip(names, row):
+            totals[name] += len(field)
+    return max(totals, key=lambda name: totals[name])
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,7 +250,7 @@ class _Source:
             raise StopIteration
         if line.gaps:
             self.gaps = line.gaps
-            raise _RowError("corrupt_gzip", "a gap")
+            raise _RowError("corrupt", "a gap")
         if line.is_too_large or self._lines.offset - self.row_start > self._max_bytes:
             raise _RowError("row_too_large", f"the limit is {self._max_bytes:,} bytes")
         data = line.data.removeprefix(codecs.BOM_UTF8) if line.start == 0 else line.data
@@ -185,7 +279,7 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int) -> Iterator[_Row]:
                 pass
         yield _Row(fields, start, lines.offset - start)
     if gaps := lines.rest():
-        yield _Row([], lines.offset, 0, "corrupt_gzip", gaps=gaps)
+        yield _Row([], lines.offset, 0, "corrupt", gaps=gaps)
 
 
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────

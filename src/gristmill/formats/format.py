@@ -91,6 +91,10 @@ class Format(ABC, Generic[Settings]):
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
         return []
 
+    def told(self, path: Path) -> str:
+        """What the file itself tells of how it is written, for people; nothing where there is nothing to choose."""
+        return ""
+
 
 def format_of(settings: ReadFiles) -> Format[Any]:
     """The format that a reader's section of the recipe names."""

@@ -1,6 +1,6 @@
-"""JSON Lines, plain or gzip.
+"""JSON Lines, plain or packed.
 
-A record is a line with its end; blank lines are none, and are skipped. Where a stretch of a gzip file cannot be unpacked, the
+A record is a line with its end; blank lines are none, and are skipped. Where a stretch of a packed file cannot be unpacked, the
 halves of lines on both sides are looked at by themselves: what is an object is one, the rest is lost with the stretch.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.content import is_packed, open_content
+from gristmill.formats.content import open_content, packing_of
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of, unreadable
 from gristmill.formats.lines import Line, Lines, lost_at_gaps, seek_to_line
 from gristmill.recipe.schema.formats import ReadJsonl
@@ -28,7 +28,7 @@ class Jsonl(Format[ReadJsonl]):
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of a plain file."""
         try:
-            packed = is_packed(path)
+            packed = packing_of(path) is not None
         except OSError:
             packed = True  # `read` says what is wrong
         if packed:
@@ -68,7 +68,7 @@ class Jsonl(Format[ReadJsonl]):
             first = [line.data for line in islice(iter(lines.read, None), num_rows) if line and not line.is_too_large]
             if not first and file.gaps:
                 raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
-        return [value for value in map(_value, first) if isinstance(value, dict)]
+        return [value for value in map(value_of, first) if isinstance(value, dict)]
 
 
 FORMAT = Jsonl()
@@ -85,14 +85,14 @@ def read_jsonl(
     end: int | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> Iterator[Record]:
-    """One JSON object a line, plain or gzip; blank lines are not records.
+    """One JSON object a line, plain or packed; blank lines are not records.
 
     Fails, one line each: bad_json (NaN and Infinity included), line_too_large, missing_field, field_is_not_text;
-    and corrupt_gzip once for each damaged stretch, file_shrank once where `end` is no longer there. Without `id_field` the id
+    and corrupt_gzip or corrupt_zstd once for each damaged stretch, file_shrank once where `end` is no longer there. Without `id_field` the id
     is "name#offset", the byte at which the line begins (after unpacking): unlike its number, it is known without reading what
     comes before. `start` and `end` are byte offsets of a plain file: lines that begin in [start, end) are read.
     """
-    fields = _Fields(text=text_field, id=id_field, url=url_field)
+    fields = Fields(text=text_field, id=id_field, url=url_field)
     try:
         file = open_content(path)
     except OSError as error:
@@ -100,7 +100,7 @@ def read_jsonl(
         return
     with closing(file):
         packed = not file.seekable()
-        assert not (packed and (start or end is not None)), "a gzip file has no spans"
+        assert not (packed and (start or end is not None)), "a packed file has no spans"
         lines = Lines(file, max_bytes=max_bytes, offset=seek_to_line(file, start) if start else 0)
         while end is None or lines.offset < end:
             if (line := lines.read()) is None:
@@ -118,7 +118,7 @@ def read_jsonl(
                     blank += passed
                 yield Skip(reason="blank_line", num_bytes=blank)
             else:
-                yield _document(line.data, f"{name}#{line.start}", fields, entry=None if packed else line.start)
+                yield document_of(line.data, f"{name}#{line.start}", fields, entry=None if packed else line.start)
         else:
             return
         if gaps := lines.rest():
@@ -128,21 +128,21 @@ def read_jsonl(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Fields:
-    """The keys of a line that hold its text, id and URL."""
+class Fields:
+    """The keys of an object that hold its text, id and URL."""
 
     text: str
     id: str | None
     url: str | None
 
 
-def _around_gaps(line: Line, name: str, fields: _Fields) -> Iterator[Record]:
+def _around_gaps(line: Line, name: str, fields: Fields) -> Iterator[Record]:
     """What there is of a line, or of two halves of lines, with gaps in it or beside it."""
     positions = [gap.position for gap in line.gaps]
     cuts = sorted({line.start, *positions, line.start + line.num_bytes})
     beside = 0
     for start, end in pairwise(cuts):
-        record = _document(line.data[start - line.start : end - line.start], f"{name}#{start}", fields, entry=None)
+        record = document_of(line.data[start - line.start : end - line.start], f"{name}#{start}", fields, entry=None)
         if isinstance(record, RawDocument):
             yield record
         else:
@@ -150,7 +150,9 @@ def _around_gaps(line: Line, name: str, fields: _Fields) -> Iterator[Record]:
     yield lost_at_gaps(name, line.gaps, beside=beside)
 
 
-def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -> RawDocument | Unread:
+def document_of(line: bytes, origin: str, fields: Fields, *, entry: int | None) -> RawDocument | Unread:
+    """The record of one JSON object."""
+
     def lost(reason: str, detail: str) -> Unread:
         return Unread(
             id=origin, origin=origin, bytes_in=len(line), kind="failed", reason=reason, detail=detail, entry=entry
@@ -162,7 +164,7 @@ def _document(line: bytes, origin: str, fields: _Fields, *, entry: int | None) -
             return lost("bad_json", f"expected an object, found {type(value).__name__}")
         for field in (fields.text, fields.id):
             if field is not None and field not in value:
-                return lost("missing_field", f"no {field!r}; the line has {', '.join(map(repr, list(value)[:20]))}")
+                return lost("missing_field", f"no {field!r}; the object has {', '.join(map(repr, list(value)[:20]))}")
         if fields.id is not None and (value[fields.id] == "" or not isinstance(value[fields.id], str | int | float)):
             return lost("missing_field", f"{fields.id!r} is {short(value[fields.id])}, no text and no number")
         text, url = value[fields.text], value.get(fields.url) if fields.url is not None else None
@@ -179,7 +181,8 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
 
 
-def _value(line: bytes) -> Any:
+def value_of(line: bytes) -> Any:
+    """What the JSON stands for; None where it is none."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

@@ -112,4 +112,6 @@ def lost_at_gaps(name: str, gaps: Iterable[Gap], *, beside: int = 0) -> Unread:
     if more:
         detail += f", and {len(more):,} further stretches"
     size = beside + sum(gap.num_bytes for gap in (first, *more))
-    return failed(f"{name}#gap-{first.offset}-{first.position}", "corrupt_gzip", bytes_in=size, detail=detail)
+    return failed(
+        f"{name}#gap-{first.offset}-{first.position}", f"corrupt_{first.packing}", bytes_in=size, detail=detail
+    )

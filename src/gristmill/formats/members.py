@@ -50,6 +50,7 @@ ROW_BYTES = 1 << 18
 MAX_TRIED = 64  # candidates of one look back
 
 Fault = Literal["damaged", "truncated", "no_member"]
+Packing = Literal["gzip", "zstd"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,13 +67,14 @@ class Gap:
     """A stretch of the file that unpacks to nothing: `num_bytes` on disk from byte `offset`, after `position` bytes of content.
 
     damaged: the rest of a broken member, all of one that unpacks to nothing, and what follows it. truncated: the file ends
-    inside a member. no_member: bytes where one should begin.
+    inside a member. no_member: bytes where one should begin. Frames of zstd are meant by members, too.
     """
 
     position: int
     offset: int
     num_bytes: int
     fault: Fault
+    packing: Packing = "gzip"
 
 
 class Disk:

@@ -1,6 +1,6 @@
-"""Plain text and markup that is read as it is, plain or gzip.
+"""Plain text and markup that is read as it is, plain or packed.
 
-A record is a file, or a piece of it; the pieces of a file are the file, so their bytes add up to it. Where a stretch of a gzip
+A record is a file, or a piece of it; the pieces of a file are the file, so their bytes add up to it. Where a stretch of a packed
 file cannot be unpacked, the lines next to it are lost with it, and the text is cut there: no document is glued over a gap.
 """
 
@@ -47,7 +47,7 @@ def read_text(
     """A text file whole, or cut where the regular expression `split_at` matches at a line's start; and cut at gaps.
 
     The text before the first match is a document of its own unless it is blank. Ids are the name of a whole file, else
-    "name#number". Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip.
+    "name#number". Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
     """
     try:
         file = open_content(path)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, Fate, RawDocument, Record, Skip, Unread
-from gristmill.formats.content import is_packed
+from gristmill.formats.content import is_gzip
 from gristmill.formats.coverage import span_bytes
 from gristmill.formats.format import Content, Format, Span, cut_evenly, size_of
 from gristmill.formats.http_response import decoded, is_html, split_response, unchunked
@@ -38,7 +38,7 @@ class Warc(Format[ReadWarc]):
         """Spans are bytes of the file as it lies on the disk, at most MAX_PLAIN_SPANS of a plain one."""
         size = size_of(path)
         try:
-            packed = is_packed(path)
+            packed = is_gzip(path)
         except OSError:
             packed = True  # `read` says what is wrong
         return cut_evenly(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gristmill.formats.content import is_packed
+from gristmill.formats.content import is_gzip
 from gristmill.formats.members import Disk, Gap, Member, is_in_row, next_member, place_before, unpack
 
 HEAD = b"WARC/1."
@@ -46,7 +46,7 @@ def open_archive(path: Path, *, name: str, start: int, end: int | None) -> Itera
     with path.open("rb") as file:
         disk = Disk(file)
         end = disk.size if end is None else min(end, disk.size)
-        if is_packed(path):
+        if is_gzip(path):
             yield PackedArchive(_events(disk, start, end), name=name)
         else:
             yield PlainArchive(disk, name=name, start=start, end=end)

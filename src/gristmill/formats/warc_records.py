@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gristmill.data.record import Skip
-from gristmill.formats.content import is_packed
+from gristmill.formats.content import is_gzip
 from gristmill.formats.members import Disk, Gap
 from gristmill.formats.warc_archive import PackedArchive, Place, PlainArchive, next_member_head, open_archive
 
@@ -60,7 +60,7 @@ def next_head(path: Path, *, start: int, end: int | None, max_bytes: int) -> int
     with path.open("rb") as file:
         disk = Disk(file)
         end = disk.size if end is None else min(end, disk.size)
-        if is_packed(path):
+        if is_gzip(path):
             return next_member_head(disk, start, end)
         items = _records(PlainArchive(disk, name="", start=disk.size, end=disk.size), max_bytes)
         head = next((entry for item in items if (entry := _entry(item)) is not None and entry >= start), end)

@@ -26,6 +26,15 @@ class TrainingForecast(Written):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned(Written):
+    """What the forecast said of a step before it ran. work: what it works through; num_records: of like steps that it knew."""
+
+    work: Mapping[str, Any]
+    seconds: float
+    num_records: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Held(Written):
     """A checkpoint that an artefact holds in the store."""
 
@@ -52,6 +61,7 @@ class Provenance(Written):
     made_from: Mapping[str, str | None]
     counts: Mapping[str, Any]
     forecast: TrainingForecast | None = None
+    planned: Planned | None = None
     lineage: tuple[Held, ...] | None = None
     made_at: str
     wall_seconds: float

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor
 
 from gristmill.errors import DataError
-from gristmill.model.attention import KeyValueCache
+from gristmill.model.inference import InferenceModel
 from gristmill.model.transformer import Llama
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+HOPELESS = 1e-5  # of the best token's probability: what is below is sorted only when a draw asks for it
 
 
 @torch.inference_mode()
 def generate(
-    model: Llama,
+    model: Llama | InferenceModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
@@ -36,7 +37,8 @@ def generate(
     """New tokens for every prompt: up to `max_new_tokens`, ending with (and including) the first of `stop_ids`.
 
     temperature 0 takes the most likely token; above 0 it samples from the smallest set of tokens whose probability
-    reaches top_p, with one generator per prompt seeded by `seeds`.
+    reaches top_p, with one generator per prompt seeded by `seeds`. A Llama is laid out for inference in every call; who calls
+    often with the same weights gives an InferenceModel.
     Raises DataError if a prompt is empty or prompt and new tokens do not fit the model's context.
     """
     if temperature > 0 and (seeds is None or len(seeds) != len(prompts)):
@@ -45,16 +47,17 @@ def generate(
     equal: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(prompts):
         equal.setdefault(tuple(prompt), []).append(index)
+    ready = InferenceModel(model) if isinstance(model, Llama) else model
     stop_ids = frozenset(stop_ids)
     results: list[list[int]] = [[] for _ in prompts]
     generators = [torch.Generator().manual_seed(seed) for seed in seeds] if temperature > 0 and seeds else None
     for shared, indices in equal.items() if max_new_tokens > 0 else ():
-        cache = _empty_cache(model, len(shared) + max_new_tokens)
+        cache = ready.empty_cache(len(shared) + max_new_tokens)
         # Depth first: what lies in the cache before a branch is still there when the branches beside it are done.
         waiting = [(0, list(shared), indices)]
         while waiting:
             cache.length, piece, texts = waiting.pop()
-            choice = choice_of(_next_logits(model, cache, piece), temperature=temperature, top_p=top_p)
+            choice = choice_of(ready.advance([cache], [piece])[0], temperature=temperature, top_p=top_p)
             branches: dict[int, list[int]] = {}
             for text in texts:
                 token = choice.draw(generators[text] if generators else None)
@@ -67,7 +70,7 @@ def generate(
 
 @torch.inference_mode()
 def stream(
-    model: Llama,
+    model: InferenceModel,
     prompt: Sequence[int],
     *,
     max_new_tokens: int,
@@ -79,10 +82,10 @@ def stream(
     """The new tokens of one prompt, each as soon as it is known; `generate` says what they are. Sampling needs a generator."""
     if temperature > 0 and generator is None:
         raise ValueError(f"sampling at temperature {temperature} needs a generator")
-    cache = _empty_cache(model, len(prompt) + max_new_tokens)
+    cache = model.empty_cache(len(prompt) + max_new_tokens)
     piece = list(prompt)
     for _ in range(max_new_tokens):
-        logits_V = _next_logits(model, cache, piece)
+        (logits_V,) = model.advance([cache], [piece])
         token = choice_of(logits_V, temperature=temperature, top_p=top_p).draw(generator)
         yield token
         if token in stop_ids:
@@ -90,38 +93,29 @@ def stream(
         piece = [token]
 
 
-def _empty_cache(model: Llama, max_tokens: int) -> KeyValueCache:
-    return KeyValueCache(
-        layers=model.config.num_hidden_layers,
-        max_tokens=max_tokens,
-        kv_heads=model.config.num_key_value_heads,
-        head_dim=model.config.head_dim,
-        device=model.device,
-        dtype=model.output_weight_VD.dtype,
-    )
-
-
-def _next_logits(model: Llama, cache: KeyValueCache, piece: Sequence[int]) -> Tensor:
-    """Scores of the token after `piece`, which continues the cached text."""
-    positions_N = torch.arange(cache.length, cache.length + len(piece), device=model.device)
-    x_ND = model.hidden(torch.tensor(piece, device=model.device), positions_N, [len(piece)], cache)
-    return model.logits(x_ND[-1:])[0]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The tokens that may come next, likeliest first, and the sum of their probabilities up to each."""
+    """The tokens that may come next, likeliest first, and the sum of their probabilities up to each.
+
+    Sorting a whole vocabulary takes longer than the pass of a small model, so only what is not hopeless against the best token
+    is sorted at first. `mass` is the sum over all that may come; a number beyond the sorted ones sorts the rest.
+    """
 
     ids: Tensor
     cumulative: Tensor
+    mass: float
+    unsorted_V: Tensor | None = None  # probabilities of all tokens, where the rest may come too
 
     def draw(self, generator: torch.Generator | None) -> int:
         """One of them, by one number of the generator; the likeliest where there is none."""
         if generator is None:
             return int(self.ids[0])
-        threshold = torch.rand((), generator=generator, dtype=torch.float64) * self.cumulative[-1]
-        index = int((self.cumulative <= threshold).sum())
-        return int(self.ids[min(index, len(self.ids) - 1)])
+        threshold = torch.rand((), generator=generator, dtype=torch.float64) * self.mass
+        ids, cumulative = self.ids, self.cumulative
+        if self.unsorted_V is not None and threshold >= cumulative[-1]:
+            ids, _, cumulative = _likeliest_first(self.unsorted_V, at_least=0.0)
+        index = int(torch.searchsorted(cumulative, threshold, right=True))
+        return int(ids[min(index, len(ids) - 1)])
 
 
 def choice_of(logits_V: Tensor, *, temperature: float, top_p: float) -> Choice:
@@ -131,15 +125,26 @@ def choice_of(logits_V: Tensor, *, temperature: float, top_p: float) -> Choice:
     Source of top_p: Holtzman et al. 2019 (arXiv 1904.09751). The token that crosses top_p is kept.
     """
     if temperature <= 0:
-        return Choice(ids=logits_V.argmax()[None].cpu(), cumulative=torch.ones(1, dtype=torch.float64))
+        best = logits_V.argmax()[None].cpu()
+        return Choice(ids=best, cumulative=torch.ones_like(best, dtype=torch.float64), mass=1.0)
     probabilities_V = torch.softmax(logits_V.double().cpu() / temperature, dim=-1)
-    ordered_V, ids_V = torch.sort(probabilities_V, descending=True, stable=True)
-    cumulative_V = ordered_V.cumsum(0)
-    kept = int((cumulative_V - ordered_V < top_p).sum())
-    return Choice(ids=ids_V[:kept], cumulative=cumulative_V[:kept])
+    ids, ordered, cumulative = _likeliest_first(probabilities_V, at_least=HOPELESS * float(probabilities_V.max()))
+    if top_p >= 1:
+        return Choice(ids=ids, cumulative=cumulative, mass=1.0, unsorted_V=probabilities_V)
+    if cumulative[-1] < top_p:
+        ids, ordered, cumulative = _likeliest_first(probabilities_V, at_least=0.0)
+    kept = max(1, int((cumulative - ordered < top_p).sum()))
+    return Choice(ids=ids[:kept], cumulative=cumulative[:kept], mass=float(cumulative[kept - 1]))
 
 
-def check_fit(model: Llama, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def _likeliest_first(probabilities_V: Tensor, *, at_least: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(ids, probabilities, their running sum) of the tokens that reach `at_least`; of equals the lowest id is first."""
+    ids = (probabilities_V >= at_least).nonzero()[:, 0]
+    ordered, order = torch.sort(probabilities_V[ids], descending=True, stable=True)
+    return ids[order], ordered, ordered.cumsum(0)
+
+
+def check_fit(model: Llama | InferenceModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
     """Raises DataError for a prompt that is empty or leaves no room for the new tokens in the model's context."""
     limit = model.config.max_position_embeddings
     for index, prompt in enumerate(prompts):

@@ -4,6 +4,7 @@
 
 A batch is flat: N tokens of several documents in a row, with their positions and the documents' lengths, so there is no
 padding and no mask. The head is apart from `hidden`, because training never needs all logits at once (train/loss.py).
+Token by token the same network runs in inference.py.
 
 Shape letters: N tokens, D hidden size, H query heads, G key/value heads, K head dimension, F feed-forward size,
 V vocabulary.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gristmill.errors import ArtifactError, DataError
-from gristmill.model.attention import Documents, KeyValueCache, cached_attention, document_attention
+from gristmill.model.attention import Documents, document_attention
 from gristmill.model.norm import RMSNorm
 from gristmill.model.rope import rotary_angles, rotate
 
@@ -141,21 +142,11 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(hidden, keys, bias=False)
         self.o_proj = nn.Linear(queries, hidden, bias=False)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        documents: Documents,
-        cache: KeyValueCache | None,
-        layer: int,
-    ) -> Tensor:
+    def forward(self, x_ND: Tensor, rotary: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
         q_NHK = rotate(self.q_proj(x_ND).unflatten(-1, (-1, self.head_dim)), *rotary)
         k_NGK = rotate(self.k_proj(x_ND).unflatten(-1, (-1, self.head_dim)), *rotary)
         v_NGK = self.v_proj(x_ND).unflatten(-1, (-1, self.head_dim))
-        if cache is None:
-            out_NHK = document_attention(q_NHK, k_NGK, v_NGK, documents)
-        else:
-            out_NHK = cached_attention(q_NHK, *cache.append(layer, k_NGK, v_NGK))
+        out_NHK = document_attention(q_NHK, k_NGK, v_NGK, documents)
         projected: Tensor = self.o_proj(out_NHK.flatten(1))
         return projected
 
@@ -183,15 +174,8 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        rotary: tuple[Tensor, Tensor],
-        documents: Documents,
-        cache: KeyValueCache | None,
-        layer: int,
-    ) -> Tensor:
-        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), rotary, documents, cache, layer)
+    def forward(self, x_ND: Tensor, rotary: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
+        x_ND = x_ND + self.self_attn(self.input_layernorm(x_ND), rotary, documents)
         out_ND: Tensor = x_ND + self.mlp(self.post_attention_layernorm(x_ND))
         return out_ND
 
@@ -227,28 +211,18 @@ class Llama(nn.Module):
             return self.model.embed_tokens.weight
         return self.lm_head.weight
 
-    def hidden(
-        self,
-        tokens_N: Tensor,
-        positions_N: Tensor,
-        document_lengths: list[int],
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    def hidden(self, tokens_N: Tensor, positions_N: Tensor, document_lengths: list[int]) -> Tensor:
         """Hidden states after the final norm, (N, D).
 
         tokens_N and positions_N are int64 on the model's device; positions restart at 0 in each document.
-        With a cache the batch is the next piece of one document: its positions continue from `cache.length`, which grows.
         Raises DataError if a document is longer than max_position_embeddings or the lengths do not add up to N.
         """
-        before = cache.length if cache else 0
-        self._check(tokens_N.shape[0], document_lengths, before)
+        self._check(tokens_N.shape[0], document_lengths)
         documents = Documents.of(document_lengths, tokens_N.device)
         rotary = rotary_angles(positions_N, head_dim=self.config.head_dim, theta=self.config.rope_theta)
         x_ND = self.model.embed_tokens(tokens_N)
-        for index, layer in enumerate(self.model.layers):
-            x_ND = layer(x_ND, rotary, documents, cache, index)
-        if cache:
-            cache.length += tokens_N.shape[0]
+        for layer in self.model.layers:
+            x_ND = layer(x_ND, rotary, documents)
         normed: Tensor = self.model.norm(x_ND)
         return normed
 
@@ -262,12 +236,12 @@ class Llama(nn.Module):
         """Change the rope base and the longest allowed document, as a context extension does; no weight changes."""
         self.config = replace(self.config, rope_theta=theta, max_position_embeddings=max_position_embeddings)
 
-    def _check(self, num_tokens: int, document_lengths: list[int], before: int) -> None:
+    def _check(self, num_tokens: int, document_lengths: list[int]) -> None:
         if sum(document_lengths) != num_tokens:
             raise DataError(
                 f"document lengths add up to {sum(document_lengths)}, but the batch has {num_tokens} tokens."
             )
-        longest, limit = before + max(document_lengths, default=0), self.config.max_position_embeddings
+        longest, limit = max(document_lengths, default=0), self.config.max_position_embeddings
         if longest > limit:
             raise DataError(
                 f"a document of {longest} tokens does not fit the model's context of {limit} tokens "

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from gristmill.recipe.schema.formats import READERS
+from gristmill.recipe.schema.formats import READERS, packing_by_name
 
 
 def text_bytes_of(files: Sequence[Path], format: str) -> float:
@@ -32,5 +32,7 @@ def bytes_per_token(vocab_size: int) -> float:
 def _text_bytes(path: Path, format: str) -> float:
     if path.is_dir():
         return sum(_text_bytes(child, format) for child in path.rglob("*") if child.is_file())
-    is_compressed = path.suffix in (".gz", ".tgz")
-    return path.stat().st_size * READERS[format].text_per_byte * (READERS[format].gzip_ratio if is_compressed else 1.0)
+    is_compressed = packing_by_name(path.name) is not None or path.suffix == ".tgz"
+    return (
+        path.stat().st_size * READERS[format].text_per_byte * (READERS[format].packed_ratio if is_compressed else 1.0)
+    )

@@ -72,6 +72,11 @@ def read_profile(runs_dir: Path) -> Profile | None:
         ) from error
 
 
+def has_profile(runs_dir: Path) -> bool:
+    """True when something measured a machine here."""
+    return (runs_dir / PROFILE).is_file()
+
+
 def write_profile(runs_dir: Path, profile: Profile) -> Path:
     """Write the profile beside the runs; returns its path."""
     runs_dir.mkdir(parents=True, exist_ok=True)

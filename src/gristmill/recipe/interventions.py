@@ -14,9 +14,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.load import KeyPath, LoadedRecipe, read_yaml
+from gristmill.recipe.load import LoadedRecipe, read_yaml
 from gristmill.recipe.resolved import resolved_yaml
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.section import KeyPath
 
 FOLDER = "interventions"
 RUN_RECIPE = "recipe.yaml"

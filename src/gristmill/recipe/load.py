@@ -6,25 +6,28 @@ misspelt key is answered with the key that was probably meant. Overrides are wri
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, did_you_mean, range_words
+from gristmill.store.store import STORE
 from gristmill.units import counted
 
-KeyPath = tuple[str | int, ...]
 COMMAND_LINE = "command line"
+IN_FOLDER = "recipe.yaml"
+OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,20 @@ class LoadedRecipe:
         """Where the value at `key` was written: the file and line, the command line, or "default"."""
         return self.origins.get(key, "default")
 
+    def origin_near(self, key: KeyPath) -> str:
+        """Where the value at `key` was written, or else the section around it."""
+        return _nearest_origin(key, self.origins, self.path)
+
+
+class Blank:
+    """The value of a key that is left blank. No field takes it: nothing is switched off by a value that somebody forgot."""
+
+    def __repr__(self) -> str:
+        return "blank"
+
+
+BLANK = Blank()
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that reads 1e-3 as a number, as everyone expects."""
@@ -57,8 +74,11 @@ _Loader.add_implicit_resolver(
 
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Read, merge, override and check a recipe. Raises RecipeError with file, line and what to do."""
-    path = Path(path)
+    """Read, merge, override and check a recipe: a YAML file, or a folder with a `recipe.yaml`.
+
+    Raises RecipeError with file, line and what to do.
+    """
+    path = _recipe_file(Path(path))
     data, origins = _read_with_bases(path, seen=())
     for override in overrides:
         _apply_override(data, origins, override)
@@ -70,6 +90,24 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 
 # ── YAML with origins ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recipe_file(path: Path) -> Path:
+    """The recipe in a folder; any other path as it is."""
+    if not path.is_dir():
+        return path
+    if (path.absolute().parent / STORE).is_dir():
+        raise RecipeError(
+            f"{path} is a run's folder, not a recipe's: the paths in its {IN_FOLDER} start elsewhere.\n"
+            "  Name the recipe that the run was made with."
+        )
+    if not (path / IN_FOLDER).is_file():
+        others = ", ".join(sorted(found.name for found in path.glob("*.yaml")))
+        raise RecipeError(
+            f"{path} is a folder without a {IN_FOLDER}.\n  "
+            + (f"Name one of its files: {others}." if others else "`gristmill init` makes one over your text.")
+        )
+    return path / IN_FOLDER
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:
@@ -106,12 +144,22 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+        raise RecipeError(f"{path}{yaml_words(error)}") from error
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(f"{path} holds no recipe: expected keys such as name, sources, model, pretrain.")
     origins: dict[KeyPath, str] = {}
     data = _construct(root, (), str(path), origins)
     return data, origins
+
+
+def yaml_words(error: yaml.YAMLError) -> str:
+    """What is wrong with a YAML text, to follow the file's name: ":12: not valid YAML: ..."."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        context = f" ({error.context})" if error.context else ""
+        return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}{context}."
+    if isinstance(error, yaml.reader.ReaderError):
+        return f": not valid YAML: the character U+{ord(str(error.character)):04X} has no place in it; remove it."
+    return f": not valid YAML: {error}."
 
 
 def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
@@ -133,6 +181,8 @@ def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, 
 
 
 def _scalar(node: yaml.Node, file: str) -> Any:
+    if node.tag == "tag:yaml.org,2002:null" and node.value == "":
+        return BLANK
     loader = _Loader("")
     try:
         return loader.construct_object(node, deep=True)
@@ -181,8 +231,8 @@ def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise RecipeError(f"the value in the override {override!r} is not valid YAML: {error}") from error
-    value = None if node is None else _construct(node, (), COMMAND_LINE, {})
+        raise RecipeError(f"the override {override!r}{yaml_words(error)}") from error
+    value = BLANK if node is None else _construct(node, (), COMMAND_LINE, {})
     target: Any = data
     key: list[str | int] = []
     *path, last = dotted.split(".")
@@ -213,31 +263,41 @@ def _list_index(items: list[Any], part: str, override: str) -> int:
 
 
 def _explain(error: ValidationError, data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:
-    problems = [_explain_one(dict(problem), data, origins, path) for problem in error.errors()]
+    problems = [line for problem in error.errors() for line in _explain_one(dict(problem), data, origins, path)]
     return f"{path} has {counted(len(problems), 'problem')}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, str], path: Path) -> str:
-    key = _data_path(problem["loc"], data)
+def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, str], path: Path) -> Iterator[str]:
+    """The lines for one problem of pydantic's: several where parts of a section do not fit together."""
+    if problem["type"] == "value_error" and isinstance(misfit := problem["ctx"]["error"], Misfit):
+        for inner, words in misfit.problems:
+            yield f"{_nearest_origin(_data_path((*problem['loc'], *inner), data), origins, path)}: {words}"
+    else:
+        key = _data_path(problem["loc"], data)
+        yield f"{_nearest_origin(key, origins, path)}: {_words(problem, key)}"
+
+
+def _words(problem: dict[str, Any], key: KeyPath) -> str:
     dotted = ".".join(str(part) for part in key) or "recipe"
-    where = _nearest_origin(key, origins, path)
     kind, found = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         known = _known_keys(problem["loc"])
-        close = difflib.get_close_matches(str(key[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
-        return f"{where}: unknown key {dotted!r}; {hint}"
+        hint = did_you_mean(str(key[-1]), known).strip() or f"known here: {', '.join(sorted(known))}"
+        return f"unknown key {dotted!r}; {hint}"
     if kind == "missing":
-        return f"{where}: the key {dotted!r} is missing"
+        return f"the key {dotted!r} is missing"
+    if isinstance(found, Blank):
+        return f"the key {dotted!r} is left blank; give it a value, remove it, or write null where none is meant"
     if kind == "value_error":
-        return f"{where}: {problem['ctx']['error']!s}"
+        return str(problem["ctx"]["error"])
     if kind == "union_tag_invalid":
-        return (
-            f"{where}: {dotted}.format is {problem['ctx']['tag']!r}; expected one of {problem['ctx']['expected_tags']}"
-        )
+        return f"{dotted}.format is {problem['ctx']['tag']!r}; expected one of {problem['ctx']['expected_tags']}"
     if kind == "union_tag_not_found":
-        return f"{where}: {dotted}.format is missing; it says how the files are read"
-    return f"{where}: {dotted} is {found!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+        return f"{dotted}.format is missing; it says how the files are read"
+    metadata = _metadata(problem["loc"])
+    if kind in OUT_OF_RANGE and (unit := next((mark for mark in metadata if isinstance(mark, Unit)), None)):
+        return f"{dotted} is {found!r}; expected {range_words(metadata)}: {unit.why}"
+    return f"{dotted} is {found!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _data_path(loc: Sequence[str | int], data: Any) -> KeyPath:
@@ -264,15 +324,40 @@ def _nearest_origin(key: KeyPath, origins: Mapping[KeyPath, str], path: Path) ->
     return str(path)
 
 
-def _known_keys(loc: Sequence[str | int]) -> list[str]:
-    """Field names allowed at the place where an unknown key was found."""
+def _holders(loc: Sequence[str | int]) -> list[Any]:
+    """The annotations of what holds the last key: models and containers."""
     current: list[Any] = [Recipe]
     for part in loc[:-1]:
         following: list[Any] = []
         for annotation in current:
             following += _step_into(annotation, part)
         current = following or current
-    return [name for model in current if _is_model(model) for name in model.model_fields]
+    return current
+
+
+def _known_keys(loc: Sequence[str | int]) -> list[str]:
+    """Field names allowed at the place where an unknown key was found."""
+    return [name for model in _holders(loc) if _is_model(model) for name in model.model_fields]
+
+
+def _metadata(loc: Sequence[str | int]) -> list[Any]:
+    """Ranges and units of the number at a place."""
+    found: list[Any] = []
+    for holder in _holders(loc):
+        field = holder.model_fields.get(loc[-1]) if _is_model(holder) else None
+        if field is not None:
+            found += field.metadata
+        found += _marks(field.annotation if field is not None else holder)
+    return found
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    """What the parts of an annotation carry, ranges given by a field of pydantic's unfolded."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        for mark in typing.get_args(annotation)[1:]:
+            yield from mark.metadata if isinstance(mark, FieldInfo) else [mark]
+    for part in typing.get_args(annotation):
+        yield from _marks(part)
 
 
 def _step_into(annotation: Any, part: str | int) -> list[Any]:

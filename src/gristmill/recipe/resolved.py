@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from gristmill.recipe.load import KeyPath, LoadedRecipe
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.section import KeyPath
 
 COMMENT_COLUMN = 60
 

@@ -35,6 +35,8 @@ def what_came_in(facts: Facts) -> Section | None:
     if len(reasons) > REASONS_SHOWN:
         more = reasons[REASONS_SHOWN:]
         blocks.append(fold(f"{len(more)} more reasons", [_reason_table(more)]))
+    if facts.not_read:
+        blocks += [heading("What was not read"), _not_read_table(facts)]
     samples = facts.rejected_samples
     blocks.append(
         fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
@@ -89,6 +91,11 @@ def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
 def _reason_table(reasons: list[tuple[str, str, int, str, str]]) -> Markup:
     headings = ("source", "reason", "documents", "raw bytes", "")
     return table(headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
+
+
+def _not_read_table(facts: Facts) -> Markup:
+    rows = [(one.kind.replace("_", " "), one.files, in_bytes(one.num_bytes), one.advice) for one in facts.not_read]
+    return table(("files beside those of the sources", "number", "bytes", "what to do"), rows, numbers=(1, 2))
 
 
 def _sample_table(samples: list[dict[str, Any]]) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
@@ -12,6 +12,7 @@ from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
 from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.export.outputs import CheckedWith, Exported
+from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
@@ -91,15 +92,22 @@ class Facts:
     """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
     def __init__(
-        self, labels: Labels, caps: Caps, inputs: Mapping[str, Outputs], *, watched: Mapping[str, OutsideFiles]
+        self,
+        labels: Labels,
+        caps: Caps,
+        inputs: Mapping[str, Outputs],
+        *,
+        watched: Mapping[str, OutsideFiles],
+        not_read: Sequence[NotRead] = (),
     ) -> None:
-        self.labels, self.caps, self.inputs, self._watched = labels, caps, inputs, watched
+        self.labels, self.caps, self.inputs, self._watched, self.not_read = labels, caps, inputs, watched, not_read
 
     @classmethod
     def of(cls, ctx: StepContext) -> Self:
         """The facts that a step is given: labels in its config, caps and packs to watch by, and what all steps left."""
         config, watching = ctx.config, ctx.watching
-        return cls(Labels(**config["labels"]), Caps(**watching.config["caps"]), ctx.inputs, watched=watching.files)
+        labels, caps = Labels(**config["labels"]), Caps(**watching.config["caps"])
+        return cls(labels, caps, ctx.inputs, watched=watching.files, not_read=kept_not_read(ctx.run.folder))
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""
@@ -309,7 +317,19 @@ class Facts:
             ("parameters", f"{plan.parameters:,}" if plan else NOT_RECORDED, f"{real.parameters:,}"),
             ("pretraining", took, seconds(real.training_seconds)),
             ("peak memory of pretraining", in_bytes(plan.memory_bytes) if plan else NOT_RECORDED, in_bytes(memory)),
+            *self._times_of_steps,
         ]
+
+    @property
+    def _times_of_steps(self) -> Iterator[tuple[str, str, str]]:
+        """By kind of step: what was said before it ran, and what it took."""
+        kinds: dict[str, list[Record]] = {}
+        for name, record in self.records.items():
+            kinds.setdefault(name.partition("/")[0], []).append(record)
+        for kind, records in kinds.items():
+            if all(record.planned is not None for record in records):
+                said = sum(record.planned.seconds for record in records if record.planned is not None)
+                yield f"time of {kind}", seconds(said), seconds(sum(record.wall_seconds for record in records))
 
     @property
     def parity_words(self) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +42,9 @@ def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
         prompt, text = (escape(" ".join(words.split())) for words in (sample.prompt, sample.text))
         console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)
     console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False)
-    console.print(f"  model   {run / 'export' / 'model'}      gristmill chat {run}", highlight=False)
+    console.print(
+        f"  model   {run / 'export' / 'model'}      {shlex.join(['gristmill', 'chat', str(run)])}", highlight=False
+    )
 
 
 def _tells(row: Figure, last: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ class Annotation:
         return [name for name in (self.record_id, self.url) if name]
 
 
-def read_annotations(path: Path) -> list[Annotation]:
-    """All labels of a file, in order.
+def read_annotations(path: Path, *, first: int | None = None) -> list[Annotation]:
+    """All labels of a file, in order, or the first so many.
 
     Raises DataError, naming file and line, for a line that is not an object, an unknown key, a label that is no whole
     number from 0 to 5, a line that names no document, a document labelled twice, or a file without labels.
     """
     found: dict[str, Annotation] = {}
-    for number, value in numbered_objects(path):
+    for number, value in islice(numbered_objects(path), first):
         annotation = _parse(value, where=f"{path}:{number}")
         if annotation.names[0] in found:
             raise DataError(

@@ -216,7 +216,7 @@ def executor_of(ctx: StepContext, catalogue: Catalogue) -> Executor:
     return executor_for(ctx.machine, num_items=len(catalogue.shards), should_stop=ctx.should_stop)
 
 
-def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, passed: Path, scores: Path) -> Corpus:
+def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, turns: Path, scores: Path) -> Corpus:
     """What the searches of `dedup` and `resemblance` take. ranks: source → its place in the survivor order, 0 where absent."""
     shards = [
         PrintedShard(
@@ -224,7 +224,7 @@ def search_corpus(catalogue: Catalogue, ranks: Mapping[str, int], *, passed: Pat
         )
         for shard in catalogue.shards
     ]
-    return corpus_of(shards, passed=passed, scores=scores)
+    return corpus_of(shards, turns=turns, scores=scores)
 
 
 def blocks(first: int, end: int) -> Iterator[slice]:

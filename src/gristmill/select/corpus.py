@@ -43,13 +43,13 @@ class PrintedShard:
 class Corpus:
     """D documents in S shards; shard k holds the documents firsts_S1[k] to firsts_S1[k + 1] - 1.
 
-    passed: an .npy file of D booleans (or bytes), true for the documents that take part.
+    turns: an .npy file of D booleans (or bytes), 0 for the documents that take no part; those with 1 come before those with 2.
     scores: an .npy file of D float32, 0 for documents without a score.
     """
 
     shards: tuple[PrintedShard, ...]
     firsts_S1: Int64
-    passed: Path
+    turns: Path
     scores: Path
 
     def __len__(self) -> int:
@@ -61,7 +61,11 @@ class Corpus:
 
     def passed_of(self, k: int) -> NDArray[np.bool_]:
         """Which documents of shard k take part."""
-        return self.mask(self.passed, k)
+        return self.mask(self.turns, k)
+
+    def turns_of(self, k: int) -> NDArray[np.int8]:
+        """The turns of the documents of shard k."""
+        return self._entries(self.turns, k).astype(np.int8)
 
     def scores_of(self, k: int) -> NDArray[np.float32]:
         """The scores of the documents of shard k."""
@@ -87,15 +91,15 @@ class Corpus:
         return entries
 
 
-def corpus_of(shards: Sequence[PrintedShard], *, passed: Path, scores: Path) -> Corpus:
+def corpus_of(shards: Sequence[PrintedShard], *, turns: Path, scores: Path) -> Corpus:
     """Numbers the documents. Raises DataError when prints or one of the two files have another number of documents."""
     sizes = [_num_rows(shard) for shard in shards]
     firsts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    for path in (passed, scores):
+    for path in (turns, scores):
         found = len(np.load(path, mmap_mode="r"))
         if found != firsts[-1]:
             raise DataError(f"{path} has {found:,} entries for {firsts[-1]:,} documents. Remake it.")
-    return Corpus(shards=tuple(shards), firsts_S1=firsts, passed=passed, scores=scores)
+    return Corpus(shards=tuple(shards), firsts_S1=firsts, turns=turns, scores=scores)
 
 
 def batches_of_texts(path: Path, wanted: Int64 | None = None) -> Iterator[tuple[Int64, list[str]]]:

@@ -6,7 +6,7 @@
                             walk.py ───→ near copies and links, in rank order           (verified on full text)
                             copies.py ─→ copies.parquet, links.parquet, by document
 
-Documents are taken in one stated order: priority of the source, score (high first), length in bytes (long first),
+Documents are taken in one stated order: turn, priority of the source, score (high first), length in bytes (long first),
 id, source, hash of the text. A document is removed when it is a verified copy of a *kept* document that comes before it, so
 
 - every removed document names the survivor it was compared with: chains of copies never join strangers,
@@ -208,7 +208,7 @@ def _fingerprint(corpus: Corpus) -> str:
     digest = xxhash.xxh3_128()
     for k, shard in enumerate(corpus.shards):
         digest.update(f"{shard.source}\0{shard.priority}\0{shard.prints.stat().st_size}\0".encode())
-        digest.update(corpus.passed_of(k).tobytes())
+        digest.update(corpus.turns_of(k).tobytes())
         digest.update(corpus.scores_of(k).tobytes())
     return digest.hexdigest()
 

@@ -106,7 +106,7 @@ def _search(
     for some in blocks(0, len(fate_D)):
         passed_D[some] = fate_D[some] == PASSED
     passed_D.flush()
-    corpus = search_corpus(catalogue, ranks, passed=passed, scores=scores)
+    corpus = search_corpus(catalogue, ranks, turns=passed, scores=scores)
     executor = executor_of(ctx, catalogue)
     return find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say)
 

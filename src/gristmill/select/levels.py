@@ -9,7 +9,7 @@
 A late document that links two earlier clusters joins one of them; they do not become one, nor does it link those that touch
 either. Deduplication seeks candidates by bands and misses some, so what is left of a level is held against all validation text
 in full, its own level's included; what resembles it leaves. The copies of what leaves are freed: they leave as well where they
-resemble validation text, and are searched for copies among themselves where they do not.
+resemble validation text, and where they do not are searched for copies of training text and of each other.
 
 Clusters are made of linked documents only, so memory is about 60 bytes a link, and 16 a copy. What is known of each document is in arrays that
 may be mapped files, and is taken in blocks.
@@ -43,7 +43,7 @@ NEXT_SURVIVOR = np.dtype(
 )
 
 Resembling = Callable[[int, int, NDArray[np.int8], Int64, Sequence[int]], NDArray[np.void]]
-SearchAgain = Callable[[int, Int64], NDArray[np.void]]
+SearchAgain = Callable[[int, NDArray[np.int8], Int64], NDArray[np.void]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ class Searches:
     """What looks at texts.
 
     `resembling(first, end, side_D, held, sides)` compares those documents from first to end that are on one of the sides with
-    the held ones in full, and returns RESEMBLANCE rows. `again(first, documents)` searches for copies among these documents of
-    the level that begins at `first`, and returns NEXT_SURVIVOR rows of those that are copies of another.
+    the held ones in full, and returns RESEMBLANCE rows. `again(first, side_D, freed)` looks which of the freed documents of the
+    level that begins at `first` are copies of one in train or of each other, and returns NEXT_SURVIVOR rows of those.
     """
 
     resembling: Resembling
@@ -206,8 +206,8 @@ def _free(
     """Decides again about the copies from first to end whose survivor has left, so that none names one that is not kept.
 
     Those that resemble validation text leave as well, and so do those whose survivor is one of `cluster_left`: it left with its
-    cluster, or at an earlier level. What is left of the copies of `alike_left` is text that resembles no validation text: of
-    copies among it one survives, the others name that one. Returns RESEMBLANCE rows and NEXT_SURVIVOR rows.
+    cluster, or at an earlier level. What is left of the copies of `alike_left` is text that resembles no validation text: copies
+    of training text name that, of copies among themselves one survives. Returns RESEMBLANCE rows and NEXT_SURVIVOR rows.
     """
     at_level = slice(*np.searchsorted(found.document_C, [first, end]))
     of_left = np.flatnonzero(split.side_D[found.survivor_C[at_level]] == RESEMBLES)
@@ -226,9 +226,9 @@ def _free(
     more["held"] = cluster_left["held"][np.searchsorted(cluster_left["document"], survivor_F[with_cluster])]
     rows = _leave(split, _sorted([alike, more]))
     stays = document_F[~is_alike & ~with_cluster]
-    split.side_D[stays] = TRAIN
     if len(stays):
-        again = searches.again(first, stays)
+        again = searches.again(first, split.side_D, stays)
+        split.side_D[stays] = TRAIN
         split.side_D[again["document"]] = GONE
         freed[np.searchsorted(document_F, again["document"])] = again
     return rows, freed

@@ -29,6 +29,7 @@ COPIES_OF_IDS = 4
 SAMPLES_PER_RANGE = 200
 KEY_SCHEMA = pa.schema(
     [
+        ("turn", pa.int8()),
         ("priority", pa.int32()),
         ("score", pa.float32()),  # negated, and so are the bytes: all sort upwards
         ("bytes", pa.int64()),
@@ -150,6 +151,7 @@ def _keys(corpus: Corpus, k: int) -> pa.Table:
     prints = corpus.prints_of(k, "id", "num_bytes", "text_hash").filter(pa.array(passed))
     sources = sorted({each.source for each in corpus.shards})
     columns = {
+        "turn": corpus.turns_of(k)[rows],
         "priority": np.full(len(rows), shard.priority),
         "score": np.float32(0) - np.nan_to_num(corpus.scores_of(k)[rows], nan=0.0),
         "bytes": -prints.column("num_bytes").to_numpy(),

@@ -1,7 +1,7 @@
 """STEP select: what stays, split into training and validation text, and written.
 
     fates, copies, links of `duplicates` ─→ clusters ─→ split by level ─→ what resembles validation text leaves
-                                                                       ─→ its copies are searched again among themselves
+                                                                       ─→ its copies are searched again
                                                                        ─→ <source>/train-NNNNN, validation-NNNNN, rejected-NNNNN
 
 Late sources are decided after all others and after the late ones before them, and change no byte of those. Each rejected document
@@ -43,15 +43,15 @@ from gristmill.select.catalogue import (
     search_corpus,
     survivor_ranks,
 )
-from gristmill.select.copies import COPIES
-from gristmill.select.dedup import find_duplicates
 from gristmill.select.duplicates import duplicate_rules
 from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.files import new_array
+from gristmill.select.freed import copies_among
 from gristmill.select.hits import contamination_report
 from gristmill.select.levels import (
     NEXT_SURVIVOR,
     RESEMBLANCE,
+    TRAIN,
     Duplicates,
     Members,
     Searches,
@@ -61,14 +61,14 @@ from gristmill.select.levels import (
 from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
 from gristmill.select.resemblance import neighbours_of
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
-from gristmill.select.split import document_names, split_report
+from gristmill.select.split import document_names, is_one_of, split_report
 from gristmill.select.thresholds import thresholds_report
 from gristmill.select.words import Int64
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
 
-VERSION = 4
+VERSION = 5
 Sizes = dict[str, dict[str, tuple[int, int]]]  # source → side → documents, bytes of text
 
 
@@ -216,41 +216,48 @@ def _resembling(
     asked_D.flush()
     held_D.flush()
     rules = duplicate_rules(ctx.config["near_duplicates"])
-    corpus = search_corpus(
-        catalogue, {}, passed=masks["asked"], scores=masks["asked"]
-    )  # which has no survivors to rank
+    corpus = search_corpus(catalogue, {}, turns=masks["asked"], scores=masks["asked"])  # which has no survivors to rank
     found = neighbours_of(corpus, held=masks["held"], asked=masks["asked"], rules=rules, work=folder, executor=executor)
     return _rows(found, RESEMBLANCE)
 
 
 def _search_again(
-    ctx: StepContext, catalogue: Catalogue, executor: Executor, work: Path, first: int, documents: Int64
+    ctx: StepContext,
+    catalogue: Catalogue,
+    executor: Executor,
+    work: Path,
+    first: int,
+    side_D: NDArray[np.int8],
+    freed: Int64,
 ) -> NDArray[np.void]:
-    """NEXT_SURVIVOR rows of those of the documents that are copies of another one of them, by the search of `duplicates`.
-
-    Its order of survivors, except that sources come by name: their priority is not known to this step.
-    """
+    """NEXT_SURVIVOR rows of those of the freed documents that are copies of one in train or of each other, by the rules and
+    the order of `duplicates`."""
     folder = work / f"again-{first}"
     folder.mkdir(exist_ok=True)
-    passed_D = new_array(folder / "passed.npy", np.bool_, len(catalogue))
-    score_D = new_array(folder / "scores.npy", np.float32, len(catalogue))
-    passed_D[documents] = True
+    kept, turns, scores = (folder / f"{name}.npy" for name in ("kept", "turns", "scores"))
+    kept_D = new_array(kept, np.bool_, len(catalogue))
+    turn_D = new_array(turns, np.int8, len(catalogue))
+    score_D = new_array(scores, np.float32, len(catalogue))
+    for some in blocks(0, len(catalogue)):
+        kept_D[some] = side_D[some] == TRAIN
     for shard in catalogue.shards:
-        mine = documents[(documents >= shard.first) & (documents < shard.end)]
-        if shard.scores is not None and len(mine):
-            score_D[mine] = read_column(shard.scores, "score")[mine - shard.first]
-    passed_D.flush()
-    score_D.flush()
-    ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], [])
-    find_duplicates(
-        search_corpus(catalogue, ranks, passed=folder / "passed.npy", scores=folder / "scores.npy"),
+        if shard.scores is not None:
+            score_D[shard.first : shard.end] = read_column(shard.scores, "score")
+    for array in (kept_D, score_D):
+        array.flush()
+    ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], ctx.config["priority"])
+    found = copies_among(
+        search_corpus(catalogue, ranks, turns=turns, scores=scores),
+        freed,
+        turn_D,
+        kept=kept,
         rules=duplicate_rules(ctx.config["near_duplicates"]),
         work=folder,
         executor=executor,
         should_stop=ctx.should_stop,
-        say=lambda _: None,
     )
-    return _rows(folder / COPIES, NEXT_SURVIVOR)
+    rows = _rows(found, NEXT_SURVIVOR)
+    return rows[is_one_of(rows["document"], freed)]
 
 
 def _rows(path: Path, kind: np.dtype[np.void]) -> NDArray[np.void]:

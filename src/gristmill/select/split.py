@@ -38,8 +38,7 @@ def choose_validation(blocks: Blocks, *, rules: Validation, seed: int) -> Int64:
     clusters reach over sources. Within a source the cap is never passed: a cluster that would pass it is left to train.
     """
     total = sum(int(num_bytes.sum()) for _, num_bytes in blocks())
-    most = min(rules.max_bytes, int(MAX_SHARE * total))
-    wanted = min(max(rules.fraction * total, rules.min_bytes), most)
+    most, wanted = most_bytes(total, rules), wanted_bytes(total, rules)
     bound = MAX_RANK if not total else min(MAX_RANK, int(2 * wanted / total * MAX_RANK) + 1)
     while True:
         taken, chosen = 0, list[int]()
@@ -52,6 +51,16 @@ def choose_validation(blocks: Blocks, *, rules: Validation, seed: int) -> Int64:
         if taken >= wanted or bound == MAX_RANK:
             return np.array(sorted(chosen), dtype=np.int64)
         bound = min(MAX_RANK, 4 * bound)
+
+
+def most_bytes(total: int, rules: Validation) -> int:
+    """Bytes of validation text that a source of `total` bytes has at most."""
+    return min(rules.max_bytes, int(MAX_SHARE * total))
+
+
+def wanted_bytes(total: int, rules: Validation) -> float:
+    """Bytes of validation text that a source of `total` bytes should have."""
+    return min(max(rules.fraction * total, rules.min_bytes), most_bytes(total, rules))
 
 
 def split_report(sizes: dict[str, dict[str, tuple[int, int]]], *, rules: Validation) -> dict[str, Any]:

@@ -31,7 +31,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,15 @@ class Store:
     def files(self, step: str, name: str) -> list[Path]:
         """The files of that name in all artefacts of a step and in its unfinished work. Any of them may be gone when it is read."""
         return sorted((self.root / step).glob(f"*/{name}"))
+
+    def recent_records(self, kind: str, *, most: int) -> list[dict[str, Any]]:
+        """The newest records of a step, or of all steps that begin with `kind`/, newest first; damaged ones are left out."""
+        found = sorted((self.root / RECORDS / kind).rglob("*.json"), key=_changed, reverse=True)
+        records = []
+        for path in found[:most]:
+            with suppress(ArtifactError):
+                records.append(dict(read_json(path)))
+        return records
 
     def keep_record(self, step: str, identity: str) -> None:
         """Writes the record that outlives the artefact. A commit does so; `clean` too, for commits that were killed."""
@@ -281,6 +290,13 @@ class RunLinks:
                 f"{path} is a folder, not a link into {self.store.root}, and not what is asked for now.\n"
                 f"  It may be a copy of a run. Move {self.folder} away, or name another place with --runs-dir."
             )
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it was removed just now
+        return 0.0
 
 
 def named_by(link: Path) -> str | None:

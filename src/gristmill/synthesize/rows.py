@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from gristmill.errors import DataError
+from gristmill.store.jsonl import numbered_objects
 
 ROLES = ("system", "user", "assistant")
+
+
+def read_conversations(path: Path, *, first: int | None = None) -> Iterator[tuple[str, tuple[dict[str, str], ...]]]:
+    """(id, messages) of each conversation of a file, or of the first so many. Raises DataError, with the line, for a malformed one."""
+    seen: set[str] = set()
+    for number, row in islice(numbered_objects(path), first):
+        name = row.get("id")
+        if not isinstance(name, str) or name in seen:
+            problem = f"the id {name!r} is used twice" if name in seen else f"the id is {name!r}, expected a text"
+            raise DataError(f"{path}:{number}: {problem}.")
+        seen.add(name)
+        yield name, check_messages(row.get("messages"), where=f"{path}:{number}, conversation {name!r}")
 
 
 def check_messages(messages: Any, *, where: str) -> tuple[dict[str, str], ...]:

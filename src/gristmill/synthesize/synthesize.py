@@ -22,10 +22,12 @@ from gristmill.recipe.schema.post_training import ChatData
 from gristmill.select.decontaminate import Decontaminator
 from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
-from gristmill.store.jsonl import read_jsonl, write_jsonl
+from gristmill.store.jsonl import write_jsonl
 from gristmill.synthesize.outputs import Conversation, ConversationCounts, RefusedConversation
-from gristmill.synthesize.rows import check_messages
+from gristmill.synthesize.rows import read_conversations
 from gristmill.synthesize.templates import (
+    LARGE_SUM_WORDINGS,
+    SMALL_SUM_WORDINGS,
     ChatRow,
     Messages,
     as_text,
@@ -41,8 +43,6 @@ from gristmill.synthesize.templates import (
 )
 
 VERSION = 1
-SMALL_SUM_WORDINGS = 4
-LARGE_SUM_WORDINGS = 2
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -141,13 +141,10 @@ def everyday_rows(ctx: StepContext, chat: ChatData) -> Iterator[ChatRow]:
     """The hand-written conversations, each `conversation_copies` times. Raises DataError for one that is malformed."""
     seen: set[str] = set()
     for path in ctx.files["conversations"].paths:
-        for number, row in enumerate(read_jsonl(path), start=1):
-            name = row.get("id")
-            if not isinstance(name, str) or name in seen:
-                problem = f"the id {name!r} is used twice" if name in seen else f"the id is {name!r}, expected a text"
-                raise DataError(f"{path}, conversation {number}: {problem}.")
+        for name, messages in read_conversations(path):
+            if name in seen:
+                raise DataError(f"{path}: the id {name!r} is used in another file, too.")
             seen.add(name)
-            messages = check_messages(row.get("messages"), where=f"{path}, conversation {name!r}")
             for copy in range(chat.conversation_copies):
                 yield ChatRow(
                     id=f"everyday/{name}" + (f"#{copy + 1}" if copy else ""), kind="everyday", messages=messages

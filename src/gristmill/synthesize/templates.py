@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gristmill.store.fingerprint import derive_seed
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+SMALL_SUM_WORDINGS, LARGE_SUM_WORDINGS = 4, 2  # of each sum of one digit, of two
 
 SUM_QUESTIONS = (
     "What is {a} + {b}?",

@@ -18,19 +18,25 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_validator
 
 from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
-from gristmill.recipe.schema.section import LABEL, PositiveInt, Section
+from gristmill.recipe.schema.section import LABEL, MAX_PEAK_LR, Misfit, Section, Unit, did_you_mean
 
 PEAK_LR = "optimizer.peak_lr"
 SKIP_STEPS = "skip_steps"
 MIXTURE = re.compile(r"stages\.([^.]+)\.mixture")
-ALLOWED = f"{PEAK_LR} (a number above 0), stages.<name>.mixture, {SKIP_STEPS} (a whole number above 0)"
+MAX_STEPS = 10**9
+ALLOWED = (
+    f"{PEAK_LR} (a number above 0, at most {MAX_PEAK_LR:g}), stages.<name>.mixture, "
+    f"{SKIP_STEPS} (a whole number above 0, at most {MAX_STEPS:,})"
+)
 
 _DRAWS = TypeAdapter(Annotated[list[Draw], Field(min_length=1)])
-_POSITIVE = {"exclusiveMinimum": 0}
 _SET_SCHEMA = {
     "type": "object",
     "minProperties": 1,
-    "properties": {PEAK_LR: {"type": "number", **_POSITIVE}, SKIP_STEPS: {"type": "integer", **_POSITIVE}},
+    "properties": {
+        PEAK_LR: {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PEAK_LR},
+        SKIP_STEPS: {"type": "integer", "exclusiveMinimum": 0, "maximum": MAX_STEPS},
+    },
     "additionalProperties": False,
 }
 Settings = Annotated[dict[str, float | int | list[Draw]], WithJsonSchema(_SET_SCHEMA)]
@@ -39,7 +45,9 @@ Settings = Annotated[dict[str, float | int | list[Draw]], WithJsonSchema(_SET_SC
 class Change(Section):
     """What follows step `after_step` has these values instead."""
 
-    after_step: PositiveInt = Field(description="the number of steps done when it takes hold")
+    after_step: Annotated[int, Field(gt=0, le=MAX_STEPS), Unit("steps", "no training takes more")] = Field(
+        description="the number of steps done when it takes hold"
+    )
     set: Settings = Field(
         min_length=1,
         description="optimizer.peak_lr; stages.<name>.mixture of a stage to come; skip_steps: data passed over",
@@ -85,9 +93,9 @@ def _setting(key: Any, value: Any) -> Any:
             raise ValueError(f"a change's {key}{where} is {problem['input']!r}; {problem['msg'].lower()}") from None
         check_mixture(draws, f"a change's {key}")
         return draws
-    if key == PEAK_LR and is_number and 0 < value < float("inf"):
+    if key == PEAK_LR and is_number and 0 < value <= MAX_PEAK_LR:
         return float(value)
-    if key == SKIP_STEPS and isinstance(value, int) and is_number and value > 0:
+    if key == SKIP_STEPS and isinstance(value, int) and is_number and 0 < value <= MAX_STEPS:
         return value
     if key in (PEAK_LR, SKIP_STEPS):
         raise ValueError(f"a change sets {key} to {value!r}; allowed are {ALLOWED}")
@@ -101,32 +109,36 @@ def _setting(key: Any, value: Any) -> Any:
 
 
 def check_changes(changes: Sequence[Change], stages: Mapping[str, int], num_steps: int) -> None:
-    """Raises ValueError for a change that comes out of order or too late. `stages`: name → the steps done when it begins."""
+    """Raises Misfit for a change that comes out of order or too late. `stages`: name → the steps done when it begins."""
     before = 0
-    for change in changes:
-        at = change.after_step
+    for index, change in enumerate(changes):
+        at, key = change.after_step, ("changes", index)
         if at < before:
-            raise ValueError(f"pretrain.changes: after_step {at:,} comes after {before:,}; put them in rising order")
+            words = f"pretrain.changes: after_step {at:,} comes after {before:,}; put them in rising order"
+            raise Misfit(((*key, "after_step"), words))
         if at >= num_steps:
-            raise ValueError(
+            words = (
                 f"pretrain.changes: after_step {at:,} is not below the {num_steps:,} steps of all stages, so nothing follows "
                 "it; lower it, or lengthen a stage"
             )
+            raise Misfit(((*key, "after_step"), words))
         before = at
         for name in change.mixtures:
-            _check_stage_to_come(name, at, stages)
+            if (problem := _not_to_come(name, at, stages)) is not None:
+                raise Misfit(((*key, "set", f"stages.{name}.mixture"), f"pretrain.changes: {problem}"))
 
 
-def _check_stage_to_come(name: str, after_step: int, stages: Mapping[str, int]) -> None:
+def _not_to_come(name: str, after_step: int, stages: Mapping[str, int]) -> str | None:
+    """Why a stage cannot have another mixture after that step; None when it can."""
     to_come = ", ".join(f"{stage} (step {first:,})" for stage, first in stages.items() if first >= after_step) or "none"
     if name not in stages:
-        close = difflib.get_close_matches(name, stages, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(
-            f"pretrain.changes: there is no stage {name!r}; {hint}stages that begin at or after step {after_step:,}: {to_come}"
+        return (
+            f"there is no stage {name!r}; {did_you_mean(name, stages)}stages that begin at or after step {after_step:,}: "
+            f"{to_come}"
         )
     if stages[name] < after_step:
-        raise ValueError(
-            f"pretrain.changes: stage {name!r} begins at step {stages[name]:,}, before after_step {after_step:,}; only a stage "
+        return (
+            f"stage {name!r} begins at step {stages[name]:,}, before after_step {after_step:,}; only a stage "
             f"to come can have another mixture: {to_come}. Split the stage at step {after_step:,} and change its second part"
         )
+    return None

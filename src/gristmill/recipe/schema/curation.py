@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from gristmill.recipe.schema.formats import Reader
-from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Name, Outside, PositiveInt, Section, Share
+from gristmill.recipe.schema.languages import LanguageCode
+from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Bytes, Name, Outside, Section, Share, Tokens, Unit
+
+Ngram = Annotated[int, Field(gt=0, le=100), Unit("words", "longer runs of words are never shared")]
 
 
 class PackRef(Section):
@@ -22,10 +25,14 @@ class PackRef(Section):
 class MainText(Section):
     """How the text of a page is found. Only for sources that hold HTML."""
 
-    extractor: Literal["trafilatura", "resiliparse"] = "trafilatura"
+    extractor: Literal["trafilatura", "resiliparse"] = Field(
+        default="trafilatura", description="trafilatura finds more of the text, resiliparse is ten times as fast"
+    )
     keep_maths: bool = Field(default=True, description="rewrite formulas to $…$ before extraction")
-    deadline_seconds: float = Field(default=10.0, gt=0, description="a document that takes longer is failed as timeout")
-    max_memory_mb: PositiveInt = Field(
+    deadline_seconds: Annotated[float, Field(gt=0, le=3600), Unit("seconds", "no document is worth an hour")] = Field(
+        default=10.0, description="a document that takes longer is failed as timeout"
+    )
+    max_memory_mb: Annotated[int, Field(gt=0, le=2**20), Unit("MB", "no document is worth a terabyte")] = Field(
         default=2048, description="a document that needs more is failed as out_of_memory"
     )
 
@@ -33,8 +40,11 @@ class MainText(Section):
 class LanguageFilter(Section):
     """Which languages stay, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
 
-    keep: list[str] = Field(default=["en"], min_length=1)
-    min_score: Share = 0.65
+    keep: list[LanguageCode] = Field(default=["en"], min_length=1, description="such as en, de, fr")
+    min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = 0.65
+
+
+RuleLimit = Annotated[float, Field(ge=0, le=1e9), Unit("as the rule counts", "rules count words, lines, shares")]
 
 
 class Rules(Section):
@@ -42,7 +52,7 @@ class Rules(Section):
 
     packs: list[str] = Field(default=[], description="such as gopher_quality@1, fineweb@1, code@1")
     off: list[str] = Field(default=[], description="reasons that do not drop here; still counted in the ledger")
-    limits: dict[str, float] = Field(default={}, description="another limit for a reason, for this source only")
+    limits: dict[str, RuleLimit] = Field(default={}, description="another limit for a reason, for this source only")
 
 
 class Source(Section):
@@ -64,7 +74,7 @@ class Source(Section):
         description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "
         "what resembles their validation text is dropped. Several are decided in the order of `sources`, so add new ones last",
     )
-    unique_tokens: Annotated[PositiveInt | None, CAP] = Field(
+    unique_tokens: Annotated[Tokens | None, CAP] = Field(
         default=None, description="if known; else estimated from bytes until tokenize counts"
     )
 
@@ -83,27 +93,37 @@ class Classifier(Section):
     second_annotations: Annotated[str | None, PLACE] = Field(
         default=None, description="the same documents labelled again, for agreement"
     )
-    rubric: str = "edu-v1"
-    features: Literal["hashed_ngrams", "fasttext"] = "hashed_ngrams"
-    max_chars: PositiveInt = Field(default=2000, description="the crop that was annotated and is scored")
-    num_folds: int = Field(default=5, ge=2)
-    min_class_size: PositiveInt = Field(default=20, description="smaller classes are merged with their neighbour")
+    rubric: str = Field(default="edu-v1", description="the name of the instructions that labels were given by")
+    features: Literal["hashed_ngrams", "fasttext"] = Field(
+        default="hashed_ngrams", description="what the text is turned into"
+    )
+    max_chars: Annotated[int, Field(gt=0, le=10**6), Unit("characters", "no annotator reads further")] = Field(
+        default=2000, description="the crop that was annotated and is scored"
+    )
+    num_folds: Annotated[int, Field(ge=2, le=100), Unit("folds", "each fold is learnt without its own documents")] = (
+        Field(default=5, description="of the cross-validation that gives labelled documents their scores")
+    )
+    min_class_size: Annotated[int, Field(gt=0, le=10**6), Unit("documents", "no class would be left")] = Field(
+        default=20, description="smaller classes are merged with their neighbour"
+    )
 
 
 class MinScore(Section):
     """Keep documents whose raw score is strictly above `above` (FineWeb-Edu's "3" is 2.5: scores were rounded)."""
 
-    classifier: str
-    above: float
+    classifier: str = Field(description="a name from `classifiers`")
+    above: Annotated[float, Field(ge=-5, le=10), Unit("score", "scores follow labels from 0 to 5")]
 
 
 class NearDuplicates(Section):
     """MinHash LSH candidates, verified on full text. P(found) = 1 − (1 − s^rows)^bands."""
 
-    num_bands: PositiveInt = 14
-    rows_per_band: PositiveInt = 8
-    ngram: PositiveInt = 5
-    min_jaccard: Share = Field(default=0.7, description="a candidate pair below this is not a duplicate")
+    num_bands: Annotated[int, Field(gt=0, le=1000), Unit("bands", "each is stored for every document")] = 14
+    rows_per_band: Annotated[int, Field(gt=0, le=100), Unit("rows", "only exact copies would be found")] = 8
+    ngram: Ngram = Field(default=5, description="a document is the set of its runs of so many words")
+    min_jaccard: Annotated[
+        float, Field(ge=0.1, le=1), Unit("similarity", "lower, all texts are copies of each other")
+    ] = Field(default=0.7, description="a candidate pair below this is not a duplicate")
     max_source_loss: Annotated[Share, CAP] = Field(
         default=0.5,
         description="stop when one document would take a larger share than this of a source as its copies, exact ones included",
@@ -113,15 +133,19 @@ class NearDuplicates(Section):
 class Decontaminate(Section):
     """Word n-gram overlap with the recipe's packs; items shorter than one n-gram are matched whole."""
 
-    ngram: PositiveInt = 13
+    ngram: Ngram = Field(
+        default=13, description="a document that shares so many words in a row with an item is dropped"
+    )
 
 
 class Validation(Section):
     """Held-out text per source, chosen by a keyed hash of the duplicate cluster."""
 
-    fraction: Share = 0.01
-    min_bytes: PositiveInt = 20_000
-    max_bytes: PositiveInt = 10_000_000
+    fraction: Annotated[float, Field(ge=0, le=0.5), Unit("share", "the rest is what is trained on")] = Field(
+        default=0.01, description="of each source's text"
+    )
+    min_bytes: Bytes = Field(default=20_000, description="held out of each source at least")
+    max_bytes: Bytes = Field(default=10_000_000, description="held out of each source at most")
 
 
 class Select(Section):

@@ -6,18 +6,24 @@ from typing import Literal
 
 from pydantic import Field
 
-from gristmill.recipe.schema.section import PositiveInt, Section
+from gristmill.recipe.schema.section import Bytes, Section
 
 
 class Evaluate(Section):
     """What is measured at the end, for each model the recipe makes."""
 
-    packs: list[str] = []
-    validation_bytes: PositiveInt = Field(default=200_000, description="held-out text per source for bits per byte")
+    packs: list[str] = Field(default=[], description="names from `packs`, scored at the end")
+    validation_bytes: Bytes = Field(default=200_000, description="held-out text per source for bits per byte")
     xz_yardstick: bool = Field(default=True, description="bits per byte of xz primed with the training text")
 
 
-class Export(Section):
-    """The stock model folder."""
+GgufForm = Literal["f32", "f16", "q8_0", "q4_0"]
 
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+class Export(Section):
+    """The stock model folder, and files for llama.cpp."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the weights in the folder")
+    gguf: list[GgufForm] = Field(
+        default=[], description="GGUF files, one per form; 8.5 bits a weight in q8_0, 4.5 in q4_0"
+    )

@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, PositiveInt, Section, Weight
+from pydantic import Field
+
+from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, Length, Section, Weight
 
 
 class Draw(Section):
     """One entry of a mixture: a share of the stage's tokens from a source, or from its long documents only."""
 
-    source: str
-    weight: Weight
-    min_document_tokens: PositiveInt | None = None
+    source: str = Field(description="a name from `sources`")
+    weight: Weight = Field(description=f"of the stage's tokens, with at most {MAX_WEIGHT_DECIMALS} decimals")
+    min_document_tokens: Length | None = Field(
+        default=None, description="draw from documents of at least so many tokens; absent: from all"
+    )
 
 
 def as_draws(value: Any) -> Any:

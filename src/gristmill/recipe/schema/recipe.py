@@ -16,6 +16,7 @@ different machines want the same value. Where and how it runs (devices, workers,
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -24,8 +25,10 @@ from pydantic import Field, model_validator
 from gristmill.recipe.schema.curation import Classifier, PackRef, Select, Source
 from gristmill.recipe.schema.evaluation import Evaluate, Export
 from gristmill.recipe.schema.post_training import ChatData, Dpo, Finetune, Pairs
-from gristmill.recipe.schema.section import Name, Section
+from gristmill.recipe.schema.section import KeyPath, Misfit, Name, Section, Unit, did_you_mean
 from gristmill.recipe.schema.training import ModelSection, Pretrain, TokenizerSection
+
+Problem = tuple[KeyPath, str]
 
 
 class Recipe(Section):
@@ -33,8 +36,10 @@ class Recipe(Section):
 
     schema_version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="names the folder of its artefacts")]
-    description: str = ""
-    seed: int = Field(ge=0)
+    description: str = Field(default="", description="one sentence, for the report and the model card")
+    seed: Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")] = Field(
+        description="of all that is drawn by chance"
+    )
     packs: dict[Name, PackRef] = {}
     sources: dict[Name, Source] = Field(min_length=1)
     classifiers: dict[Name, Classifier] = {}
@@ -56,89 +61,112 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        from_sources = set(self.sources)
-        for name in sorted(from_sources & set(self.packs)):
-            raise ValueError(
-                f"packs.{name} and sources.{name} have the same name; scores, comparisons and curves go by it. "
-                "Rename one of the two, where it is defined and where it is named"
-            )
-        for where, wanted in self._source_references():
-            if wanted not in from_sources:
-                raise ValueError(f"{where} names the source {wanted!r}; the recipe has {sorted(from_sources)}")
-        for source, threshold in self.select.min_scores.items():
-            if threshold.classifier not in self.classifiers:
-                raise ValueError(
-                    f"select.min_scores.{source} names the classifier {threshold.classifier!r}; "
-                    f"the recipe has {sorted(self.classifiers)}"
-                )
-        for where, packs in (
-            ("pretrain.watch.packs", self.pretrain.watch.packs),
-            ("evaluate.packs", self.evaluate.packs),
-        ):
-            for pack in packs:
-                if pack not in self.packs:
-                    raise ValueError(f"{where} names the pack {pack!r}; the recipe has {sorted(self.packs)}")
-        self._check_late_sources()
-        self._check_lengths()
-        self._check_post_training()
+        if unknown := [*self._unknown_names()]:
+            raise Misfit(*unknown)
+        if problems := [*self._shared_names(), *self._late(), *self._lengths(), *self._post_training()]:
+            raise Misfit(*problems)
         return self
 
-    def _source_references(self) -> list[tuple[str, str]]:
-        found = [(f"select.min_scores.{name}", name) for name in self.select.min_scores]
-        found += [("select.priority", name) for name in self.select.priority]
-        found += [("tokenizer.mixture", name) for name in self.tokenizer.mixture]
-        found += [("pretrain.allow_epochs", name) for name in self.pretrain.allow_epochs]
-        found += [(f"classifiers.{name}.source", item.source) for name, item in self.classifiers.items()]
-        for stage in self.pretrain.stages:
-            found += [(f"pretrain.stages[{stage.name}].mixture", draw.source) for draw in stage.mixture]
-        for change in self.pretrain.changes:
-            for name, mixture in change.mixtures.items():
-                where = f"pretrain.changes[after step {change.after_step}].set[stages.{name}.mixture]"
-                found += [(where, draw.source) for draw in mixture]
-        if self.chat is not None and self.chat.definitions_from is not None:
-            found.append(("chat.definitions_from", self.chat.definitions_from))
-        return found
+    def _unknown_names(self) -> Iterator[Problem]:
+        for key, where, wanted in self._references_to_sources():
+            if wanted not in self.sources:
+                yield key, _unknown(where, "source", wanted, self.sources)
+        for source, threshold in self.select.min_scores.items():
+            if threshold.classifier not in self.classifiers:
+                where = f"select.min_scores.{source}"
+                yield (
+                    ("select", "min_scores", source, "classifier"),
+                    _unknown(where, "classifier", threshold.classifier, self.classifiers),
+                )
+        named: tuple[tuple[KeyPath, list[str]], ...] = (
+            (("pretrain", "watch", "packs"), self.pretrain.watch.packs),
+            (("evaluate", "packs"), self.evaluate.packs),
+        )
+        for key, packs in named:
+            for index, pack in enumerate(packs):
+                if pack not in self.packs:
+                    yield (*key, index), _unknown(".".join(map(str, key)), "pack", pack, self.packs)
 
-    def _check_late_sources(self) -> None:
+    def _references_to_sources(self) -> Iterator[tuple[KeyPath, str, str]]:
+        """(keys that lead there, the same in words, the name) of each name of a source outside `sources`."""
+        yield from (
+            (("select", "min_scores", name), f"select.min_scores.{name}", name) for name in self.select.min_scores
+        )
+        for index, name in enumerate(self.select.priority):
+            yield ("select", "priority", index), "select.priority", name
+        yield from ((("tokenizer", "mixture", name), "tokenizer.mixture", name) for name in self.tokenizer.mixture)
+        yield from (
+            (("pretrain", "allow_epochs", name), "pretrain.allow_epochs", name) for name in self.pretrain.allow_epochs
+        )
+        for name, item in self.classifiers.items():
+            yield ("classifiers", name, "source"), f"classifiers.{name}.source", item.source
+        for index, stage in enumerate(self.pretrain.stages):
+            key = ("pretrain", "stages", index, "mixture")
+            for number, draw in enumerate(stage.mixture):
+                yield (*key, number, draw.source), f"pretrain.stages[{stage.name}].mixture", draw.source
+        for index, change in enumerate(self.pretrain.changes):
+            for name, mixture in change.mixtures.items():
+                entry = f"stages.{name}.mixture"
+                where = f"pretrain.changes[after step {change.after_step}].set[{entry}]"
+                for number, draw in enumerate(mixture):
+                    yield ("pretrain", "changes", index, "set", entry, number, draw.source), where, draw.source
+        if self.chat is not None and self.chat.definitions_from is not None:
+            yield ("chat", "definitions_from"), "chat.definitions_from", self.chat.definitions_from
+
+    def _shared_names(self) -> Iterator[Problem]:
+        for name in sorted(self.sources.keys() & self.packs.keys()):
+            yield (
+                ("packs", name),
+                f"packs.{name} and sources.{name} have the same name; scores, comparisons and curves go by it. "
+                "Rename one of the two, where it is defined and where it is named",
+            )
+
+    def _late(self) -> Iterator[Problem]:
         late = self.late_sources
         if len(late) == len(self.sources):
-            raise ValueError(
+            yield (
+                ("sources",),
                 "every source is late, but the tokenizer is trained on the others only; remove `late` from those that are "
-                "trained on first"
+                "trained on first",
             )
         for name in late:
             if name in self.select.priority:
-                raise ValueError(
+                yield (
+                    ("select", "priority", self.select.priority.index(name)),
                     f"select.priority names the late source {name!r}; late sources come after all others, in the order of "
-                    "`sources`. Remove it from select.priority"
+                    "`sources`. Remove it from select.priority",
                 )
             if name in self.tokenizer.mixture:
-                raise ValueError(
+                yield (
+                    ("tokenizer", "mixture", name),
                     f"tokenizer.mixture names the late source {name!r}, which must not change the tokenizer. Remove it from "
-                    f"tokenizer.mixture, or remove sources.{name}.late"
+                    f"tokenizer.mixture, or remove sources.{name}.late",
                 )
         level = {name: late.index(name) + 1 if name in late else 0 for name in self.sources}
         for name, threshold in self.select.min_scores.items():
             teacher = self.classifiers[threshold.classifier].source
             if level[teacher] > level[name]:
-                raise ValueError(
+                yield (
+                    ("select", "min_scores", name, "classifier"),
                     f"select.min_scores.{name} names the classifier {threshold.classifier!r}, which learns from the late source "
                     f"{teacher!r}; that comes after {name!r} and must not change it. Name a classifier that learns from an "
-                    "earlier source"
+                    "earlier source",
                 )
 
-    def _check_lengths(self) -> None:
+    def _lengths(self) -> Iterator[Problem]:
         limit = self.model.max_position_embeddings
-        longest = {f"pretrain.stages[{stage.name}].seq_len": stage.seq_len for stage in self.pretrain.stages}
-        if self.sft is not None:
-            longest["sft.seq_len"] = self.sft.seq_len
-        if self.dpo is not None:
-            longest["dpo.seq_len"] = self.dpo.seq_len
-        for where, seq_len in longest.items():
+        lengths: list[tuple[KeyPath, str, int]] = [
+            (("pretrain", "stages", index, "seq_len"), f"pretrain.stages[{stage.name}].seq_len", stage.seq_len)
+            for index, stage in enumerate(self.pretrain.stages)
+        ]
+        for name, section in (("sft", self.sft), ("dpo", self.dpo)):
+            if section is not None:
+                lengths.append(((name, "seq_len"), f"{name}.seq_len", section.seq_len))
+        for key, where, seq_len in lengths:
             if seq_len > limit:
-                raise ValueError(f"{where} is {seq_len}, longer than model.max_position_embeddings {limit}")
+                yield key, f"{where} is {seq_len}, longer than model.max_position_embeddings {limit}"
 
-    def _check_post_training(self) -> None:
+    def _post_training(self) -> Iterator[Problem]:
         needs = (
             ("sft", self.sft, "chat", self.chat),
             ("pairs", self.pairs, "sft", self.sft),
@@ -146,8 +174,12 @@ class Recipe(Section):
         )
         for name, section, needed_name, needed in needs:
             if section is not None and needed is None:
-                raise ValueError(f"{name} needs the section {needed_name}; add it or remove {name}")
+                yield (name,), f"{name} needs the section {needed_name}; add it or remove {name}"
         if self.tokenizer.mixture:
             total = sum((Decimal(repr(weight)) for weight in self.tokenizer.mixture.values()), Decimal(0))
             if abs(total - 1) > Decimal("1e-9"):
-                raise ValueError(f"the weights of tokenizer.mixture sum to {total}, not 1")
+                yield ("tokenizer", "mixture"), f"the weights of tokenizer.mixture sum to {total}, not 1"
+
+
+def _unknown(where: str, kind: str, wanted: str, known: Iterable[str]) -> str:
+    return f"{where} names the {kind} {wanted!r}; {did_you_mean(wanted, known)}the recipe has {sorted(known)}"

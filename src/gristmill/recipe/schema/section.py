@@ -3,11 +3,15 @@
 A field belongs to the identity of the steps that use it unless it is marked `Outside`. It is left out while it has its
 *identity default*: the default it had when it was introduced. So a new field changes no identity, and a default that is
 changed later (write `IdentityDefault(old)` beside it) changes the identity exactly where it is relied on.
+
+Every number has a `Unit` and a range with both ends, so that a slip of a digit is refused where it is written; infinite and
+undefined numbers are refused by the base of all sections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar, cast
 
@@ -16,10 +20,61 @@ from pydantic.fields import FieldInfo
 
 MAX_WEIGHT_DECIMALS = 6
 
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts, and why its range ends where it does: told when a value lies outside."""
+
+    name: str
+    why: str
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(gt=0, le=1)]
-PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1), Unit("share", "a share of a whole")]
+Weight = Annotated[float, Field(gt=0, le=1), Unit("share", "a part of a whole; leave out what has none")]
+Tokens = Annotated[int, Field(gt=0, le=10**15), Unit("tokens", "no model has read more")]
+Length = Annotated[int, Field(gt=0, le=2**24), Unit("tokens", "no model attends farther")]
+Bytes = Annotated[int, Field(gt=0, le=10**16), Unit("bytes", "more than all text there is")]
+Passes = Annotated[int, Field(gt=0, le=1000), Unit("passes", "the data would be learnt by heart")]
+MAX_PEAK_LR = 0.1
+PeakLr = Annotated[
+    float,
+    Field(gt=0, le=MAX_PEAK_LR),
+    Unit("per step", "Adam moves each weight by about the rate, whatever the gradient"),
+]
+Batch = Annotated[int, Field(gt=0, le=10**6), Unit("per step", "larger batches than any in use")]
+
+
+ENDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def range_words(metadata: Sequence[Any]) -> str:
+    """The range and unit among the metadata of a field, in words: "above 0, at most 0.1 (per step)"."""
+    ends = [
+        f"{word} {_number(getattr(mark, end))}" for mark in metadata for end, word in ENDS.items() if hasattr(mark, end)
+    ]
+    units = [f" ({mark.name})" for mark in metadata if isinstance(mark, Unit)]
+    return ", ".join(ends) + "".join(units[-1:])
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ "did you mean 'edu'? " for a name like one that is known, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+class Misfit(ValueError):
+    """Parts of a section that do not fit together: for each problem the keys that lead to it from the section, and words."""
+
+    def __init__(self, *problems: tuple[KeyPath, str]) -> None:
+        super().__init__("; ".join(words for _, words in problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -52,9 +107,9 @@ Mark = TypeVar("Mark")
 
 
 class Section(BaseModel):
-    """Base of every part of a recipe: frozen, unknown keys refused, no silent conversion of types."""
+    """Base of every part of a recipe: frozen, unknown keys refused, no silent conversion of types, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def inside(self) -> Self:
         """A copy in which what is `Outside` is missing, in sections within it too: reading it raises AttributeError."""

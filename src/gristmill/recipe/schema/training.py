@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from gristmill.recipe.schema.changes import Change, check_changes
 from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
-from gristmill.recipe.schema.section import CAP, LABEL, WATCHED, Name, PositiveInt, Section, Weight
+from gristmill.recipe.schema.section import (
+    CAP,
+    LABEL,
+    WATCHED,
+    Bytes,
+    KeyPath,
+    Length,
+    Misfit,
+    Name,
+    PeakLr,
+    Section,
+    Tokens,
+    Unit,
+    Weight,
+)
 
 
 class TokenizerSection(Section):
     """Byte-level BPE with all 256 bytes, digits one by one, SmolLM2's 17 special tokens and a pad token of its own."""
 
-    vocab_size: int = Field(ge=300)
+    vocab_size: Annotated[int, Field(ge=300, le=2**20), Unit("entries", "256 bytes and the special tokens come first")]
     mixture: dict[Name, Weight] = Field(
         default={}, description="share of training bytes per source; absent: as they are"
     )
-    max_bytes: PositiveInt = Field(default=200_000_000, description="text the trainer sees")
+    max_bytes: Bytes = Field(default=200_000_000, description="text the trainer sees")
+
+
+Width = Annotated[int, Field(gt=0, le=2**20), Unit("numbers", "no model is wider")]
+Heads = Annotated[int, Field(gt=0, le=2**12), Unit("heads", "no model has more")]
+RopeBase = Annotated[float, Field(ge=100, le=1e10), Unit("base", "positions could not be told apart")]
 
 
 class ModelSection(Section):
     """The keys of a Hugging Face Llama config.json."""
 
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    num_hidden_layers: PositiveInt
-    num_attention_heads: PositiveInt
-    num_key_value_heads: PositiveInt
-    rope_theta: float = Field(default=10_000.0, gt=0)
-    rms_norm_eps: float = Field(default=1e-5, gt=0)
-    initializer_range: float = Field(gt=0)
-    tie_word_embeddings: bool = True
-    max_position_embeddings: PositiveInt = Field(description="the context of the released model, after extension")
+    hidden_size: Width = Field(description="numbers that stand for a token between layers")
+    intermediate_size: Width = Field(description="width inside the feed-forward part; about 8/3 of hidden_size")
+    num_hidden_layers: Annotated[int, Field(gt=0, le=1000), Unit("layers", "no model is deeper")]
+    num_attention_heads: Heads = Field(description="a divisor of hidden_size")
+    num_key_value_heads: Heads = Field(description="a divisor of num_attention_heads")
+    rope_theta: RopeBase = Field(default=10_000.0, description="base of the rotary positions")
+    rms_norm_eps: Annotated[
+        float, Field(gt=0, le=0.01), Unit("added to a mean square", "it would outweigh the numbers")
+    ] = 1e-5
+    initializer_range: Annotated[float, Field(gt=0, le=1), Unit("standard deviation", "activations would explode")] = (
+        Field(description="of the weights at the beginning; 1/sqrt(hidden_size) in SmolLM2's small models")
+    )
+    tie_word_embeddings: bool = Field(
+        default=True, description="the output head is the embedding; smaller models gain by it"
+    )
+    max_position_embeddings: Length = Field(description="the context of the released model, after extension")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSection:
@@ -57,11 +83,11 @@ class Stage(Section):
     """A budget of tokens drawn by one mixture at one sequence length."""
 
     name: Annotated[Name, LABEL]
-    tokens: PositiveInt
-    seq_len: PositiveInt
+    tokens: Tokens = Field(description="budget; a whole number of steps of global_batch_tokens")
+    seq_len: Length = Field(description="length of the sequences; a divisor of global_batch_tokens")
     mixture: list[Draw] = Field(min_length=1, description="a list of draws, or source: weight")
-    rope_theta: float | None = Field(
-        default=None, gt=0, description="new RoPE base from this stage on (context extension)"
+    rope_theta: RopeBase | None = Field(
+        default=None, description="new RoPE base from this stage on (context extension)"
     )
 
     @field_validator("mixture", mode="before")
@@ -75,54 +101,70 @@ class Stage(Section):
         return self
 
 
+Memory = Annotated[float, Field(ge=0, lt=1), Unit("share kept per step", "nothing new would be learnt")]
+
+
 class Optimizer(Section):
     """AdamW."""
 
-    peak_lr: float = Field(gt=0)
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    eps: float = Field(default=1e-8, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
+    peak_lr: PeakLr = Field(description="learning rate between warm-up and decay")
+    beta1: Memory = Field(default=0.9, description="memory of the mean of gradients")
+    beta2: Memory = Field(default=0.95, description="memory of the mean of their squares")
+    eps: Annotated[float, Field(gt=0, le=0.01), Unit("of a gradient", "it would outweigh the gradients")] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0, le=1), Unit("times the rate, per step", "weights would vanish")] = 0.01
     decay_embeddings: bool = Field(default=True, description="SmolLM2 decays all parameters; SmolLM3 spares embeddings")
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e9), Unit("norm", "nothing would be clipped")] = Field(
+        default=1.0, description="longer gradients are shortened to this"
+    )
+
+
+Epochs = Annotated[float, Field(gt=0, le=1000), Unit("passes", "the text would be learnt by heart")]
 
 
 class AllowEpochs(Section):
     """A cap above the default for one source, with the reason on record."""
 
-    max: float = Field(gt=0)
+    max: Epochs
     reason: str = Field(min_length=10)
 
 
 class Watch(Section):
     """What is measured on the way."""
 
-    every_tokens: PositiveInt
-    validation_bytes: PositiveInt = Field(default=50_000, description="held-out text per source for bits per byte")
+    every_tokens: Tokens = Field(description="between two measurements")
+    validation_bytes: Bytes = Field(default=50_000, description="held-out text per source for bits per byte")
     packs: list[str] = Field(default=[], description="cloze packs scored inside the loop")
-    max_items: PositiveInt = Field(default=1000, description="items per pack; 1,000 resolve four points")
+    max_items: Annotated[int, Field(gt=0, le=10**7), Unit("items", "no pack has more")] = Field(
+        default=1000, description="items per pack; 1,000 resolve four points"
+    )
 
 
 class Pretrain(Section):
     """Stages under one warmup-stable-decay schedule; the last stage may extend the context inside the decay."""
 
     stages: list[Stage] = Field(min_length=1)
-    global_batch_tokens: PositiveInt
-    warmup_tokens: int = Field(ge=0)
-    decay_tokens: PositiveInt
+    global_batch_tokens: Annotated[
+        int, Field(gt=0, le=2**32), Unit("tokens per step", "larger batches than any in use")
+    ]
+    warmup_tokens: Annotated[int, Field(ge=0, le=10**15), Unit("tokens", "no model has read more")] = Field(
+        description="over which the rate rises from zero"
+    )
+    decay_tokens: Tokens = Field(description="at the end, over which the rate falls to zero")
     decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
     optimizer: Optimizer
     changes: list[Change] = Field(default=[], description="what differs from some step on, in rising order")
-    max_epochs: Annotated[float, CAP] = Field(
-        default=5.0, gt=0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
+    max_epochs: Annotated[Epochs, CAP] = Field(
+        default=5.0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
     )
-    warn_epochs: Annotated[float, CAP] = Field(default=4.0, gt=0)
+    warn_epochs: Annotated[Epochs, CAP] = Field(default=4.0, description="warn beyond this")
     allow_epochs: Annotated[dict[Name, AllowEpochs], CAP] = {}
     watch: Annotated[Watch, WATCHED]
     sample_prompts: Annotated[list[str], WATCHED] = Field(
         default=[""], description="continued after each stage, for the report"
     )
-    checkpoint_every_tokens: Annotated[PositiveInt, WATCHED]
+    checkpoint_every_tokens: Annotated[Tokens, WATCHED] = Field(
+        description="between two checkpoints: what a crash costs at most"
+    )
 
     @property
     def total_tokens(self) -> int:
@@ -148,27 +190,39 @@ class Pretrain(Section):
     def _budget_is_whole(self) -> Pretrain:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
-            raise ValueError(f"two stages share a name: {names}")
-        for stage in self.stages:
-            if self.global_batch_tokens % stage.seq_len:
-                raise ValueError(
-                    f"global_batch_tokens {self.global_batch_tokens} is not a multiple of seq_len {stage.seq_len} "
-                    f"of stage {stage.name!r}"
-                )
-            if stage.tokens % self.global_batch_tokens:
-                below = stage.tokens // self.global_batch_tokens * self.global_batch_tokens
-                raise ValueError(
-                    f"stage {stage.name!r} has {stage.tokens:,} tokens, not a whole number of steps of "
-                    f"{self.global_batch_tokens:,}; use {f'{below:,} or ' if below else ''}{below + self.global_batch_tokens:,}"
-                )
+            raise Misfit((("stages",), f"two stages share a name: {names}"))
+        problems: list[tuple[KeyPath, str]] = [
+            (("stages", index, key), words)
+            for index, stage in enumerate(self.stages)
+            for key, words in _not_whole(stage, self.global_batch_tokens)
+        ]
         if self.warmup_tokens + self.decay_tokens > self.total_tokens:
-            raise ValueError(
+            words = (
                 f"warmup_tokens {self.warmup_tokens:,} + decay_tokens {self.decay_tokens:,} exceed the "
                 f"{self.total_tokens:,} tokens of all stages; lower them together with the tokens"
             )
+            problems.append((("decay_tokens",), words))
+        if problems:
+            raise Misfit(*problems)
         first, begins = 0, dict[str, int]()
         for stage in self.stages:
             begins[stage.name] = first
             first += stage.tokens // self.global_batch_tokens
         check_changes(self.changes, begins, first)
         return self
+
+
+def _not_whole(stage: Stage, global_batch_tokens: int) -> Iterator[tuple[str, str]]:
+    """(key, words) where a step does not hold whole sequences, or the stage whole steps."""
+    if global_batch_tokens % stage.seq_len:
+        yield (
+            "seq_len",
+            f"global_batch_tokens {global_batch_tokens} is not a multiple of seq_len {stage.seq_len} of stage {stage.name!r}",
+        )
+    if stage.tokens % global_batch_tokens:
+        below = stage.tokens // global_batch_tokens * global_batch_tokens
+        yield (
+            "tokens",
+            f"stage {stage.name!r} has {stage.tokens:,} tokens, not a whole number of steps of {global_batch_tokens:,}; "
+            f"use {f'{below:,} or ' if below else ''}{below + global_batch_tokens:,}",
+        )

@@ -1,0 +1,226 @@
+"""What a recipe has to work through: files, bytes, documents and tokens of each source, counted wherever something counted them.
+
+tokenize done     ─→ measured           counted before the recipe changed ─→ counted before
+unique_tokens     ─→ declared           bytes of text, as select or extract counted them or by the sizes of files ─→ estimated
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gristmill.data.outside import absolute, find_outside
+from gristmill.errors import RecipeError
+from gristmill.graph.state import States
+from gristmill.planning.budget import Selection
+from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.planning.steps import Amounts
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.formats import READERS
+from gristmill.recipe.schema.post_training import ChatData
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.outputs import Selected
+from gristmill.select.split import wanted_bytes
+from gristmill.store.durable import read_json
+from gristmill.store.store import RunLinks
+from gristmill.synthesize.templates import LARGE_SUM_WORDINGS, SMALL_SUM_WORDINGS, small_sums
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.tokenize import selection_tokens
+
+HowKnown = Literal["measured", "counted before", "declared", "estimated", "unknown"]
+DOCUMENT_BYTES = 3000  # of text in a web page, on average
+COUNTED_BYTES = 64_000_000  # of lines that are counted without asking; of larger files, estimated by their first part
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """What is on disk for one source, and how its unique tokens are known. text_bytes: 0 when the files are elsewhere."""
+
+    files: int
+    text_bytes: float
+    how_known: HowKnown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What there is. files: of each source. unique: training tokens of each selection, where they are known.
+
+    held_out: documents and bytes of validation text of each source, as select made it or will want it; documents are None where
+    nothing counted them.
+    """
+
+    files: Mapping[str, list[Path]]
+    facts: Mapping[str, SourceFacts]
+    unique: Mapping[Selection, int]
+    amounts: Amounts
+    held_out: Mapping[str, tuple[int | None, float]]
+
+
+def source_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
+    """The files of each source; none where they are absent and its tokens are declared. Raises RecipeError otherwise."""
+    return {name: _files_of(name, source, loaded) for name, source in loaded.recipe.sources.items()}
+
+
+def find_amounts(
+    loaded: LoadedRecipe, files: Mapping[str, list[Path]], links: RunLinks, states: States | None
+) -> Found:
+    """All that can be known of the recipe's amounts now. files: of `source_files`."""
+    recipe = loaded.recipe
+    text = {name: _text_bytes(name, found, recipe, states) for name, found in files.items()}
+    unique, how_known = _unique_tokens(recipe, text, links, states)
+    documents = {name: _documents(name, recipe, files[name], text[name], states) for name in recipe.sources}
+    pack_files = {name: absolute(loaded.folder, pack.path) / "items.jsonl" for name, pack in recipe.packs.items()}
+    return Found(
+        files=files,
+        facts={
+            name: SourceFacts(files=len(files[name]), text_bytes=text[name], how_known=how_known[name])
+            for name in recipe.sources
+        },
+        unique=unique,
+        amounts=Amounts(
+            read_bytes={
+                name: text_bytes_of(found, recipe.sources[name].read.format)
+                / READERS[recipe.sources[name].read.format].text_per_byte
+                for name, found in files.items()
+            },
+            text_bytes={
+                name: size or unique.get(Selection(name), 0) * bytes_per_token(recipe.tokenizer.vocab_size)
+                for name, size in text.items()
+            },
+            documents=documents,
+            conversations=0.0 if recipe.chat is None else _conversations(recipe.chat, loaded.folder),
+            pack_bytes={name: path.stat().st_size if path.is_file() else 0 for name, path in pack_files.items()},
+            pack_items={name: _num_lines(path) for name, path in pack_files.items()},
+        ),
+        held_out={name: _held_out(name, recipe, text[name], documents[name], states) for name in recipe.sources},
+    )
+
+
+def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
+    where = f"{loaded.origin(('sources', name))}: sources.{name}.read.paths"
+    try:
+        return [*find_outside(loaded.folder, source.read.paths, where=where).files]
+    except RecipeError as error:
+        if source.unique_tokens is None:
+            raise RecipeError(
+                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens to plan without them."
+            ) from None
+    return []
+
+
+def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | None) -> float:
+    """Bytes of text: as extract counted them, now or before the recipe changed, else estimated from the files."""
+    counts = _counts(f"extract/{name}", states)
+    if counts is not None and "text_bytes" in counts:
+        return float(counts["text_bytes"])
+    return text_bytes_of(files, recipe.sources[name].read.format)
+
+
+def _counts(step: str, states: States | None) -> Mapping[str, Any] | None:
+    """What a step counted, this or the one that the run has from before a change; None when it never ran."""
+    if states is None:
+        return None
+    for identity in (states[step].identity, states[step].before):
+        record = None if identity is None else states.record(step, identity)
+        if record is not None:
+            return dict(record.get("counts", {}))
+    return None
+
+
+def _documents(name: str, recipe: Recipe, files: list[Path], text_bytes: float, states: States | None) -> float:
+    counts = _counts(f"extract/{name}", states)
+    if counts is not None and "documents" in counts:
+        return float(counts["documents"])
+    reader = recipe.sources[name].read
+    is_whole = reader.format == "html" or (reader.format == "text" and reader.split_at is None)
+    return float(len(files)) if is_whole else text_bytes / DOCUMENT_BYTES
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _unique_tokens(
+    recipe: Recipe, text_bytes: Mapping[str, float], links: RunLinks, states: States | None
+) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
+    """Unique tokens of each selection, and how those of each whole source are known."""
+    folder = None if states is None else states["tokenize"].folder
+    if folder is not None:
+        shards = {name: TokenShard(Tokenized(folder).of(name).train) for name in recipe.sources}
+        return selection_tokens(recipe.pretrain, shards), dict.fromkeys(recipe.sources, "measured")
+    before = _counted_before(recipe, links)
+    split = _split(states)
+    found: dict[Selection, int] = {}
+    how_known: dict[str, HowKnown] = {}
+    for name, source in recipe.sources.items():
+        tokens, how = before.get(name), "counted before"
+        if tokens is None and source.unique_tokens is not None:
+            tokens, how = source.unique_tokens, "declared"
+        if tokens is None:
+            train = split.get(name, {}).get("train", {}).get("bytes", text_bytes[name])
+            tokens, how = round(train / bytes_per_token(recipe.tokenizer.vocab_size)), "estimated"
+        found[Selection(name)] = tokens
+        how_known[name] = how  # type: ignore[assignment]  # one of three literals
+    return found, how_known
+
+
+def _counted_before(recipe: Recipe, links: RunLinks) -> dict[str, int]:
+    """Training tokens of the sources as the run's tokenize counted them before the recipe changed; at another vocabulary as
+    many bytes are fewer tokens, or more."""
+    identity = links.before("tokenize")
+    record = None if identity is None else links.record_of("tokenize", identity)
+    if record is None:
+        return {}
+    tokenizer = record.get("made_from", {}).get("tokenizer")
+    of_tokenizer = None if tokenizer is None else links.record_of("tokenizer", tokenizer)
+    size = recipe.tokenizer.vocab_size
+    old_size = (of_tokenizer or {}).get("counts", {}).get("vocab_size", size)
+    scale = bytes_per_token(old_size) / bytes_per_token(size)
+    counts = record.get("counts", {})
+    return {
+        name: round(counts[name]["train"]["tokens"] * scale)
+        for name in recipe.sources
+        if "train" in counts.get(name, {})
+    }
+
+
+def _split(states: States | None) -> Mapping[str, Any]:
+    """Source → side → documents and bytes, as select split them, now or before the recipe changed."""
+    for identity in () if states is None else (states["select"].identity, states["select"].before):
+        folder = None if identity is None or states is None else states.run.bytes_of("select", identity)
+        if folder is not None:
+            return dict(read_json(Selected(folder).split))
+    return {}
+
+
+def _held_out(
+    name: str, recipe: Recipe, text_bytes: float, documents: float, states: States | None
+) -> tuple[int | None, float]:
+    if (made := _split(states).get(name)) is not None:
+        return int(made["validation"]["documents"]), float(made["validation"]["bytes"])
+    wanted = wanted_bytes(round(text_bytes), recipe.select.validation)
+    is_counted = _counts(f"extract/{name}", states) is not None
+    return round(documents * wanted / text_bytes) if is_counted and text_bytes else None, wanted
+
+
+# ── what is not text ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _conversations(chat: ChatData, folder: Path) -> float:
+    """Conversations that synthesize makes, before packs take some."""
+    by_hand = sum(_num_lines(absolute(folder, path)) for path in chat.conversations)
+    sums = len(small_sums(chat.sums_up_to)) * SMALL_SUM_WORDINGS + chat.two_digit_sums * LARGE_SUM_WORDINGS
+    definitions = chat.num_definitions if chat.definitions_from is not None else 0
+    return by_hand * chat.conversation_copies + sums + definitions
+
+
+def _num_lines(path: Path) -> float:
+    """Lines of a file, by its first part where it is large; 0 where it is not there."""
+    if not path.is_file():
+        return 0.0
+    with path.open("rb") as file:
+        first = file.read(COUNTED_BYTES)
+    return first.count(b"\n") * max(1.0, path.stat().st_size / max(1, len(first)))

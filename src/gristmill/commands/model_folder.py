@@ -1,0 +1,56 @@
+"""Which model a path on the command line means, and under which name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
+from gristmill.errors import ArtifactError
+from gristmill.serve.speaker import Speaker
+from gristmill.train.outputs import MODEL_STEPS
+
+BEST_FIRST = MODEL_STEPS[::-1]
+PARTS_OF_A_RUN = {"model", "export", *MODEL_STEPS}
+
+
+def find_model(target: Path) -> Path:
+    """The model folder that a path means: itself, its model/, or the best of a run (dpo, else sft, else pretrain).
+
+    Raises ArtifactError when there is none.
+    """
+    for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
+        if (folder / "config.json").is_file():
+            return folder
+    refuse_broken_links(target)
+    refuse_unfinished(target, BEST_FIRST)
+    raise ArtifactError(
+        f"{target} holds no model. Name a model folder (config.json and model.safetensors), or a run's folder that has "
+        f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."
+    )
+
+
+def load_speakers(targets: Sequence[Path]) -> list[Speaker]:
+    """The models of these paths, each under a name of its own."""
+    folders = [find_model(target) for target in targets]
+    return [Speaker.load(folder, name) for folder, name in zip(folders, names_of(targets), strict=True)]
+
+
+def names_of(targets: Sequence[Path]) -> list[str]:
+    """The last folder of each path, with those above it as far as it names a part of a run; a number where two are equal."""
+    names: list[str] = []
+    for target in targets:
+        parts = target.resolve().parts[1:] or ("model",)
+        first = next((at for at in range(len(parts) - 1, -1, -1) if parts[at] not in PARTS_OF_A_RUN), len(parts) - 1)
+        name = "-".join(part for part in parts[first:] if part != "model") or "model"
+        taken = sum(
+            known == name or (known.startswith(f"{name}-") and known[len(name) + 1 :].isdigit()) for known in names
+        )
+        names.append(f"{name}-{taken + 1}" if taken else name)
+    return names
+
+
+def introduction(folder: Path, speaker: Speaker) -> str:
+    """One line: what kind of model it is, and its size."""
+    kind = "a chat model" if speaker.is_chat else "a base model: it was not taught to answer, it continues your text"
+    return f"{folder} is {kind} ({speaker.num_parameters:,} parameters)."

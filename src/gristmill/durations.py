@@ -1,0 +1,122 @@
+"""How long each step takes on this machine: by the shipped ratios, corrected by what finished steps of the kind took here.
+
+Each step's record keeps what was said of it before it ran: the report holds reality against it, and later plans learn from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gristmill.amounts import find_amounts, source_files
+from gristmill.graph.machine import Machine
+from gristmill.graph.record import Planned, TrainingForecast
+from gristmill.graph.state import States
+from gristmill.pipeline import steps_of
+from gristmill.planning.cost import count_parameters, pretraining_flops, training_memory
+from gristmill.planning.speed import Speed, hardware_name, has_profile, machine_speed
+from gristmill.planning.steps import Amounts, Work, correction, works
+from gristmill.preflight import check_files
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.remake import work_in
+from gristmill.store.store import RunLinks, Store
+
+RECENT_RECORDS = 40  # of a kind of step that are looked at
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepForecast:
+    """How long one step takes on this machine. work: what it works through. seconds: of the whole step; is_done: it is made.
+
+    num_records: how many finished steps of its kind on this machine the seconds rest on, beside the shipped ratios.
+    """
+
+    step: str
+    work: Work
+    seconds: float
+    num_records: int
+    is_done: bool = False
+
+
+def step_forecasts(
+    recipe: Recipe, amounts: Amounts, machine: Machine, speed: Speed, states: States | None, links: RunLinks
+) -> tuple[StepForecast, ...]:
+    """The forecast of every step of the recipe, in the order of the table."""
+    work = works(recipe, amounts, machine)
+    corrections = Corrections(links.store, machine, speed)
+    return tuple(
+        corrections.step_forecast(name, work[name], is_done=states is not None and states[name].state == "done")
+        for name in (step.name for step in steps_of(recipe))
+    )
+
+
+class Corrections:
+    """What finished steps of this machine took over what the shipped ratios say of them, by the ratio they are compared by."""
+
+    def __init__(self, store: Store, machine: Machine, speed: Speed) -> None:
+        self._store, self._machine, self._speed = store, machine, speed
+        self._done: dict[str, list[tuple[Work, float]]] = {}
+
+    def step_forecast(self, name: str, work: Work, *, is_done: bool = False) -> StepForecast:
+        """The forecast of one step."""
+        alike = [entry for entry in self._of_kind(name.partition("/")[0]) if entry[0].ratio == work.ratio]
+        share = correction(alike, self._speed.flops_per_second)
+        seconds = work.seconds(self._speed.flops_per_second) * (1.0 if share is None else share)
+        return StepForecast(step=name, work=work, seconds=seconds, num_records=len(alike), is_done=is_done)
+
+    def _of_kind(self, kind: str) -> list[tuple[Work, float]]:
+        """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now."""
+        if kind not in self._done:
+            records = self._store.recent_records(kind, most=RECENT_RECORDS)
+            self._done[kind] = [
+                (Work(**record["planned"]["work"]), work_in(record))
+                for record in records
+                if "planned" in record and _is_of(record.get("machine", {}), self._machine)
+            ]
+        return self._done[kind]
+
+
+def _is_of(made_with: Mapping[str, Any], machine: Machine) -> bool:
+    """Whether a record was made on this machine, with as many processes and threads as now."""
+    now = {"processes": machine.processes, "threads": machine.threads, "hardware": hardware_name()}
+    return all(made_with.get(key) == value for key, value in now.items())
+
+
+class Foretold:
+    """What is said of each step before it runs, for its record: at a run's beginning the files, before a step what is known then."""
+
+    def __init__(self, loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> None:
+        """Raises RecipeError or DataError for files whose first rows are not what the recipe says."""
+        self._loaded, self._machine, self._links = loaded, machine, links
+        self._files = source_files(loaded)
+        self._speed: Speed | None = None
+        check_files(loaded, self._files)
+
+    def of(self, name: str, states: States) -> Planned:
+        """The forecast of a step that is about to run."""
+        amounts = find_amounts(self._loaded, self._files, self._links, states).amounts
+        work = works(self._loaded.recipe, amounts, self._machine)[name]
+        made = Corrections(self._links.store, self._machine, self.speed).step_forecast(name, work)
+        return Planned(work=asdict(work), seconds=made.seconds, num_records=made.num_records)
+
+    def of_training(self) -> TrainingForecast:
+        """What is said of pretraining alone, its memory included."""
+        recipe = self._loaded.recipe
+        vocab_size = recipe.tokenizer.vocab_size
+        flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
+        return TrainingForecast(
+            parameters=count_parameters(recipe.model, vocab_size),
+            pretraining_seconds=flops.with_attention / self.speed.flops_per_second,
+            memory_bytes=training_memory(recipe, self._machine.micro_batch_tokens).total,
+            speed_source=self.speed.how_known,
+        )
+
+    @property
+    def speed(self) -> Speed:
+        """Of training: measured once a profile is there, else guessed once."""
+        if self._speed is None or (not self._speed.is_measured and has_profile(self._machine.runs_dir)):
+            recipe = self._loaded.recipe
+            self._speed, _ = machine_speed(count_parameters(recipe.model, recipe.tokenizer.vocab_size), self._machine)
+        return self._speed

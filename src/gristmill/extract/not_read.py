@@ -1,0 +1,116 @@
+"""What is not read: files that lie where sources look and that no source reads, by suffix, each with what to do about it.
+
+A person's folder holds more than text in known formats. None of it may be missing in silence: `inspect` and `init` list it for a
+folder, `plan`, `run` and the report for a recipe.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from gristmill.data.outside import files_beside, find_outside, look_through
+from gristmill.extract.shards import find_files
+from gristmill.formats.format import size_of
+from gristmill.recipe.schema.formats import ReadCode, ReadFiles, reader_of, without_packing
+from gristmill.store.durable import read_json, write_json
+from gristmill.units import counted, in_bytes
+from gristmill.written import Written
+
+NOT_READ = "not-read.json"
+NO_SUFFIX = "without suffix"
+NO_FILES = {
+    "dangling_link": ("link that leads nowhere", "put back what it leads to, or remove it"),
+    "special_file": ("pipe, socket or device", "nothing can be read from it; remove it"),
+}
+IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".webp", ".bmp", ".ico", ".tif", ".tiff", ".heic")
+SOUNDS = (".mp3", ".wav", ".ogg", ".flac", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm")
+ADVICE = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "save each sheet as CSV"),
+    **dict.fromkeys((".doc", ".rtf", ".odt", ".pages", ".wpd"), "save as DOCX, or as plain text"),
+    **dict.fromkeys((".ppt", ".pptx", ".odp", ".key"), "save its text as plain text"),
+    **dict.fromkeys((".mobi", ".azw", ".azw3", ".fb2"), "convert to EPUB or HTML"),
+    **dict.fromkeys((".djvu", ".ps", ".eps"), "convert to PDF, with its text"),
+    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso"), "unpack it"),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
+    **dict.fromkeys((".pst", ".msg"), "export as mbox"),
+    **dict.fromkeys((".pdf", ".epub", ".docx", ".zip"), "save as plain text or HTML"),
+    **dict.fromkeys(IMAGES, "an image: no text is read from it"),
+    **dict.fromkeys(SOUNDS, "sound or film: put a transcript beside it"),
+}
+NAME_IT = "if it is plain text, name it under `paths` of a source with `format: text`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotRead(Written):
+    """Files of one suffix, or that are none for one reason: how many, their bytes, what to do. kind: the suffix or the reason."""
+
+    kind: str
+    files: int
+    num_bytes: int
+    advice: str
+
+    def __str__(self) -> str:
+        named = NO_FILES.get(self.kind)
+        if named is not None:
+            return f"{counted(self.files, 'path')}, {named[0]}: {self.advice}"
+        return f"{self.kind}: {counted(self.files, 'file')}, {in_bytes(self.num_bytes)}: {self.advice}"
+
+
+def not_read_in(target: Path) -> list[NotRead]:
+    """What lies at a path, or below a folder, whose name fits no format."""
+    found = look_through(target) if target.is_dir() else [(target, None)]
+    return summed((path, why) for path, why in found if why is not None or reader_of(path.name) is None)
+
+
+def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles]) -> list[NotRead]:
+    """What lies where sources look (`data.outside.files_beside`) and none of them reads. Raises RecipeError where a path of a
+    source names nothing."""
+    read: set[Path] = set()
+    beside: dict[Path, str | None] = {}
+    for one in reads:
+        outside = find_outside(recipe_dir, one.paths, where="read.paths")
+        read.update(
+            outside.files if isinstance(one, ReadCode) else find_files(outside, one)
+        )  # a tree accounts for all of it
+        for pattern in one.paths:
+            beside.update(files_beside(recipe_dir, pattern))
+    return summed((path, why) for path, why in beside.items() if path not in read)
+
+
+def keep_not_read(run_folder: Path, found: Sequence[NotRead]) -> None:
+    """Leaves what is not read in a run's folder: it is of the run, since another recipe may read it."""
+    write_json(run_folder / NOT_READ, [one.to_json() for one in found])
+
+
+def kept_not_read(run_folder: Path) -> list[NotRead]:
+    """What `keep_not_read` left; nothing where it left nothing."""
+    path = run_folder / NOT_READ
+    return [NotRead.from_json(row, where=path) for row in read_json(path)] if path.exists() else []
+
+
+def summed(paths: Iterable[tuple[Path, str | None]]) -> list[NotRead]:
+    """By suffix or reason, the most bytes first."""
+    files, sizes = Counter[str](), defaultdict[str, int](int)
+    for path, why in paths:
+        kind = why or suffix_of(path.name)
+        files[kind] += 1
+        sizes[kind] += size_of(path)
+    rows = [
+        NotRead(kind=kind, files=count, num_bytes=sizes[kind], advice=_advice(kind)) for kind, count in files.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.num_bytes, row.kind))
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file's name in lower case, with the one before it where it says how the file is packed."""
+    inner = without_packing(name.lower())
+    return (PurePath(inner).suffix + name.lower()[len(inner) :]) or NO_SUFFIX
+
+
+def _advice(kind: str) -> str:
+    if kind in NO_FILES:
+        return NO_FILES[kind][1]
+    return ADVICE.get(kind, NAME_IT)

@@ -1,0 +1,142 @@
+"""What can be wrong with a recipe's files, seen before anything runs: columns, packs, annotations, conversations, rules.
+
+First rows alone are read; what lies deeper is found by the step that reads all. A file that is missing is told, not refused: a
+plan may be made where the data is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from gristmill.data.outside import absolute
+from gristmill.data.packs import read_pack
+from gristmill.errors import DataError, GristmillError, RecipeError
+from gristmill.extract.rules import check_rules
+from gristmill.formats.format import format_of
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.section import KeyPath, did_you_mean
+from gristmill.score.annotations import read_annotations
+from gristmill.synthesize.rows import read_conversations
+
+PEEKED_FILES = 3
+PEEKED_ROWS = 20
+READ_ROWS = 100
+LARGE_PACK = 50_000_000  # bytes of items that are read whole only by the steps that need them
+COLUMN_KEYS = ("text_field", "id_field", "url_field", "text_column", "id_column", "url_column")
+
+
+def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[str]:
+    """Warnings: the files that are missing, each with the key that names it. files: of each source.
+
+    Raises RecipeError for a rule, or a column of a source, that does not exist; and DataError for a malformed pack,
+    conversation or annotation: all of them together, of the kind of the first.
+    """
+    recipe, problems = loaded.recipe, list[GristmillError]()
+    for name, source in recipe.sources.items():
+        _collect(problems, partial(_check_source, loaded, name, source, files[name]))
+    missing = []
+    for key, path, check in _other_files(loaded):
+        where = f"{loaded.origin_near(key)}: {_dotted(key)}"
+        if not path.exists():
+            missing.append(f"{where} names {path}, which is not on this machine")
+        else:
+            _collect(problems, partial(check, path), where=where)
+    if problems:
+        raise type(problems[0])("\n".join(map(str, problems)))
+    return missing
+
+
+def _collect(problems: list[GristmillError], check: Callable[[], object], *, where: str = "") -> None:
+    try:
+        check()
+    except (DataError, RecipeError) as error:
+        problems.append(type(error)(f"{where} is not as expected.\n  {error}" if where else str(error)))
+
+
+def _dotted(key: KeyPath) -> str:
+    return ".".join(map(str, key))
+
+
+def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable[[Path], object]]]:
+    """(keys, path, what reads its first rows) of every file that the recipe names beside its sources."""
+    recipe = loaded.recipe
+    for name, pack in recipe.packs.items():
+        yield ("packs", name, "path"), absolute(loaded.folder, pack.path), _check_pack
+    for name, item in recipe.classifiers.items():
+        key = ("classifiers", name)
+        yield (*key, "annotations"), absolute(loaded.folder, item.annotations), _check_annotations
+        if item.second_annotations is not None:
+            yield (*key, "second_annotations"), absolute(loaded.folder, item.second_annotations), _check_annotations
+    for index, path in enumerate(recipe.chat.conversations if recipe.chat is not None else ()):
+        yield ("chat", "conversations", index), absolute(loaded.folder, path), _check_conversations
+
+
+def _check_pack(path: Path) -> None:
+    items = path / "items.jsonl"
+    if not items.is_file() or items.stat().st_size <= LARGE_PACK:
+        read_pack(path)
+
+
+def _check_annotations(path: Path) -> None:
+    read_annotations(path, first=READ_ROWS)
+
+
+def _check_conversations(path: Path) -> None:
+    if not [*read_conversations(path, first=READ_ROWS)]:
+        raise DataError(f"{path} holds no conversations.")
+
+
+# ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[Path]) -> None:
+    where = f"{loaded.origin_near(('sources', name))}: sources.{name}.rules"
+    check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
+    if source.read.text_key is None or getattr(source.read, "delimiter", None) is not None:
+        return
+    rows = list(_first_rows(source, files))
+    if not rows:
+        return
+    columns = dict.fromkeys(str(column) for row in rows for column in row)
+    for key in COLUMN_KEYS:
+        column = getattr(source.read, key, None)
+        if column is None or column in columns:
+            continue
+        if key != "url_field" or did_you_mean(column, columns):  # lines of JSON may have a URL, or none
+            raise RecipeError(_no_such_column(loaded, ("sources", name, "read", key), column, columns, files))
+    text = str(getattr(source.read, source.read.text_key))
+    values = [row[text] for row in rows if row.get(text) is not None]
+    if values and not any(isinstance(value, str) for value in values):
+        place: KeyPath = ("sources", name, "read", source.read.text_key)
+        texts = [column for column in columns if any(isinstance(row.get(column), str) for row in rows)]
+        raise RecipeError(
+            f"{loaded.origin_near(place)}: {_dotted(place)} is {text!r}, which holds no text in the first rows of {files[0]} but "
+            f"{values[0]!r:.60}.\n  {f'Text is in {_listed(texts)}.' if texts else 'None of its columns holds text.'}"
+        )
+
+
+def _first_rows(source: Source, files: list[Path]) -> Iterator[dict[str, object]]:
+    """Rows from the beginnings of the first files; what cannot be looked at is left to extract, which counts it."""
+    reader = format_of(source.read)
+    for path in islice(files, PEEKED_FILES):
+        try:
+            yield from reader.peek(path, num_rows=PEEKED_ROWS)
+        except (DataError, OSError, ValueError):
+            continue
+
+
+def _no_such_column(loaded: LoadedRecipe, key: KeyPath, column: str, columns: Iterable[str], files: list[Path]) -> str:
+    kind = "keys" if str(key[-1]).endswith("field") else "columns"
+    return (
+        f"{loaded.origin_near(key)}: {_dotted(key)} is {column!r}, but {files[0]} has the {kind} {_listed(columns)}.\n"
+        f"  {did_you_mean(column, columns) or 'Name one of them.'}".rstrip()
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = [*names]
+    return ", ".join(map(repr, listed[:12])) + (", …" if len(listed) > 12 else "")

@@ -1,0 +1,331 @@
+"""The web application: OpenAI's interface over engines, the chat page, and what keeps strangers out.
+
+    GET  /                      the chat page
+    GET  /health                what is open now
+    GET  /v1/models             the models, with their kind and context
+    POST /v1/chat/completions   a conversation, answered; `stream` sends it as it comes (server-sent events)
+    POST /v1/completions        a text, continued; likewise
+
+Every error has OpenAI's shape. Without a token only requests to this machine by its own name are answered, so that a page on the
+web cannot use the server through a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from gristmill.serve.engine import Answer, Ask, Engine, LogProbability, Piece
+from gristmill.serve.requests import BadRequest, ChatBody, TextBody, read_body, to_ask
+from gristmill.serve.speaker import Speaker
+
+MAX_BODY_BYTES = 1_048_576
+MAX_BODY_SECONDS = 30.0
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may take. max_tokens: of prompt and answer together; max_seconds: from its arrival to its end."""
+
+    max_tokens: int
+    max_seconds: float
+
+
+def make_app(engines: Sequence[Engine], limits: Limits, *, token: str | None) -> Starlette:
+    """The application. With a token every request but the page and /health must carry it."""
+    by_name = {engine.speaker.name: engine for engine in engines}
+    started = int(time.time())
+
+    async def page(_request: Request) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        text = files("gristmill.serve").joinpath("page.html").read_text(encoding="utf-8").replace("NONCE", nonce)
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        return HTMLResponse(text, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"status": "ok", "open_requests": {name: each.num_open for name, each in by_name.items()}})
+
+    async def models(_request: Request) -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [_model(engine.speaker, limits, started) for engine in by_name.values()]}
+        )
+
+    async def complete(request: Request) -> Response:
+        is_chat = request.url.path.endswith("/chat/completions")
+        sent = await _json(request)
+        body = read_body(ChatBody, sent) if is_chat else read_body(TextBody, sent)
+        engine = _engine(by_name, body.model)
+        ask = await run_in_threadpool(
+            to_ask,
+            body,
+            engine.speaker,
+            seed=secrets.randbits(62),
+            max_tokens=limits.max_tokens,
+            seconds=limits.max_seconds,
+        )
+        shape = _Shape(engine.speaker, ask, is_chat=is_chat)
+        answer, pieces = _begin(engine, ask)
+        if body.stream:
+            wants_usage = body.stream_options is not None and body.stream_options.include_usage
+            events = _events(answer, pieces, shape, wants_usage=wants_usage)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return JSONResponse(shape.whole(await _all_or_gone(request, answer, pieces)))
+
+    guarded = [
+        ("/v1/models", models, "GET"),
+        ("/v1/chat/completions", complete, "POST"),
+        ("/v1/completions", complete, "POST"),
+    ]
+    routes = [Route("/", page), Route("/health", health)]
+    routes += [Route(path, _guarded(handler, token), methods=[method]) for path, handler, method in guarded]
+    return Starlette(
+        routes=routes, exception_handlers={BadRequest: _refusal, HTTPException: _not_found, Exception: _bug}
+    )
+
+
+def _model(speaker: Speaker, limits: Limits, created: int) -> dict[str, Any]:
+    return {
+        "id": speaker.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "gristmill",
+        "kind": "chat" if speaker.is_chat else "base",
+        "parameters": speaker.num_parameters,
+        "max_tokens": min(limits.max_tokens, speaker.context),
+    }
+
+
+def _guarded(handler: Handler, token: str | None) -> Handler:
+    """The handler for those who may ask: with the token, or, where there is none, from this machine under its own name."""
+
+    async def answer(request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+            message = (
+                "the token is missing or wrong. Send it as `Authorization: Bearer TOKEN` (OpenAI clients: api_key)."
+            )
+            raise BadRequest(message, status=401, code="invalid_api_key")
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+            raise BadRequest(
+                f"the host {host!r} is not this machine; serve with --token to use a name.", status=403, code="host"
+            )
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise BadRequest(f"a page of {origin} may not use this server.", status=403, code="origin")
+        return await handler(request)
+
+    return answer
+
+
+async def _json(request: Request) -> object:
+    """The body as JSON, read up to a limit of bytes and seconds."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(MAX_BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BODY_BYTES:
+                    message = f"the body is larger than {MAX_BODY_BYTES:,} bytes. Shorten the prompt."
+                    raise BadRequest(message, status=413, code="body_too_large")
+    except TimeoutError as error:
+        message = f"the body did not arrive within {MAX_BODY_SECONDS:.0f} seconds."
+        raise BadRequest(message, status=408, code="body_too_slow") from error
+    try:
+        found: object = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}.", code="invalid_json") from error
+    return found
+
+
+def _engine(by_name: dict[str, Engine], name: str | None) -> Engine:
+    if name is None and len(by_name) == 1:
+        return next(iter(by_name.values()))
+    if name not in by_name:
+        message = f"model {name!r} is not served here; there is {', '.join(by_name)}."
+        raise BadRequest(message, status=404, code="model_not_found", param="model")
+    return by_name[name]
+
+
+def _begin(engine: Engine, ask: Ask) -> tuple[Answer, asyncio.Queue[Piece]]:
+    """The answer under way and the queue into which its pieces come from the engine's thread."""
+    pieces: asyncio.Queue[Piece] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def deliver(piece: Piece) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    answer = engine.submit(ask, deliver)
+    if answer is None:
+        message = f"{engine.num_open} requests are open, as many as allowed. Try again."
+        raise BadRequest(message, status=429, code="rate_limit_exceeded")
+    return answer, pieces
+
+
+async def _all_or_gone(request: Request, answer: Answer, pieces: asyncio.Queue[Piece]) -> list[Piece]:
+    """All pieces of an answer; ends it where the client leaves first."""
+
+    async def all_of_them() -> list[Piece]:
+        found = [await pieces.get()]
+        while found[-1].reason is None:
+            found.append(await pieces.get())
+        return found
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(all_of_them()), asyncio.create_task(gone())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        found: list[Piece] = tasks[0].result()
+        return found
+    finally:
+        answer.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _events(
+    answer: Answer, pieces: asyncio.Queue[Piece], shape: _Shape, *, wants_usage: bool
+) -> AsyncIterator[bytes]:
+    """Server-sent events; ends the answer where the client leaves."""
+    try:
+        for event in shape.first():
+            yield _event(event)
+        reason = None
+        while reason is None:
+            piece = await pieces.get()
+            reason = piece.reason
+            try:
+                yield _event(shape.chunk(piece))
+            except BadRequest as error:
+                yield _event(error.to_json())
+                return
+        if wants_usage:
+            yield _event({**shape.head("chunk"), "choices": [], "usage": shape.usage(piece.num_tokens)})
+        yield b"data: [DONE]\n\n"
+    finally:
+        answer.cancel()
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(content, ensure_ascii=False).encode() + b"\n\n"
+
+
+class _Shape:
+    """How one answer looks in OpenAI's two interfaces, whole and in pieces."""
+
+    def __init__(self, speaker: Speaker, ask: Ask, *, is_chat: bool) -> None:
+        self._speaker, self._ask, self._is_chat = speaker, ask, is_chat
+        self._id = ("chatcmpl-" if is_chat else "cmpl-") + secrets.token_hex(12)
+        self._created = int(time.time())
+        self._offset = 0  # of the next token in the text, for logprobs of completions
+
+    def head(self, form: str = "") -> dict[str, Any]:
+        kind = ".".join(filter(None, ("chat.completion", form))) if self._is_chat else "text_completion"
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._speaker.name}
+
+    def usage(self, num_tokens: int) -> dict[str, int]:
+        num_prompt = len(self._ask.prompt)
+        return {
+            "prompt_tokens": num_prompt,
+            "completion_tokens": num_tokens,
+            "total_tokens": num_prompt + num_tokens,
+        }
+
+    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+        text, last = "".join(piece.text for piece in pieces), pieces[-1]
+        said = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
+        logprobs = [each for piece in pieces for each in piece.logprobs]
+        choice = {"index": 0, **said, "finish_reason": self._reason(last), "logprobs": self._logprobs(logprobs)}
+        return {**self.head(), "choices": [choice], "usage": self.usage(last.num_tokens)}
+
+    def first(self) -> list[dict[str, Any]]:
+        """What a stream begins with: in a chat, who speaks."""
+        if not self._is_chat:
+            return []
+        delta = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
+        return [{**self.head("chunk"), "choices": [delta]}]
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """Raises BadRequest where the answer ended before it began, or in an error."""
+        said = {"delta": {"content": piece.text}} if self._is_chat else {"text": piece.text}
+        choice = {"index": 0, **said, "finish_reason": self._reason(piece), "logprobs": self._logprobs(piece.logprobs)}
+        return {**self.head("chunk"), "choices": [choice]}
+
+    def _reason(self, last: Piece) -> str | None:
+        if last.reason == "failed":
+            raise BadRequest("the answer failed in the server; its log says why.", status=500, code="failed")
+        if last.reason == "timeout" and not last.num_tokens:
+            message = f"no token was written within {self._ask.seconds:.0f} seconds. Try again, or shorten the prompt."
+            raise BadRequest(message, status=503, code="timeout")
+        return "length" if last.reason == "timeout" else last.reason
+
+    def _logprobs(self, found: Sequence[LogProbability]) -> dict[str, Any] | None:
+        if self._ask.top_logprobs is None:
+            return None
+        if self._is_chat:
+            return {"content": [self._token(each.token, each.logp, each.top) for each in found]}
+        tokens = [self._text(each.token) for each in found]
+        offsets = [self._offset + sum(map(len, tokens[:at])) for at in range(len(tokens))]
+        self._offset += sum(map(len, tokens))
+        return {
+            "tokens": tokens,
+            "token_logprobs": [each.logp for each in found],
+            "top_logprobs": [{self._text(token): logp for token, logp in each.top} for each in found],
+            "text_offset": offsets,
+        }
+
+    def _token(self, token: int, logp: float, top: Sequence[tuple[int, float]] | None = None) -> dict[str, Any]:
+        text = self._text(token)
+        found: dict[str, Any] = {"token": text, "logprob": logp, "bytes": list(text.encode())}
+        return found if top is None else {**found, "top_logprobs": [self._token(*each) for each in top]}
+
+    def _text(self, token: int) -> str:
+        return self._speaker.tokenizer.decode([token])
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadRequest)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(error.status)
+    if error.status in (408, 413):  # the rest of the body is not read
+        headers = {"Connection": "close"}
+    return JSONResponse(error.to_json(), status_code=error.status, headers=headers)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    return JSONResponse(
+        BadRequest(message, code="not_found").to_json(), status_code=error.status_code, headers=error.headers
+    )
+
+
+async def _bug(_request: Request, _error: Exception) -> Response:
+    return JSONResponse(
+        BadRequest("the server failed; its log says why.", status=500, code="failed").to_json(), status_code=500
+    )

@@ -1,0 +1,99 @@
+"""What no source reads is listed: nothing that lies where sources look is missing from both lists."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gristmill.commands.inspect_files import inspect_files
+from gristmill.data.outside import find_outside
+from gristmill.errors import DataError
+from gristmill.extract.not_read import NotRead, keep_not_read, kept_not_read, not_read_beside, not_read_in
+from gristmill.extract.shards import find_files
+from gristmill.recipe.schema.formats import READERS, ReadFiles
+
+
+def read(format: str, *paths: str) -> ReadFiles:
+    return READERS[format].model_validate({"format": format, "paths": list(paths)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of text and one page, and beside them what nobody reads; one of them in a folder that is called like a file."""
+    data = tmp_path / "data"
+    for name in ("a.txt", "deep/b.txt", "c.html", "t.xlsx", "deep/u.XLSX", "x.txt/v.qqq", "README", "n.qqq.gz"):
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_text("words " * 10)
+    (data / "gone.txt").symlink_to("nowhere")
+    (data / "loop.txt").symlink_to("loop.txt")
+    os.mkfifo(data / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as bound:
+        here = os.open(data, os.O_RDONLY)  # the name of a socket is short, the folder's is not
+        bound.bind(f"/proc/self/fd/{here}/s.txt")
+        os.close(here)
+    (data / ".hidden.xlsx").write_text("x")
+    return data
+
+
+WANTED = {".xlsx": 2, ".qqq": 1, "without suffix": 1, ".qqq.gz": 1, "dangling_link": 2, "special_file": 2}
+
+
+def counts(found: list[NotRead]) -> dict[str, int]:
+    return {one.kind: one.files for one in found}
+
+
+def test_a_folder_is_what_is_read_and_what_is_not(folder: Path) -> None:
+    found = not_read_in(folder)
+    assert counts(found) == WANTED
+    assert sum(one.num_bytes for one in found) == 5 * 60
+    assert str(found[0]) == ".xlsx: 2 files, 120 B: save each sheet as CSV"
+
+
+@pytest.mark.parametrize(
+    ("sources", "more"),
+    [
+        ({"text": ["data"], "html": ["data"]}, {}),
+        ({"text": ["data/**/*.txt"], "html": ["data/*.html"]}, {}),
+        ({"text": ["data"]}, {".html": 1}),
+        ({"text": ["data/**/*.txt", "data/README"], "html": ["data/c.html"]}, {"without suffix": None}),
+        ({"code": ["data"]}, dict.fromkeys(WANTED.keys() - {"dangling_link", "special_file"})),
+    ],
+)
+def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
+    folder: Path, sources: dict[str, list[str]], more: dict[str, int | None]
+) -> None:
+    reads = [read(format, *paths) for format, paths in sources.items()]
+    wanted = {kind: number for kind, number in {**WANTED, **more}.items() if number is not None}
+    assert counts(not_read_beside(folder.parent, reads)) == wanted
+    files = set().union(*(find_files(find_outside(folder.parent, one.paths, where="x"), one) for one in reads))
+    if "code" not in sources:
+        listed = sum(number for kind, number in wanted.items() if kind not in ("dangling_link", "special_file"))
+        assert len(files) + listed == sum(path.is_file() for path in folder.rglob("[!.]*"))
+
+
+def test_beside_a_file_that_is_named_nothing_is_looked_for(folder: Path) -> None:
+    assert not_read_beside(folder.parent, [read("text", "data/a.txt")]) == []
+
+
+def test_what_was_told_is_kept_for_the_report(folder: Path) -> None:
+    found = not_read_in(folder)
+    assert kept_not_read(folder) == []
+    keep_not_read(folder, found)
+    assert kept_not_read(folder) == found
+
+
+def test_inspect_lists_it_and_refuses_a_pipe(folder: Path, tmp_path: Path) -> None:
+    shown = io.StringIO()
+    inspect_files(folder, limit=0, console=Console(file=shown, width=200))
+    told: Any = [
+        line.removeprefix("not read: ") for line in shown.getvalue().splitlines() if line.startswith("not read: ")
+    ]
+    assert told == list(map(str, not_read_in(folder)))
+    with pytest.raises(DataError, match="special_file"):
+        inspect_files(folder / "pipe.txt", limit=0, console=Console(file=shown))
