@@ -114,5 +114,6 @@ def test_every_folder_runs_to_a_chat(
     value, _, _ = said(recipe)
     assert value == pytest.approx(counted(recipe, machine), rel=0.2)
     folder = run(load_recipe(recipe), machine, console=QUIET)
-    chat(folder, prompt="Hello!", temperature=0.0, max_new_tokens=8, console=Console(), stdin=io.StringIO())
+    options = {"system": None, "temperature": 0.0, "max_new_tokens": 8, "history": tmp_path / "history"}
+    chat([folder], prompt="Hello!", console=Console(), stdin=io.StringIO(), **options)
     assert capsys.readouterr().out.strip()

@@ -351,8 +351,8 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         )
     if looked.without_text:
         say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
-    for one in not_read_in(texts):
-        say(f"not read: {one}")
+    for other in not_read_in(texts):
+        say(f"not read: {other}")
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -17,8 +17,7 @@ from typing import Any
 from gristmill.errors import DataError
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.rows import check_messages
-from gristmill.synthesize.synthesize import SMALL_SUM_WORDINGS
-from gristmill.synthesize.templates import small_sums
+from gristmill.synthesize.templates import SMALL_SUM_WORDINGS, small_sums
 
 BUILT_IN = Path(__file__).with_name("conversations.jsonl")
 FILE_NAME = "conversations.jsonl"

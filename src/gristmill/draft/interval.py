@@ -88,7 +88,9 @@ def unique_tokens(tallies: Mapping[str, Tally], *, seed: int) -> dict[str, Estim
     if all(tally.is_whole for tally in tallies.values()):
         return {name: _counted(tally.total("left_tokens")) for name, tally in tallies.items()}
     rng = np.random.default_rng(seed)
-    sums = {name: sum(_totals(stratum, rng) for stratum in tally.strata) for name, tally in tallies.items()}
+    sums = {
+        name: np.sum([_totals(stratum, rng) for stratum in tally.strata], axis=0) for name, tally in tallies.items()
+    }
     documents = {name: total[0] for name, total in sums.items()}
     copies = _copies(tallies, np.sum([*documents.values()], axis=0), rng)
     shares = _shares_of_copies(tallies, {name: float(total[0]) for name, total in documents.items()})
