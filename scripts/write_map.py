@@ -15,7 +15,7 @@ PAGE = ROOT / "docs" / "map.md"
 HEAD = "# Map of files\n\nMade by `python scripts/write_map.py`: the first sentence of each module, folder by folder, in the order of the layers.\n\n"
 LAYERS = (
     "errors.py", "units.py", "statistics.py", "store", "recipe", "recipe/schema", "graph", "planning", "data", "formats", "extract",
-    "score", "select", "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export",
+    "score", "select", "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "serve",
     "pipeline.py", "remake.py", "amounts.py", "preflight.py", "durations.py", "forecast.py", "context.py", "display.py", "runner.py", "draft", "commands", "api.py", "cli.py",
 )  # fmt: skip
 BESIDES = ("benchmarks", "scripts")

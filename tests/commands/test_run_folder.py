@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands.chat import find_model
 from gristmill.commands.inspect import inspect
+from gristmill.commands.model_folder import find_model
 from gristmill.errors import ArtifactError
 from gristmill.store.store import RunLinks, Store
 
