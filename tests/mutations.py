@@ -9,6 +9,7 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Callable
+from email.message import EmailMessage
 from typing import Any
 
 import pyarrow as pa
@@ -117,6 +118,27 @@ def html_file(noise: random.Random) -> bytes:
     return f"<html><head><meta charset=utf-8></head><body>{prose(noise.randrange(99))}</body></html>".encode()
 
 
+def mbox_file(noise: random.Random) -> bytes:
+    """Messages with parts, codings and attachments."""
+    written = []
+    for number in range(noise.randint(1, 6)):
+        made = EmailMessage()
+        made["Subject"] = f"é {number}"
+        made.set_content(prose(number, 20), cte=noise.choice(["base64", "quoted-printable", "8bit"]))
+        if noise.random() < 0.3:
+            made.add_alternative(f"<p>{prose(number, 20)}", subtype="html")
+        if noise.random() < 0.3:
+            made.add_attachment(noise.randbytes(300), maintype="image", subtype="png")
+        written.append(b"From a@b Mon Jan  1 10:00:00 2001\n" + bytes(made) + b"\n")
+    return b"".join(written)
+
+
+def subtitles_file(noise: random.Random) -> bytes:
+    """Cues."""
+    cues = (f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n<i>{prose(n, 6)}</i>\n" for n in range(noise.randint(1, 30)))
+    return "\n".join(cues).encode(noise.choice(["utf-8", "utf-16", "cp1252"]))
+
+
 def tar_file(noise: random.Random) -> bytes:
     """Members of all kinds, with short and long names."""
     written = io.BytesIO()
@@ -195,6 +217,8 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "csv": csv_file,
     "text": text_file,
     "html": html_file,
+    "subtitles": subtitles_file,
+    "mbox": mbox_file,
     "code": tar_file,
     "parquet": parquet_file,
     "warc": warc_file,
@@ -203,4 +227,4 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "pdf": pdf_file,
     "archive": archive_file,
 }
-PACKED = ("jsonl", "json", "csv", "text", "code", "warc")
+PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "mbox", "code", "warc")

@@ -112,5 +112,5 @@ def suffix_of(name: str) -> str:
 def _advice(kind: str) -> str:
     if kind in NO_FILES:
         return NO_FILES[kind][1]
-    known = [name for name, reader in READERS.items() if reader is reader_of(f"x{kind}")]
-    return f"add a source with `format: {known[0]}`" if known else ADVICE.get(kind, NAME_IT)
+    known = next((name for name, reader in READERS.items() if kind.endswith(reader.suffixes)), None)
+    return ADVICE.get(kind, NAME_IT) if known is None else f"name it, or its folder, in a source with `format: {known}`"
