@@ -32,6 +32,7 @@ from gristmill.recipe.schema.formats import READERS, ReadArchive, ReadFiles, rea
 
 MAX_MEMBER_BYTES = 256_000_000
 ZIP_HEAD = b"PK"
+TABLE = "csv"  # tells the column of its text from the file, where nothing names it
 SOURCE = "code"  # a file of a source tree is read from memory: its language is told by its name
 
 
@@ -181,7 +182,7 @@ def _inner(file: IO[bytes], name: str, reader: type[ReadFiles], settings: ReadAr
     """The span of a member in its temporary file, None for a source file; and the settings it is read with."""
     kind = next(kind for kind, known in READERS.items() if known is reader)
     keys: dict[str, Any] = {"format": kind, "paths": [name]}
-    if reader.text_key is not None:
+    if reader.text_key is not None and (settings.text_column is not None or kind == TABLE):
         keys[reader.text_key] = settings.text_column
     path = Path(f"/dev/fd/{file.fileno()}")
     span = None if kind == SOURCE else Span(path=path, name=name, size=size_of(path))
