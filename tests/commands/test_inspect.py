@@ -177,8 +177,8 @@ def test_conversations_are_read_by_their_messages(tmp_path):
         ("a.tsv.gz", "csv"),
         ("a.txt.gz", "text"),
         ("a.rs", "code"),
-        ("a.tar.gz", "code"),
-        ("a.pdf", "other"),
+        ("a.tar.gz", "archive"),
+        ("a.pdf", "pdf"),
     ],
 )
 def test_formats_are_told_by_name(name, kind, tmp_path):

@@ -70,7 +70,8 @@ def test_a_member_gives_what_the_file_gives(
     for (name, data), kind in zip(members.items(), kinds):
         (folder / name).write_bytes(data)
         span = Span(path=folder / name, name=f"x#{name}", size=len(data))
-        read = READERS[kind].model_validate({"format": kind, "paths": ["x"]})
+        keys = {"text_column": None} if kind == "csv" else {}
+        read = READERS[kind].model_validate({"format": kind, "paths": ["x"], **keys})
         alone = list(format_named(kind).read(span, read))
         wanted += (
             alone
@@ -109,6 +110,9 @@ def test_tables_are_read_by_the_column_that_the_recipe_names(tmp_path: Path) -> 
     (tmp_path / "x.zip").write_bytes(zipped(dict(members)))
     found = read_whole("archive", tmp_path / "x.zip", text_column="body")
     assert [record.text for record in found if isinstance(record, RawDocument)] == ["one", "two", "three"]
+    (tmp_path / "y.zip").write_bytes(zipped({"a.jsonl": b'{"text": "one"}\n', "c.csv": b"n,words\n1,a long text\n"}))
+    found = read_whole("archive", tmp_path / "y.zip")
+    assert [record.text for record in found if isinstance(record, RawDocument)] == ["one", "a long text"]
 
 
 def test_source_files_keep_their_language_and_license(tmp_path: Path) -> None:

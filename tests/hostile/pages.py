@@ -101,7 +101,7 @@ def pdf_many_pages(folder: Path, scale: float) -> Hostile:
 
 def pdf_of_much_text(folder: Path, scale: float) -> Hostile:
     """A page of ten million letters."""
-    size = scaled(10_000_000, scale, least=1_100_000)
+    size = scaled(10_000_000, scale, least=330_000)
     content = zlib.compress(b"BT /F1 1 Tf %b ET" % (b"(%b) Tj " % (b"word " * 200) * (size // 1000)))
     return written(folder, pdf(paged([stream(content, b"/Filter/FlateDecode")])), 0, text_too_large=1)
 

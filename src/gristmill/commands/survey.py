@@ -23,6 +23,7 @@ from gristmill.data.outside import visible_files, why_no_file
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
+from gristmill.extract.main_text import find_main_text
 from gristmill.formats.content import open_content
 from gristmill.formats.format import Span, format_named, size_of, unreadable
 from gristmill.formats.lines import Lines
@@ -238,12 +239,15 @@ class SurveyJob:
             return item
         if isinstance(item, Unread):
             return item.reason
-        text = item.text if item.text is not None else decode(item.payload or b"")[0]
+        text = item.text if item.text is not None else decode(item.payload or b"", item.charset)[0]
+        if item.is_all_text:
+            text = find_main_text(text, extractor=None).text
+        is_page = item.payload is not None and not item.is_all_text
         self._documents += 1
         tells = self._documents <= LANGUAGE_SAMPLE
         shown = self._documents <= self.limit
         return Seen(
-            num_bytes=item.bytes_in if item.payload is not None else len(text.encode("utf-8", "replace")),
+            num_bytes=item.bytes_in if is_page else len(text.encode("utf-8", "replace")),
             digest=exact_hash(text),
             language=(item.language or detect_language(_words(item, text))[0] or "?") if tells else None,
             sample=(item.id, " ".join(text.split())[:EXCERPT_CHARS]) if shown else None,

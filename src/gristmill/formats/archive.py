@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -32,6 +33,7 @@ from gristmill.recipe.schema.formats import READERS, ReadArchive, ReadFiles, rea
 
 MAX_MEMBER_BYTES = 256_000_000
 ZIP_HEAD = b"PK"
+TABLE = "csv"  # tells the column of its text from the file, where nothing names it
 SOURCE = "code"  # a file of a source tree is read from memory: its language is told by its name
 
 
@@ -82,18 +84,19 @@ class Archive(Format[ReadArchive]):
 
     def content(self, span: Span, settings: ReadArchive) -> Content:
         """Of a whole archive its bytes, those of the members that are read replaced by their content; of a part, member by member."""
-        own = more = 0
         try:
-            with _members(span) as items:
-                for item in items:
-                    own += item.num_bytes
-                    if isinstance(item, Member):
-                        own += sum(skip.num_bytes for skip in item.framing)
-                        more += _content(item, span, settings) - item.num_bytes
-            if span.start == 0 and span.end is None:
-                own = _whole(span.path)
+            span.path.open("rb").close()
         except OSError:
-            own = size_of(span.path)
+            return Content(num_bytes=size_of(span.path))
+        own = more = 0
+        with _members(span) as items:
+            for item in items:
+                own += item.num_bytes
+                if isinstance(item, Member):
+                    own += sum(skip.num_bytes for skip in item.framing)
+                    more += _content(item, span, settings) - item.num_bytes
+        if span.start == 0 and span.end is None:
+            own = _whole(span.path)
         return Content(num_bytes=own + more)
 
 
@@ -131,11 +134,9 @@ def _read(span: Span, settings: ReadArchive) -> Iterator[Record]:
 
 def _records(member: Member, span: Span, settings: ReadArchive) -> Iterator[Record]:
     """What the format of a member gives; one record where it is not read."""
-    origin = f"{span.name}#{member.name}"
-    reader = _reader(member.name)
+    origin, reader = f"{span.name}#{member.name}", _reader(member.name)
     fault = member.fault or _not_read(member.name, reader)
-    if fault is None:
-        assert reader is not None, "a member of no format has a fault"
+    if fault is None and reader is not None:
         try:
             with _spooled(member) as file:
                 inner, read = _inner(file, origin, reader, settings)
@@ -143,11 +144,11 @@ def _records(member: Member, span: Span, settings: ReadArchive) -> Iterator[Reco
                     yield source_record(file.read(), name=member.name, origin=origin)
                 else:
                     yield from format_named(read.format).read(inner, read)
-            return
         except Refused as error:
             fault = "failed", error.reason, str(error)
-    kind, reason, detail = fault
-    yield Unread(id=origin, origin=origin, bytes_in=member.num_bytes, kind=kind, reason=reason, detail=detail)
+    if fault is not None:
+        kind, reason, detail = fault
+        yield Unread(id=origin, origin=origin, bytes_in=member.num_bytes, kind=kind, reason=reason, detail=detail)
 
 
 def _content(member: Member, span: Span, settings: ReadArchive) -> int:
@@ -181,7 +182,7 @@ def _inner(file: IO[bytes], name: str, reader: type[ReadFiles], settings: ReadAr
     """The span of a member in its temporary file, None for a source file; and the settings it is read with."""
     kind = next(kind for kind, known in READERS.items() if known is reader)
     keys: dict[str, Any] = {"format": kind, "paths": [name]}
-    if reader.text_key is not None:
+    if reader.text_key is not None and (settings.text_column is not None or kind == TABLE):
         keys[reader.text_key] = settings.text_column
     path = Path(f"/dev/fd/{file.fileno()}")
     span = None if kind == SOURCE else Span(path=path, name=name, size=size_of(path))
@@ -242,7 +243,7 @@ def _zip_members(file: IO[bytes], listing: ZipListing, start: int, end: int | No
             name=member.name if names[member.name] == 1 else f"{number}/{member.name}",
             num_bytes=member.num_bytes - framing,
             framing=(Skip(reason=reason, num_bytes=framing),),
-            pieces=lambda member=member: unpacked(file, member, max_bytes=MAX_MEMBER_BYTES),
+            pieces=partial(unpacked, file, member, max_bytes=MAX_MEMBER_BYTES),
         )
     if end is None or end >= len(listing.members):
         yield Skip(reason="zip_framing", num_bytes=listing.tail)

@@ -27,7 +27,7 @@ from gristmill.recipe.schema.formats import ReadPdf
 
 MAX_PDF_BYTES = 256_000_000  # most of it pictures; it is held in memory
 MAX_PAGES = 20_000
-MAX_PAGE_CHARS = 1_000_000
+MAX_PAGE_CHARS = 300_000  # a page of a newspaper has 30,000
 EXTEND_EVERY_PAGES = 100
 LINE_END = "\r\n"
 

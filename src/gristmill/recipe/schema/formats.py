@@ -245,7 +245,9 @@ class ReadArchive(ReadFiles):
     holds_html = True  # pages in it
 
     format: Literal["archive"]
-    text_column: str = Field(default="text", description="of tables and JSON Lines in the archive")
+    text_column: str | None = Field(
+        default=None, description="of tables and JSON Lines in it; absent: text, in CSV the column with most text"
+    )
 
 
 class ReadCode(ReadFiles):
