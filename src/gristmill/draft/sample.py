@@ -35,10 +35,10 @@ from gristmill.units import in_bytes, seconds
 
 WHOLE_BYTES = 2_000_000  # a folder of so much is not cut into units
 UNITS = 64  # that a folder is cut into, at least, where they are not smaller than MIN_UNIT_BYTES
-MIN_UNIT_BYTES = 250_000  # of text; a unit costs a child process
+MIN_UNIT_BYTES = 125_000  # of text; a unit costs a child process
 MAX_UNIT_BYTES = 1_000_000
 LARGE_UNITS = 4  # a piece of more units than this is read in part
-FIRST_UNITS = 4  # of each source come before the rest
+FIRST_UNITS = 4  # of each source that are read, however long it takes: fewer tell too little of the others
 BATCH_SHARE = 0.25  # of the time that is left, for the next batch
 READ_SHARE = 0.6  # of the time, for reading; the rest is for copies and tokens
 
@@ -119,9 +119,9 @@ def read_sample(
         for unit in sample.large:
             unit.part = None if share == 1 else share
         reading.read([unit for unit in sample.large if not unit.read_bytes])
-    early = [unit for sample in samples.values() for unit in sample.units[1:FIRST_UNITS]]
+    reading.read([unit for sample in samples.values() for unit in sample.units[1:FIRST_UNITS]])
     late = [unit for sample in samples.values() for unit in sample.units[FIRST_UNITS:]]
-    reading.read_what_fits([*early, *(late[place] for place in rng.permutation(len(late)))])
+    reading.read_what_fits([late[place] for place in rng.permutation(len(late))])
     for sample in samples.values():
         counts = {"text_bytes": sample.text_bytes, "shards": len(sample.units) + len(sample.large), "details": {}}
         write_json(sample.folder / "ledger.json", {**sample.ledger.to_json(), "counts": counts})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_DOWN, Decimal
 
 from gristmill.draft.interval import Estimate
-from gristmill.errors import RecipeError
+from gristmill.errors import DataError, RecipeError
 from gristmill.planning.budget import num_windows
 from gristmill.planning.cost import count_parameters, flops_per_token
 from gristmill.planning.estimate import bytes_per_token
@@ -26,6 +26,7 @@ MIN_TOKENS = 20_000
 MIN_STEPS = 20
 PRETRAIN_SHARE = 0.7  # of a time that was asked for; curation, evaluation and chat take the rest
 MAX_PARAMETERS_PER_TOKEN = 20
+MAX_LAYERS = 96
 WEIGHT_DECIMALS = 6
 
 
@@ -126,19 +127,24 @@ def _of_size(parameters: int, text_bytes: float) -> Shape:
         ),
     )
     tokens = text_bytes / bytes_per_token(shape.vocab_size)
-    if shape.parameters > MAX_PARAMETERS_PER_TOKEN * MAX_EPOCHS * tokens:
+    if parameters > MAX_PARAMETERS_PER_TOKEN * MAX_EPOCHS * tokens:
         fits = shape_for(text_bytes, Wish())
         raise RecipeError(
             f"--size {scale(parameters)}: your text has about {scale(tokens)} tokens; a model of that size wants "
             f"{scale(parameters / EPOCHS)}, and at least {scale(parameters / MAX_PARAMETERS_PER_TOKEN / MAX_EPOCHS)}.\n"
             f"  Add text, or leave --size out: {scale(fits.parameters)} parameters fit."
         )
+    if not 0.7 < shape.parameters / parameters < 1.4:
+        raise RecipeError(
+            f"--size {scale(parameters)}: init makes models of {scale(SHAPES[0].parameters)} to {scale(fitted[-1].parameters)}.\n"
+            "  Take a shipped recipe such as smollm2-1.7b.yaml for larger ones."
+        )
     return shape
 
 
 def _layers_for(shape: Shape, parameters: int) -> int:
     one, two = (replace(shape, num_hidden_layers=layers).parameters for layers in (1, 2))
-    return max(2, round((parameters - one) / (two - one)) + 1)
+    return min(max(2, round((parameters - one) / (two - one)) + 1), MAX_LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,25 +174,27 @@ class Budget:
 
 
 def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budget:
-    """Steps and shares over unique training tokens by source; a source counts by the whole windows that it has."""
-    once = {name: num_windows(int(found.value), shape.seq_len) * shape.seq_len for name, found in tokens.items()}
-    least = {name: num_windows(int(found.low), shape.seq_len) * shape.seq_len for name, found in tokens.items()}
-    weights = _rounded({name: size / sum(once.values()) for name, size in once.items() if size})
-    total = sum(once.values())
+    """Steps and shares over unique training tokens by source; a source counts by the whole windows that it has, and by less than
+    was estimated where it may have much less. Raises DataError where nothing is sure."""
     epochs = EPOCHS if wish.minutes is None else MAX_EPOCHS
+    sure = {name: min(found.value, MAX_EPOCHS_AT_WORST / epochs * found.low) for name, found in tokens.items()}
+    once = {name: num_windows(int(size), shape.seq_len) * shape.seq_len for name, size in sure.items()}
+    total = sum(once.values())
+    if not total:
+        raise DataError(
+            "too little of the text was read to say how much there is. Read longer with --max-seconds, or name a part of it."
+        )
+    weights = _rounded({name: size / total for name, size in once.items() if size})
     asked = min(epochs * total, wish.tokens_in_time(shape))
-    cap = min(
-        (MAX_EPOCHS_AT_WORST * least[name] / weight for name, weight in weights.items() if least[name]), default=asked
-    )
-    batch = _batch_for(shape, min(asked, cap))
-    steps = max(1, int(max(min(asked, cap), MIN_STEPS * batch) // batch))
+    batch = _batch_for(shape, asked)
+    steps = int(max(asked, MIN_STEPS * batch) // batch)
     decay = max(1, round(0.2 * steps))
     return Budget(
         shape=replace(shape, global_batch_tokens=batch),
         stable_tokens=(steps - decay) * batch,
         decay_tokens=decay * batch,
         weights=weights,
-        epochs=steps * batch / max(1, total),
+        epochs=steps * batch / total,
     )
 
 

@@ -90,7 +90,6 @@ def draft_recipe(
                 "warmup_tokens": 0,
                 "decay_tokens": 8,
                 "optimizer": {"peak_lr": 1e-3},
-                "max_epochs": 1e9,
                 "watch": {"every_tokens": 8},
                 "checkpoint_every_tokens": 8,
             },

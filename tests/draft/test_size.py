@@ -1,0 +1,52 @@
+"""Shapes and budgets: whole steps, shares that sum to one, no source read more often than the recipe's cap even at worst."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gristmill.draft.interval import Estimate
+from gristmill.draft.size import SHAPES, Wish, budget_for, shape_for
+from gristmill.errors import DataError, RecipeError
+from gristmill.planning.budget import num_windows
+
+ESTIMATES = st.builds(
+    lambda value, down, up: Estimate(value=value, low=value * down, high=value * up),
+    st.integers(5_000, 50_000_000),
+    st.floats(0, 1),
+    st.floats(1, 3),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcde"), ESTIMATES, min_size=1), st.sampled_from(SHAPES[:6]))
+def test_no_source_is_read_too_often_at_the_lower_end(tokens: dict[str, Estimate], shape) -> None:
+    try:
+        budget = budget_for(shape, tokens, Wish())
+    except DataError:
+        return
+    batch = budget.shape.global_batch_tokens
+    assert batch % shape.seq_len == 0
+    assert budget.stable_tokens % batch == budget.decay_tokens % batch == 0
+    assert budget.stable_tokens > 0 < budget.decay_tokens
+    assert sum(Decimal(repr(weight)) for weight in budget.weights.values()) == 1
+    for name, weight in budget.weights.items():
+        once = num_windows(int(tokens[name].low), shape.seq_len) * shape.seq_len
+        if budget.steps > 20 and weight > 1e-4 and once > 20 * shape.seq_len:
+            assert weight * budget.total_tokens / once <= 5
+
+
+def test_more_text_or_time_makes_a_larger_model_and_a_size_is_kept() -> None:
+    assert [shape_for(10.0**size, Wish()).parameters for size in range(4, 11)] == sorted(
+        shape_for(10.0**size, Wish()).parameters for size in range(4, 11)
+    )
+    minutes = [shape_for(1e8, Wish(minutes=m, speed=lambda _: 3e10)).parameters for m in (1, 30, 600)]
+    assert minutes == sorted(minutes)
+    assert minutes[0] < minutes[-1]
+    for parameters in (300_000, 1_000_000, 10_000_000, 40_000_000):
+        assert shape_for(1e9, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.2)
+    with pytest.raises(RecipeError, match="a model of that size wants"):
+        shape_for(1e5, Wish(parameters=100_000_000))
