@@ -312,11 +312,40 @@ def init(
     data: Annotated[
         Path | None, typer.Option(help="your own folder of text; absent: put files into FOLDER/data")
     ] = None,
+    example: Annotated[
+        str | None, typer.Option(help="copy a shipped recipe and its sample of data: quickstart", metavar="NAME")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="how long the run may take on this machine")] = None,
+    size: Annotated[
+        str | None, typer.Option(help="parameters of the model, such as 10M; absent: as the text allows")
+    ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="with conversations, fine-tuning and preference pairs")] = False,
+    max_seconds: Annotated[
+        float, typer.Option(min=1, help="how long to read; of more text than that a random sample is read")
+    ] = 60.0,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = "auto",
+    processes: Processes = None,
 ) -> None:
-    """Write a commented recipe over your own folder of text."""
-    from gristmill.commands.init import init as write_recipe
+    """Read and count your own folder of text, and write a commented recipe over it."""
+    if example is not None:
+        from gristmill.commands.example import copy_example
 
-    write_recipe(folder, data=data, console=_console())
+        copy_example(example, folder, console=_console())
+        return
+    from gristmill.commands.init import init as write_recipe
+    from gristmill.draft.sample import Limits
+
+    write_recipe(
+        folder,
+        data=data,
+        console=_console(),
+        machine=_machine(runs_dir, threads, processes),
+        limits=Limits(seconds=max_seconds),
+        minutes=minutes,
+        size=size,
+        chat=chat,
+    )
 
 
 @app.command()

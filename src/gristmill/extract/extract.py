@@ -179,17 +179,21 @@ def _first_rejected(shards: list[Shard]) -> str:
 
 def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source."""
-    source: Source = ctx.config["source"]
+    return settings_of_source(ctx.part, ctx.config["source"], max_failed=ctx.watching.config["source"].max_failed)
+
+
+def settings_of_source(name: str, source: Source, *, max_failed: float) -> Settings:
+    """What is done to each document of a source."""
     page = source.main_text or MainText()
     language = source.language
     return Settings(
-        source=ctx.part,
+        source=name,
         read=source.read,
         extractor=page.extractor if source.read.holds_html else None,
         keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds,
         max_memory_mb=page.max_memory_mb,
-        max_failed=ctx.watching.config["source"].max_failed,
+        max_failed=max_failed,
         languages=None if language is None else frozenset(language.keep),
         min_language_score=0.0 if language is None else language.min_score,
         packs=tuple(source.rules.packs),
