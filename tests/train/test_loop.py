@@ -258,7 +258,7 @@ def test_a_line_holds_what_its_steps_gave(tmp_path: Path) -> None:
 def test_speed_and_wait_are_those_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock by which a batch takes one second and the rest of its step three."""
     ticks = itertools.accumulate(itertools.cycle([10, 1, 3]))
-    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(ticks), process_time=lambda: 0.0))
     session = tiny.train_run(tiny.open_run(tmp_path), log_every=3, save_every=None)
     assert session.progress.seconds == 4 * tiny.END
     tokens = [tiny.batch_at(step).num_tokens for step in range(tiny.END)]
