@@ -35,7 +35,7 @@ def what_came_in(facts: Facts) -> Section | None:
         more = reasons[REASONS_SHOWN:]
         blocks.append(fold(f"{len(more)} more reasons", [_reason_table("Why fewer documents were dropped", more)]))
     if facts.not_read:
-        blocks.append(_not_read_table(facts))
+        blocks.append(what_was_not_read(facts))
     samples = facts.rejected_samples
     blocks.append(
         fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
@@ -94,7 +94,8 @@ def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, str]]) -
     return table(caption, headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
 
 
-def _not_read_table(facts: Facts) -> Markup:
+def what_was_not_read(facts: Facts) -> Markup:
+    """Files beside those of the sources, by suffix, with what to do."""
     rows = [(one.kind.replace("_", " "), one.files, in_bytes(one.num_bytes), one.advice) for one in facts.not_read]
     headings = ("files beside those of the sources", "number", "bytes", "what to do")
     return table("What was not read", headings, rows, numbers=(1, 2))
