@@ -138,10 +138,10 @@ def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
 
     said = verdict(cast(Facts, Found()))
     assert said == (
-        "It predicts text that it never saw better than a compressor that has read all of its training text: 1.50 against 2.00 "
-        "bits per byte, mean of 1 source (9 held-out documents). On questions kept out of training it does better than guessing "
-        "on cloze (40% of 9, chance 25%) and cannot be told from guessing on sums (26% of 9, chance 25%) and answers 10% of 9 "
-        "sums asked."
+        "Before fine-tuning it predicted text that it never saw better than a compressor that has read all of its training text: "
+        "1.50 against 2.00 bits per byte, mean of 1 source (9 held-out documents). On questions kept out of training it does "
+        "better than guessing on cloze (40% of 9, chance 25%); it cannot be told from guessing on sums (26% of 9, chance 25%); it "
+        "gets right 10% of 9 (sums asked)."
     )
     Found.results = ()
     assert verdict(cast(Facts, Found())) == "How good it is was not measured: the recipe evaluates nothing."

@@ -18,11 +18,14 @@ def verdict(facts: Facts) -> str:
     items = list({row.task: row for row in reversed(held_out) if row.metric != BITS and row.model == last}.values())[
         ::-1
     ]
-    parts = [_of_text(text), _of_items(items)]
+    parts = [
+        _of_text(text, "It predicts" if last == "pretrain" else "Before fine-tuning it predicted"),
+        _of_items(items),
+    ]
     return " ".join(part for part in parts if part) or "How good it is was not measured: the recipe evaluates nothing."
 
 
-def _of_text(rows: Sequence[Figure]) -> str:
+def _of_text(rows: Sequence[Figure], it_predicts: str) -> str:
     """The pretrained model against the compressor, on the sources that both were asked about."""
     ours = {row.task: row for row in rows if row.model == "pretrain"}
     if not ours:
@@ -31,11 +34,11 @@ def _of_text(rows: Sequence[Figure]) -> str:
     documents = counted(sum(row.n for row in ours.values()), "held-out document")
     xz = {row.task: row.value for row in rows if row.model == YARDSTICK}
     if xz.keys() != ours.keys():
-        return f"It predicts text that it never saw at {mean:.2f} bits per byte ({documents})."
+        return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents})."
     yardstick = sum(xz.values()) / len(xz)
     how = "better than" if mean < yardstick else "worse than"
     return (
-        f"It predicts text that it never saw {how} a compressor that has read all of its training text: {mean:.2f} against "
+        f"{it_predicts} text that it never saw {how} a compressor that has read all of its training text: {mean:.2f} against "
         f"{yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})."
     )
 
@@ -53,8 +56,8 @@ def _of_items(rows: Sequence[Figure]) -> str:
     if level:
         parts.append(f"cannot be told from guessing on {', '.join(map(_against_chance, level))}")
     if plain:
-        parts.append(f"answers {', '.join(f'{row.value:.0%} of {row.n:,} {_name(row)}' for row in plain)}")
-    return f"On questions kept out of training it {' and '.join(parts)}."
+        parts.append(f"gets right {', '.join(f'{row.value:.0%} of {row.n:,} ({_name(row)})' for row in plain)}")
+    return f"On questions kept out of training it {'; it '.join(parts)}."
 
 
 def _against_chance(row: Figure) -> str:
