@@ -19,6 +19,7 @@ from hostile.archives import record
 from hostile.books import book, zipped
 from hostile.hostile import prose
 from hostile.office import paragraph, word
+from hostile.pages import sound as sound_pdf
 
 INTERESTING = [
     b"\0",
@@ -188,6 +189,28 @@ def docx_file(noise: random.Random) -> bytes:
     return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 
 
+def pdf_file(noise: random.Random) -> bytes:
+    """A PDF file."""
+    return sound_pdf(*[prose(n, 9) for n in range(noise.randint(1, 5))])
+
+
+def archive_file(noise: random.Random) -> bytes:
+    """A ZIP of files of several formats; one in three is a tar."""
+    kinds = {
+        ".txt": text_file,
+        ".jsonl": jsonl_file,
+        ".html": html_file,
+        ".csv": csv_file,
+        ".epub": epub_file,
+        ".zip": epub_file,
+    }
+    suffixes = noise.choices([*kinds], k=noise.randint(1, 4))
+    members: dict[str, str | bytes] = {f"{n}{suffix}": kinds[suffix](noise) for n, suffix in enumerate(suffixes)}
+    if noise.random() < 0.3:
+        return tar_file(noise)
+    return zipped(members, noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "json": json_file,
@@ -201,5 +224,7 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "warc": warc_file,
     "epub": epub_file,
     "docx": docx_file,
+    "pdf": pdf_file,
+    "archive": archive_file,
 }
 PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "mbox", "code", "warc")

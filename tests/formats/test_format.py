@@ -98,4 +98,4 @@ def test_every_suffix_is_known_to_the_first_format_that_has_it() -> None:
             first.setdefault(suffix, reader)
     assert all(reader_of(f"a{suffix}") is reader for suffix, reader in first.items())
     assert first[".md"] is READERS["text"]
-    assert reader_of("a.pdf") is None
+    assert reader_of("a.xls") is None

@@ -20,6 +20,7 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
 from gristmill.report.data_sections import what_was_not_read
 from gristmill.report.facts import Caps, Facts, Labels
+from gristmill.report.proof import parity_words
 from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
 from gristmill.train.outputs import Pretrained, PretrainingCounts, StageTime
@@ -145,4 +146,4 @@ def test_ties_of_the_exported_model_are_told_beside_what_is_equal(
     )  # fmt: skip
     facts = facts_of(small())
     write_json(facts.inputs["export"].folder / "parity.json", parity.to_json())
-    assert dict(facts.parity_words)["transformers 5.24.0"].endswith(f"; {words}")
+    assert dict(parity_words(facts))["transformers 5.24.0"].endswith(f"; {words}")

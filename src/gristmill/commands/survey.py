@@ -154,10 +154,10 @@ def look(kind: str, files: Sequence[Path], limit: int) -> Found:
     return found
 
 
-def text_columns(kind: str, files: Sequence[Path]) -> list[str | None]:
+def text_columns(kind: str, files: Sequence[Path]) -> dict[Path, str | None]:
     """The text column of each file that could be looked at: None where it has none."""
     heads: list[Head | Seen | str] = _guarded(SurveyJob(kind, tuple(files), 0, heads_only=True))
-    return [head.text for head in heads if isinstance(head, Head)]
+    return {path: head.text for path, head in zip(files, heads, strict=True) if isinstance(head, Head)}
 
 
 def _guarded(job: SurveyJob) -> Any:
