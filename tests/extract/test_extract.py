@@ -97,18 +97,6 @@ def test_a_shard_that_was_made_while_its_file_was_another_is_made_again(tmp_path
     assert extract.run(context(tmp_path, out, JSONL))["documents"] == 1
 
 
-def test_files_of_a_folder_that_are_not_read_are_said(tmp_path: Path, context: Any) -> None:
-    (tmp_path / "data").mkdir()
-    write_jsonl(tmp_path / "data" / "x.jsonl", {"id": "a", "text": "one"})
-    lines: list[str] = []
-    source = {"read": {**JSONL["read"], "paths": ["data"]}}
-    extract.run(context(tmp_path, tmp_path / "out", source, say=lines.append))
-    assert not any("not read" in line for line in lines)
-    (tmp_path / "data" / "y.jsonl.zst").write_bytes(b"")
-    extract.run(context(tmp_path, tmp_path / "again", source, say=lines.append))
-    assert "web: 1 files of its folders are not read, no jsonl by their suffix; the first is y.jsonl.zst" in lines
-
-
 def test_each_document_has_one_fate_with_its_reason_value_and_limit(tmp_path: Path, context: Any) -> None:
     write_jsonl(
         tmp_path / "x.jsonl",

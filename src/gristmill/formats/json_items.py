@@ -49,6 +49,9 @@ class Items:
             begun = 0  # what was not given yet, of this piece
             for place in self._signs(piece):
                 sign = piece[place]
+                if self._depth > len(self._around):  # inside of an item, where only depth counts
+                    self._depth += (sign in b"[{") - (sign in b"]}")
+                    continue
                 if self._is_over:
                     self.fault = "there is more behind its end"
                     return

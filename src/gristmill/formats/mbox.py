@@ -28,6 +28,7 @@ from gristmill.recipe.schema.formats import ReadMbox
 FROM_LINE = re.compile(rb"From .{0,500}\d\d:\d\d.{0,50}\d{4}\s*$", re.DOTALL)
 QUOTED_FROM = re.compile(r"^>(>*From )", re.MULTILINE)
 MAX_PARTS = 1000
+MAX_DEPTH = 100
 MAX_LINE_BYTES = 1 << 20
 
 
@@ -98,6 +99,7 @@ def _records(data: bytes, origin: str) -> Iterator[Record]:
     """The record of a message, and its attachments as skipped bytes."""
     head, _, rest = data.partition(b"\n") if data.startswith(b"From ") else (b"", b"", data)
     try:
+        _refuse_many_parts(rest)
         message = email.message_from_bytes(rest, policy=email.policy.compat32)
         plain, page, attached = _parts(message)
         subject = _header(message, "Subject")
@@ -120,14 +122,18 @@ def _records(data: bytes, origin: str) -> Iterator[Record]:
         )
 
 
+def _refuse_many_parts(data: bytes) -> None:
+    """Raises ValueError for a message that would take long to parse."""
+    if data.count(b"\nContent-Type:") > MAX_PARTS or data.count(b"boundary=") > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_PARTS:,} parts, or parts of parts more than {MAX_DEPTH} times")
+
+
 def _parts(message: Message) -> tuple[list[str], tuple[bytes, str | None] | None, int]:
     """(the texts, the first page with its charset where there are none, bytes of attachments as they lie in the message)."""
     plain: list[str] = []
     page: tuple[bytes, str | None] | None = None
     attached = 0
-    for number, part in enumerate(message.walk()):
-        if number >= MAX_PARTS:
-            raise ValueError(f"more than {MAX_PARTS:,} parts")
+    for part in message.walk():
         if part.is_multipart():
             continue
         kind = part.get_content_type()
