@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gristmill.amounts import find_amounts, source_files
+from gristmill.amounts import find_amounts, present_files
 from gristmill.graph.machine import Machine
 from gristmill.graph.record import Planned, TrainingForecast
 from gristmill.graph.state import States
@@ -94,15 +94,15 @@ class Foretold:
     """What is said of each step before it runs, for its record: at a run's beginning the files, before a step what is known then."""
 
     def __init__(self, loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> None:
-        """Raises RecipeError or DataError for files whose first rows are not what the recipe says."""
+        """Raises RecipeError or DataError for files, as far as they are here, whose first rows are not what the recipe says."""
         self._loaded, self._machine, self._links = loaded, machine, links
-        self._files = source_files(loaded)
+        self._files = present_files(loaded)
         self._speed: Speed | None = None
         check_files(loaded, self._files)
 
-    def of(self, name: str, states: States) -> Planned:
+    def of(self, name: str) -> Planned:
         """The forecast of a step that is about to run."""
-        amounts = find_amounts(self._loaded, self._files, self._links, states).amounts
+        amounts = find_amounts(self._loaded, self._files, self._links, None).amounts
         work = works(self._loaded.recipe, amounts, self._machine)[name]
         made = Corrections(self._links.store, self._machine, self.speed).step_forecast(name, work)
         return Planned(work=asdict(work), seconds=made.seconds, num_records=made.num_records)

@@ -209,7 +209,7 @@ class _Run:
             say=say,
             should_stop=lambda: self.signals.received is not None,
         )
-        planned = self.foretold.of(step.name, self.states)
+        planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
         try:
             with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
