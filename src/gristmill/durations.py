@@ -5,7 +5,7 @@ Each step's record keeps what was said of it before it ran: the report holds rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -102,10 +102,18 @@ class Foretold:
 
     def of(self, name: str) -> Planned:
         """The forecast of a step that is about to run."""
+        [made] = self._forecasts([name])
+        return Planned(work=asdict(made.work), seconds=made.seconds, num_records=made.num_records)
+
+    def seconds_of(self, names: Sequence[str]) -> float:
+        """How long these steps take together, by what is known now."""
+        return sum(made.seconds for made in self._forecasts(names))
+
+    def _forecasts(self, names: Sequence[str]) -> list[StepForecast]:
         amounts = find_amounts(self._loaded, self._files, self._links, None).amounts
-        work = works(self._loaded.recipe, amounts, self._machine)[name]
-        made = Corrections(self._links.store, self._machine, self.speed).step_forecast(name, work)
-        return Planned(work=asdict(work), seconds=made.seconds, num_records=made.num_records)
+        work = works(self._loaded.recipe, amounts, self._machine)
+        corrections = Corrections(self._links.store, self._machine, self.speed)
+        return [corrections.step_forecast(name, work[name]) for name in names]
 
     def of_training(self) -> TrainingForecast:
         """What is said of pretraining alone, its memory included."""

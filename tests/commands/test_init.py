@@ -1,74 +1,131 @@
-"""The recipe that init writes is one, whatever the folder is called and the keys of its rows are; it reads what is there."""
+"""The recipe that init writes is one, whatever the folder is called and the keys of its rows are; it counts what is there."""
 
 from __future__ import annotations
 
+import io
 import json
+import random
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from gristmill.commands.init import EPOCHS, init
+from gristmill.commands.init import init, parameters_of
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import load_recipe
 
+QUIET = Console(quiet=True)
 
-@pytest.mark.parametrize(
-    ("folder", "name"),
-    [("my model.v2", "my-model-v2"), ("Texte (neu)", "texte-neu"), ("日本", "mymodel"), ("a[1]", "a-1")],
-)
-def test_any_folder_gets_a_recipe_that_can_be_planned(tmp_path: Path, folder: str, name: str) -> None:
+
+def prose(num_words: int, seed: int = 0) -> str:
+    """Words of two or three syllables in no order; a tokenizer finds pieces in them."""
+    chance = random.Random(seed)
+    syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er")]
+    return " ".join("".join(chance.choices(syllables, k=chance.randint(2, 3))) for _ in range(num_words)) + ".\n"
+
+
+def rows(key: str, number: int) -> str:
+    texts = [prose(300, seed=n + len(key) * 1000) for n in range(number)]
+    return "".join(json.dumps({"id": f"row {n}", key: text}) + "\n" for n, text in enumerate(texts))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(runs_dir=tmp_path / "runs", threads=1, processes=1)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("Übung x", "uebung-x"), ("日本", "mymodel"), ("a[1]", "a-1")])
+def test_any_folder_gets_a_recipe_that_can_be_planned(tmp_path: Path, machine: Machine, folder: str, name: str) -> None:
     (tmp_path / folder / "data").mkdir(parents=True)
-    (tmp_path / folder / "data" / "it's [one].txt").write_text("A few words. " * 20_000, encoding="utf-8")
-    path = init(tmp_path / folder, data=None, console=Console(quiet=True))
+    (tmp_path / folder / "data" / "it's [one].TXT").write_text(prose(20_000), encoding="utf-8")
+    path = init(tmp_path / folder, data=None, console=QUIET, machine=machine)
     loaded = load_recipe(path)
     assert loaded.recipe.name == name
-    made = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1))
+    made = make_forecast(loaded, machine)
     assert made.sources[next(iter(made.sources))].files == 1
+    assert [row.verdict for row in made.budget] == ["fine"]
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == "# yaml-language-server: $schema=schema.json"
+    assert "properties" in json.loads((path.parent / "schema.json").read_text(encoding="utf-8"))
 
 
-def test_the_key_that_holds_the_text_is_found(tmp_path: Path) -> None:
-    rows = [{"id": f"row {n}", "a body": "A few words. " * 200} for n in range(200)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    recipe = load_recipe(init(tmp_path / "new", data=tmp_path / "rows.jsonl", console=Console(quiet=True))).recipe
-    assert recipe.sources["jsonl"].read.text_field == "a body"
+def test_files_whose_text_has_another_key_are_another_source_and_others_are_named(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    (data / "b").mkdir(parents=True)
+    (data / "rows.jsonl").write_text(rows("a body", 60), encoding="utf-8")
+    (data / "b" / "rows.jsonl").write_text(rows("Inhalt!", 50), encoding="utf-8")
+    (data / "numbers.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    (data / "chats.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}), encoding="utf-8")
+    (data / "picture.png").write_bytes(b"\x89PNG")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
+    loaded = load_recipe(path)
+    found = {name: source.read.text_field for name, source in loaded.recipe.sources.items()}
+    assert found == {"jsonl-a-body": "a body", "jsonl-inhalt": "Inhalt!"}
+    assert {name: one.files for name, one in make_forecast(loaded, machine).sources.items()} == dict.fromkeys(found, 1)
+    said = " ".join(out.getvalue().split())
+    for words in ("holds plain text: numbers.jsonl", "not read: .png: 1 file, 4 B", "Conversations in 1 file"):
+        assert words in said
 
 
-def test_conversations_are_no_source(tmp_path: Path) -> None:
-    row = json.dumps({"messages": [{"role": "user", "content": "A few words. " * 200}]})
-    (tmp_path / "chats.jsonl").write_text("\n".join([row] * 200), encoding="utf-8")
-    with pytest.raises(DataError, match="about 0 bytes"):
-        init(tmp_path / "new", data=tmp_path / "chats.jsonl", console=Console(quiet=True))
+@pytest.mark.parametrize("words", [0, 5_000])
+def test_too_little_text_is_refused_with_what_there_is_and_what_is_needed(
+    tmp_path: Path, machine: Machine, words: int
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text(prose(words), encoding="utf-8")
+    with pytest.raises(DataError, match=r"tokens to train on, in .*; a model needs at least 20,000"):
+        init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.html", "a.jsonl"])
-def test_epochs_are_those_that_plan_counts(tmp_path: Path, name: str) -> None:
-    line = json.dumps({"text": "A few words. " * 400}) + "\n"
-    (tmp_path / name).write_text(line * 1_000, encoding="utf-8")
-    loaded = load_recipe(init(tmp_path / "new", data=tmp_path, console=Console(quiet=True)))
-    made = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1))
-    assert [row.epochs[-1] for row in made.budget] == [pytest.approx(EPOCHS, rel=0.1)]
-    assert not made.warnings
+def test_a_folder_without_a_file_that_can_be_read_is_refused(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match="0 tokens to train on"):
+        init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
 
 
-def test_text_beside_source_code_is_not_counted_as_code(tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "a.py").write_text("value = 1\n" * 10_000, encoding="utf-8")
-    (tmp_path / "a.txt").write_text("A few words. " * 30_000, encoding="utf-8")
-    loaded = load_recipe(init(tmp_path / "new", data=tmp_path, console=Console(quiet=True)))
-    sources = make_forecast(loaded, Machine(runs_dir=tmp_path / "runs", threads=1)).sources
-    assert {name: (found.files, found.text_bytes) for name, found in sources.items()} == {
-        "text": (1, 390_000),
-        "code": (1, 100_000),
-    }
+def test_a_size_or_a_time_that_is_asked_for_is_kept(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.txt").write_text(prose(60_000), encoding="utf-8")
+    path = init(tmp_path / "sized", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="1M")
+    assert make_forecast(load_recipe(path), machine).parameters == pytest.approx(1e6, rel=0.2)
+    with pytest.raises(RecipeError, match=r"--size 10B: your text has about .* tokens"):
+        init(tmp_path / "large", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="10B")
+    assert parameters_of("1.5M") == 1_500_000
+    with pytest.raises(RecipeError, match="expected parameters such as"):
+        parameters_of("ten")
+
+
+def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    lines = [json.dumps({"messages": talk})] * 4 + ["no json", json.dumps({"messages": [{"role": "user"}]})]
+    (data / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine, chat=True)
+    recipe = load_recipe(path).recipe
+    assert recipe.chat is not None
+    assert recipe.sft is not None
+    assert recipe.dpo is not None
+    written = [json.loads(line) for line in (path.parent / "conversations.jsonl").read_text().splitlines()]
+    assert [row["messages"] for row in written] == [talk] * 4
+    assert len({row["id"] for row in written}) == 4
+    sums = 4 * (recipe.chat.sums_up_to + 1) ** 2
+    assert recipe.chat.conversation_copies * 4 >= 2 * sums
+    assert "no JSON 1" in out.getvalue()
 
 
 def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x", encoding="utf-8")
     with pytest.raises(RecipeError, match="is a file"):
-        init(tmp_path / "taken", data=tmp_path, console=Console(quiet=True))
+        init(tmp_path / "taken", data=tmp_path, console=QUIET)
     with pytest.raises(RecipeError, match="nowhere does not exist"):
-        init(tmp_path / "new", data=tmp_path / "nowhere", console=Console(quiet=True))
+        init(tmp_path / "new", data=tmp_path / "nowhere", console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]

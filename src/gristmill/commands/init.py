@@ -1,58 +1,189 @@
-"""`gristmill init`: a commented recipe over a person's own folder of text, sized to it, which runs as it is."""
+"""`gristmill init`: a commented recipe over a person's own folder of text, counted and sized to it, which runs as it is."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
+import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from gristmill.commands.survey import MESSAGES, OTHER, format_for, text_columns
-from gristmill.data.outside import visible_files
+from gristmill.commands.doctor import measure_training
+from gristmill.commands.survey import MESSAGES, text_columns
+from gristmill.draft.conversations import FILE_NAME, ChatPlan, write_conversations
+from gristmill.draft.count import Count, SourceCount, count
+from gristmill.draft.folder import FolderSource, files_by_kind, sources_of
+from gristmill.draft.interval import Estimate, unique_tokens
+from gristmill.draft.sample import Limits
+from gristmill.draft.size import MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.write import (
+    SCHEMA_FILE,
+    Written,
+    draft_recipe,
+    failed_share,
+    held_out_bytes,
+    raised_limit,
+    recipe_text,
+    validation_for,
+)
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
-from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.graph.machine import Machine
+from gristmill.planning.speed import machine_speed, training_speed
+from gristmill.recipe.json_schema import schema_text
+from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
-MIN_BYTES = 200_000
-EPOCHS = 2.5  # passes over the text as estimated; curation may drop half of it before the cap of five refuses
-PEEK_FILES = 20
+SEED = 8
+MAX_FAILED: float = Source.model_fields["max_failed"].default
+SHOWN_REASONS = 4
+MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
+FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Size:
-    """A model that fits an amount of text; the rule of thumb is parameters of about the tokens drawn, or fewer."""
+class Looked:
+    """What lies in the folder. without_text: files with columns of which none holds text."""
 
-    min_tokens: int
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    seq_len: int
-    global_batch_tokens: int
-    peak_lr: str
+    sources: list[FolderSource]
+    conversations: list[Path]
+    without_text: list[Path]
 
 
-SIZES = (
-    _Size(min_tokens=0, vocab_size=2048, hidden_size=96, intermediate_size=256, num_hidden_layers=5,
-          num_attention_heads=3, num_key_value_heads=1, seq_len=256, global_batch_tokens=2048, peak_lr="4.0e-3"),
-    _Size(min_tokens=600_000, vocab_size=4096, hidden_size=128, intermediate_size=352, num_hidden_layers=6,
-          num_attention_heads=4, num_key_value_heads=2, seq_len=256, global_batch_tokens=2048, peak_lr="4.0e-3"),
-    _Size(min_tokens=5_000_000, vocab_size=8192, hidden_size=256, intermediate_size=704, num_hidden_layers=8,
-          num_attention_heads=4, num_key_value_heads=2, seq_len=512, global_batch_tokens=8192, peak_lr="3.0e-3"),
-    _Size(min_tokens=50_000_000, vocab_size=16_384, hidden_size=384, intermediate_size=1024, num_hidden_layers=12,
-          num_attention_heads=6, num_key_value_heads=2, seq_len=1024, global_batch_tokens=32_768, peak_lr="3.0e-3"),
-)  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the person asked for."""
+
+    minutes: float | None
+    parameters: int | None
+    chat: bool
+
+    def wish(self, machine: Machine, say: Callable[[str], None]) -> Wish:
+        """With the machine's speed, where there is a time to keep."""
+        speed = None if self.minutes is None else _speed(machine, say)
+        return Wish(minutes=self.minutes, parameters=self.parameters, speed=speed)
+
+    def in_words(self) -> str:
+        """What pretraining was sized to."""
+        words = [f"{self.minutes:g} minutes on the machine it was made on"] if self.minutes is not None else []
+        words += [f"{scale(self.parameters)} parameters"] if self.parameters is not None else []
+        return f"Sized to {' and '.join(words) or 'the text'}"
 
 
-def init(folder: Path, *, data: Path | None, console: Console) -> Path:
-    """Write FOLDER/recipe.yaml over the text in `data` (or FOLDER/data). Raises RecipeError when one is there already."""
+def init(
+    folder: Path,
+    *,
+    data: Path | None,
+    console: Console,
+    machine: Machine | None = None,
+    limits: Limits | None = None,
+    minutes: float | None = None,
+    size: str | None = None,
+    chat: bool = False,
+) -> Path:
+    """Writes FOLDER/recipe.yaml over the text in `data` (or FOLDER/data), and the schema that editors check it by.
+
+    minutes: what the run may take on this machine; size: parameters of the model, such as "10M"; chat: with conversations.
+    Raises RecipeError when a recipe is there already, and DataError when there is too little text.
+    """
+    machine, limits = machine or Machine(), limits or Limits()
+    asked = Asked(minutes=minutes, parameters=None if size is None else parameters_of(size), chat=chat)
+    texts = _texts(folder, data)
+    with _new_folder(folder):
+        return _init(folder, texts, asked, machine=machine, limits=limits, console=console)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """The folder is there, for patterns are relative to it; where it was not, and nothing comes of it, it is gone again."""
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            for name in (SCHEMA_FILE, FILE_NAME):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+        raise
+
+
+def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
+    recipe_dir = folder.absolute()
+    looked = _look(texts, recipe_dir)
+    with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
+        wish = asked.wish(machine, say)
+        found = count(
+            looked.sources,
+            partial(_draft, looked.sources),
+            vocab_size_for=lambda text_bytes: shape_for(text_bytes, wish).vocab_size,
+            recipe_dir=recipe_dir,
+            work=Path(work),
+            machine=machine,
+            limits=limits,
+            seed=SEED,
+            say=say,
+        )
+    tokens = _train_tokens(found)
+    console.print(_table(looked, found, tokens))
+    _say_what_is_left(looked, found, texts, asked.chat, console)
+    _check_enough(texts, found, tokens)
+    shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
+    budget = budget_for(shape, tokens, wish)
+    plan = write_conversations(folder, looked.conversations) if asked.chat else None
+    by_name = {source.name: source for source in looked.sources}
+    text = recipe_text(
+        [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
+        found,
+        budget,
+        folder=recipe_dir,
+        texts=texts,
+        validation=validation_for(found.text_bytes),
+        chat=plan,
+        asked=asked.in_words(),
+    )
+    (folder / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(text, encoding="utf-8")
+    _say_what_was_made(recipe, budget, wish, machine, plan, console)
+    return recipe
+
+
+def _draft(
+    sources: Sequence[FolderSource], order: Sequence[str], vocab: int, text_bytes: Mapping[str, float]
+) -> Recipe:
+    return draft_recipe(sources, order, vocab, validation_for(text_bytes))
+
+
+def _written(source: FolderSource, found: SourceCount, tokens: Estimate) -> Written:
+    max_failed = raised_limit(failed_share(found), MAX_FAILED)
+    return Written(source=source, found=found, train_tokens=tokens, max_failed=max_failed)
+
+
+def parameters_of(size: str) -> int:
+    """ "10M" → 10,000,000. Raises RecipeError for anything else."""
+    found = SIZE.fullmatch(size.strip())
+    if found is None or float(found[1]) <= 0:
+        raise RecipeError(f"--size is {size!r}; expected parameters such as 800k, 10M or 135M.")
+    return round(float(found[1]) * FACTORS[found[2].lower()])
+
+
+# ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _texts(folder: Path, data: Path | None) -> Path:
+    """The folder of text. Raises RecipeError where nothing can be written, or where there is none."""
     recipe = folder / "recipe.yaml"
     if recipe.exists():
         raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
@@ -67,129 +198,191 @@ def init(folder: Path, *, data: Path | None, console: Console) -> Path:
             f"{folder / 'data'} was not there; it is now, and empty.\n  Put text, Markdown, HTML, WARC, JSONL, Parquet or"
             f" source code into it and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
         )
-    files = _files(texts)
-    columns = {kind: _column(kind, files[kind]) for kind in files if READERS[kind].text_key}
-    without = [kind for kind, column in columns.items() if column is None]
-    found = {kind: int(text_bytes_of(paths, kind)) for kind, paths in files.items() if kind not in without}
-    if without:
-        console.print(f"Left out, because no key of theirs holds plain text: {', '.join(without)}", highlight=False)
-    for one in not_read_in(texts):
-        console.print(f"not read: {one}", highlight=False, markup=False)
-    total = sum(found.values())
-    if total < MIN_BYTES:
+    return texts
+
+
+def _look(texts: Path, recipe_dir: Path) -> Looked:
+    files = files_by_kind(texts)
+    columns: dict[Path, str] = {}
+    conversations: list[Path] = []
+    without_text: list[Path] = []
+    for kind, paths in files.items():
+        if READERS[kind].text_key is None:
+            continue
+        found = text_columns(kind, paths)
+        usual = Counter(column for column in found.values() if column not in (None, MESSAGES)).most_common(1)
+        for path in paths:
+            column = found.get(path, usual[0][0] if usual else None)  # absent: it could not be read, which is counted
+            if column == MESSAGES:
+                conversations.append(path)
+            elif column is None:
+                without_text.append(path)
+            else:
+                columns[path] = column
+    apart = {*conversations, *without_text}
+    read = {kind: own for kind, paths in files.items() if (own := [path for path in paths if path not in apart])}
+    return Looked(
+        sources=sources_of(read, columns, texts, recipe_dir),
+        conversations=conversations,
+        without_text=without_text,
+    )
+
+
+def _train_tokens(found: Count) -> dict[str, Estimate]:
+    """Unique training tokens of each source: what is held out is taken off."""
+    if found.is_whole:
+        return {
+            name: Estimate(value=one.train_tokens, low=one.train_tokens, high=one.train_tokens)
+            for name, one in found.sources.items()
+        }
+    rules = validation_for(found.text_bytes)
+    kept = {}
+    for name, tokens in unique_tokens(found.tally, seed=SEED).items():
+        ratio = found.bytes_per_token[name]
+        trained = [
+            size - held_out_bytes(size * ratio, rules) / ratio for size in (tokens.value, tokens.low, tokens.high)
+        ]
+        kept[name] = Estimate(value=trained[0], low=trained[1], high=trained[2])
+    return kept
+
+
+def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> None:
+    total = sum(one.value for one in tokens.values())
+    if total < MIN_TOKENS:
         kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
+        size = sum(found.text_bytes.values())
         raise DataError(
-            f"{texts} holds about {total:,} bytes of text in known formats, by the sizes of its files; "
-            f"a model needs at least {MIN_BYTES:,}.\n"
-            f"  Known are {kinds}. `gristmill inspect {texts}` shows what was found."
+            f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text that is no copy; "
+            f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
+            f"  Read are {kinds}. `gristmill inspect {texts}` shows what was found."
         )
-    tokens = int(total / bytes_per_token(SIZES[1].vocab_size))
-    size = [size for size in SIZES if tokens >= size.min_tokens][-1]
-    tokens = int(total / bytes_per_token(size.vocab_size))
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = "\n".join(_source(kind, files[kind], texts, folder.absolute(), columns.get(kind)) for kind in found)
-    recipe.write_text(_recipe(folder.absolute(), texts, found, sources, tokens, size), encoding="utf-8")
+
+
+def _speed(machine: Machine, say: Callable[[str], None]) -> Callable[[int], float]:
+    """Training operations per second by parameters: of the machine's profile, else of steps that are made now."""
+    known, _ = machine_speed(1_000_000, machine)
+    if known.is_measured:
+        return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
+    say("measuring how fast this machine trains")
+    _, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
+    if points:
+        return lambda parameters: training_speed(parameters, points).flops_per_second
+    return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
+
+
+# ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Live(AbstractContextManager[Callable[[str], None]]):
+    """One line on a terminal that says what is done now; nothing elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._status: Any = console.status("looking") if console.is_terminal else nullcontext()
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._status.__enter__()
+        return self._say
+
+    def __exit__(self, *reason: Any) -> None:
+        self._status.__exit__(*reason)
+
+    def _say(self, line: str) -> None:
+        if not isinstance(self._status, nullcontext):
+            self._status.update(Text(line))
+
+
+def _table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("source", "files", "MB", "read", "documents", "kept", "left out", "training tokens"):
+        table.add_column(heading, justify="left" if heading in ("source", "left out") else "right")
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        copies = one.copies.exact_copies + one.copies.near_copies if one.copies else 0
+        kept = one.account.total("kept").documents
+        table.add_row(
+            Text(source.name),
+            f"{len(source.files):,}",
+            megabytes(source.num_bytes),
+            f"{one.share_read:.0%}" if one.share_read < 1 else "all",
+            f"{one.account.came_in.documents:,}",
+            f"{kept - copies:,}",
+            Text(_left_out(one, copies)),
+            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: its text is elsewhere or gone"),
+        )
+    return table
+
+
+def _left_out(one: SourceCount, copies: int) -> str:
+    reasons = Counter({"copies": copies} if copies else {})
+    for kind in ("dropped", "failed"):
+        for reason, amount in one.account.reasons(kind).items():
+            reasons[reason] += amount.documents
+    listed = [f"{reason} {number:,}" for reason, number in reasons.most_common(SHOWN_REASONS)]
+    return ", ".join(listed) + (", …" if len(reasons) > SHOWN_REASONS else "")
+
+
+def _in_words(tokens: Estimate) -> str:
+    if tokens.is_counted:
+        return f"{tokens.value:,.0f}"
+    return f"≈ {scale(tokens.value)} ({scale(tokens.low)} to {scale(tokens.high)})"
+
+
+def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
+    """Languages, what was read in part, and what was not read at all, with what to do."""
+
+    def say(line: str) -> None:
+        console.print(Text(line))
+
+    languages: Counter[str] = Counter()
+    for name, one in found.sources.items():
+        for language, share in one.languages.items():
+            languages[language] += round(share * found.text_bytes[name])
+    total = max(1, languages.total())
+    told = [f"{name} {size / total:.0%}" for name, size in languages.most_common(5) if size >= 0.005 * total]
+    if told:
+        say(f"Languages, by bytes of text: {', '.join(told)}.")
+    if not found.is_whole:
+        say(
+            "Read in part are random groups of files and the beginnings of large files; ≈ are estimates with 95 % intervals."
+        )
+    if looked.conversations and not chat:
+        say(
+            f"Conversations in {counted(len(looked.conversations), 'file')} are no text to pretrain on; --chat uses them."
+        )
+    if looked.without_text:
+        say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
+    for other in not_read_in(texts):
+        say(f"not read: {other}")
+
+
+def _some(paths: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:3])
+    return names + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _say_what_was_made(
+    recipe: Path, budget: Budget, wish: Wish, machine: Machine, chat: ChatPlan | None, console: Console
+) -> None:
+    parameters = budget.shape.parameters
+    speed = wish.speed(parameters) if wish.speed else machine_speed(parameters, machine)[0].flops_per_second
     console.print(
-        f"Wrote {recipe}: {', '.join(found)}; about {tokens:,} tokens by size (the tokenizer will count).",
+        f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
+        f"({budget.epochs:.1f} passes), about {seconds(budget.flops / speed)} of pretraining here.",
         highlight=False,
+        markup=False,
     )
-    console.print(f"  gristmill plan {recipe}\n  gristmill run {recipe}", highlight=False)
-    return recipe
-
-
-def _files(texts: Path) -> dict[str, list[Path]]:
-    """Format → its files."""
-    found: dict[str, list[Path]] = {}
-    for path in visible_files(texts) if texts.is_dir() else [texts]:
-        if (kind := format_for(path)) != OTHER:
-            found.setdefault(kind, []).append(path)
-    return {kind: found[kind] for kind in READERS if kind in found}
-
-
-def _column(kind: str, files: list[Path]) -> str | None:
-    """The key that holds most text in most of the first files; None where there is text in none but in conversations."""
-    columns = Counter(text_columns(kind, files[:PEEK_FILES]))
-    return next((column for column, _ in columns.most_common() if column not in (None, MESSAGES)), None)
-
-
-def _source(kind: str, files: list[Path], texts: Path, start: Path, column: str | None) -> str:
-    relative = os.path.relpath(texts, start)
-    if texts.is_file():
-        paths = [relative]
-    else:
-        present = {suffix for path in files for suffix in READERS[kind].suffixes if path.name.lower().endswith(suffix)}
-        paths = [f"{relative}/**/*{suffix}" for suffix in sorted(present)]
-    web = kind == "warc"
-    language = (
-        f"\n    {'' if web else '# '}language: {{keep: [en], min_score: 0.65}}   # other languages: keep: [de, fr];"
-        " without this line all stay"
-    )
-    packs = "gopher_repetition@1, gopher_quality@1" if web else "code@1" if kind == "code" else ""
-    hint = "" if packs else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
-    name = READERS[kind].text_key
-    field = f"\n      {name}: {json.dumps(column, ensure_ascii=False)}   # it holds most text" if name else ""
-    return f"""  {kind}:
-    read:
-      format: {kind}
-      paths: {paths}{field}
-    license: unknown               # printed in the model card; say what you know{"" if kind == "code" else language}
-    rules: {{packs: [{packs}]}}{hint}
-"""
-
-
-def _name(folder: Path) -> str:
-    """The folder's name as a recipe's: lower-case letters, digits, dashes and underscores."""
-    return re.sub("[^a-z0-9_]+", "-", folder.name.lower()).strip("-_") or "mymodel"
-
-
-def _recipe(folder: Path, texts: Path, found: dict[str, int], sources: str, tokens: int, size: _Size) -> str:
-    batch = size.global_batch_tokens
-    steps = max(20, int(tokens * EPOCHS) // batch)
-    stable, decay = int(steps * 0.8) * batch, (steps - int(steps * 0.8)) * batch
-    total = sum(found.values())
-    shares = {kind: round(amount / total, 4) for kind, amount in found.items()}
-    largest = max(shares, key=lambda kind: shares[kind])
-    shares[largest] = round(1 - sum(share for kind, share in shares.items() if kind != largest), 4)
-    mixture = "{" + ", ".join(f"{kind}: {share}" for kind, share in shares.items() if share > 0) + "}"
-    return f"""# Made by `gristmill init` over {os.path.relpath(texts, folder)}. Every value is yours to change.
-#   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
-#   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
-schema_version: 1
-name: {_name(folder)}
-seed: 8
-
-# Named collections of documents. Paths are relative to this file.
-sources:
-{sources}
-# Which documents stay. Near-duplicates are found by MinHash and verified on the full text.
-select:
-  validation: {{fraction: 0.02, min_bytes: 20000}}   # held out, never trained on
-
-tokenizer:
-  vocab_size: {size.vocab_size}
-
-# The keys of a Hugging Face Llama config.json.
-model:
-  hidden_size: {size.hidden_size}
-  intermediate_size: {size.intermediate_size}
-  num_hidden_layers: {size.num_hidden_layers}
-  num_attention_heads: {size.num_attention_heads}
-  num_key_value_heads: {size.num_key_value_heads}
-  initializer_range: {round(size.hidden_size**-0.5, 4)}      # 1/sqrt(hidden_size), as SmolLM2's small models
-  max_position_embeddings: {size.seq_len}
-
-# Warm-up, constant, then a linear decay to zero over the last stage. About {EPOCHS} passes over the text, more where
-# curation drops much: `plan` shows the epochs per source, warns above 4 and refuses above 5.
-# For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
-pretrain:
-  stages:
-    - {{name: stable, tokens: {stable}, seq_len: {size.seq_len}, mixture: {mixture}}}
-    - {{name: decay, tokens: {decay}, seq_len: {size.seq_len}, mixture: {mixture}}}
-  global_batch_tokens: {batch}
-  warmup_tokens: {max(1, steps // 50) * batch}
-  decay_tokens: {decay}
-  optimizer: {{peak_lr: {size.peak_lr}}}
-  watch: {{every_tokens: {max(1, steps // 10) * batch}}}
-  checkpoint_every_tokens: {max(1, steps // 5) * batch}
-  sample_prompts: ["", "The "]
-"""
+    if parameters > budget.total_tokens:
+        console.print(
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; more text, or a smaller --size, "
+            "makes a better model of its size.",
+            highlight=False,
+        )
+    if chat is not None:
+        whose = "yours" if chat.are_own else "that come with gristmill"
+        dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
+        console.print(
+            f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
+            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}.",
+            highlight=False,
+        )
+    console.print(f"  gristmill plan {recipe}\n  gristmill run {recipe}", highlight=False, markup=False)

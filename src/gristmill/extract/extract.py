@@ -21,6 +21,7 @@ from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
+from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, Taken, changed_while_read, enter, extract_shard, join_shared
@@ -77,7 +78,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     waiting = [shard for shard in shards if not shard.is_done()]
     if len(waiting) < len(shards):
         ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
-    done = len(shards) - len(waiting)
+    meter = Meter(name, shards, waiting=waiting, report=ctx.progress)
     errors: list[Exception] = []
 
     def should_stop() -> bool:
@@ -85,12 +86,12 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
 
     executor = executor_for(ctx.machine, num_items=len(waiting), should_stop=should_stop, guarded=True)
     try:
-        for shard, outcome in executor.map(partial(extract_shard, settings, should_stop=should_stop), waiting):
+        function = partial(extract_shard, settings, should_stop=should_stop, progress=meter.reads)
+        for shard, outcome in executor.map(function, waiting):
             if isinstance(outcome, Exception):
                 errors.append(outcome)
                 continue
-            done += 1
-            ctx.say(f"{name}: shard {shard.number}, {done} of {len(shards)}, {outcome} documents kept")
+            meter.finishes(shard, outcome)
     except Interrupted:
         if not errors:
             raise
@@ -178,17 +179,21 @@ def _first_rejected(shards: list[Shard]) -> str:
 
 def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source."""
-    source: Source = ctx.config["source"]
+    return settings_of_source(ctx.part, ctx.config["source"], max_failed=ctx.watching.config["source"].max_failed)
+
+
+def settings_of_source(name: str, source: Source, *, max_failed: float) -> Settings:
+    """What is done to each document of a source."""
     page = source.main_text or MainText()
     language = source.language
     return Settings(
-        source=ctx.part,
+        source=name,
         read=source.read,
         extractor=page.extractor if source.read.holds_html else None,
         keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds,
         max_memory_mb=page.max_memory_mb,
-        max_failed=ctx.watching.config["source"].max_failed,
+        max_failed=max_failed,
         languages=None if language is None else frozenset(language.keep),
         min_language_score=0.0 if language is None else language.min_score,
         packs=tuple(source.rules.packs),

@@ -1,0 +1,343 @@
+"""What is trained on of a folder, counted by the recipe's own steps over a sample of it, or over all of it.
+
+read_sample ─→ signatures ─→ duplicates ─→ select ─→ tokenizer ─→ tokenize       the steps themselves, in a folder that is removed
+                                 └ a source that is left with too little to train on goes, and the search begins again
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gristmill.context import context_of
+from gristmill.data.document import count_rows, read_batches
+from gristmill.data.ledger import SourceLedger
+from gristmill.draft.folder import FolderSource
+from gristmill.draft.interval import Stratum, Tally, UnitTally
+from gristmill.draft.sample import Limits, SourceSample, read_sample
+from gristmill.errors import RecipeError
+from gristmill.extract.language import detect_language
+from gristmill.graph.machine import Machine
+from gristmill.pipeline import steps_of
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.outputs import CopiesOfSource, Deduplicated
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.train_tokenizer import document_bytes
+
+LEAST_BYTES = 5_000  # of text that a source is left with, or it is no source
+SMALLEST_VOCABULARY = 512
+FEW_BYTES = 20_000_000  # of text: processes would take longer to start than they save
+BLOCKS = 8  # that the first part of a large piece counts as
+LANGUAGE_DOCUMENTS = 400
+LANGUAGE_CHARS = 2_000
+LEFT, LOST, GONE = range(
+    3
+)  # no copy; a copy of text in another unit; of text in its own, which is so in all that is not read
+
+# (sources, vocabulary, bytes of text by source where they are known) → a recipe that can be carried out up to tokenize
+Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCount:
+    """What was found in what was read of one source. `account` is extract's; copies: what duplicates took of the kept.
+
+    train_tokens, validation_tokens: of what was read. languages: share of the text's bytes, of a sample of documents.
+    """
+
+    account: SourceLedger
+    copies: CopiesOfSource | None
+    left_bytes: int
+    train_tokens: int
+    validation_tokens: int
+    languages: Mapping[str, float]
+    share_read: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """What a folder holds. sources: those that are left; emptied: those that are not. tally: for the estimate of the rest.
+
+    text_bytes: by source without copies, by the share that was read.
+    """
+
+    sources: Mapping[str, SourceCount]
+    emptied: Mapping[str, SourceCount]
+    priority: tuple[str, ...]
+    vocab_size: int
+    tally: Mapping[str, Tally]
+    bytes_per_token: Mapping[str, float]
+    text_bytes: Mapping[str, float]
+    is_whole: bool
+
+
+def count(
+    sources: Sequence[FolderSource],
+    draft: Draft,
+    *,
+    vocab_size_for: Callable[[float], int],
+    recipe_dir: Path,
+    work: Path,
+    machine: Machine,
+    limits: Limits,
+    seed: int,
+    say: Callable[[str], None],
+) -> Count:
+    """Counts. Raises DataError where no source is left with text."""
+    sections = {source.name: source.section(max_failed=1.0) for source in sources}
+    samples = read_sample(sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, say=say)
+    steps = _Steps(draft, samples, work, recipe_dir, machine, say)
+    kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in samples.items()}
+    priority = sorted(
+        (name for name in samples if kept[name]),
+        key=lambda name: (
+            sections[name].read.holds_html,
+            -samples[name].text_bytes,
+        ),  # plain text before what was cut from pages
+    )
+    for name in priority:
+        steps.run("signatures", name, priority)
+        steps.run("contamination", name, priority)
+    while priority:
+        steps.run("duplicates", "", priority)
+        left = steps.bytes_left(priority)
+        if not (few := [name for name in priority if left[name] < LEAST_BYTES * samples[name].share]):
+            break
+        priority.remove(min(few, key=lambda name: left[name]))
+    emptied = {name: _count_of(sample, None, 0, 0, 0, {}) for name, sample in samples.items() if name not in priority}
+    if not priority:
+        return Count(
+            sources={},
+            emptied=emptied,
+            priority=(),
+            vocab_size=0,
+            tally={},
+            bytes_per_token={},
+            text_bytes={},
+            is_whole=True,
+        )
+    steps.text_bytes = {name: size / samples[name].share for name, size in left.items() if name in priority}
+    steps.run("select", "", priority)
+    vocab_size = steps.train_tokenizer(priority, vocab_size_for(sum(steps.text_bytes.values())))
+    steps.run("tokenize", "", priority)
+    tokenized = Tokenized(steps.folder("tokenize"))
+    shards = {
+        name: {split: TokenShard(getattr(tokenized.of(name), split)) for split in ("train", "validation")}
+        for name in priority
+    }
+    findings = Deduplicated(steps.folder("duplicates")).findings.sources
+    ratio = {
+        name: sum(shard.num_bytes for shard in own.values()) / max(1, sum(shard.num_tokens for shard in own.values()))
+        for name, own in shards.items()
+    }
+    return Count(
+        sources={
+            name: _count_of(
+                samples[name],
+                findings.get(name),
+                left[name],
+                shards[name]["train"].num_tokens,
+                shards[name]["validation"].num_tokens,
+                _languages(samples[name].folder),
+            )
+            for name in priority
+        },
+        emptied=emptied,
+        priority=tuple(priority),
+        vocab_size=vocab_size,
+        tally=steps.tally(priority, ratio),
+        bytes_per_token=ratio,
+        text_bytes=steps.text_bytes,
+        is_whole=all(sample.is_whole for sample in samples.values()),
+    )
+
+
+def _count_of(
+    sample: SourceSample,
+    copies: CopiesOfSource | None,
+    left_bytes: int,
+    train_tokens: int,
+    validation_tokens: int,
+    languages: Mapping[str, float],
+) -> SourceCount:
+    return SourceCount(
+        account=sample.ledger.source(sample.name),
+        copies=copies,
+        left_bytes=left_bytes,
+        train_tokens=train_tokens,
+        validation_tokens=validation_tokens,
+        languages=languages,
+        share_read=1.0 if sample.is_whole else sample.share,
+    )
+
+
+class _Steps:
+    """The steps after extract, each by itself, over what was read."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        samples: Mapping[str, SourceSample],
+        work: Path,
+        recipe_dir: Path,
+        machine: Machine,
+        say: Callable[[str], None],
+    ) -> None:
+        self.draft, self.samples, self.work, self.recipe_dir, self.say = draft, samples, work, recipe_dir, say
+        is_small = sum(sample.text_bytes for sample in samples.values()) < FEW_BYTES
+        self.machine = Machine(processes=1 if is_small else machine.processes, threads=machine.threads, runs_dir=work)
+        self.vocab_size = SMALLEST_VOCABULARY
+        self.text_bytes: dict[str, float] = {}
+        self.runs = 0
+        self.folders = {f"extract/{name}": sample.folder for name, sample in samples.items()}
+
+    def folder(self, step: str) -> Path:
+        """What a step left."""
+        return self.folders[step]
+
+    def run(self, kind: str, source: str, priority: Sequence[str]) -> None:
+        """Runs one step of the recipe over these sources."""
+        recipe = self.draft(priority, self.vocab_size, self.text_bytes)
+        name = f"{kind}/{source}" if source else kind
+        self.runs += 1
+        out = self.work / f"{kind}-{self.runs}"
+        out.mkdir()
+        self.say(f"{kind} {source}".rstrip())
+        module = next(step.module for step in steps_of(recipe) if step.name == name)
+        ctx = context_of(
+            recipe,
+            name,
+            folders=self.folders,
+            recipe_dir=self.recipe_dir,
+            out=out,
+            machine=self.machine,
+        )
+        importlib.import_module(module).run(ctx)
+        self.folders[name] = out
+
+    def train_tokenizer(self, priority: Sequence[str], vocab_size: int) -> int:
+        """Trains with the vocabulary, or a smaller one where the text has not enough pieces for it; returns its size."""
+        self.vocab_size = vocab_size
+        while True:
+            try:
+                self.run("tokenizer", "", priority)
+                return self.vocab_size
+            except RecipeError:
+                if self.vocab_size <= SMALLEST_VOCABULARY:
+                    raise
+                self.vocab_size = max(SMALLEST_VOCABULARY, self.vocab_size // 2)
+
+    # ── what was found ──
+
+    def bytes_left(self, priority: Sequence[str]) -> dict[str, int]:
+        """Bytes of text of each source that are no copies."""
+        sizes, first = self._sizes(priority), self._first_documents(priority)
+        removed = pq.read_table(self.folder("duplicates") / "copies.parquet").column("document").to_numpy()
+        left = np.ones(len(sizes), dtype=bool)
+        left[removed] = False
+        return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
+
+    def tally(self, priority: Sequence[str], bytes_per_token: Mapping[str, float]) -> dict[str, Tally]:
+        """By source and unit: what is left, and what copies in other units took."""
+        size_D, ranges = self._sizes(priority), self._first_documents(priority)
+        unit_D, is_large_D = self._unit_of_documents(priority)
+        table = pq.read_table(self.folder("duplicates") / "copies.parquet")
+        document_C, survivor_C = (table.column(name).to_numpy() for name in ("document", "survivor"))
+        of_chance_C = ~(
+            is_large_D[document_C] & is_large_D[survivor_C]
+        )  # of large pieces all are read in part, so all pairs are seen
+        crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & of_chance_C
+        fate_D = np.full(len(size_D), LEFT)
+        fate_D[document_C] = np.where(crosses_C, LOST, GONE)
+        units_of: dict[int, set[int]] = {}
+        for document, survivor in zip(document_C[crosses_C].tolist(), survivor_C[crosses_C].tolist()):
+            units_of.setdefault(survivor, {int(unit_D[survivor])}).add(int(unit_D[document]))
+        tallies, offset = {}, 0
+        for name in priority:
+            sample, some = self.samples[name], ranges[name]
+            met = [len(found) for survivor, found in units_of.items() if some.start <= survivor < some.stop]
+            strata = []
+            for units, blocks in ((sample.units, 1), (sample.large, BLOCKS)):
+                read = [unit for unit in units if unit.read_bytes]
+                rows = [
+                    _unit_tally(documents, fate_D, size_D / bytes_per_token[name], unit.read_bytes / blocks)
+                    for unit in read
+                    for documents in np.array_split(
+                        np.flatnonzero(unit_D[some] == offset + unit.number) + some.start, blocks
+                    )
+                ]
+                if rows:
+                    part = read[0].part if blocks > 1 else len(read) / len(units)
+                    num_bytes = float(sum(unit.size for unit in units))
+                    strata.append(Stratum(units=tuple(rows), share=1.0 if part is None else part, num_bytes=num_bytes))
+            tallies[name] = Tally(
+                strata=tuple(strata),
+                in_two_units=met.count(2),
+                in_several_units=len(met),
+                is_whole=sample.is_whole,
+            )
+            offset += len(sample.units) + len(sample.large)
+        return tallies
+
+    def _shards(self, priority: Sequence[str]) -> list[tuple[str, Path]]:
+        """(source, documents-NNNNN.parquet) in the order in which selection numbers documents."""
+        return [(name, path) for name in priority for path in sorted(self.samples[name].folder.glob("documents-*"))]
+
+    def _sizes(self, priority: Sequence[str]) -> NDArray[np.int64]:
+        return document_bytes([path for _, path in self._shards(priority)])
+
+    def _first_documents(self, priority: Sequence[str]) -> dict[str, slice]:
+        """Source → the numbers of its documents."""
+        ranges, first = {}, 0
+        for name in priority:
+            rows = sum(count_rows(path) for source, path in self._shards(priority) if source == name)
+            ranges[name] = slice(first, first + rows)
+            first += rows
+        return ranges
+
+    def _unit_of_documents(self, priority: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """(documents,) a number of the unit that each was read from, over all sources; and whether it is a large piece."""
+        numbers, is_large, offset = [], [], 0
+        for name in priority:
+            sample = self.samples[name]
+            for _, path in (one for one in self._shards(priority) if one[0] == name):
+                number, rows = int(path.stem.rpartition("-")[2]), count_rows(path)
+                numbers.append(np.full(rows, offset + number, dtype=np.int64))
+                is_large.append(np.full(rows, number >= len(sample.units)))
+            offset += len(sample.units) + len(sample.large)
+        return np.concatenate(numbers), np.concatenate(is_large)
+
+
+def _unit_tally(
+    documents: NDArray[np.int64], fate_D: NDArray[np.int64], tokens_D: NDArray[np.float64], read_bytes: float
+) -> UnitTally:
+    left, lost = (documents[fate_D[documents] == fate] for fate in (LEFT, LOST))
+    return UnitTally(
+        read_bytes=read_bytes,
+        left_documents=len(left),
+        left_tokens=float(tokens_D[left].sum()),
+        lost_documents=len(lost),
+    )
+
+
+def _languages(folder: Path) -> dict[str, float]:
+    """Language → share of bytes, of the first documents of each shard; those too short to tell count as "?"."""
+    paths = sorted(folder.glob("documents-*"))
+    each = -(-LANGUAGE_DOCUMENTS // max(1, len(paths)))
+    found: Counter[str] = Counter()
+    for path in paths:
+        batch: Any = next(read_batches(path, columns=["text", "language"], batch_rows=each), None)
+        for row in batch.to_pylist() if batch is not None else ():
+            size = len(row["text"].encode())
+            found[row["language"] or detect_language(row["text"][:LANGUAGE_CHARS])[0] or "?"] += size
+    total = max(1, found.total())
+    return {language: size / total for language, size in found.most_common()}

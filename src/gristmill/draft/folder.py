@@ -1,0 +1,146 @@
+"""What a folder of text becomes in a recipe: one source per format, or per column of text where files differ, and the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from gristmill.data.outside import find_outside, visible_files
+from gristmill.errors import RecipeError
+from gristmill.extract.shards import find_files
+from gristmill.formats.format import size_of
+from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.formats import READERS, reader_of
+
+LARGEST_SHARE = (
+    0.05  # of a source's bytes in one file of text: a larger one is split, or it lies on one side of the split
+)
+PIECE_CHARS = 20_000
+SPLIT_AT = rf"(?s:.{{{PIECE_CHARS}}}(?:.{{0,4000}}?\n[ \t]*\n|[^\n]*\n))"
+RULES = {"warc": ("gopher_repetition@1", "gopher_quality@1"), "code": ("code@1",)}
+LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "þ": "th"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSource:
+    """Files that one source of the recipe reads. read: the reader's section; column: the one that holds the text."""
+
+    name: str
+    kind: str
+    files: tuple[Path, ...]
+    read: Mapping[str, Any]
+    column: str | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """On disk."""
+        return sum(map(size_of, self.files))
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Packs of rules that suit the format."""
+        return RULES.get(self.kind, ())
+
+    def section(self, **more: Any) -> Source:
+        """As a section of the recipe."""
+        return Source.model_validate(
+            {"read": dict(self.read), "license": "unknown", "rules": {"packs": list(self.rules)}, **more}
+        )
+
+
+def files_by_kind(texts: Path) -> dict[str, list[Path]]:
+    """Format → its files. Hidden files are no part of it, nor are those that no format knows."""
+    kinds: dict[type, str] = {reader: kind for kind, reader in READERS.items()}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in visible_files(texts) if texts.is_dir() else [texts]:
+        if (reader := reader_of(path.name)) is not None:
+            found[kinds[reader]].append(path)
+    return {kind: found[kind] for kind in READERS if kind in found}
+
+
+def sources_of(
+    files: Mapping[str, Sequence[Path]], columns: Mapping[Path, str], texts: Path, recipe_dir: Path
+) -> list[FolderSource]:
+    """The sources over these files. columns: the text column of each file of a format that has columns."""
+    sources: list[FolderSource] = []
+    for kind, paths in files.items():
+        groups: dict[str | None, list[Path]] = defaultdict(list)
+        for path in paths:
+            groups[columns.get(path)].append(path)
+        for column, own in sorted(groups.items(), key=lambda group: -len(group[1])):
+            name = kind if len(groups) == 1 else _free_name(f"{kind}-{name_of(column or '')}".rstrip("-"), sources)
+            sources.append(_source(name, kind, own, column, texts, recipe_dir))
+    return sources
+
+
+def name_of(words: str) -> str:
+    """Words as a name of the recipe: lower-case letters, digits and dashes. "Übung x" → "uebung-x"; empty where nothing is left."""
+    plain = unicodedata.normalize("NFC", words).lower().translate(LETTERS)
+    ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
+    return re.sub("[^a-z0-9_]+", "-", ascii_only).strip("-_")
+
+
+def _free_name(name: str, sources: Sequence[FolderSource]) -> str:
+    taken = {source.name for source in sources}
+    return next(one for one in (name, *(f"{name}-{n}" for n in range(2, len(taken) + 3))) if one not in taken)
+
+
+def _source(
+    name: str, kind: str, files: Sequence[Path], column: str | None, texts: Path, recipe_dir: Path
+) -> FolderSource:
+    read: dict[str, Any] = {"format": kind, "paths": _patterns(kind, files, texts, recipe_dir)}
+    if column is not None:
+        read[READERS[kind].text_key or ""] = column
+    if "split_at" in READERS[kind].model_fields and _is_uneven(files):
+        read["split_at"] = SPLIT_AT
+    return FolderSource(name=name, kind=kind, files=tuple(files), read=read, column=column)
+
+
+def _is_uneven(files: Sequence[Path]) -> bool:
+    sizes = [size_of(path) for path in files]
+    largest = max(sizes)
+    return largest > 2 * PIECE_CHARS and largest > LARGEST_SHARE * sum(sizes)
+
+
+def _patterns(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
+    """Patterns that name these files and no others, by suffix where that is enough, else file by file."""
+    relative = escape(os.path.relpath(texts, recipe_dir))
+    if texts.is_file():
+        return [os.path.relpath(texts, recipe_dir)]
+    by_suffix = [f"{relative}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
+    if _files_named(kind, by_suffix, recipe_dir) == {os.path.normpath(path) for path in files}:
+        return by_suffix
+    return [f"{relative}/{_as_pattern(path.relative_to(texts).as_posix())}" for path in files]
+
+
+def _suffixes(kind: str, files: Iterable[Path]) -> set[str]:
+    """The suffixes of the format as these files spell them."""
+    known = sorted(READERS[kind].suffixes, key=len, reverse=True)
+    return {
+        path.name[-len(suffix) :]
+        for path in files
+        for suffix in [next(one for one in known if path.name.lower().endswith(one))]
+    }
+
+
+def _as_pattern(name: str) -> str:
+    """A pattern of one file: with a wildcard at its beginning, so that its name tells the folder that it lies in."""
+    first = f"[{name[0]}]" if name[0] not in "!^]-" else "?"
+    return first + escape(name[1:])
+
+
+def _files_named(kind: str, patterns: Sequence[str], recipe_dir: Path) -> set[str]:
+    read = READERS[kind].model_validate({"format": kind, "paths": list(patterns)})
+    try:
+        return {os.path.normpath(path) for path in find_files(find_outside(recipe_dir, patterns, where="init"), read)}
+    except RecipeError:
+        return set()

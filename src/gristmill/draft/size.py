@@ -1,0 +1,207 @@
+"""The model and the tokens that an amount of text, a time or a wish is enough for.
+
+The rule of thumb: no more parameters than tokens drawn. Text is drawn EPOCHS times, for a time up to MAX_EPOCHS times; repeating
+is worth little beyond four (Muennighoff et al. 2023).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from decimal import ROUND_DOWN, Decimal
+
+from gristmill.draft.interval import Estimate
+from gristmill.errors import RecipeError
+from gristmill.planning.budget import num_windows
+from gristmill.planning.cost import count_parameters, flops_per_token
+from gristmill.planning.estimate import bytes_per_token
+from gristmill.recipe.schema.training import ModelSection
+from gristmill.units import scale
+
+EPOCHS = 2.5
+MAX_EPOCHS = 3.8
+MAX_EPOCHS_AT_WORST = 4.5  # where the text is at the lower end of its interval; the recipe's cap is 5
+MIN_TOKENS = 20_000
+MIN_STEPS = 20
+PRETRAIN_SHARE = 0.7  # of a time that was asked for; curation, evaluation and chat take the rest
+MAX_PARAMETERS_PER_TOKEN = 20
+WEIGHT_DECIMALS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model and how it is trained."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    seq_len: int
+    global_batch_tokens: int
+    peak_lr: str
+
+    @property
+    def model(self) -> ModelSection:
+        """As the section of the recipe."""
+        return ModelSection(
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+            num_hidden_layers=self.num_hidden_layers,
+            num_attention_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            initializer_range=round(self.hidden_size**-0.5, 4),
+            max_position_embeddings=self.seq_len,
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Of the model, embeddings included."""
+        return count_parameters(self.model, self.vocab_size)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of training."""
+        return flops_per_token(self.model, self.vocab_size, self.seq_len)
+
+
+def _shape(
+    vocab: int, hidden: int, inner: int, layers: int, heads: tuple[int, int], seq: int, batch: int, lr: str
+) -> Shape:
+    return Shape(
+        vocab_size=vocab, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads[0], num_key_value_heads=heads[1], seq_len=seq, global_batch_tokens=batch, peak_lr=lr,
+    )  # fmt: skip
+
+
+SHAPES = (
+    _shape(1024, 64, 176, 4, (2, 1), 128, 1024, "4.0e-3"),
+    _shape(2048, 96, 256, 5, (3, 1), 256, 2048, "4.0e-3"),
+    _shape(4096, 128, 352, 6, (4, 2), 256, 2048, "4.0e-3"),
+    _shape(4096, 192, 512, 8, (6, 2), 256, 4096, "3.0e-3"),
+    _shape(8192, 256, 704, 8, (4, 2), 512, 8192, "3.0e-3"),
+    _shape(16_384, 384, 1024, 12, (6, 2), 1024, 32_768, "3.0e-3"),
+    _shape(32_768, 512, 1408, 16, (8, 2), 1024, 65_536, "3.0e-3"),
+    _shape(49_152, 576, 1536, 30, (9, 3), 2048, 131_072, "3.0e-3"),  # SmolLM2-135M
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What the person asked for. speed: training operations per second for a model of so many parameters."""
+
+    minutes: float | None = None
+    parameters: int | None = None
+    speed: Callable[[int], float] | None = None
+
+    def tokens_in_time(self, shape: Shape) -> float:
+        """Tokens that can be trained on in the time; without limit where no time was given."""
+        if self.minutes is None or self.speed is None:
+            return math.inf
+        return PRETRAIN_SHARE * self.minutes * 60 * self.speed(shape.parameters) / shape.flops_per_token
+
+
+def shape_for(text_bytes: float, wish: Wish) -> Shape:
+    """The shape for so many bytes of unique text. Raises RecipeError where they are too few for the size that was asked for."""
+    if wish.parameters is not None:
+        return _of_size(wish.parameters, text_bytes)
+    epochs = EPOCHS if wish.minutes is None else MAX_EPOCHS
+    fitting = [
+        shape
+        for shape in SHAPES
+        if min(epochs * text_bytes / bytes_per_token(shape.vocab_size), wish.tokens_in_time(shape)) >= shape.parameters
+    ]
+    return fitting[-1] if fitting else SHAPES[0]
+
+
+def _of_size(parameters: int, text_bytes: float) -> Shape:
+    fitted = [replace(shape, num_hidden_layers=_layers_for(shape, parameters)) for shape in SHAPES]
+    shape, _ = min(
+        zip(fitted, SHAPES),
+        key=lambda pair: (
+            round(abs(math.log(pair[0].parameters / parameters)), 1),
+            abs(math.log(pair[0].num_hidden_layers / pair[1].num_hidden_layers)),
+        ),
+    )
+    tokens = text_bytes / bytes_per_token(shape.vocab_size)
+    if shape.parameters > MAX_PARAMETERS_PER_TOKEN * MAX_EPOCHS * tokens:
+        fits = shape_for(text_bytes, Wish())
+        raise RecipeError(
+            f"--size {scale(parameters)}: your text has about {scale(tokens)} tokens; a model of that size wants "
+            f"{scale(parameters / EPOCHS)}, and at least {scale(parameters / MAX_PARAMETERS_PER_TOKEN / MAX_EPOCHS)}.\n"
+            f"  Add text, or leave --size out: {scale(fits.parameters)} parameters fit."
+        )
+    return shape
+
+
+def _layers_for(shape: Shape, parameters: int) -> int:
+    one, two = (replace(shape, num_hidden_layers=layers).parameters for layers in (1, 2))
+    return max(2, round((parameters - one) / (two - one)) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Tokens of pretraining, in whole steps, and the share of each source. epochs: over all text."""
+
+    shape: Shape
+    stable_tokens: int
+    decay_tokens: int
+    weights: Mapping[str, float]
+    epochs: float
+
+    @property
+    def total_tokens(self) -> int:
+        """Of both stages."""
+        return self.stable_tokens + self.decay_tokens
+
+    @property
+    def steps(self) -> int:
+        """Of the optimizer."""
+        return self.total_tokens // self.shape.global_batch_tokens
+
+    @property
+    def flops(self) -> float:
+        """Of pretraining."""
+        return self.total_tokens * self.shape.flops_per_token
+
+
+def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budget:
+    """Steps and shares over unique training tokens by source; a source counts by the whole windows that it has."""
+    once = {name: num_windows(int(found.value), shape.seq_len) * shape.seq_len for name, found in tokens.items()}
+    least = {name: num_windows(int(found.low), shape.seq_len) * shape.seq_len for name, found in tokens.items()}
+    weights = _rounded({name: size / sum(once.values()) for name, size in once.items() if size})
+    total = sum(once.values())
+    epochs = EPOCHS if wish.minutes is None else MAX_EPOCHS
+    asked = min(epochs * total, wish.tokens_in_time(shape))
+    cap = min(
+        (MAX_EPOCHS_AT_WORST * least[name] / weight for name, weight in weights.items() if least[name]), default=asked
+    )
+    batch = _batch_for(shape, min(asked, cap))
+    steps = max(1, int(max(min(asked, cap), MIN_STEPS * batch) // batch))
+    decay = max(1, round(0.2 * steps))
+    return Budget(
+        shape=replace(shape, global_batch_tokens=batch),
+        stable_tokens=(steps - decay) * batch,
+        decay_tokens=decay * batch,
+        weights=weights,
+        epochs=steps * batch / max(1, total),
+    )
+
+
+def _batch_for(shape: Shape, tokens: float) -> int:
+    """The shape's batch, or a smaller one where fewer than 200 steps would be left; whole windows."""
+    batch = shape.global_batch_tokens
+    while batch >= 2 * max(shape.seq_len, 1024) and tokens / batch < 200:
+        batch //= 2
+    return batch
+
+
+def _rounded(shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares that sum to exactly one in WEIGHT_DECIMALS digits, none of them zero: rounded down, the largest takes what is left."""
+    unit = Decimal(1).scaleb(-WEIGHT_DECIMALS)
+    found = {name: max(unit, Decimal(share).quantize(unit, ROUND_DOWN)) for name, share in shares.items()}
+    largest = max(shares, key=lambda name: shares[name])
+    found[largest] = 1 - sum((share for name, share in found.items() if name != largest), Decimal(0))
+    return {name: float(share) for name, share in found.items()}

@@ -1,0 +1,258 @@
+"""The recipe that init writes: commented YAML over what was counted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gristmill.draft.conversations import FILE_NAME, SUMS_UP_TO, ChatPlan
+from gristmill.draft.count import Count, SourceCount
+from gristmill.draft.folder import FolderSource, name_of
+from gristmill.draft.interval import Estimate
+from gristmill.draft.size import SHAPES, Budget, Shape
+from gristmill.recipe.schema.curation import NearDuplicates, Validation
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.split import MAX_SHARE
+from gristmill.units import percent
+
+SCHEMA_FILE = "schema.json"
+HELD_OUT_BYTES = 20_000  # that a useful error bar wants
+LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
+HELD_OUT_SHARE = (0.02, 0.1)
+MAX_TOKENIZER_BYTES = 50_000_000  # of the sample; more would not tell more of how many bytes a token holds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What the recipe says of one source. train_tokens: unique ones, by count or estimate."""
+
+    source: FolderSource
+    found: SourceCount
+    train_tokens: Estimate
+    max_failed: float | None
+
+
+def validation_for(text_bytes: Mapping[str, float]) -> Validation:
+    """How much is held out: enough for an error bar where there is text, at most a tenth."""
+    least, most = HELD_OUT_SHARE
+    fraction = min(max(HELD_OUT_BYTES / max(1.0, max(text_bytes.values(), default=1.0)), least), most)
+    return Validation(fraction=round(fraction, 3), min_bytes=LEAST_HELD_OUT_BYTES)
+
+
+def held_out_bytes(text_bytes: float, rules: Validation) -> float:
+    """What the split holds out of a source with so much text."""
+    return min(max(rules.fraction * text_bytes, rules.min_bytes), rules.max_bytes, MAX_SHARE * text_bytes)
+
+
+def raised_limit(share: float, usual: float) -> float | None:
+    """A limit above a share that was measured, where the usual one would stop the run; else None."""
+    if share <= 0.8 * usual:
+        return None
+    return min(1.0, math.ceil(100 * (1.15 * share + 0.02)) / 100)
+
+
+def failed_share(found: SourceCount) -> float:
+    """Of documents or of bytes, whichever is more, as `max_failed` counts."""
+    came, lost = found.account.came_in, found.account.total("failed")
+    return max(lost.documents / max(1, came.documents), lost.num_bytes / max(1, came.num_bytes))
+
+
+def draft_recipe(
+    sources: Sequence[FolderSource], order: Sequence[str], vocab_size: int, validation: Validation
+) -> Recipe:
+    """A recipe over these sources that can be carried out up to tokenize: its pretraining is one step."""
+    by_name = {source.name: source for source in sources}
+    share = 1.0 / len(order)
+    weights = {name: round(share, 4) for name in order[1:]}
+    mixture = {order[0]: round(1 - sum(weights.values()), 4), **weights}
+    stage = {"name": "all", "tokens": 8, "seq_len": 8, "mixture": mixture}
+    return Recipe.model_validate(
+        {
+            "schema_version": 1,
+            "name": "count",
+            "seed": 8,
+            "sources": {name: by_name[name].section(max_failed=1.0).model_dump(mode="json") for name in order},
+            "select": {
+                "priority": [*order],
+                "near_duplicates": {"max_source_loss": 1.0},
+                "validation": validation.model_dump(),
+            },
+            "tokenizer": {"vocab_size": vocab_size, "max_bytes": MAX_TOKENIZER_BYTES},
+            "model": SHAPES[0].model.model_dump(),
+            "pretrain": {
+                "stages": [stage],
+                "global_batch_tokens": 8,
+                "warmup_tokens": 0,
+                "decay_tokens": 8,
+                "optimizer": {"peak_lr": 1e-3},
+                "max_epochs": 1e9,
+                "watch": {"every_tokens": 8},
+                "checkpoint_every_tokens": 8,
+            },
+        }
+    )
+
+
+def recipe_text(
+    written: Sequence[Written],
+    count: Count,
+    budget: Budget,
+    *,
+    folder: Path,
+    texts: Path,
+    validation: Validation,
+    chat: ChatPlan | None,
+    asked: str,
+) -> str:
+    """The file. asked: in words, what the tokens were sized to."""
+    shape, batch = budget.shape, budget.shape.global_batch_tokens
+    mixture = _inline(budget.weights)
+    sections = [
+        _head(folder, texts),
+        "# Named collections of documents. Paths are relative to this file.\nsources:\n"
+        + "\n".join(_source(one, count.is_whole) for one in written if one.source.name in budget.weights),
+        _select(written, budget, validation),
+        f"tokenizer:\n  vocab_size: {shape.vocab_size}\n",
+        f"""# The keys of a Hugging Face Llama config.json: {shape.parameters:,} parameters.
+model:
+  hidden_size: {shape.hidden_size}
+  intermediate_size: {shape.intermediate_size}
+  num_hidden_layers: {shape.num_hidden_layers}
+  num_attention_heads: {shape.num_attention_heads}
+  num_key_value_heads: {shape.num_key_value_heads}
+  initializer_range: {round(shape.hidden_size**-0.5, 4)}      # 1/sqrt(hidden_size), as SmolLM2's small models
+  max_position_embeddings: {shape.seq_len}
+""",
+        f"""# Warm-up, constant, then a linear decay to zero over the last stage. {asked}: {budget.epochs:.1f} passes over the text;
+# `plan` shows the epochs per source, warns above 4 and refuses above 5.
+# For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
+pretrain:
+  stages:
+    - {{name: stable, tokens: {budget.stable_tokens}, seq_len: {shape.seq_len}, mixture: {mixture}}}
+    - {{name: decay, tokens: {budget.decay_tokens}, seq_len: {shape.seq_len}, mixture: {mixture}}}
+  global_batch_tokens: {batch}
+  warmup_tokens: {max(1, budget.steps // 50) * batch}
+  decay_tokens: {budget.decay_tokens}
+  optimizer: {{peak_lr: {shape.peak_lr}}}
+  watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
+  checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
+  sample_prompts: ["", "The "]
+""",
+    ]
+    if chat is not None:
+        sections.append(_chat(chat, shape))
+    return "\n".join(sections)
+
+
+def name_for(folder: Path) -> str:
+    """The folder's name as a recipe's."""
+    return name_of(folder.name) or "mymodel"
+
+
+def _head(folder: Path, texts: Path) -> str:
+    return f"""# yaml-language-server: $schema={SCHEMA_FILE}
+# Made by `gristmill init` over {os.path.relpath(texts, folder)}. Every value is yours to change.
+#   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
+#   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
+schema_version: 1
+name: {name_for(folder)}
+seed: 8
+"""
+
+
+def _source(one: Written, is_whole: bool) -> str:
+    source, found, tokens = one.source, one.found, one.train_tokens
+    keys = {name: value for name, value in source.read.items() if name not in ("format", "paths")}
+    languages = ", ".join(f"{name} {share:.0%}" for name, share in [*found.languages.items()][:3] if share >= 0.005)
+    spread = "counted" if tokens.is_counted else f"estimated, {tokens.low:,.0f} to {tokens.high:,.0f}"
+    lines = [
+        f"  {source.name}:",
+        "    read:",
+        f"      format: {source.kind}",
+        f"      paths: {_yaml(source.read['paths'])}",
+        *(f"      {name}: {_yaml(value)}{_why(name)}" for name, value in keys.items()),
+        "    license: unknown               # printed in the model card; say what you know",
+        f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
+    ]
+    if source.kind != "code":
+        lines.append(
+            "    # language: {keep: [en], min_score: 0.65}   # other languages: keep: [de, fr]; without this line all stay"
+            f" (found: {languages or 'none'})"
+        )
+    hint = "" if source.rules else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
+    lines.append(f"    rules: {{packs: [{', '.join(source.rules)}]}}{hint}")
+    if one.max_failed is not None:
+        share = percent(failed_share(found))
+        lines.append(
+            f"    max_failed: {one.max_failed}   # {share} of what was read cannot be read or processed; usual is 0.5"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _why(key: str) -> str:
+    if key == "split_at":
+        return (
+            "   # about every 20,000 characters: a file is one document, and one document lies on one side of the split"
+        )
+    return "   # it holds most text"
+
+
+def _select(written: Sequence[Written], budget: Budget, validation: Validation) -> str:
+    names = [one.source.name for one in written if one.source.name in budget.weights]
+    lines = ["# Which documents stay. Near-duplicates are found by MinHash and verified on the full text.", "select:"]
+    if len(names) > 1:
+        lines.append(f"  priority: [{', '.join(names)}]   # whose copy stays, where two have the same text")
+    largest = max((one.found.copies.largest_share for one in written if one.found.copies), default=0.0)
+    if (limit := raised_limit(largest, NearDuplicates().max_source_loss)) is not None:
+        lines.append(
+            f"  near_duplicates: {{max_source_loss: {limit}}}   # one document stands for {largest:.0%} of a source; usual is 0.5"
+        )
+    held = f"{{fraction: {validation.fraction}, min_bytes: {validation.min_bytes}}}"
+    lines.append(f"  validation: {held}   # held out, never trained on")
+    return "\n".join(lines) + "\n"
+
+
+def _chat(chat: ChatPlan, shape: Shape) -> str:
+    whose = "your own conversations" if chat.are_own else "everyday conversations that come with gristmill"
+    return f"""# {chat.conversations:,} {whose} (edit {FILE_NAME}), each {chat.copies} times, and {chat.sums:,} questions about sums:
+# {chat.share:.0%} conversations, {1 - chat.share:.0%} sums. Sums can be judged by a rule, so the preference pairs come from them.
+chat:
+  conversations: [{FILE_NAME}]
+  conversation_copies: {chat.copies}
+  sums_up_to: {SUMS_UP_TO}
+
+sft:
+  epochs: 6
+  batch_conversations: 16
+  seq_len: {shape.seq_len}
+  optimizer: {{peak_lr: 2.0e-3}}
+  sample_prompts: ["Hello!", "What is your name?", "What is 2 + 3?"]
+
+# Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
+pairs:
+  num_prompts: {(SUMS_UP_TO + 1) ** 2}
+  samples_per_prompt: 16
+  temperature: 1.2
+  max_pairs_per_prompt: 3
+
+dpo:
+  epochs: 2
+  batch_pairs: 16
+  seq_len: {shape.seq_len}
+  optimizer: {{peak_lr: 5.0e-5}}
+"""
+
+
+def _inline(weights: Mapping[str, float]) -> str:
+    return "{" + ", ".join(f"{name}: {share:.6f}".rstrip("0").rstrip(".") for name, share in weights.items()) + "}"
+
+
+def _yaml(value: Any) -> str:
+    """JSON, which is YAML: any name of a file or column is safe in it."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(value)

@@ -1,0 +1,119 @@
+"""Anyone's folder: init, plan and run without an edit, on twenty messy ones; what init said is what the run counts."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from folders.build import FOLDERS
+from gristmill.commands.chat import chat
+from gristmill.commands.init import init
+from gristmill.draft.sample import Limits
+from gristmill.forecast import check_caps, make_forecast
+from gristmill.graph.machine import Machine
+from gristmill.recipe.load import load_recipe
+from gristmill.runner import run
+from gristmill.store.store import RunLinks, Store
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
+
+QUIET = Console(quiet=True)
+WHOLE = Limits(seconds=1e6)
+RUN_HERE = ("names_with_spaces_and_umlauts", "mostly_tables", "mostly_copies", "binary_junk")
+SAMPLED = ("plain_notes", "three_languages", "old_encodings", "one_huge_file", "licences", "everything")
+SHARE = 0.3
+MOST_STEPS = 30
+SAID = re.compile(r"unique_tokens: (\d+) +# (?:counted|estimated, ([\d,]+) to ([\d,]+))")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(runs_dir=tmp_path / "runs", threads=1, processes=2)
+
+
+def made(name: str, tmp_path: Path, machine: Machine, limits: Limits = WHOLE, *, chat: bool = False) -> Path:
+    """The recipe that init makes of a folder."""
+    texts = tmp_path / "Meine Texte"
+    if not texts.exists():
+        FOLDERS[name](texts)
+    folder = tmp_path / f"model {len(list(tmp_path.iterdir()))}"
+    return init(folder, data=texts, console=QUIET, machine=machine, limits=limits, chat=chat)
+
+
+def said(recipe: Path) -> tuple[int, int, int]:
+    """Unique tokens as init wrote them, with the ends of their intervals, over all sources."""
+    found = [[int((end or row[0]).replace(",", "")) for end in row] for row in SAID.findall(recipe.read_text("utf-8"))]
+    value, low, high = (sum(column) for column in zip(*found, strict=True))
+    return value, low, high
+
+
+def counted(recipe: Path, machine: Machine) -> int:
+    """Unique tokens as tokenize counts them."""
+    loaded = load_recipe(recipe)
+    run(loaded, machine, console=QUIET, until="tokenize")
+    made = Tokenized(RunLinks(Store(machine.runs_dir), loaded.recipe.name).folder / "tokenize")
+    return sum(TokenShard(made.of(source).train).num_tokens for source in loaded.recipe.sources)
+
+
+def shortened(recipe: Path) -> list[str]:
+    """Overrides that leave a few steps of each training; the recipe stays as it is."""
+    pretrain = load_recipe(recipe).recipe.pretrain
+    batch = pretrain.global_batch_tokens
+    return [
+        f"pretrain.stages.stable.tokens={MOST_STEPS * batch}",
+        f"pretrain.stages.decay.tokens={5 * batch}",
+        f"pretrain.decay_tokens={5 * batch}",
+        f"pretrain.warmup_tokens={batch}",
+        f"pretrain.watch.every_tokens={20 * batch}",
+        f"pretrain.checkpoint_every_tokens={20 * batch}",
+    ]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_messy_folder_becomes_a_recipe_that_plan_has_nothing_to_say_against(
+    name: str, tmp_path: Path, machine: Machine
+) -> None:
+    recipe = made(name, tmp_path, machine)
+    forecast = make_forecast(load_recipe(recipe), machine)
+    check_caps(forecast)
+    assert {row.verdict for row in forecast.budget} == {"fine"}
+    assert [warning for warning in forecast.warnings if "held" not in warning] == []
+    if name in RUN_HERE:
+        assert said(recipe) == (counted(recipe, machine),) * 3
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SAMPLED[:2] else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLED]
+)
+def test_of_a_sample_the_interval_holds_what_all_of_it_counts(name: str, tmp_path: Path, machine: Machine) -> None:
+    value, low, high = said(made(name, tmp_path, machine))
+    assert value == low == high
+    files = [path for path in (tmp_path / "Meine Texte").rglob("*") if path.is_file()]
+    size = sum(max(path.stat().st_size, 4096) for path in files)
+    _, low, high = said(made(name, tmp_path, machine, Limits(seconds=1e6, max_bytes=int(SHARE * size))))
+    assert low < value < high
+
+
+def test_a_small_folder_runs_to_the_end(tmp_path: Path, machine: Machine) -> None:
+    recipe = made("a_single_file", tmp_path, machine)
+    folder = run(load_recipe(recipe, shortened(recipe)), machine, console=QUIET)
+    assert (folder / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_folder_runs_to_a_chat(
+    name: str, tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = made(name, tmp_path, machine, chat=True)
+    value, _, _ = said(recipe)
+    assert value == pytest.approx(counted(recipe, machine), rel=0.2)
+    folder = run(load_recipe(recipe), machine, console=QUIET)
+    options = {"system": None, "temperature": 0.0, "max_new_tokens": 8, "history": tmp_path / "history"}
+    chat([folder], prompt="Hello!", console=Console(), stdin=io.StringIO(), **options)
+    assert capsys.readouterr().out.strip()
