@@ -26,6 +26,7 @@ def write_recipe(folder: Path, **read: Any) -> None:
     recipe = yaml.safe_load(SMALL.read_text(encoding="utf-8"))
     for section in ("packs", "classifiers", "select", "chat", "sft", "pairs", "dpo", "evaluate"):
         recipe.pop(section)
+    recipe["sources"]["web"].pop("rules")  # one of them is none of its pack
     recipe["pretrain"]["watch"]["packs"] = []
     recipe["sources"]["books"]["read"].update(read)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

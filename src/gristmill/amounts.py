@@ -7,6 +7,7 @@ unique_tokens     ─→ declared           bytes of text, as select or extract 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,16 +66,27 @@ def source_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
     return {name: _files_of(name, source, loaded) for name, source in loaded.recipe.sources.items()}
 
 
+def present_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
+    """The files of each source that are on this machine."""
+    found: dict[str, list[Path]] = {}
+    for name, source in loaded.recipe.sources.items():
+        found[name] = []
+        with suppress(RecipeError):
+            found[name] = [*find_outside(loaded.folder, source.read.paths, where=name).files]
+    return found
+
+
 def find_amounts(
     loaded: LoadedRecipe, files: Mapping[str, list[Path]], links: RunLinks, states: States | None
 ) -> Found:
-    """All that can be known of the recipe's amounts now. files: of `source_files`."""
+    """All that can be known of the recipe's amounts now. files: of the sources. states: None where they are not worked out; what the
+    run has then speaks for them."""
     recipe = loaded.recipe
-    text = {name: _text_bytes(name, found, recipe, states) for name, found in files.items()}
+    text = {name: _text_bytes(name, found, recipe, links, states) for name, found in files.items()}
     unique, how_known = _unique_tokens(recipe, text, links, states)
     per_token = bytes_per_token(recipe.tokenizer.vocab_size)
     kept = {name: size or unique.get(Selection(name), 0) * per_token for name, size in text.items()}
-    documents = {name: _documents(name, recipe, files[name], kept[name], states) for name in recipe.sources}
+    documents = {name: _documents(name, recipe, files[name], kept[name], links, states) for name in recipe.sources}
     pack_files = {name: absolute(loaded.folder, pack.path) / "items.jsonl" for name, pack in recipe.packs.items()}
     return Found(
         files=files,
@@ -91,7 +103,7 @@ def find_amounts(
             pack_bytes={name: path.stat().st_size if path.is_file() else 0 for name, path in pack_files.items()},
             pack_items={name: _num_lines(path) for name, path in pack_files.items()},
         ),
-        held_out={name: _held_out(name, recipe, text[name], documents[name], states) for name in recipe.sources},
+        held_out={name: _held_out(name, recipe, text[name], documents[name], links, states) for name in recipe.sources},
     )
 
 
@@ -107,9 +119,9 @@ def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
     return []
 
 
-def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | None) -> float:
+def _text_bytes(name: str, files: list[Path], recipe: Recipe, links: RunLinks, states: States | None) -> float:
     """Bytes of text: as extract counted them, now or before the recipe changed, else estimated from the files."""
-    counts = _counts(f"extract/{name}", states)
+    counts = _counts(f"extract/{name}", links, states)
     if counts is not None and "text_bytes" in counts:
         return float(counts["text_bytes"])
     return text_bytes_of(files, recipe.sources[name].read.format)
@@ -121,24 +133,30 @@ def _read_bytes(source: Source, files: list[Path], text_bytes: float) -> float:
     return (text_bytes_of(files, source.read.format) if files else text_bytes) / reader.text_per_byte
 
 
-def _counts(step: str, states: States | None) -> Mapping[str, Any] | None:
-    """What a step counted, this or the one that the run has from before a change; None when it never ran."""
-    if states is None:
-        return None
-    for identity in (states[step].identity, states[step].before):
-        record = None if identity is None else states.record(step, identity)
-        if record is not None:
-            return dict(record.get("counts", {}))
-    return None
+def _made(step: str, links: RunLinks, states: States | None) -> list[str]:
+    """The identities that may tell of a step: what is asked for, where the states are known, then what the run has."""
+    asked = None if states is None else states[step].identity
+    return [identity for identity in (asked, links.before(step)) if identity is not None]
 
 
-def _documents(name: str, recipe: Recipe, files: list[Path], text_bytes: float, states: States | None) -> float:
-    counts = _counts(f"extract/{name}", states)
+def _counts(step: str, links: RunLinks, states: States | None) -> Mapping[str, Any] | None:
+    """What a step counted, as it is asked for or before a change; None when it never ran."""
+    records = (links.record_of(step, identity) for identity in _made(step, links, states))
+    return next((dict(record.get("counts", {})) for record in records if record is not None), None)
+
+
+def _documents(
+    name: str, recipe: Recipe, files: list[Path], text_bytes: float, links: RunLinks, states: States | None
+) -> float:
+    counts = _counts(f"extract/{name}", links, states)
     if counts is not None and "documents" in counts:
         return float(counts["documents"])
-    reader = recipe.sources[name].read
-    is_whole = reader.format == "html" or (reader.format == "text" and reader.split_at is None)
-    return float(len(files)) if is_whole and files else text_bytes / DOCUMENT_BYTES
+    return float(len(files)) if files and _is_a_document(recipe.sources[name]) else text_bytes / DOCUMENT_BYTES
+
+
+def _is_a_document(source: Source) -> bool:
+    """Whether each file of a source is one document."""
+    return source.read.format in ("html", "docx") or (source.read.format == "text" and source.read.split_at is None)
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,7 +171,7 @@ def _unique_tokens(
         shards = {name: TokenShard(Tokenized(folder).of(name).train) for name in recipe.sources}
         return selection_tokens(recipe.pretrain, shards), dict.fromkeys(recipe.sources, "measured")
     before = _counted_before(recipe, links)
-    split = _split(states)
+    split = _split(links, states)
     found: dict[Selection, int] = {}
     how_known: dict[str, HowKnown] = {}
     for name, source in recipe.sources.items():
@@ -188,22 +206,21 @@ def _counted_before(recipe: Recipe, links: RunLinks) -> dict[str, int]:
     }
 
 
-def _split(states: States | None) -> Mapping[str, Any]:
+def _split(links: RunLinks, states: States | None) -> Mapping[str, Any]:
     """Source → side → documents and bytes, as select split them, now or before the recipe changed."""
-    for identity in () if states is None else (states["select"].identity, states["select"].before):
-        folder = None if identity is None or states is None else states.run.bytes_of("select", identity)
-        if folder is not None:
+    for identity in _made("select", links, states):
+        if (folder := links.bytes_of("select", identity)) is not None:
             return dict(read_json(Selected(folder).split))
     return {}
 
 
 def _held_out(
-    name: str, recipe: Recipe, text_bytes: float, documents: float, states: States | None
+    name: str, recipe: Recipe, text_bytes: float, documents: float, links: RunLinks, states: States | None
 ) -> tuple[int | None, float]:
-    if (made := _split(states).get(name)) is not None:
+    if (made := _split(links, states).get(name)) is not None:
         return int(made["validation"]["documents"]), float(made["validation"]["bytes"])
     wanted = wanted_bytes(round(text_bytes), recipe.select.validation)
-    is_counted = _counts(f"extract/{name}", states) is not None
+    is_counted = _counts(f"extract/{name}", links, states) is not None
     return round(documents * wanted / text_bytes) if is_counted and text_bytes else None, wanted
 
 

@@ -6,10 +6,10 @@ Each step's record keeps what was said of it before it ran: the report holds rea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gristmill.amounts import find_amounts, source_files
+from gristmill.amounts import find_amounts, present_files
 from gristmill.graph.machine import Machine
 from gristmill.graph.record import Planned, TrainingForecast
 from gristmill.graph.state import States
@@ -28,7 +28,7 @@ RECENT_RECORDS = 40  # of a kind of step that are looked at
 
 @dataclass(frozen=True, kw_only=True)
 class StepForecast:
-    """How long one step takes on this machine. work: what it works through. seconds: of the whole step; is_done: it is made.
+    """How long one step takes on this machine. work: what it works through. seconds: of the whole step; is_done: it took so long.
 
     num_records: how many finished steps of its kind on this machine the seconds rest on, beside the shipped ratios.
     """
@@ -46,10 +46,16 @@ def step_forecasts(
     """The forecast of every step of the recipe, in the order of the table."""
     work = works(recipe, amounts, machine)
     corrections = Corrections(links.store, machine, speed)
-    return tuple(
-        corrections.step_forecast(name, work[name], is_done=states is not None and states[name].state == "done")
-        for name in (step.name for step in steps_of(recipe))
-    )
+    return tuple(_as_it_was(corrections.step_forecast(step.name, work[step.name]), states) for step in steps_of(recipe))
+
+
+def _as_it_was(forecast: StepForecast, states: States | None) -> StepForecast:
+    """The forecast, or of a step that is done what it took."""
+    state = None if states is None else states[forecast.step]
+    if states is None or state is None or state.state != "done" or state.identity is None:
+        return forecast
+    record = states.record(forecast.step, state.identity)
+    return replace(forecast, is_done=True, seconds=forecast.seconds if record is None else work_in(record))
 
 
 class Corrections:
@@ -59,12 +65,12 @@ class Corrections:
         self._store, self._machine, self._speed = store, machine, speed
         self._done: dict[str, list[tuple[Work, float]]] = {}
 
-    def step_forecast(self, name: str, work: Work, *, is_done: bool = False) -> StepForecast:
+    def step_forecast(self, name: str, work: Work) -> StepForecast:
         """The forecast of one step."""
         alike = [entry for entry in self._of_kind(name.partition("/")[0]) if entry[0].ratio == work.ratio]
         share = correction(alike, self._speed.flops_per_second)
         seconds = work.seconds(self._speed.flops_per_second) * (1.0 if share is None else share)
-        return StepForecast(step=name, work=work, seconds=seconds, num_records=len(alike), is_done=is_done)
+        return StepForecast(step=name, work=work, seconds=seconds, num_records=len(alike))
 
     def _of_kind(self, kind: str) -> list[tuple[Work, float]]:
         """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now."""
@@ -88,23 +94,23 @@ class Foretold:
     """What is said of each step before it runs, for its record: at a run's beginning the files, before a step what is known then."""
 
     def __init__(self, loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> None:
-        """Raises RecipeError or DataError for files whose first rows are not what the recipe says."""
+        """Raises RecipeError or DataError for files, as far as they are here, whose first rows are not what the recipe says."""
         self._loaded, self._machine, self._links = loaded, machine, links
-        self._files = source_files(loaded)
+        self._files = present_files(loaded)
         self._speed: Speed | None = None
         check_files(loaded, self._files)
 
-    def of(self, name: str, states: States) -> Planned:
+    def of(self, name: str) -> Planned:
         """The forecast of a step that is about to run."""
-        [made] = self._forecasts([name], states)
+        [made] = self._forecasts([name])
         return Planned(work=asdict(made.work), seconds=made.seconds, num_records=made.num_records)
 
-    def seconds_of(self, names: Sequence[str], states: States) -> float:
+    def seconds_of(self, names: Sequence[str]) -> float:
         """How long these steps take together, by what is known now."""
-        return sum(made.seconds for made in self._forecasts(names, states))
+        return sum(made.seconds for made in self._forecasts(names))
 
-    def _forecasts(self, names: Sequence[str], states: States) -> list[StepForecast]:
-        amounts = find_amounts(self._loaded, self._files, self._links, states).amounts
+    def _forecasts(self, names: Sequence[str]) -> list[StepForecast]:
+        amounts = find_amounts(self._loaded, self._files, self._links, None).amounts
         work = works(self._loaded.recipe, amounts, self._machine)
         corrections = Corrections(self._links.store, self._machine, self.speed)
         return [corrections.step_forecast(name, work[name]) for name in names]

@@ -205,9 +205,9 @@ class _Run:
             clock.note()
             self.display.say(line)
 
-        planned = self.foretold.of(step.name, self.states)
+        planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
-        later_seconds = self.foretold.seconds_of(self._after(step.name), self.states)
+        later_seconds = self.foretold.seconds_of(self._after(step.name))
         try:
             with (
                 out_of_space_is_a_resource_error(working),

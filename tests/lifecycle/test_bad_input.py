@@ -172,7 +172,7 @@ def test_parquet_without_the_named_column_is_answered_with_the_columns_there_are
     recipe["sources"]["novel"]["read"] = {"format": "parquet", "paths": ["data/novel.parquet"], "text_column": "text"}
     write(project, recipe)
     answer = gristmill("run", "recipe.yaml", "--until", "extract/novel", *OPTIONS)
-    assert_says(answer, 1, "novel.parquet", "'text'", "content")
+    assert_says(answer, 2, "recipe.yaml:", "text_column is 'text'", "novel.parquet has the columns 'content', 'id'")
 
 
 def test_pattern_that_is_none_is_refused_with_its_line(project: Path, recipe: Recipe, gristmill: Command) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError
-from gristmill.score.annotations import agreement, merge_small_classes, read_annotations
+from gristmill.score.agreement import agreement
+from gristmill.score.annotations import merge_small_classes, read_annotations
 
 
 def write(path, *rows):

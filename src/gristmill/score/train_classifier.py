@@ -25,7 +25,8 @@ from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Classifier as ClassifierSection
-from gristmill.score.annotations import Annotation, agreement, merge_small_classes, read_annotations
+from gristmill.score.agreement import agreement
+from gristmill.score.annotations import Annotation, merge_small_classes, read_annotations
 from gristmill.score.classifiers import Classifier, fit_classifier
 from gristmill.score.outputs import Agreement, ClassifierReport
 from gristmill.score.thresholds import folds_of, out_of_fold_scores, threshold_table
