@@ -12,6 +12,7 @@ from pydantic import Field
 
 from gristmill.graph.outputs import File, Files, Outputs, content_files, content_hash
 from gristmill.pipeline import steps_of
+from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import (
     WATCHED,
@@ -33,17 +34,15 @@ OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py ch
     "Source.max_failed", "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
-    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadArchive.paths", "ReadCode.paths", "ReadCsv.paths",
-    "ReadDocx.paths", "ReadEpub.paths", "ReadHtml.paths", "ReadJsonl.paths", "ReadParquet.paths", "ReadPdf.paths", "ReadText.paths",
-    "ReadWarc.paths",
+    "ChatData.conversations", "Classifier.annotations", "PackRef.path",
+    *(f"{reader.__name__}.paths" for reader in READERS.values()),
 }  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
     "Dpo.optimizer", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
-    "Recipe.schema_version", "ReadArchive.format", "ReadCode.format", "ReadCsv.format", "ReadDocx.format", "ReadEpub.format",
-    "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format", "ReadPdf.format", "ReadText.format", "ReadWarc.format",
+    "Recipe.schema_version", *(f"{reader.__name__}.format" for reader in READERS.values()),
 }  # fmt: skip
 
 
