@@ -183,7 +183,7 @@ def _page(folder: Path) -> dict[str, Any]:
     page = (folder / "report.html").read_text(encoding="utf-8")
     found: dict[str, Any] = {}
     for title, part in re.findall(r"<h2[^>]*>(.*?)</h2>(.*?)(?=<h2|\Z)", page, re.DOTALL):
-        found[title] = {"headings": re.findall(r"<th[^>]*>(.*?)</th>", part), "rows": part.count("<tr>")}
+        found[title] = {"headings": re.findall(r"<th scope=col[^>]*>(.*?)</th>", part), "rows": part.count("<tr>")}
     return found
 
 

@@ -9,6 +9,7 @@ import random
 import tarfile
 import zipfile
 from collections.abc import Callable
+from email.message import EmailMessage
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hostile.archives import record
 from hostile.books import book, zipped
 from hostile.hostile import prose
 from hostile.office import paragraph, word
+from hostile.pages import sound as sound_pdf
 
 INTERESTING = [
     b"\0",
@@ -116,6 +118,27 @@ def html_file(noise: random.Random) -> bytes:
     return f"<html><head><meta charset=utf-8></head><body>{prose(noise.randrange(99))}</body></html>".encode()
 
 
+def mbox_file(noise: random.Random) -> bytes:
+    """Messages with parts, codings and attachments."""
+    written = []
+    for number in range(noise.randint(1, 6)):
+        made = EmailMessage()
+        made["Subject"] = f"é {number}"
+        made.set_content(prose(number, 20), cte=noise.choice(["base64", "quoted-printable", "8bit"]))
+        if noise.random() < 0.3:
+            made.add_alternative(f"<p>{prose(number, 20)}", subtype="html")
+        if noise.random() < 0.3:
+            made.add_attachment(noise.randbytes(300), maintype="image", subtype="png")
+        written.append(b"From a@b Mon Jan  1 10:00:00 2001\n" + bytes(made) + b"\n")
+    return b"".join(written)
+
+
+def subtitles_file(noise: random.Random) -> bytes:
+    """Cues."""
+    cues = (f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n<i>{prose(n, 6)}</i>\n" for n in range(noise.randint(1, 30)))
+    return "\n".join(cues).encode(noise.choice(["utf-8", "utf-16", "cp1252"]))
+
+
 def tar_file(noise: random.Random) -> bytes:
     """Members of all kinds, with short and long names."""
     written = io.BytesIO()
@@ -166,16 +189,42 @@ def docx_file(noise: random.Random) -> bytes:
     return word(body, method=noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
 
 
+def pdf_file(noise: random.Random) -> bytes:
+    """A PDF file."""
+    return sound_pdf(*[prose(n, 9) for n in range(noise.randint(1, 5))])
+
+
+def archive_file(noise: random.Random) -> bytes:
+    """A ZIP of files of several formats; one in three is a tar."""
+    kinds = {
+        ".txt": text_file,
+        ".jsonl": jsonl_file,
+        ".html": html_file,
+        ".csv": csv_file,
+        ".epub": epub_file,
+        ".zip": epub_file,
+    }
+    suffixes = noise.choices([*kinds], k=noise.randint(1, 4))
+    members: dict[str, str | bytes] = {f"{n}{suffix}": kinds[suffix](noise) for n, suffix in enumerate(suffixes)}
+    if noise.random() < 0.3:
+        return tar_file(noise)
+    return zipped(members, noise.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED]))
+
+
 FILES: dict[str, Callable[[random.Random], bytes]] = {
     "jsonl": jsonl_file,
     "json": json_file,
     "csv": csv_file,
     "text": text_file,
     "html": html_file,
+    "subtitles": subtitles_file,
+    "mbox": mbox_file,
     "code": tar_file,
     "parquet": parquet_file,
     "warc": warc_file,
     "epub": epub_file,
     "docx": docx_file,
+    "pdf": pdf_file,
+    "archive": archive_file,
 }
-PACKED = ("jsonl", "json", "csv", "text", "code", "warc")
+PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "mbox", "code", "warc")

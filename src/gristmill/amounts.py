@@ -72,7 +72,9 @@ def find_amounts(
     recipe = loaded.recipe
     text = {name: _text_bytes(name, found, recipe, states) for name, found in files.items()}
     unique, how_known = _unique_tokens(recipe, text, links, states)
-    documents = {name: _documents(name, recipe, files[name], text[name], states) for name in recipe.sources}
+    per_token = bytes_per_token(recipe.tokenizer.vocab_size)
+    kept = {name: size or unique.get(Selection(name), 0) * per_token for name, size in text.items()}
+    documents = {name: _documents(name, recipe, files[name], kept[name], states) for name in recipe.sources}
     pack_files = {name: absolute(loaded.folder, pack.path) / "items.jsonl" for name, pack in recipe.packs.items()}
     return Found(
         files=files,
@@ -82,15 +84,8 @@ def find_amounts(
         },
         unique=unique,
         amounts=Amounts(
-            read_bytes={
-                name: text_bytes_of(found, recipe.sources[name].read.format)
-                / READERS[recipe.sources[name].read.format].text_per_byte
-                for name, found in files.items()
-            },
-            text_bytes={
-                name: size or unique.get(Selection(name), 0) * bytes_per_token(recipe.tokenizer.vocab_size)
-                for name, size in text.items()
-            },
+            read_bytes={name: _read_bytes(source, files[name], kept[name]) for name, source in recipe.sources.items()},
+            text_bytes=kept,
             documents=documents,
             conversations=0.0 if recipe.chat is None else _conversations(recipe.chat, loaded.folder),
             pack_bytes={name: path.stat().st_size if path.is_file() else 0 for name, path in pack_files.items()},
@@ -120,6 +115,12 @@ def _text_bytes(name: str, files: list[Path], recipe: Recipe, states: States | N
     return text_bytes_of(files, recipe.sources[name].read.format)
 
 
+def _read_bytes(source: Source, files: list[Path], text_bytes: float) -> float:
+    """Bytes of a source's files, unpacked; of files elsewhere, by the text that they hold."""
+    reader = READERS[source.read.format]
+    return (text_bytes_of(files, source.read.format) if files else text_bytes) / reader.text_per_byte
+
+
 def _counts(step: str, states: States | None) -> Mapping[str, Any] | None:
     """What a step counted, this or the one that the run has from before a change; None when it never ran."""
     if states is None:
@@ -137,7 +138,7 @@ def _documents(name: str, recipe: Recipe, files: list[Path], text_bytes: float, 
         return float(counts["documents"])
     reader = recipe.sources[name].read
     is_whole = reader.format == "html" or (reader.format == "text" and reader.split_at is None)
-    return float(len(files)) if is_whole else text_bytes / DOCUMENT_BYTES
+    return float(len(files)) if is_whole and files else text_bytes / DOCUMENT_BYTES
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────

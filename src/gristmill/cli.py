@@ -58,7 +58,23 @@ Overrides = Annotated[
     ),
 ]
 RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are kept", envvar="GRISTMILL_RUNS")]
-Threads = Annotated[int | None, typer.Option(min=1, help="threads of a training process; all cores if absent")]
+
+
+def _threads(value: str) -> str:
+    """auto, or a number of at least one; kept as text, for typer calls this twice."""
+    if value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise typer.BadParameter(f"{value!r} is neither auto nor a number from 1.")
+    return value
+
+
+Threads = Annotated[
+    str,
+    typer.Option(
+        help="threads of a training process; auto: all cores, fewer while other processes use them",
+        metavar="auto|N",
+        callback=_threads,
+    ),
+]
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
@@ -93,7 +109,7 @@ def run(
     until: Annotated[str | None, typer.Option(help="stop after this step; `status` lists the steps")] = None,
     remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
-    threads: Threads = None,
+    threads: Threads = "auto",
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
@@ -124,7 +140,7 @@ def plan(
     ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path("runs"),
-    threads: Threads = None,
+    threads: Threads = "auto",
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
@@ -143,18 +159,26 @@ def status(
     recipe: RecipePath,
     overrides: Overrides = None,
     as_json: AsJson = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="show what a run does until it ends, and end as it did")
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
-    threads: Threads = None,
+    threads: Threads = "auto",
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
     """Where a run is, what would be remade, and why."""
+    if follow and as_json:
+        raise typer.BadParameter("--follow is for reading, --json for programs; ask for one of them.")
     from gristmill.commands.status import status as print_status
     from gristmill.recipe.load import load_recipe
 
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
-    print_status(load_recipe(recipe, overrides or []), machine, console=_console(), as_json=as_json)
+    code = print_status(
+        load_recipe(recipe, overrides or []), machine, console=_console(), as_json=as_json, follows=follow
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -288,6 +312,9 @@ def init(
     data: Annotated[
         Path | None, typer.Option(help="your own folder of text; absent: put files into FOLDER/data")
     ] = None,
+    example: Annotated[
+        str | None, typer.Option(help="copy a shipped recipe and its sample of data: quickstart", metavar="NAME")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="how long the run may take on this machine")] = None,
     size: Annotated[
         str | None, typer.Option(help="parameters of the model, such as 10M; absent: as the text allows")
@@ -297,10 +324,15 @@ def init(
         float, typer.Option(min=1, help="how long to read; of more text than that a random sample is read")
     ] = 60.0,
     runs_dir: RunsDir = Path("runs"),
-    threads: Threads = None,
+    threads: Threads = "auto",
     processes: Processes = None,
 ) -> None:
     """Read and count your own folder of text, and write a commented recipe over it."""
+    if example is not None:
+        from gristmill.commands.example import copy_example
+
+        copy_example(example, folder, console=_console())
+        return
     from gristmill.commands.init import init as write_recipe
     from gristmill.draft.sample import Limits
 
@@ -320,7 +352,7 @@ def init(
 def doctor(
     quick: Annotated[bool, typer.Option(help="leave out the training steps")] = False,
     runs_dir: RunsDir = Path("runs"),
-    threads: Threads = None,
+    threads: Threads = "auto",
 ) -> None:
     """What this machine can do, what will be slow, and why."""
     from gristmill.commands.doctor import doctor as examine
@@ -336,7 +368,7 @@ def _console() -> Console:
 
 def _machine(
     runs_dir: Path,
-    threads: int | None = None,
+    threads: str = "auto",
     processes: int | None = None,
     device: str = "auto",
     micro_batch_tokens: int | None = None,
@@ -347,7 +379,7 @@ def _machine(
     return Machine(
         runs_dir=runs_dir,
         device=device,
-        threads=threads or usual.threads,
+        threads="auto" if threads == "auto" else int(threads),
         processes=processes or usual.processes,
         micro_batch_tokens=micro_batch_tokens or usual.micro_batch_tokens,
     )

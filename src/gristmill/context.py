@@ -8,6 +8,7 @@ from pathlib import Path
 from gristmill.data.outside import find_step_files
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_hash
+from gristmill.graph.progress import Report, unreported
 from gristmill.graph.step import Reads, Step, StepContext, Watching
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
@@ -25,6 +26,7 @@ def make_context(
     machine: Machine,
     run: RunLinks,
     say: Callable[[str], None] = lambda line: None,
+    progress: Report = unreported,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StepContext:
     """What a step of the table is given when it runs. open_role: the outputs that a role refers to."""
@@ -44,6 +46,7 @@ def make_context(
         machine=machine,
         run=run,
         say=say,
+        progress=progress,
         should_stop=should_stop,
     )
 
@@ -58,6 +61,7 @@ def context_of(
     machine: Machine,
     identity: str = "0" * 32,
     say: Callable[[str], None] = lambda line: None,
+    progress: Report = unreported,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StepContext:
     """What one step of a recipe is given when what earlier steps left lies in `folders`, committed or not: a step run by itself.
@@ -81,5 +85,6 @@ def context_of(
         machine=machine,
         run=RunLinks(Store(out.with_name(f"{out.name}.runs")), recipe.name),
         say=say,
+        progress=progress,
         should_stop=should_stop,
     )

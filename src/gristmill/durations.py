@@ -5,7 +5,7 @@ Each step's record keeps what was said of it before it ran: the report holds rea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,10 +96,18 @@ class Foretold:
 
     def of(self, name: str, states: States) -> Planned:
         """The forecast of a step that is about to run."""
+        [made] = self._forecasts([name], states)
+        return Planned(work=asdict(made.work), seconds=made.seconds, num_records=made.num_records)
+
+    def seconds_of(self, names: Sequence[str], states: States) -> float:
+        """How long these steps take together, by what is known now."""
+        return sum(made.seconds for made in self._forecasts(names, states))
+
+    def _forecasts(self, names: Sequence[str], states: States) -> list[StepForecast]:
         amounts = find_amounts(self._loaded, self._files, self._links, states).amounts
-        work = works(self._loaded.recipe, amounts, self._machine)[name]
-        made = Corrections(self._links.store, self._machine, self.speed).step_forecast(name, work)
-        return Planned(work=asdict(work), seconds=made.seconds, num_records=made.num_records)
+        work = works(self._loaded.recipe, amounts, self._machine)
+        corrections = Corrections(self._links.store, self._machine, self.speed)
+        return [corrections.step_forecast(name, work[name]) for name in names]
 
     def of_training(self) -> TrainingForecast:
         """What is said of pretraining alone, its memory included."""

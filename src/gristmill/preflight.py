@@ -6,6 +6,7 @@ plan may be made where the data is not.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from gristmill.data.outside import absolute
 from gristmill.data.packs import read_pack
+from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.rules import check_rules
-from gristmill.formats.format import format_of
+from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
@@ -106,9 +108,10 @@ def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[P
         column = getattr(source.read, key, None)
         if column is None or column in columns:
             continue
-        if key != "url_field" or did_you_mean(column, columns):  # lines of JSON may have a URL, or none
+        is_wanted = key != "url_field"  # lines of JSON may have a URL, or none
+        if did_you_mean(column, columns) if not is_wanted else not _can_read(source, files):
             raise RecipeError(_no_such_column(loaded, ("sources", name, "read", key), column, columns, files))
-    text = str(getattr(source.read, source.read.text_key))
+    text = getattr(source.read, source.read.text_key)
     values = [row[text] for row in rows if row.get(text) is not None]
     if values and not any(isinstance(value, str) for value in values):
         place: KeyPath = ("sources", name, "read", source.read.text_key)
@@ -127,6 +130,17 @@ def _first_rows(source: Source, files: list[Path]) -> Iterator[dict[str, object]
             yield from reader.peek(path, num_rows=PEEKED_ROWS)
         except (DataError, OSError, ValueError):
             continue
+
+
+def _can_read(source: Source, files: list[Path]) -> bool:
+    """Whether the reader itself makes a document of one of the first records: it may know columns by their place."""
+    reader = format_of(source.read)
+    for path in files[:PEEKED_FILES]:
+        span = Span(path=path, name=path.name, size=size_of(path))
+        with contextlib.suppress(DataError, OSError, ValueError):
+            if any(isinstance(record, RawDocument) for record in islice(reader.read(span, source.read), PEEKED_ROWS)):
+                return True
+    return False
 
 
 def _no_such_column(loaded: LoadedRecipe, key: KeyPath, column: str, columns: Iterable[str], files: list[Path]) -> str:

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.display import Display
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import keep_not_read, not_read_beside
@@ -33,6 +35,7 @@ from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.progress import Position
 from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState, resolved
@@ -45,6 +48,7 @@ from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
+from gristmill.store.heartbeat import Heart
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
@@ -81,7 +85,8 @@ def run(
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
-            _Run(loaded, machine, console, signals, store, links, states, hashes, remake).carry_out(until)
+            with Display(console, Heart(links.folder)) as display:
+                _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
 
 
@@ -103,6 +108,7 @@ class _Run:
         loaded: LoadedRecipe,
         machine: Machine,
         console: Console,
+        display: Display,
         signals: Signals,
         store: Store,
         links: RunLinks,
@@ -110,7 +116,8 @@ class _Run:
         hashes: FileHashes,
         remake: Sequence[str],
     ) -> None:
-        self.loaded, self.machine, self.console, self.signals = loaded, machine, console, signals
+        self.loaded, self.machine, self.signals = loaded, machine, signals
+        self.console, self.display = console, display
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds = 0.0
         self.wanted, self.kept = list[str](), set[str]()
@@ -196,23 +203,36 @@ class _Run:
 
         def say(line: str) -> None:
             clock.note()
-            self.console.print(f"         [dim]{escape(line)}[/]", highlight=False)
+            self.display.say(line)
 
-        context = make_context(
-            step,
-            identity=state.identity,
-            recipe_dir=self.loaded.folder,
-            open_role=self._open,
-            out=working,
-            machine=self.machine,
-            run=self.links,
-            say=say,
-            should_stop=lambda: self.signals.received is not None,
-        )
         planned = self.foretold.of(step.name, self.states)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
+        later_seconds = self.foretold.seconds_of(self._after(step.name), self.states)
         try:
-            with out_of_space_is_a_resource_error(working), PeakMemory() as peak:
+            with (
+                out_of_space_is_a_resource_error(working),
+                self.display.following(
+                    step.name, expected_seconds=planned.seconds, later_seconds=later_seconds
+                ) as report,
+                PeakMemory() as peak,
+            ):
+
+                def progress(position: Position) -> None:
+                    clock.note()
+                    report(position)
+
+                context = make_context(
+                    step,
+                    identity=state.identity,
+                    recipe_dir=self.loaded.folder,
+                    open_role=self._open,
+                    out=working,
+                    machine=self.machine,
+                    run=self.links,
+                    say=say,
+                    progress=progress,
+                    should_stop=lambda: self.signals.received is not None,
+                )
                 counts = importlib.import_module(step.module).run(context)
         except RecipeError:
             self.links.put_back(step.name)  # refused: nothing is under way
@@ -225,6 +245,11 @@ class _Run:
             ) from stopped
         self._check_files(step, state.document, working)
         return self._record(state, counts, clock.total(), peak, planned, training)
+
+    def _after(self, name: str) -> list[str]:
+        """The wanted steps after this one that are not done."""
+        after = self.wanted[self.wanted.index(name) + 1 :] if name in self.wanted else []
+        return [later for later in after if self.states[later].state != "done"]
 
     def _open(self, read: Reads) -> Outputs:
         """The outputs that a role refers to, and no others."""
@@ -385,14 +410,16 @@ class _WorkClock:
         self.is_new = "seconds" not in self._noted
         self._before = float(self._noted.get("seconds", 0.0))
         self._started = self._saved = time.monotonic()
+        self._lock = threading.Lock()  # a step may report from several threads
 
     def total(self) -> float:
         return self._before + time.monotonic() - self._started
 
     def note(self) -> None:
         """Saves the clock when it was not saved for five seconds."""
-        if time.monotonic() - self._saved > 5:
-            self.save()
+        with self._lock:
+            if time.monotonic() - self._saved > 5:
+                self.save()
 
     def save(self) -> None:
         write_json(self._note, {**self._noted, "seconds": self.total()})

@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     seen: list[Any] = []
     monkeypatch.setattr(epochs, "train", lambda session, method, watch, **more: seen.append((method, watch, more)))
     saved: list[Progress] = []
-    session = SimpleNamespace(runtime="here", log=print, save=saved.append)
+    session = SimpleNamespace(runtime="here", log=print, save=saved.append, stepped=print)
     train_epochs(
         session,  # type: ignore[arg-type]
         PASSES,

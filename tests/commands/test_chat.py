@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +18,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from gristmill.commands.chat import VISIBLE, Conversation, chat, find_model
+from gristmill.commands import model_folder
+from gristmill.commands.chat import VISIBLE, Conversation, chat
+from gristmill.commands.model_folder import find_model, names_of
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.generate import generate
+from gristmill.model.inference import InferenceModel, KeyValueCache
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights, save_model
+from gristmill.serve.speaker import Speaker
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 
@@ -61,21 +72,23 @@ def saved(folder: Path, model: Llama, tokenizer: Tokenizer, *, end: int = 2) -> 
 
 
 def said(
-    target: Path,
-    *,
+    *targets: Path,
     prompt: str | None = None,
+    system: str | None = None,
     stdin: io.StringIO | None = None,
     temperature: float = 0.0,
     max_new_tokens: int | None = 12,
 ) -> str:
     out = io.StringIO()
     chat(
-        target,
+        targets,
         prompt=prompt,
+        system=system,
         temperature=temperature,
         max_new_tokens=max_new_tokens,
         console=Console(file=out, width=40),
         stdin=stdin or io.StringIO(),
+        history=Path("/nowhere"),
     )
     return out.getvalue()
 
@@ -123,7 +136,7 @@ def test_full_context_drops_the_oldest_turns_and_says_how_many(
 ) -> None:
     said(saved(tmp_path, model, tokenizer), stdin=io.StringIO("The cat sat on the mat.\n" * 4))
     assert "dropped the oldest 2 messages" in capsys.readouterr().err
-    talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=12, temperature=0.0)
+    talk = Conversation(speaker=speaker_of(model, tokenizer), max_new_tokens=12, temperature=0.0)
     for _ in range(4):
         "".join(talk.ask("The cat sat on the mat."))
         ids, _ = encode_chat(tokenizer, [m for m in talk.messages[:-1] if m["content"].strip()], True)
@@ -132,7 +145,7 @@ def test_full_context_drops_the_oldest_turns_and_says_how_many(
 
 
 def test_message_longer_than_the_context_is_refused_and_forgotten(model: Llama, tokenizer: Tokenizer) -> None:
-    talk = Conversation(model=model, tokenizer=tokenizer, max_new_tokens=12, temperature=0.0)
+    talk = Conversation(speaker=speaker_of(model, tokenizer), max_new_tokens=12, temperature=0.0)
     with pytest.raises(RecipeError, match="context of 96 leaves 84"):
         list(talk.ask("cat " * 200))
     assert talk.messages == []
@@ -141,7 +154,7 @@ def test_message_longer_than_the_context_is_refused_and_forgotten(model: Llama, 
 def test_pieces_never_split_a_character_and_add_up_to_the_answer(model: Llama, tokenizer: Tokenizer) -> None:
     text = "Ü — 数学 🙂 end"
     ids = [*tokenizer.encode(text), tokenizer.im_end_id]
-    talk = Conversation(model=parrot(model, ids), tokenizer=tokenizer, max_new_tokens=len(ids), temperature=0.0)
+    talk = Conversation(speaker=parrot(model, tokenizer, ids), max_new_tokens=len(ids), temperature=0.0)
     pieces = list(talk.ask("x"))
     assert "".join(pieces) == text
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
@@ -151,26 +164,28 @@ def test_pieces_never_split_a_character_and_add_up_to_the_answer(model: Llama, t
 def test_answer_cannot_steer_the_terminal(
     model: Llama, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bird = parrot(model, [*tokenizer.encode("\x1b[2J\r\x07[red]x"), tokenizer.im_end_id])
-    monkeypatch.setattr("gristmill.commands.chat.load_model", lambda folder: bird)
+    bird = parrot(model, tokenizer, [*tokenizer.encode("\x1b[2J\r\x07[red]x"), tokenizer.im_end_id])
+    monkeypatch.setattr(model_folder.Speaker, "load", lambda folder, name: bird)
     assert said(saved(tmp_path, model, tokenizer), prompt="x", max_new_tokens=24) == "␛[2J␍␇[red]x\n"
 
 
-def parrot(model: Llama, ids: list[int]) -> Llama:
-    """A model whose n-th new token is ids[n], whatever it is asked."""
+def speaker_of(model: Llama, tokenizer: Tokenizer) -> Speaker:
+    return Speaker(name="tiny", model=InferenceModel(model), tokenizer=tokenizer, num_parameters=1)
 
-    class Parrot(Llama):
+
+def parrot(model: Llama, tokenizer: Tokenizer, ids: list[int]) -> Speaker:
+    """A speaker whose n-th new token is ids[n], whatever it is asked."""
+
+    class Parrot(InferenceModel):
         said = 0
 
-        def logits(self, x_ND: torch.Tensor) -> torch.Tensor:
-            logits_NV = torch.zeros(len(x_ND), self.config.vocab_size)
-            logits_NV[-1, ids[self.said]] = 1.0
+        def advance(self, caches: Sequence[KeyValueCache], pieces: Sequence[Sequence[int]]) -> torch.Tensor:
+            logits_BV = torch.zeros(len(pieces), self.config.vocab_size)
+            logits_BV[:, ids[self.said]] = 1.0
             self.said += 1
-            return logits_NV
+            return logits_BV
 
-    bird = Parrot(model.config)
-    bird.load_state_dict(model.state_dict())
-    return bird
+    return Speaker(name="parrot", model=Parrot(model), tokenizer=tokenizer, num_parameters=1)
 
 
 @pytest.mark.parametrize(
@@ -215,3 +230,74 @@ def test_sampling_with_a_temperature_is_repeatable(model: Llama, tokenizer: Toke
     first = said(folder, prompt="Hello!", temperature=5.0)
     assert first == said(folder, prompt="Hello!", temperature=5.0)
     assert first != said(folder, prompt="Hello!")
+
+
+def test_several_models_answer_below_their_names(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    one, two = saved(tmp_path / "one", model, tokenizer), saved(tmp_path / "two", model, tokenizer, end=0)
+    alone = [said(folder, prompt="Hello!") for folder in (one, two)]
+    assert said(one, two, prompt="Hello!") == f"[one]\n{alone[0]}[two]\n{alone[1]}"
+
+
+def test_on_a_terminal_models_stand_in_columns(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    one, two = saved(tmp_path / "one", model, tokenizer), saved(tmp_path / "two", model, tokenizer)
+    shown = said(one, two, stdin=Typed("Hello!\n/quit\n"))
+    assert any(line.split()[-2:] == ["one", "two"] for line in shown.splitlines())
+
+
+def test_commands_change_the_conversation_and_say_so(
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = saved(tmp_path / "m", model, tokenizer), tmp_path / "talk.jsonl"
+    system = {"role": "system", "content": "The cat sat"}
+    asked = {"role": "user", "content": "sat on the mat"}
+    expected = greedy(model, tokenizer, encode_chat(tokenizer, [system, asked], add_generation_prompt=True)[0])
+    assert expected.strip(), "choose another question: empty answers are not saved"
+    typed = f"/system The cat sat\nsat on the mat\n/save {file}\n/save {file}\n/temperature hot\n/temperature .5\n/what\n/help\n"
+    assert said(folder, stdin=io.StringIO(typed)) == f"{expected}\n".translate(VISIBLE)
+    assert said(folder, prompt="sat on the mat", system="The cat sat") == f"{expected}\n".translate(VISIBLE)
+    saved_talk = json.loads(file.read_text())
+    assert saved_talk == {"id": "m", "messages": [system, asked, {"role": "assistant", "content": expected}]}
+    told = capsys.readouterr().err
+    for part in ("System message: The cat sat", "Saved 1 conversation", "exists; nothing was written", "expected a number",
+                 "Temperature 0.5.", "Unknown command /what", "/quit"):  # fmt: skip
+        assert part in told
+
+
+def test_names_are_the_last_folders_that_tell_models_apart() -> None:
+    found = names_of(
+        [Path(path) for path in ("/r/a", "/r/a/dpo/model", "/s/a", "/r/b/model", "/", "/r/a/export/model")]
+    )
+    assert found == ["a", "a-dpo", "a-2", "b", "model", "a-export"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_on_a_real_terminal_lines_are_edited_and_remembered(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", model, tokenizer)
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gristmill", "chat", str(folder), "--max-new-tokens", "4"],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        read_until(ours, b"> ")
+        os.write(ours, b"/system xcat\x01")  # Ctrl-A: to the beginning of the line
+        os.write(ours, b"\x1b[C" * 8 + b"\x04\n")  # eight to the right, delete the x
+        read_until(ours, b"System message: cat")
+        os.write(ours, b"/quit\n")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    history = tmp_path / "gristmill" / "chat_history"
+    assert history.read_text().splitlines()[-2:] == ["/system cat", "/quit"]
+    assert history.stat().st_mode & 0o77 == 0
+
+
+def read_until(terminal: int, end: bytes, seconds: float = 60) -> None:
+    shown = b""
+    while end not in shown:
+        assert select.select([terminal], [], [], seconds)[0], shown
+        shown += os.read(terminal, 4096)

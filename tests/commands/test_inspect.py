@@ -134,6 +134,26 @@ def test_raw_data_is_counted_by_format_with_columns_and_samples(tmp_path):
     assert (jsonl.documents, jsonl.copies, jsonl.languages["en"]) == (4, 1, 4)
 
 
+def test_several_languages_are_told_apart_and_said(tmp_path):
+    texts = {
+        "en": "The river runs slowly through the old town and nobody minds it at all.",
+        "de": "Der Müller ging früh am Morgen über die alte Brücke zum Fluss.",
+    }
+    for language, share in (("en", 3), ("de", 2)):
+        for number in range(share):
+            (tmp_path / f"{language}{number}.txt").write_text(f"{texts[language]} {number}")
+            (tmp_path / f"{language}{number}.html").write_text(
+                f"<html><script>the of and to in that</script><p>{texts[language]}</html>"
+            )
+    text = shown(tmp_path, limit=0)
+    for kind in ("text", "html"):
+        assert f"{kind}: in several languages: en 60%, de 40%; `language: {{keep: [en]}}` of a source keeps one" in text
+    (tmp_path / "code").mkdir()
+    for number, suffix in enumerate(("py", "c")):
+        (tmp_path / "code" / f"{number}.{suffix}").write_text("x = 1\n")
+    assert "several" not in shown(tmp_path / "code", limit=0)
+
+
 def test_conversations_are_read_by_their_messages(tmp_path):
     row = {"id": "x", "messages": [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Hi"}]}
     (tmp_path / "chat.jsonl").write_text(json.dumps(row) + '\n{"id": "y"}\n')

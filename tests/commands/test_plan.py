@@ -335,6 +335,13 @@ def test_columns_are_held_against_the_data_before_a_plan_or_a_run(
     assert not (machine.runs_dir / "book" / "extract").exists()
 
 
+def test_a_table_without_names_is_read_by_place(book: Path, machine: Machine) -> None:
+    (book.parent / "a.csv").write_text("1,some text of the first row\n2,and of the second one\n" * 9, encoding="utf-8")
+    for column in ("column2", "null"):
+        read = f"sources.book.read={{format: csv, paths: [a.csv], text_column: {column}}}"
+        assert make_forecast(load_recipe(book, [read, "sources.book.unique_tokens=50000"]), machine)
+
+
 def test_a_url_that_only_some_lines_have_is_no_mistake(book: Path, machine: Machine) -> None:
     (book.parent / "a.jsonl").write_text('{"text": "abc"}\n' * 30, encoding="utf-8")
     read = "sources.book.read={format: jsonl, paths: [a.jsonl], url_field: url}"

@@ -231,7 +231,7 @@ def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
 ) -> None:
     path = tmp_path_factory.mktemp("any") / ("x.gz" if packed else "x")
     path.write_bytes(gzip.compress(data) if packed else data)
-    extractor = "resiliparse" if format in ("warc", "html") else None
+    extractor = "resiliparse" if READERS[format].holds_html else None
     rules = settings_of(
         source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=extractor, languages=frozenset(["en"]),
         packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),

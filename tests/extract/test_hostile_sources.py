@@ -16,9 +16,11 @@ from gristmill.commands.inspect_files import inspect_files
 from gristmill.data.document import count_rows, read_documents
 from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
+from gristmill.recipe.schema.formats import READERS
 from hostile.books import book, chapter, zipped
 from hostile.hostile import Hostile
 from hostile.office import paragraph, word
+from hostile.pages import sound as sound_pdf
 from hostile.sets import SETS
 
 HERE = Path(__file__).parent
@@ -50,12 +52,16 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         "json": ("sound.json", json.dumps([row])),
         "csv": ("sound.csv", ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"),
         "text": ("sound.txt", SOUND),
+        "subtitles": ("sound.srt", f"1\n00:00:01,000 --> 00:00:02,000\n{SOUND}\n"),
+        "mbox": ("sound.eml", f"From: a@example.org\n\n{SOUND}\n"),
         "html": ("sound.html", page),
         "code": ("sound.py", f"# {SOUND}\n"),
         "warc": ("sound.warc", record),
         "parquet": ("sound.parquet", ""),
         "epub": ("sound.epub", zipped(book(1, **{"OEBPS/c0.xhtml": chapter(0, SOUND)}))),
         "docx": ("sound.docx", word(paragraph(SOUND))),
+        "pdf": ("sound.pdf", sound_pdf(SOUND)),
+        "archive": ("sound.zip", zipped({"a/sound.txt": SOUND})),
     }
     name, content = names[made.kind]
     path = folder / name
@@ -77,7 +83,7 @@ def test_a_hostile_file_costs_itself_and_not_its_source(name: str, tmp_path: Pat
         "read": {"format": made.kind, **made.keys, "paths": [str(made.path), str(sound)]},
         "max_failed": 1.0,
     }
-    if made.kind in ("warc", "html"):
+    if READERS[made.kind].holds_html:
         source["main_text"] = {"extractor": "resiliparse"}
     out = tmp_path / "out"
     extract.run(context(tmp_path, out, source))

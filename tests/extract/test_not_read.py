@@ -77,6 +77,13 @@ def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
         assert len(files) + listed == sum(path.is_file() for path in folder.rglob("[!.]*"))
 
 
+def test_what_to_do_depends_on_what_it_is(folder: Path) -> None:
+    advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")])}
+    assert advice[".html"] == "name it, or its folder, in a source with `format: html`"
+    assert advice[".xlsx"] == "save each sheet as CSV"
+    assert advice[".qqq"] == "if it is plain text, name it under `paths` of a source with `format: text`"
+
+
 def test_beside_a_file_that_is_named_nothing_is_looked_for(folder: Path) -> None:
     assert not_read_beside(folder.parent, [read("text", "data/a.txt")]) == []
 

@@ -47,12 +47,20 @@ def test_rows_are_those_of_pyarrow_and_every_byte_is_accounted_for(
 
 
 def test_each_bad_row_is_counted_and_the_good_ones_are_read(tmp_path: Path) -> None:
-    rows = [b"\xef\xbb\xbfid,text\n", b"1,good\n", b"\n", b"2,a,b\n", b"3,\xff\n", b",none\n", b'4,"two\nlines"\n']
+    rows = [
+        b"\xef\xbb\xbfid,text\n",
+        "1,gööd\n".encode(),
+        b"\n",
+        b"2,a,b\n",
+        b"3,\xff\n",
+        b",none\n",
+        b'4,"two\nlines"\n',
+    ]
     (tmp_path / "x.csv").write_bytes(b"".join([*rows, b'5,"' + b"x" * 90 + b"\n", b"6,last\n", b'7,"open\n']))
     records = list(read_csv(tmp_path / "x.csv", name="x", id_column="id", max_bytes=60))
     fates = [item.text if isinstance(item, RawDocument) else f"!{item.reason}" for item in records]
     assert fates == [
-        "!column_names", "good", "!blank_line", "!bad_csv", "!bad_csv", "!missing_field", "two\nlines", "!row_too_large", "last",
+        "!column_names", "gööd", "!blank_line", "!bad_csv", "!bad_csv", "!missing_field", "two\nlines", "!row_too_large", "last",
         "!bad_csv",
     ]  # fmt: skip
     assert sum(one.num_bytes if isinstance(one, Skip) else one.bytes_in for one in records) == (
@@ -96,8 +104,18 @@ def test_a_table_without_names_is_read_by_place(tmp_path: Path) -> None:
     assert FORMAT.peek(tmp_path / "x.csv", num_rows=1) == [{"column1": "1", "column2": "first text"}]
     assert FORMAT.told(tmp_path / "x.csv") == "parted by semicolons, without names"
     assert reasons(read_whole("csv", tmp_path / "x.csv", text_column="column3")) == {"missing_column": 1}
-    (tmp_path / "y.csv").write_text("id,column2\n1,a\n")
-    assert texts(read_whole("csv", tmp_path / "y.csv", text_column="column2")) == ["a"]
+    for head in ("id,column2", "id,body"):
+        (tmp_path / "y.csv").write_text(f"{head}\n1,a\n")
+        assert texts(read_whole("csv", tmp_path / "y.csv", text_column="column2")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("charset", "word"),
+    [("cp1252", "Brücke – „früh“"), ("koi8-r", "мельник шёл к реке"), ("cp932", "水車小屋の男は朝早く川へ")],
+)
+def test_a_table_in_another_charset_is_read_in_it(tmp_path: Path, charset: str, word: str) -> None:
+    (tmp_path / "x.csv").write_bytes(table([["text"], *[[f"{word} {n}"] for n in range(20)]]).decode().encode(charset))
+    assert texts(read_whole("csv", tmp_path / "x.csv")) == [f"{word} {n}" for n in range(20)]
 
 
 def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_exist(tmp_path: Path) -> None:
@@ -107,7 +125,7 @@ def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_e
     assert (record.reason, record.detail) == ("missing_column", "no 'text'; its columns are 'id', 'body'")
 
 
-@pytest.mark.parametrize("head", [b'"open\n', b"\xff\n"])
+@pytest.mark.parametrize("head", [b'"open\n', b"\xff\xfe\n"])
 def test_a_table_without_names_costs_the_file_one_reason(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "x.csv").write_bytes(head + b"1,a\n")
     assert texts(read_whole("csv", tmp_path / "x.csv")) == ["!no_column_names"]

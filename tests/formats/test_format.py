@@ -13,7 +13,7 @@ from gristmill import formats
 from gristmill.commands import init, survey
 from gristmill.data.job import Place
 from gristmill.formats.format import Format, Span, format_named, format_of
-from gristmill.recipe.schema.formats import READERS, ReadFiles, reader_of
+from gristmill.recipe.schema.formats import LANGUAGES, READERS, ReadFiles, reader_of, without_packing
 
 SOURCE = Path(gristmill.__file__ or "").parent
 MODULES = sorted(path.stem for path in Path(formats.__file__ or "").parent.glob("*.py") if path.stem != "__init__")
@@ -83,6 +83,14 @@ def test_a_format_cuts_and_reads_an_empty_file(name: str, tmp_path: Path) -> Non
     assert len(list(format_of(settings).read(span, settings))) <= 1
 
 
+def test_the_page_of_extract_lists_every_format_and_suffix() -> None:
+    page = (SOURCE.parents[1] / "docs" / "steps" / "extract.md").read_text(encoding="utf-8")
+    rows = {row.split("`")[1]: {*row.replace(",", " ").split()} for row in page.splitlines() if row.startswith("| `")}
+    for name, reader in READERS.items():
+        suffixes = {without_packing(suffix) for suffix in reader.suffixes} - set(LANGUAGES if name == "code" else ())
+        assert suffixes - {".tar"} <= rows[name], f"the row of {name}"
+
+
 def test_every_suffix_is_known_to_the_first_format_that_has_it() -> None:
     first: dict[str, type[ReadFiles]] = {}
     for reader in READERS.values():
@@ -90,4 +98,4 @@ def test_every_suffix_is_known_to_the_first_format_that_has_it() -> None:
             first.setdefault(suffix, reader)
     assert all(reader_of(f"a{suffix}") is reader for suffix, reader in first.items())
     assert first[".md"] is READERS["text"]
-    assert reader_of("a.pdf") is None
+    assert reader_of("a.xls") is None

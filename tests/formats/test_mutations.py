@@ -35,6 +35,8 @@ SHARES = {
     "csv": 4,
     "text": 3,
     "html": 1,
+    "subtitles": 1,
+    "mbox": 2,
     "code": 4,
     "parquet": 1,
     "warc": 3,

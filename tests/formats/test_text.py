@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import itertools
+import random
+import zlib
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,10 @@ from gristmill.formats.text import read_text
 
 @given(
     text=st.one_of(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff"), max_size=80),
+        st.text(
+            st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\r\t", exclude_characters="\ufeff"),
+            max_size=80,
+        ),
         st.lists(st.sampled_from(["a", "é", "\n", "# ", "CHAPTER 1", "\U0001f600"]), max_size=20).map("".join),
     ),
     split_at=st.sampled_from(["", "a", "#+ ", r"CHAPTER \d+"]),
@@ -119,6 +125,47 @@ def test_no_document_is_glued_over_a_gap(
                 start = int(item.origin.partition("#")[2])
                 assert not any(start < bound < start + item.bytes_in for bound in bounds[1:-1])
                 assert data[start : start + item.bytes_in].decode() == item.text
+
+
+WORDS = {
+    "utf-8": "Der Müller ging früh am Morgen über die Brücke.",
+    "utf-8-sig": "Der Müller ging früh am Morgen über die Brücke.",
+    "utf-16": "Der Müller ging früh am Morgen über die Brücke, 水車.",
+    "cp1252": "Der Müller ging „früh“ am Morgen über die Brücke – für 3 €.",
+    "latin-1": "Le meunier était déjà parti à la rivière, où l'été finissait.",
+    "shift_jis": "水車小屋の男は朝早く川へ歩いて行った。橋の上には誰もいなかった。",
+    "koi8-r": "Мельник рано утром шёл к реке, где старое колесо стояло с осени.",
+}
+
+
+@pytest.mark.parametrize("charset", WORDS)
+def test_words_in_any_charset_are_read_right(tmp_path: Path, charset: str) -> None:
+    (tmp_path / "x.txt").write_bytes((f"{WORDS[charset]}\n" * 9).encode(charset))
+    assert texts(read_whole("text", tmp_path / "x.txt")) == [f"{WORDS[charset]}\n" * 9]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(5000),
+        random.Random(1).randbytes(200_000),
+        b"%PDF-1.7\n" + b"words " * 100,
+        ("words of a text " * 99).encode("utf-16-le"),
+        codecs.BOM_UTF16_LE + ("\1\2 words" * 99).encode("utf-16-le"),
+        codecs.BOM_UTF32_LE + ("words " * 99).encode("utf-32-le"),
+        b"\x7fELF\2\1\1" + bytes(9) + random.Random(2).randbytes(3000),
+        zlib.compress(b"".join(b"line %d\n" % n**3 for n in range(9000))),
+    ],
+)
+def test_what_is_no_text_is_a_reason_whatever_it_is_called(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+    assert texts(read_whole("text", tmp_path / "x.txt", split_at="a")) == ["!binary_file"]
+
+
+@pytest.mark.parametrize("data", [b"words " * 99 + b"\0", b"N\bNA\bAM\bME\bE\n", b"\x1b[1mwords\x1b[0m"])
+def test_a_stray_byte_and_marks_of_printers_and_terminals_are_text(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+    assert texts(read_whole("text", tmp_path / "x.txt")) == [data.decode()]
 
 
 def test_an_html_file_is_a_page(tmp_path: Path) -> None:

@@ -33,16 +33,17 @@ OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py ch
     "Source.max_failed", "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
-    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadCode.paths", "ReadCsv.paths", "ReadHtml.paths",
-    "ReadJsonl.paths", "ReadParquet.paths", "ReadText.paths", "ReadWarc.paths",
+    "ChatData.conversations", "Classifier.annotations", "PackRef.path", "ReadArchive.paths", "ReadCode.paths", "ReadCsv.paths",
+    "ReadDocx.paths", "ReadEpub.paths", "ReadHtml.paths", "ReadJsonl.paths", "ReadParquet.paths", "ReadPdf.paths", "ReadText.paths",
+    "ReadWarc.paths",
 }  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
     "Dpo.optimizer", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
-    "Recipe.schema_version", "ReadCode.format", "ReadCsv.format", "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format",
-    "ReadText.format", "ReadWarc.format",
+    "Recipe.schema_version", "ReadArchive.format", "ReadCode.format", "ReadCsv.format", "ReadDocx.format", "ReadEpub.format",
+    "ReadHtml.format", "ReadJsonl.format", "ReadParquet.format", "ReadPdf.format", "ReadText.format", "ReadWarc.format",
 }  # fmt: skip
 
 

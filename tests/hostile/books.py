@@ -113,13 +113,10 @@ def epub_that_leaves_the_book(folder: Path, scale: float) -> Hostile:
 
 
 def epub_bomb(folder: Path, scale: float) -> Hostile:
-    """A chapter of 2 GB in 2 MB, another above the limit."""
+    """A chapter of 2 GB in 2 MB, and one below the limit that is blank."""
     size = scaled(2e9, scale, least=25_000_000)
-    noise = "".join(chapter(n) for n in range(1000))
-    large = noise * (25_000_000 // len(noise))
-    members = book(3, **{"OEBPS/c1.xhtml": b" " * size, "OEBPS/c2.xhtml": large})
-    (folder / "x.epub").write_bytes(zipped(members))
-    return Hostile(kind="epub", path=folder / "x.epub", documents=1, reasons={"file_too_large": 2})
+    members = book(3, **{"OEBPS/c1.xhtml": b" " * size, "OEBPS/c2.xhtml": b" " * 15_000_000})
+    return written(folder, zipped(members), 1, file_too_large=1, unpacked_too_large=1)
 
 
 def epub_of_many_chapters(folder: Path, scale: float) -> Hostile:

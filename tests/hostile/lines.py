@@ -292,7 +292,7 @@ def csv_ragged(folder: Path, scale: float) -> Hostile:
     ]
     number = scaled(20_000, scale)
     (folder / "x.csv").write_bytes(b"text,id\n" + (b"\n".join(rows) + b"\n") * number)
-    return Hostile(kind="csv", path=folder / "x.csv", documents=4 * number, reasons={"bad_csv": 4 * number})
+    return Hostile(kind="csv", path=folder / "x.csv", documents=5 * number, reasons={"bad_csv": 3 * number})
 
 
 def csv_wide(folder: Path, scale: float) -> Hostile:

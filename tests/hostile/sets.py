@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hostile import archives, books, lines, office, tables, texts, trees
+from hostile import archives, books, lines, mails, office, pages, tables, texts, trees, zips
 from hostile.hostile import Maker
 
-SETS: dict[str, Maker] = {
-    maker.__name__: maker for module in (lines, texts, trees, tables, archives, books, office) for maker in module.SETS
-}
+MODULES = (lines, texts, mails, trees, tables, archives, books, office, pages, zips)
+SETS: dict[str, Maker] = {maker.__name__: maker for module in MODULES for maker in module.SETS}

@@ -88,7 +88,7 @@ def test_a_piece_that_has_no_room_is_refused() -> None:
     ready = InferenceModel(MODEL)
     cache = ready.empty_cache(4)
     ready.advance([cache], [[1, 2, 3]])
-    with pytest.raises(DataError, match="2 tokens cannot follow the 3 tokens.* room for 1"):
+    with pytest.raises(DataError, match=r"2 tokens cannot follow the 3 tokens.* room for 1"):
         ready.advance([cache], [[1, 2]])
     with pytest.raises(DataError, match="a piece of 0 tokens"):
         ready.advance([cache], [[]])

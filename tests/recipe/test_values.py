@@ -107,7 +107,7 @@ def test_no_key_takes_a_number_that_is_infinite_or_undefined(value: float) -> No
     [
         ("peak_lr: 1.0e-3, beta1", "peak_lr: 4.0, beta1", "pretrain.optimizer.peak_lr is 4.0; expected above 0, at most 0.1 "
                                                          "(per step): Adam moves each weight by about the rate"),
-        ("rope_theta: 10000.0", "rope_theta: 0.5", "model.rope_theta is 0.5; expected at least 100, at most 1e+10 (base): positions"),
+        ("rope_theta: 10000.0", "rope_theta: 0.5", "model.rope_theta is 0.5; expected at least 100, at most 1e10 (base): positions"),
         ("rope_theta: 100000.0", "rope_theta: 0.5", "pretrain.stages.1.rope_theta is 0.5; expected at least 100"),
         ("min_jaccard: 0.7", "min_jaccard: 0.0", "select.near_duplicates.min_jaccard is 0.0; expected at least 0.1, at most 1 "
                                                  "(similarity): lower, all texts are copies"),

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.report.charts import HEIGHT, WIDTH, Band, Score, Series, interval_chart, line_chart, share_bar
+from gristmill.report.charts import HEIGHT, SHAPES, WIDTH, Band, Score, Series, interval_chart, line_chart, share_bar
+from gristmill.report.page import TEMPLATE
 
 finite = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
 
@@ -56,3 +57,19 @@ def test_interval_reaches_from_low_to_high() -> None:
     dot = float(re.search(r'cx="([\d.]+)"', svg)[1])  # type: ignore[index]
     assert x1 < dot < x2
     assert abs((x1 + x2) / 2 - dot) < 0.2
+
+
+def test_lines_of_a_chart_differ_in_more_than_colour() -> None:
+    """By dashes and marks together, in the chart and in its legend; the page draws s4 and s0 alike but for colour and mark."""
+    svg = line_chart(
+        [Series(name=str(number), xs=[0, 1], ys=[0, number]) for number in range(4)], x_label="x", y_label="y"
+    )
+    chart, legend = svg.split("</svg>", 1)
+    for drawn in (chart, legend):
+        shapes = dict(re.findall(r'<(?:circle|path) class="dot (s\d)"[^>]*? (?:d|r)="([^"]*)"', drawn))
+        assert list(shapes) == ["s0", "s1", "s2", "s3"]
+        assert len(set(shapes.values())) == 4
+    css = TEMPLATE.read_text(encoding="utf-8")
+    dashes = dict(re.findall(r"\.line\.(s\d) { stroke-dasharray: ([^;]*);", css))
+    assert len({(dashes.get(f"s{index}"), index % len(SHAPES)) for index in range(4)}) == 4
+    assert len({dashes.get(f"s{index}") for index in range(4)}) == 4

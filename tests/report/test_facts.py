@@ -11,13 +11,16 @@ import yaml
 
 from gristmill.errors import ArtifactError
 from gristmill.export.outputs import CheckedWith, Parity
+from gristmill.extract.not_read import keep_not_read, kept_not_read, not_read_in
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Peak, Record
 from gristmill.graph.state import resolved
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
+from gristmill.report.data_sections import what_was_not_read
 from gristmill.report.facts import Caps, Facts, Labels
+from gristmill.report.proof import parity_words
 from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
 from gristmill.train.outputs import Pretrained, PretrainingCounts, StageTime
@@ -72,6 +75,18 @@ def test_epochs_are_those_of_the_cap_which_counts_overlapping_draws(facts_of: Ca
         "books ≥ 512 tokens": pytest.approx(1.5),
     }
     assert [row.drawn for row in rows.values()] == [700_000, 200_000, 50_000]
+
+
+def test_what_was_not_read_is_shown_with_what_to_do(facts_of: Callable[..., Facts], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x.xlsx").write_bytes(bytes(2000))
+    (tmp_path / "in" / "gone.txt").symlink_to("nowhere")
+    keep_not_read(tmp_path, not_read_in(tmp_path / "in"))
+    facts = facts_of(small())
+    facts.not_read = kept_not_read(tmp_path)
+    shown = what_was_not_read(facts)
+    for words in (".xlsx", "2 kB", "save each sheet as CSV", "dangling link", "put back what it leads to"):
+        assert words in shown
 
 
 def test_stages_are_those_that_were_trained_under_the_names_that_they_have_now(facts_of: Callable[..., Facts]) -> None:
@@ -131,4 +146,4 @@ def test_ties_of_the_exported_model_are_told_beside_what_is_equal(
     )  # fmt: skip
     facts = facts_of(small())
     write_json(facts.inputs["export"].folder / "parity.json", parity.to_json())
-    assert dict(facts.parity_words)["transformers 5.24.0"].endswith(f"; {words}")
+    assert dict(parity_words(facts))["transformers 5.24.0"].endswith(f"; {words}")

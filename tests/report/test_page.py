@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import quote, table
-from gristmill.report.facts import bits
+from gristmill.report.facts import Facts, bits
+from gristmill.report.verdict import verdict
 from gristmill.store.durable import read_json
 
 
@@ -27,7 +32,7 @@ def test_page_fetches_nothing_and_runs_nothing(page: str) -> None:
 
 def test_page_is_well_formed(page: str) -> None:
     open_tags: list[str] = []
-    void = {"meta", "link", "br", "hr", "img", "input", "line", "circle", "rect", "polyline"}
+    void = {"meta", "link", "br", "hr", "img", "input", "line", "circle", "rect", "polyline", "path"}
 
     class Check(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -53,15 +58,48 @@ def test_page_has_every_part(page: str) -> None:
 def test_page_shows_what_the_ledgers_hold(page: str, finished_run: Path) -> None:
     for ledger in finished_run.glob("extract/*/ledger.json"):
         for source, fates in read_json(ledger)["sources"].items():
-            assert f"<td>{source}</td>" in page
-            assert f"<td class=n>{fates['in']['documents']:,}</td>" in page
+            assert f"<th scope=row>{source}</th>" in page
+            assert f'<td class=n data-label="documents in">{fates["in"]["documents"]:,}</td>' in page
             for reason in fates["dropped"]:
                 assert reason.replace("_", " ") in page
 
 
+def test_every_table_has_a_caption_and_its_headings_a_scope(page: str) -> None:
+    tables = re.findall(r"<table>.*?</table>", page, re.DOTALL)
+    assert len(tables) > 8
+    for found in tables:
+        assert re.match(r"<table><caption><b>[^<]+</b>", found)
+        assert len(re.findall(r"<th scope=(?:col|row)", found)) == found.count("<th ")
+        assert all(heading.strip() for heading in re.findall(r"<th scope=col[^>]*>([^<]*)</th>", found))
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+MEASURE = """<script>
+const words = [...document.querySelectorAll("td, th, p, li, span, b")].filter(e => e.children.length == 0 && e.offsetParent);
+const letters = words.filter(e => e.textContent.trim().length > 3 && e.clientWidth && e.getClientRects()[0].width < 20);
+parent.postMessage(`${document.documentElement.scrollWidth} wide, ${letters.length} narrow`, "*");
+</script>"""
+
+
+PHONE = """<iframe src="page.html" style="width: 375px; height: 800px; border: 0"></iframe>
+<script>onmessage = said => { document.body.innerHTML = said.data; };</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_page_fits_a_phone_without_sideways_scroll_or_columns_of_a_letter(page: str, tmp_path: Path) -> None:
+    """Everything is unfolded first: what is behind a click must fit too. A frame, for no window is as narrow as a phone."""
+    unfolded = page.replace("<details>", "<details open>").replace("</body>", f"{MEASURE}</body>")
+    (tmp_path / "page.html").write_text(unfolded, encoding="utf-8")
+    (tmp_path / "phone.html").write_text(PHONE, encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
+    address = (tmp_path / "phone.html").as_uri()
+    done = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=90)
+    assert re.search(r"<body>3[67]\d wide, 0 narrow</body>", done.stdout), done.stdout[-300:]
+
+
 def test_text_of_documents_and_models_is_escaped() -> None:
     evil = "<img src=x onerror=alert(1)>"
-    assert "<img" not in table(("a",), [(evil,)])
+    assert "<img" not in table(evil, (evil, evil), [(evil, evil)])
     assert "<img" not in quote(evil, evil)
 
 
@@ -76,3 +114,34 @@ def test_bits_show_half_the_interval() -> None:
     assert bits(figure(interval=(1.9, 2.1))) == "2.000 ± 0.100"
     assert bits(figure(interval=None)) == "2.000"
     assert bits(None) == ""
+
+
+def score(task: str, value: float, *, model: str = "sft", metric: str = "acc", **other: Any) -> Figure:
+    return replace(figure(interval=(0.0, 1.0)), model=model, task=task, metric=metric, value=value, **other)
+
+
+def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
+    class Found:
+        results = (
+            score("web", 1.5, model="pretrain", metric="bits_per_byte"),
+            score("web", 2.0, model="xz", metric="bits_per_byte"),
+            score("cloze", 0.9, model="pretrain", chance=0.25),
+            score("cloze", 0.4, chance=0.25),
+            score("cloze", 0.5, chance=0.25, metric="acc_norm"),
+            score("sums", 0.26, chance=0.25, at_or_below_chance=True),
+            score("sums_asked", 0.1),
+            score("greetings", 1.0, kind="recall"),
+        )
+
+        def has(self, step: str) -> bool:
+            return step == "sft"
+
+    said = verdict(cast(Facts, Found()))
+    assert said == (
+        "It predicts text that it never saw better than a compressor that has read all of its training text: 1.50 against 2.00 "
+        "bits per byte, mean of 1 source (9 held-out documents). On questions kept out of training it does better than guessing "
+        "on cloze (40% of 9, chance 25%) and cannot be told from guessing on sums (26% of 9, chance 25%) and answers 10% of 9 "
+        "sums asked."
+    )
+    Found.results = ()
+    assert verdict(cast(Facts, Found())) == "How good it is was not measured: the recipe evaluates nothing."

@@ -134,6 +134,7 @@ def context(folder: Path, shards: list[Path], **changes: object) -> StepContext:
         "machine": Machine(processes=1, threads=1),
         "run": None,
         "say": lambda _: None,
+        "progress": lambda _: None,
         "should_stop": lambda: False,
     }
     return StepContext(**{**plain, **changes})

@@ -88,7 +88,7 @@ def in_store(run: Path) -> list[str]:
 
 def newest(run: Path, say: Callable[[str], None] = lambda line: None) -> int | None:
     """The step of the checkpoint that the run would be resumed from."""
-    found = tiny.checkpoints_in(run).newest_sound(environment(tiny.MICRO_BATCH_TOKENS, "cpu"), say=say)
+    found = tiny.checkpoints_in(run).newest_sound(environment(tiny.MICRO_BATCH_TOKENS, "cpu", 1), say=say)
     return None if found is None else int(found.state["progress"]["step"])
 
 
@@ -384,13 +384,13 @@ def test_the_record_tells_of_mixed_environments(run: Path, monkeypatch: pytest.M
 
 
 def test_environment_is_all_that_bit_exact_resuming_depends_on() -> None:
-    now = environment(100, "cpu")
+    now = environment(100, "cpu", 1)
     assert now.keys() == {"torch", "cpu_capability", "threads", "micro_batch_tokens", "device", "hardware"}
     assert (now["device"], now["micro_batch_tokens"]) == ("cpu", 100)
 
 
 def test_environment_names_each_difference() -> None:
-    now = environment(100, "cpu")
+    now = environment(100, "cpu", 1)
     assert environment_changes(now, now) == []
     assert environment_changes(now, {**now, "threads": 99, "micro_batch_tokens": 7}) == [
         "micro_batch_tokens: 100 → 7",

@@ -35,6 +35,7 @@ from gristmill.train.loop import Progress, TrainingDiverged
 from gristmill.train.monitor import METRICS, SAMPLES
 from gristmill.train.prefix import prefixes
 from gristmill.train.scorer import bits_per_byte, score_pack
+from gristmill.train.threads import Speed
 
 HERE = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
@@ -164,14 +165,21 @@ def diary(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith("throughput/")} for line in lines]
 
 
-def pretend_to_train(monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0.0) -> list[dict[str, Any]]:
-    """What the loop is asked, stage by stage; it trains nothing and takes so long altogether."""
+def pretend_to_train(
+    monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0.0, slow_seconds: float = 0.0
+) -> list[dict[str, Any]]:
+    """What the loop is asked, stage by stage; it trains nothing and takes so long altogether, and longer for the load."""
     asked: list[dict[str, Any]] = []
 
     def pretend(session: Any, method: Any, watch: Any, *, end_step: int, runtime: Any) -> None:
         config, optimizer = session.model.config, session.optimizer
         asked.append({"optimizer": optimizer, "config": config, "method": method, "watch": watch, "end_step": end_step})
-        session.progress.step, session.progress.tokens, session.progress.seconds = end_step, end_step * 64, seconds
+        session.progress.step, session.progress.tokens, session.progress.seconds = (
+            end_step,
+            end_step * 64,
+            seconds + slow_seconds,
+        )
+        session.threads.usual = Speed(tokens=end_step * 64, seconds=seconds)
         session.progress.hooks_pending = False
 
     monkeypatch.setattr(pretrain, "train", pretend)
@@ -383,11 +391,10 @@ def test_a_prompt_that_leaves_no_room_for_a_sample_is_refused_before_training(in
     assert read_log(tmp_path / METRICS) == []
 
 
-def test_the_speed_of_steps_of_several_machines_is_not_that_of_this_one(
+def test_steps_that_others_slowed_down_do_not_count_for_the_speed(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend_to_train(monkeypatch, seconds=20.0)
-    monkeypatch.setattr(Progress, "mixed_environments", property(lambda progress: True))
+    pretend_to_train(monkeypatch, seconds=19.0, slow_seconds=1000.0)
     ctx = context(inputs, tmp_path / "out", recipe())
     pretrain.run(replace(ctx, machine=replace(ctx.machine, runs_dir=tmp_path)))
     assert speed.read_profile(tmp_path) is None

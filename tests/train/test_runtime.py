@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from gristmill.errors import RecipeError
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, usable_cpus
+from gristmill.graph.progress import Position
 from gristmill.train.runtime import Runtime, choose_device
+
+HALF = Position(done=1, total=2, unit="step")
+
+
+def step(**given: Any) -> Any:
+    """What a runtime takes of a step's context."""
+    return SimpleNamespace(**given)
 
 
 @pytest.mark.parametrize(("has_cuda", "device"), [(True, "cuda"), (False, "cpu")])
 def test_the_machine_becomes_a_runtime(monkeypatch: pytest.MonkeyPatch, has_cuda: bool, device: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
     said: list[str] = []
-    runtime = Runtime.on(Machine(threads=3, micro_batch_tokens=77), say=said.append, should_stop=lambda: True)
+    reported: list[Position] = []
+    runtime = Runtime.of(
+        step(
+            machine=Machine(threads=3, micro_batch_tokens=77),
+            say=said.append,
+            progress=reported.append,
+            should_stop=lambda: True,
+        )
+    )
     runtime.say("hello")
+    runtime.progress(HALF)
+    assert reported == [HALF]
     assert (runtime.device, runtime.threads, runtime.micro_batch_tokens) == (device, 3, 77)
     assert said == ["hello"]
     assert runtime.should_stop()
@@ -32,4 +53,20 @@ def test_a_device_that_is_asked_for_and_here_is_used(
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match="the device is cuda"):
-        Runtime.on(Machine(device="cuda"), say=print, should_stop=lambda: False)
+        Runtime.of(step(machine=Machine(device="cuda"), say=print, progress=print, should_stop=lambda: False))
+
+
+@pytest.mark.parametrize(
+    ("threads", "device", "most", "may_change"),
+    [("auto", "cpu", usable_cpus(), True), ("auto", "cuda", usable_cpus(), False), (3, "cpu", 3, False)],
+)
+def test_only_threads_that_nobody_asked_for_follow_the_load(
+    threads: Any, device: str, most: int, may_change: bool
+) -> None:
+    choice = Runtime(device=device, threads=threads, micro_batch_tokens=1).thread_choice(expected=100.0)
+    seen = [choice.threads]
+    for _ in range(4):
+        choice.after_step(1, 1.0, float(most))
+        seen.append(choice.threads)
+    assert seen[0] == most
+    assert (min(seen) < most) == (may_change and most > 1)

@@ -20,9 +20,10 @@ from gristmill.store.jsonl import read_log
 from gristmill.store.removal import held_names, removable, remove
 from gristmill.store.store import RunLinks
 from gristmill.tokens.batch import Batch
-from gristmill.train.loop import Progress
+from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS
 from gristmill.train.session import Checkpoints, Session
+from gristmill.train.threads import ThreadChoice
 
 HERE = Path(__file__).parent
 
@@ -265,9 +266,36 @@ def test_a_run_computes_with_the_threads_and_micro_batches_of_its_machine_and_no
     try:
         session = open_as("first", tmp_path)
         assert torch.get_num_threads() == session.runtime.threads == 1
-        assert session.environment == checkpoint_module.environment(tiny.MICRO_BATCH_TOKENS, "cpu")
+        assert session.environment == checkpoint_module.environment(tiny.MICRO_BATCH_TOKENS, "cpu", 1)
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_load_is_answered_at_the_next_step_noted_and_said_once(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    said: list[str] = []
+    try:
+        session = open_as("first", tmp_path, said.append)
+        session.threads = ThreadChoice(most=2)
+        torch.set_num_threads(2)
+        start = {**session.progress.lineage[0]["environment"], "threads": 2}
+        session.progress.lineage = [{**session.progress.lineage[0], "environment": start}]
+        quiet, starved = Took(tokens=100, seconds=1.0, cpu_seconds=2.0), Took(tokens=100, seconds=30.0, cpu_seconds=9.0)
+        for took in (*[quiet] * 4, starved, *[quiet] * 42):
+            session.progress.step += 1
+            session.stepped(session.progress, took, total=99)
+            assert torch.get_num_threads() == session.threads.threads
+        session.log(session.progress, {"train/loss": 1.0})
+    finally:
+        torch.set_num_threads(before)
+    changes = [(entry["from_step"], entry["environment"]["threads"]) for entry in session.progress.lineage]
+    assert changes == [(0, 2), (5, 1), (37, 2), (38, 1)], "more are tried after half a minute, and are no faster"
+    assert all({**entry["environment"], "threads": 2} == start for entry in session.progress.lineage)
+    assert session.progress.mixed_environments
+    [line] = said
+    assert "training is faster with 1 of 2 threads" in line
+    assert read_log(session.out / METRICS)[-1]["throughput/threads"] == session.threads.threads
+    assert session.environment["threads"] == 1, "what was asked stays"
 
 
 # ── the same run, its recipe changed ─────────────────────────────────────────────────────────────────────────────────

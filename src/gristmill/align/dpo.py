@@ -40,7 +40,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         raise DataError(f"none of {len(rows)} pairs fits dpo.seq_len {section.seq_len}. Raise it.")
     if len(fitting) < len(encoded):
         ctx.say(f"{len(encoded) - len(fitting)} pairs are longer than dpo.seq_len {section.seq_len} and are left out")
-    runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
+    runtime = Runtime.of(ctx)
     session = open_session(
         ctx.out,
         fresh_model=lambda: load_model(sft_model),

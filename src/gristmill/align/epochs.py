@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,5 +91,6 @@ def train_epochs(
         log_every=LOG_EVERY,
         log=session.log,
         save=Hook(at=lambda step: step % SAVE_EVERY == 0 or step % passes.steps_per_epoch == 0, run=session.save),
+        stepped=partial(session.stepped, total=passes.num_steps),
     )
     train(session, method, watch, end_step=passes.num_steps, runtime=session.runtime)

@@ -13,6 +13,7 @@ import torch
 from gristmill.align.pairs import Outcome, Pair, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError, Interrupted
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.post_training import Pairs as PairsSection
@@ -25,17 +26,17 @@ from gristmill.train.runtime import choose_device
 
 VERSION = 1
 SAMPLES = "samples.jsonl"
-SAY_EVERY = 50
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Samples, judges, matches; writes pairs.jsonl, samples.jsonl and report.json."""
     section: PairsSection = ctx.config["pairs"]
-    torch.set_num_threads(ctx.machine.threads)
+    torch.set_num_threads(ctx.machine.most_threads)
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
     model = load_model(ctx.inputs["policy"].model, device=choose_device(ctx.machine.device)).eval()
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
     outcomes: list[Outcome] = []
+    pairs = 0
     answered = answered_before(ctx.out / SAMPLES, section.samples_per_prompt)
     for number, prompt in enumerate(prompts, start=1):
         drawn = answered.get(prompt.id)
@@ -55,13 +56,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
             )
             append_jsonl(ctx.out / SAMPLES, [asdict(sample) for sample in drawn])
         outcomes.append((drawn, match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)))
-        if number % SAY_EVERY == 0 or number == len(prompts):
-            so_far = count(outcomes)
-            ctx.say(f"{number} of {len(prompts)} prompts, {so_far.pairs} pairs, answers {dict(so_far.samples)}")
+        pairs += len(outcomes[-1][1])
+        figures = (f"{pairs:,} pairs",)
+        ctx.progress(Position(done=number, total=len(prompts), unit="prompt", figures=figures))
     counts = count(outcomes)
+    ctx.say(f"{counts.pairs:,} pairs of {len(prompts):,} prompts; answers {dict(counts.samples)}")
     write_json(ctx.out / "report.json", counts.to_json())
     require_pairs(counts)
-    write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for _, pairs in outcomes for pair in pairs))
+    write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for _, found in outcomes for pair in found))
     return counts.to_json()
 
 

@@ -35,7 +35,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer_dir = ctx.inputs["tokenizer"].files
     tokenizer = Tokenizer.load(tokenizer_dir)
     conversations: Conversations = ctx.inputs["conversations"]
-    runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
+    runtime = Runtime.of(ctx)
     chats = encode_once(
         conversations.conversations,
         ctx.out / CHATS,

@@ -109,12 +109,16 @@ def measure_training(
     """Real training steps in a child: what torch says of itself, and a point for each shape that was done in time."""
     request = {
         "shapes": list(shapes),
-        "threads": machine.threads,
+        "threads": machine.most_threads,
         "device": machine.device,
         "tokens": STEP_TOKENS,
         "seconds": seconds,
     }
-    environment = {**os.environ, "OMP_NUM_THREADS": str(machine.threads), "MKL_NUM_THREADS": str(machine.threads)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(machine.most_threads),
+        "MKL_NUM_THREADS": str(machine.most_threads),
+    }
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "gristmill.commands.measure_steps"],
@@ -148,7 +152,7 @@ def _examine(machine: Machine) -> Examination:
         hardware=hardware_name(),
         instructions=_instructions(),
         cores=usable_cpus(),
-        threads=machine.threads,
+        threads=machine.most_threads,
         memory=usable_memory(),
         free_disk=shutil.disk_usage(folder).free,
         write_speed=_write_speed(folder),
@@ -198,14 +202,14 @@ def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
     hardware = found.gpu if device == "cuda" and found.gpu else found.hardware
     old = read_profile(machine.runs_dir)
     kept: tuple[SpeedPoint, ...] = ()
-    if old is not None and (old.hardware, old.device, old.threads) == (hardware, device, machine.threads):
+    if old is not None and (old.hardware, old.device, old.threads) == (hardware, device, machine.most_threads):
         kept = tuple(point for point in old.points if point.measured_by == "pretrain")
     return write_profile(
         machine.runs_dir,
         Profile(
             hardware=hardware,
             device=device,
-            threads=machine.threads,
+            threads=machine.most_threads,
             matmul_flops=found.matmul_flops,
             points=(*kept, *found.points),
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gristmill.commands.chat import find_model
+from gristmill.commands.model_folder import find_model
 from gristmill.errors import RecipeError
 from gristmill.export.gguf import FORMS
 from gristmill.export.hub import push as push_to_hub

@@ -33,6 +33,12 @@ def inspect_files(target: Path, *, limit: int, console: Console) -> None:
         if found.unread:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
             console.print(f"{kind}: records without text: {listed}", markup=False)
+        if kind != "code" and (shares := found.mixed_languages):
+            listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+            console.print(
+                f"{kind}: in several languages: {listed}; `language: {{keep: [{next(iter(shares))}]}}` of a source keeps one",
+                markup=False,
+            )
     for one in not_read_in(target):
         console.print(f"not read: {one}", markup=False, highlight=False)
     for kind, found in formats.items():

@@ -42,11 +42,12 @@ def names_of(targets: Sequence[Path]) -> list[str]:
     for target in targets:
         parts = target.resolve().parts[1:] or ("model",)
         first = next((at for at in range(len(parts) - 1, -1, -1) if parts[at] not in PARTS_OF_A_RUN), len(parts) - 1)
-        name = "-".join(part for part in parts[first:] if part != "model") or "model"
-        taken = sum(
-            known == name or (known.startswith(f"{name}-") and known[len(name) + 1 :].isdigit()) for known in names
-        )
-        names.append(f"{name}-{taken + 1}" if taken else name)
+        stem = "-".join(part for part in parts[first:] if part != "model") or "model"
+        name, number = stem, 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
     return names
 
 

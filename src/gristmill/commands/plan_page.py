@@ -195,7 +195,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         lines.append(f"price at the given rate: {plan.price:,.2f}")
     lines += [
         f"memory: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
-        f"(torch itself {in_units(memory.framework, 'B')}, weights, gradients and moments "
+        f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
         f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
         f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
         f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, signatures "

@@ -8,22 +8,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gristmill.commands.follow import follow, told
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
+from gristmill.store.heartbeat import read_beat
 from gristmill.store.store import RunLinks, Store
 
 COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
 
 
-def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False) -> None:
-    """Print one row per step: state, when and how long, and the reason if it will run."""
+def status(
+    loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json: bool = False, follows: bool = False
+) -> int:
+    """Print what the run is doing and one row per step: state, when and how long, and the reason if it will run.
+
+    follows: then show what the run does until it ends. Returns the exit code that it ended with; 0 without `follows`.
+    """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     said = Console(stderr=True)
     hashes = hashes_of(loaded, machine, say=lambda line: said.print(line, markup=False, highlight=False))
+    beat = read_beat(links.folder)
     states = open_states(with_interventions(loaded, links.folder), links, hashes)
     if as_json:
         rows = [
@@ -35,9 +43,13 @@ def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json:
                 row | ({"resumes_from": point.step, "steps": point.num_steps} if row["step"] == PRETRAIN else {})
                 for row in rows
             ]
+        doing = None if beat is None or not beat.is_alive else beat.doing
+        rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
-        return
+        return 0
     console.print(f"{links.folder}{'' if links.folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
+    if beat is not None and beat.exit_code != 0:
+        console.print(escape(told(beat)), highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "made", "seconds", "what will happen and why"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
@@ -52,6 +64,7 @@ def status(loaded: LoadedRecipe, machine: Machine, *, console: Console, as_json:
             _words(state, facts, point, is_kept=state.step.name in kept_steps(loaded.recipe)),
         )
     console.print(table)
+    return follow(links.folder, console=console) if follows else 0
 
 
 def _facts(state: StepState, links: RunLinks) -> dict[str, object]:

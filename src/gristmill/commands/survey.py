@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ DEADLINE_SECONDS = 10.0
 MAX_MEMORY_MB = 1024
 OTHER = "other"
 MESSAGES = "messages"
+MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
+MARKUP_CHARS = 20_000
+LEAST_SHARE = 0.05  # of a language that makes a source one of several
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,15 @@ class Found:
     def scale(self) -> float:
         """By how much the figures of what was read are to be multiplied."""
         return self.num_bytes / self.bytes_read if 0 < self.bytes_read < self.num_bytes else 1.0
+
+    @property
+    def mixed_languages(self) -> dict[str, float]:
+        """Shares of the documents that told their language, where several languages have LEAST_SHARE of them; else none."""
+        told = Counter({name: count for name, count in self.languages.items() if name != "?"})
+        shares = {
+            name: count / told.total() for name, count in told.most_common() if count >= LEAST_SHARE * told.total()
+        }
+        return shares if len(shares) > 1 else {}
 
 
 def files_by_format(target: Path) -> dict[str, list[Path]]:
@@ -227,12 +240,12 @@ class SurveyJob:
             return item.reason
         text = item.text if item.text is not None else decode(item.payload or b"")[0]
         self._documents += 1
-        tells = self._documents <= LANGUAGE_SAMPLE and not self.reader.holds_html
+        tells = self._documents <= LANGUAGE_SAMPLE
         shown = self._documents <= self.limit
         return Seen(
             num_bytes=item.bytes_in if item.payload is not None else len(text.encode("utf-8", "replace")),
             digest=exact_hash(text),
-            language=(item.language or detect_language(text)[0] or "?") if tells else None,
+            language=(item.language or detect_language(_words(item, text))[0] or "?") if tells else None,
             sample=(item.id, " ".join(text.split())[:EXCERPT_CHARS]) if shown else None,
         )
 
@@ -258,6 +271,11 @@ class SurveyJob:
     def finish(self, results: Iterator[Any], *, again: bool) -> list[Any]:
         """All results."""
         return list(results)
+
+
+def _words(item: RawDocument, text: str) -> str:
+    """A text without its tags, where it is a page: enough to tell its language by."""
+    return text if item.payload is None else MARKUP.sub(" ", text[:MARKUP_CHARS])
 
 
 def text_column(rows: Sequence[dict[str, Any]]) -> str | None:

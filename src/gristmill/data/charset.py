@@ -13,6 +13,9 @@ import re
 from chardetng_py import EncodingDetector
 
 META_BYTES = 4096
+BINARY_BYTES = 1 << 16
+MAX_CONTROLS = 0.05
+_CONTROLS = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1b"))
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_:.-]{2,40})""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s{0,64}<\?xml[^>]{0,200}?encoding\s*=\s*["']([a-zA-Z0-9_:.-]{2,40})""")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -40,6 +43,18 @@ _OTHER_NAMES = {
     "x-mac-cyrillic": "mac-cyrillic",
     "x-sjis": "cp932",
 }
+
+
+def is_binary(data: bytes) -> bool:
+    """True for bytes that are no text in any charset here: more than MAX_CONTROLS of the first BINARY_BYTES are control characters
+    (a tenth are in packed data, half in UTF-16 without a mark), or they are a PDF. After a mark of UTF-16, its characters count.
+
+    Backspaces and escapes are no sign: manual pages, terminals and ISO 2022 use them.
+    """
+    first = data[:BINARY_BYTES]
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        first = decode(first[: len(first) // 2 * 2])[0].encode("utf-8", "replace")
+    return first.startswith(b"%PDF-") or len(first) - len(first.translate(None, _CONTROLS)) > MAX_CONTROLS * len(first)
 
 
 def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:

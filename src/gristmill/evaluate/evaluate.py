@@ -25,6 +25,7 @@ from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
 from gristmill.evaluate.outputs import YARDSTICK, Comparison, Figure, Verdict
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
@@ -57,7 +58,7 @@ class ItemScores(TypedDict):
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Measures each model, then compares them. Returns how much was measured, and with what."""
-    torch.set_num_threads(ctx.machine.threads)
+    torch.set_num_threads(ctx.machine.most_threads)
     if not engine_is_installed():
         ctx.say(f"evaluate: lm-eval is not installed, so packs are asked without it. To use it: {INSTALL}")
     section: EvaluateSection = ctx.config["evaluate"]
@@ -65,7 +66,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     packs = packs_by_name(ctx.files, section.packs)
     models: dict[str, TrainedModel] = by_source(ctx.inputs, "model ")
     parts: dict[str, dict[str, Any]] = {}
-    for name, trained in models.items():
+    for number, (name, trained) in enumerate(models.items()):
+        ctx.progress(Position(done=number, total=len(models), unit="model", part=name))
         done = ctx.out / "models" / f"{name}.json"
         if not done.is_file():
             model = load_model(trained.model, device=choose_device(ctx.machine.device)).eval()

@@ -26,7 +26,7 @@ VERSION = 3
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Writes the folder, then reads it again and compares."""
-    torch.set_num_threads(ctx.machine.threads)
+    torch.set_num_threads(ctx.machine.most_threads)
     section: ExportSection = ctx.config["export"]
     name: str = ctx.config["model"]
     is_chat = name in CHAT_STEPS

@@ -79,12 +79,6 @@ def write_gguf(source: Path, path: Path, *, form: GgufForm, name: str) -> list[s
     return others
 
 
-def ends_turns(config: LlamaConfig, tokenizer: Tokenizer) -> bool:
-    """True for a chat model: fine-tuning makes the end of a turn its end token."""
-    end = config.eos_token_id
-    return tokenizer.im_end_id in (end if isinstance(end, list) else [end])
-
-
 def _add_shape(writer: gguf.GGUFWriter, config: LlamaConfig, name: str, form: GgufForm) -> None:
     writer.add_name(name)
     writer.add_file_type(FORMS[form][1])
@@ -113,7 +107,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, source: Path, tokenizer: Tokenizer, 
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([pair if isinstance(pair, str) else " ".join(pair) for pair in content["model"]["merges"]])
-    is_chat = ends_turns(config, tokenizer)
+    is_chat = config.ends_at(tokenizer.im_end_id)
     writer.add_bos_token_id(tokenizer.eos_id)
     writer.add_eos_token_id(tokenizer.im_end_id if is_chat else tokenizer.eos_id)
     writer.add_eot_token_id(tokenizer.im_end_id)

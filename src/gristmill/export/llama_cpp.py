@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gristmill.errors import ArtifactError
 from gristmill.export.ask_llama_cpp import XLLAMACPP
-from gristmill.export.gguf import ends_turns, write_gguf
+from gristmill.export.gguf import write_gguf
 from gristmill.export.outputs import GgufFile, LlamaCpp, NotChecked, Speed
 from gristmill.export.probes import greedy_text, logits_of, prompts_of, texts_to_split
 from gristmill.model.weights import load_model
@@ -77,7 +77,7 @@ def export_gguf(
             name=name,
             file=found[0][0].file,
             context=config.max_position_embeddings,
-            template=CHAT if ends_turns(config, tokenizer) else BASE,
+            template=CHAT if config.ends_at(tokenizer.im_end_id) else BASE,
         ),
         encoding="utf-8",
     )
@@ -109,7 +109,7 @@ def check_gguf(source: Path, path: Path, form: GgufForm) -> tuple[LlamaCpp | Not
     model, tokenizer = load_model(source), Tokenizer.load(source)
     context = model.config.max_position_embeddings
     texts = texts_to_split(tokenizer, NUM_TEXTS)
-    prompts = prompts_of(tokenizer, context, is_chat=ends_turns(model.config, tokenizer))
+    prompts = prompts_of(tokenizer, context, is_chat=model.config.ends_at(tokenizer.im_end_id))
     answers = [greedy_text(model, prompt) for prompt in prompts]
     said = ask(
         path,

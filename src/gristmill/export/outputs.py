@@ -100,3 +100,9 @@ class Exported(Outputs):
     def proof(self) -> Parity:
         """What parity.json says."""
         return Parity.from_json(read_json(self.parity), where=self.parity)
+
+    @property
+    def speeds(self) -> dict[str, Speed]:
+        """GGUF form → how fast llama.cpp was, where it was asked."""
+        found = self.record.counts.get("llama_cpp", {})
+        return {form: Speed.from_json(speed, where=self.record_path) for form, speed in found.items()}

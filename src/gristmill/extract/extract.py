@@ -21,6 +21,7 @@ from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
+from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, Taken, changed_while_read, enter, extract_shard, join_shared
@@ -77,7 +78,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     waiting = [shard for shard in shards if not shard.is_done()]
     if len(waiting) < len(shards):
         ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
-    done = len(shards) - len(waiting)
+    meter = Meter(name, shards, waiting=waiting, report=ctx.progress)
     errors: list[Exception] = []
 
     def should_stop() -> bool:
@@ -85,12 +86,12 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
 
     executor = executor_for(ctx.machine, num_items=len(waiting), should_stop=should_stop, guarded=True)
     try:
-        for shard, outcome in executor.map(partial(extract_shard, settings, should_stop=should_stop), waiting):
+        function = partial(extract_shard, settings, should_stop=should_stop, progress=meter.reads)
+        for shard, outcome in executor.map(function, waiting):
             if isinstance(outcome, Exception):
                 errors.append(outcome)
                 continue
-            done += 1
-            ctx.say(f"{name}: shard {shard.number}, {done} of {len(shards)}, {outcome} documents kept")
+            meter.finishes(shard, outcome)
     except Interrupted:
         if not errors:
             raise

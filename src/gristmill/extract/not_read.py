@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from gristmill.data.outside import files_beside, find_outside, look_through
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import size_of
-from gristmill.recipe.schema.formats import ReadCode, ReadFiles, reader_of, without_packing
+from gristmill.recipe.schema.formats import READERS, ReadCode, ReadFiles, reader_of, without_packing
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
 from gristmill.written import Written
@@ -36,7 +36,6 @@ ADVICE = {
     **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso"), "unpack it"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
     **dict.fromkeys((".pst", ".msg"), "export as mbox"),
-    **dict.fromkeys((".pdf", ".epub", ".docx", ".zip"), "save as plain text or HTML"),
     **dict.fromkeys(IMAGES, "an image: no text is read from it"),
     **dict.fromkeys(SOUNDS, "sound or film: put a transcript beside it"),
 }
@@ -113,4 +112,5 @@ def suffix_of(name: str) -> str:
 def _advice(kind: str) -> str:
     if kind in NO_FILES:
         return NO_FILES[kind][1]
-    return ADVICE.get(kind, NAME_IT)
+    known = next((name for name, reader in READERS.items() if kind.endswith(reader.suffixes)), None)
+    return ADVICE.get(kind, NAME_IT) if known is None else f"name it, or its folder, in a source with `format: {known}`"

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,15 @@ class Taken:
         return cls(num_bytes=num_bytes, num_records=num_records, content=measured)
 
 
-def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[], bool] = lambda: False) -> int:
-    """Makes the three files of a shard in a guarded child; returns how many documents are kept."""
+def extract_shard(
+    settings: Settings,
+    shard: Shard,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[Shard, int], None] = lambda shard, records: None,
+) -> int:
+    """Makes the three files of a shard in a guarded child; returns how many documents are kept. progress: gets the shard and the
+    number of its records that have a fate."""
     kept: int = run_guarded(
         CurateJob(settings, shard),
         spool=shard.spool_path,
@@ -121,6 +129,7 @@ def extract_shard(settings: Settings, shard: Shard, *, should_stop: Callable[[],
         max_memory_mb=settings.max_memory_mb,
         max_crashed=settings.max_failed,
         should_stop=should_stop,
+        progress=partial(progress, shard),
     )
     return kept
 

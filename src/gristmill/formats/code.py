@@ -190,6 +190,11 @@ def _record(
     return Unread(id=origin, origin=origin, bytes_in=size, kind="dropped", reason=reason, detail=extension)
 
 
+def source_record(data: bytes, *, name: str, origin: str) -> RawDocument | Unread:
+    """The record of one source file, of any known extension, whose bytes are at hand."""
+    return _record(name, origin, len(data), data, frozenset(LANGUAGES), MAX_CODE_FILE_BYTES)
+
+
 def _is_source(path: Path) -> bool:
     """True for a single source file, by its name; else it is an archive."""
     return path.suffix.lower() in LANGUAGES

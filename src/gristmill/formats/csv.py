@@ -1,7 +1,7 @@
 """Tables as comma- or tab-separated values with or without a line of column names (RFC 4180), plain or packed.
 
 A record is a row with its line ends; the line of names and blank lines are skipped. A table without a column that the recipe
-names is one failed record. Where no column is called so, "column2" is the second one of a table without a line of names.
+names is one failed record. Where no column is called so, "column2" is the second one, and the first line is a row unless it looks like names.
 
     Lines ─→ _Source: one row's lines, and where it begins ─→ csv.reader ─→ fields
 
@@ -21,6 +21,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gristmill.data.charset import decode
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
 from gristmill.formats.content import open_content
@@ -33,7 +34,7 @@ LINE_ENDS = b"\r\n"
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SNIFF_BYTES = 1 << 16
 SNIFF_ROWS = 200
-MAX_NAME_CHARS = 100
+MAX_NAME_WORDS = 6
 PLACE = re.compile("column([1-9][0-9]{0,5})")
 
 
@@ -80,9 +81,9 @@ def read_csv(
     delimiter: str | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> Iterator[Record]:
-    """The rows below the line of column names, in UTF-8 with or without its mark; blank lines are no rows.
+    """The rows below the line of column names, in UTF-8 with or without its mark, or in the charset that the file's beginning tells; blank lines are no rows.
 
-    Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, no UTF-8),
+    Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, not of the table's charset),
     row_too_large, missing_field; corrupt_gzip or corrupt_zstd once for each damaged stretch and the rows that it touches. Fails once for the
     file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which the row begins (after
     unpacking). text_column: None for the one with most text in the first rows. delimiter: None for the one with which the columns are
@@ -98,7 +99,7 @@ def read_csv(
         return
     with closing(file):
         lines = Lines(file, max_bytes=max_bytes)
-        rows = _rows(lines, delimiter, max_bytes)
+        rows = _rows(lines, delimiter, max_bytes, charset_of(path))
         head = next((row for row in rows if row.fields or row.reason), None)
         if head is None:
             if lines.offset:
@@ -106,7 +107,7 @@ def read_csv(
             return
         names, is_row = head.fields, False
         if names and not {*wanted, text_column} <= {*names} and all(map(PLACE.fullmatch, [*wanted, text_column])):
-            names, is_row = _by_place(len(names)), True
+            names, is_row = _by_place(len(names)), not _are_names(names)
         missing = [column for column in (text_column, id_column, url_column) if column not in (None, *names)]
         if missing:
             size = lines.offset + drain(file) + sum(gap.num_bytes for gap in file.gaps)
@@ -156,6 +157,18 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
     return best
 
 
+def charset_of(path: Path) -> str:
+    """The charset of a table: UTF-8 unless its beginning has more bytes that are none than characters beyond ASCII that are."""
+    with open_content(path) as file:
+        sample = file.read(SNIFF_BYTES)
+    text = sample.decode("utf-8", "replace")
+    bad = text.count("\ufffd") - (len(sample) == SNIFF_BYTES)  # a character may be cut there
+    if 2 * bad <= sum(character > "\x7f" for character in text):
+        return "utf-8"
+    charset = decode(sample)[1]
+    return "utf-8" if charset.startswith("utf-16") else charset  # its line ends are two bytes: the rows are told as bad
+
+
 def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
     """The first rows of a sample; not the last one of a full sample, which may be cut off, where there are others."""
     rows: list[list[str]] = []
@@ -167,7 +180,7 @@ def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
 
 
 def _are_names(row: Sequence[str]) -> bool:
-    """Whether a first row names the columns: no numbers, no long texts, nothing twice."""
+    """Whether a first row names the columns: no numbers, no sentences, no texts of many words, nothing twice."""
     named = [field for field in row if field]
     return len({*named}) == len(named) > 0 and not any(map(_is_a_value, named))
 
@@ -176,7 +189,7 @@ def _is_a_value(field: str) -> bool:
     try:
         float(field)
     except ValueError:
-        return len(field) > MAX_NAME_CHARS or "\n" in field
+        return len(field.split()) > MAX_NAME_WORDS or field.endswith((".", "!", "?")) or "\n" in field
     return True
 
 
@@ -187,7 +200,7 @@ def _by_place(width: int) -> list[str]:
 def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
     """The first rows that have fields, that of the names among them. Raises DataError for a file that cannot be unpacked."""
     with open_content(path) as file:
-        found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES)
+        found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES, charset_of(path))
         rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
         if not rows and file.gaps:
             raise DataError(f"{path} cannot be unpacked. Copy or download it again.")
@@ -235,11 +248,12 @@ class _RowError(csv.Error):
 class _Source:
     """The lines of rows, as csv.reader asks for them. An error in one ends the row, not the source."""
 
-    def __init__(self, lines: Lines, max_bytes: int) -> None:
+    def __init__(self, lines: Lines, max_bytes: int, charset: str) -> None:
         self.row_start = 0
         self.gaps: list[Gap] = []
         self._lines = lines
         self._max_bytes = max_bytes
+        self._charset = charset
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -254,13 +268,13 @@ class _Source:
         if line.is_too_large or self._lines.offset - self.row_start > self._max_bytes:
             raise _RowError("row_too_large", f"the limit is {self._max_bytes:,} bytes")
         data = line.data.removeprefix(codecs.BOM_UTF8) if line.start == 0 else line.data
-        return data.decode("utf-8")
+        return data.decode(self._charset)
 
 
-def _rows(lines: Lines, delimiter: str, max_bytes: int) -> Iterator[_Row]:
+def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterator[_Row]:
     """All bytes of the content as rows, one after the other."""
     csv.field_size_limit(max_bytes)
-    source = _Source(lines, max_bytes)
+    source = _Source(lines, max_bytes, charset)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         start = source.row_start = lines.offset

@@ -125,6 +125,11 @@ def _spine(file: IO[bytes], members: Mapping[str, ZipMember]) -> list[_Item]:
     folder = posixpath.dirname(package_name)
     manifest = {element.get("id"): element for element in package.iterfind("{*}manifest/{*}item")}
     encrypted = _encrypted(file, members.get(ENCRYPTION))
+    contents = {
+        _member_name(folder, guide.get("href", ""))
+        for guide in package.iterfind("{*}guide/{*}reference")
+        if guide.get("type") == "toc"
+    }
     spine: list[_Item] = []
     for reference in package.iterfind("{*}spine/{*}itemref"):
         item = manifest.get(reference.get("idref"))
@@ -134,7 +139,7 @@ def _spine(file: IO[bytes], members: Mapping[str, ZipMember]) -> list[_Item]:
                 _Item(
                     member=member,
                     media_type=item.get("media-type", "").strip().lower(),
-                    is_navigation="nav" in item.get("properties", "").split(),
+                    is_navigation="nav" in item.get("properties", "").split() or member in contents,
                     is_encrypted=member in encrypted,
                 )
             )

@@ -1,13 +1,14 @@
-"""HTML files, one page each."""
+"""HTML files, one page each, plain or packed."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread, failed
-from gristmill.formats.format import Content, Format, Span, size_of, unreadable
+from gristmill.formats.content import open_content
+from gristmill.formats.format import Content, Format, Span, unreadable
+from gristmill.formats.lines import drain, lost_at_gaps
 from gristmill.recipe.schema.formats import ReadHtml
 
 
@@ -21,23 +22,26 @@ class Html(Format[ReadHtml]):
         return read_html(span.path, name=span.name)
 
     def content(self, span: Span, settings: ReadHtml) -> Content:
-        """The file as it is: a page is never unpacked."""
-        return Content(num_bytes=size_of(span.path), num_records=1)
+        """What the file holds, in one record."""
+        return Content(num_bytes=super().content(span, settings).num_bytes, num_records=1)
 
 
 FORMAT = Html()
 
 
 def read_html(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Iterator[RawDocument | Unread]:
-    """One HTML file, as long as it is when it is opened. Fails as file_too_large or unreadable_file."""
+    """One HTML file. Fails as file_too_large, unreadable_file, corrupt_gzip or corrupt_zstd: a page with a gap is none."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            payload = file.read(size) if size <= max_bytes else b""
+        with open_content(path) as file:
+            payload = file.read(max_bytes + 1)
+            size = len(payload) + drain(file)
+            gaps = file.gaps
     except OSError as error:
         yield unreadable(path, name, error)
         return
-    if size > max_bytes:
+    if gaps:
+        yield lost_at_gaps(name, gaps, beside=size)
+    elif size > max_bytes:
         yield failed(name, "file_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes")
     else:
         yield RawDocument(id=name, origin=f"{name}#0", bytes_in=len(payload), payload=payload)

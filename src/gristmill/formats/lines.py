@@ -10,6 +10,7 @@ be two halves of different lines: what it is worth is the reader's to say. Each 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -98,7 +99,10 @@ def skip_line(file: ContentFile) -> int:
 
 
 def drain(file: ContentFile) -> int:
-    """Reads to the end in pieces and returns how many bytes that were."""
+    """Goes to the end and returns how many bytes those were: by seeking in a plain file, by reading in pieces in a packed one."""
+    if file.seekable():
+        here = file.tell()
+        return file.seek(0, os.SEEK_END) - here
     num_bytes = 0
     while piece := file.read(PIECE_BYTES):
         num_bytes += len(piece)

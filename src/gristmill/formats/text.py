@@ -14,8 +14,8 @@ from contextlib import closing
 from pathlib import Path
 
 from gristmill.data import deadline
-from gristmill.data.charset import decode
-from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, failed
+from gristmill.data.charset import decode, is_binary
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import drain, lost_at_gaps
@@ -47,7 +47,7 @@ def read_text(
     """A text file whole, or cut where the regular expression `split_at` matches at a line's start; and cut at gaps.
 
     The text before the first match is a document of its own unless it is blank. Ids are the name of a whole file, else
-    "name#number". Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
+    "name#number". What is no text in any charset is dropped as binary_file. Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
     """
     try:
         file = open_content(path)
@@ -61,6 +61,10 @@ def read_text(
             yield failed(f"{name}#0", "file_too_large", bytes_in=size, detail=f"the limit is {max_file_bytes:,} bytes")
             return
         gaps = list(file.gaps)
+    if is_binary(data):
+        size = len(data) + sum(gap.num_bytes for gap in gaps)
+        yield Unread(id=name, origin=f"{name}#0", bytes_in=size, kind="dropped", reason="binary_file")
+        return
     number = 0
     for start, end, lost in _sound_stretches(data, gaps):
         if lost:

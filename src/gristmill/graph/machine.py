@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import psutil
 
 from gristmill.errors import RecipeError
 
 DEVICES = ("auto", "cpu", "cuda")
+Threads = int | Literal["auto"]  # a number is kept; "auto" is all cores, and fewer while other processes use them
 
 
 def usable_cpus() -> int:
@@ -80,12 +82,12 @@ def _word(path: Path, after: str | None = None) -> str:
 class Machine:
     """Circumstances of a run.
 
-    processes: workers for curation. threads: per training process. micro_batch_tokens: tokens in one forward pass
+    processes: workers for curation. threads: of a training process. micro_batch_tokens: tokens in one forward pass
     (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept.
     """
 
     processes: int = field(default_factory=usable_cpus)
-    threads: int = field(default_factory=usable_cpus)
+    threads: Threads = "auto"
     device: str = "auto"
     micro_batch_tokens: int = 16_384
     runs_dir: Path = Path("runs")
@@ -93,3 +95,8 @@ class Machine:
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise RecipeError(f"the device is {self.device!r}; expected auto, cpu or cuda.")
+
+    @property
+    def most_threads(self) -> int:
+        """The number that was asked for, or all cores."""
+        return usable_cpus() if self.threads == "auto" else self.threads

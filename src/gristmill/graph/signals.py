@@ -25,6 +25,6 @@ class Signals:
 
     def _receive(self, number: int, _frame: object) -> None:
         if self.received is not None and number == signal.SIGINT:
-            os.write(2, b"stopped at once; the same command resumes from what was saved\n")
+            os.write(2, b"\nstopped at once; the same command resumes from what was saved\n")
             os._exit(130)  # an exception here could leave a half-imported module and another error in its place
         self.received = number

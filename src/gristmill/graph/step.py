@@ -17,6 +17,7 @@ from typing import Any
 
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import EVERY_SOURCE, Outputs
+from gristmill.graph.progress import Report
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.store import RunLinks
 
@@ -123,7 +124,7 @@ class StepContext:
     """One step of one run.
 
     name: "extract/manuals". out: the working folder that becomes the artefact; it may hold finished parts that an earlier,
-    killed attempt with the same identity left. say: one line of progress. should_stop: true once a signal arrived; save,
+    killed attempt with the same identity left. say: one line for the reader. progress: takes how far the step is. should_stop: true once a signal arrived; save,
     then raise Interrupted. run: the run's folder of links, where training keeps its checkpoints.
     """
 
@@ -137,6 +138,7 @@ class StepContext:
     machine: Machine
     run: RunLinks
     say: Callable[[str], None]
+    progress: Report
     should_stop: Callable[[], bool]
 
     @property

@@ -92,6 +92,11 @@ class LlamaConfig:
             raise ArtifactError(f"{where} lacks {', '.join(missing)}; it is not the config of a Llama model.")
         return cls(**given)
 
+    def ends_at(self, token_id: int) -> bool:
+        """True when the token is an end token; of a chat model that is the end of a turn, of a base model the end of a text."""
+        end = self.eos_token_id
+        return token_id in (end if isinstance(end, list) else [end])
+
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, as stock transformers reads it (both its old and its new key for the rope base)."""
         return {

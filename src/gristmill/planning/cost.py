@@ -19,6 +19,7 @@ KEEP_CHECKPOINTS = 2  # the newest; milestones stay beside them
 CHUNK_LOGITS = 2**21  # 8 MiB of float32: measured best on CPU from 4,096 to 49,152 words
 MIN_CHUNK_TOKENS = 128  # fewer make the matrix products slow
 FRAMEWORK_BYTES = 374_000_000  # measured: torch's CPU build and our imports, with a model of 35,000 parameters
+CURATION_BYTES = 120_000_000  # measured: libraries and freed heap that the steps before leave in the process
 HEAP_BLOCK_BYTES = 2**25  # glibc gives freed blocks of this size back to the system; smaller ones stay in its heap
 
 
@@ -79,7 +80,8 @@ class Memory:
     """Bytes at the peak of a training step on one device.
 
     activations: what is kept for the backward pass, and the gradients of activations that are under way. logits: of the chunks
-    that the loss holds. holes: freed blocks between kept ones, which the heap cannot give out again.
+    that the loss holds. holes: freed blocks between kept ones, which the heap cannot give out again. curation: what the steps
+    before left in the process, where a run made them.
     """
 
     weights: int
@@ -89,6 +91,7 @@ class Memory:
     logits: int
     holes: int
     framework: int
+    curation: int = 0
 
     @property
     def total(self) -> int:
@@ -97,18 +100,19 @@ class Memory:
 
 
 def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
-    """Peak bytes of a training step of the recipe, in micro-batches of that size.
+    """Peak bytes of a training step of the recipe, in micro-batches of that size, in a run that curates first.
 
     A document longer than the micro-batch is one of its own, so the longest sequence counts if it is longer.
     """
     longest = max(stage.seq_len for stage in recipe.pretrain.stages)
     tokens = min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
-    return step_memory(
+    step = step_memory(
         recipe.model,
         recipe.tokenizer.vocab_size,
         tokens=tokens,
         accumulates=tokens < recipe.pretrain.global_batch_tokens,
     )
+    return replace(step, curation=CURATION_BYTES)
 
 
 def step_memory(model: ModelSection, vocab_size: int, *, tokens: int, accumulates: bool) -> Memory:

@@ -142,12 +142,9 @@ def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
 
     Returns the speed, and notes for the reader.
     """
-    notes: list[str] = []
-    profile = read_profile(machine.runs_dir)
-    if profile is not None and profile.points and (reason := _does_not_apply(profile, machine)):
-        notes.append(f"the speed profile in {machine.runs_dir} was left aside: {reason}")
-    elif profile is not None and profile.points:
-        return training_speed(parameters, profile.points), notes
+    measured, notes = measured_speed(parameters, machine)
+    if measured is not None:
+        return measured, notes
     if machine.device.startswith("cuda"):
         notes.append(
             "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
@@ -155,12 +152,26 @@ def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
     return guessed_speed(parameters, measure_matmul()), notes
 
 
+def measured_speed(parameters: int, machine: Machine) -> tuple[Speed | None, list[str]]:
+    """Speed for a model of that size by the profile in the runs folder; None, and perhaps a note, where none is of this machine."""
+    profile = read_profile(machine.runs_dir)
+    if profile is None or not profile.points:
+        return None, []
+    if reason := _does_not_apply(profile, machine):
+        return None, [f"the speed profile in {machine.runs_dir} was left aside: {reason}"]
+    return training_speed(parameters, profile.points), []
+
+
 def keep_speed(point: SpeedPoint, machine: Machine, *, device: str, hardware: str) -> None:
     """Add real training steps to the profile of this machine; a profile of another machine is replaced."""
     profile = read_profile(machine.runs_dir)
-    if profile is None or (profile.device, profile.hardware, profile.threads) != (device, hardware, machine.threads):
+    if profile is None or (profile.device, profile.hardware, profile.threads) != (
+        device,
+        hardware,
+        machine.most_threads,
+    ):
         profile = Profile(
-            hardware=hardware, device=device, threads=machine.threads, matmul_flops=measure_matmul(), points=()
+            hardware=hardware, device=device, threads=machine.most_threads, matmul_flops=measure_matmul(), points=()
         )
     write_profile(machine.runs_dir, add_speed_point(profile, point))
 
@@ -170,8 +181,8 @@ def _does_not_apply(profile: Profile, machine: Machine) -> str | None:
         return f"it was measured on {profile.device}, this plan is for {machine.device}"
     if profile.device == "cpu" and profile.hardware != hardware_name():
         return f"it was measured on {profile.hardware}"
-    if profile.device == "cpu" and profile.threads != machine.threads:
-        return f"it was measured with {counted(profile.threads, 'thread')}, this plan is for {machine.threads}"
+    if profile.device == "cpu" and profile.threads != machine.most_threads:
+        return f"it was measured with {counted(profile.threads, 'thread')}, this plan is for {machine.most_threads}"
     return None
 
 

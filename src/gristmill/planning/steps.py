@@ -38,9 +38,8 @@ STARTS = {"extract": 0.35, "pretrain": 4.0, "sft": 1.0, "pairs": 1.0, "dpo": 1.0
 START = 0.2  # seconds: of any other step
 SHARD_BYTES = 8 * MB
 FORWARD = 1 / 3  # of the operations of a training step
-SHORT = 0.5  # of the speed of full windows: what sequences of some dozen tokens reach
 CHAT_TOKENS = 40  # of a generated conversation or a short answer with its question
-ANSWER_STEP = 0.003  # seconds that one more token of a batch of answers takes, beside its operations
+ANSWER_STEP = 0.002  # seconds that one more token of a batch of answers takes, beside its operations
 ASKED = 200  # questions that a chat model is asked for recall
 ITEM_READINGS = 2.0  # an item is read once for each of its choices, of which about half is shared with others
 
@@ -187,7 +186,7 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
             ratio="sft",
             words=f"about {scale(tokens)} tokens in {counted(recipe.sft.epochs, 'epoch')}",
             cpu_seconds=0.0,
-            flops=tokens * of_token(CHAT_TOKENS) / SHORT,
+            flops=tokens * of_token(CHAT_TOKENS),
         )
     if recipe.pairs is not None:
         answers = recipe.pairs.num_prompts * recipe.pairs.samples_per_prompt
@@ -196,7 +195,7 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
             ratio="pairs",
             words=f"{answers:,} answers",
             cpu_seconds=recipe.pairs.num_prompts * length * ANSWER_STEP,
-            flops=answers * length * of_token(CHAT_TOKENS) * FORWARD / SHORT,
+            flops=answers * length * of_token(CHAT_TOKENS) * FORWARD,
         )
         if recipe.dpo is not None:
             pairs = recipe.pairs.num_prompts * recipe.pairs.max_pairs_per_prompt
@@ -205,7 +204,7 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
                 ratio="dpo",
                 words=f"at most {counted(pairs, 'pair')} in {counted(recipe.dpo.epochs, 'epoch')}",
                 cpu_seconds=0.0,
-                flops=tokens * of_token(CHAT_TOKENS) * (1 + FORWARD) / SHORT,
+                flops=tokens * of_token(CHAT_TOKENS) * (1 + FORWARD),
             )
     found["evaluate"] = _evaluation(recipe, amounts, of_token)
     written = Work(ratio="export", words=f"{scale(parameters)} parameters", cpu_seconds=parameters * 2e-8)
@@ -221,7 +220,7 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     )
     packs = sum(amounts.pack_bytes.get(name, 0) for name in recipe.evaluate.packs) * ITEM_READINGS
     window = recipe.pretrain.stages[-1].seq_len
-    tokens = models * held_out / per_token + models * packs / per_token / SHORT
+    tokens = models * held_out / per_token + models * packs / per_token
     xz = min(amounts.all_text, XZ_MOST) / MB * XZ * (1 + len(recipe.sources)) if recipe.evaluate.xz_yardstick else 0.0
     return Work(
         ratio="evaluate",

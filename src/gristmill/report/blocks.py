@@ -24,17 +24,32 @@ class Section:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[int] = (), grey: Sequence[bool] = ()
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    numbers: Sequence[int] = (),
+    grey: Sequence[bool] = (),
 ) -> Markup:
-    """A table; `numbers` are the columns that are right-aligned, `grey` says which rows are quiet."""
-    head = "".join(f"<th{' class=n' if i in numbers else ''}>{escape(text)}</th>" for i, text in enumerate(headings))
+    """A table; the first sentence of its caption is its title, its first column names the rows, `numbers` are the columns that are right-aligned, `grey` the quiet rows.
+
+    Each cell carries its heading, which a narrow screen shows beside it: there each row becomes a block of lines.
+    """
+    kinds = [" class=n" if index in numbers else "" for index in range(len(headings))]
+    head = "".join(f"<th scope=col{kind}>{escape(text)}</th>" for text, kind in zip(headings, kinds, strict=True))
     body = []
     for index, row in enumerate(rows):
-        cells = "".join(f"<td{' class=n' if i in numbers else ''}>{_cell(value)}</td>" for i, value in enumerate(row))
+        first, *others = map(_cell, row)
+        cells = [
+            f'<td{kind} data-label="{escape(text)}">{cell}</td>'
+            for text, kind, cell in zip(headings[1:], kinds[1:], others, strict=True)
+        ]
         quiet = " class=grey" if index < len(grey) and grey[index] else ""
-        body.append(f"<tr{quiet}>{cells}</tr>")
+        body.append(f"<tr{quiet}><th scope=row{kinds[0]}>{first}</th>{''.join(cells)}</tr>")
+    title, _, more = caption.partition(". ")
     return Markup(
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f"<table><caption><b>{escape(title)}</b> {escape(more)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 
 

@@ -6,6 +6,7 @@ import yaml
 
 from gristmill.evaluate.outputs import YARDSTICK
 from gristmill.report.facts import Facts, bits
+from gristmill.report.verdict import verdict
 from gristmill.units import scale
 
 
@@ -14,7 +15,7 @@ def model_card(facts: Facts) -> str:
     shape = facts.model
     lines = [
         "---", yaml.safe_dump(front_matter(facts), sort_keys=False).strip(), "---", "",
-        f"# {facts.labels.name}", "", facts.sentence, "", facts.labels.description, "",
+        f"# {facts.labels.name}", "", facts.sentence, "", verdict(facts), "", facts.labels.description, "",
         "## Model", "",
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
         f"({shape.num_key_value_heads} key/value), vocabulary {facts.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",

@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines with error bars and stage bands, and scores with intervals. Colours come from the page's CSS.
 
-A chart is a string of SVG within the page; it needs no script. Series carry classes s0…s7, which the page colours for light
-and dark.
+A chart is a string of SVG within the page; it needs no script. Series carry classes s0…s7, which the page
+colours for light and dark and draws in dashes of their own; so do four shapes of marks: colour never tells two lines apart alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from html import escape
 
 from gristmill.units import on_axis
 
-WIDTH, HEIGHT = 640, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 20, 36
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 48, 46
+LETTER = 11  # width of a letter on a phone, where the page enlarges the text; what would not fit there is left out
+MARKS = 6  # about so many on a line of many points
+SHAPES = ("circle", "M-3.5,-3.5h7v7h-7z", "M0,-4.5l4.5,8h-9z", "M0,-4.8l4.8,4.8l-4.8,4.8l-4.8,-4.8z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ def line_chart(
         y = axes.to_y(level)
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{escape(level_name)}</text>'
+            f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">{escape(level_name)}</text>'
         )
     for index, one in enumerate(drawn):
         parts += _line(one, index, axes)
@@ -86,7 +89,7 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
     """One row per score: a dot and its interval."""
     if not scores:
         return '<p class="quiet">nothing was measured</p>'
-    row, left = 24, 230
+    row, left = 28, 240
     height = TOP + row * len(scores) + BOTTOM
     values = [edge for score in scores for edge in (score.low, score.high)] + ([level] if level is not None else [])
     low, high = _span(values, margin=0.05)
@@ -101,14 +104,14 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
             f'<line class="grid" x1="{to_x(tick):.1f}" x2="{to_x(tick):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
         )
         parts.append(
-            f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 14}" text-anchor="middle">{on_axis(tick)}</text>'
+            f'<text class="tick" x="{to_x(tick):.1f}" y="{height - BOTTOM + 18}" text-anchor="middle">{on_axis(tick)}</text>'
         )
     if level is not None:
         parts.append(
             f'<line class="level" x1="{to_x(level):.1f}" x2="{to_x(level):.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
         )
         parts.append(
-            f'<text class="tick" x="{to_x(level):.1f}" y="{TOP - 3}" text-anchor="middle">{escape(level_name)}</text>'
+            f'<text class="tick" x="{to_x(level):.1f}" y="{TOP - 6}" text-anchor="middle">{escape(level_name)}</text>'
         )
     for index, score in enumerate(scores):
         y = TOP + row * index + row / 2
@@ -123,7 +126,7 @@ def interval_chart(scores: Sequence[Score], *, x_label: str, level: float | None
             f'<circle class="dot {kind}" cx="{to_x(score.value):.1f}" cy="{y:.1f}" r="4"><title>{score.value:.4g}</title></circle>'
         )
     parts.append(
-        f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2:.0f}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text></svg>'
+        f'<text class="axis" x="{(left + WIDTH - RIGHT) / 2:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text></svg>'
     )
     return "".join(parts)
 
@@ -182,15 +185,10 @@ def _grid(axes: _Axes, x_label: str, y_label: str) -> list[str]:
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{on_axis(tick)}</text>')
     for tick in _ticks(*axes.x):
         parts.append(
-            f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{on_axis(tick)}</text>'
+            f'<text class="tick" x="{axes.to_x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{on_axis(tick)}</text>'
         )
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text class="axis" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>'
-    )
-    parts.append(
-        f'<text class="axis" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
+    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>')
+    parts.append(f'<text class="axis" x="4" y="17">{escape(y_label)}</text>')
     return parts
 
 
@@ -201,9 +199,9 @@ def _bands(bands: Sequence[Band], axes: _Axes) -> list[str]:
         parts.append(
             f'<rect class="band b{index % 2}" x="{left:.1f}" width="{right - left:.1f}" y="{TOP}" height="{HEIGHT - TOP - BOTTOM}"><title>{escape(band.name)}</title></rect>'
         )
-        if right - left > 6.5 * len(band.name):
+        if right - left > LETTER * len(band.name):
             parts.append(
-                f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP - 6}" text-anchor="middle">{escape(band.name)}</text>'
+                f'<text class="tick" x="{(left + right) / 2:.1f}" y="{TOP - 7}" text-anchor="middle">{escape(band.name)}</text>'
             )
     return parts
 
@@ -219,12 +217,29 @@ def _line(one: Series, index: int, axes: _Axes) -> list[str]:
             bottom, top = map(axes.to_y, interval)
             parts.append(f'<line class="stroke {kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
             said += f", {interval[0]:.4g} to {interval[1]:.4g}"
-        parts.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"><title>{said}</title></circle>')
+        parts.append(_mark(index, x, y, said))
+    if not one.intervals:
+        every = max(1, len(points) // MARKS)
+        shift = index * every // len(SHAPES)  # marks of lines that lie on each other do not
+        parts += [_mark(index, x, y, escape(one.name)) for x, y in points[shift::every]]
     return parts
 
 
+def _mark(index: int, x: float, y: float, title: str) -> str:
+    """A mark of a series. title: what a pointer over it shows, escaped."""
+    shape, kind = SHAPES[index % len(SHAPES)], f"dot s{index % 8}"
+    if shape == "circle":
+        return f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"><title>{title}</title></circle>'
+    return f'<path class="{kind}" transform="translate({x:.1f} {y:.1f})" d="{shape}"><title>{title}</title></path>'
+
+
 def _legend(names: Sequence[str]) -> str:
+    """Each line as it is drawn, with its name."""
     if len(names) < 2:
         return ""
-    items = "".join(f'<span><i class="s{index % 8}"></i>{escape(name)}</span>' for index, name in enumerate(names))
+    items = "".join(
+        f'<span><svg class="key" viewBox="0 0 34 12" aria-hidden="true"><polyline class="line s{index % 8}" points="0,6 34,6"/>'
+        f"{_mark(index, 17, 6, escape(name))}</svg>{escape(name)}</span>"
+        for index, name in enumerate(names)
+    )
     return f'<div class="legend">{items}</div>'

@@ -29,14 +29,13 @@ def what_came_in(facts: Facts) -> Section | None:
             "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
             "to commit a ledger that does not add up."
         ),
-        heading("Why documents were dropped"),
-        _reason_table(reasons[:REASONS_SHOWN]),
+        _reason_table("Why documents were dropped", reasons[:REASONS_SHOWN]),
     ]
     if len(reasons) > REASONS_SHOWN:
         more = reasons[REASONS_SHOWN:]
-        blocks.append(fold(f"{len(more)} more reasons", [_reason_table(more)]))
+        blocks.append(fold(f"{len(more)} more reasons", [_reason_table("Why fewer documents were dropped", more)]))
     if facts.not_read:
-        blocks += [heading("What was not read"), _not_read_table(facts)]
+        blocks.append(what_was_not_read(facts))
     samples = facts.rejected_samples
     blocks.append(
         fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
@@ -66,9 +65,11 @@ def _fates_by_source(facts: Facts) -> Markup:
         "dropped",
         "failed",
         "raw bytes in",
-        "kept · dropped · failed",
+        "shares",
     )
-    return table(headings, rows, numbers=(2, 3, 4, 5, 6))
+    return table(
+        "What became of the documents; the bar shows kept, dropped and failed", headings, rows, numbers=(2, 3, 4, 5, 6)
+    )
 
 
 def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
@@ -88,14 +89,16 @@ def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
     return sorted(found, key=lambda row: (row[4] == OFF, -row[2]))
 
 
-def _reason_table(reasons: list[tuple[str, str, int, str, str]]) -> Markup:
-    headings = ("source", "reason", "documents", "raw bytes", "")
-    return table(headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
+def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, str]]) -> Markup:
+    headings = ("source", "reason", "documents", "raw bytes", "fate")
+    return table(caption, headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
 
 
-def _not_read_table(facts: Facts) -> Markup:
+def what_was_not_read(facts: Facts) -> Markup:
+    """Files beside those of the sources, by suffix, with what to do."""
     rows = [(one.kind.replace("_", " "), one.files, in_bytes(one.num_bytes), one.advice) for one in facts.not_read]
-    return table(("files beside those of the sources", "number", "bytes", "what to do"), rows, numbers=(1, 2))
+    headings = ("files beside those of the sources", "number", "bytes", "what to do")
+    return table("What was not read", headings, rows, numbers=(1, 2))
 
 
 def _sample_table(samples: list[dict[str, Any]]) -> Markup:
@@ -109,7 +112,9 @@ def _sample_table(samples: list[dict[str, Any]]) -> Markup:
         )
         for row in samples
     ]
-    return table(("reason", "id", "measured", "limit", "begins"), rows, numbers=(2, 3))
+    return table(
+        "What rejected documents look like", ("reason", "id", "measured", "limit", "begins"), rows, numbers=(2, 3)
+    )
 
 
 def quality(facts: Facts) -> Section | None:
@@ -154,7 +159,8 @@ def quality(facts: Facts) -> Section | None:
         ]
         blocks.append(
             table(
-                ("threshold", "documents kept", "", "tokens, estimated", "F1", "precision", "recall", "judged on"),
+                f"What each threshold on {name} would keep, and how well it judges",
+                ("threshold", "share kept", "documents", "tokens, estimated", "F1", "precision", "recall", "judged on"),
                 rows,
                 numbers=(1, 2, 3, 4, 5, 6, 7),
             )
@@ -194,7 +200,12 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
         ]
         if rows:
             blocks.append(
-                table(("source", "survivor", "copies removed", "least similarity", "begins"), rows, numbers=(2, 3))
+                table(
+                    "The largest groups of near-duplicates",
+                    ("source", "survivor", "copies removed", "least similarity", "begins"),
+                    rows,
+                    numbers=(2, 3),
+                )
             )
         curve = Series(
             name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve]
@@ -212,7 +223,6 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
                 ],
             )
         )
-    blocks.append(heading("Task packs"))
     packs = [
         (
             name,
@@ -225,6 +235,7 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
     ]
     blocks.append(
         table(
+            "Task packs: is what they ask in the training text?",
             ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
             packs,
             numbers=(1, 2, 3, 4),
@@ -237,5 +248,10 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
     )
     hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in clean.hits[:8]]
     if hits:
-        blocks.append(fold("The documents that held an item", [table(("source", "document", "item", "span"), hits)]))
+        blocks.append(
+            fold(
+                "The documents that held an item",
+                [table("Spans that match an item", ("source", "document", "item", "span"), hits)],
+            )
+        )
     return Section(title="Duplicates and contamination", intro="", blocks=blocks)

@@ -11,7 +11,6 @@ from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
 from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
-from gristmill.export.outputs import CheckedWith, Exported
 from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.outputs import Outputs
@@ -35,7 +34,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import in_bytes, scale, seconds
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
@@ -154,7 +153,7 @@ class Facts:
 
     @property
     def wall_seconds(self) -> float:
-        return sum(record.wall_seconds for record in self.records.values())
+        return sum(map(seconds_of, self.records.values()))
 
     @property
     def sources(self) -> list[str]:
@@ -329,31 +328,15 @@ class Facts:
         for kind, records in kinds.items():
             if all(record.planned is not None for record in records):
                 said = sum(record.planned.seconds for record in records if record.planned is not None)
-                yield f"time of {kind}", seconds(said), seconds(sum(record.wall_seconds for record in records))
-
-    @property
-    def parity_words(self) -> list[tuple[str, str]]:
-        """The checks of the exported folder, in words."""
-        parity = self.left("export", Exported).proof
-        other = parity.transformers
-        if isinstance(other, CheckedWith):
-            words = f"{sum(other.greedy_tokens_equal)} of {sum(other.greedy_tokens_compared)} greedy tokens equal"
-            if tied := sum(other.greedy_tokens_tied):
-                words += f", {tied} {'tie' if tied == 1 else 'ties'} within {other.tolerance:.1g}"
-            last = (
-                f"transformers {other.version}",
-                f"largest difference of logits {other.max_logit_difference:.1e}; {words}",
-            )
-        else:
-            last = ("transformers", f"{other.why}: {other.command}")
-        return [
-            ("read back by gristmill", f"largest difference of logits {parity.max_logit_difference_read_back:.1e}"),
-            ("rounding of the weights", f"changes logits by at most {parity.max_logit_change_by_rounding:.1e}"),
-            last,
-        ]
+                yield f"time of {kind}", seconds(said), seconds(sum(map(seconds_of, records)))
 
 
 # ── figures in words ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def seconds_of(record: Record) -> float:
+    """What a step took. A training that was resumed took all its attempts; wall seconds are those of the last."""
+    return max(record.wall_seconds, float(record.counts.get("training_seconds", 0.0)))
 
 
 def plus_minus(value: float | None) -> str:

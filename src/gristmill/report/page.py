@@ -16,6 +16,7 @@ from gristmill.report.data_sections import duplicates_and_contamination, quality
 from gristmill.report.facts import Facts
 from gristmill.report.result_sections import cost, evaluation, provenance
 from gristmill.report.training_sections import budget, post_training, pretraining
+from gristmill.report.verdict import verdict
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
@@ -28,4 +29,4 @@ def render(facts: Facts) -> str:
     sections = [section for make in SECTIONS if (section := make(facts)) is not None]
     environment = Environment(autoescape=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(facts=facts, sections=sections)
+    return template.render(facts=facts, verdict=verdict(facts), sections=sections)

@@ -9,7 +9,8 @@ from markupsafe import Markup
 from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Score, interval_chart
-from gristmill.report.facts import Facts, bits
+from gristmill.report.facts import Facts, bits, seconds_of
+from gristmill.report.proof import parity_words
 from gristmill.train.outputs import BITS
 from gristmill.units import in_bytes, seconds
 
@@ -21,12 +22,6 @@ def evaluation(facts: Facts) -> Section | None:
     by_bits = [row for row in held_out if row.metric == BITS]
     accuracy = [row for row in held_out if row.metric != BITS]
     if by_bits:
-        blocks.append(heading("Bits per byte of held-out text"))
-        blocks.append(
-            paragraph(
-                "Lower is better. xz is given all the training text first, so it shows how far memory of the text gets."
-            )
-        )
         models = list(dict.fromkeys(row.model for row in by_bits))
         tasks = list(dict.fromkeys(row.task for row in by_bits))
         found = {(row.model, row.task): row for row in by_bits}
@@ -38,10 +33,13 @@ def evaluation(facts: Facts) -> Section | None:
             )
             for task in tasks
         ]
-        blocks.append(table(("source", *models, "documents"), rows, numbers=range(1, len(models) + 2)))
+        caption = (
+            "Bits per byte of held-out text. Lower is better. xz is given all the training text first, so it shows how far "
+            "memory of the text gets."
+        )
+        blocks.append(table(caption, ("source", *models, "documents"), rows, numbers=range(1, len(models) + 2)))
     if accuracy:
-        blocks.append(heading("Held-out items"))
-        blocks.append(_score_table(accuracy))
+        blocks.append(_score_table("Held-out items", accuracy))
         blocks += [
             figure(
                 interval_chart(
@@ -56,20 +54,17 @@ def evaluation(facts: Facts) -> Section | None:
         ]
     recall = [row for row in facts.results if row.kind == "recall"]
     if recall:
-        blocks.append(heading("Recall of trained items"))
-        blocks.append(
-            paragraph(
-                "These were in the training conversations: they show that training worked, not that the model can generalise."
-            )
+        caption = (
+            "Recall of trained items. These were in the training conversations: they show that training worked, not that the "
+            "model can generalise."
         )
-        blocks.append(_score_table(recall))
+        blocks.append(_score_table(caption, recall))
     if facts.comparisons:
-        blocks.append(heading("Compared on the same items"))
         rows = [
             (
+                f"{row.a} − {row.b}",
                 row.task,
                 row.metric.replace("_", " "),
-                f"{row.a} − {row.b}",
                 f"{row.difference:+.3f}",
                 _range(row.interval),
                 row.n,
@@ -80,7 +75,8 @@ def evaluation(facts: Facts) -> Section | None:
         ]
         blocks.append(
             table(
-                ("task", "metric", "", "difference", "95 % interval", "items", "p, Holm", "verdict"),
+                "Compared on the same items",
+                ("models", "task", "metric", "difference", "95 % interval", "items", "p, Holm", "verdict"),
                 rows,
                 numbers=(3, 4, 5, 6),
                 grey=[not row.decides for row in facts.comparisons],
@@ -89,7 +85,7 @@ def evaluation(facts: Facts) -> Section | None:
     return Section(title="Evaluation", intro="", blocks=blocks) if blocks else None
 
 
-def _score_table(rows: Sequence[Figure]) -> Markup:
+def _score_table(caption: str, rows: Sequence[Figure]) -> Markup:
     shown = [
         (
             row.model,
@@ -104,7 +100,8 @@ def _score_table(rows: Sequence[Figure]) -> Markup:
         for row in rows
     ]
     return table(
-        ("model", "task", "metric", "score", "95 % interval", "items", "chance", ""),
+        caption,
+        ("model", "task", "metric", "score", "95 % interval", "items", "chance", "note"),
         shown,
         numbers=(3, 4, 5, 6),
         grey=[row.at_or_below_chance for row in rows],
@@ -131,22 +128,32 @@ def _range(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
+MEMORY_CAPTION = (
+    "Steps, in the order in which they were made. Memory is resident memory at its peak while the step ran; one process does all "
+    "steps, so libraries that an earlier step loaded are in it. Time of training is that of all attempts."
+)
+
+
 def cost(facts: Facts) -> Section | None:
     """What was planned against what it took, step by step."""
     rows = [
         (
             record.step,
-            seconds(record.wall_seconds),
+            seconds(seconds_of(record)),
             in_bytes(record.peak_memory_bytes.process),
             in_bytes(record.peak_memory_bytes.largest_child),
-            record.made_at,
+            record.made_at[:16].replace("T", " "),
         )
         for record in facts.records.values()
     ]
     blocks = [
-        table(("", "planned", "real"), facts.planned_against_real, numbers=(1, 2)),
-        heading("Steps"),
-        table(("step", "took", "peak memory", "of its largest child", "made"), rows, numbers=(1, 2, 3)),
+        table(
+            "What was planned, and what it took",
+            ("quantity", "planned", "real"),
+            facts.planned_against_real,
+            numbers=(1, 2),
+        ),
+        table(MEMORY_CAPTION, ("step", "took", "peak memory", "largest child", "made, UTC"), rows, numbers=(1, 2, 3)),
     ]
     return Section(title="Cost", intro="", blocks=blocks)
 
@@ -156,7 +163,7 @@ def provenance(facts: Facts) -> Section | None:
     last = next(reversed(facts.records.values()))
     versions = ", ".join(f"{name} {version}" for name, version in last.versions.items())
     machine = ", ".join(f"{key} {value}" for key, value in last.machine.items())
-    parity = [(check, words) for check, words in facts.parity_words]
+    parity = parity_words(facts)
     rows = [
         (
             record.step,
@@ -166,11 +173,13 @@ def provenance(facts: Facts) -> Section | None:
         for record in facts.records.values()
     ]
     blocks = [
-        heading("The exported model"),
-        table(("check", "result"), parity),
+        table("The exported model", ("check", "result"), parity),
         heading("Made with"),
         paragraph(versions),
         paragraph(machine),
-        fold("Fingerprints of all steps", [table(("step", "fingerprint", "version of the step"), rows, numbers=(2,))]),
+        fold(
+            "Fingerprints of all steps",
+            [table("Fingerprints", ("step", "fingerprint", "version of the step"), rows, numbers=(2,))],
+        ),
     ]
     return Section(title="Provenance", intro="", blocks=blocks)

@@ -31,9 +31,13 @@ def budget(facts: Facts) -> Section | None:
         for row in facts.stages
     ]
     blocks = [
-        table(("selection", "unique tokens", "planned", "drawn", "epochs", ""), rows, numbers=(1, 2, 3, 4)),
-        heading("Stages"),
-        table(("stage", "tokens", "sequence length", "mixture", "took"), stages, numbers=(1, 2, 4)),
+        table(
+            "Tokens and passes",
+            ("selection", "unique tokens", "planned", "drawn", "epochs", "verdict"),
+            rows,
+            numbers=(1, 2, 3, 4),
+        ),
+        table("Stages", ("stage", "tokens", "sequence length", "mixture", "took"), stages, numbers=(1, 2, 4)),
     ]
     return Section(
         title="Token budget",

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import executor_for, results_of
+from gristmill.data.each_shard import each_shard
 from gristmill.data.write import write_table
-from gristmill.errors import DataError, Interrupted
+from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.score.classifiers import Classifier, load_classifier
 from gristmill.score.outputs import TrainedClassifier
-from gristmill.units import counted
 
 VERSION = 1
 SCORE_SCHEMA = pa.schema([pa.field("id", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
@@ -54,15 +53,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     out_of_fold = classifier.out_of_fold if ctx.config["labelled_here"] else None  # ids are unique only within a source
     function = ScoreShard(model=classifier.model, out_of_fold=out_of_fold, out=ctx.out)
     documents_in: Extracted = ctx.inputs["documents"]
-    shards = documents_in.documents
-    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
-    documents = 0
-    for shard, outcome in results_of(executor, function, shards):
-        documents += outcome
-        ctx.say(f"{ctx.name}: {shard.name} scored, {counted(documents, 'document')}")
-        if ctx.should_stop():
-            raise Interrupted(f"stopped while scoring; {ctx.name} resumes with the shards that are left.")
-    return {"documents": documents}
+    return {"documents": sum(each_shard(ctx, function, documents_in.documents))}
 
 
 def score_documents(model: Classifier, shard: Path, known: Mapping[str, float]) -> pa.Table:

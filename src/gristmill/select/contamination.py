@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import executor_for, results_of
+from gristmill.data.each_shard import each_shard, num_rows
 from gristmill.data.packs import Pack, held_out_ids, packs_of, read_pack
 from gristmill.data.write import write_rows
-from gristmill.errors import DataError, Interrupted
+from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Decontaminate
@@ -84,7 +83,7 @@ class SearchShard:
                 )
             finder, held_out = Decontaminator(packs, ngram=self.ngram), held_out_ids(packs)
             write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, held_out))
-        return _num_rows(shard), _num_rows(target)
+        return num_rows(shard), num_rows(target)
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -103,13 +102,9 @@ def run(ctx: StepContext) -> dict[str, Any]:
         rules=search_rules(packs, ngram=section.ngram),
     )
     made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules=function.rules)
-    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
     searched = found = 0
-    for shard, (in_shard, matches) in results_of(executor, function, shards):
+    for in_shard, matches in each_shard(ctx, function, shards):
         searched, found = searched + in_shard, found + matches
-        ctx.say(f"{ctx.name}: {shard.name} searched, {counted(searched, 'document')}")
-        if ctx.should_stop():
-            raise Interrupted(f"stopped while searching; {ctx.name} resumes with the shards that are left.")
     report = SearchedForItems(ngram=section.ngram, packs=recall, held_out_ids=len(held_out))
     write_json(ctx.out / "report.json", report.to_json())
     made_by.unlink()
@@ -157,7 +152,7 @@ def read_matches(path: Path) -> dict[int, Match]:
 
 def planting_texts(shards: Sequence[Path]) -> list[str]:
     """Real texts, evenly spread over all shards, into which evaluation items are planted."""
-    sizes = [_num_rows(shard) for shard in shards]
+    sizes = [num_rows(shard) for shard in shards]
     if not (total := sum(sizes)):
         return []
     places = np.unique(np.linspace(0, total - 1, PLANTING_TEXTS).astype(np.int64))
@@ -179,7 +174,3 @@ def _row_of(match: Match) -> dict[str, Any]:
         "end": match.end,
         "excerpt": match.excerpt,
     }
-
-
-def _num_rows(path: Path) -> int:
-    return int(pq.ParquetFile(path).metadata.num_rows)

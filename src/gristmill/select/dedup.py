@@ -40,6 +40,7 @@ from scipy.sparse.csgraph import connected_components
 
 from gristmill.data.executor import Executor, InProcess
 from gristmill.errors import ArtifactError
+from gristmill.graph.progress import Report, unreported
 from gristmill.select import groups, order
 from gristmill.select.copies import COPIES, LINKS, Ranked, write_results
 from gristmill.select.corpus import Corpus
@@ -100,6 +101,7 @@ def find_duplicates(
     memory: SearchMemory | None = None,
     should_stop: Callable[[], bool],
     say: Callable[[str], None],
+    progress: Report = unreported,
 ) -> DuplicateCounts:
     """Finds all copies among the documents of the corpus that passed, and leaves two files in `work`.
 
@@ -126,6 +128,7 @@ def find_duplicates(
             array_bytes=memory.walk_bytes,
             should_stop=should_stop,
             say=say,
+            progress=progress,
         )
         outcomes = _search(corpus, rules, plan, stage, memory)
         counts = _results(corpus, plan, stage, outcomes, out=work)

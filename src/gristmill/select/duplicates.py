@@ -108,7 +108,15 @@ def _search(
     passed_D.flush()
     corpus = search_corpus(catalogue, ranks, turns=passed, scores=scores)
     executor = executor_of(ctx, catalogue)
-    return find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=ctx.should_stop, say=ctx.say)
+    return find_duplicates(
+        corpus,
+        rules=rules,
+        work=work,
+        executor=executor,
+        should_stop=ctx.should_stop,
+        say=ctx.say,
+        progress=ctx.progress,
+    )
 
 
 def _counts(ctx: StepContext, left: Deduplicated) -> dict[str, Any]:

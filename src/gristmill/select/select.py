@@ -31,6 +31,7 @@ from gristmill.data.ledger import Ledger, SourceLedger
 from gristmill.data.write import write_rows, write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext, by_source
 from gristmill.select.catalogue import (
     DOCUMENTS,
@@ -292,8 +293,8 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         written=work / "written",
     )
     executor = executor_of(ctx, catalogue)
-    for number, (shard, _) in enumerate(results_of(executor, function, catalogue.shards), start=1):
-        ctx.say(f"select: {shard} written, {number} of {len(catalogue.shards)}")
+    for number, _ in enumerate(results_of(executor, function, catalogue.shards), start=1):
+        ctx.progress(Position(done=number, total=len(catalogue.shards), unit="shard", part="writing"))
     documents: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
     ledger = Ledger()
     for source, of in documents.items():

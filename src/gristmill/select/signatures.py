@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 import xxhash
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import executor_for, results_of
-from gristmill.errors import Interrupted
+from gristmill.data.each_shard import each_shard
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
@@ -30,7 +29,6 @@ from gristmill.select.minhash import band_keys, sign
 from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
 from gristmill.store.fingerprint import derive_seed
-from gristmill.units import counted
 
 VERSION = 1
 STEM = "prints"
@@ -129,14 +127,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     function = PrintShard(out=ctx.out, bands=bands, seed=signing_seed(ctx.config["seed"]))
     made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules={**asdict(bands), "seed": function.seed})
     documents_in: Extracted = ctx.inputs["documents"]
-    shards = documents_in.documents
-    executor = executor_for(ctx.machine, num_items=len(shards), should_stop=ctx.should_stop)
-    documents = 0
-    for shard, in_shard in results_of(executor, function, shards):
-        documents += in_shard
-        ctx.say(f"{ctx.name}: {shard.name} signed, {counted(documents, 'document')}")
-        if ctx.should_stop():
-            raise Interrupted(f"stopped while signing; {ctx.name} resumes with the shards that are left.")
+    documents = sum(each_shard(ctx, function, documents_in.documents))
     made_by.unlink()
     return {"documents": documents}
 

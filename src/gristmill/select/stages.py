@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike
 
 from gristmill.data.executor import Executor
 from gristmill.errors import Interrupted
+from gristmill.graph.progress import Report, unreported
 from gristmill.select.files import Array, scratch
 
 Result = TypeVar("Result", covariant=True)
@@ -46,6 +47,7 @@ class Stage:
     array_bytes: int
     should_stop: Callable[[], bool]
     say: Callable[[str], None]
+    progress: Report = unreported
 
     def make(self, function: Makes, numbers: Iterable[int], *, executor: Executor | None = None) -> None:
         """Makes the files that are missing; over columns where no other executor is given. Raises the first error."""

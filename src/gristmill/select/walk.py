@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gristmill.graph.progress import Position
 from gristmill.select.files import Array, read_part, write_parts
 from gristmill.select.groups import LiveEntries
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
@@ -217,7 +218,17 @@ def walk(
         ends = np.searchsorted(place_N, np.arange(1, len(ranks)))
         slots = tuple(np.split(entries["slot"], ends)) if len(ranks) else ()
         outcomes.write(number, steps.take(Window(first=first, slots=slots), stage.leave_if_asked))
-        stage.say(f"{first + len(ranks):,} of them are compared with kept ones before them")
+        compared = first + len(ranks)
+        stage.progress(
+            Position(
+                done=number + 1,
+                total=outcomes.num_windows,
+                unit="window",
+                part="comparing",
+                counts={"documents": compared},
+                figures=(f"{compared:,} documents compared",),
+            )
+        )
 
 
 def _windows(live: LiveEntries, count: int) -> Iterator[tuple[int, Array]]:

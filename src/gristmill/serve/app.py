@@ -36,6 +36,7 @@ from gristmill.serve.requests import BadRequest, ChatBody, TextBody, read_body, 
 from gristmill.serve.speaker import Speaker
 
 MAX_BODY_BYTES = 1_048_576
+MAX_DISCARDED_BYTES = 64 * MAX_BODY_BYTES  # read on so far: a client that still sends would miss the answer
 MAX_BODY_SECONDS = 30.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -59,6 +60,7 @@ def make_app(engines: Sequence[Engine], limits: Limits, *, token: str | None) ->
         text = files("gristmill.serve").joinpath("page.html").read_text(encoding="utf-8").replace("NONCE", nonce)
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; "
+            "img-src data:; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"})
@@ -90,7 +92,7 @@ def make_app(engines: Sequence[Engine], limits: Limits, *, token: str | None) ->
             wants_usage = body.stream_options is not None and body.stream_options.include_usage
             events = _events(answer, pieces, shape, wants_usage=wants_usage)
             return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-        return JSONResponse(shape.whole(await _all_or_gone(request, answer, pieces)))
+        return JSONResponse(shape.whole(await _whole_or_gone(request, answer, pieces)))
 
     guarded = [
         ("/v1/models", models, "GET"),
@@ -100,7 +102,13 @@ def make_app(engines: Sequence[Engine], limits: Limits, *, token: str | None) ->
     routes = [Route("/", page), Route("/health", health)]
     routes += [Route(path, _guarded(handler, token), methods=[method]) for path, handler, method in guarded]
     return Starlette(
-        routes=routes, exception_handlers={BadRequest: _refusal, HTTPException: _not_found, Exception: _bug}
+        routes=routes,
+        exception_handlers={
+            ClientDisconnect: _nobody,
+            BadRequest: _refusal,
+            HTTPException: _not_found,
+            Exception: _bug,
+        },
     )
 
 
@@ -140,17 +148,21 @@ def _guarded(handler: Handler, token: str | None) -> Handler:
 
 async def _json(request: Request) -> object:
     """The body as JSON, read up to a limit of bytes and seconds."""
-    data = bytearray()
+    data, size = bytearray(), 0
     try:
         async with asyncio.timeout(MAX_BODY_SECONDS):
             async for chunk in request.stream():
-                data += chunk
-                if len(data) > MAX_BODY_BYTES:
-                    message = f"the body is larger than {MAX_BODY_BYTES:,} bytes. Shorten the prompt."
-                    raise BadRequest(message, status=413, code="body_too_large")
+                size += len(chunk)
+                if size <= MAX_BODY_BYTES:
+                    data += chunk
+                elif size > MAX_DISCARDED_BYTES:
+                    break
     except TimeoutError as error:
         message = f"the body did not arrive within {MAX_BODY_SECONDS:.0f} seconds."
         raise BadRequest(message, status=408, code="body_too_slow") from error
+    if size > MAX_BODY_BYTES:
+        message = f"the body is larger than {MAX_BODY_BYTES:,} bytes. Shorten the prompt."
+        raise BadRequest(message, status=413, code="body_too_large")
     try:
         found: object = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -183,30 +195,23 @@ def _begin(engine: Engine, ask: Ask) -> tuple[Answer, asyncio.Queue[Piece]]:
     return answer, pieces
 
 
-async def _all_or_gone(request: Request, answer: Answer, pieces: asyncio.Queue[Piece]) -> list[Piece]:
-    """All pieces of an answer; ends it where the client leaves first."""
-
-    async def all_of_them() -> list[Piece]:
-        found = [await pieces.get()]
-        while found[-1].reason is None:
-            found.append(await pieces.get())
-        return found
+async def _whole_or_gone(request: Request, answer: Answer, pieces: asyncio.Queue[Piece]) -> Piece:
+    """The whole answer, which comes as one piece; ends it where the client leaves first."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(all_of_them()), asyncio.create_task(gone())]
+    whole, left = asyncio.create_task(pieces.get()), asyncio.create_task(gone())
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
+        await asyncio.wait((whole, left), return_when=asyncio.FIRST_COMPLETED)
+        if not whole.done():
             raise ClientDisconnect
-        found: list[Piece] = tasks[0].result()
-        return found
+        return whole.result()
     finally:
         answer.cancel()
-        for task in tasks:
-            task.cancel()
+        whole.cancel()
+        left.cancel()
 
 
 async def _events(
@@ -257,12 +262,10 @@ class _Shape:
             "total_tokens": num_prompt + num_tokens,
         }
 
-    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        text, last = "".join(piece.text for piece in pieces), pieces[-1]
-        said = {"message": {"role": "assistant", "content": text}} if self._is_chat else {"text": text}
-        logprobs = [each for piece in pieces for each in piece.logprobs]
-        choice = {"index": 0, **said, "finish_reason": self._reason(last), "logprobs": self._logprobs(logprobs)}
-        return {**self.head(), "choices": [choice], "usage": self.usage(last.num_tokens)}
+    def whole(self, piece: Piece) -> dict[str, Any]:
+        said = {"message": {"role": "assistant", "content": piece.text}} if self._is_chat else {"text": piece.text}
+        choice = {"index": 0, **said, "finish_reason": self._reason(piece), "logprobs": self._logprobs(piece.logprobs)}
+        return {**self.head(), "choices": [choice], "usage": self.usage(piece.num_tokens)}
 
     def first(self) -> list[dict[str, Any]]:
         """What a stream begins with: in a chat, who speaks."""
@@ -323,6 +326,10 @@ async def _not_found(request: Request, error: Exception) -> Response:
     return JSONResponse(
         BadRequest(message, code="not_found").to_json(), status_code=error.status_code, headers=error.headers
     )
+
+
+async def _nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=499)  # as servers log a client that left; nobody reads it
 
 
 async def _bug(_request: Request, _error: Exception) -> Response:

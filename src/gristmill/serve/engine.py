@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a request asks for. seconds: after these it ends with what it has."""
+    """What a request asks for. seconds: after these it ends with what it has. is_stream: deliver pieces, not only the whole."""
 
     prompt: Sequence[int]
     max_new_tokens: int
@@ -41,6 +41,7 @@ class Ask:
     stops: Sequence[str] = ()
     top_logprobs: int | None = None
     seconds: float = 60.0
+    is_stream: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ class Answer:
     cache: KeyValueCache | None = None
     num_read: int = 0  # tokens of the prompt that are in the cache
     tokens: list[int] = field(default_factory=list)
+    undelivered: str = ""
     logprobs: list[LogProbability] = field(default_factory=list)
     is_cancelled: bool = False
 
@@ -180,23 +182,33 @@ class Engine:
         answer.tokens.append(token)
         if ask.top_logprobs is not None:
             answer.logprobs.append(_logprob(logits_V, token, ask.top_logprobs))
-        text = answer.text.add(token)
+        answer.undelivered += answer.text.add(token)
         if answer.text.is_stopped:
-            return _finish(answer, "stop", text)
+            return _finish(answer, "stop")
         if len(answer.tokens) == ask.max_new_tokens:
-            return _finish(answer, "length", text)
-        if text:
-            answer.deliver(Piece(text=text, num_tokens=len(answer.tokens), logprobs=tuple(answer.logprobs)))
-            answer.logprobs.clear()
+            return _finish(answer, "length")
+        if ask.is_stream and answer.undelivered:
+            _deliver(answer)
         return False
 
 
-def _finish(answer: Answer, reason: Reason, text: str = "") -> bool:
-    last = Piece(
-        text=text + answer.text.end(), num_tokens=len(answer.tokens), reason=reason, logprobs=tuple(answer.logprobs)
-    )
-    answer.deliver(last)
+def _finish(answer: Answer, reason: Reason) -> bool:
+    answer.undelivered += answer.text.end()
+    _deliver(answer, reason)
     return True
+
+
+def _deliver(answer: Answer, reason: Reason | None = None) -> None:
+    answer.deliver(
+        Piece(
+            text=answer.undelivered,
+            num_tokens=len(answer.tokens),
+            reason=reason,
+            logprobs=tuple(answer.logprobs),
+        )
+    )
+    answer.undelivered = ""
+    answer.logprobs.clear()
 
 
 def _logprob(logits_V: Tensor, token: int, num_top: int) -> LogProbability:

@@ -156,6 +156,7 @@ def to_ask(body: ChatBody | TextBody, speaker: Speaker, *, seed: int, max_tokens
         stops=body.stops,
         top_logprobs=body.num_logprobs,
         seconds=seconds,
+        is_stream=bool(body.stream),
     )
 
 

@@ -51,8 +51,7 @@ class Speaker:
     @property
     def is_chat(self) -> bool:
         """Fine-tuning makes the end of a turn the model's end token; a base model ends with the end of the text."""
-        end = self.model.config.eos_token_id
-        return self.tokenizer.im_end_id in (end if isinstance(end, list) else [end])
+        return self.model.config.ends_at(self.tokenizer.im_end_id)
 
     @property
     def usual_new_tokens(self) -> int:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import read_batches
+from gristmill.data.each_shard import num_rows
 from gristmill.errors import ArtifactError, DataError, Interrupted
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext, by_source
 from gristmill.planning.budget import Selection, asked_tokens, check_epochs
 from gristmill.recipe.schema.training import Pretrain
@@ -38,13 +40,16 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer_sha256 = file_sha256(files.files / "tokenizer.json")
     texts: dict[str, Selected] = by_source(ctx.inputs, "text of ")
     counts: dict[str, Any] = {}
+    total, done = sum(num_rows(path) for text in texts.values() for path in (*text.train, *text.validation)), 0
     for source, text in texts.items():
         counts[source] = {}
         for split in SPLITS:
             path = ctx.out / source / split
             facts = finished(path, tokenizer_sha256)
             if facts is None:
-                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, split_paths(text, split), path)
+                paths = split_paths(text, split)
+                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, paths, path, done=done, total=total)
+            done += facts.num_documents
             counts[source][split] = {
                 "documents": facts.num_documents,
                 "tokens": facts.num_tokens,
@@ -84,9 +89,19 @@ def split_paths(text: Selected, split: str) -> list[Path]:
 
 
 def tokenize_split(
-    ctx: StepContext, tokenizer: Tokenizer, tokenizer_sha256: str, paths: list[Path], path: Path
+    ctx: StepContext,
+    tokenizer: Tokenizer,
+    tokenizer_sha256: str,
+    paths: list[Path],
+    path: Path,
+    *,
+    done: int,
+    total: int,
 ) -> ShardFacts:
-    """Streams the documents of `paths` into the shard at `path`. Raises Interrupted between batches when asked to stop."""
+    """Streams the documents of `paths` into the shard at `path`. Raises Interrupted between batches when asked to stop.
+
+    done of total: documents of the step that are tokenized.
+    """
     writer = ShardWriter(
         path, tokenizer_sha256=tokenizer_sha256, vocab_size=tokenizer.vocab_size, eos_id=tokenizer.eos_id
     )
@@ -109,6 +124,9 @@ def tokenize_split(
                     "step, which has all 256 bytes."
                 )
             writer.add_many(documents, num_bytes=num_bytes)
+            now = done + writer.num_documents
+            part = f"{path.parent.name}, {path.name}"
+            ctx.progress(Position(done=now, total=total, unit="document", part=part, counts={"documents": now}))
     return TokenShard(path).facts
 
 

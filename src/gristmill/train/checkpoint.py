@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gristmill.errors import ArtifactError
+from gristmill.graph.machine import Threads
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_model
 from gristmill.planning.speed import hardware_name
@@ -43,12 +44,15 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def environment(micro_batch_tokens: int, device: str) -> dict[str, Any]:
-    """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too."""
+def environment(micro_batch_tokens: int, device: str, threads: Threads) -> dict[str, Any]:
+    """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too.
+
+    threads: as asked for. "auto" promises nothing: the number follows the load.
+    """
     return {
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "micro_batch_tokens": micro_batch_tokens,
         "device": device,
         "hardware": torch.cuda.get_device_name(device) if device.startswith("cuda") else hardware_name(),

@@ -185,10 +185,20 @@ class Hook:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Took:
+    """What a step took. cpu_seconds: processor time of all threads of this process together."""
+
+    tokens: int
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Watch:
     """What is written on the way. It reads the weights and never changes them.
 
-    log: gets averages over the steps since the last multiple of `log_every`, there and at the end. save: before the hooks of
+    stepped: gets each step that was taken. log: gets averages over the steps since the last multiple of `log_every`,
+    there and at the end. save: before the hooks of
     its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first.
     """
 
@@ -196,6 +206,7 @@ class Watch:
     log: Callable[[Progress, dict[str, float]], None]
     save: Hook
     hooks: Sequence[Hook] = ()
+    stepped: Callable[[Progress, Took], None] = lambda progress, took: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +269,7 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
     if progress.hooks_pending:
         _run_hooks(model, watch.hooks, progress)
     while progress.step < end_step:
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), time.process_time()
         batch, next_sample = method.batch_at(progress)
         waited = time.perf_counter() - started
         lr = method.lr_at(progress)
@@ -271,12 +282,17 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             micro_batch_tokens=runtime.micro_batch_tokens,
             max_grad_norm=method.max_grad_norm,
         )
-        took = time.perf_counter() - started
-        progress.seconds += took
-        progress.interval.seconds += took
+        took = Took(
+            tokens=batch.num_tokens,
+            seconds=time.perf_counter() - started,
+            cpu_seconds=time.process_time() - cpu_started,
+        )
+        progress.seconds += took.seconds
+        progress.interval.seconds += took.seconds
         progress.interval.wait_seconds += waited
         progress.sample = next_sample
         _record(progress, batch, outcome, lr)
+        watch.stepped(progress, took)
         is_full = progress.step % watch.log_every == 0
         if is_full or progress.step == end_step:
             watch.log(progress, progress.interval.metrics())

@@ -20,8 +20,8 @@ from gristmill.model.generate import check_fit, generate
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.budget import check_epochs
-from gristmill.planning.cost import pretraining_flops
-from gristmill.planning.speed import SpeedPoint, keep_speed
+from gristmill.planning.cost import count_parameters, pretraining_flops
+from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
@@ -53,7 +53,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     model: ModelSection = ctx.config["model"]
     tokenizer_dir = ctx.inputs["tokenizer"].files
     tokenizer = Tokenizer.load(tokenizer_dir)
-    runtime = Runtime.on(ctx.machine, say=ctx.say, should_stop=ctx.should_stop)
+    runtime = Runtime.of(ctx)
     sources = by_source(ctx.inputs, TOKENS)
     shards = {name: TokenShard(tokens.train) for name, tokens in sources.items()}
     caps: Pretrain = ctx.watching.config["pretrain"]
@@ -76,6 +76,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         tokenizer_dir=tokenizer_dir,
         checkpoints=Checkpoints.of(ctx, prefix_at, milestones=milestones(course)),
         runtime=runtime,
+        expected_speed=_expected_speed(ctx, tokenizer.vocab_size),
     )
     session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
     watch = Watcher(
@@ -98,7 +99,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     found = session.finish()
     if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
         ctx.say(useless)
-    _keep_speed(ctx, session, found)
+    _keep_speed(ctx, session)
     return _counts(found, stream, course, session).to_json()
 
 
@@ -139,6 +140,7 @@ def _train_segment(
         log=session.log,
         save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
         hooks=watch.hooks(),
+        stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
     )
     try:
         train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
@@ -194,19 +196,30 @@ def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:
     )
 
 
-def _keep_speed(ctx: StepContext, session: Session, found: TrainingCounts) -> None:
-    """Leaves the speed of these steps in the profile that `plan` reads, if they ran long enough to tell, and all of them here."""
-    if found.tokens_per_second is None or session.progress.seconds < MIN_SECONDS_FOR_SPEED or found.mixed_environments:
+def _flops_per_token(ctx: StepContext, vocab_size: int) -> float:
+    section: Pretrain = ctx.config["pretrain"]
+    return pretraining_flops(ctx.config["model"], vocab_size, section).with_attention / section.total_tokens
+
+
+def _expected_speed(ctx: StepContext, vocab_size: int) -> float | None:
+    """Tokens per second by the profile of this machine; None without one."""
+    speed, _ = measured_speed(count_parameters(ctx.config["model"], vocab_size), ctx.machine)
+    return None if speed is None else speed.flops_per_second / _flops_per_token(ctx, vocab_size)
+
+
+def _keep_speed(ctx: StepContext, session: Session) -> None:
+    """Leaves the speed of the steps that nothing slowed down in the profile that `plan` reads, if they ran long enough to tell."""
+    usual = session.threads.usual
+    if usual.seconds < MIN_SECONDS_FOR_SPEED:
         return
     section: Pretrain = ctx.config["pretrain"]
     vocab_size = session.model.config.vocab_size
-    flops = pretraining_flops(ctx.config["model"], vocab_size, section).with_attention / section.total_tokens
     point = SpeedPoint(
-        parameters=found.parameters,
+        parameters=count_parameters(ctx.config["model"], vocab_size),
         seq_len=section.stages[0].seq_len,
         micro_batch_tokens=min(ctx.machine.micro_batch_tokens, section.global_batch_tokens),
-        tokens_per_second=found.tokens_per_second,
-        flops_per_second=found.tokens_per_second * flops,
+        tokens_per_second=usual.tokens_per_second,
+        flops_per_second=usual.tokens_per_second * _flops_per_token(ctx, vocab_size),
         measured_by="pretrain",
     )
     keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])

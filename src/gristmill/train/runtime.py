@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from gristmill.errors import RecipeError
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Threads, usable_cpus
+from gristmill.graph.progress import Report, unreported
+from gristmill.graph.step import StepContext
+from gristmill.train.threads import ThreadChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,21 +19,29 @@ class Runtime:
     """`device` is a torch device, never "auto". `should_stop` turns true once a signal arrived: save, then raise Interrupted."""
 
     device: str
-    threads: int
+    threads: Threads
     micro_batch_tokens: int
     say: Callable[[str], None] = lambda line: None
+    progress: Report = unreported
     should_stop: Callable[[], bool] = lambda: False
 
     @classmethod
-    def on(cls, machine: Machine, *, say: Callable[[str], None], should_stop: Callable[[], bool]) -> Runtime:
-        """The runtime of a step on this machine."""
+    def of(cls, ctx: StepContext) -> Runtime:
+        """The runtime of a step."""
         return cls(
-            device=choose_device(machine.device),
-            threads=machine.threads,
-            micro_batch_tokens=machine.micro_batch_tokens,
-            say=say,
-            should_stop=should_stop,
+            device=choose_device(ctx.machine.device),
+            threads=ctx.machine.threads,
+            micro_batch_tokens=ctx.machine.micro_batch_tokens,
+            say=ctx.say,
+            progress=ctx.progress,
+            should_stop=ctx.should_stop,
         )
+
+    def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
+        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, where known."""
+        most = usable_cpus() if self.threads == "auto" else self.threads
+        may_change = self.threads == "auto" and self.device == "cpu"
+        return ThreadChoice(most=most, expected=expected, may_change=may_change)
 
 
 def choose_device(device: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from gristmill.errors import ArtifactError
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
@@ -34,11 +35,13 @@ from gristmill.train.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from gristmill.train.loop import Progress
+from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
 from gristmill.train.runtime import Runtime
+from gristmill.train.threads import ThreadChoice
+from gristmill.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,9 @@ class Session:
     checkpoints: Checkpoints
     environment: Mapping[str, Any]
     runtime: Runtime
+    threads: ThreadChoice
     notes: dict[str, Any] = field(default_factory=dict)
+    has_told_of_load: bool = False
 
     def save(self, progress: Progress) -> None:
         """Commits a checkpoint of this moment, with the metrics log so far."""
@@ -173,11 +178,35 @@ class Session:
         self.checkpoints.save(progress.step, write, say=self.runtime.say)
 
     def log(self, progress: Progress, values: dict[str, float]) -> None:
-        """One line of averages in the metrics log, and one of progress for the reader."""
+        """One line of averages in the metrics log. threads: of the next step."""
+        values = {**values, "throughput/threads": float(self.threads.threads)}
         self.monitor.train(progress.step, progress.tokens, values)
-        loss, lr = train_metric("loss"), train_metric("lr")
-        if loss in values:
-            self.runtime.say(f"step {progress.step:,}: loss {values[loss]:.4f}, lr {values[lr]:.2e}")
+
+    def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
+        """After each step: says how far the training is, and computes with other threads where that is faster.
+
+        total: steps of the whole training. part: what it is at.
+        """
+        before = self.threads.threads
+        self.threads.after_step(took.tokens, took.seconds, took.cpu_seconds)
+        if self.threads.threads != before:
+            torch.set_num_threads(self.threads.threads)
+            progress.start_in({**progress.lineage[-1]["environment"], "threads": self.threads.threads})
+        if self.threads.is_reduced and not self.has_told_of_load:
+            self.has_told_of_load = True
+            self.runtime.say(
+                f"Other processes use these cores: training is faster with {self.threads.threads} of {self.threads.most} threads. "
+                "More are tried again later; --threads N pins a number."
+            )
+        self.runtime.progress(
+            Position(
+                done=progress.step,
+                total=total,
+                unit="step",
+                part=part,
+                figures=_figures(progress.interval.metrics(), self.threads),
+            )
+        )
 
     def finish(self) -> TrainingCounts:
         """Writes model/ and returns what every training step counts."""
@@ -200,6 +229,20 @@ class Session:
         )
 
 
+def _figures(values: Mapping[str, float], threads: ThreadChoice) -> tuple[str, ...]:
+    """Averages of a few steps, in words."""
+    shown = {
+        train_metric("loss"): "loss {:.4g}",
+        train_metric("lr"): "lr {:.2e}",
+        "throughput/tok_per_sec": "{:,.0f} tokens/s",
+        "throughput/data_wait_frac": "data wait {:.0%}",
+    }
+    words = [form.format(values[name]) for name, form in shown.items() if name in values]
+    if threads.expected is not None and "throughput/tok_per_sec" in values:
+        words.append(f"{values['throughput/tok_per_sec'] / threads.expected:.0%} of the measured speed")
+    return (*words, *([] if threads.threads == threads.most else [counted(threads.threads, "thread")]))
+
+
 def optimizer_options(section: Optimizer) -> dict[str, Any]:
     """A recipe's optimizer section as the arguments of `make_optimizer`; the schedule sets the rate before each step."""
     return {
@@ -219,19 +262,22 @@ def open_session(
     tokenizer_dir: Path,
     checkpoints: Checkpoints,
     runtime: Runtime,
+    expected_speed: float | None = None,
 ) -> Session:
     """Resumes from the newest sound checkpoint that fits, or begins with `fresh_model()`; the optimizer is AdamW with
-    `optimizer_options`.
+    `optimizer_options`. expected_speed: tokens per second that idle cores reach, where it is known.
 
     Sets torch's thread count, which belongs to what makes a run repeatable. Says so when a resumed run will not be bit-exact.
     """
-    torch.set_num_threads(runtime.threads)
+    threads = runtime.thread_choice(expected=expected_speed)
+    torch.set_num_threads(threads.threads)
     device, say = runtime.device, runtime.say
 
     def make(model: Llama) -> torch.optim.Optimizer:
         return make_optimizer(model, **optimizer_options)
 
-    now = environment(runtime.micro_batch_tokens, device)
+    now = environment(runtime.micro_batch_tokens, device, runtime.threads)
+    computed_in = {**now, "threads": threads.threads}
     checkpoint = checkpoints.newest_sound(now, say=say)
     monitor = Monitor(out)
     if checkpoint is None:
@@ -240,7 +286,7 @@ def open_session(
         model = fresh_model().to(device)
         optimizer: torch.optim.Optimizer = make(model)
         progress, notes = Progress(), dict[str, Any]()
-        progress.start_in(now)
+        progress.start_in(computed_in)
     else:
         state = checkpoint.state
         for change in environment_changes(state["environment"], now):
@@ -255,7 +301,10 @@ def open_session(
         lines = f" Discarding {_log_lines(discarded)} written after this checkpoint." if discarded else ""
         say(f"Resuming from step {progress.step:,}{whose}.{lines}")
         progress.start_in(
-            now, checkpoint=checkpoint.folder.name, of_other_run=is_other, prefix=state["prefix"] if is_other else None
+            computed_in,
+            checkpoint=checkpoint.folder.name,
+            of_other_run=is_other,
+            prefix=state["prefix"] if is_other else None,
         )
     return Session(
         out=out,
@@ -267,6 +316,7 @@ def open_session(
         checkpoints=checkpoints,
         environment=now,
         runtime=runtime,
+        threads=threads,
         notes=notes,
     )
 

@@ -52,7 +52,7 @@ class Change(Section):
         min_length=1,
         description="optimizer.peak_lr; stages.<name>.mixture of a stage to come; skip_steps: data passed over",
     )
-    why: Annotated[str, LABEL] = Field(min_length=10)
+    why: Annotated[str, LABEL] = Field(min_length=10, description="for the record; at least ten letters")
 
     @field_validator("set", mode="before")
     @classmethod

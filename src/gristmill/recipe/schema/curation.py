@@ -16,7 +16,7 @@ Ngram = Annotated[int, Field(gt=0, le=100), Unit("words", "longer runs of words 
 class PackRef(Section):
     """A task pack: a folder with `pack.yaml` and `items.jsonl`. Its items leave sources and chat data first."""
 
-    path: Annotated[str, PLACE]
+    path: Annotated[str, PLACE] = Field(description="the pack's folder, relative to the recipe")
     held_out: bool = Field(
         default=True, description="false: the items may be trained on; scores are then called recall"
     )
@@ -41,7 +41,9 @@ class LanguageFilter(Section):
     """Which languages stay, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
 
     keep: list[LanguageCode] = Field(default=["en"], min_length=1, description="such as en, de, fr")
-    min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = 0.65
+    min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = (
+        Field(default=0.65, description="a document whose language is less sure than this is dropped")
+    )
 
 
 RuleLimit = Annotated[float, Field(ge=0, le=1e9), Unit("as the rule counts", "rules count words, lines, shares")]
@@ -58,12 +60,12 @@ class Rules(Section):
 class Source(Section):
     """A named collection of documents with its own curation."""
 
-    read: Reader
+    read: Reader = Field(description="the format of its files and where they lie")
     license: Annotated[str, LABEL] = Field(description="the licence its documents carry into the data card")
     main_text: MainText | None = Field(
         default=None, description="absent: warc and html get the default, the rest needs none"
     )
-    language: LanguageFilter | None = None
+    language: LanguageFilter | None = Field(default=None, description="which languages stay; absent: all")
     rules: Rules = Rules()
     max_failed: Annotated[Share, CAP] = Field(
         default=0.5,
@@ -112,14 +114,20 @@ class MinScore(Section):
     """Keep documents whose raw score is strictly above `above` (FineWeb-Edu's "3" is 2.5: scores were rounded)."""
 
     classifier: str = Field(description="a name from `classifiers`")
-    above: Annotated[float, Field(ge=-5, le=10), Unit("score", "scores follow labels from 0 to 5")]
+    above: Annotated[float, Field(ge=-5, le=10), Unit("score", "scores follow labels from 0 to 5")] = Field(
+        description="documents at or below it are dropped"
+    )
 
 
 class NearDuplicates(Section):
     """MinHash LSH candidates, verified on full text. P(found) = 1 − (1 − s^rows)^bands."""
 
-    num_bands: Annotated[int, Field(gt=0, le=1000), Unit("bands", "each is stored for every document")] = 14
-    rows_per_band: Annotated[int, Field(gt=0, le=100), Unit("rows", "only exact copies would be found")] = 8
+    num_bands: Annotated[int, Field(gt=0, le=1000), Unit("bands", "each is stored for every document")] = Field(
+        default=14, description="more of them find copies that are less alike"
+    )
+    rows_per_band: Annotated[int, Field(gt=0, le=100), Unit("rows", "only exact copies would be found")] = Field(
+        default=8, description="more of them let fewer pairs through to be compared"
+    )
     ngram: Ngram = Field(default=5, description="a document is the set of its runs of so many words")
     min_jaccard: Annotated[
         float, Field(ge=0.1, le=1), Unit("similarity", "lower, all texts are copies of each other")
@@ -155,6 +163,8 @@ class Select(Section):
     priority: list[str] = Field(
         default=[], description="whose copy of a duplicate survives; unlisted sources come next, late ones last"
     )
-    near_duplicates: NearDuplicates | None = NearDuplicates()
+    near_duplicates: NearDuplicates | None = Field(
+        default=NearDuplicates(), description="null: only exact copies are removed"
+    )
     decontaminate: Decontaminate = Decontaminate()
     validation: Validation = Validation()

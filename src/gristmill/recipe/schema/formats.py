@@ -46,7 +46,7 @@ LANGUAGES = {
     ".zig": "zig",
     ".css": "css",
 }
-ARCHIVES = (".tar.gz", ".tgz", ".tar")
+ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 
 
 PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
@@ -82,7 +82,9 @@ class ReadFiles(Section):
     holds_html: ClassVar[bool] = False
 
     format: str
-    paths: Annotated[list[str], PLACE] = Field(min_length=1)
+    paths: Annotated[list[str], PLACE] = Field(
+        min_length=1, description="files, folders or globs such as `data/**/*.txt`, relative to the recipe"
+    )
 
 
 class ReadWarc(ReadFiles):
@@ -98,9 +100,9 @@ class ReadWarc(ReadFiles):
 
 
 class ReadHtml(ReadFiles):
-    """HTML files."""
+    """HTML and XHTML files; plain, .gz or .zst."""
 
-    suffixes = (".html", ".htm", ".xhtml")
+    suffixes = packed(".html", ".htm", ".xhtml", ".xht")
     text_per_byte = 0.1
     packed_ratio = 5.0
     holds_html = True
@@ -116,9 +118,9 @@ class ReadJsonl(ReadFiles):
     text_key = "text_field"
 
     format: Literal["jsonl"]
-    text_field: str = "text"
+    text_field: str = Field(default="text", description="the key that holds the text")
     id_field: str | None = Field(default=None, description="absent: file name and the byte at which the line begins")
-    url_field: str | None = None
+    url_field: str | None = Field(default=None, description="the key that holds where the text is from")
 
 
 class ReadJson(ReadFiles):
@@ -129,9 +131,9 @@ class ReadJson(ReadFiles):
     text_key = "text_field"
 
     format: Literal["json"]
-    text_field: str = "text"
+    text_field: str = Field(default="text", description="the key that holds the text")
     id_field: str | None = Field(default=None, description="absent: file name and the byte at which the item begins")
-    url_field: str | None = None
+    url_field: str | None = Field(default=None, description="the key that holds where the text is from")
 
 
 class ReadParquet(ReadFiles):
@@ -143,13 +145,13 @@ class ReadParquet(ReadFiles):
     text_key = "text_column"
 
     format: Literal["parquet"]
-    text_column: str = "text"
+    text_column: str = Field(default="text", description="the column that holds the text")
     id_column: str | None = Field(default=None, description="absent: file name and row number")
-    url_column: str | None = None
+    url_column: str | None = Field(default=None, description="the column that holds where the text is from")
 
 
 class ReadCsv(ReadFiles):
-    """Tables, by the line of column names or, where "column2" is asked for and there is none, by place; plain, .gz or .zst."""
+    """Tables, by the names of their first line or, where "column2" is asked for and none is called so, by place; plain, .gz or .zst."""
 
     suffixes = packed(".csv", ".tsv")
     text_per_byte = 0.7
@@ -160,7 +162,7 @@ class ReadCsv(ReadFiles):
         default="text", description="null: the column with most text, told for each file from its first rows"
     )
     id_column: str | None = Field(default=None, description="absent: file name and the byte at which the row begins")
-    url_column: str | None = None
+    url_column: str | None = Field(default=None, description="the column that holds where the text is from")
     delimiter: str | None = Field(
         default=None,
         min_length=1,
@@ -170,9 +172,9 @@ class ReadCsv(ReadFiles):
 
 
 class ReadText(ReadFiles):
-    """Plain text or Markdown, plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
+    """Plain text and markup that is read as it is (Markdown, reStructuredText, Org, LaTeX), plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
 
-    suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst")
+    suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".adoc")
     # Packed, measured: 2.8 in a novel, 3.4 in English documentation.
 
     format: Literal["text"]
@@ -188,6 +190,25 @@ class ReadText(ReadFiles):
         except re.error as error:
             raise ValueError(f"split_at {value!r} is not a regular expression: {error}") from None
         return value
+
+
+class ReadSubtitles(ReadFiles):
+    """Subtitles, SubRip and WebVTT: the words without numbers, times and tags; plain, .gz or .zst."""
+
+    suffixes = packed(".srt", ".vtt")
+    text_per_byte = 0.5
+
+    format: Literal["subtitles"]
+
+
+class ReadMbox(ReadFiles):
+    """Mail: archives in mbox form, a document a message, and single messages; plain, .gz or .zst."""
+
+    suffixes = packed(".mbox", ".mbx", ".eml")
+    text_per_byte = 0.3
+    holds_html = True
+
+    format: Literal["mbox"]
 
 
 class ReadEpub(ReadFiles):
@@ -208,6 +229,25 @@ class ReadDocx(ReadFiles):
     format: Literal["docx"]
 
 
+class ReadPdf(ReadFiles):
+    """PDF files that hold text."""
+
+    suffixes = (".pdf",)
+    text_per_byte = 0.3  # four manuals: 0.26 to 0.53
+
+    format: Literal["pdf"]
+
+
+class ReadArchive(ReadFiles):
+    """ZIP and tar archives of files of any format that is known by its suffix; archives in archives are not entered."""
+
+    suffixes = (".zip", *ARCHIVES)
+    holds_html = True  # pages in it
+
+    format: Literal["archive"]
+    text_column: str = Field(default="text", description="of tables and JSON Lines in the archive")
+
+
 class ReadCode(ReadFiles):
     """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
 
@@ -219,7 +259,20 @@ class ReadCode(ReadFiles):
 
 
 AnyReader = (
-    ReadWarc | ReadHtml | ReadJsonl | ReadJson | ReadParquet | ReadCsv | ReadText | ReadEpub | ReadDocx | ReadCode
+    ReadWarc
+    | ReadHtml
+    | ReadJsonl
+    | ReadJson
+    | ReadParquet
+    | ReadCsv
+    | ReadText
+    | ReadSubtitles
+    | ReadMbox
+    | ReadEpub
+    | ReadDocx
+    | ReadPdf
+    | ReadArchive
+    | ReadCode
 )
 Reader = Annotated[AnyReader, Field(discriminator="format")]
 READERS: dict[str, type[ReadFiles]] = {

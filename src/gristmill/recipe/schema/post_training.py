@@ -34,7 +34,7 @@ class Finetune(Section):
 
     epochs: Passes = Field(description="over all conversations")
     batch_conversations: Batch = Field(description="conversations in a step")
-    seq_len: Length = Field(description="longer conversations are cut")
+    seq_len: Length = Field(description="longer conversations are left out, and counted")
     warmup_frac: Share = Field(default=0.1, description="of the steps, in which the rate rises from zero")
     optimizer: Optimizer
     sample_prompts: Annotated[list[str], WATCHED] = Field(
@@ -46,7 +46,9 @@ class Pairs(Section):
     """On-policy preference pairs: answers sampled from the SFT model, judged by a rule that can be verified."""
 
     kinds: list[Literal["sum"]] = Field(default=["sum"], description="kinds of prompt that a rule can judge")
-    num_prompts: Annotated[int, Field(gt=0, le=10**7), Unit("prompts", "far more than one model can answer")]
+    num_prompts: Annotated[int, Field(gt=0, le=10**7), Unit("prompts", "far more than one model can answer")] = Field(
+        description="questions that are asked; fewer where there are not so many"
+    )
     samples_per_prompt: Annotated[int, Field(ge=2, le=1000), Unit("answers", "a pair needs two")] = Field(
         default=8, description="answers drawn for each prompt"
     )
@@ -67,6 +69,6 @@ class Dpo(Section):
     )
     epochs: Passes = Field(description="over all pairs")
     batch_pairs: Batch = Field(description="pairs in a step")
-    seq_len: Length = Field(description="longer answers are cut")
+    seq_len: Length = Field(description="longer pairs are left out, and counted")
     warmup_frac: Share = Field(default=0.1, description="of the steps, in which the rate rises from zero")
     optimizer: Optimizer

@@ -34,15 +34,15 @@ Problem = tuple[KeyPath, str]
 class Recipe(Section):
     """Everything that defines the model."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1] = Field(description="of this form of a recipe")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="names the folder of its artefacts")]
     description: str = Field(default="", description="one sentence, for the report and the model card")
     seed: Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")] = Field(
         description="of all that is drawn by chance"
     )
-    packs: dict[Name, PackRef] = {}
-    sources: dict[Name, Source] = Field(min_length=1)
-    classifiers: dict[Name, Classifier] = {}
+    packs: dict[Name, PackRef] = Field(default={}, description="task packs by name")
+    sources: dict[Name, Source] = Field(min_length=1, description="collections of documents by name")
+    classifiers: dict[Name, Classifier] = Field(default={}, description="quality scores by name")
     select: Select = Select()
     tokenizer: TokenizerSection
     model: ModelSection

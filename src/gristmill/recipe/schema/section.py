@@ -60,7 +60,7 @@ def range_words(metadata: Sequence[Any]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return f"{value:,}" if isinstance(value, int) and value < 10**9 else f"{value:.3g}".replace("e+", "e")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -29,7 +29,9 @@ from gristmill.recipe.schema.section import (
 class TokenizerSection(Section):
     """Byte-level BPE with all 256 bytes, digits one by one, SmolLM2's 17 special tokens and a pad token of its own."""
 
-    vocab_size: Annotated[int, Field(ge=300, le=2**20), Unit("entries", "256 bytes and the special tokens come first")]
+    vocab_size: Annotated[
+        int, Field(ge=300, le=2**20), Unit("entries", "256 bytes and the special tokens come first")
+    ] = Field(description="tokens of the vocabulary, special ones included")
     mixture: dict[Name, Weight] = Field(
         default={}, description="share of training bytes per source; absent: as they are"
     )
@@ -46,13 +48,15 @@ class ModelSection(Section):
 
     hidden_size: Width = Field(description="numbers that stand for a token between layers")
     intermediate_size: Width = Field(description="width inside the feed-forward part; about 8/3 of hidden_size")
-    num_hidden_layers: Annotated[int, Field(gt=0, le=1000), Unit("layers", "no model is deeper")]
+    num_hidden_layers: Annotated[int, Field(gt=0, le=1000), Unit("layers", "no model is deeper")] = Field(
+        description="blocks of attention and feed-forward part"
+    )
     num_attention_heads: Heads = Field(description="a divisor of hidden_size")
     num_key_value_heads: Heads = Field(description="a divisor of num_attention_heads")
     rope_theta: RopeBase = Field(default=10_000.0, description="base of the rotary positions")
     rms_norm_eps: Annotated[
         float, Field(gt=0, le=0.01), Unit("added to a mean square", "it would outweigh the numbers")
-    ] = 1e-5
+    ] = Field(default=1e-5, description="against division by zero in a norm")
     initializer_range: Annotated[float, Field(gt=0, le=1), Unit("standard deviation", "activations would explode")] = (
         Field(description="of the weights at the beginning; 1/sqrt(hidden_size) in SmolLM2's small models")
     )
@@ -82,7 +86,7 @@ class ModelSection(Section):
 class Stage(Section):
     """A budget of tokens drawn by one mixture at one sequence length."""
 
-    name: Annotated[Name, LABEL]
+    name: Annotated[Name, LABEL] = Field(description="for overrides, changes and the report")
     tokens: Tokens = Field(description="budget; a whole number of steps of global_batch_tokens")
     seq_len: Length = Field(description="length of the sequences; a divisor of global_batch_tokens")
     mixture: list[Draw] = Field(min_length=1, description="a list of draws, or source: weight")
@@ -110,8 +114,12 @@ class Optimizer(Section):
     peak_lr: PeakLr = Field(description="learning rate between warm-up and decay")
     beta1: Memory = Field(default=0.9, description="memory of the mean of gradients")
     beta2: Memory = Field(default=0.95, description="memory of the mean of their squares")
-    eps: Annotated[float, Field(gt=0, le=0.01), Unit("of a gradient", "it would outweigh the gradients")] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0, le=1), Unit("times the rate, per step", "weights would vanish")] = 0.01
+    eps: Annotated[float, Field(gt=0, le=0.01), Unit("of a gradient", "it would outweigh the gradients")] = Field(
+        default=1e-8, description="added to the root of the mean square, against division by zero"
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1), Unit("times the rate, per step", "weights would vanish")] = Field(
+        default=0.01, description="by how much weights shrink, apart from the gradient"
+    )
     decay_embeddings: bool = Field(default=True, description="SmolLM2 decays all parameters; SmolLM3 spares embeddings")
     max_grad_norm: Annotated[float, Field(gt=0, le=1e9), Unit("norm", "nothing would be clipped")] = Field(
         default=1.0, description="longer gradients are shortened to this"
@@ -124,8 +132,8 @@ Epochs = Annotated[float, Field(gt=0, le=1000), Unit("passes", "the text would b
 class AllowEpochs(Section):
     """A cap above the default for one source, with the reason on record."""
 
-    max: Epochs
-    reason: str = Field(min_length=10)
+    max: Epochs = Field(description="the cap of this source")
+    reason: str = Field(min_length=10, description="why repeating it is worth it; at least ten letters")
 
 
 class Watch(Section):
@@ -142,22 +150,24 @@ class Watch(Section):
 class Pretrain(Section):
     """Stages under one warmup-stable-decay schedule; the last stage may extend the context inside the decay."""
 
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, description="one after the other")
     global_batch_tokens: Annotated[
         int, Field(gt=0, le=2**32), Unit("tokens per step", "larger batches than any in use")
-    ]
+    ] = Field(description="what one step of the optimizer learns from")
     warmup_tokens: Annotated[int, Field(ge=0, le=10**15), Unit("tokens", "no model has read more")] = Field(
         description="over which the rate rises from zero"
     )
     decay_tokens: Tokens = Field(description="at the end, over which the rate falls to zero")
-    decay_shape: Literal["linear", "one_minus_sqrt"] = "linear"
+    decay_shape: Literal["linear", "one_minus_sqrt"] = Field(default="linear", description="how the rate falls")
     optimizer: Optimizer
     changes: list[Change] = Field(default=[], description="what differs from some step on, in rising order")
     max_epochs: Annotated[Epochs, CAP] = Field(
         default=5.0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
     )
     warn_epochs: Annotated[Epochs, CAP] = Field(default=4.0, description="warn beyond this")
-    allow_epochs: Annotated[dict[Name, AllowEpochs], CAP] = {}
+    allow_epochs: Annotated[dict[Name, AllowEpochs], CAP] = Field(
+        default={}, description="sources that may be read more often, by name"
+    )
     watch: Annotated[Watch, WATCHED]
     sample_prompts: Annotated[list[str], WATCHED] = Field(
         default=[""], description="continued after each stage, for the report"

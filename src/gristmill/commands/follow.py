@@ -1,0 +1,75 @@
+"""What a run is doing, by its heartbeat: told once, or shown until the run ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from gristmill.display import screen_for
+from gristmill.errors import ArtifactError
+from gristmill.graph.progress import Moment
+from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
+from gristmill.units import seconds
+
+LOOK_SECONDS = 1.0
+OLD_SECONDS = 10.0
+KILLED = 1  # the exit code of following a run that could leave none
+
+
+def moment_of(beat: Beat) -> Moment | None:
+    """The step at work, as it was when the beat was written; None between two steps."""
+    if not beat.doing:
+        return None
+    try:
+        return Moment.from_json(dict(beat.doing), where=HEARTBEAT)
+    except ArtifactError:
+        return None  # another version of gristmill is at work
+
+
+def told(beat: Beat) -> str:
+    """What the run is doing, or how it ended, in a line."""
+    moment = moment_of(beat)
+    doing = "between two steps" if moment is None else str(moment.after(beat.age_seconds if beat.is_alive else 0.0))
+    if beat.state == "ended":
+        return f"the last run ended with exit code {beat.exit_code}"
+    if beat.state == "killed":
+        return f"the last run was killed, at {doing}; run the same command to resume"
+    where = f"process {beat.pid}" + (f" on {beat.host}" if beat.state == "elsewhere" else "")
+    old = f", last sign {seconds(beat.age_seconds)} ago" if beat.age_seconds > OLD_SECONDS else ""
+    return f"running: {doing} ({where}{old})"
+
+
+def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Shows what the run in `folder` does until it ends; returns the exit code that it ended with."""
+    screen = screen_for(console)
+    beat, step = read_beat(folder), None
+    try:
+        while beat is not None and beat.is_alive:
+            moment = moment_of(beat)
+            if moment is None or moment.step != step:
+                screen.hide()
+            if moment is not None and moment.step != step:
+                screen.show(partial(_now, folder, moment))
+            step = None if moment is None else moment.step
+            screen.report()
+            sleep(LOOK_SECONDS)
+            beat = read_beat(folder)
+    finally:
+        screen.hide()
+    if beat is None:
+        console.print(f"no run was ever at work in {escape(str(folder))}", highlight=False)
+        return 0
+    console.print(escape(told(beat)), highlight=False)
+    return KILLED if beat.exit_code is None else beat.exit_code
+
+
+def _now(folder: Path, before: Moment) -> Moment:
+    """What the heartbeat says now, of the same step."""
+    beat = read_beat(folder)
+    moment = None if beat is None else moment_of(beat)
+    return before if beat is None or moment is None or moment.step != before.step else moment.after(beat.age_seconds)

@@ -1,0 +1,188 @@
+"""Who shows how far a run is: one live block on a terminal, plain lines everywhere else. The choice is made here and once.
+
+The block is drawn twice a second below whatever is printed. The cursor is never hidden, so nothing has to be put right on a
+terminal whose process was killed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.graph.progress import Moment, Position, Report, Tracker
+from gristmill.store.heartbeat import Heart
+
+FRAMES_PER_SECOND = 2
+LINE_SECONDS = 10.0
+BEAT_SECONDS = 1.0
+INDENT = 9
+BAR_WIDTH = 24
+
+Clock = Callable[[], float]
+Look = Callable[[], Moment]
+
+
+class Screen(Protocol):
+    """Something that shows how far a step is."""
+
+    def show(self, look: Look) -> None:
+        """A step is at work from now on; `look` tells how far it is, from any thread."""
+        ...
+
+    def report(self) -> None:
+        """It has got on."""
+        ...
+
+    def hide(self) -> None:
+        """It is over, well or not."""
+        ...
+
+
+def screen_for(console: Console, clock: Clock = time.monotonic) -> Screen:
+    """The screen for what the console writes to."""
+    is_live = console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
+    return Block(console) if is_live else Lines(console, clock)
+
+
+class Block:
+    """A live block at the bottom of a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+
+    def show(self, look: Look) -> None:
+        """Begins to draw."""
+
+        def draw() -> RenderableType:
+            return block(look(), self._console.width)
+
+        self._live = Live(
+            console=self._console, get_renderable=draw, refresh_per_second=FRAMES_PER_SECOND, transient=True
+        )
+        self._live.start()
+        self._console.show_cursor(True)
+
+    def report(self) -> None:
+        """Nothing to do: the next frame shows it."""
+
+    def hide(self) -> None:
+        """Leaves nothing of the block."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class Lines:
+    """A plain line every ten seconds, for files, pipes and terminals that cannot move their cursor."""
+
+    def __init__(self, console: Console, clock: Clock) -> None:
+        self._console, self._clock = console, clock
+        self._said = clock()
+        self._look: Look | None = None
+
+    def show(self, look: Look) -> None:
+        """The first line of a step comes when it has taken ten seconds."""
+        self._look, self._said = look, self._clock()
+
+    def report(self) -> None:
+        """Says it when it is time."""
+        if self._look is not None and self._clock() - self._said >= LINE_SECONDS:
+            self._said = self._clock()
+            _say(self._console, str(self._look()))
+
+    def hide(self) -> None:
+        """The end of a step is somebody else's to say."""
+        self._look = None
+
+
+class Display:
+    """What a person and `gristmill status` see of a run: its console, a screen and a heartbeat.
+
+    Steps may report from several threads.
+    """
+
+    def __init__(self, console: Console, heart: Heart, *, clock: Clock = time.monotonic) -> None:
+        self._console, self._heart, self._clock = console, heart, clock
+        self._screen = screen_for(console, clock)
+        self._lock = threading.Lock()
+        self._beaten = -BEAT_SECONDS
+
+    def __enter__(self) -> Display:
+        self._heart.beat({})
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self._heart.stop(0 if error is None else getattr(error, "exit_code", 1))
+
+    def say(self, line: str) -> None:
+        """One line for the reader, above the block."""
+        _say(self._console, line)
+
+    @contextmanager
+    def following(self, step: str, *, expected_seconds: float, later_seconds: float) -> Iterator[Report]:
+        """While a step is at work: gives the function that it reports to. The seconds are those of the forecast, of the step and of
+        those after it."""
+        tracker = Tracker(step, expected_seconds=expected_seconds, later_seconds=later_seconds, now=self._clock())
+
+        def look() -> Moment:
+            return tracker.moment(self._clock())
+
+        def report(position: Position) -> None:
+            with self._lock:
+                tracker.add(position, self._clock())
+                self._screen.report()
+                if self._clock() - self._beaten >= BEAT_SECONDS:
+                    self._beat(look())
+
+        with self._lock:
+            self._beat(look())
+        self._screen.show(look)
+        try:
+            yield report
+        finally:
+            self._screen.hide()
+
+    def _beat(self, moment: Moment) -> None:
+        self._beaten = self._clock()
+        self._heart.beat(moment.to_json())
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(f"{' ' * INDENT}[dim]{escape(line)}[/]", highlight=False)
+
+
+def block(moment: Moment, width: int) -> Padding:
+    """The moment on a few lines, none of them longer than the terminal is wide."""
+    place = Text.assemble((moment.step, "bold"), f": {moment.where}" if moment.where else "")
+    head = Table.grid(padding=(0, 2))
+    head.add_column(no_wrap=True, overflow="ellipsis")
+    if moment.share is None:
+        head.add_row(place)
+    else:
+        bar = ProgressBar(total=1.0, completed=moment.share, width=min(BAR_WIDTH, width // 4))
+        head.add_row(place, bar, f"{moment.share:.0%}")
+    lines = [*_filled(moment.figures, width - INDENT), *_filled(moment.time, width - INDENT)]
+    rows = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines]
+    return Padding(Group(head, *rows), (0, 0, 0, INDENT), expand=False)  # padded lines would wrap when a window narrows
+
+
+def _filled(words: tuple[str, ...], width: int) -> list[str]:
+    """The words on as few lines as hold them, two blanks between two; none is cut in two."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + 2 + len(word) <= width:
+            lines[-1] += f"  {word}"
+        else:
+            lines.append(word)
+    return lines

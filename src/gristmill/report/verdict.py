@@ -1,0 +1,66 @@
+"""How good the model is, in a sentence or two, and on what that rests: the words that the page and the card begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gristmill.evaluate.outputs import YARDSTICK, Figure
+from gristmill.report.facts import Facts
+from gristmill.train.outputs import BITS, CHAT_STEPS
+from gristmill.units import counted
+
+
+def verdict(facts: Facts) -> str:
+    """Prediction of held-out text, then held-out items of the last model; trained items tell nothing of how good it is."""
+    last = next((name for name in reversed(CHAT_STEPS) if facts.has(name)), "pretrain")
+    held_out = [row for row in facts.results if row.kind == "held_out"]
+    text = [row for row in held_out if row.metric == BITS]
+    items = list({row.task: row for row in reversed(held_out) if row.metric != BITS and row.model == last}.values())[
+        ::-1
+    ]
+    parts = [_of_text(text), _of_items(items)]
+    return " ".join(part for part in parts if part) or "How good it is was not measured: the recipe evaluates nothing."
+
+
+def _of_text(rows: Sequence[Figure]) -> str:
+    """The pretrained model against the compressor, on the sources that both were asked about."""
+    ours = {row.task: row for row in rows if row.model == "pretrain"}
+    if not ours:
+        return ""
+    mean = sum(row.value for row in ours.values()) / len(ours)
+    documents = counted(sum(row.n for row in ours.values()), "held-out document")
+    xz = {row.task: row.value for row in rows if row.model == YARDSTICK}
+    if xz.keys() != ours.keys():
+        return f"It predicts text that it never saw at {mean:.2f} bits per byte ({documents})."
+    yardstick = sum(xz.values()) / len(xz)
+    how = "better than" if mean < yardstick else "worse than"
+    return (
+        f"It predicts text that it never saw {how} a compressor that has read all of its training text: {mean:.2f} against "
+        f"{yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})."
+    )
+
+
+def _of_items(rows: Sequence[Figure]) -> str:
+    """Packs with a level of chance, by their first metric; those without are scored by right answers alone."""
+    if not rows:
+        return ""
+    above = [row for row in rows if row.chance is not None and not row.at_or_below_chance]
+    level = [row for row in rows if row.at_or_below_chance]
+    plain = [row for row in rows if row.chance is None and not row.at_or_below_chance]
+    parts = []
+    if above:
+        parts.append(f"does better than guessing on {', '.join(map(_against_chance, above))}")
+    if level:
+        parts.append(f"cannot be told from guessing on {', '.join(map(_against_chance, level))}")
+    if plain:
+        parts.append(f"answers {', '.join(f'{row.value:.0%} of {row.n:,} {_name(row)}' for row in plain)}")
+    return f"On questions kept out of training it {' and '.join(parts)}."
+
+
+def _against_chance(row: Figure) -> str:
+    chance = "" if row.chance is None else f", chance {row.chance:.0%}"
+    return f"{_name(row)} ({row.value:.0%} of {row.n:,}{chance})"
+
+
+def _name(row: Figure) -> str:
+    return row.task.replace("_", " ")

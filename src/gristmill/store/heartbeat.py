@@ -1,0 +1,96 @@
+"""The heartbeat of a run: a small file in its folder that says what the process at work is doing, and how it ended.
+
+Each beat replaces the file by a rename, without a flush: a reader finds one beat or another, never half of one, and what a
+power cut takes is of no use afterwards. Whose heart it was is told by host, process number and the moment that the process began, since
+numbers are used again. Nothing but what is shown depends on this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+HEARTBEAT = ".heartbeat.json"
+SAME_START_SECONDS = 1.0  # the clock that a start is computed from may be set
+
+State = Literal["running", "ended", "killed", "elsewhere"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What a heartbeat file says. exit_code: of a run that ended; age_seconds: since it was written.
+
+    state: "killed" for a process of this machine that is gone and left no end; "elsewhere" for one of another machine, whose
+    life only the age tells of.
+    """
+
+    state: State
+    host: str
+    pid: int
+    age_seconds: float
+    exit_code: int | None
+    doing: Mapping[str, Any]
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is at work, or may be."""
+        return self.state in ("running", "elsewhere")
+
+
+class Heart:
+    """Of this process, for the run in `folder`. A beat that cannot be written is left out: no run ends for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / HEARTBEAT
+        self._who = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        self._doing: Mapping[str, Any] = {}
+
+    def beat(self, doing: Mapping[str, Any], *, exit_code: int | None = None) -> None:
+        """Writes what the process is doing."""
+        self._doing = doing
+        beat = {**self._who, "at": time.time(), "exit_code": exit_code, "doing": dict(doing)}
+        temporary = self._path.with_name(f"{HEARTBEAT}.tmp")
+        with suppress(OSError):
+            temporary.write_text(json.dumps(beat), encoding="utf-8")
+            os.replace(temporary, self._path)
+
+    def stop(self, exit_code: int) -> None:
+        """The last beat: how the run ended."""
+        self.beat(self._doing, exit_code=exit_code)
+
+
+def read_beat(folder: Path) -> Beat | None:
+    """The last beat of the run in `folder`; None where there is none that can be read."""
+    try:
+        found = json.loads((folder / HEARTBEAT).read_text(encoding="utf-8"))
+        return Beat(
+            state=_state(found),
+            host=found["host"],
+            pid=int(found["pid"]),
+            age_seconds=max(0.0, time.time() - found["at"]),
+            exit_code=found["exit_code"],
+            doing=found["doing"],
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _state(found: Mapping[str, Any]) -> State:
+    if found["exit_code"] is not None:
+        return "ended"
+    if found["host"] != socket.gethostname():
+        return "elsewhere"
+    try:
+        began = psutil.Process(int(found["pid"])).create_time()
+    except psutil.Error:
+        return "killed"
+    return "running" if abs(began - found["started"]) <= SAME_START_SECONDS else "killed"

@@ -1,0 +1,149 @@
+"""How many threads a training computes with, on cores that other processes may use too.
+
+Threads that wait by spinning lose most of their speed as soon as another process takes one of their cores, and fewer of them keep
+theirs (figures in docs/log.md). So steps that are far slower than usual lead to a trial of half as many; the faster number stays.
+More are tried again after a while. A trial that fails makes the next one wait, so that trials take a small share of the time.
+
+Nothing here knows torch or a clock: time is the sum of the seconds of the steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+SLOW = 0.6  # of the usual speed, in two steps on end: worth a trial
+VERY_SLOW = 0.25  # one such step is enough
+STARVED_CORES = 0.5  # that threads lack, on average over a step: what is slow before any usual speed is known
+BETTER = 1.1  # times as fast: worth a change
+TRIAL_STEPS = 2
+FIRST_WAIT_SECONDS = 30.0
+MAX_WAIT_SECONDS = 600.0
+TRIAL_SHARE = 0.05  # of the time that trials of more threads may cost
+
+
+@dataclass(kw_only=True)
+class Speed:
+    """Tokens and seconds of some steps."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        """One more step."""
+        self.tokens += tokens
+        self.seconds += seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """0 before the first step."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(kw_only=True)
+class _Trial:
+    threads: int
+    home_speed: float
+    steps: int
+    speed: Speed
+
+
+class ThreadChoice:
+    """The number of threads for the next step, by the speed of those before.
+
+    most: never more than that. expected: tokens per second that as many reach on idle cores, where that is known. may_change:
+    False for a number that was asked for; steps are then only told apart. usual: the steps with `most` threads that nothing
+    slowed down, which tell how fast the machine is.
+    """
+
+    def __init__(self, *, most: int, expected: float | None = None, may_change: bool = True) -> None:
+        self.threads = self.most = most
+        self.expected = expected
+        self.usual = Speed()
+        self._may_change = may_change
+        self._references: dict[int, float] = {} if expected is None else {most: expected}
+        self._recent: list[float] = []
+        self._slow_steps = 0
+        self._trial: _Trial | None = None
+        self._is_first = True
+        self._now = self._no_fewer_before = self._no_more_before = self._raised_at = 0.0
+        self._wait_for_fewer = self._wait_for_more = FIRST_WAIT_SECONDS
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether fewer threads were found to be faster."""
+        return self._trial is None and self.threads < self.most
+
+    def after_step(self, tokens: int, seconds: float, cpu_seconds: float) -> None:
+        """Takes what a step with `threads` threads took; then `threads` is the number for the next one.
+
+        cpu_seconds: processor time of all threads together.
+        """
+        self._now += seconds
+        if self._is_first:  # which also pays for everything that is made once
+            self._is_first = False
+        elif self._trial is not None:
+            self._try(self._trial, tokens, seconds)
+        else:
+            self._watch(tokens, seconds, is_starved=cpu_seconds < (self.threads - STARVED_CORES) * seconds)
+
+    def _watch(self, tokens: int, seconds: float, *, is_starved: bool) -> None:
+        speed = tokens / seconds
+        self._recent = [*self._recent[-2:], speed]
+        reference = self._references.get(self.threads)
+        is_slow = is_starved if reference is None else speed < SLOW * reference
+        self._slow_steps = self._slow_steps + 1 if is_slow else 0
+        if not is_slow:
+            if len(self._recent) == 3:
+                self._references[self.threads] = max(reference or 0.0, median(self._recent))
+            if self.threads == self.most:
+                self.usual.add(tokens, seconds)
+        is_certain = self._slow_steps > 1 or (reference is not None and speed < VERY_SLOW * reference)
+        if not self._may_change:
+            return
+        if is_slow and is_certain and self.threads > 1 and self._now >= self._no_fewer_before:
+            self._begin_trial(self.threads // 2, max(self._recent[-self._slow_steps :]))
+        elif self.threads < self.most and self._now >= self._no_more_before:
+            self._begin_trial(min(self.most, 2 * self.threads), median(self._recent))
+
+    def _begin_trial(self, threads: int, home_speed: float, *, home: int | None = None) -> None:
+        self._trial = _Trial(threads=home or self.threads, home_speed=home_speed, steps=0, speed=Speed())
+        self.threads = threads
+
+    def _try(self, trial: _Trial, tokens: int, seconds: float) -> None:
+        trial.steps += 1
+        trial.speed.add(tokens, seconds)
+        found = trial.speed.tokens_per_second
+        is_better = found >= BETTER * trial.home_speed
+        if is_better and trial.steps < TRIAL_STEPS:
+            return
+        self._trial, self._recent, self._slow_steps = None, [], 0
+        if is_better:
+            self._settle(trial, found)
+        elif 1 < self.threads < trial.threads:
+            self._begin_trial(self.threads // 2, trial.home_speed, home=trial.threads)
+        else:
+            self._return(trial, lost_seconds=max(0.0, trial.speed.seconds - trial.speed.tokens / trial.home_speed))
+
+    def _settle(self, trial: _Trial, found: float) -> None:
+        """The other number is faster."""
+        if self.threads > trial.threads:
+            self._raised_at = self._now
+            self._no_more_before = self._now + FIRST_WAIT_SECONDS if self.threads < self.most else self._now
+            return
+        was_short = self._raised_at and self._now - self._raised_at < self._wait_for_more
+        self._wait_for_more = min(2 * self._wait_for_more, MAX_WAIT_SECONDS) if was_short else FIRST_WAIT_SECONDS
+        self._no_more_before = self._now + self._wait_for_more
+        share = self._references.get(trial.threads, 0.0) * self.threads / trial.threads
+        self._references[self.threads] = max(found, share)  # far below its share: still fewer are worth a trial
+
+    def _return(self, trial: _Trial, *, lost_seconds: float) -> None:
+        """The number from before is no slower."""
+        if self.threads > trial.threads:
+            self._wait_for_more = max(min(2 * self._wait_for_more, MAX_WAIT_SECONDS), lost_seconds / TRIAL_SHARE)
+            self._no_more_before = self._now + self._wait_for_more
+        else:  # it is not the threads that are slow: this is how fast the machine is now
+            self._references[trial.threads] = trial.home_speed
+            self._wait_for_fewer = min(2 * self._wait_for_fewer, MAX_WAIT_SECONDS)
+            self._no_fewer_before = self._now + self._wait_for_fewer
+        self.threads = trial.threads

@@ -1,0 +1,122 @@
+"""What a person sees of a run, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gristmill.display import Block, Display, Lines, block, screen_for
+from gristmill.errors import Interrupted
+from gristmill.graph.progress import Moment, Position
+from gristmill.store.heartbeat import Heart, read_beat
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, force_terminal=True, width=width, height=24, color_system=None), file
+
+
+def pipe() -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, soft_wrap=True), file
+
+
+def at(step: int, **more: object) -> Position:
+    return Position(done=step, total=1000, unit="step", **more)  # type: ignore[arg-type]
+
+
+def test_who_shows_it_is_chosen_by_what_is_written_to() -> None:
+    assert isinstance(screen_for(terminal()[0]), Block)
+    assert isinstance(screen_for(pipe()[0]), Lines)
+    dumb = Console(file=io.StringIO(), force_terminal=True, _environ={"TERM": "dumb"})
+    assert isinstance(screen_for(dumb), Lines)
+
+
+def test_a_pipe_gets_a_line_every_ten_seconds_and_no_control_characters(tmp_path: Path) -> None:
+    console, file = pipe()
+    clock = Clock()
+    with (
+        Display(console, Heart(tmp_path), clock=clock) as display,
+        display.following("pretrain", expected_seconds=5.0, later_seconds=0.0) as report,
+    ):
+        for step in range(351):
+            clock.now = 100.0 + step / 10
+            report(at(step, figures=("loss [1.5]",)))
+        display.say("said between")
+    lines = file.getvalue().splitlines()
+    assert lines == [
+        "         pretrain: step 100 of 1,000 (10%), loss [1.5], 1.5 min left",
+        "         pretrain: step 200 of 1,000 (20%), loss [1.5], 80 s left",
+        "         pretrain: step 300 of 1,000 (30%), loss [1.5], 70 s left",
+        "         said between",
+    ]
+    assert "\x1b" not in file.getvalue()
+
+
+@pytest.mark.parametrize("error", [None, Interrupted("stopped", signal_number=2), ValueError("a bug")])
+def test_the_terminal_and_the_heartbeat_are_left_whole_however_the_step_ends(
+    tmp_path: Path, error: Exception | None
+) -> None:
+    console, file = terminal()
+
+    def go() -> None:
+        with (
+            Display(console, Heart(tmp_path)) as display,
+            display.following("sft", expected_seconds=5.0, later_seconds=0.0) as report,
+        ):
+            report(at(1))
+            display.say("a line above the block")
+            beat = read_beat(tmp_path)
+            assert beat is not None
+            assert (beat.state, beat.doing["step"]) == ("running", "sft")
+            written = file.getvalue()
+            assert written.rfind(SHOW) > written.rfind(HIDE), "a process that is killed now leaves no cursor"
+            if error is not None:
+                raise error
+
+    if error is None:
+        go()
+    else:
+        with pytest.raises(type(error)):
+            go()
+    written = file.getvalue()
+    assert "a line above the block" in written
+    assert written.rfind(SHOW) > written.rfind(HIDE)
+    beat = read_beat(tmp_path)
+    assert beat is not None
+    assert (beat.state, beat.exit_code) == ("ended", {type(None): 0, Interrupted: 130, ValueError: 1}[type(error)])
+    before = file.getvalue()
+    console.print("after")
+    assert file.getvalue() == f"{before}after\n", "something still draws"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 120])
+def test_no_line_of_the_block_is_longer_than_the_terminal_is_wide(width: int) -> None:
+    console, file = terminal(width)
+    moment = Moment(
+        step="extract/a-source-with-a-name-of-length", spent_seconds=1.0, left_seconds=500.0, later_seconds=9.0,
+        rates={"documents": 1234.5},
+        position=at(450, part="stage decay", figures=("loss 3.214", "lr 1.25e-03", "9,012 tokens/s", "data wait 1%")),
+    )  # fmt: skip
+    console.print(block(moment, width))
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    if width >= 40:
+        for words in (*moment.figures, *moment.time):
+            assert any(words in line for line in lines), "a figure is cut in two"
