@@ -189,10 +189,10 @@ def test_all_sources_are_signed_with_the_one_seed_that_select_derived(tmp_path: 
 def test_prints_of_other_documents_and_masks_of_another_length_are_refused(tmp_path: Path) -> None:
     prints(tmp_path, TEXTS)
     other = write(tmp_path, TEXTS[:3], 1)
-    for name in ("passed", "scores"):
+    for name in ("turns", "scores"):
         np.save(tmp_path / f"{name}.npy", np.ones(3))
     shard = PrintedShard(documents=other, prints=tmp_path / "prints-00000.parquet", source="web", priority=0)
-    files = {"passed": tmp_path / "passed.npy", "scores": tmp_path / "scores.npy"}
+    files = {"turns": tmp_path / "turns.npy", "scores": tmp_path / "scores.npy"}
     with pytest.raises(DataError, match=r"24 rows.*has 3.*Remake the signatures of source 'web'"):
         corpus_of([shard], **files)
     whole = dataclasses.replace(shard, documents=write(tmp_path, TEXTS))
