@@ -145,7 +145,7 @@ def examples() -> dict[tuple[str, str], Any]:
 
 def _values(value: Any, found: dict[tuple[str, str], Any]) -> None:
     if isinstance(value, BaseModel):
-        for name in value.model_fields_set:
+        for name in (name for name in type(value).model_fields if name in value.model_fields_set):
             item = getattr(value, name)
             found.setdefault((type(value).__name__, name), item)
             _values(item, found)

@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
         PASSES,
         make_batch=lambda numbers: numbers,
         loss_fn=max,
-        optimizer=Optimizer(peak_lr=0.5, max_grad_norm=0.25),
+        optimizer=Optimizer(peak_lr=0.05, max_grad_norm=0.25),
         warmup_frac=0.1,
     )
     method, watch, more = seen[0]
@@ -52,8 +52,8 @@ def test_the_rate_warms_up_over_its_share_of_steps_and_falls_as_a_cosine_to_zero
 ) -> None:
     found = asked(monkeypatch)
     warmup, steps = 41, 410
-    expected = [0.5 * step / warmup for step in range(1, warmup + 1)]
-    expected += [0.25 * (1 + math.cos(math.pi * step / (steps - warmup))) for step in range(1, steps - warmup + 1)]
+    expected = [0.05 * step / warmup for step in range(1, warmup + 1)]
+    expected += [0.025 * (1 + math.cos(math.pi * step / (steps - warmup))) for step in range(1, steps - warmup + 1)]
     assert [found.method.lr_at(Progress(step=step)) for step in range(steps)] == pytest.approx(expected, abs=1e-12)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import gristmill
 from gristmill import formats
-from gristmill.commands import init, survey
+from gristmill.commands import survey
 from gristmill.data.job import Place
 from gristmill.formats.format import Format, Span, format_named, format_of
 from gristmill.recipe.schema.formats import LANGUAGES, READERS, ReadFiles, reader_of, without_packing
@@ -47,7 +47,7 @@ def _in_this_process(job: survey.SurveyJob) -> list[object]:
     return [job.process(item) for item, _ in job.items(Place(), alone=False)]
 
 
-def test_an_added_format_is_found_by_init_inspect_and_extract_without_an_edit(
+def test_an_added_format_is_found_by_inspect_and_extract_without_an_edit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CSV was added after they were written; here its class is registered under a name and suffix that nobody has heard of."""
@@ -67,8 +67,6 @@ def test_an_added_format_is_found_by_init_inspect_and_extract_without_an_edit(
     monkeypatch.setattr(survey, "_guarded", _in_this_process)
     found = survey.look("quux", [path], 1)
     assert (found.documents, found.samples[0][1]) == (20_000, "some words of text")
-    recipe = init.init(tmp_path / "new", data=path, console=__import__("rich.console").console.Console(quiet=True))
-    assert "format: quux" in recipe.read_text()
     read = ReadQuux(format="quux", paths=[path.name])
     assert format_of(read) is module.FORMAT
 

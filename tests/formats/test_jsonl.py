@@ -120,7 +120,7 @@ def test_each_bad_line_is_counted_with_its_place_and_the_good_ones_are_read(tmp_
     assert (last.id, last.origin) == ("e", f"x#{len(path.read_bytes()) - len(lines[-1])}")
     details = [item.detail for item in records if isinstance(item, Unread)]
     assert details[1] == "NaN is not JSON"
-    assert details[3] == "no 'text'; the line has 'body', 'id'"
+    assert details[3] == "no 'text'; the object has 'body', 'id'"
 
 
 # ── large ────────────────────────────────────────────────────────────────────────────────────────────────────────────

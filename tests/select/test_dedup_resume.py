@@ -173,11 +173,11 @@ def test_a_search_over_other_documents_is_refused_until_its_folder_is_removed(co
             corpus, rules=RULES, work=work, memory=MEMORY, executor=InProcess(),
             should_stop=lambda: next(calls) > 5, say=lambda _: None,
         )  # fmt: skip
-    passed = np.load(corpus.passed)
-    np.save(corpus.passed, np.arange(len(passed)) != 4)
+    turns = np.load(corpus.turns)
+    np.save(corpus.turns, np.where(np.arange(len(turns)) == 4, 1 - turns, turns))
     with pytest.raises(ArtifactError, match="holds an unfinished search over 60 other documents"):
         search(corpus, work, rules=RULES, memory=MEMORY)
-    np.save(corpus.passed, passed)
+    np.save(corpus.turns, turns)
     search(corpus, work, rules=RULES, memory=MEMORY)
     assert left_in(work) == whole
 

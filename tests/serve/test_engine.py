@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gristmill.model.inference import InferenceModel
@@ -41,6 +41,9 @@ def test_pieces_of_any_tokens_add_up_to_what_they_decode_to(tokens: list[int]) -
 @settings(deadline=None)
 @given(text=st.text("abc ", max_size=40), stops=st.lists(st.text("abc ", min_size=1, max_size=4), max_size=3))
 def test_a_stop_string_ends_the_text_and_no_piece_shows_its_beginning(text: str, stops: list[str]) -> None:
+    assume(
+        not any(one != other and one in other for one in stops for other in stops)
+    )  # which is met first, tokens decide
     written = TextOfTokens(TOKENIZER, stops)
     found = ""
     for token in TOKENIZER.encode(text):

@@ -419,7 +419,7 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = pretend_to_train(monkeypatch)
-    optimizer = {"peak_lr": 0.5, "beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
+    optimizer = {"peak_lr": 0.05, "beta1": 0.8, "beta2": 0.7, "eps": 1e-3, "weight_decay": 0.3, "max_grad_norm": 0.25}
     changed = recipe(optimizer=optimizer | {"decay_embeddings": False}, decay_shape="one_minus_sqrt")
     pretrain.run(context(inputs, tmp_path, changed))
     assert [settings["end_step"] for settings in asked] == [8, 12, 14]
@@ -428,7 +428,7 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
         assert (batch.num_tokens, next_sample) == (64, following)
     for settings in asked:
         assert settings["method"].max_grad_norm == 0.25
-        assert settings["method"].lr_at(Progress(step=9)) == pytest.approx(0.5 * (1 - math.sqrt(128 / 384)))
+        assert settings["method"].lr_at(Progress(step=9)) == pytest.approx(0.05 * (1 - math.sqrt(128 / 384)))
         assert [group["weight_decay"] for group in settings["optimizer"].param_groups] == [0.3, 0.0]
         for group in settings["optimizer"].param_groups:
             assert (group["betas"], group["eps"]) == ((0.8, 0.7), 1e-3)
@@ -556,9 +556,15 @@ def test_a_further_change_is_appended_and_mistrusts_a_raise(
     assert entries == [{**expected, "why": "diverged at step 10"}]
 
 
+def with_rate(recipe: Recipe, peak_lr: float) -> Recipe:
+    """A rate that no recipe may have."""
+    optimizer = recipe.pretrain.optimizer.model_copy(update={"peak_lr": peak_lr})
+    return recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update={"optimizer": optimizer})})
+
+
 def test_a_model_that_ends_worse_than_guessing_is_told_of(inputs: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    ctx = context(inputs, tmp_path, recipe(optimizer={"peak_lr": 2.0}), say=said.append)
+    ctx = context(inputs, tmp_path, with_rate(recipe(), 2.0), say=said.append)
     counts = pretrain.run(ctx)
     assert counts["final"]["train/loss"] > math.log(276)
     assert any(

@@ -42,7 +42,7 @@ def context_for(job: Any) -> ForkServerContext:
     function = job.func if isinstance(job, partial) else job
     module = getattr(function, "__module__", None)
     wanted = {module, "gristmill.cli"} - {"__main__"}
-    loaded = [name for name in sys.modules if name in wanted or name.startswith("gristmill.formats.")]
+    loaded = [name for name in list(sys.modules) if name in wanted or name.startswith("gristmill.formats.")]
     context.set_forkserver_preload([*ALWAYS_LOADED, *loaded])
     resource_tracker.ensure_running()  # which the server would start too, and which unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
