@@ -69,6 +69,23 @@ def test_a_pipe_gets_a_line_every_ten_seconds_and_no_control_characters(tmp_path
     assert "\x1b" not in file.getvalue()
 
 
+def test_a_run_that_was_asked_to_end_says_so_instead_of_a_time(tmp_path: Path) -> None:
+    console, file = pipe()
+    clock = Clock()
+    with (
+        Display(console, Heart(tmp_path), clock=clock, is_stopping=lambda: clock.now > 115.0) as display,
+        display.following("pretrain", expected_seconds=5.0, later_seconds=0.0) as report,
+    ):
+        for second in range(21):
+            clock.now = 100.0 + second
+            report(at(10 * second))
+    first, last = file.getvalue().splitlines()
+    assert first.endswith("1.5 min left")
+    assert last == (
+        "         pretrain: step 200 of 1,000 (20%), stopping as soon as the state is saved; Ctrl-C again ends at once"
+    )
+
+
 @pytest.mark.parametrize("error", [None, Interrupted("stopped", signal_number=2), ValueError("a bug")])
 def test_the_terminal_and_the_heartbeat_are_left_whole_however_the_step_ends(
     tmp_path: Path, error: Exception | None

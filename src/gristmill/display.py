@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -109,11 +110,18 @@ class Lines:
 class Display:
     """What a person and `gristmill status` see of a run: its console, a screen and a heartbeat.
 
-    Steps may report from several threads.
+    Steps may report from several threads. is_stopping: whether the run was asked to end.
     """
 
-    def __init__(self, console: Console, heart: Heart, *, clock: Clock = time.monotonic) -> None:
-        self._console, self._heart, self._clock = console, heart, clock
+    def __init__(
+        self,
+        console: Console,
+        heart: Heart,
+        *,
+        clock: Clock = time.monotonic,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._console, self._heart, self._clock, self._is_stopping = console, heart, clock, is_stopping
         self._screen = screen_for(console, clock)
         self._lock = threading.Lock()
         self._beaten = -BEAT_SECONDS
@@ -136,7 +144,7 @@ class Display:
         tracker = Tracker(step, expected_seconds=expected_seconds, later_seconds=later_seconds, now=self._clock())
 
         def look() -> Moment:
-            return tracker.moment(self._clock())
+            return replace(tracker.moment(self._clock()), is_stopping=self._is_stopping())
 
         def report(position: Position) -> None:
             with self._lock:

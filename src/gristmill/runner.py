@@ -85,7 +85,7 @@ def run(
             _check_names(states, until, remake)
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
-            with Display(console, Heart(links.folder)) as display:
+            with Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display:
                 _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
     return links.folder
 

@@ -60,6 +60,16 @@ def test_a_pace_is_unknown_before_the_second_report_and_the_end_of_work_that_sta
     assert (pace.rate("step"), pace.left_seconds(2.0, "step", 9)) == (0.0, None)
 
 
+def test_what_takes_longer_than_it_said_ends_at_no_known_time() -> None:
+    pace = Pace()
+    pace.add(1.0, {"step": 5})
+    pace.add(2.0, {"step": 6})
+    assert pace.left_seconds(4.5, "step", 9) == pytest.approx(0.5)
+    assert pace.left_seconds(5.5, "step", 9) is None
+    late = Moment(step="evaluate", spent_seconds=50.0, left_seconds=20.0).after(30.0)
+    assert str(late) == "evaluate: 80 s so far"
+
+
 @settings(deadline=None)
 @given(moments)
 def test_a_moment_survives_json_and_can_always_be_told(moment: Moment) -> None:

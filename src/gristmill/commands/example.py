@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def copy_example(name: str, folder: Path, *, console: Console) -> Path:
     recipe.write_text(text, encoding="utf-8")
     console.print(
         f"Wrote {recipe} and its sample. `{folder}/data/LICENSES.md` says whose text it is.\n"
-        f"  gristmill plan {recipe}\n  gristmill run {recipe}",
+        f"  {shlex.join(['gristmill', 'plan', str(recipe)])}\n  {shlex.join(['gristmill', 'run', str(recipe)])}",
         highlight=False,
         soft_wrap=True,
     )

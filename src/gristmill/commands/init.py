@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,6 +142,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     budget = budget_for(shape, tokens, wish)
+    _say_what_is_unsure(found, budget, console)
     plan = write_conversations(folder, looked.conversations) if asked.chat else None
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
@@ -307,7 +309,7 @@ def _table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Tabl
             f"{one.account.came_in.documents:,}",
             f"{kept - copies:,}",
             Text(_left_out(one, copies)),
-            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: its text is elsewhere or gone"),
+            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: too little is left"),
         )
     return table
 
@@ -355,6 +357,16 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"not read: {other}")
 
 
+def _say_what_is_unsure(found: Count, budget: Budget, console: Console) -> None:
+    if unsure := [name for name in found.priority if name not in budget.weights]:
+        console.print(
+            Text(
+                f"Not in the recipe: {', '.join(unsure)}. Too little was read to say that there is text to train on; "
+                "read longer with --max-seconds."
+            )
+        )
+
+
 def _some(paths: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in paths[:3])
     return names + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
@@ -372,8 +384,9 @@ def _say_what_was_made(
         markup=False,
     )
     if parameters > budget.total_tokens:
+        more = "more text" if wish.minutes is None else "more --minutes"
         console.print(
-            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; more text, or a smaller --size, "
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
             "makes a better model of its size.",
             highlight=False,
         )
@@ -385,4 +398,7 @@ def _say_what_was_made(
             f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}.",
             highlight=False,
         )
-    console.print(f"  gristmill plan {recipe}\n  gristmill run {recipe}", highlight=False, markup=False)
+    for verb in ("plan", "run"):
+        console.print(
+            f"  {shlex.join(['gristmill', verb, str(recipe)])}", highlight=False, markup=False, soft_wrap=True
+        )

@@ -117,7 +117,7 @@ def read_sample(
     share = min(1.0, reading.bytes_left() / max(1, total - reading.done))
     for sample in samples.values():
         for unit in sample.large:
-            unit.part = None if share == 1 else share
+            unit.part = None if share == 1 else max(share, min(1.0, MIN_UNIT_BYTES / unit.size))
         reading.read([unit for unit in sample.large if not unit.read_bytes])
     reading.read([unit for sample in samples.values() for unit in sample.units[1:FIRST_UNITS]])
     late = [unit for sample in samples.values() for unit in sample.units[FIRST_UNITS:]]

@@ -45,7 +45,7 @@ class Moment(Written):
     """A run under way as it is shown.
 
     spent_seconds: on this step, in this attempt. left_seconds: of this step. later_seconds: of the steps after it, by the
-    forecast.
+    forecast. is_stopping: a person or the system asked it to end.
     """
 
     step: str
@@ -54,6 +54,7 @@ class Moment(Written):
     rates: Mapping[str, float] = field(default_factory=dict)
     left_seconds: float | None = None
     later_seconds: float = 0.0
+    is_stopping: bool = False
 
     @property
     def share(self) -> float | None:
@@ -80,14 +81,16 @@ class Moment(Written):
     @property
     def time(self) -> tuple[str, ...]:
         """What is spent and what is left, of the step and of the run."""
+        if self.is_stopping:
+            return ("stopping as soon as the state is saved; Ctrl-C again ends at once",)
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
         run = (f"run about {seconds(self.left_seconds + self.later_seconds)}",) if self.later_seconds else ()
         return (f"{seconds(self.left_seconds)} left", *run)
 
     def after(self, seconds: float) -> Moment:
-        """The same, so many seconds later, when nothing more was reported."""
-        left = None if self.left_seconds is None else max(0.0, self.left_seconds - seconds)
+        """The same, so many seconds later, when nothing more was reported; what takes longer than it said ends at no known time."""
+        left = None if self.left_seconds is None or self.left_seconds <= seconds else self.left_seconds - seconds
         return replace(self, spent_seconds=self.spent_seconds + seconds, left_seconds=left)
 
     def __str__(self) -> str:
@@ -119,11 +122,12 @@ class Pace:
         return done / (self._last[0] - self._from[0])
 
     def left_seconds(self, now: float, name: str, total: int) -> float | None:
-        """Until there are `total`; None where nothing gets on."""
+        """Until there are `total`; None where nothing gets on, or not as fast as it did."""
         rate = self.rate(name)
         if not rate:
             return None
-        return max(0.0, (total - self._last[1][name]) / rate - (now - self._last[0]))
+        left = (total - self._last[1][name]) / rate - (now - self._last[0])
+        return left if left > 0 or self._last[1][name] >= total else None
 
 
 class Tracker:
