@@ -141,13 +141,8 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
     text_bytes = found.amounts.all_text
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
-    if absent := [name for name, paths in files.items() if not paths]:
-        notes.append(f"not on this machine, so their unique tokens are as declared: {', '.join(absent)}")
-    else:
-        notes += [
-            f"not read: {one}"
-            for one in not_read_beside(loaded.folder, [source.read for source in recipe.sources.values()])
-        ]
+    present = [source.read for name, source in recipe.sources.items() if files[name]]
+    notes += [f"not read: {one}" for one in not_read_beside(loaded.folder, present)]
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
     return Forecast(

@@ -40,7 +40,12 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     recipe, problems = loaded.recipe, list[GristmillError]()
     for name, source in recipe.sources.items():
         _collect(problems, partial(_check_source, loaded, name, source, files[name]))
-    missing = []
+    missing = [
+        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; its unique tokens are as declared"
+        for name in recipe.sources
+        if not files[name]
+        for key in [("sources", name, "read", "paths")]
+    ]
     for key, path, check in _other_files(loaded):
         where = f"{loaded.origin_near(key)}: {_dotted(key)}"
         if not path.exists():
