@@ -112,6 +112,7 @@ def figure(*, interval: tuple[float, float] | None) -> Figure:
 
 def test_bits_show_half_the_interval() -> None:
     assert bits(figure(interval=(1.9, 2.1))) == "2.000 ± 0.100"
+    assert bits(figure(interval=(0.75, 2.1))) == "2.000 [0.750, 2.100]"
     assert bits(figure(interval=None)) == "2.000"
     assert bits(None) == ""
 

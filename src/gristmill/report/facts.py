@@ -345,9 +345,12 @@ def plus_minus(value: float | None) -> str:
 
 
 def bits(row: Figure | None) -> str:
-    """A score with the half width of its interval."""
+    """A score with the half width of its interval, or with the interval where the score is not in its middle."""
     if row is None:
         return ""
     if row.interval is None:
         return f"{row.value:.3f}"
-    return f"{row.value:.3f} ± {(row.interval[1] - row.interval[0]) / 2:.3f}"
+    low, high = row.interval
+    if abs(high + low - 2 * row.value) > 0.1 * (high - low):
+        return f"{row.value:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{row.value:.3f} ± {(high - low) / 2:.3f}"
