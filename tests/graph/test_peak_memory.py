@@ -79,14 +79,14 @@ def work_in_a_child(megabytes: int) -> None:
 def test_what_a_fork_server_starts_is_seen_too(how: str) -> None:
     context = multiprocessing.get_context("forkserver")
     with PeakMemory(interval_seconds=0.05, max_share_of_a_core=1.0) as peak:
-        process = context.Process(target=work_in_a_child, args=(150,))
+        process = context.Process(target=work_in_a_child, args=(400,))
         process.start()
         process.join()
-    assert peak.largest_child > 150 * MB
+    assert peak.largest_child > 400 * MB
 
 
 def test_a_child_that_was_large_before_does_not_count_for_it() -> None:
-    code = "b = b'1' * 200_000_000; del b; print(flush=True); input()"
+    code = "b = b'1' * 500_000_000; del b; print(flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     child.stdout.readline()

@@ -91,7 +91,7 @@ def test_a_load_that_stays_is_noticed_within_seconds_and_costs_little_from_then_
 
 
 @settings(max_examples=12, deadline=None)
-@given(start=st.floats(5, 30), lasts=st.floats(60, 300), busy=st.integers(1, 2), seed=st.integers(0, 99))
+@given(start=st.floats(5, 30), lasts=st.floats(20, 300), busy=st.integers(1, 2), seed=st.integers(0, 99))
 def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
     start: float, lasts: float, busy: int, seed: int
 ) -> None:
@@ -107,7 +107,8 @@ def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
         noise=0.1,
         seed=seed,
     )
-    assert 1 in {threads for now, threads, _ in steps if start < now < end}
+    if lasts > 2 * STEP_TOKENS / machine_speed(2, 2, busy):  # a load within one slow step is over before it can be noticed
+        assert any(threads == 1 for now, threads, _ in steps if start < now < end)
     assert {threads for now, threads, _ in steps if now > latest} == {2}
 
 

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -116,7 +116,8 @@ def _new_folder(folder: Path) -> Iterator[None]:
         if not was_there:
             for name in (SCHEMA_FILE, FILE_NAME):
                 (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
+            with suppress(OSError):  # it holds what somebody else put there
+                folder.rmdir()
         raise
 
 
