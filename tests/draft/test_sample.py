@@ -1,0 +1,32 @@
+"""What is read of a folder where the limits leave no time for more."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+from gristmill.draft.sample import MIN_UNIT_BYTES, Limits, read_sample
+from gristmill.graph.machine import Machine
+from gristmill.recipe.schema.curation import Source
+
+
+def test_of_each_source_something_is_read_though_the_limits_are_used_up(tmp_path: Path) -> None:
+    words = random.Random(4)
+    lines = [json.dumps({"text": "".join(words.choices("abcdefgh ", k=1000))}) for _ in range(1000)]
+    (tmp_path / "large.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    (tmp_path / "small.txt").write_text("a few words of text\n" * 500, encoding="utf-8")
+    sources = {
+        "small": Source.model_validate({"read": {"format": "text", "paths": ["small.txt"]}, "license": "none"}),
+        "large": Source.model_validate({"read": {"format": "jsonl", "paths": ["large.jsonl.gz"]}, "license": "none"}),
+    }
+    samples = read_sample(
+        sources, recipe_dir=tmp_path, out=tmp_path / "out", machine=Machine(runs_dir=tmp_path / "runs", processes=1),
+        limits=Limits(seconds=1e6, max_bytes=1), seed=1, say=lambda _: None,
+    )  # fmt: skip
+    assert samples["small"].is_whole
+    packed = (tmp_path / "large.jsonl.gz").stat().st_size
+    assert 0 < samples["large"].share < 1
+    assert samples["large"].share * packed >= 0.9 * MIN_UNIT_BYTES
+    assert samples["large"].text_bytes > MIN_UNIT_BYTES, "packed text is longer than its file"
