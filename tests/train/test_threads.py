@@ -107,7 +107,9 @@ def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
         noise=0.1,
         seed=seed,
     )
-    if lasts > 2 * STEP_TOKENS / machine_speed(2, 2, busy):  # a load within one slow step is over before it can be noticed
+    if lasts > 2 * STEP_TOKENS / machine_speed(
+        2, 2, busy
+    ):  # a load within one slow step is over before it can be noticed
         assert any(threads == 1 for now, threads, _ in steps if start < now < end)
     assert {threads for now, threads, _ in steps if now > latest} == {2}
 
