@@ -13,7 +13,26 @@ from hypothesis import strategies as st
 
 from gristmill.data.passages import cut_passages
 
-PARTS = ["word", "the", "e.g.", "3.14", "ß", "日本語", "。", ".", " ", "  ", "\n", "\n\n", "\r\n", " \t\n \n", "    ", "\u2003", "# A", "x" * 30]
+PARTS = [
+    "word",
+    "the",
+    "e.g.",
+    "3.14",
+    "ß",
+    "日本語",
+    "。",
+    ".",
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "\r\n",
+    " \t\n \n",
+    "    ",
+    "\u2003",
+    "# A",
+    "x" * 30,
+]
 
 
 @settings(max_examples=300, deadline=None)
@@ -30,7 +49,9 @@ def test_passages_are_a_partition_of_the_text_between_words(text: str, max_chars
         assert following.strip()
         assert not re.search(r"\w\Z", passage) or not re.match(r"\w", following), "cut inside a word"
         assert passage[-1].isspace() or passage[-1] in "。！？"
-        assert following[0].strip() or passage[-1] == "\n", "an indented line keeps its indent, and no passage begins with a blank line"
+        assert following[0].strip() or passage[-1] == "\n", (
+            "an indented line keeps its indent, and no passage begins with a blank line"
+        )
         assert following.split("\n")[0].strip()
     for passage in passages:
         assert cut_passages(passage, max_chars) == [passage]
@@ -42,7 +63,9 @@ def test_passages_are_a_partition_of_the_text_between_words(text: str, max_chars
 def prose(seed: int, *, paragraphs: int) -> Iterator[str]:
     chance = random.Random(seed)
     for _ in range(paragraphs):
-        yield " ".join("".join(chance.choices("abcdefghij", k=chance.randint(2, 9))) for _ in range(chance.randint(20, 90)))
+        yield " ".join(
+            "".join(chance.choices("abcdefghij", k=chance.randint(2, 9))) for _ in range(chance.randint(20, 90))
+        )
 
 
 def test_paragraphs_stay_whole_and_passages_are_about_as_long_as_asked_for() -> None:
@@ -67,7 +90,13 @@ def test_the_same_text_is_cut_at_the_same_places_wherever_it_begins_and_however_
 
 
 def test_no_text_takes_more_than_linear_time() -> None:
-    for text in ("\n" * 2_000_000, "a" + " " * 2_000_000 + "b" * 2_000_000, "a.\n \n" * 400_000, "x" * 3_000_000, "字。" * 500_000):
+    for text in (
+        "\n" * 2_000_000,
+        "a" + " " * 2_000_000 + "b" * 2_000_000,
+        "a.\n \n" * 400_000,
+        "x" * 3_000_000,
+        "字。" * 500_000,
+    ):
         before = time.process_time()
         assert "".join(cut_passages(text, 1000)) == text
         assert time.process_time() - before < 5

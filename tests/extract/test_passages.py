@@ -28,12 +28,21 @@ LIMIT = 1000
 
 def cutting(**more: Any) -> Settings:
     read = READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"], "passage_chars": LIMIT})
-    return Settings(**{**{name: getattr(settings_of("jsonl"), name) for name in Settings.__dataclass_fields__}, "read": read, **more})
+    return Settings(
+        **{
+            **{name: getattr(settings_of("jsonl"), name) for name in Settings.__dataclass_fields__},
+            "read": read,
+            **more,
+        }
+    )
 
 
 def prose(words: int, seed: int = 0) -> str:
     chance = random.Random(seed)
-    return " ".join("".join(chance.choices("abcdefgh", k=chance.randint(2, 8))) + "\n\n" * (chance.random() < 0.05) for _ in range(words))
+    return " ".join(
+        "".join(chance.choices("abcdefgh", k=chance.randint(2, 8))) + "\n\n" * (chance.random() < 0.05)
+        for _ in range(words)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +95,9 @@ def test_documents_and_bytes_of_a_source_that_is_cut_add_up(tmp_path: Path, kind
     counts = extract.run(context(tmp_path, tmp_path / "out", source_of(tmp_path, kind)))  # checks the ledger
     left = Extracted(tmp_path / "out")
     documents = [document for path in left.documents for document in read_documents(path)]
-    rejected = [row for path in left.rejected for batch in read_batches(path, columns=["id"]) for row in batch.to_pylist()]
+    rejected = [
+        row for path in left.rejected for batch in read_batches(path, columns=["id"]) for row in batch.to_pylist()
+    ]
     assert counts["documents_in"] == len(documents) + len(rejected) > 15
     assert counts["bytes_in"] == sum(document.bytes_in for document in documents)
     assert len({document.id for document in documents}) == len(documents)

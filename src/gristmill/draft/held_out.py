@@ -123,5 +123,3 @@ def _rows(selected: Path, source: str, stem: str, columns: list[str]) -> list[tu
     """(number of the shard, columns) of each of its files."""
     paths = sorted((selected / source).glob(f"{stem}-*.parquet"))
     return [(int(path.stem.rpartition("-")[2]), pq.read_table(path, columns=columns).to_pydict()) for path in paths]
-
-

@@ -85,9 +85,7 @@ def _documents(raw: RawDocument, passages: list[str]) -> Iterator[tuple[RawDocum
         done += size
         share = raw.bytes_in * done // total - taken
         taken += share
-        own = replace(
-            raw, id=passage_id(raw.id, number), bytes_in=share, text=None, payload=None, is_passage=True
-        )
+        own = replace(raw, id=passage_id(raw.id, number), bytes_in=share, text=None, payload=None, is_passage=True)
         yield own, passage
 
 

@@ -32,9 +32,7 @@ class Text(Format[ReadText]):
 
     def read(self, span: Span, settings: ReadText) -> Iterator[Record]:
         """The pieces of the file."""
-        return read_text(
-            span.path, name=span.name, split_at=settings.split_at, passage_chars=settings.passage_chars
-        )
+        return read_text(span.path, name=span.name, split_at=settings.split_at, passage_chars=settings.passage_chars)
 
 
 FORMAT = Text()
