@@ -341,7 +341,8 @@ def _left_out(one: SourceCount) -> str:
 def _in_words(tokens: Estimate) -> str:
     if tokens.is_counted:
         return f"{tokens.value:,.0f}"
-    return f"≈ {scale(tokens.value)} ({scale(tokens.low)}-{scale(tokens.high)})"
+    value, low, high = (scale(round(size)) for size in (tokens.value, tokens.low, tokens.high))
+    return f"≈ {value} ({low}-{high})"
 
 
 def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
