@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-
 NARROW = 4  # columns that fit a phone
 
 
