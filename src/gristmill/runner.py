@@ -34,7 +34,7 @@ from gristmill.extract.not_read import keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
-from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
 from gristmill.graph.progress import Position
 from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
@@ -208,6 +208,7 @@ class _Run:
         planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
         later_seconds = self.foretold.seconds_of(self._after(step.name))
+        give_freed_memory_back()
         try:
             with (
                 out_of_space_is_a_resource_error(working),
