@@ -93,9 +93,9 @@ class TextOfTokens:
         if self.is_stopped:
             return ""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            text, self._held, self.is_stopped = self._held[: min(found)], "", True
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:  # the one that is complete first, however the text came in tokens; of several, the longest
+            text, self._held, self.is_stopped = self._held[: min(found)[1]], "", True
             return text
         kept = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - kept
