@@ -38,7 +38,7 @@ class Runtime:
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
-        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, where known."""
+        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, if known."""
         most = usable_cpus() if self.threads == "auto" else self.threads
         may_change = self.threads == "auto" and self.device == "cpu"
         return ThreadChoice(most=most, expected=expected, may_change=may_change)
