@@ -106,7 +106,9 @@ def gristmill(
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(help="stop after this step; `status` lists the steps")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="stop after this step, or kind of step, as `plan` and `status` list them")
+    ] = None,
     remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
