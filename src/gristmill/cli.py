@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -363,9 +364,9 @@ def doctor(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gristmill.display import Output
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Output(soft_wrap=not sys.stdout.isatty())
 
 
 def _machine(
@@ -398,9 +399,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except GristmillError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody reads the message; the exit code is for the caller
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
@@ -425,5 +427,6 @@ def _refusal(error: OSError) -> str:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    print("interrupted", file=sys.stderr)
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
     sys.exit(130)

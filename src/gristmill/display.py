@@ -6,6 +6,9 @@ terminal whose process was killed.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +35,19 @@ BAR_WIDTH = 24
 
 Clock = Callable[[], float]
 Look = Callable[[], Moment]
+
+
+class Output(Console):
+    """Standard output. A reader may leave first, as `head` does: from then on nothing is written, and `reader_left` is called,
+    which ends the process as the system would. A run puts its own in place, so that the step at work is saved first."""
+
+    reader_left: Callable[[], None] = staticmethod(lambda: sys.exit(128 + signal.SIGPIPE))
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when it cannot write."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self.reader_left()
 
 
 class Screen(Protocol):
@@ -89,7 +105,7 @@ class Lines:
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console, self._clock = console, clock
-        self._said = clock()
+        self._said, self._line = clock(), ""
         self._look: Look | None = None
 
     def show(self, look: Look) -> None:
@@ -97,10 +113,14 @@ class Lines:
         self._look, self._said = look, self._clock()
 
     def report(self) -> None:
-        """Says it when it is time."""
-        if self._look is not None and self._clock() - self._said >= LINE_SECONDS:
-            self._said = self._clock()
-            _say(self._console, str(self._look()))
+        """Says it when it is time, and something else than before."""
+        if (
+            self._look is not None
+            and self._clock() - self._said >= LINE_SECONDS
+            and (line := str(self._look())) != self._line
+        ):
+            self._said, self._line = self._clock(), line
+            _say(self._console, line)
 
     def hide(self) -> None:
         """The end of a step is somebody else's to say."""

@@ -27,7 +27,7 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
-from gristmill.display import Display
+from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import keep_not_read, not_read_beside
@@ -71,6 +71,8 @@ def run(
     until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     """
     with Signals() as signals:
+        if isinstance(console, Output):
+            console.reader_left = signals.reader_left
 
         def say(line: str) -> None:
             console.print(f"         [dim]{escape(line)}[/]", highlight=False)
@@ -79,11 +81,15 @@ def run(
         links = RunLinks(store, loaded.recipe.name)
         _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
-        with store.locks.running(links.folder):
+        with (
+            store.locks.running(links.folder),
+            Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display,
+        ):
             loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
             last = list(states.steps) if until is None else steps_named(states.steps, until, option="--until")
+            kept = kept_steps(loaded.recipe) if until is None else set(last)
             agreed = set(states.steps) if "all" in remake else set[str]()
             agreed |= {
                 name
@@ -93,11 +99,7 @@ def run(
             }
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
-            with Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display:
-                kept = kept_steps(loaded.recipe) if until is None else set(last)
-                _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(
-                    last, kept
-                )
+            _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(last, kept)
     return links.folder
 
 
