@@ -107,24 +107,34 @@ class Lines:
         self._console, self._clock = console, clock
         self._said, self._line = clock(), ""
         self._look: Look | None = None
+        self._lock, self._is_hidden = threading.Lock(), threading.Event()
 
     def show(self, look: Look) -> None:
         """The first line of a step comes when it has taken ten seconds."""
-        self._look, self._said = look, self._clock()
+        self.hide()
+        self._look, self._said, self._is_hidden = look, self._clock(), threading.Event()
+        threading.Thread(target=self._tick, args=(self._is_hidden,), daemon=True).start()
 
     def report(self) -> None:
         """Says it when it is time, and something else than before."""
-        if (
-            self._look is not None
-            and self._clock() - self._said >= LINE_SECONDS
-            and (line := str(self._look())) != self._line
-        ):
-            self._said, self._line = self._clock(), line
-            _say(self._console, line)
+        with self._lock:
+            if self._look is None or self._clock() - self._said < LINE_SECONDS:
+                return
+            self._said = self._clock()
+            if (line := str(self._look())) != self._line:
+                self._line = line
+                _say(self._console, line)
+
+    def _tick(self, is_hidden: threading.Event) -> None:
+        """Says how long it has taken, where the step reports nothing for a while."""
+        while not is_hidden.wait(LINE_SECONDS):
+            self.report()
 
     def hide(self) -> None:
         """The end of a step is somebody else's to say."""
-        self._look = None
+        self._is_hidden.set()
+        with self._lock:
+            self._look = None
 
 
 class Display:

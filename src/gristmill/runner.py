@@ -198,7 +198,6 @@ class _Run:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
                 clock = _WorkClock(working)
-                self._check_inputs(step, hashes=clock.is_new)
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -234,6 +233,9 @@ class _Run:
                     clock.note()
                     report(position)
 
+                progress(Position.doing("checking its inputs"))
+                self._check_inputs(step, hashes=clock.is_new)
+                progress(Position.doing("starting"))
                 context = make_context(
                     step,
                     identity=state.identity,
