@@ -12,7 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
-from gristmill.display import Display
+from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
-from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState
@@ -38,6 +38,7 @@ from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.section import did_you_mean
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
@@ -60,9 +61,11 @@ def run(
 ) -> Path:
     """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder.
 
-    remake: costly steps that may be remade; "all" for all of them.
+    until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     """
     with Signals() as signals:
+        if isinstance(console, Output):
+            console.reader_left = signals.reader_left
 
         def say(line: str) -> None:
             console.print(f"         [dim]{escape(line)}[/]", highlight=False)
@@ -71,15 +74,25 @@ def run(
         links = RunLinks(store, loaded.recipe.name)
         _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
-        with store.locks.running(links.folder):
+        with (
+            store.locks.running(links.folder),
+            Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display,
+        ):
             loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
-            _check_names(states, until, remake)
+            last = list(states.steps) if until is None else steps_named(states.steps, until, option="--until")
+            kept = kept_steps(loaded.recipe) if until is None else set(last)
+            agreed = set(states.steps) if "all" in remake else set[str]()
+            agreed |= {
+                name
+                for asked in remake
+                if asked != "all"
+                for name in steps_named(states.steps, asked, option="--remake")
+            }
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
-            with Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display:
-                _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
+            _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(last, kept)
     return links.folder
 
 
@@ -107,7 +120,7 @@ class _Run:
         links: RunLinks,
         states: States,
         hashes: FileHashes,
-        remake: Sequence[str],
+        remake: Set[str],
     ) -> None:
         self.loaded, self.machine, self.signals = loaded, machine, signals
         self.console, self.display = console, display
@@ -116,10 +129,10 @@ class _Run:
         self.wanted, self.kept = list[str](), set[str]()
         self.foretold: Foretold
 
-    def carry_out(self, until: str | None) -> None:
-        """Every step that is wanted, in order."""
-        wanted = self.wanted = needed_by(self.states, until)
-        self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
+    def carry_out(self, last: Sequence[str], kept: set[str]) -> None:
+        """Makes the steps of `last` and what they need, in order; those of `kept` also where only their files are gone."""
+        wanted = self.wanted = needed_by(self.states, last)
+        self.kept = kept
         check_finished(self.loaded.recipe, self.states, wanted)
         self.foretold = Foretold(self.loaded, self.machine, self.links)
         for name in wanted:
@@ -178,7 +191,6 @@ class _Run:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
                 clock = WorkClock(working)
-                self._check_inputs(step, hashes=clock.is_new)
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -201,6 +213,7 @@ class _Run:
         planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
         later_seconds = self.foretold.seconds_of(self._after(step.name))
+        give_freed_memory_back()
         try:
             with (
                 out_of_space_is_a_resource_error(working),
@@ -214,6 +227,9 @@ class _Run:
                     clock.note()
                     report(position)
 
+                progress(Position.doing("checking its inputs"))
+                self._check_inputs(step, hashes=clock.is_new)
+                progress(Position.doing("starting"))
                 context = make_context(
                     step,
                     identity=state.identity,
@@ -325,7 +341,7 @@ class _Run:
         agreed to; a step under a minute is remade to see whether anything that follows changes.
         """
         name = state.step.name
-        if state.identity is None or not {"all", name}.isdisjoint(self.remake):
+        if state.identity is None or name in self.remake:
             return
         ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
         asked = {remake.step: remake for remake in ahead if remake.step not in self.remake}
@@ -348,11 +364,22 @@ class _Run:
         return "" if point is None else f"; {point}"
 
 
-def needed_by(states: States, until: str | None) -> list[str]:
-    """The steps that `until` needs, itself included; all for None."""
-    if until is None:
-        return list(states.steps)
-    wanted = {until}
+def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
+    """The step of that name, or all of that kind: "extract" means every "extract/SOURCE". Raises RecipeError for neither."""
+    names = list(names)
+    found = [name for name in names if asked in (name, name.partition("/")[0])]
+    if not found:
+        kinds = dict.fromkeys(name.partition("/")[0] for name in names)
+        raise RecipeError(
+            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}the steps are "
+            f"{', '.join(names)}."
+        )
+    return found
+
+
+def needed_by(states: States, last: Iterable[str]) -> list[str]:
+    """These steps and all that they need, in the order of the table."""
+    wanted = set(last)
     for name in reversed(states.steps):
         if name in wanted:
             wanted.update(states.steps[name].inputs)
@@ -372,15 +399,6 @@ def _make_folder(folder: Path) -> None:
         raise RecipeError(
             f"cannot make the run's folder {folder}: {error.strerror}.\n  Name another place with --runs-dir."
         ) from error
-
-
-def _check_names(states: States, until: str | None, remake: Sequence[str]) -> None:
-    names = list(states.steps)
-    asked = [("--until", until)] if until is not None else []
-    asked += [("--remake", name) for name in remake if name != "all"]
-    for option, name in asked:
-        if name not in names:
-            raise RecipeError(f"{option} {name!r} is not a step of this recipe; the steps are {', '.join(names)}.")
 
 
 def _same_command(loaded: LoadedRecipe) -> str:

@@ -20,7 +20,8 @@ PACE_SECONDS = 30.0
 class Position(Written):
     """How far a step is.
 
-    done of total: in units that take about the same time each, such as "step" or "byte"; total is None if not known.
+    done of total: in units that take about the same time each, such as "step" or "byte"; total is None if not known. No unit:
+    nothing is counted yet, see `doing`.
     part: the current part, such as "stage decay". counts: what has been processed so far, shown as a rate, such as
     {"documents": 1200}. figures: other figures to show, as text.
     """
@@ -31,6 +32,11 @@ class Position(Written):
     part: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+
+    @classmethod
+    def doing(cls, what: str) -> Position:
+        """Before there is anything to count, such as "loading the checkpoint"."""
+        return cls(done=0, total=None, unit="", part=what)
 
 
 Report = Callable[[Position], None]
@@ -66,8 +72,8 @@ class Moment(Written):
     def where(self) -> str:
         """ "stage decay, step 450 of 933"; empty for a step that reports nothing."""
         at = self.position
-        if at is None:
-            return ""
+        if at is None or not at.unit:
+            return "" if at is None else at.part
         unit, amount = ("", in_bytes) if at.unit == "byte" else (f"{at.unit} ", "{:,}".format)
         of = "" if at.total is None else f" of {amount(at.total)}"
         return ", ".join(filter(None, (at.part, f"{unit}{amount(at.done)}{of}")))
@@ -144,7 +150,8 @@ class Tracker:
 
     def add(self, position: Position, now: float) -> None:
         """Takes a report."""
-        self._pace.add(now, {**position.counts, position.unit: position.done})
+        if position.unit:
+            self._pace.add(now, {**position.counts, position.unit: position.done})
         self._position = position
 
     def moment(self, now: float) -> Moment:

@@ -51,13 +51,15 @@ class _Trial:
 class ThreadChoice:
     """The number of threads for the next step, chosen by the speed of earlier steps.
 
-    most: the upper limit. expected: tokens per second of that many threads on idle cores, if known. may_change: False for a
-    fixed number; steps are then only classified as slow or not. usual: the steps with `most` threads that nothing slowed
-    down, from which the machine's speed is taken.
+    most: the upper limit. first: for the first steps, if others already use the cores. expected: tokens per second of `most`
+    threads on idle cores, if known. may_change: False for a fixed number; steps are then only classified as slow or not. usual:
+    the steps with `most` threads that nothing slowed down, from which the machine's speed is taken.
     """
 
-    def __init__(self, *, most: int, expected: float | None = None, may_change: bool = True) -> None:
-        self.threads = self.most = most
+    def __init__(
+        self, *, most: int, first: int | None = None, expected: float | None = None, may_change: bool = True
+    ) -> None:
+        self.most, self.threads = most, most if first is None else first
         self.expected = expected
         self.usual = Speed()
         self._may_change = may_change
@@ -66,7 +68,8 @@ class ThreadChoice:
         self._slow_steps = 0
         self._trial: _Trial | None = None
         self._is_first = True
-        self._now = self._no_fewer_before = self._no_more_before = self._raised_at = 0.0
+        self._now = self._no_fewer_before = self._raised_at = 0.0
+        self._no_more_before = FIRST_WAIT_SECONDS if self.threads < most else 0.0
         self._wait_for_fewer = self._wait_for_more = FIRST_WAIT_SECONDS
 
     @property
