@@ -123,7 +123,7 @@ def test_a_run_that_was_asked_to_end_says_so_instead_of_a_time(tmp_path: Path) -
     first, last = file.getvalue().splitlines()
     assert first.endswith("1.5 min left")
     assert last == (
-        "         pretrain: step 200 of 1,000 (20%), stopping as soon as the state is saved; Ctrl-C again ends at once"
+        "         pretrain: step 200 of 1,000 (20%), stopping as soon as the state is saved; press Ctrl-C again to stop at once"
     )
 
 

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import platform
 import shlex
 import shutil
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +30,26 @@ from gristmill.forecast import check_finished
 from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
-from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
 from gristmill.graph.progress import Position
-from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
-from gristmill.graph.state import States, StepState, resolved
+from gristmill.graph.state import States, StepState
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
-from gristmill.planning.speed import hardware_name
+from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.section import did_you_mean
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
-from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
+from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
 from gristmill.store.heartbeat import Heart
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
-RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
 
 
 def run(
@@ -207,7 +200,7 @@ class _Run:
             else:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
-                clock = _WorkClock(working)
+                clock = WorkClock(working)
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -217,7 +210,7 @@ class _Run:
             self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
             self._say_if_other_bytes(step, known, identity)
 
-    def _work(self, state: StepState, working: Path, clock: _WorkClock) -> dict[str, Any]:
+    def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
         step = state.step
         assert state.identity is not None, step.name
@@ -230,6 +223,7 @@ class _Run:
         planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
         later_seconds = self.foretold.seconds_of(self._after(step.name))
+        give_freed_memory_back()
         try:
             with (
                 out_of_space_is_a_resource_error(working),
@@ -269,7 +263,16 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document, working)
-        return self._record(state, counts, clock.total(), peak, planned, training)
+        return provenance_of(
+            state,
+            made_from={needed: self.states[needed].identity for needed in step.inputs},
+            counts=counts,
+            wall_seconds=clock.total(),
+            peak=peak,
+            planned=planned,
+            forecast=training,
+            machine=self.machine,
+        )
 
     def _after(self, name: str) -> list[str]:
         """The wanted steps after this one that are not done."""
@@ -370,45 +373,6 @@ class _Run:
         point = resume_point(self.states, self.machine) if name == PRETRAIN else None
         return "" if point is None else f"; {point}"
 
-    # ── record ──
-
-    def _record(
-        self,
-        state: StepState,
-        counts: Mapping[str, Any],
-        seconds: float,
-        peak: PeakMemory,
-        planned: Planned,
-        training: TrainingForecast | None,
-    ) -> dict[str, Any]:
-        step = state.step
-        checkpoints = counts.get("checkpoints")
-        made = Provenance(
-            document=dict(state.document or {}),
-            resolved=resolved(step.given.config),
-            watching=resolved(step.watching.config),
-            made_from={name: self.states[name].identity for name in step.inputs},
-            counts=dict(counts),
-            forecast=training,
-            planned=planned,
-            lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
-            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            wall_seconds=round(seconds, 3),
-            peak_memory_bytes=Peak(process=peak.process, largest_child=peak.largest_child, how=peak.how),
-            command=tuple(sys.argv),
-            machine={
-                "processes": self.machine.processes,
-                "threads": self.machine.threads,
-                "device": self.machine.device,
-                "micro_batch_tokens": self.machine.micro_batch_tokens,
-                "hardware": hardware_name(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-            },
-            versions={name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
-        )
-        return made.to_json()
-
 
 def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
     """The step of that name, or all of that kind: "extract" means every "extract/SOURCE". Raises RecipeError for neither."""
@@ -437,31 +401,6 @@ def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in record["manifest"].items()}
 
 
-class _WorkClock:
-    """Seconds of work on a step over all its attempts, kept in the note beside the working folder."""
-
-    def __init__(self, working: Path) -> None:
-        self._note = working.with_name(f"{working.name}.json")
-        self._noted: dict[str, Any] = dict(read_json(self._note))
-        self.is_new = "seconds" not in self._noted
-        self._before = float(self._noted.get("seconds", 0.0))
-        self._started = self._saved = time.monotonic()
-        self._lock = threading.Lock()  # a step may report from several threads
-
-    def total(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def note(self) -> None:
-        """Saves the clock when it was not saved for five seconds."""
-        with self._lock:
-            if time.monotonic() - self._saved > 5:
-                self.save()
-
-    def save(self) -> None:
-        write_json(self._note, {**self._noted, "seconds": self.total()})
-        self._saved = time.monotonic()
-
-
 def _make_folder(folder: Path) -> None:
     try:
         with out_of_space_is_a_resource_error(folder):
@@ -477,10 +416,3 @@ def _same_command(loaded: LoadedRecipe) -> str:
     if Path(sys.argv[0]).name == "gristmill":
         return shlex.join(["gristmill", *sys.argv[1:]])
     return shlex.join(["gristmill", "run", str(loaded.path)])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""STEP export: the recipe's last model as a stock Hugging Face folder, with the proof of parity beside it.
+"""STEP export: the recipe's last model as a stock Hugging Face folder and GGUF files, with the check of parity.
 
 model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja, README.md (the card)
 gguf/          NAME-FORM.gguf for each form that the recipe names, and a Modelfile for Ollama

@@ -138,7 +138,7 @@ class Facts:
         kept = sum(row.total("kept").documents for row in self.ledgers.values())
         best = self.final_bits
         return [
-            (f"{kept:,} / {came:,}", "documents kept of those that came in"),
+            (scale(kept), f"documents kept of {came:,} that came in"),
             (scale(self.unique_tokens), "unique training tokens"),
             (scale(self.pretraining.tokens), "tokens trained on"),
             (scale(self.pretraining.parameters), "parameters"),

@@ -39,7 +39,7 @@ class Runtime:
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
-        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, where known."""
+        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, if known."""
         most = usable_cpus() if self.threads == "auto" else self.threads
         may_change = self.threads == "auto" and self.device == "cpu"
         first = idle_threads(most, busy_cores()) if may_change and most > 1 else most

@@ -181,14 +181,14 @@ class Session:
         self.checkpoints.save(progress.step, write, say=self.runtime.say)
 
     def log(self, progress: Progress, values: dict[str, float]) -> None:
-        """One line of averages in the metrics log. threads: of the next step."""
+        """One line of averages in the metrics log, with the number of threads of the next step."""
         values = {**values, "throughput/threads": float(self.threads.threads)}
         self.monitor.train(progress.step, progress.tokens, values)
 
     def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
-        """After each step: says how far the training is, and computes with other threads where that is faster.
+        """After each step: reports progress, and changes the number of threads where that is faster.
 
-        total: steps of the whole training. part: what it is at.
+        total: steps of the whole training. part: the current part, such as "stage decay".
         """
         before = self.threads.threads
         self.threads.after_step(took.tokens, took.seconds, took.cpu_seconds)
@@ -199,7 +199,7 @@ class Session:
             self.has_told_of_load = True
             self.runtime.say(
                 f"Other processes use these cores: training with {self.threads.threads} of {self.threads.most} threads. "
-                "More are tried again later; --threads N pins a number."
+                "More are tried again later; --threads N sets a fixed number."
             )
         self.runtime.progress(
             Position(
@@ -268,9 +268,9 @@ def open_session(
     expected_speed: float | None = None,
 ) -> Session:
     """Resumes from the newest sound checkpoint that fits, or begins with `fresh_model()`; the optimizer is AdamW with
-    `optimizer_options`. expected_speed: tokens per second that idle cores reach, where it is known.
+    `optimizer_options`. expected_speed: tokens per second on idle cores, if known.
 
-    Sets torch's thread count, which belongs to what makes a run repeatable. Says so when a resumed run will not be bit-exact.
+    Sets torch's thread count, on which bit-exact results depend. Says so when a resumed run will not be bit-exact.
     """
     threads = runtime.thread_choice(expected=expected_speed)
     torch.set_num_threads(threads.threads)
