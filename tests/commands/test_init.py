@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from gristmill.commands.init import init, parameters_of
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
+from gristmill.units import seconds
 
 QUIET = Console(quiet=True)
 
@@ -120,6 +123,61 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     sums = 4 * (recipe.chat.sums_up_to + 1) ** 2
     assert recipe.chat.conversation_copies * 4 >= 2 * sums
     assert "no JSON 1" in out.getvalue()
+
+
+def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp_path: Path, machine: Machine) -> None:
+    speed = SpeedPoint(
+        parameters=250_000, seq_len=128, micro_batch_tokens=1024, tokens_per_second=1.0, flops_per_second=4e9,
+        measured_by="doctor",
+    )  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(hardware=hardware_name(), device="cpu", threads=1, matmul_flops=1e9, points=(speed,)),
+    )
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    for minutes in (2.0, 0.2):
+        out = io.StringIO()
+        folder = tmp_path / f"{minutes}"
+        path = init(
+            folder,
+            data=tmp_path / "a.txt",
+            console=Console(file=out, width=300),
+            machine=machine,
+            minutes=minutes,
+            chat=True,
+        )
+        made = make_forecast(load_recipe(path), machine)
+        words = out.getvalue()
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in words
+        if minutes > 1:
+            assert made.hours * 60 == pytest.approx(minutes, rel=0.05)
+            assert "cannot be kept" not in words
+        else:
+            assert made.hours * 60 > minutes
+            assert "0.2 minutes cannot be kept" in words
+
+
+def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    talks = [
+        [{"role": "user", "content": prose(6, n)}, {"role": "assistant", "content": prose(9, n)}] for n in range(30)
+    ]
+    (data / "own.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=300), machine=machine, chat=True)
+    recipe = load_recipe(path).recipe
+    context = recipe.model.max_position_embeddings
+    [told] = re.findall(
+        r"The context is (\d+) tokens, for 4 questions and answers of up to (\d+) tokens", out.getvalue()
+    )
+    assert int(told[0]) == context
+    assert 4 * int(told[1]) <= context - min(128, context // 2)
+    assert recipe.sft is not None
+    assert {stage.seq_len for stage in recipe.pretrain.stages} == {context, recipe.sft.seq_len}
+    assert 30 <= int(told[1]) <= 200, "15 words of two or three syllables, and the marks of two turns"
+    assert recipe.sft.optimizer.peak_lr == pytest.approx(recipe.pretrain.optimizer.peak_lr / 3, rel=0.05)
 
 
 def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_leave_nothing(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class SourceCount:
 class Count:
     """What a folder holds. sources: those that are left; emptied: those that are not. tally: for the estimate of the rest.
 
-    text_bytes: by source without copies, by the share that was read.
+    text_bytes: by source without copies, by the share that was read. tokenizer: its files, among what is removed afterwards.
     """
 
     sources: Mapping[str, SourceCount]
@@ -78,6 +78,7 @@ class Count:
     bytes_per_token: Mapping[str, float]
     text_bytes: Mapping[str, float]
     is_whole: bool
+    tokenizer: Path | None = None
 
 
 def count(
@@ -158,6 +159,7 @@ def count(
         bytes_per_token=ratio,
         text_bytes=steps.text_bytes,
         is_whole=all(sample.is_whole for sample in samples.values()),
+        tokenizer=steps.folder("tokenizer"),
     )
 
 
