@@ -299,14 +299,23 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
 
 
 def _held_out_warnings(found: Found) -> list[str]:
-    """Sources whose held-out text is too little to say how well they are learnt."""
+    """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
+    for name, (path, size) in found.largest.items():
+        wanted = found.held_out[name][1]
+        if size > wanted:
+            warnings.append(
+                f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text, more than the "
+                f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
+                f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
+            )
     for name, (documents, num_bytes) in found.held_out.items():
         if documents is not None and documents < FEW_DOCUMENTS:
             warnings.append(
                 f"about {counted(documents, 'document')} of {name} ({in_units(num_bytes, 'B')}) "
                 f"{'is' if documents == 1 else 'are'} held out, too few for a useful error bar: from {FEW_DOCUMENTS} on it "
-                "means something; raise select.validation.fraction or min_bytes, or add text"
+                "means something; raise select.validation.fraction or min_bytes, add text, or cut long documents by "
+                f"sources.{name}.read.passage_chars"
             )
     return warnings
 

@@ -21,7 +21,8 @@ from gristmill.commands.doctor import measure_training
 from gristmill.commands.survey import MESSAGES, text_columns
 from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
-from gristmill.draft.folder import FolderSource, files_by_kind, sources_of
+from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
+from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
@@ -31,7 +32,6 @@ from gristmill.draft.write import (
     Written,
     draft_recipe,
     failed_share,
-    held_out_bytes,
     raised_limit,
     recipe_text,
     validation_for,
@@ -246,7 +246,7 @@ def _look(texts: Path, recipe_dir: Path) -> Looked:
 
 
 def _train_tokens(found: Count) -> dict[str, Estimate]:
-    """Unique training tokens of each source: what is held out is taken off."""
+    """Unique training tokens of each source: what is held out, and what is alike to it, is taken off."""
     if found.is_whole:
         return {
             name: Estimate(value=one.train_tokens, low=one.train_tokens, high=one.train_tokens)
@@ -255,11 +255,13 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
     rules = validation_for(found.text_bytes)
     kept = {}
     for name, tokens in unique_tokens(found.tally, seed=SEED).items():
-        ratio = found.bytes_per_token[name]
-        trained = [
-            size - held_out_bytes(size * ratio, rules) / ratio for size in (tokens.value, tokens.low, tokens.high)
-        ]
-        kept[name] = Estimate(value=trained[0], low=trained[1], high=trained[2])
+        one = found.sources[name]
+        assert one.split is not None
+        num_bytes = tokens.value * found.bytes_per_token[name]
+        share = train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        kept[name] = Estimate(
+            value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
+        )
     return kept
 
 
@@ -309,27 +311,39 @@ class _Live(AbstractContextManager[Callable[[str], None]]):
 
 
 def _table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("source", "files", "MB", "read", "documents", "kept", "left out", "training tokens"):
-        table.add_column(heading, justify="left" if heading in ("source", "left out") else "right")
+    """A row a source: documents of what was read, how many are kept, and what the split takes of their text."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("source", "files", "MB", "read", "documents", "kept", "held out", "alike", "training tokens"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        copies = one.copies.exact_copies + one.copies.near_copies if one.copies else 0
-        kept = one.account.total("kept").documents
         table.add_row(
             Text(source.name),
             f"{len(source.files):,}",
             megabytes(source.num_bytes),
             f"{one.share_read:.0%}" if one.share_read < 1 else "all",
             f"{one.account.came_in.documents:,}",
-            f"{kept - copies:,}",
-            Text(_left_out(one, copies)),
-            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: too little is left"),
+            f"{one.account.total('kept').documents - _copies(one):,}",
+            *_taken_by_the_split(one),
+            _in_words(tokens[source.name]) if source.name in tokens else "too few",
         )
     return table
 
 
-def _left_out(one: SourceCount, copies: int) -> str:
+def _copies(one: SourceCount) -> int:
+    return one.copies.exact_copies + one.copies.near_copies if one.copies else 0
+
+
+def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
+    if one.split is None:
+        return "", ""
+    total = max(1, one.split.total_bytes)
+    return f"{one.split.held_bytes / total:.0%}", f"{one.split.alike_bytes / total:.0%}"
+
+
+def _left_out(one: SourceCount) -> str:
+    """Why documents of what was read are no part of it, most first."""
+    copies = _copies(one)
     reasons = Counter({"copies": copies} if copies else {})
     for kind in ("dropped", "failed"):
         for reason, amount in one.account.reasons(kind).items():
@@ -341,7 +355,7 @@ def _left_out(one: SourceCount, copies: int) -> str:
 def _in_words(tokens: Estimate) -> str:
     if tokens.is_counted:
         return f"{tokens.value:,.0f}"
-    return f"≈ {scale(tokens.value)} ({scale(tokens.low)} to {scale(tokens.high)})"
+    return f"≈ {scale(tokens.value)} ({scale(tokens.low)}-{scale(tokens.high)})"
 
 
 def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -350,6 +364,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
     def say(line: str) -> None:
         console.print(Text(line))
 
+    for name, one in (*found.sources.items(), *found.emptied.items()):
+        if left_out := _left_out(one):
+            say(f"Left out of {name}: {left_out}.")
+    if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
+        say("alike: text that resembles what is held out, and so is neither trained on nor held out.")
+    if emptied := [*found.emptied]:
+        say(f"Not in the recipe: {', '.join(emptied)}; too little of it is no copy of other text.")
+    if cut := [name for name, one in found.sources.items() if one.passages]:
+        say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
         for language, share in one.languages.items():
