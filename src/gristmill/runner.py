@@ -27,6 +27,7 @@ from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
+from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
@@ -138,8 +139,17 @@ class _Run:
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
+        if any(self.states[name].state != "done" for name in wanted):
+            self._say_load()
         for name in wanted:
             self._bring(name, bytes_wanted=name in self.kept)
+
+    def _say_load(self) -> None:
+        busy = busy_cores()
+        if words := load_words(busy):
+            self.display.say(
+                f"{words}: steps take about {times_as_long(busy):.1f} times as long as planned while they do"
+            )
 
     def _bring(self, name: str, *, bytes_wanted: bool) -> None:
         """Links a step that is done, makes it otherwise; first the inputs whose files are gone."""
