@@ -160,28 +160,17 @@ def test_a_folder_without_files_is_one_sentence(tmp_path: Path, machine: Machine
 
 
 def test_the_language_that_is_suggested_is_the_one_that_is_there(tmp_path: Path, machine: Machine) -> None:
-    words = [
-        "der",
-        "die",
-        "das",
-        "Müller",
-        "Brücke",
-        "Wasser",
-        "ging",
-        "früh",
-        "über",
-        "und",
-        "nicht",
-        "wieder",
-        "nach",
-        "Hause",
-        "Morgen",
-        "am",
-        "alten",
-        "Fluss",
-    ]
+    small = "der die das und nicht wieder nach ging über am alten früh".split()
+    nouns = (
+        "Müller Brücke Wasser Morgen Fluss Haus Garten Wald Stadt Kirche Schule Berg Tal Wiese Straße Fenster".split()
+    )
     chance = random.Random(1)
-    (tmp_path / "a.txt").write_text("\n\n".join(" ".join(chance.choices(words, k=60)) + "." for _ in range(600)))
+
+    def sentence() -> str:
+        pairs = ((chance.choice(small), chance.choice(nouns) + chance.choice(nouns).lower()) for _ in range(20))
+        return " ".join(word for pair in pairs for word in pair) + "."
+
+    (tmp_path / "a.txt").write_text("\n\n".join(sentence() for _ in range(500)), encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "new" / ".." / "a.txt", console=QUIET, machine=machine)
     text = path.read_text(encoding="utf-8")
     assert "# language: {keep: [de]" in text
