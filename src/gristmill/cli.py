@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +119,9 @@ def gristmill(
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    until: Annotated[str | None, typer.Option(help="stop after this step; `status` lists the steps")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="stop after this step, or kind of step, as `plan` and `status` list them")
+    ] = None,
     remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
@@ -382,9 +385,9 @@ def doctor(
 
 
 def _console() -> Console:
-    from rich.console import Console
+    from gristmill.display import Output
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Output(soft_wrap=not sys.stdout.isatty())
 
 
 def _machine(
@@ -417,9 +420,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except GristmillError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        sys.stderr.flush()
-        sys.stdout.flush()
+        with suppress(BrokenPipeError):  # nobody reads the message; the exit code is for the caller
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
@@ -444,5 +448,6 @@ def _refusal(error: OSError) -> str:
 
 
 def _leave(_number: int, _frame: object) -> None:
-    print("interrupted", file=sys.stderr)
+    with suppress(OSError):
+        os.write(2, b"interrupted\n")
     sys.exit(130)

@@ -20,6 +20,7 @@ from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
 from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
+from gristmill.graph.cores import CoreWatch, load_words, times_as_long
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
@@ -65,7 +66,8 @@ class Forecast:
     """Everything that `gristmill plan` says of a recipe. hours, price: of all steps, done ones too.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
-    states: the state of each step; None where files of the recipe are missing.
+    states: the state of each step; None where files of the recipe are missing. busy_cores: those that other processes used while
+    it was made; the hours are those of idle ones.
     """
 
     recipe: Recipe
@@ -85,6 +87,7 @@ class Forecast:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     states: States | None
+    busy_cores: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the recipe by its name."""
@@ -112,6 +115,7 @@ class Forecast:
                 for step in self.steps
             },
             "hours": self.hours,
+            "busy_cores": self.busy_cores,
             "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
             "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
             "price": self.price,
@@ -126,7 +130,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
-    recipe = loaded.recipe
+    recipe, cores = loaded.recipe, CoreWatch()
     links = RunLinks(Store(machine.runs_dir), recipe.name)
     files = source_files(loaded)
     missing = check_files(loaded, files)
@@ -145,6 +149,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
+    busy = cores.busy_cores() or 0.0
     return Forecast(
         recipe=recipe,
         budget=budget,
@@ -164,11 +169,13 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
             *_epoch_warnings(budget),
             *_recipe_warnings(recipe),
             *_held_out_warnings(found),
+            *_load_warnings(busy, steps),
             *_machine_warnings(memory, disk, machine),
             *missing,
         ),
         notes=(*notes, *speed_notes),
         states=states,
+        busy_cores=busy,
     )
 
 
@@ -292,14 +299,23 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
 
 
 def _held_out_warnings(found: Found) -> list[str]:
-    """Sources whose held-out text is too little to say how well they are learnt."""
+    """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
+    for name, (path, size) in found.largest.items():
+        wanted = found.held_out[name][1]
+        if size > wanted:
+            warnings.append(
+                f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text, more than the "
+                f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
+                f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
+            )
     for name, (documents, num_bytes) in found.held_out.items():
         if documents is not None and documents < FEW_DOCUMENTS:
             warnings.append(
                 f"about {counted(documents, 'document')} of {name} ({in_units(num_bytes, 'B')}) "
                 f"{'is' if documents == 1 else 'are'} held out, too few for a useful error bar: from {FEW_DOCUMENTS} on it "
-                "means something; raise select.validation.fraction or min_bytes, or add text"
+                "means something; raise select.validation.fraction or min_bytes, add text, or cut long documents by "
+                f"sources.{name}.read.passage_chars"
             )
     return warnings
 
@@ -313,6 +329,15 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 "rope_theta; a longer context usually needs a larger one"
             )
     return warnings
+
+
+def _load_warnings(busy: float, steps: Iterable[StepForecast]) -> list[str]:
+    words = load_words(busy)
+    if not words or all(step.is_done for step in steps):
+        return []
+    return [
+        f"{words} now; the times are those of idle cores, and about {times_as_long(busy):.1f} times as long while they do"
+    ]
 
 
 def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:

@@ -6,16 +6,21 @@ import gzip
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from gristmill.commands.init import init, parameters_of
+from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.errors import DataError, RecipeError
-from gristmill.forecast import make_forecast
+from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
+from gristmill.runner import run
+from gristmill.units import seconds
 
 QUIET = Console(quiet=True)
 
@@ -123,6 +128,61 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     assert "no JSON 1" in out.getvalue()
 
 
+def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp_path: Path, machine: Machine) -> None:
+    speed = SpeedPoint(
+        parameters=250_000, seq_len=128, micro_batch_tokens=1024, tokens_per_second=1.0, flops_per_second=4e9,
+        measured_by="doctor",
+    )  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(hardware=hardware_name(), device="cpu", threads=1, matmul_flops=1e9, points=(speed,)),
+    )
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    for minutes in (2.0, 0.2):
+        out = io.StringIO()
+        folder = tmp_path / f"{minutes}"
+        path = init(
+            folder,
+            data=tmp_path / "a.txt",
+            console=Console(file=out, width=300),
+            machine=machine,
+            minutes=minutes,
+            chat=True,
+        )
+        made = make_forecast(load_recipe(path), machine)
+        words = out.getvalue()
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in words
+        if minutes > 1:
+            assert made.hours * 60 == pytest.approx(minutes, rel=0.05)
+            assert "cannot be kept" not in words
+        else:
+            assert made.hours * 60 > minutes
+            assert "0.2 minutes cannot be kept" in words
+
+
+def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    talks = [
+        [{"role": "user", "content": prose(6, n)}, {"role": "assistant", "content": prose(9, n)}] for n in range(30)
+    ]
+    (data / "own.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=300), machine=machine, chat=True)
+    recipe = load_recipe(path).recipe
+    context = recipe.model.max_position_embeddings
+    [told] = re.findall(
+        r"The context is (\d+) tokens, for 4 questions and answers of up to (\d+) tokens", out.getvalue()
+    )
+    assert int(told[0]) == context
+    assert 4 * int(told[1]) <= context - min(128, context // 2)
+    assert recipe.sft is not None
+    assert {stage.seq_len for stage in recipe.pretrain.stages} == {context, recipe.sft.seq_len}
+    assert 30 <= int(told[1]) <= 200, "15 words of two or three syllables, and the marks of two turns"
+    assert recipe.sft.optimizer.peak_lr == pytest.approx(recipe.pretrain.optimizer.peak_lr / 3, rel=0.05)
+
+
 def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x", encoding="utf-8")
     with pytest.raises(RecipeError, match="is a file"):
@@ -160,10 +220,25 @@ def test_a_folder_without_files_is_one_sentence(tmp_path: Path, machine: Machine
 
 
 def test_the_language_that_is_suggested_is_the_one_that_is_there(tmp_path: Path, machine: Machine) -> None:
-    small = "der die das und nicht wieder nach ging über am alten früh".split()
-    nouns = (
-        "Müller Brücke Wasser Morgen Fluss Haus Garten Wald Stadt Kirche Schule Berg Tal Wiese Straße Fenster".split()
-    )
+    small = ["der", "die", "das", "und", "nicht", "wieder", "nach", "ging", "über", "am", "alten", "früh"]
+    nouns = [
+        "Müller",
+        "Brücke",
+        "Wasser",
+        "Morgen",
+        "Fluss",
+        "Haus",
+        "Garten",
+        "Wald",
+        "Stadt",
+        "Kirche",
+        "Schule",
+        "Berg",
+        "Tal",
+        "Wiese",
+        "Straße",
+        "Fenster",
+    ]
     chance = random.Random(1)
 
     def sentence() -> str:
@@ -192,3 +267,57 @@ def test_conversations_are_taken_from_arrays_and_packed_files_too_and_are_not_ca
     assert [row["messages"] for row in written] == [talk] * 3
     loaded = load_recipe(path)
     assert not [note for note in make_forecast(loaded, machine).notes if note.startswith("not read")]
+
+
+def test_after_a_refused_tokenize_plan_says_what_it_counted(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=QUIET, machine=machine)
+    budget = load_recipe(path).recipe.pretrain
+    too_much = [
+        f"pretrain.stages.stable.tokens={400 * budget.global_batch_tokens}",
+        "sources.text.unique_tokens=100000000",
+    ]
+    loaded = load_recipe(path, too_much)
+    assert [row.verdict for row in make_forecast(loaded, machine).budget] == ["fine"]
+    with pytest.raises(RecipeError, match="would be read"):
+        run(loaded, machine, console=QUIET, until="tokenize")
+    refused = make_forecast(loaded, machine)
+    assert [row.verdict for row in refused.budget] == ["too many"]
+    assert refused.sources["text"].how_known == "measured"
+    with pytest.raises(RecipeError, match="would be read"):
+        check_caps(refused)
+    changed = make_forecast(load_recipe(path, [*too_much, "select.validation.fraction=0.05"]), machine)
+    assert [row.verdict for row in changed.budget] == ["too many"]
+    assert changed.sources["text"].how_known == "counted before"
+    assert [row.verdict for row in make_forecast(load_recipe(path), machine).budget] == ["fine"]
+
+
+def test_a_document_that_may_be_all_that_is_held_out_is_told_before_anything_runs(
+    tmp_path: Path, machine: Machine
+) -> None:
+    for name, words in (("long", 12_000), ("short", 300), ("other", 3_000)):
+        (tmp_path / "data" / f"{name}.md").parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.md").write_text(prose(words, len(name)), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=80), machine=machine)
+    assert "cut into passages: text" in " ".join(out.getvalue().split())
+    assert max(map(len, out.getvalue().splitlines()[:2])) <= 80
+    loaded = load_recipe(path)
+    assert loaded.recipe.sources["text"].read.passage_chars == PASSAGE_CHARS
+    assert not [warning for warning in make_forecast(loaded, machine).warnings if "is one document" in warning]
+    (tmp_path / "whole.yaml").write_text(
+        path.read_text("utf-8").replace("passage_chars: 20000", "").replace("../", ""), "utf-8"
+    )
+    (said,) = [
+        warning
+        for warning in make_forecast(load_recipe(tmp_path / "whole.yaml"), machine).warnings
+        if "one document" in warning
+    ]
+    assert said.startswith("long.md of text is one document of about ")
+    assert "sources.text.read.passage_chars: 20000" in said
+
+
+def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.jsonl").write_text(rows("text", 60), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "a.jsonl", console=QUIET, machine=machine)
+    assert "passage_chars" not in path.read_text(encoding="utf-8")

@@ -171,9 +171,10 @@ def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)
     common: dict[str, Any] = {"source": "s", "languages": frozenset(["en"])}
-    at_limit = curate(raw, settings_of(min_language_score=score, **common))
+    (at_limit,) = curate(raw, settings_of(min_language_score=score, **common))
     assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
-    assert curate(raw, settings_of(min_language_score=score - 1e-9, **common)).kind == "kept"
+    (above,) = curate(raw, settings_of(min_language_score=score - 1e-9, **common))
+    assert above.kind == "kept"
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,57 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.doctor import measure_training
+<<<<<<< HEAD
 from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
 from gristmill.data.outside import visible_files, without_dots
 from gristmill.draft.conversations import FILE_NAME, ChatPlan, write_conversations
+=======
+from gristmill.commands.survey import MESSAGES, text_columns
+from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
+>>>>>>> main
 from gristmill.draft.count import Count, SourceCount, count
-from gristmill.draft.folder import FolderSource, files_by_kind, sources_of
+from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
+from gristmill.draft.held_out import train_share
+from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
-from gristmill.draft.size import MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
 from gristmill.draft.write import (
     SCHEMA_FILE,
     Written,
     draft_recipe,
     failed_share,
-    held_out_bytes,
     raised_limit,
     recipe_text,
     validation_for,
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
+<<<<<<< HEAD
 from gristmill.formats.format import size_of
+=======
+from gristmill.graph.cores import busy_cores, load_words, times_as_long
+>>>>>>> main
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import machine_speed, training_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
+from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 SHOWN_REASONS = 4
+<<<<<<< HEAD
 SHOWN_PLACES = 3
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 UNREADABLE = "not of its format, or not to be opened"
+=======
+KEPT = 1.1  # of a time that was asked for
+>>>>>>> main
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -75,10 +91,13 @@ class Asked:
     parameters: int | None
     chat: bool
 
-    def wish(self, machine: Machine, say: Callable[[str], None]) -> Wish:
-        """With the machine's speed, where there is a time to keep."""
-        speed = None if self.minutes is None else _speed(machine, say)
-        return Wish(minutes=self.minutes, parameters=self.parameters, speed=speed)
+    def wish(self, planned: PlannedTime) -> Wish:
+        """With the tokens that fit into the time, where there is one to keep."""
+        if self.minutes is None:
+            return Wish(parameters=self.parameters)
+        return Wish(
+            parameters=self.parameters, tokens_in_time=partial(planned.tokens_within, seconds=60 * self.minutes)
+        )
 
     def in_words(self) -> str:
         """What pretraining was sized to."""
@@ -129,8 +148,12 @@ def _new_folder(folder: Path) -> Iterator[None]:
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
     recipe_dir = without_dots(folder.absolute())
     looked = _look(texts, recipe_dir)
+    plan = write_conversations(folder, looked.conversations) if asked.chat else None
     with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
-        wish = asked.wish(machine, say)
+        planned = PlannedTime(
+            looked.sources, folder=recipe_dir, machine=machine, speed=_speed(machine, asked, say), chat=plan
+        )
+        wish = asked.wish(planned)
         found = count(
             looked.sources,
             partial(_draft, looked.sources),
@@ -142,14 +165,16 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             seed=SEED,
             say=say,
         )
+        if plan is not None and found.tokenizer is not None:
+            plan = with_context(plan, folder / FILE_NAME, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
     console.print(_table(looked, found, tokens))
     _say_what_is_left(looked, found, texts, asked.chat, console)
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
+    shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
     _say_what_is_unsure(found, budget, console)
-    plan = write_conversations(folder, looked.conversations) if asked.chat else None
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -164,7 +189,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     (folder / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
     recipe = folder / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
-    _say_what_was_made(recipe, budget, wish, machine, plan, console)
+    _say_what_was_made(recipe, budget, asked, planned, plan, console)
     return recipe
 
 
@@ -244,7 +269,7 @@ def _look(texts: Path, recipe_dir: Path) -> Looked:
 
 
 def _train_tokens(found: Count) -> dict[str, Estimate]:
-    """Unique training tokens of each source: what is held out is taken off."""
+    """Unique training tokens of each source: what is held out, and what is alike to it, is taken off."""
     if found.is_whole:
         return {
             name: Estimate(value=one.train_tokens, low=one.train_tokens, high=one.train_tokens)
@@ -253,11 +278,13 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
     rules = validation_for(found.text_bytes)
     kept = {}
     for name, tokens in unique_tokens(found.tally, seed=SEED).items():
-        ratio = found.bytes_per_token[name]
-        trained = [
-            size - held_out_bytes(size * ratio, rules) / ratio for size in (tokens.value, tokens.low, tokens.high)
-        ]
-        kept[name] = Estimate(value=trained[0], low=trained[1], high=trained[2])
+        one = found.sources[name]
+        assert one.split is not None
+        num_bytes = tokens.value * found.bytes_per_token[name]
+        share = train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        kept[name] = Estimate(
+            value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
+        )
     return kept
 
 
@@ -272,16 +299,16 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
         )
 
 
-def _speed(machine: Machine, say: Callable[[str], None]) -> Callable[[int], float]:
-    """Training operations per second by parameters: of the machine's profile, else of steps that are made now."""
-    known, _ = machine_speed(1_000_000, machine)
-    if known.is_measured:
-        return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
-    say("measuring how fast this machine trains")
-    _, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
-    if points:
-        return lambda parameters: training_speed(parameters, points).flops_per_second
-    return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
+def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
+    """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
+    now, and remembered for plan."""
+    if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
+        say("measuring how fast this machine trains")
+        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
+        device = about.get("device", "cpu")
+        for point in points:
+            keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())
+    return cache(lambda parameters: machine_speed(parameters, machine)[0])
 
 
 # ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,27 +333,39 @@ class _Live(AbstractContextManager[Callable[[str], None]]):
 
 
 def _table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("source", "files", "MB", "read", "documents", "kept", "left out", "training tokens"):
-        table.add_column(heading, justify="left" if heading in ("source", "left out") else "right")
+    """A row a source: documents of what was read, how many are kept, and what the split takes of their text."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("source", "files", "MB", "read", "documents", "kept", "held out", "alike", "training tokens"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        copies = one.copies.exact_copies + one.copies.near_copies if one.copies else 0
-        kept = one.account.total("kept").documents
         table.add_row(
             Text(source.name),
             f"{len(source.files):,}",
             megabytes(source.num_bytes),
             f"{one.share_read:.0%}" if one.share_read < 1 else "all",
             f"{one.account.came_in.documents:,}",
-            f"{kept - copies:,}",
-            Text(_left_out(one, copies)),
-            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: too little is left"),
+            f"{one.account.total('kept').documents - _copies(one):,}",
+            *_taken_by_the_split(one),
+            _in_words(tokens[source.name]) if source.name in tokens else "too few",
         )
     return table
 
 
-def _left_out(one: SourceCount, copies: int) -> str:
+def _copies(one: SourceCount) -> int:
+    return one.copies.exact_copies + one.copies.near_copies if one.copies else 0
+
+
+def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
+    if one.split is None:
+        return "", ""
+    total = max(1, one.split.total_bytes)
+    return f"{one.split.held_bytes / total:.0%}", f"{one.split.alike_bytes / total:.0%}"
+
+
+def _left_out(one: SourceCount) -> str:
+    """Why documents of what was read are no part of it, most first."""
+    copies = _copies(one)
     reasons = Counter({"copies": copies} if copies else {})
     for kind in ("dropped", "failed"):
         for reason, amount in one.account.reasons(kind).items():
@@ -338,7 +377,7 @@ def _left_out(one: SourceCount, copies: int) -> str:
 def _in_words(tokens: Estimate) -> str:
     if tokens.is_counted:
         return f"{tokens.value:,.0f}"
-    return f"≈ {scale(tokens.value)} ({scale(tokens.low)} to {scale(tokens.high)})"
+    return f"≈ {scale(tokens.value)} ({scale(tokens.low)}-{scale(tokens.high)})"
 
 
 def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -347,6 +386,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
     def say(line: str) -> None:
         console.print(Text(line))
 
+    for name, one in (*found.sources.items(), *found.emptied.items()):
+        if left_out := _left_out(one):
+            say(f"Left out of {name}: {left_out}.")
+    if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
+        say("alike: text that resembles what is held out, and so is neither trained on nor held out.")
+    if emptied := [*found.emptied]:
+        say(f"Not in the recipe: {', '.join(emptied)}; too little of it is no copy of other text.")
+    if cut := [name for name, one in found.sources.items() if one.passages]:
+        say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
         for language, share in one.languages.items():
@@ -392,18 +440,30 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def _say_what_was_made(
-    recipe: Path, budget: Budget, wish: Wish, machine: Machine, chat: ChatPlan | None, console: Console
+    recipe: Path, budget: Budget, asked: Asked, planned: PlannedTime, chat: ChatPlan | None, console: Console
 ) -> None:
     parameters = budget.shape.parameters
-    speed = wish.speed(parameters) if wish.speed else machine_speed(parameters, machine)[0].flops_per_second
+    took = {step.step: step.seconds for step in planned.of(load_recipe(recipe))}
+    total = sum(took.values())
     console.print(
         f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
-        f"({budget.epochs:.1f} passes), about {seconds(budget.flops / speed)} of pretraining here.",
+        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here, pretraining {seconds(took['pretrain'])} of it.",
         highlight=False,
         markup=False,
     )
+    if words := load_words(busy := busy_cores()):
+        console.print(
+            f"  That is on idle cores. Now {words}: about {times_as_long(busy):.1f} times as long while they do.",
+            highlight=False,
+        )
+    if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
+        console.print(
+            f"  {asked.minutes:g} minutes cannot be kept: the steps beside pretraining take {seconds(total - took['pretrain'])}, and "
+            f"pretraining has at least {MIN_STEPS} steps.",
+            highlight=False,
+        )
     if parameters > budget.total_tokens:
-        more = "more text" if wish.minutes is None else "more --minutes"
+        more = "more text" if asked.minutes is None else "more --minutes"
         console.print(
             f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
             "makes a better model of its size.",
@@ -414,7 +474,11 @@ def _say_what_was_made(
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
             f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
-            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}.",
+            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}. Fine-tuning: {chat.epochs} passes, {counted(chat.steps, 'step')}.",
+            highlight=False,
+        )
+        console.print(
+            f"  The context is {budget.shape.seq_len} tokens, for {TURNS} questions and answers of up to {chat.exchange_tokens} tokens.",
             highlight=False,
         )
     for verb in ("plan", "run"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from gristmill.context import context_of
 from gristmill.data.document import count_rows
 from gristmill.data.ledger import SourceLedger
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
@@ -45,25 +46,26 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
-    """What was found in what was read of one source. `account` is extract's; copies: what duplicates took of the kept.
+    """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
 
-    train_tokens, validation_tokens: of what was read. languages: share of the text's bytes, of a sample of documents.
+    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
+    the text's bytes, of a sample of documents.
     """
 
     account: SourceLedger
-    copies: CopiesOfSource | None
-    left_bytes: int
-    train_tokens: int
-    validation_tokens: int
-    languages: Mapping[str, float]
     share_read: float
+    passages: int
+    copies: CopiesOfSource | None = None
+    split: Split | None = None
+    train_tokens: int = 0
+    languages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
     """What a folder holds. sources: those that are left; emptied: those that are not. tally: for the estimate of the rest.
 
-    text_bytes: by source without copies, by the share that was read.
+    text_bytes: by source without copies, by the share that was read. tokenizer: its files, among what is removed afterwards.
     """
 
     sources: Mapping[str, SourceCount]
@@ -74,6 +76,7 @@ class Count:
     bytes_per_token: Mapping[str, float]
     text_bytes: Mapping[str, float]
     is_whole: bool
+    tokenizer: Path | None = None
 
 
 def count(
@@ -109,7 +112,7 @@ def count(
         if not (few := [name for name in priority if left[name] < LEAST_BYTES * samples[name].share]):
             break
         priority.remove(min(few, key=lambda name: left[name]))
-    emptied = {name: _count_of(sample, None, 0, 0, 0, {}) for name, sample in samples.items() if name not in priority}
+    emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in priority}
     if not priority:
         return Count(
             sources={},
@@ -139,11 +142,18 @@ def count(
         sources={
             name: _count_of(
                 samples[name],
+<<<<<<< HEAD
                 findings.get(name),
                 left[name],
                 shards[name]["train"].num_tokens,
                 shards[name]["validation"].num_tokens,
                 languages_in(sorted(samples[name].folder.glob("documents-*"))),
+=======
+                copies=findings.get(name),
+                split=steps.split_of(name, left[name], priority),
+                train_tokens=shards[name]["train"].num_tokens,
+                languages=_languages(samples[name].folder),
+>>>>>>> main
             )
             for name in priority
         },
@@ -154,25 +164,16 @@ def count(
         bytes_per_token=ratio,
         text_bytes=steps.text_bytes,
         is_whole=all(sample.is_whole for sample in samples.values()),
+        tokenizer=steps.folder("tokenizer"),
     )
 
 
-def _count_of(
-    sample: SourceSample,
-    copies: CopiesOfSource | None,
-    left_bytes: int,
-    train_tokens: int,
-    validation_tokens: int,
-    languages: Mapping[str, float],
-) -> SourceCount:
+def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
     return SourceCount(
         account=sample.ledger.source(sample.name),
-        copies=copies,
-        left_bytes=left_bytes,
-        train_tokens=train_tokens,
-        validation_tokens=validation_tokens,
-        languages=languages,
         share_read=1.0 if sample.is_whole else sample.share,
+        passages=sample.passages,
+        **left,
     )
 
 
@@ -242,6 +243,11 @@ class _Steps:
         left[removed] = False
         return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
 
+    def split_of(self, source: str, left_bytes: int, priority: Sequence[str]) -> Split:
+        """What became of what is no copy of a source."""
+        units = {name: len(self.samples[name].units) for name in priority}
+        return split_of(self.folder("select"), source, left_bytes=left_bytes, units=units, sources=priority)
+
     def tally(self, priority: Sequence[str], bytes_per_token: Mapping[str, float]) -> dict[str, Tally]:
         """By source and unit: what is left, and what copies in other units took."""
         size_D, ranges = self._sizes(priority), self._first_documents(priority)
@@ -272,9 +278,9 @@ class _Steps:
                     )
                 ]
                 if rows:
-                    part = read[0].part if blocks > 1 else len(read) / len(units)
                     num_bytes = float(sum(unit.size for unit in units))
-                    strata.append(Stratum(units=tuple(rows), share=1.0 if part is None else part, num_bytes=num_bytes))
+                    part = sum(unit.read_bytes for unit in read) / num_bytes if blocks > 1 else len(read) / len(units)
+                    strata.append(Stratum(units=tuple(rows), share=part, num_bytes=num_bytes))
             tallies[name] = Tally(
                 strata=tuple(strata),
                 in_two_units=met.count(2),

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.draft.conversations import FILE_NAME, SUMS_UP_TO, ChatPlan
+from gristmill.draft.conversations import BATCH, FILE_NAME, RATE_SHARE, ChatPlan
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource, name_of
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import SHAPES, Budget, Shape
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.split import MAX_SHARE
 from gristmill.units import percent
 
 SCHEMA_FILE = "schema.json"
@@ -42,11 +41,6 @@ def validation_for(text_bytes: Mapping[str, float]) -> Validation:
     least, most = HELD_OUT_SHARE
     fraction = min(max(HELD_OUT_BYTES / max(1.0, max(text_bytes.values(), default=1.0)), least), most)
     return Validation(fraction=round(fraction, 3), min_bytes=LEAST_HELD_OUT_BYTES)
-
-
-def held_out_bytes(text_bytes: float, rules: Validation) -> float:
-    """What the split holds out of a source with so much text."""
-    return min(max(rules.fraction * text_bytes, rules.min_bytes), rules.max_bytes, MAX_SHARE * text_bytes)
 
 
 def raised_limit(share: float, usual: float) -> float | None:
@@ -144,7 +138,7 @@ pretrain:
 """,
     ]
     if chat is not None:
-        sections.append(_chat(chat, shape))
+        sections.append(chat_text(chat, shape))
     return "\n".join(sections)
 
 
@@ -167,6 +161,8 @@ seed: 8
 def _source(one: Written, is_whole: bool) -> str:
     source, found, tokens = one.source, one.found, one.train_tokens
     keys = {name: value for name, value in source.read.items() if name not in ("format", "paths")}
+    if found.share_read == 1 and not found.passages:
+        keys.pop("passage_chars")  # no document is longer
     languages = ", ".join(f"{name} {share:.0%}" for name, share in [*found.languages.items()][:3] if share >= 0.005)
     spread = "counted" if tokens.is_counted else f"estimated, {tokens.low:,.0f} to {tokens.high:,.0f}"
     lines = [
@@ -195,10 +191,8 @@ def _source(one: Written, is_whole: bool) -> str:
 
 
 def _why(key: str) -> str:
-    if key == "split_at":
-        return (
-            "   # about every 20,000 characters: a file is one document, and one document lies on one side of the split"
-        )
+    if key == "passage_chars":
+        return "   # longer documents are cut, or one would be all that is held out"
     return "   # it holds most text"
 
 
@@ -217,25 +211,27 @@ def _select(written: Sequence[Written], budget: Budget, validation: Validation) 
     return "\n".join(lines) + "\n"
 
 
-def _chat(chat: ChatPlan, shape: Shape) -> str:
+def chat_text(chat: ChatPlan, shape: Shape) -> str:
+    """The sections of chat. shape: of the model, whose context they are for."""
     whose = "your own conversations" if chat.are_own else "everyday conversations that come with gristmill"
     return f"""# {chat.conversations:,} {whose} (edit {FILE_NAME}), each {chat.copies} times, and {chat.sums:,} questions about sums:
 # {chat.share:.0%} conversations, {1 - chat.share:.0%} sums. Sums can be judged by a rule, so the preference pairs come from them.
 chat:
   conversations: [{FILE_NAME}]
   conversation_copies: {chat.copies}
-  sums_up_to: {SUMS_UP_TO}
+  sums_up_to: {chat.sums_up_to}
 
+# {chat.steps} steps; more of them, or a higher rate, and the model forgets more of what it was pretrained on (`evaluate` shows it).
 sft:
-  epochs: 6
-  batch_conversations: 16
+  epochs: {chat.epochs}
+  batch_conversations: {BATCH}
   seq_len: {shape.seq_len}
-  optimizer: {{peak_lr: 2.0e-3}}
+  optimizer: {{peak_lr: {float(shape.peak_lr) / RATE_SHARE:.1e}}}
   sample_prompts: ["Hello!", "What is your name?", "What is 2 + 3?"]
 
 # Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
 pairs:
-  num_prompts: {(SUMS_UP_TO + 1) ** 2}
+  num_prompts: {(chat.sums_up_to + 1) ** 2}
   samples_per_prompt: 16
   temperature: 1.2
   max_pairs_per_prompt: 3

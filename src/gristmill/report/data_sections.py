@@ -17,16 +17,16 @@ REASONS_SHOWN = 14
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
-OFF = "off here, counted"
+NOTES: dict[Kind, str] = {"dropped": "", "failed": " (failed)", "would_drop": " (rule is off: only counted)"}
 
 
 def what_came_in(facts: Facts) -> Section | None:
-    """Per source: documents in, kept, dropped, failed; the reasons; samples of what was dropped."""
+    """Per source: documents in, to train on, held out, dropped, failed; the reasons; samples of what was dropped."""
     reasons = _reasons(facts)
     blocks = [
         _fates_by_source(facts),
         paragraph(
-            "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
+            "Documents in = to train on + held out + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
             "to commit a ledger that does not add up."
         ),
         _reason_table("Why documents were dropped", reasons[:REASONS_SHOWN]),
@@ -53,45 +53,51 @@ def _fates_by_source(facts: Facts) -> Markup:
     for source, ledger in facts.ledgers.items():
         came = ledger.came_in.documents
         kept, dropped, failed = (ledger.total(kind).documents for kind in FATES)
+        held = facts.held_out[source]
         parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
         bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
         size = in_bytes(ledger.came_in.num_bytes)
-        rows.append((source, facts.labels.licenses[source], came, kept, dropped, failed, size, bar))
+        rows.append((source, facts.labels.licenses[source], came, kept - held, held, dropped, failed, size, bar))
     headings = (
         "source",
         "licence",
         "documents in",
-        "kept",
+        "to train on",
+        "held out",
         "dropped",
         "failed",
         "raw bytes in",
         "shares",
     )
     return table(
-        "What became of the documents; the bar shows kept, dropped and failed", headings, rows, numbers=(2, 3, 4, 5, 6)
+        "What became of the documents; the bar shows kept, dropped and failed",
+        headings,
+        rows,
+        numbers=(2, 3, 4, 5, 6, 7),
     )
 
 
-def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
-    """(source, reason, documents, raw bytes, kind) of every reason, what was really dropped first."""
+def _reasons(facts: Facts) -> list[tuple[str, str, int, str, bool]]:
+    """(source, reason, documents, raw bytes, whether the rule is off) of every reason, what was really dropped first."""
     found = [
         (
             source,
-            reason.replace("_", " "),
+            reason.replace("_", " ") + NOTES[kind],
             count.documents,
             in_bytes(count.num_bytes),
-            OFF if kind == "would_drop" else kind,
+            kind == "would_drop",
         )
         for source, ledger in facts.ledgers.items()
         for kind in REASONED
         for reason, count in ledger.reasons(kind).items()
     ]
-    return sorted(found, key=lambda row: (row[4] == OFF, -row[2]))
+    return sorted(found, key=lambda row: (row[4], -row[2]))
 
 
-def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, str]]) -> Markup:
-    headings = ("source", "reason", "documents", "raw bytes", "fate")
-    return table(caption, headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
+def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) -> Markup:
+    headings = ("source", "reason", "documents", "raw bytes")
+    rows = [row[:4] for row in reasons]
+    return table(caption, headings, rows, numbers=(2, 3), grey=[is_off for *_, is_off in reasons])
 
 
 def what_was_not_read(facts: Facts) -> Markup:
