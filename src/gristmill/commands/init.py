@@ -18,14 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.doctor import measure_training
-<<<<<<< HEAD
 from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
 from gristmill.data.outside import visible_files, without_dots
-from gristmill.draft.conversations import FILE_NAME, ChatPlan, write_conversations
-=======
-from gristmill.commands.survey import MESSAGES, text_columns
 from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
->>>>>>> main
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
 from gristmill.draft.held_out import train_share
@@ -44,11 +39,8 @@ from gristmill.draft.write import (
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
-<<<<<<< HEAD
 from gristmill.formats.format import size_of
-=======
 from gristmill.graph.cores import busy_cores, load_words, times_as_long
->>>>>>> main
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
@@ -62,13 +54,10 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 SHOWN_REASONS = 4
-<<<<<<< HEAD
 SHOWN_PLACES = 3
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 UNREADABLE = "not of its format, or not to be opened"
-=======
 KEPT = 1.1  # of a time that was asked for
->>>>>>> main
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}

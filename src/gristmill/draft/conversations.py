@@ -10,15 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-<<<<<<< HEAD
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from gristmill.data.record import MAX_DOCUMENT_BYTES
-=======
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
->>>>>>> main
+from gristmill.data.record import MAX_DOCUMENT_BYTES
 from gristmill.errors import DataError
 from gristmill.formats.format import format_named
 from gristmill.formats.jsonl import value_of
@@ -45,9 +37,7 @@ SUMS_UP_TO, FEW_SUMS_UP_TO = 5, 3
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
-<<<<<<< HEAD
 LINES = "jsonl"
-=======
 BATCH = 16
 EPOCHS, MOST_EPOCHS = (
     2,
@@ -59,7 +49,6 @@ TURNS = 4  # questions with their answers that a context holds
 ANSWER_TOKENS = 128  # that chat keeps free for an answer, or half of the context
 CONTEXTS = (128, 256, 512, 1024)
 MEASURED = 1000  # conversations
->>>>>>> main
 
 
 @dataclass(frozen=True, kw_only=True)

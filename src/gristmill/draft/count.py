@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -142,18 +143,10 @@ def count(
         sources={
             name: _count_of(
                 samples[name],
-<<<<<<< HEAD
-                findings.get(name),
-                left[name],
-                shards[name]["train"].num_tokens,
-                shards[name]["validation"].num_tokens,
-                languages_in(sorted(samples[name].folder.glob("documents-*"))),
-=======
                 copies=findings.get(name),
                 split=steps.split_of(name, left[name], priority),
                 train_tokens=shards[name]["train"].num_tokens,
-                languages=_languages(samples[name].folder),
->>>>>>> main
+                languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
             )
             for name in priority
         },
