@@ -60,13 +60,14 @@ def curate(path: Path) -> tuple[float, int]:
     return time.perf_counter() - start, kept
 
 
-def seconds_to_reread(path: Path, *, crashes: int) -> float:
-    """Reading a packed file, as a new process does, from its beginning to each of the places of the crashes, once."""
+def seconds_to_read(path: Path, *, times: int = 10) -> float:
+    """Reading a packed file from its beginning to its end: the mean, as the machine's speed changes from one to the next."""
     shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=path.parent)
     start = time.perf_counter()
-    for _ in CrashingJob(settings(), shard).items(Place(), alone=False):
-        pass
-    return (time.perf_counter() - start) / 2 * crashes
+    for _ in range(times):
+        for _ in CrashingJob(settings(), shard).items(Place(), alone=False):
+            pass
+    return (time.perf_counter() - start) / times
 
 
 def main() -> None:
@@ -89,9 +90,13 @@ def main() -> None:
             write_lines(wild, documents=documents, crashes=crashes)
             curate(calm)  # the fork server starts once
             unbroken, _ = curate(calm)
+            before = seconds_to_read(wild)
             broken, kept = curate(wild)
             assert kept == documents, f"{kept} of {documents} kept"
-            again = 2 * seconds_to_reread(wild, crashes=crashes) if kind == "packed" else 0.0
+            to_read = (before + seconds_to_read(wild)) / 2
+            again = (
+                crashes * to_read if kind == "packed" else 0.0
+            )  # twice to the place of each crash: on average half of it
             per_crash = (broken - unbroken - again) / crashes
             rows.append(
                 {

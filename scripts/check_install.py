@@ -20,6 +20,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LOCKED = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
+SHORT = (  # fifty steps of pretraining
+    "pretrain.stages.stable-1.tokens=40960",
+    "pretrain.stages.stable-2.tokens=20480",
+    "pretrain.stages.decay.tokens=20480",
+    "pretrain.stages.extension.tokens=20480",
+    "pretrain.warmup_tokens=10240",
+    "pretrain.decay_tokens=40960",
+)
 
 
 def main() -> None:
@@ -52,13 +60,15 @@ def main() -> None:
 
 
 def _use(gristmill: Path, place: Path, *, with_torch: bool) -> None:
-    """In an empty folder: the version, the example, its plan, its first steps, and what the machine can do."""
+    """In an empty folder: the version, the example, its plan, its curation; with torch what the machine can do, and a short training."""
     _call(gristmill, "--version", at=place)
     _call(gristmill, "init", "demo", "--example", "quickstart", at=place)
     _call(gristmill, "plan", "demo/recipe.yaml", at=place)
     _call(gristmill, "run", "demo/recipe.yaml", "--until", "tokenize", at=place)
     if with_torch:
         _call(gristmill, "doctor", at=place)
+        _call(gristmill, "run", "demo/recipe.yaml", "--until", "pretrain", *SHORT, at=place)
+        _call(gristmill, "chat", "runs/quickstart", "--prompt", "The function returns", at=place)
 
 
 def _call(*command: str | Path, at: Path = ROOT) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,13 @@ def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
 def pipe() -> tuple[Console, io.StringIO]:
     file = io.StringIO()
     return Console(file=file, soft_wrap=True), file
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def at(step: int, **more: object) -> Position:
@@ -69,6 +78,38 @@ def test_a_pipe_gets_a_line_every_ten_seconds_and_no_control_characters(tmp_path
     assert "\x1b" not in file.getvalue()
 
 
+def test_a_step_that_reports_nothing_is_shown_in_a_pipe_too_and_no_line_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gristmill.display.LINE_SECONDS", 0.02)
+    console, file = pipe()
+    clock = Clock()
+    with (
+        Display(console, Heart(tmp_path), clock=clock) as display,
+        display.following("pretrain", expected_seconds=0.0, later_seconds=0.0) as report,
+    ):
+        report(Position.doing("loading the checkpoint"))
+        clock.now = 112.0
+        wait_until(lambda: "loading" in file.getvalue())
+        clock.now = 112.3
+        time.sleep(0.2)
+    assert file.getvalue() == "         pretrain: loading the checkpoint, 12 s so far\n"
+
+
+def test_what_is_done_before_the_first_step_does_not_count_for_its_pace(tmp_path: Path) -> None:
+    clock = Clock()
+    console, file = pipe()
+    with (
+        Display(console, Heart(tmp_path), clock=clock) as display,
+        display.following("pretrain", expected_seconds=0.0, later_seconds=0.0) as report,
+    ):
+        report(Position.doing("loading the checkpoint"))
+        for step in range(200, 221):
+            clock.now = 1000.0 + step
+            report(at(step))
+    assert file.getvalue().splitlines()[-1].endswith("step 220 of 1,000 (22%), 13.0 min left")
+
+
 def test_a_run_that_was_asked_to_end_says_so_instead_of_a_time(tmp_path: Path) -> None:
     console, file = pipe()
     clock = Clock()
@@ -82,7 +123,7 @@ def test_a_run_that_was_asked_to_end_says_so_instead_of_a_time(tmp_path: Path) -
     first, last = file.getvalue().splitlines()
     assert first.endswith("1.5 min left")
     assert last == (
-        "         pretrain: step 200 of 1,000 (20%), stopping as soon as the state is saved; Ctrl-C again ends at once"
+        "         pretrain: step 200 of 1,000 (20%), stopping as soon as the state is saved; press Ctrl-C again to stop at once"
     )
 
 

@@ -9,12 +9,13 @@ import pytest
 import yaml
 from rich.console import Console
 
-from gristmill.errors import ArtifactError
+from gristmill.errors import ArtifactError, RecipeError
 from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine
+from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
-from gristmill.runner import run
+from gristmill.runner import run, steps_named
 from gristmill.store.artifact import is_committed
 
 SMALL = Path(__file__).parent / "recipe" / "small.yaml"
@@ -64,3 +65,25 @@ def test_runs_inside_the_folder_of_a_source_are_no_part_of_it(tmp_path: Path) ->
     for _ in range(2):
         folder = run(loaded, machine, console=Console(quiet=True), until=STEP)
     assert Extracted(folder / STEP).ledger.source("books").came_in.documents == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("extract", ["extract/books", "extract/facts-table", "extract/web"]),
+        ("extract/web", ["extract/web"]),
+        ("tokenize", ["tokenize"]),
+    ],
+)
+def test_a_step_may_be_asked_for_by_its_kind_as_plan_shows_it(asked: str, found: list[str]) -> None:
+    names = [step.name for step in steps_of(load_recipe(SMALL).recipe)]
+    assert sorted(steps_named(names, asked, option="--until")) == found
+
+
+def test_every_step_that_plan_and_status_show_can_be_asked_for() -> None:
+    names = [step.name for step in steps_of(load_recipe(SMALL).recipe)]
+    assert {found for name in names for found in steps_named(names, name.partition("/")[0], option="--until")} == set(
+        names
+    )
+    with pytest.raises(RecipeError, match=r"'extrac/web' is not a step of this recipe; did you mean 'extract/web'\?"):
+        steps_named(names, "extrac/web", option="--until")

@@ -6,6 +6,9 @@ terminal whose process was killed.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +35,19 @@ BAR_WIDTH = 24
 
 Clock = Callable[[], float]
 Look = Callable[[], Moment]
+
+
+class Output(Console):
+    """Standard output. A reader may leave first, as `head` does: from then on nothing is written, and `reader_left` is called,
+    which ends the process as the system would. A run puts its own in place, so that the step at work is saved first."""
+
+    reader_left: Callable[[], None] = staticmethod(lambda: sys.exit(128 + signal.SIGPIPE))
+
+    def on_broken_pipe(self) -> None:
+        """Called by rich when it cannot write."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self.reader_left()
 
 
 class Screen(Protocol):
@@ -89,22 +105,36 @@ class Lines:
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console, self._clock = console, clock
-        self._said = clock()
+        self._said, self._line = clock(), ""
         self._look: Look | None = None
+        self._lock, self._is_hidden = threading.Lock(), threading.Event()
 
     def show(self, look: Look) -> None:
         """The first line of a step comes when it has taken ten seconds."""
-        self._look, self._said = look, self._clock()
+        self.hide()
+        self._look, self._said, self._is_hidden = look, self._clock(), threading.Event()
+        threading.Thread(target=self._tick, args=(self._is_hidden,), daemon=True).start()
 
     def report(self) -> None:
-        """Says it when it is time."""
-        if self._look is not None and self._clock() - self._said >= LINE_SECONDS:
+        """Says it when it is time, and something else than before."""
+        with self._lock:
+            if self._look is None or self._clock() - self._said < LINE_SECONDS:
+                return
             self._said = self._clock()
-            _say(self._console, str(self._look()))
+            if (line := str(self._look())) != self._line:
+                self._line = line
+                _say(self._console, line)
+
+    def _tick(self, is_hidden: threading.Event) -> None:
+        """Says how long it has taken, where the step reports nothing for a while."""
+        while not is_hidden.wait(LINE_SECONDS):
+            self.report()
 
     def hide(self) -> None:
         """The end of a step is somebody else's to say."""
-        self._look = None
+        self._is_hidden.set()
+        with self._lock:
+            self._look = None
 
 
 class Display:

@@ -18,8 +18,9 @@ from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
-from gristmill.extract.not_read import not_read_beside
+from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
+from gristmill.graph.cores import CoreWatch, load_words, times_as_long
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
@@ -65,7 +66,8 @@ class Forecast:
     """Everything that `gristmill plan` says of a recipe. hours, price: of all steps, done ones too.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
-    states: the state of each step; None where files of the recipe are missing.
+    states: the state of each step; None where files of the recipe are missing. busy_cores: those that other processes used while
+    it was made; the hours are those of idle ones.
     """
 
     recipe: Recipe
@@ -85,6 +87,7 @@ class Forecast:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     states: States | None
+    busy_cores: float
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the recipe by its name."""
@@ -112,6 +115,7 @@ class Forecast:
                 for step in self.steps
             },
             "hours": self.hours,
+            "busy_cores": self.busy_cores,
             "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
             "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
             "price": self.price,
@@ -126,7 +130,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
-    recipe = loaded.recipe
+    recipe, cores = loaded.recipe, CoreWatch()
     links = RunLinks(Store(machine.runs_dir), recipe.name)
     files = source_files(loaded)
     missing = check_files(loaded, files)
@@ -142,9 +146,10 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     text_bytes = found.amounts.all_text
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
     present = [source.read for name, source in recipe.sources.items() if files[name]]
-    notes += [f"not read: {one}" for one in not_read_beside(loaded.folder, present)]
+    notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
+    busy = cores.busy_cores() or 0.0
     return Forecast(
         recipe=recipe,
         budget=budget,
@@ -164,11 +169,13 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
             *_epoch_warnings(budget),
             *_recipe_warnings(recipe),
             *_held_out_warnings(found),
+            *_load_warnings(busy, steps),
             *_machine_warnings(memory, disk, machine),
             *missing,
         ),
         notes=(*notes, *speed_notes),
         states=states,
+        busy_cores=busy,
     )
 
 
@@ -322,6 +329,15 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 "rope_theta; a longer context usually needs a larger one"
             )
     return warnings
+
+
+def _load_warnings(busy: float, steps: Iterable[StepForecast]) -> list[str]:
+    words = load_words(busy)
+    if not words or all(step.is_done for step in steps):
+        return []
+    return [
+        f"{words} now; the times are those of idle cores, and about {times_as_long(busy):.1f} times as long while they do"
+    ]
 
 
 def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:

@@ -111,6 +111,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             watching=Given(config={"source": source}),
         )
     yield from _scoring(recipe)
+    yield from _search(recipe)
     yield from _selection(recipe)
 
 
@@ -151,8 +152,9 @@ def _scoring(recipe: Recipe) -> Iterable[Step]:
         )
 
 
-def _selection(recipe: Recipe) -> Iterable[Step]:
-    section, seed = recipe.select, {"seed": recipe.seed}
+def _search(recipe: Recipe) -> Iterable[Step]:
+    """What is searched in each source by itself; no threshold repeats it."""
+    section = recipe.select
     near = NearDuplicates() if section.near_duplicates is None else section.near_duplicates
     for name in recipe.sources:
         documents = {"documents": reads(f"extract/{name}", Extracted, "documents")}
@@ -161,7 +163,12 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
             module="gristmill.select.signatures",
             outputs=Signed,
             given=Given(
-                config={"num_bands": near.num_bands, "rows_per_band": near.rows_per_band, "ngram": near.ngram, **seed},
+                config={
+                    "num_bands": near.num_bands,
+                    "rows_per_band": near.rows_per_band,
+                    "ngram": near.ngram,
+                    "seed": recipe.seed,
+                },
                 inputs=documents,
             ),
             parts=WORDS,
@@ -171,16 +178,28 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
             module="gristmill.select.contamination",
             outputs=Searched,
             given=Given(
-                config={"decontaminate": section.decontaminate.inside(), **seed},
+                config={"decontaminate": section.decontaminate.inside(), "seed": recipe.seed},
                 inputs=documents,
                 files=_held_out(recipe),
             ),
             parts=CONTAMINATION,
         )
+
+
+def _selection(recipe: Recipe) -> Iterable[Step]:
+    """What is decided over all sources together."""
+    section = recipe.select
     order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
+
+    def documents(*outputs: str) -> dict[str, Reads]:
+        return {f"documents of {name}": reads(f"extract/{name}", Extracted, *outputs) for name in recipe.sources}
+
+    def matches(*outputs: str) -> dict[str, Reads]:
+        return {f"matches of {name}": reads(f"contamination/{name}", Searched, *outputs) for name in recipe.sources}
+
     yield Step(
         name="duplicates",
         module="gristmill.select.duplicates",
@@ -191,14 +210,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 "min_scores": {name: {"above": threshold.above} for name, threshold in section.min_scores.items()},
                 **order,
             },
-            inputs={
-                **{f"documents of {name}": reads(f"extract/{name}", Extracted, "documents") for name in recipe.sources},
-                **prints,
-                **{
-                    f"matches of {name}": reads(f"contamination/{name}", Searched, "matches") for name in recipe.sources
-                },
-                **scores,
-            },
+            inputs={**documents("documents"), **prints, **matches("matches"), **scores},
         ),
         watching=Given(config={"near_duplicates": section.near_duplicates}),
         parts=WORDS,
@@ -217,16 +229,13 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 "decontaminate": section.decontaminate.inside(),
                 "validation": section.validation.inside(),
                 **order,
-                **seed,
+                "seed": recipe.seed,
             },
             inputs={
                 "duplicates": reads("duplicates", Deduplicated, "fates", "copies", "links"),
-                **{
-                    f"documents of {name}": reads(f"extract/{name}", Extracted, "documents", "accounts")
-                    for name in recipe.sources
-                },
+                **documents("documents", "accounts"),
                 **prints,
-                **{f"matches of {name}": reads(f"contamination/{name}", Searched) for name in recipe.sources},
+                **matches(),
                 **scores,
             },
         ),

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import platform
 import shlex
 import shutil
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +22,34 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
-from gristmill.display import Display
+from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
-from gristmill.extract.not_read import keep_not_read, not_read_beside
+from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
+from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
-from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
 from gristmill.graph.progress import Position
-from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
 from gristmill.graph.signals import Signals
-from gristmill.graph.state import States, StepState, resolved
+from gristmill.graph.state import States, StepState
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
-from gristmill.planning.speed import hardware_name
+from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.section import did_you_mean
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
-from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_json, write_text
+from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
 from gristmill.store.heartbeat import Heart
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
-RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
 
 
 def run(
@@ -67,9 +62,11 @@ def run(
 ) -> Path:
     """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder.
 
-    remake: costly steps that may be remade; "all" for all of them.
+    until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     """
     with Signals() as signals:
+        if isinstance(console, Output):
+            console.reader_left = signals.reader_left
 
         def say(line: str) -> None:
             console.print(f"         [dim]{escape(line)}[/]", highlight=False)
@@ -78,15 +75,25 @@ def run(
         links = RunLinks(store, loaded.recipe.name)
         _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
-        with store.locks.running(links.folder):
+        with (
+            store.locks.running(links.folder),
+            Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display,
+        ):
             loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
-            _check_names(states, until, remake)
+            last = list(states.steps) if until is None else steps_named(states.steps, until, option="--until")
+            kept = kept_steps(loaded.recipe) if until is None else set(last)
+            agreed = set(states.steps) if "all" in remake else set[str]()
+            agreed |= {
+                name
+                for asked in remake
+                if asked != "all"
+                for name in steps_named(states.steps, asked, option="--remake")
+            }
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
-            with Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display:
-                _Run(loaded, machine, console, display, signals, store, links, states, hashes, remake).carry_out(until)
+            _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(last, kept)
     return links.folder
 
 
@@ -94,9 +101,10 @@ def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str
     """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
     gone, what was told stays."""
     with contextlib.suppress(RecipeError):
-        found = not_read_beside(loaded.folder, [source.read for source in loaded.recipe.sources.values()])
-        for one in found:
-            say(f"not read: {one}")
+        reads = [source.read for source in loaded.recipe.sources.values()]
+        found = not_read_beside(loaded.folder, reads, has_chat=loaded.recipe.chat is not None)
+        for line in in_a_line(found, loaded.path):
+            say(line)
         keep_not_read(folder, found)
 
 
@@ -114,7 +122,7 @@ class _Run:
         links: RunLinks,
         states: States,
         hashes: FileHashes,
-        remake: Sequence[str],
+        remake: Set[str],
     ) -> None:
         self.loaded, self.machine, self.signals = loaded, machine, signals
         self.console, self.display = console, display
@@ -123,17 +131,26 @@ class _Run:
         self.wanted, self.kept = list[str](), set[str]()
         self.foretold: Foretold
 
-    def carry_out(self, until: str | None) -> None:
-        """Every step that is wanted, in order."""
-        wanted = self.wanted = needed_by(self.states, until)
-        self.kept = {until} if until is not None else kept_steps(self.loaded.recipe)
+    def carry_out(self, last: Sequence[str], kept: set[str]) -> None:
+        """Makes the steps of `last` and what they need, in order; those of `kept` also where only their files are gone."""
+        wanted = self.wanted = needed_by(self.states, last)
+        self.kept = kept
         check_finished(self.loaded.recipe, self.states, wanted)
         self.foretold = Foretold(self.loaded, self.machine, self.links)
         for name in wanted:
             if self.states[name].state != "done":
                 self._refuse_costly(self.states[name])
+        if any(self.states[name].state != "done" for name in wanted):
+            self._say_load()
         for name in wanted:
             self._bring(name, bytes_wanted=name in self.kept)
+
+    def _say_load(self) -> None:
+        busy = busy_cores()
+        if words := load_words(busy):
+            self.display.say(
+                f"{words}: steps take about {times_as_long(busy):.1f} times as long as planned while they do"
+            )
 
     def _bring(self, name: str, *, bytes_wanted: bool) -> None:
         """Links a step that is done, makes it otherwise; first the inputs whose files are gone."""
@@ -184,8 +201,7 @@ class _Run:
             else:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
-                clock = _WorkClock(working)
-                self._check_inputs(step, hashes=clock.is_new)
+                clock = WorkClock(working)
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -195,7 +211,7 @@ class _Run:
             self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
             self._say_if_other_bytes(step, known, identity)
 
-    def _work(self, state: StepState, working: Path, clock: _WorkClock) -> dict[str, Any]:
+    def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
         step = state.step
         assert state.identity is not None, step.name
@@ -208,6 +224,7 @@ class _Run:
         planned = self.foretold.of(step.name)
         training = self.foretold.of_training() if step.name == PRETRAIN else None
         later_seconds = self.foretold.seconds_of(self._after(step.name))
+        give_freed_memory_back()
         try:
             with (
                 out_of_space_is_a_resource_error(working),
@@ -221,6 +238,9 @@ class _Run:
                     clock.note()
                     report(position)
 
+                progress(Position.doing("checking its inputs"))
+                self._check_inputs(step, hashes=clock.is_new)
+                progress(Position.doing("starting"))
                 context = make_context(
                     step,
                     identity=state.identity,
@@ -244,7 +264,16 @@ class _Run:
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
         self._check_files(step, state.document, working)
-        return self._record(state, counts, clock.total(), peak, planned, training)
+        return provenance_of(
+            state,
+            made_from={needed: self.states[needed].identity for needed in step.inputs},
+            counts=counts,
+            wall_seconds=clock.total(),
+            peak=peak,
+            planned=planned,
+            forecast=training,
+            machine=self.machine,
+        )
 
     def _after(self, name: str) -> list[str]:
         """The wanted steps after this one that are not done."""
@@ -323,7 +352,7 @@ class _Run:
         agreed to; a step under a minute is remade to see whether anything that follows changes.
         """
         name = state.step.name
-        if state.identity is None or not {"all", name}.isdisjoint(self.remake):
+        if state.identity is None or name in self.remake:
             return
         ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
         asked = {remake.step: remake for remake in ahead if remake.step not in self.remake}
@@ -345,51 +374,23 @@ class _Run:
         point = resume_point(self.states, self.machine) if name == PRETRAIN else None
         return "" if point is None else f"; {point}"
 
-    # ── record ──
 
-    def _record(
-        self,
-        state: StepState,
-        counts: Mapping[str, Any],
-        seconds: float,
-        peak: PeakMemory,
-        planned: Planned,
-        training: TrainingForecast | None,
-    ) -> dict[str, Any]:
-        step = state.step
-        checkpoints = counts.get("checkpoints")
-        made = Provenance(
-            document=dict(state.document or {}),
-            resolved=resolved(step.given.config),
-            watching=resolved(step.watching.config),
-            made_from={name: self.states[name].identity for name in step.inputs},
-            counts=dict(counts),
-            forecast=training,
-            planned=planned,
-            lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
-            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            wall_seconds=round(seconds, 3),
-            peak_memory_bytes=Peak(process=peak.process, largest_child=peak.largest_child, how=peak.how),
-            command=tuple(sys.argv),
-            machine={
-                "processes": self.machine.processes,
-                "threads": self.machine.threads,
-                "device": self.machine.device,
-                "micro_batch_tokens": self.machine.micro_batch_tokens,
-                "hardware": hardware_name(),
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-            },
-            versions={name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
+def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
+    """The step of that name, or all of that kind: "extract" means every "extract/SOURCE". Raises RecipeError for neither."""
+    names = list(names)
+    found = [name for name in names if asked in (name, name.partition("/")[0])]
+    if not found:
+        kinds = dict.fromkeys(name.partition("/")[0] for name in names)
+        raise RecipeError(
+            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}the steps are "
+            f"{', '.join(names)}."
         )
-        return made.to_json()
+    return found
 
 
-def needed_by(states: States, until: str | None) -> list[str]:
-    """The steps that `until` needs, itself included; all for None."""
-    if until is None:
-        return list(states.steps)
-    wanted = {until}
+def needed_by(states: States, last: Iterable[str]) -> list[str]:
+    """These steps and all that they need, in the order of the table."""
+    wanted = set(last)
     for name in reversed(states.steps):
         if name in wanted:
             wanted.update(states.steps[name].inputs)
@@ -399,31 +400,6 @@ def needed_by(states: States, until: str | None) -> list[str]:
 def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
     """File → SHA-256 of the artefact that a record is of."""
     return {name: entry["sha256"] for name, entry in record["manifest"].items()}
-
-
-class _WorkClock:
-    """Seconds of work on a step over all its attempts, kept in the note beside the working folder."""
-
-    def __init__(self, working: Path) -> None:
-        self._note = working.with_name(f"{working.name}.json")
-        self._noted: dict[str, Any] = dict(read_json(self._note))
-        self.is_new = "seconds" not in self._noted
-        self._before = float(self._noted.get("seconds", 0.0))
-        self._started = self._saved = time.monotonic()
-        self._lock = threading.Lock()  # a step may report from several threads
-
-    def total(self) -> float:
-        return self._before + time.monotonic() - self._started
-
-    def note(self) -> None:
-        """Saves the clock when it was not saved for five seconds."""
-        with self._lock:
-            if time.monotonic() - self._saved > 5:
-                self.save()
-
-    def save(self) -> None:
-        write_json(self._note, {**self._noted, "seconds": self.total()})
-        self._saved = time.monotonic()
 
 
 def _make_folder(folder: Path) -> None:
@@ -436,24 +412,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _check_names(states: States, until: str | None, remake: Sequence[str]) -> None:
-    names = list(states.steps)
-    asked = [("--until", until)] if until is not None else []
-    asked += [("--remake", name) for name in remake if name != "all"]
-    for option, name in asked:
-        if name not in names:
-            raise RecipeError(f"{option} {name!r} is not a step of this recipe; the steps are {', '.join(names)}.")
-
-
 def _same_command(loaded: LoadedRecipe) -> str:
     """The command that was given, overrides and options included; from Python, the plainest one."""
     if Path(sys.argv[0]).name == "gristmill":
         return shlex.join(["gristmill", *sys.argv[1:]])
     return shlex.join(["gristmill", "run", str(loaded.path)])
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -24,11 +24,11 @@ from gristmill.commands.model_folder import find_model, names_of
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.generate import generate
 from gristmill.model.inference import InferenceModel, KeyValueCache
-from gristmill.model.transformer import Llama, LlamaConfig
-from gristmill.model.weights import init_weights, save_model
+from gristmill.model.transformer import Llama
 from gristmill.serve.speaker import Speaker
 from gristmill.tokens.chat import encode_chat
-from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.tokens.tokenizer import Tokenizer
+from models import random_llama, save, small_tokenizer
 
 HELLO = [{"role": "user", "content": "Hello!"}]
 
@@ -42,33 +42,18 @@ class Typed(io.StringIO):
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer(train_tokenizer(["Hello! The cat sat on the mat. Ünïcode — 数学 🙂"] * 4, 290))
+    return small_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> Llama:
-    """A chat model of random weights: its end token is the end of a turn."""
-    config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=96,
-        initializer_range=0.3,
-        eos_token_id=tokenizer.im_end_id,
-    )
-    return init_weights(Llama(config), 11)
+    return random_llama(tokenizer, seed=11, context=96, is_chat=True)
 
 
 def saved(folder: Path, model: Llama, tokenizer: Tokenizer, *, end: int = 2) -> Path:
-    tokenizer.save(folder)
     released = Llama(replace(model.config, eos_token_id=end))
     released.load_state_dict(model.state_dict())
-    save_model(folder, released, None)
-    return folder
+    return save(folder, released, tokenizer)
 
 
 def said(

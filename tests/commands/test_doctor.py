@@ -41,7 +41,7 @@ def memory(gigabytes: int, *, installed: int = 16) -> UsableMemory:
 def healthy(**changes: Any) -> Examination:
     values = {
         "hardware": "cpu", "instructions": "AVX2", "cores": 2, "threads": 2, "memory": memory(16),
-        "free_disk": 1e12, "write_speed": 5e8, "file_system": "ext4", "matmul_flops": 1e11, "load": 0.1, "gpu": None,
+        "free_disk": 1e12, "write_speed": 5e8, "file_system": "ext4", "matmul_flops": 1e11, "busy_cores": 0.1, "gpu": None,
         "points": (),
     }  # fmt: skip
     return Examination(**(values | changes))
@@ -53,6 +53,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_real_steps_are_measured_and_written_for_plan(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CoreWatch", lambda: SimpleNamespace(busy_cores=lambda: 0.0))
     monkeypatch.setattr(module, "measure_training", lambda *_, **__: measure_training(
         machine, seconds=0.05, deadline_seconds=60.0, shapes=[TINY]
     ))  # fmt: skip
@@ -123,7 +124,7 @@ def test_a_healthy_machine_has_no_findings(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"load": 2.0}, "other programs keep the processor busy"),
+        ({"busy_cores": 1.0}, "other processes keep 1.0 of"),
         ({"threads": 1}, "training uses 1 of 2 cores; --threads 2 uses them all"),
         ({"instructions": "unknown"}, "no AVX2 is seen"),
         ({"memory": memory(2)}, "2 GB of memory: lower micro_batch_tokens"),

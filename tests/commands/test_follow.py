@@ -41,9 +41,9 @@ def test_a_run_at_work_is_told_in_a_line(tmp_path: Path) -> None:
     assert words(tmp_path) == line
     change(tmp_path, at=time.time() - 60)
     assert "11.0 min left" in words(tmp_path)
-    assert f"(process {os.getpid()}, last sign 60 s ago)" in words(tmp_path)
+    assert f"(process {os.getpid()}, last heartbeat 60 s ago)" in words(tmp_path)
     change(tmp_path, host="elsewhere")
-    assert " on elsewhere, last sign" in words(tmp_path)
+    assert " on elsewhere, last heartbeat" in words(tmp_path)
     change(tmp_path, doing={"of": "another version"})
     assert "running: between two steps" in words(tmp_path)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,10 @@ from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.runner import run
+from gristmill.units import seconds
 
 QUIET = Console(quiet=True)
 
@@ -124,6 +128,61 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     assert "no JSON 1" in out.getvalue()
 
 
+def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp_path: Path, machine: Machine) -> None:
+    speed = SpeedPoint(
+        parameters=250_000, seq_len=128, micro_batch_tokens=1024, tokens_per_second=1.0, flops_per_second=4e9,
+        measured_by="doctor",
+    )  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(hardware=hardware_name(), device="cpu", threads=1, matmul_flops=1e9, points=(speed,)),
+    )
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    for minutes in (2.0, 0.2):
+        out = io.StringIO()
+        folder = tmp_path / f"{minutes}"
+        path = init(
+            folder,
+            data=tmp_path / "a.txt",
+            console=Console(file=out, width=300),
+            machine=machine,
+            minutes=minutes,
+            chat=True,
+        )
+        made = make_forecast(load_recipe(path), machine)
+        words = out.getvalue()
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in words
+        if minutes > 1:
+            assert made.hours * 60 == pytest.approx(minutes, rel=0.05)
+            assert "cannot be kept" not in words
+        else:
+            assert made.hours * 60 > minutes
+            assert "0.2 minutes cannot be kept" in words
+
+
+def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    talks = [
+        [{"role": "user", "content": prose(6, n)}, {"role": "assistant", "content": prose(9, n)}] for n in range(30)
+    ]
+    (data / "own.jsonl").write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=300), machine=machine, chat=True)
+    recipe = load_recipe(path).recipe
+    context = recipe.model.max_position_embeddings
+    [told] = re.findall(
+        r"The context is (\d+) tokens, for 4 questions and answers of up to (\d+) tokens", out.getvalue()
+    )
+    assert int(told[0]) == context
+    assert 4 * int(told[1]) <= context - min(128, context // 2)
+    assert recipe.sft is not None
+    assert {stage.seq_len for stage in recipe.pretrain.stages} == {context, recipe.sft.seq_len}
+    assert 30 <= int(told[1]) <= 200, "15 words of two or three syllables, and the marks of two turns"
+    assert recipe.sft.optimizer.peak_lr == pytest.approx(recipe.pretrain.optimizer.peak_lr / 3, rel=0.05)
+
+
 def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x", encoding="utf-8")
     with pytest.raises(RecipeError, match="is a file"):
@@ -131,6 +190,83 @@ def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_
     with pytest.raises(RecipeError, match="nowhere does not exist"):
         init(tmp_path / "new", data=tmp_path / "nowhere", console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    good = rows("text", 40).splitlines(keepends=True)
+    (data / "kaputt.jsonl").write_text("".join([*good[:3], '{"text": "abc\n', *good[3:]]), encoding="utf-8")
+    (data / "alone.json").write_text('{"text": "abc', encoding="utf-8")
+    for name in ("leer.jsonl", "leer.csv", "leer.html"):
+        (data / name).touch()
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
+    said = out.getvalue()
+    assert "jsonl: cannot be read: kaputt.jsonl, line 4: bad_json (" in said
+    assert "Left out, alone.json, line 1: bad_json (" in said
+    assert "Left out, empty: leer.html, leer.csv." in said or "Left out, empty: leer.csv, leer.html." in said
+    assert set(load_recipe(path).recipe.sources) == {"text", "jsonl"}
+
+
+def test_a_folder_without_files_is_one_sentence(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=r"data holds no files\. Put your text there") as refused:
+        init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_language_that_is_suggested_is_the_one_that_is_there(tmp_path: Path, machine: Machine) -> None:
+    small = ["der", "die", "das", "und", "nicht", "wieder", "nach", "ging", "über", "am", "alten", "früh"]
+    nouns = [
+        "Müller",
+        "Brücke",
+        "Wasser",
+        "Morgen",
+        "Fluss",
+        "Haus",
+        "Garten",
+        "Wald",
+        "Stadt",
+        "Kirche",
+        "Schule",
+        "Berg",
+        "Tal",
+        "Wiese",
+        "Straße",
+        "Fenster",
+    ]
+    chance = random.Random(1)
+
+    def sentence() -> str:
+        pairs = ((chance.choice(small), chance.choice(nouns) + chance.choice(nouns).lower()) for _ in range(20))
+        return " ".join(word for pair in pairs for word in pair) + "."
+
+    (tmp_path / "a.txt").write_text("\n\n".join(sentence() for _ in range(500)), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "new" / ".." / "a.txt", console=QUIET, machine=machine)
+    text = path.read_text(encoding="utf-8")
+    assert "# language: {keep: [de]" in text
+    assert 'paths: ["../a.txt"]' in text
+
+
+def test_conversations_are_taken_from_arrays_and_packed_files_too_and_are_not_called_unread(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    (data / "rows.json").write_text("[" + ",".join(rows("text", 40).splitlines()) + "]", encoding="utf-8")
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    (data / "one.json").write_text(json.dumps([{"messages": talk}] * 2), encoding="utf-8")
+    (data / "two.jsonl.gz").write_bytes(gzip.compress(json.dumps({"messages": talk}).encode()))
+    path = init(tmp_path / "new", data=data, console=QUIET, machine=machine, chat=True)
+    written = [json.loads(line) for line in (path.parent / "conversations.jsonl").read_text().splitlines()]
+    assert [row["messages"] for row in written] == [talk] * 3
+    loaded = load_recipe(path)
+    assert not [note for note in make_forecast(loaded, machine).notes if note.startswith("not read")]
 
 
 def test_after_a_refused_tokenize_plan_says_what_it_counted(tmp_path: Path, machine: Machine) -> None:

@@ -13,6 +13,11 @@ from gristmill.draft.size import SHAPES, Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.planning.budget import num_windows
 
+
+def in_minutes(minutes: float) -> Wish:
+    return Wish(tokens_in_time=lambda shape: minutes * 60 * 3e10 / shape.flops_per_token)
+
+
 ESTIMATES = st.builds(
     lambda value, down, up: Estimate(value=value, low=value * down, high=value * up),
     st.integers(5_000, 50_000_000),
@@ -43,7 +48,7 @@ def test_more_text_or_time_makes_a_larger_model_and_a_size_is_kept() -> None:
     assert [shape_for(10.0**size, Wish()).parameters for size in range(4, 11)] == sorted(
         shape_for(10.0**size, Wish()).parameters for size in range(4, 11)
     )
-    minutes = [shape_for(1e8, Wish(minutes=m, speed=lambda _: 3e10)).parameters for m in (1, 30, 600)]
+    minutes = [shape_for(1e8, in_minutes(m)).parameters for m in (1, 30, 600)]
     assert minutes == sorted(minutes)
     assert minutes[0] < minutes[-1]
     for parameters in (300_000, 1_000_000, 10_000_000, 40_000_000):

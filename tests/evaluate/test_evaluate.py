@@ -21,12 +21,12 @@ from gristmill.evaluate.compression import PrimedXz
 from gristmill.evaluate.outputs import Figure
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
-from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.durable import read_json
 from gristmill.tokens.shards import ShardWriter
 from gristmill.tokens.tokenizer import Tokenizer
+from models import random_llama
 
 TRAINING = ["The cat sat on the mat.", "A mill grinds grain into flour.", "Rivers run to the sea."]
 HELD_OUT = ["The dog lay by the door.", "", "Flour becomes bread, and bread is good.", "The sea is not full."]
@@ -68,7 +68,7 @@ RECIPE: dict[str, Any] = {
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, tokenizer: Tokenizer, random_llama: Callable[..., Llama]) -> StepContext:
+def ctx(tmp_path: Path, tokenizer: Tokenizer) -> StepContext:
     words = [f" {word}" for word in ("cat", "dog", "sea", "mill")]
     write_pack(
         tmp_path / "packs" / "words",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from gristmill.evaluate.harness import ask_engine, engine_versions, last_number,
 from gristmill.model.transformer import Llama
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import CHOICE_METRICS, score_pack
+from models import next_token_llama, random_llama
 
 WORDS = ["cat", "dog", "mat", "door", "sea", "mill", "flour", "bread", "river", "grain", "mühle", "größe"]
 
@@ -116,7 +116,7 @@ def test_adapter_passes_as_a_model_of_the_engine(model: Llama, tokenizer: Tokeni
 
 @pytest.mark.parametrize("engine", [True, False])
 def test_model_rigged_to_be_right_scores_one_and_wrong_scores_zero(
-    tokenizer: Tokenizer, next_token_llama: Callable[..., Llama], tmp_path: Path, engine: bool
+    tokenizer: Tokenizer, tmp_path: Path, engine: bool
 ) -> None:
     if engine:
         pytest.importorskip("lm_eval")
@@ -138,13 +138,11 @@ def test_model_rigged_to_be_right_scores_one_and_wrong_scores_zero(
 
 
 @pytest.mark.parametrize("engine", [True, False])
-def test_random_model_scores_chance_within_its_error_bar(
-    tokenizer: Tokenizer, random_llama: Callable[..., Llama], tmp_path: Path, engine: bool
-) -> None:
+def test_random_model_scores_chance_within_its_error_bar(tokenizer: Tokenizer, tmp_path: Path, engine: bool) -> None:
     if engine:
         pytest.importorskip("lm_eval")
     (result,) = score_packs(
-        random_llama(tokenizer, seed=3), tokenizer, [choice_pack(tmp_path, num_items=200)], engine=engine
+        random_llama(tokenizer, seed=3, context=96), tokenizer, [choice_pack(tmp_path, num_items=200)], engine=engine
     )
     assert result.low <= 0.25 <= result.high
     assert result.high - result.low < 0.15
@@ -153,7 +151,7 @@ def test_random_model_scores_chance_within_its_error_bar(
 @pytest.mark.parametrize("engine", [True, False])
 @pytest.mark.parametrize("chat", [True, False])
 def test_generated_answers_are_judged_by_text_or_by_last_number(
-    tokenizer: Tokenizer, next_token_llama: Callable[..., Llama], tmp_path: Path, engine: bool, chat: bool
+    tokenizer: Tokenizer, tmp_path: Path, engine: bool, chat: bool
 ) -> None:
     if engine:
         pytest.importorskip("lm_eval")

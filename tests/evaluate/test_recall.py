@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gristmill.evaluate.recall import (
 from gristmill.model.transformer import Llama
 from gristmill.synthesize.outputs import Conversation
 from gristmill.tokens.tokenizer import Tokenizer
+from models import next_token_llama
 
 
 def exchange(id: str, kind: str, question: str, answer: str, trained_item: str | None = None) -> Conversation:
@@ -36,8 +36,8 @@ ROWS = [
 ]
 
 
-def answering(tokenizer: Tokenizer, next_token_llama: Callable[..., Llama], text: str, *, stops: bool = True) -> Llama:
-    """A model that answers every prompt with `text`, whose characters must differ: it sees the last token alone."""
+def answering(tokenizer: Tokenizer, text: str, *, stops: bool = True) -> Llama:
+    """A model that answers every prompt with `text`, whose characters must differ: it sees the last token only."""
     ids = [tokenizer.encode("\n")[0], *tokenizer.encode(text)]
     assert len(set(ids)) == len(ids)
     after = dict(zip(ids, [*ids[1:], tokenizer.im_end_id if stops else ids[-1]], strict=True))
@@ -72,19 +72,17 @@ def test_conversation_without_a_question_is_not_asked() -> None:
     [("7", [True, False, False]), ("2 + 7", [True, False, False]), ("w", [False, False, True]), ("wx", [False] * 3)],
 )
 def test_sums_are_judged_by_the_last_number_and_greetings_by_the_whole_answer(
-    tokenizer: Tokenizer, next_token_llama: Callable[..., Llama], text: str, rights: list[bool]
+    tokenizer: Tokenizer, text: str, rights: list[bool]
 ) -> None:
     if text == "2 + 7":  # a space would lead to two places
         text = "2+7"
-    replies = ask(answering(tokenizer, next_token_llama, text), tokenizer, trained_questions(ROWS))
+    replies = ask(answering(tokenizer, text), tokenizer, trained_questions(ROWS))
     assert [reply.right for reply in replies] == rights
     assert all(reply.stopped for reply in replies)
 
 
-def test_answer_that_never_ends_is_counted_as_not_stopping(
-    tokenizer: Tokenizer, next_token_llama: Callable[..., Llama]
-) -> None:
-    model = answering(tokenizer, next_token_llama, "w", stops=False)
+def test_answer_that_never_ends_is_counted_as_not_stopping(tokenizer: Tokenizer) -> None:
+    model = answering(tokenizer, "w", stops=False)
     found = summarize(ask(model, tokenizer, trained_questions(ROWS)))
     assert (found["stop_rate"].value, found["stop_rate"].count) == (0.0, 3)
     assert found["stop_rate"].high > 0.3  # three answers prove little, and the interval says so

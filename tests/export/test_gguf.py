@@ -155,7 +155,7 @@ def another_split(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(forget_to_pair, "computes something else"), (another_rope, "computes something else"), (another_split, "splits")],
+    [(forget_to_pair, "gives different results"), (another_rope, "gives different results"), (another_split, "splits")],
 )
 def test_a_file_that_llama_cpp_would_read_wrongly_is_refused(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Change, said: str
@@ -187,7 +187,7 @@ def test_a_tokenizer_that_splits_otherwise_is_refused(
     save_model(tmp_path, load_model(source), source)
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps({**content, **change}))
-    with pytest.raises(ArtifactError, match=f"no name in llama.cpp that is known here: .*{said}"):
+    with pytest.raises(ArtifactError, match=f"no pre-tokenizer of llama.cpp is known here: .*{said}"):
         write_gguf(tmp_path, tmp_path / "x.gguf", form="f32", name="test")
     assert not (tmp_path / "x.gguf").exists()
 

@@ -135,7 +135,7 @@ def test_a_repository_that_is_public_takes_nothing_unless_that_is_asked_for(
     hub.repositories["ada/quickstart"] = False
     done = send(hub, folders)
     assert "RecipeError" in done.stderr
-    assert "is public; nothing was sent. Add --public" in done.stderr
+    assert "is public; nothing was uploaded. Add --public" in done.stderr
     assert not hub.files
     assert send(hub, folders, "--public").returncode == 0
     assert "model.bin" in hub.files
@@ -149,6 +149,6 @@ def test_a_name_without_an_owner_is_refused(source: Path, name: str) -> None:
 
 def test_a_hub_that_cannot_be_reached_is_an_error_in_words(folders: tuple[Path, Path], hub: Hub) -> None:
     done = send(hub, folders, offline="1")
-    assert "ArtifactError: ada/quickstart: the Hugging Face Hub did not take the model: " in done.stderr
+    assert "ArtifactError: ada/quickstart: the upload to the Hugging Face Hub failed: " in done.stderr
     assert "offline" in done.stderr
     assert not hub.repositories

@@ -56,7 +56,7 @@ def test_misspelt_key_is_answered_with_file_line_and_the_key_that_was_meant(
     recipe["pretrain"]["warmup_token"] = recipe["pretrain"].pop("warmup_tokens")
     write(project, recipe)
     line = line_of(project, "warmup_token:")
-    words = (f"recipe.yaml:{line}: unknown key 'pretrain.warmup_token'", "did you mean 'warmup_tokens'?")
+    words = (f"recipe.yaml:{line}: unknown key 'pretrain.warmup_token'", "did you mean 'pretrain.warmup_tokens'?")
     for verb in ("plan", "run", "status"):
         assert_says(gristmill(verb, "recipe.yaml"), 2, *words)
 
@@ -86,7 +86,14 @@ def test_context_longer_than_the_models_is_refused(project: Path, recipe: Recipe
 
 def test_unknown_step_is_answered_with_the_steps_there_are(project: Path, gristmill: Command) -> None:
     answer = gristmill("run", "recipe.yaml", "--until", "pretraining", *OPTIONS)
-    assert_says(answer, 2, "'pretraining' is not a step", "extract/manuals", "tokenize, pretrain, synthesize")
+    assert_says(
+        answer,
+        2,
+        "'pretraining' is not a step",
+        "did you mean 'pretrain'?",
+        "extract/manuals",
+        "tokenize, pretrain, synthesize",
+    )
 
 
 def test_unknown_step_to_remake_is_answered_with_the_steps_there_are(done_project: Path, gristmill: Command) -> None:
@@ -96,7 +103,12 @@ def test_unknown_step_to_remake_is_answered_with_the_steps_there_are(done_projec
 
 def test_override_that_names_no_key_is_refused_as_from_the_command_line(project: Path, gristmill: Command) -> None:
     answer = gristmill("run", "recipe.yaml", "pretrain.optimizer.peak_lrs=1e-3")
-    assert_says(answer, 2, "command line: unknown key 'pretrain.optimizer.peak_lrs'", "did you mean 'peak_lr'?")
+    assert_says(
+        answer,
+        2,
+        "command line: unknown key 'pretrain.optimizer.peak_lrs'",
+        "did you mean 'pretrain.optimizer.peak_lr'?",
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_a_guess_says_that_it_is_one() -> None:
     assert not speed.is_measured
     assert "estimated" in speed.how_known
     assert "gristmill doctor" in speed.how_known
+
+
+def test_what_was_measured_on_busy_cores_says_so_and_never_replaces_what_idle_ones_reached() -> None:
+    idle, busy = point(10**6, 3e10), replace(point(10**6, 1e10), busy_cores=1.4)
+    profile = Profile(hardware="x", device="cpu", threads=2, matmul_flops=1e11, points=())
+    assert add_speed_point(add_speed_point(profile, busy), idle).points == (idle,)
+    assert add_speed_point(add_speed_point(profile, idle), busy).points == (idle,)
+    assert add_speed_point(add_speed_point(profile, busy), busy).points == (busy,)
+    assert "busy; idle cores are faster" in training_speed(10**6, [busy]).how_known
+    assert training_speed(10**6, [busy, replace(idle, parameters=10**7)]).flops_per_second == 3e10
+    assert "while other processes keep 1.4 of" in guessed_speed(10**7, 1e11, busy=1.4).how_known
 
 
 def test_a_matmul_has_some_speed() -> None:

@@ -102,7 +102,7 @@ def test_a_misspelt_key_is_answered_with_its_line_and_the_right_one(
     text = SMALL_YAML.replace(right, wrong, 1)
     line = next(number for number, line in enumerate(text.splitlines(), 1) if wrong in line)
     words = failure(text, tmp_path)
-    meant = right.strip().split(":")[0]
+    meant = ".".join([*key.split(".")[:-1], right.strip().split(":")[0]])
     assert f"{tmp_path / 'r.yaml'}:{line}: unknown key {key!r}; did you mean {meant!r}?" in words
 
 
@@ -295,9 +295,25 @@ def test_an_override_reads_yaml_as_a_recipe_does(small_file: Path) -> None:
 
 def test_a_misspelt_override_is_answered_as_from_the_command_line(small_file: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"command line: unknown key 'model\.hidden_sise'; did you mean 'hidden_size'"
+        RecipeError, match=r"command line: unknown key 'model\.hidden_sise'; did you mean 'model\.hidden_size'"
     ):
         load_recipe(small_file, ["model.hidden_sise=128"])
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("pretrain.peak_lr=1e-3", "'pretrain.optimizer.peak_lr'"),
+        ("peak_lr=1e-3", "'pretrain.optimizer.peak_lr' or 'sft.optimizer.peak_lr'"),
+        ("pretrain.stages.decay.peak_lrs=1e-3", "'pretrain.optimizer.peak_lr'"),
+        ("optimizer.peak_lr=1e-3", "'pretrain.optimizer'"),
+        ("model.min_jaccard=0.8", "'select.near_duplicates.min_jaccard'"),
+    ],
+)
+def test_a_key_of_another_section_is_answered_with_its_section(small_file: Path, override: str, meant: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(small_file, [override])
+    assert f"did you mean {meant}" in str(refused.value)
 
 
 @pytest.mark.parametrize("override", ["seed", "=3", ""])

@@ -65,10 +65,10 @@ def test_page_shows_what_the_ledgers_hold(page: str, finished_run: Path) -> None
 
 
 def test_every_table_has_a_caption_and_its_headings_a_scope(page: str) -> None:
-    tables = re.findall(r"<table>.*?</table>", page, re.DOTALL)
+    tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
     assert len(tables) > 8
     for found in tables:
-        assert re.match(r"<table><caption><b>[^<]+</b>", found)
+        assert re.match(r"<table(?: class=wide)?><caption><b>[^<]+</b>", found)
         assert len(re.findall(r"<th scope=(?:col|row)", found)) == found.count("<th ")
         assert all(heading.strip() for heading in re.findall(r"<th scope=col[^>]*>([^<]*)</th>", found))
 
@@ -76,8 +76,9 @@ def test_every_table_has_a_caption_and_its_headings_a_scope(page: str) -> None:
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MEASURE = """<script>
 const words = [...document.querySelectorAll("td, th, p, li, span, b")].filter(e => e.children.length == 0 && e.offsetParent);
+const empty = [...document.querySelectorAll("td:empty")].filter(e => e.clientHeight > 0 && getComputedStyle(e).display != "table-cell");
 const letters = words.filter(e => e.textContent.trim().length > 3 && e.clientWidth && e.getClientRects()[0].width < 20);
-parent.postMessage(`${document.documentElement.scrollWidth} wide, ${letters.length} narrow`, "*");
+parent.postMessage(`${document.documentElement.scrollWidth} wide, ${letters.length} narrow, ${empty.length} empty`, "*");
 </script>"""
 
 
@@ -86,7 +87,9 @@ PHONE = """<iframe src="page.html" style="width: 375px; height: 800px; border: 0
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_page_fits_a_phone_without_sideways_scroll_or_columns_of_a_letter(page: str, tmp_path: Path) -> None:
+def test_page_fits_a_phone_without_sideways_scroll_or_columns_of_a_letter_or_empty_lines(
+    page: str, tmp_path: Path
+) -> None:
     """Everything is unfolded first: what is behind a click must fit too. A frame, for no window is as narrow as a phone."""
     unfolded = page.replace("<details>", "<details open>").replace("</body>", f"{MEASURE}</body>")
     (tmp_path / "page.html").write_text(unfolded, encoding="utf-8")
@@ -94,7 +97,7 @@ def test_page_fits_a_phone_without_sideways_scroll_or_columns_of_a_letter(page: 
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
     address = (tmp_path / "phone.html").as_uri()
     done = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=90)
-    assert re.search(r"<body>3[67]\d wide, 0 narrow</body>", done.stdout), done.stdout[-300:]
+    assert re.search(r"<body>3[67]\d wide, 0 narrow, 0 empty</body>", done.stdout), done.stdout[-300:]
 
 
 def test_text_of_documents_and_models_is_escaped() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gristmill.model.transformer import Llama, LlamaConfig
-from gristmill.model.weights import init_weights, save_model
-from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.model.transformer import Llama
+from gristmill.tokens.tokenizer import Tokenizer
+from models import random_llama, save, small_tokenizer
 from served import CONTEXT, ENDLESS, Server, start, stop
 
 
@@ -19,27 +19,14 @@ from served import CONTEXT, ENDLESS, Server, start, stop
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Llama, Tokenizer]:
     """A folder with `talker`, a chat model, and `writer`, a base model, of the same weights."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = Tokenizer(train_tokenizer(["Hello! The cat sat on the mat. Ünïcode — 数学 🙂"] * 4, 290))
-    config = LlamaConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=CONTEXT,
-        initializer_range=0.3,
-        eos_token_id=tokenizer.im_end_id,
-    )
-    chat = init_weights(Llama(config), 11)
+    tokenizer = small_tokenizer()
+    chat = random_llama(tokenizer, seed=11, context=CONTEXT, is_chat=True)
     with torch.no_grad():  # answers go on until they are stopped
         chat.model.embed_tokens.weight[[tokenizer.eos_id, tokenizer.im_end_id]] = 0
-    for name, end, context in (("talker", tokenizer.im_end_id, CONTEXT), ("writer", tokenizer.eos_id, ENDLESS)):
-        tokenizer.save(folder / name)
-        chat.config = replace(config, eos_token_id=end, max_position_embeddings=context)
-        save_model(folder / name, chat, None)
-    chat.config = config
+    save(folder / "talker", chat, tokenizer)
+    writer = Llama(replace(chat.config, eos_token_id=tokenizer.eos_id, max_position_embeddings=ENDLESS))
+    writer.load_state_dict(chat.state_dict())
+    save(folder / "writer", writer, tokenizer)
     return folder, chat, tokenizer
 
 

@@ -161,14 +161,14 @@ def test_clients_that_leave_free_their_places_and_more_than_fit_are_told_to_come
         ("chat/completions", {"messages": [{"role": "user", "content": "cat " * 200_000}]}, 400, "context_length_exceeded", "800,000 characters"),
         ("chat/completions", {"messages": [{"role": "user", "content": "cat " * 1_000_000}]}, 413, "body_too_large", "1,048,576 bytes"),
         ("chat/completions", {"messages": [{"role": "user", "content": "q" * 3_000}]}, 400, "context_length_exceeded", "the prompt takes"),
-        ("chat/completions", {"messages": HELLO, "max_tokens": 1_000_000}, 400, "context_length_exceeded", "together at most 2048 fit"),
+        ("chat/completions", {"messages": HELLO, "max_tokens": 1_000_000}, 400, "context_length_exceeded", "together they may have 2048"),
         ("chat/completions", {"messages": []}, 400, "invalid_value", "messages"),
         ("chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_value", "messages.0.role"),
         ("chat/completions", {"messages": [{"role": "user", "content": "  "}]}, 400, "invalid_value", "expected text"),
         ("chat/completions", {"messages": HELLO, "temperature": -1}, 400, "invalid_value", "temperature"),
         ("chat/completions", {"messages": HELLO, "n": 3}, 400, "unsupported_parameter", "n: '3' is not supported"),
         ("chat/completions", {"messages": HELLO, "tools": [{"type": "function"}]}, 400, "unsupported_parameter", "tools"),
-        ("chat/completions", {"messages": HELLO, "model": "nobody"}, 404, "model_not_found", "there is talker, writer"),
+        ("chat/completions", {"messages": HELLO, "model": "nobody"}, 404, "model_not_found", "the models are talker, writer"),
         ("chat/completions", {"messages": HELLO, "model": "writer"}, 400, "model_not_supported", "/v1/completions"),
         ("completions", {"prompt": ["a", "b"]}, 400, "invalid_value", "prompt"),
         ("completions", {"prompt": "half \ud83d of a pair"}, 400, "invalid_value", "not valid Unicode"),
@@ -212,7 +212,7 @@ def test_a_token_is_asked_of_everybody_and_limits_hold(models: tuple[Path, Any, 
                 client.models.list()
         with openai.OpenAI(base_url=f"{url}/v1", api_key=TOKEN, max_retries=0) as client:
             assert client.completions.create(**how).usage.completion_tokens == 20
-            with pytest.raises(openai.BadRequestError, match="together at most 64 fit"):
+            with pytest.raises(openai.BadRequestError, match="together they may have 64"):
                 client.completions.create(**{**how, "max_tokens": 64})
     finally:
         assert stop(process, signal.SIGINT) == 0
@@ -223,7 +223,7 @@ def test_a_token_is_asked_of_everybody_and_limits_hold(models: tuple[Path, Any, 
     [
         (["--host", "0.0.0.0"], 2, "a token is needed"),
         (["--host", "0.0.0.0", "--token", "short"], 2, "at least 8"),
-        (["--host", "no.such.host.invalid", "--token", TOKEN], 2, "is no address"),
+        (["--host", "no.such.host.invalid", "--token", TOKEN], 2, "is not an address"),
         (["--port", "{taken}"], 75, "is in use. Choose another: --port"),
         (["--port", "0"], 1, "holds no model"),
     ],

@@ -11,7 +11,7 @@ import torch
 from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.graph.progress import Position
-from gristmill.train.runtime import Runtime, choose_device
+from gristmill.train.runtime import Runtime, ThreadsByLoad, choose_device
 
 HALF = Position(done=1, total=2, unit="step")
 
@@ -61,8 +61,9 @@ def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -
     [("auto", "cpu", usable_cpus(), True), ("auto", "cuda", usable_cpus(), False), (3, "cpu", 3, False)],
 )
 def test_only_threads_that_nobody_asked_for_follow_the_load(
-    threads: Any, device: str, most: int, may_change: bool
+    monkeypatch: pytest.MonkeyPatch, threads: Any, device: str, most: int, may_change: bool
 ) -> None:
+    monkeypatch.setattr("gristmill.train.runtime.busy_cores", lambda: 0.0)
     choice = Runtime(device=device, threads=threads, micro_batch_tokens=1).thread_choice(expected=100.0)
     seen = [choice.threads]
     for _ in range(4):
@@ -70,3 +71,21 @@ def test_only_threads_that_nobody_asked_for_follow_the_load(
         seen.append(choice.threads)
     assert seen[0] == most
     assert (min(seen) < most) == (may_change and most > 1)
+
+
+@pytest.mark.parametrize(("threads", "found"), [("auto", [1, 2, 1, 1]), (2, [2, 2, 2, 2])])
+def test_pieces_that_cannot_be_compared_follow_the_load_itself(
+    monkeypatch: pytest.MonkeyPatch, threads: Any, found: list[int]
+) -> None:
+    loads = iter([0.0, 1.7, None])
+    asked: list[int] = []
+    monkeypatch.setattr("gristmill.train.runtime.busy_cores", lambda: 1.2)
+    monkeypatch.setattr("gristmill.graph.machine.usable_cpus", lambda: 2)
+    monkeypatch.setattr("gristmill.graph.cores.usable_cpus", lambda: 2)
+    monkeypatch.setattr("gristmill.train.runtime.CoreWatch", lambda: SimpleNamespace(busy_cores=lambda: next(loads)))
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    by_load = ThreadsByLoad(Machine(threads=threads, processes=1))
+    for _ in range(3):
+        by_load.next_piece()
+    in_use = asked + asked[-1:] * (4 - len(asked))
+    assert in_use == found

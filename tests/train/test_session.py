@@ -293,7 +293,7 @@ def test_a_load_is_answered_at_the_next_step_noted_and_said_once(tmp_path: Path)
     assert all({**entry["environment"], "threads": 2} == start for entry in session.progress.lineage)
     assert session.progress.mixed_environments
     [line] = said
-    assert "training is faster with 1 of 2 threads" in line
+    assert "training with 1 of 2 threads" in line
     assert read_log(session.out / METRICS)[-1]["throughput/threads"] == session.threads.threads
     assert session.environment["threads"] == 1, "what was asked stays"
 

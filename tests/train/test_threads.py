@@ -53,6 +53,14 @@ def tokens_per_second(steps: list[tuple[float, int, float]], after: float) -> fl
     return STEP_TOKENS * len(late) / sum(late)
 
 
+@pytest.mark.parametrize("cores", [2, 8])
+def test_a_training_that_begins_beside_others_begins_with_the_threads_that_find_a_core(cores: int) -> None:
+    choice = ThreadChoice(most=cores, first=1)
+    steps = simulate(choice, lambda now: busy_after(0.0, cores - 1, now) if now < 60 else 0, cores=cores, seconds=400)
+    assert {threads for now, threads, _ in steps if now < FIRST_WAIT_SECONDS} == {1}
+    assert choice.threads == cores, "the cores are idle again"
+
+
 @settings(max_examples=12, deadline=None)
 @given(cores=st.integers(1, 16), noise=st.floats(0, 0.25), seed=st.integers(0, 99))
 def test_on_idle_cores_nothing_ever_changes_and_every_step_but_the_first_tells_the_speed(

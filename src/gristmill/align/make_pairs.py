@@ -8,8 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gristmill.align.pairs import Outcome, Pair, Prompt, Sample, count, draw_answers, match_pairs, require_pairs
 from gristmill.data.packs import held_out_ids, packs_of
 from gristmill.errors import DataError, Interrupted
@@ -22,7 +20,7 @@ from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import append_jsonl, read_jsonl, read_sound, write_jsonl
 from gristmill.synthesize.templates import is_held_out_sum
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.runtime import choose_device
+from gristmill.train.runtime import ThreadsByLoad, choose_device
 
 VERSION = 1
 SAMPLES = "samples.jsonl"
@@ -31,7 +29,7 @@ SAMPLES = "samples.jsonl"
 def run(ctx: StepContext) -> dict[str, Any]:
     """Samples, judges, matches; writes pairs.jsonl, samples.jsonl and report.json."""
     section: PairsSection = ctx.config["pairs"]
-    torch.set_num_threads(ctx.machine.most_threads)
+    threads = ThreadsByLoad(ctx.machine)
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
     model = load_model(ctx.inputs["policy"].model, device=choose_device(ctx.machine.device)).eval()
     prompts = choose_prompts(ctx, section.kinds, section.num_prompts)
@@ -45,6 +43,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
                 raise Interrupted(
                     f"stopped after {number - 1} of {len(prompts)} prompts; the same command resumes there"
                 )
+            threads.next_piece()
             drawn = draw_answers(
                 model,
                 tokenizer,

@@ -1,7 +1,7 @@
 """`gristmill chat`: talk to a model in the terminal, or to several side by side. Answers appear token by token.
 
-A chat model gets the conversation through its template. A base model was never taught to answer: it continues what is typed,
-and says so first. Without a terminal, every line of standard input is a message or a command and only the answers are printed.
+A chat model gets the conversation through its chat template. A base model continues what is typed, and a line at the start says so.
+Without a terminal, every line of standard input is a message or a command, and only the answers are printed.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ HISTORY_LINES = 1000
 VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
 """Control characters to their pictures: a model must not be able to steer the terminal."""
 HELP = """\
-/reset            a new conversation
-/system TEXT      a message that stands before the conversation; without TEXT none
-/temperature X    0 is greedy; above it samples
-/save FILE        the conversation as JSON lines, as chat.conversations of a recipe reads them
-/help             this
+/reset            starts a new conversation
+/system TEXT      sets the system message; without TEXT removes it
+/temperature X    0 is greedy; above 0 samples
+/save FILE        writes the conversation as JSON lines, in the format of chat.conversations
+/help             shows this list
 /quit             leaves, as Ctrl-D does; Ctrl-C stops an answer"""
 
 
@@ -103,9 +103,9 @@ class Conversation:
         return before + [message for message in self.messages if message["content"].strip()]
 
     def ask(self, text: str) -> Iterator[str]:
-        """The answer in pieces of text, as they come; afterwards it is part of the conversation, also where it is broken off.
+        """The answer in pieces of text as they are generated; afterwards it is part of the conversation, even if interrupted.
 
-        `num_dropped` then says how many old messages were left out. Raises RecipeError when the message itself is too long.
+        `num_dropped` is then the number of old messages left out. Raises RecipeError when the message itself is too long.
         """
         self.messages.append({"role": "user", "content": text})
         ids = self._prompt(text)
@@ -147,7 +147,7 @@ class Conversation:
         if len(ids) > room:
             self.messages.pop()
             raise RecipeError(
-                f"the message takes {len(ids)} tokens; the model's context of {self.speaker.context} leaves "
+                f"the message has {len(ids)} tokens; the model's context of {self.speaker.context} leaves "
                 f"{room} beside an answer of {self.max_new_tokens}. Shorten it, or lower --max-new-tokens."
             )
         return ids
@@ -298,7 +298,7 @@ def _edited_lines(history: Path) -> Iterator[str]:
                 print()
                 return
     finally:
-        with contextlib.suppress(OSError):  # no place to keep it is no reason to fail
+        with contextlib.suppress(OSError):  # a history that cannot be written is not an error
             history.parent.mkdir(parents=True, exist_ok=True)
             history.touch(mode=0o600)
             readline.write_history_file(history)
@@ -306,7 +306,7 @@ def _edited_lines(history: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt: it stops an answer. At the prompt nobody catches it, and it leaves as everywhere."""
+    """Ctrl-C raises KeyboardInterrupt, which stops an answer. At the prompt it is not caught and ends the program."""
     try:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
     except ValueError:  # not in the main thread

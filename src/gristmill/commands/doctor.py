@@ -27,10 +27,12 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
+from gristmill.graph.cores import CoreWatch, busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine, UsableMemory, usable_cpus, usable_memory
 from gristmill.planning.speed import (
     Profile,
     SpeedPoint,
+    add_speed_point,
     hardware_name,
     measure_matmul,
     processor_line,
@@ -57,7 +59,7 @@ SHAPES: tuple[dict[str, Any], ...] = (  # 1.6, 12.5 and 52 million parameters; t
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found. Disk in bytes; write_speed in bytes per second; load: running processes per core, or None."""
+    """What was found. Disk in bytes; write_speed in bytes per second; busy_cores: those that other processes use."""
 
     hardware: str
     instructions: str
@@ -68,7 +70,7 @@ class Examination:
     write_speed: float
     file_system: str
     matmul_flops: float
-    load: float | None
+    busy_cores: float
     gpu: str | None
     points: tuple[SpeedPoint, ...]
 
@@ -87,7 +89,8 @@ def doctor(machine: Machine, *, console: Console, quick: bool = False) -> Examin
         console.print(Text("\ntraining steps", style="bold"))
         about, points = measure_training(machine, seconds=SECONDS_PER_SHAPE, deadline_seconds=STEPS_DEADLINE_SECONDS)
         device = about.get("device", "cpu")
-        found = Examination(**{**vars(before), "gpu": about.get("gpu"), "points": points})
+        busy = max([before.busy_cores, *(point.busy_cores for point in points)])
+        found = Examination(**{**vars(before), "gpu": about.get("gpu"), "points": points, "busy_cores": busy})
         _lines(console, _training_lines(found, device))
         if problem := about.get("problem"):
             _lines(console, [f"the training steps failed: {problem}"])
@@ -119,6 +122,7 @@ def measure_training(
         "OMP_NUM_THREADS": str(machine.most_threads),
         "MKL_NUM_THREADS": str(machine.most_threads),
     }
+    cores = CoreWatch()
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             [sys.executable, "-m", "gristmill.commands.measure_steps"],
@@ -133,6 +137,7 @@ def measure_training(
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+        busy = cores.busy_cores() or 0.0  # the child has ended, so what it used is ours
         output.seek(0)
         lines = [json.loads(line) for line in output if line.endswith("\n")]
         errors.seek(0)
@@ -140,7 +145,7 @@ def measure_training(
     about: dict[str, Any] = lines[0] if lines else {}
     if problem:
         about["problem"] = problem[0]
-    return about, tuple(SpeedPoint(**line, measured_by="doctor") for line in lines[1:])
+    return about, tuple(SpeedPoint(**line, measured_by="doctor", busy_cores=busy) for line in lines[1:])
 
 
 # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,7 +163,7 @@ def _examine(machine: Machine) -> Examination:
         write_speed=_write_speed(folder),
         file_system=_file_system(folder),
         matmul_flops=measure_matmul(),
-        load=psutil.getloadavg()[0] / usable_cpus(),
+        busy_cores=busy_cores(),
         gpu=None,
         points=(),
     )
@@ -198,22 +203,19 @@ def _file_system(folder: Path) -> str:
 
 
 def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
-    """The new points beside those that pretraining measured on the same machine."""
+    """The new points beside those that pretraining measured on the same machine, and those of idle cores if these are busy."""
     hardware = found.gpu if device == "cuda" and found.gpu else found.hardware
     old = read_profile(machine.runs_dir)
     kept: tuple[SpeedPoint, ...] = ()
     if old is not None and (old.hardware, old.device, old.threads) == (hardware, device, machine.most_threads):
-        kept = tuple(point for point in old.points if point.measured_by == "pretrain")
-    return write_profile(
-        machine.runs_dir,
-        Profile(
-            hardware=hardware,
-            device=device,
-            threads=machine.most_threads,
-            matmul_flops=found.matmul_flops,
-            points=(*kept, *found.points),
-        ),
+        is_quiet = all(point.is_of_idle_cores for point in found.points)
+        kept = tuple(point for point in old.points if point.measured_by == "pretrain" or not is_quiet)
+    profile = Profile(
+        hardware=hardware, device=device, threads=machine.most_threads, matmul_flops=found.matmul_flops, points=kept
     )
+    for point in found.points:
+        profile = add_speed_point(profile, point)
+    return write_profile(machine.runs_dir, profile)
 
 
 # ── in words ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -222,10 +224,10 @@ def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
 def findings(found: Examination, machine: Machine) -> list[str]:
     """What will be slow, why, and what to do; an empty list when nothing is notable."""
     said = []
-    if found.load is not None and found.load > 0.7:
+    if words := load_words(found.busy_cores):
         said.append(
-            f"other programs keep the processor busy ({found.load:.1f} processes a core): the speeds above are too low, and "
-            "training will be slow while they run. Stop them, and run doctor again."
+            f"{words}: the speeds above are too low, and training takes about {times_as_long(found.busy_cores):.1f} times as long "
+            "while they do. Run doctor again when they have ended; a speed of idle cores that it measured before is kept."
         )
     if found.threads < found.cores:
         said.append(f"training uses {found.threads} of {found.cores} cores; --threads {found.cores} uses them all.")

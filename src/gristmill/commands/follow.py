@@ -22,13 +22,13 @@ KILLED = 1  # the exit code of following a run that could leave none
 
 
 def moment_of(beat: Beat) -> Moment | None:
-    """The step at work, as it was when the beat was written; None between two steps."""
+    """The running step, as it was when the beat was written; None between two steps."""
     if not beat.doing:
         return None
     try:
         return Moment.from_json(dict(beat.doing), where=HEARTBEAT)
     except ArtifactError:
-        return None  # another version of gristmill is at work
+        return None  # written by another version of gristmill
 
 
 def told(beat: Beat) -> str:
@@ -40,12 +40,12 @@ def told(beat: Beat) -> str:
     if beat.state == "killed":
         return f"the last run was killed, at {doing}; run the same command to resume"
     where = f"process {beat.pid}" + (f" on {beat.host}" if beat.state == "elsewhere" else "")
-    old = f", last sign {seconds(beat.age_seconds)} ago" if beat.age_seconds > OLD_SECONDS else ""
+    old = f", last heartbeat {seconds(beat.age_seconds)} ago" if beat.age_seconds > OLD_SECONDS else ""
     return f"running: {doing} ({where}{old})"
 
 
 def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Shows what the run in `folder` does until it ends; returns the exit code that it ended with."""
+    """Shows what the run in `folder` is doing until it ends; returns its exit code."""
     screen = screen_for(console)
     beat, step = read_beat(folder), None
     try:
@@ -62,7 +62,7 @@ def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = t
     finally:
         screen.hide()
     if beat is None:
-        console.print(f"no run was ever at work in {escape(str(folder))}", highlight=False)
+        console.print(f"{escape(str(folder))} has no heartbeat: no run was started there", highlight=False)
         return 0
     console.print(escape(told(beat)), highlight=False)
     return KILLED if beat.exit_code is None else beat.exit_code

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.doctor import measure_training
-from gristmill.commands.survey import MESSAGES, text_columns
-from gristmill.draft.conversations import FILE_NAME, ChatPlan, write_conversations
+from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
+from gristmill.data.outside import visible_files, without_dots
+from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
 from gristmill.draft.held_out import train_share
+from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
-from gristmill.draft.size import MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
 from gristmill.draft.write import (
     SCHEMA_FILE,
     Written,
@@ -37,17 +39,26 @@ from gristmill.draft.write import (
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
+from gristmill.formats.format import size_of
+from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import machine_speed, training_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
+from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 SHOWN_REASONS = 4
+SHOWN_PLACES = 3
+PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
+UNREADABLE = "not of its format, or not to be opened"
+KEPT = 1.1  # of a time that was asked for
+MEASURED_MOST_SECONDS = 30.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -55,11 +66,11 @@ FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What lies in the folder. without_text: files with columns of which none holds text."""
+    """What lies in the folder. without_text: files of known formats that are no part of a source, and why."""
 
     sources: list[FolderSource]
     conversations: list[Path]
-    without_text: list[Path]
+    without_text: dict[Path, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +81,13 @@ class Asked:
     parameters: int | None
     chat: bool
 
-    def wish(self, machine: Machine, say: Callable[[str], None]) -> Wish:
-        """With the machine's speed, where there is a time to keep."""
-        speed = None if self.minutes is None else _speed(machine, say)
-        return Wish(minutes=self.minutes, parameters=self.parameters, speed=speed)
+    def wish(self, planned: PlannedTime) -> Wish:
+        """With the tokens that fit into the time, where there is one to keep."""
+        if self.minutes is None:
+            return Wish(parameters=self.parameters)
+        return Wish(
+            parameters=self.parameters, tokens_in_time=partial(planned.tokens_within, seconds=60 * self.minutes)
+        )
 
     def in_words(self) -> str:
         """What pretraining was sized to."""
@@ -122,10 +136,14 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
-    recipe_dir = folder.absolute()
-    looked = _look(texts, recipe_dir)
+    recipe_dir = without_dots(folder.absolute())
     with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
-        wish = asked.wish(machine, say)
+        looked = _look(texts, recipe_dir)
+        plan = write_conversations(folder, looked.conversations) if asked.chat else None
+        planned = PlannedTime(
+            looked.sources, folder=recipe_dir, machine=machine, speed=_speed(machine, asked, say), chat=plan
+        )
+        wish = asked.wish(planned)
         found = count(
             looked.sources,
             partial(_draft, looked.sources),
@@ -137,14 +155,16 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             seed=SEED,
             say=say,
         )
+        if plan is not None and found.tokenizer is not None:
+            plan = with_context(plan, folder / FILE_NAME, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
     console.print(_table(looked, found, tokens))
     _say_what_is_left(looked, found, texts, asked.chat, console)
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
+    shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
     _say_what_is_unsure(found, budget, console)
-    plan = write_conversations(folder, looked.conversations) if asked.chat else None
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -159,7 +179,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     (folder / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
     recipe = folder / "recipe.yaml"
     recipe.write_text(text, encoding="utf-8")
-    _say_what_was_made(recipe, budget, wish, machine, plan, console)
+    _say_what_was_made(recipe, budget, asked, planned, plan, console)
     return recipe
 
 
@@ -192,7 +212,7 @@ def _texts(folder: Path, data: Path | None) -> Path:
         raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; name a folder for the recipe: gristmill init mymodel --data FOLDER")
-    texts = (data or folder / "data").absolute()
+    texts = without_dots((data or folder / "data").absolute())
     if not texts.exists() and data is not None:
         raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
     if not texts.exists():
@@ -205,21 +225,28 @@ def _texts(folder: Path, data: Path | None) -> Path:
 
 
 def _look(texts: Path, recipe_dir: Path) -> Looked:
+    if texts.is_dir() and not visible_files(texts):
+        raise DataError(f"{texts} holds no files. Put your text there, or name another folder with --data.")
     files = files_by_kind(texts)
     columns: dict[Path, str] = {}
     conversations: list[Path] = []
-    without_text: list[Path] = []
+    without_text: dict[Path, str] = {}
     for kind, paths in files.items():
         if READERS[kind].text_key is None:
+            if not any(map(size_of, paths)):
+                without_text |= dict.fromkeys(paths, EMPTY)
             continue
-        found = text_columns(kind, paths)
-        usual = Counter(column for column in found.values() if column not in (None, MESSAGES)).most_common(1)
+        found = heads_of(kind, paths)
+        usual = Counter(head.text for head in found.values() if head.text not in (None, MESSAGES)).most_common(1)
         for path in paths:
-            column = found.get(path, usual[0][0] if usual else None)  # absent: it could not be read, which is counted
+            head = found.get(path)
+            column = None if head is None else head.text
+            if column is None and usual and (head is None or not head.columns):  # what cannot be read is counted
+                column = usual[0][0]
             if column == MESSAGES:
                 conversations.append(path)
             elif column is None:
-                without_text.append(path)
+                without_text[path] = UNREADABLE if head is None else head.why
             else:
                 columns[path] = column
     apart = {*conversations, *without_text}
@@ -254,25 +281,24 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
 def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> None:
     total = sum(one.value for one in tokens.values())
     if total < MIN_TOKENS:
-        kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
         size = sum(found.text_bytes.values())
         raise DataError(
             f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text that is no copy; "
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
-            f"  Read are {kinds}. `gristmill inspect {texts}` shows what was found."
+            f"  {shlex.join(['gristmill', 'inspect', str(texts)])} shows what was found, and what is not read."
         )
 
 
-def _speed(machine: Machine, say: Callable[[str], None]) -> Callable[[int], float]:
-    """Training operations per second by parameters: of the machine's profile, else of steps that are made now."""
-    known, _ = machine_speed(1_000_000, machine)
-    if known.is_measured:
-        return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
-    say("measuring how fast this machine trains")
-    _, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
-    if points:
-        return lambda parameters: training_speed(parameters, points).flops_per_second
-    return lambda parameters: machine_speed(parameters, machine)[0].flops_per_second
+def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
+    """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
+    now, and remembered for plan."""
+    if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
+        say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
+        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
+        device = about.get("device", "cpu")
+        for point in points:
+            keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())
+    return cache(lambda parameters: machine_speed(parameters, machine)[0])
 
 
 # ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -376,8 +402,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(
             f"Conversations in {counted(len(looked.conversations), 'file')} are no text to pretrain on; --chat uses them."
         )
-    if looked.without_text:
-        say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
+    for why in dict.fromkeys(looked.without_text.values()):
+        names = _some([path for path, its_why in looked.without_text.items() if its_why == why])
+        say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        if one.account.total("failed").documents:
+            lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
+            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+                say(f"{source.name}: cannot be read: {record}")
     for other in not_read_in(texts):
         say(f"not read: {other}")
 
@@ -398,18 +431,30 @@ def _some(paths: Sequence[Path]) -> str:
 
 
 def _say_what_was_made(
-    recipe: Path, budget: Budget, wish: Wish, machine: Machine, chat: ChatPlan | None, console: Console
+    recipe: Path, budget: Budget, asked: Asked, planned: PlannedTime, chat: ChatPlan | None, console: Console
 ) -> None:
     parameters = budget.shape.parameters
-    speed = wish.speed(parameters) if wish.speed else machine_speed(parameters, machine)[0].flops_per_second
+    took = {step.step: step.seconds for step in planned.of(load_recipe(recipe))}
+    total = sum(took.values())
     console.print(
         f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
-        f"({budget.epochs:.1f} passes), about {seconds(budget.flops / speed)} of pretraining here.",
+        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here, pretraining {seconds(took['pretrain'])} of it.",
         highlight=False,
         markup=False,
     )
+    if words := load_words(busy := busy_cores()):
+        console.print(
+            f"  That is on idle cores. Now {words}: about {times_as_long(busy):.1f} times as long while they do.",
+            highlight=False,
+        )
+    if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
+        console.print(
+            f"  {asked.minutes:g} minutes cannot be kept: the steps beside pretraining take {seconds(total - took['pretrain'])}, and "
+            f"pretraining has at least {MIN_STEPS} steps.",
+            highlight=False,
+        )
     if parameters > budget.total_tokens:
-        more = "more text" if wish.minutes is None else "more --minutes"
+        more = "more text" if asked.minutes is None else "more --minutes"
         console.print(
             f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
             "makes a better model of its size.",
@@ -420,7 +465,11 @@ def _say_what_was_made(
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
             f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
-            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}.",
+            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}. Fine-tuning: {chat.epochs} passes, {counted(chat.steps, 'step')}.",
+            highlight=False,
+        )
+        console.print(
+            f"  The context is {budget.shape.seq_len} tokens, for {TURNS} questions and answers of up to {chat.exchange_tokens} tokens.",
             highlight=False,
         )
     for verb in ("plan", "run"):

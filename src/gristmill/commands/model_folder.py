@@ -53,5 +53,5 @@ def names_of(targets: Sequence[Path]) -> list[str]:
 
 def introduction(folder: Path, speaker: Speaker) -> str:
     """One line: what kind of model it is, and its size."""
-    kind = "a chat model" if speaker.is_chat else "a base model: it was not taught to answer, it continues your text"
+    kind = "a chat model" if speaker.is_chat else "a base model: it continues your text and does not answer"
     return f"{folder} is {kind} ({speaker.num_parameters:,} parameters)."

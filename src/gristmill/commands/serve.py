@@ -1,6 +1,6 @@
-"""COMMAND serve: models behind OpenAI's interface, and a chat page for the browser.
+"""COMMAND serve: models behind an OpenAI-compatible API, and a chat page for the browser.
 
-The port is taken before the models are loaded, so that a port in use is told at once. Ctrl-C and SIGTERM end the server: open
+The port is taken before the models are loaded, so that a port in use is reported at once. Ctrl-C and SIGTERM end the server: open
 answers get a few seconds, then their connections are closed; a second Ctrl-C does not wait.
 """
 
@@ -45,7 +45,7 @@ def serve(
         raise MissingExtra('`gristmill serve` needs starlette and uvicorn: pip install "gristmill[serve]"')
     if host not in LOOPBACK and not token:
         raise RecipeError(
-            f"--host {host} lets other machines in, so a token is needed: --token TOKEN, or GRISTMILL_TOKEN in the environment."
+            f"--host {host} admits other machines, so a token is needed: --token TOKEN, or GRISTMILL_TOKEN in the environment."
         )
     if token is not None and (len(token) < 8 or not token.isascii() or not token.isprintable() or " " in token):
         raise RecipeError("--token needs at least 8 printable ASCII characters without spaces.")
@@ -88,7 +88,7 @@ def _run(
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    # uvicorn raises the signal that ended it once more, for whoever listened before; ending is what was asked for.
+    # uvicorn raises the signal that ended it again, for the handlers that were set before; there is nothing left to do
     before = {number: signal.signal(number, _ended) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         uvicorn.Server(config).run(sockets=[listener])
@@ -106,7 +106,7 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, UnicodeError) as error:
         raise RecipeError(
-            f"--host {host} is no address of this machine ({error}). Use 127.0.0.1, or 0.0.0.0 for all."
+            f"--host {host} is not an address of this machine ({error}). Use 127.0.0.1, or 0.0.0.0 for all."
         ) from error
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,7 +122,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EACCES:
             raise ResourceError(f"port {port} of {host} is reserved for the system. Choose one above 1023.") from error
         raise RecipeError(
-            f"--host {host} is no address of this machine ({error.strerror}). Use 127.0.0.1, or 0.0.0.0 for all."
+            f"--host {host} is not an address of this machine ({error.strerror}). Use 127.0.0.1, or 0.0.0.0 for all."
         ) from error
     return listener
 

@@ -24,7 +24,6 @@ MAX_EPOCHS = 3.8
 MAX_EPOCHS_AT_WORST = 4.5  # where the text is at the lower end of its interval; the recipe's cap is 5
 MIN_TOKENS = 20_000
 MIN_STEPS = 20
-PRETRAIN_SHARE = 0.7  # of a time that was asked for; curation, evaluation and chat take the rest
 MAX_PARAMETERS_PER_TOKEN = 20
 MAX_LAYERS = 96
 WEIGHT_DECIMALS = 6
@@ -56,6 +55,11 @@ class Shape:
             initializer_range=round(self.hidden_size**-0.5, 4),
             max_position_embeddings=self.seq_len,
         )
+
+    def with_context(self, tokens: int) -> Shape:
+        """With at least so long a context; a batch holds at least one window of it."""
+        seq_len = max(self.seq_len, tokens)
+        return replace(self, seq_len=seq_len, global_batch_tokens=max(self.global_batch_tokens, seq_len))
 
     @property
     def parameters(self) -> int:
@@ -91,28 +95,26 @@ SHAPES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What the person asked for. speed: training operations per second for a model of so many parameters."""
+    """What the person asked for. tokens_in_time: those that a model of a shape can be trained on in the time that was asked for;
+    None where none was."""
 
-    minutes: float | None = None
     parameters: int | None = None
-    speed: Callable[[int], float] | None = None
+    tokens_in_time: Callable[[Shape], float] | None = None
 
-    def tokens_in_time(self, shape: Shape) -> float:
-        """Tokens that can be trained on in the time; without limit where no time was given."""
-        if self.minutes is None or self.speed is None:
-            return math.inf
-        return PRETRAIN_SHARE * self.minutes * 60 * self.speed(shape.parameters) / shape.flops_per_token
+    def most_tokens(self, shape: Shape) -> float:
+        """Without limit where no time was asked for."""
+        return math.inf if self.tokens_in_time is None else self.tokens_in_time(shape)
 
 
 def shape_for(text_bytes: float, wish: Wish) -> Shape:
     """The shape for so many bytes of unique text. Raises RecipeError where they are too few for the size that was asked for."""
     if wish.parameters is not None:
         return _of_size(wish.parameters, text_bytes)
-    epochs = EPOCHS if wish.minutes is None else MAX_EPOCHS
+    epochs = EPOCHS if wish.tokens_in_time is None else MAX_EPOCHS
     fitting = [
         shape
         for shape in SHAPES
-        if min(epochs * text_bytes / bytes_per_token(shape.vocab_size), wish.tokens_in_time(shape)) >= shape.parameters
+        if min(epochs * text_bytes / bytes_per_token(shape.vocab_size), wish.most_tokens(shape)) >= shape.parameters
     ]
     return fitting[-1] if fitting else SHAPES[0]
 
@@ -176,7 +178,7 @@ class Budget:
 def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budget:
     """Steps and shares over unique training tokens by source; a source counts by the whole windows that it has, and by less than
     was estimated where it may have much less. Raises DataError where nothing is sure."""
-    epochs = EPOCHS if wish.minutes is None else MAX_EPOCHS
+    epochs = EPOCHS if wish.tokens_in_time is None else MAX_EPOCHS
     sure = {name: min(found.value, MAX_EPOCHS_AT_WORST / epochs * found.low) for name, found in tokens.items()}
     once = {name: num_windows(int(size), shape.seq_len) * shape.seq_len for name, size in sure.items()}
     total = sum(once.values())
@@ -185,7 +187,7 @@ def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budg
             "too little of the text was read to say how much there is. Read longer with --max-seconds, or name a part of it."
         )
     weights = _rounded({name: size / total for name, size in once.items() if size})
-    asked = min(epochs * total, wish.tokens_in_time(shape))
+    asked = min(epochs * total, wish.most_tokens(shape))
     batch = _batch_for(shape, asked)
     steps = int(max(asked, MIN_STEPS * batch) // batch)
     decay = max(1, round(0.2 * steps))

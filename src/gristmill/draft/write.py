@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.draft.conversations import FILE_NAME, SUMS_UP_TO, ChatPlan
+from gristmill.draft.conversations import BATCH, FILE_NAME, RATE_SHARE, ChatPlan
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource, name_of
 from gristmill.draft.interval import Estimate
@@ -138,7 +138,7 @@ pretrain:
 """,
     ]
     if chat is not None:
-        sections.append(_chat(chat, shape))
+        sections.append(chat_text(chat, shape))
     return "\n".join(sections)
 
 
@@ -175,8 +175,9 @@ def _source(one: Written, is_whole: bool) -> str:
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
     ]
     if source.kind != "code":
+        first = next((name for name in found.languages if name != "?"), "en")
         lines.append(
-            "    # language: {keep: [en], min_score: 0.65}   # other languages: keep: [de, fr]; without this line all stay"
+            f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all stay"
             f" (found: {languages or 'none'})"
         )
     hint = "" if source.rules else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
@@ -210,25 +211,27 @@ def _select(written: Sequence[Written], budget: Budget, validation: Validation) 
     return "\n".join(lines) + "\n"
 
 
-def _chat(chat: ChatPlan, shape: Shape) -> str:
+def chat_text(chat: ChatPlan, shape: Shape) -> str:
+    """The sections of chat. shape: of the model, whose context they are for."""
     whose = "your own conversations" if chat.are_own else "everyday conversations that come with gristmill"
     return f"""# {chat.conversations:,} {whose} (edit {FILE_NAME}), each {chat.copies} times, and {chat.sums:,} questions about sums:
 # {chat.share:.0%} conversations, {1 - chat.share:.0%} sums. Sums can be judged by a rule, so the preference pairs come from them.
 chat:
   conversations: [{FILE_NAME}]
   conversation_copies: {chat.copies}
-  sums_up_to: {SUMS_UP_TO}
+  sums_up_to: {chat.sums_up_to}
 
+# {chat.steps} steps; more of them, or a higher rate, and the model forgets more of what it was pretrained on (`evaluate` shows it).
 sft:
-  epochs: 6
-  batch_conversations: 16
+  epochs: {chat.epochs}
+  batch_conversations: {BATCH}
   seq_len: {shape.seq_len}
-  optimizer: {{peak_lr: 2.0e-3}}
+  optimizer: {{peak_lr: {float(shape.peak_lr) / RATE_SHARE:.1e}}}
   sample_prompts: ["Hello!", "What is your name?", "What is 2 + 3?"]
 
 # Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
 pairs:
-  num_prompts: {(SUMS_UP_TO + 1) ** 2}
+  num_prompts: {(chat.sums_up_to + 1) ** 2}
   samples_per_prompt: 16
   temperature: 1.2
   max_pairs_per_prompt: 3

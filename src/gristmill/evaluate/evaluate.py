@@ -17,15 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, TypedDict
 
-import torch
-
 from gristmill.data.packs import Pack, packs_by_name
-from gristmill.errors import Interrupted
 from gristmill.evaluate import recall
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
 from gristmill.evaluate.outputs import YARDSTICK, Comparison, Figure, Verdict
-from gristmill.graph.progress import Position
+from gristmill.evaluate.pieces import Pieces
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
@@ -58,7 +55,6 @@ class ItemScores(TypedDict):
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Measures each model, then compares them. Returns how much was measured, and with what."""
-    torch.set_num_threads(ctx.machine.most_threads)
     if not engine_is_installed():
         ctx.say(f"evaluate: lm-eval is not installed, so packs are asked without it. To use it: {INSTALL}")
     section: EvaluateSection = ctx.config["evaluate"]
@@ -66,13 +62,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
     packs = packs_by_name(ctx.files, section.packs)
     models: dict[str, TrainedModel] = by_source(ctx.inputs, "model ")
     parts: dict[str, dict[str, Any]] = {}
-    for number, (name, trained) in enumerate(models.items()):
-        ctx.progress(Position(done=number, total=len(models), unit="model", part=name))
+    num_texts = len(list(_validation(ctx)))
+    of_model = {name: len(packs) + num_texts + (name in CHAT_STEPS) for name in models}
+    pieces = Pieces(ctx, total=sum(of_model.values()) + num_texts * section.xz_yardstick)
+    for name, trained in models.items():
         done = ctx.out / "models" / f"{name}.json"
         if not done.is_file():
             model = load_model(trained.model, device=choose_device(ctx.machine.device)).eval()
             done.parent.mkdir(parents=True, exist_ok=True)
-            write_json(done, _measure(ctx, name, model, tokenizer, packs))
+            write_json(done, _measure(ctx, name, model, tokenizer, packs, pieces))
+        else:
+            pieces.skip(of_model[name])
         parts[name] = read_json(done)
     results = [
         Figure.from_json(row, where=ctx.out / "models" / f"{name}.json")
@@ -80,8 +80,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         for row in part["records"]
     ]
     if section.xz_yardstick:
-        _leave_if_asked(ctx)
-        results += _xz_figures(ctx, tokenizer)
+        results += _xz_figures(ctx, tokenizer, pieces)
     comparisons = compare({name: part["scores"] for name, part in parts.items()}, results)
     write_json(ctx.out / "results.json", [found.to_json() for found in results])
     write_json(ctx.out / "comparisons.json", [found.to_json() for found in comparisons])
@@ -133,26 +132,26 @@ def figure(
 
 
 def _measure(
-    ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, packs: Mapping[str, Pack]
+    ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, packs: Mapping[str, Pack], pieces: Pieces
 ) -> dict[str, Any]:
     """Everything about one model: figures, and the item scores that comparisons pair."""
     figures: list[Figure] = []
     scores: dict[str, ItemScores] = {}
     chat = name in CHAT_STEPS
     for task, pack in packs.items():
-        _leave_if_asked(ctx)
+        pieces.begin(f"{name} on {task}")
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
         figures.append(_pack_figure(name, task, result, held_out=ctx.config["held_out"][task]))
         scores[task] = {"amounts": list(result.scores), "sizes": None}
         _write_items(ctx, name, task, result.rows)
         ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
     for source, shard in _validation(ctx):
-        _leave_if_asked(ctx)
+        pieces.begin(f"{name} on {source}")
         found, scores[source] = _bits_figure(ctx, name, source, model, tokenizer, shard)
         figures.append(found)
         ctx.say(f"evaluate: {name} on {source}: {_said(found)}")
     if chat:
-        figures += _recall_figures(ctx, name, model, tokenizer)
+        figures += _recall_figures(ctx, name, model, tokenizer, pieces)
     return {"records": [found.to_json() for found in figures], "scores": scores}
 
 
@@ -195,7 +194,8 @@ def _bits_figure(
     return found, {"amounts": list(bits.document_bits), "sizes": list(bits.document_bytes)}
 
 
-def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer) -> list[Figure]:
+def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, pieces: Pieces) -> list[Figure]:
+    pieces.begin(f"{name} asked in chat")
     conversations: Conversations = ctx.inputs["conversations"]
     questions = recall.trained_questions(conversations.trained, greeting_ids=_greeting_ids(ctx))
     held_out = packs_by_name(ctx.files, [name for name, is_held_out in ctx.config["held_out"].items() if is_held_out])
@@ -203,7 +203,7 @@ def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
     fitting, num_too_long = recall.within_context(questions, tokenizer, model.config.max_position_embeddings)
     figures: list[Figure] = []
     for task, asked in recall.spread_by_task(fitting).items():
-        _leave_if_asked(ctx)
+        pieces.leave_if_asked()
         replies = recall.ask(model, tokenizer, asked)
         _write_items(ctx, name, task, [reply.to_json() for reply in replies])
         for metric, found in recall.summarize(replies).items():
@@ -283,14 +283,14 @@ def _verdict(a: Figure, b: Figure, difference: float, p_adjusted: float) -> Verd
 # ── xz ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _xz_figures(ctx: StepContext, tokenizer: Tokenizer) -> list[Figure]:
+def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[Figure]:
     """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
     shards = [TokenShard(tokens.train) for tokens in by_source(ctx.inputs, TOKENS).values()]
     all_bytes = sum(shard.num_bytes for shard in shards)
     primed = PrimedXz(text for shard in shards for text in _spread_texts(shard, tokenizer, all_bytes))
     figures: list[Figure] = []
     for source, shard in _validation(ctx):
-        _leave_if_asked(ctx)
+        pieces.begin(f"xz on {source}")
         found = primed.score(_first_texts(shard, tokenizer, ctx.config["evaluate"].validation_bytes))
         figures.append(
             figure(
@@ -351,10 +351,3 @@ def _said(found: Figure) -> str:
     chance = "" if found.chance is None else f", chance {found.chance:.3f}"
     grey = ": at or below chance" if found.at_or_below_chance else ""
     return f"{found.value:.3f}{interval} {found.metric} ({counted(found.n, 'item')}{chance}{grey})"
-
-
-def _leave_if_asked(ctx: StepContext) -> None:
-    if ctx.should_stop():
-        raise Interrupted(
-            "stopped while evaluating; models that were finished are kept. Run the same command to resume."
-        )

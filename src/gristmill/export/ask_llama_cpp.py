@@ -1,10 +1,10 @@
-"""What llama.cpp makes of a GGUF file, asked in a process of its own, because what it cannot read may end the process.
+"""Runs llama.cpp on a GGUF file in a separate process, because a file that it cannot read may crash the process.
 
     python -m gristmill.export.ask_llama_cpp  < request.json      one JSON object
 
 Request: {"path": file, "threads": 1, "context": tokens, "texts": [...], "prompts": [[ids], ...], "answers": [[ids], ...],
 "speed_tokens": 256}. Answer: the ids of each text; for each token of each answer the most likely tokens in its place, as
-[id, log-probability], best first; the tokens a second of plain generation; the memory that loading and generating took.
+[id, log-probability], best first; tokens per second of plain generation; the memory used by loading and generating.
 
 The cache of keys and values is float32 and flash attention is off, so that nothing is rounded but the weights.
 """
@@ -65,10 +65,10 @@ def _ask(server: Any, path: str, **body: Any) -> Any:
 
 
 def _likely(server: Any, prompt: list[int], answer: list[int]) -> list[list[tuple[int, float]]]:
-    """One token is asked for after each beginning of the answer, so an end token in it ends nothing.
+    """Asks for one token after each prefix of the answer, so that an end token in the answer has no effect.
 
     The server lists nothing for a sampled token that ends the text or is part of a character. So a bias makes it sample "a";
-    what it lists is from before the bias.
+    the listed probabilities are those before the bias.
     """
     [letter] = _ask(server, "/tokenize", content="a", parse_special=False)["tokens"]
     ask = {"n_predict": 1, "temperature": 0, "n_probs": NUM_PROBS, "logit_bias": [[letter, 1e6]]}

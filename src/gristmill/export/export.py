@@ -1,4 +1,4 @@
-"""STEP export: the recipe's last model as a stock Hugging Face folder, with the proof of parity beside it.
+"""STEP export: the recipe's last model as a stock Hugging Face folder and GGUF files, with the check of parity.
 
 model/         config.json, generation_config.json, model.safetensors, tokenizer files, chat_template.jinja, README.md (the card)
 gguf/          NAME-FORM.gguf for each form that the recipe names, and a Modelfile for Ollama
@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from gristmill.export.huggingface import check_parity, export_model
 from gristmill.export.llama_cpp import export_gguf, words_of
 from gristmill.graph.step import StepContext
@@ -20,13 +18,14 @@ from gristmill.report.card import model_card
 from gristmill.report.facts import Facts
 from gristmill.store.durable import write_json
 from gristmill.train.outputs import CHAT_STEPS
+from gristmill.train.runtime import ThreadsByLoad
 
 VERSION = 3
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
     """Writes the folder, then reads it again and compares."""
-    torch.set_num_threads(ctx.machine.most_threads)
+    ThreadsByLoad(ctx.machine)
     section: ExportSection = ctx.config["export"]
     name: str = ctx.config["model"]
     is_chat = name in CHAT_STEPS

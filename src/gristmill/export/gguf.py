@@ -1,12 +1,12 @@
-"""One GGUF file from a Hugging Face Llama folder: what llama.cpp and the programs built on it read.
+"""One GGUF file from a Hugging Face Llama folder, for llama.cpp and the programs built on it.
 
-A form says how matrices are stored: f32, f16, q8_0 (8.5 bits a weight) or q4_0 (4.5 bits). Norms stay float32. q8_0 and q4_0
-store blocks of 32 neighbouring weights under one scale; a matrix whose rows are no multiple of 32 stays f16, and the writer
-returns which. In q4_0 the embedding, which small models also use as their head, stays q8_0.
+A form says how matrices are stored: f32, f16, q8_0 (8.5 bits per weight) or q4_0 (4.5 bits). Norms stay float32. q8_0 and q4_0
+store blocks of 32 neighbouring weights with one scale; a matrix whose row length is not a multiple of 32 stays f16, and the writer
+returns its name. In q4_0 the embedding, which small models also use as their head, is q8_0.
 
-Two things are silently wrong when they are left out. llama.cpp pairs neighbouring dimensions in its rotary positions, Hugging
-Face the two halves, so the rows of q_proj and k_proj are reordered. And it splits text by a named pre-tokenizer: SmolLM2's is
-recognised here, any other is refused.
+Two details give wrong results without an error if they are missing. llama.cpp's rotary positions pair neighbouring dimensions,
+Hugging Face's pair the two halves, so the rows of q_proj and k_proj are reordered. And llama.cpp splits text by a named
+pre-tokenizer: SmolLM2's is recognised here, any other is refused.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ NAMES = {
     "model.layers.{}.mlp.up_proj.weight": "blk.{}.ffn_up.weight",
     "model.layers.{}.mlp.down_proj.weight": "blk.{}.ffn_down.weight",
 }
-PRE = "smollm"  # llama.cpp's name for digits apart, then the pattern of GPT-2
+PRE = "smollm"  # llama.cpp's name for single digits, then the pattern of GPT-2
 DIGITS = {"type": "Digits", "individual_digits": True}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
 
 def write_gguf(source: Path, path: Path, *, form: GgufForm, name: str) -> list[str]:
-    """Write the model in the folder `source` to `path`; return the matrices that are not in `form`, by GGUF's names.
+    """Write the model in the folder `source` to `path`; return the matrices that are not in `form`, by their GGUF names.
 
-    A chat model (its end token is <|im_end|>) carries its chat template; a base model begins each text with <|endoftext|>, as
-    its documents did. Raises ArtifactError when the folder holds no whole Llama, or a tokenizer that is not split as SmolLM2's.
+    A chat model (its end token is <|im_end|>) carries its chat template; a base model begins each text with <|endoftext|>, like
+    the documents it was trained on. Raises ArtifactError when the folder is not a complete Llama, or has a tokenizer with a
+    pre-tokenizer other than SmolLM2's.
     """
     model, tokenizer = load_model(source), Tokenizer.load(source)
     writer = gguf.GGUFWriter(path, "llama")
@@ -133,8 +134,8 @@ def _refuse_other_tokenizers(content: dict[str, Any], path: Path) -> None:
     else:
         return
     raise ArtifactError(
-        f"{path} splits text in a way that has no name in llama.cpp that is known here: {found}.\n"
-        "  Expected SmolLM2's: BPE without a normalizer, every digit apart, then the byte-level pattern of GPT-2.\n"
+        f"{path} splits text in a way for which no pre-tokenizer of llama.cpp is known here: {found}.\n"
+        "  Expected SmolLM2's: BPE without a normalizer, single digits, then the byte-level pattern of GPT-2.\n"
         "  Convert this model with llama.cpp's own converter."
     )
 

@@ -1,4 +1,4 @@
-"""Send a model folder to the Hugging Face Hub, private unless said otherwise."""
+"""Upload a model folder to the Hugging Face Hub, private by default."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def push(folders: Mapping[str, Path], repository: str, *, public: bool) -> str:
-    """Upload each folder to its place in `repository` ("" is the top), made where it is not there; return its address.
+    """Upload each folder to its path in `repository` ("" is the top), which is created if absent; return its address.
 
-    The account is the one that `hf auth login` or HF_TOKEN names. Raises RecipeError for a name that is no OWNER/NAME, and for
-    a repository that is public where `public` was not asked for; ArtifactError when the Hub refuses or cannot be reached.
+    The account is that of `hf auth login` or HF_TOKEN. Raises RecipeError for a name other than OWNER/NAME, and for a
+    public repository without `public`; ArtifactError when the Hub refuses or cannot be reached.
     """
     if not REPOSITORY.fullmatch(repository):
         raise RecipeError(f"--push is {repository!r}; expected OWNER/NAME, such as ada/quickstart.")
@@ -33,7 +33,7 @@ def push(folders: Mapping[str, Path], repository: str, *, public: bool) -> str:
         address = api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.repo_info(repository).private:
             raise RecipeError(
-                f"{address} is there already and is public; nothing was sent. Add --public, or name another."
+                f"{address} exists and is public; nothing was uploaded. Add --public, or name another repository."
             )
         for place, folder in folders.items():
             api.upload_folder(
@@ -42,8 +42,8 @@ def push(folders: Mapping[str, Path], repository: str, *, public: bool) -> str:
     except (transport.HTTPError, transport.HFValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArtifactError(
-            f"{repository}: the Hugging Face Hub did not take the model: {first}\n"
-            "  `hf auth whoami` shows whose name it would be under; HF_HUB_OFFLINE=1 forbids the way there. What was sent "
-            "stays; the same command sends the rest."
+            f"{repository}: the upload to the Hugging Face Hub failed: {first}\n"
+            "  `hf auth whoami` shows your account; HF_HUB_OFFLINE=1 disables uploads. Uploaded files stay on the Hub; the same "
+            "command uploads the rest."
         ) from error
     return str(address)

@@ -1,13 +1,13 @@
-"""The released folder: a stock Hugging Face checkpoint, and the proof that it computes what the trained model computes.
+"""The released folder: a stock Hugging Face checkpoint, and the check that it computes the same as the trained model.
 
     config.json  generation_config.json  model.safetensors  tokenizer.json  tokenizer_config.json  chat_template.jinja
 
-Three things are held against each other on fixed prompts: the model as trained, the folder read back by gristmill, and the
-folder read by stock transformers, where that is installed. Storing in bfloat16 rounds the weights; what that does to the
-logits is measured and told apart from everything else.
+Three models are compared on fixed prompts: the model as trained, the folder read back by gristmill, and the folder read by
+stock transformers, where that is installed. Storing in bfloat16 rounds the weights; the effect on the logits is measured
+separately.
 
-Two programs add in another order, so equal models differ in the last digits, and where two tokens have nearly the same logit
-each may take another one: a tie. Greedy texts are therefore compared token by token after the same beginning, ours.
+Two programs add in different orders, so equal models differ in the last digits, and where two tokens have nearly the same logit
+each program may choose a different one: a tie. Greedy texts are therefore compared token by token after the same prefix, ours.
 """
 
 from __future__ import annotations
@@ -123,9 +123,9 @@ def _transformers_parity(exported: Llama, folder: Path, prompts: Sequence[Sequen
     )
     if difference > tolerance or any(prompt.other for prompt in greedy):
         raise ArtifactError(
-            f"{folder}: transformers {found.version} computes something else from it: logits differ by "
-            f"{difference:.3g} (allowed {tolerance:.3g}), and of {sum(map(len, texts))} greedy tokens "
-            f"{sum(prompt.other for prompt in greedy)} are others without being tied. Please report this."
+            f"{folder}: transformers {found.version} gives different results: logits differ by {difference:.3g} (allowed "
+            f"{tolerance:.3g}), and {sum(prompt.other for prompt in greedy)} of {sum(map(len, texts))} greedy tokens differ "
+            "without being tied. Please report this."
         )
     return found
 

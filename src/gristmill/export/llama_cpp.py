@@ -1,8 +1,8 @@
-"""The proof that llama.cpp computes from a GGUF file what the exported model computes.
+"""Checks that llama.cpp computes the same from a GGUF file as the exported model.
 
-The same texts must give the same token ids, whatever they look like. Then, after each beginning of our own greedy text, the
-five tokens that llama.cpp holds most likely are held against ours: how far their log-probabilities differ, and whether the
-first is the same. f32 and f16 are refused beyond a limit; what q8_0 and q4_0 change is measured and told.
+Any text must give the same token ids. Then, after each prefix of our own greedy text, the five tokens that are most likely for
+llama.cpp are compared with ours: how far their log-probabilities differ, and whether the first is the same. f32 and f16 fail
+beyond a limit; for q8_0 and q4_0 the difference is measured and reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gristmill.units import in_bytes
 
 NUM_TEXTS = 1000
 LIMITS: dict[GgufForm, float] = {"f32": 1e-3, "f16": 0.25}
-"""Largest difference of log-probabilities, nats. llama.cpp rounds activations, too, to multiply float16 matrices."""
+"""Largest difference of log-probabilities, nats. To multiply float16 matrices, llama.cpp also rounds activations."""
 SPEED_TOKENS = 200
 
 MODELFILE = """# For Ollama: ollama create {name} -f Modelfile. Written by gristmill; not tried with Ollama itself.
@@ -49,9 +49,9 @@ BASE = 'TEMPLATE """{{ .Prompt }}"""\n'
 def export_gguf(
     source: Path, folder: Path, forms: Sequence[GgufForm], *, name: str
 ) -> list[tuple[GgufFile, Speed | None]]:
-    """Write NAME-FORM.gguf for each form and a Modelfile into `folder`; return what was found of each, and how fast it is.
+    """Write NAME-FORM.gguf for each form and a Modelfile into `folder`; return the check of each and its speed.
 
-    Raises ArtifactError when llama.cpp, where it is installed, does not read a file or computes something else from it.
+    Raises ArtifactError when llama.cpp, where it is installed, cannot read a file or gives different results.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found = []
@@ -124,7 +124,7 @@ def check_gguf(source: Path, path: Path, form: GgufForm) -> tuple[LlamaCpp | Not
     ]
     if different:
         raise ArtifactError(
-            f"{path}: llama.cpp splits {len(different)} of {len(texts)} texts into other tokens, first {different[0]!r}. "
+            f"{path}: llama.cpp splits {len(different)} of {len(texts)} texts into different tokens, first {different[0]!r}. "
             "Please report this."
         )
     logits = logits_of(model, [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers)])
@@ -133,9 +133,9 @@ def check_gguf(source: Path, path: Path, form: GgufForm) -> tuple[LlamaCpp | Not
     limit = LIMITS.get(form)
     if limit is not None and (compared.max_difference > limit or compared.other):
         raise ArtifactError(
-            f"{path}: llama.cpp computes something else from it: log-probabilities differ by {compared.max_difference:.3g} "
-            f"(allowed {limit:g}), and of {sum(map(len, answers))} greedy tokens {compared.other} are others without being "
-            "tied. Please report this."
+            f"{path}: llama.cpp gives different results: log-probabilities differ by {compared.max_difference:.3g} "
+            f"(allowed {limit:g}), and {compared.other} of {sum(map(len, answers))} greedy tokens differ without being tied. "
+            "Please report this."
         )
     proof = LlamaCpp(
         checked=True,
@@ -165,10 +165,10 @@ class Compared:
 def compare(
     answers: Sequence[Sequence[int]], ours: Sequence[Tensor], theirs: Sequence[Sequence[Sequence[tuple[int, float]]]]
 ) -> Compared:
-    """Our greedy answers, with our log-probabilities (L, V) after each beginning, against the other program's likeliest tokens.
+    """Our greedy answers, with our log-probabilities (L, V) after each prefix, against the other program's most likely tokens.
 
-    max_difference is over those tokens. A margin is how much likelier we hold our token than theirs, where the two are not
-    the same one; they are tied where it is at most twice max_difference: each of the two may be off by so much.
+    max_difference is over those tokens. A margin is the difference of our log-probabilities of our token and theirs, where the
+    two differ; they are tied if it is at most twice max_difference, since each of the two values may be off by that much.
     """
     differences, margins, equal = [], [], 0
     for answer, logp_LV, likely in zip(answers, ours, theirs, strict=True):
@@ -196,6 +196,6 @@ def ask(path: Path, **request: Any) -> dict[str, Any]:
     )
     if child.returncode != 0:
         last = (child.stderr.strip() or "no message").splitlines()[-1]
-        raise ArtifactError(f"{path}: llama.cpp ended with {child.returncode}: {last}. Please report this.")
+        raise ArtifactError(f"{path}: llama.cpp ended with exit code {child.returncode}: {last}. Please report this.")
     answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
     return answer

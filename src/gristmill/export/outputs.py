@@ -14,7 +14,7 @@ from gristmill.written import Written
 
 @dataclass(frozen=True, kw_only=True)
 class NotChecked(Written):
-    """Why the other program was not asked, and what to do so that it is."""
+    """Why the other program did not check the model, and the command that makes it possible."""
 
     checked: Literal[False]
     why: str
@@ -40,10 +40,10 @@ class CheckedWith(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaCpp(Written):
-    """llama.cpp on a GGUF file: texts whose ids are ours, and our greedy tokens against its likeliest. Differences are nats.
+    """llama.cpp on a GGUF file: texts with the same ids, and our greedy tokens against its most likely ones. Differences are nats.
 
-    greedy_tokens_tied: others, but by a margin that the measured difference explains. max_margin: how much likelier we held
-    our token, where it took another. limit: what max_logp_difference had to stay below; None where it is only measured.
+    greedy_tokens_tied: different, but by a margin that the measured difference explains. max_margin: the largest difference of our
+    log-probabilities between our token and a different one of llama.cpp. limit: for max_logp_difference; None if it is only measured.
     """
 
     checked: Literal[True]
@@ -59,7 +59,7 @@ class LlamaCpp(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class GgufFile(Written):
-    """A GGUF file. stored_otherwise: its matrices that are not in the form, because the form does not fit them."""
+    """A GGUF file. stored_otherwise: the matrices that are in a larger form, because this one does not fit their shape."""
 
     file: str
     form: str
@@ -70,7 +70,7 @@ class GgufFile(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class Speed(Written):
-    """llama.cpp on one thread: generation, and the memory that loading and generating took."""
+    """llama.cpp on one thread: speed of generation, and the memory used by loading and generating."""
 
     tokens_per_second: float
     memory_bytes: int
@@ -103,6 +103,6 @@ class Exported(Outputs):
 
     @property
     def speeds(self) -> dict[str, Speed]:
-        """GGUF form → how fast llama.cpp was, where it was asked."""
+        """GGUF form → speed of llama.cpp, where it was measured."""
         found = self.record.counts.get("llama_cpp", {})
         return {form: Speed.from_json(speed, where=self.record_path) for form, speed in found.items()}

@@ -1,4 +1,4 @@
-"""What an exported model is asked, so that it can be held against the trained one: prompts, our own answers, texts to split."""
+"""Inputs for comparing an exported model with the trained one: prompts, our own greedy answers, texts to split."""
 
 from __future__ import annotations
 

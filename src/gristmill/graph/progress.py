@@ -1,8 +1,8 @@
-"""How far a run is: what a step says of itself, and how fast it gets on.
+"""Progress of a run: what a step reports, and at which rate it advances.
 
     step ── Position ─→ Tracker ── Moment ─→ a live block or plain lines (display.py), and the heartbeat (store/heartbeat.py)
 
-A step reports as often as it likes; who shows it, and how often, is decided elsewhere and once.
+A step reports as often as it likes. How often that is shown, and where, is decided in one other place.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ PACE_SECONDS = 30.0
 class Position(Written):
     """How far a step is.
 
-    done of total: in units that take about the same time each, such as "step" or "byte"; total is None where nobody knows it.
-    part: what the step is at, such as "stage decay". counts: what has been handled so far, shown as a rate, such as
-    {"documents": 1200}. figures: what else is worth knowing, each in words.
+    done of total: in units that take about the same time each, such as "step" or "byte"; total is None if not known. No unit:
+    nothing is counted yet, see `doing`.
+    part: the current part, such as "stage decay". counts: what has been processed so far, shown as a rate, such as
+    {"documents": 1200}. figures: other figures to show, as text.
     """
 
     done: int
@@ -32,20 +33,25 @@ class Position(Written):
     counts: Mapping[str, int] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
 
+    @classmethod
+    def doing(cls, what: str) -> Position:
+        """Before there is anything to count, such as "loading the checkpoint"."""
+        return cls(done=0, total=None, unit="", part=what)
+
 
 Report = Callable[[Position], None]
 
 
 def unreported(_position: Position) -> None:
-    """For a step that runs by itself, with nobody to tell."""
+    """For a step that runs without a display."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment(Written):
-    """A run under way as it is shown.
+    """The state of a running step as it is shown.
 
-    spent_seconds: on this step, in this attempt. left_seconds: of this step. later_seconds: of the steps after it, by the
-    forecast. is_stopping: a person or the system asked it to end.
+    spent_seconds: on this step, in this attempt. left_seconds: estimate for this step. later_seconds: forecast for the steps
+    after it. is_stopping: a signal asked it to stop.
     """
 
     step: str
@@ -58,7 +64,7 @@ class Moment(Written):
 
     @property
     def share(self) -> float | None:
-        """Of the step that is done."""
+        """The share of the step that is done; None if the total is not known."""
         at = self.position
         return None if at is None or not at.total else min(1.0, at.done / at.total)
 
@@ -66,30 +72,30 @@ class Moment(Written):
     def where(self) -> str:
         """ "stage decay, step 450 of 933"; empty for a step that reports nothing."""
         at = self.position
-        if at is None:
-            return ""
+        if at is None or not at.unit:
+            return "" if at is None else at.part
         unit, amount = ("", in_bytes) if at.unit == "byte" else (f"{at.unit} ", "{:,}".format)
         of = "" if at.total is None else f" of {amount(at.total)}"
         return ", ".join(filter(None, (at.part, f"{unit}{amount(at.done)}{of}")))
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """What the step says beside where it is, rates first."""
+        """What the step reports besides its position, rates first."""
         rates = tuple(f"{scale(rate)} {what}/s" for what, rate in self.rates.items())
         return rates + (() if self.position is None else self.position.figures)
 
     @property
     def time(self) -> tuple[str, ...]:
-        """What is spent and what is left, of the step and of the run."""
+        """The time spent, or the time left for the step and for the run."""
         if self.is_stopping:
-            return ("stopping as soon as the state is saved; Ctrl-C again ends at once",)
+            return ("stopping as soon as the state is saved; press Ctrl-C again to stop at once",)
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
         run = (f"run about {seconds(self.left_seconds + self.later_seconds)}",) if self.later_seconds else ()
         return (f"{seconds(self.left_seconds)} left", *run)
 
     def after(self, seconds: float) -> Moment:
-        """The same, so many seconds later, when nothing more was reported; what takes longer than it said ends at no known time."""
+        """The state so many seconds later without a new report. Past the estimated end, no time left is given."""
         left = None if self.left_seconds is None or self.left_seconds <= seconds else self.left_seconds - seconds
         return replace(self, spent_seconds=self.spent_seconds + seconds, left_seconds=left)
 
@@ -100,14 +106,14 @@ class Moment(Written):
 
 
 class Pace:
-    """Amounts a second over the last half to whole minute, by any clock. It needs no list of what it saw."""
+    """Amounts per second over the last 30 to 60 seconds, by any clock, without a list of past reports."""
 
     def __init__(self) -> None:
         self._from: tuple[float, Mapping[str, int]] | None = None
         self._next = self._last = (0.0, dict[str, int]())
 
     def add(self, now: float, amounts: Mapping[str, int]) -> None:
-        """What has been done by now."""
+        """Takes the amounts done by now."""
         self._last = (now, dict(amounts))
         if self._from is None:
             self._from = self._next = self._last
@@ -115,14 +121,14 @@ class Pace:
             self._from, self._next = self._next, self._last
 
     def rate(self, name: str) -> float | None:
-        """A second; None before two looks at it."""
+        """Per second; None before the second report."""
         if self._from is None or self._last[0] <= self._from[0]:
             return None
         done = self._last[1].get(name, 0) - self._from[1].get(name, 0)
         return done / (self._last[0] - self._from[0])
 
     def left_seconds(self, now: float, name: str, total: int) -> float | None:
-        """Until there are `total`; None where nothing gets on, or not as fast as it did."""
+        """Seconds until `total` is reached; None without progress, or once the estimate has passed."""
         rate = self.rate(name)
         if not rate:
             return None
@@ -131,9 +137,9 @@ class Pace:
 
 
 class Tracker:
-    """One step under way: keeps its last position and its pace. `moment(now)` may be asked from another thread.
+    """A running step: keeps its last position and its pace. `moment(now)` may be called from another thread.
 
-    expected_seconds: of the step, by the forecast, which counts as long as its pace is not known.
+    expected_seconds: forecast for the step, used until its pace is known.
     """
 
     def __init__(self, step: str, *, expected_seconds: float, later_seconds: float, now: float) -> None:
@@ -144,11 +150,12 @@ class Tracker:
 
     def add(self, position: Position, now: float) -> None:
         """Takes a report."""
-        self._pace.add(now, {**position.counts, position.unit: position.done})
+        if position.unit:
+            self._pace.add(now, {**position.counts, position.unit: position.done})
         self._position = position
 
     def moment(self, now: float) -> Moment:
-        """The step as it is now."""
+        """The state of the step at `now`."""
         at = self._position
         spent = now - self._started
         rates: dict[str, float] = {}

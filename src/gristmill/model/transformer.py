@@ -135,6 +135,24 @@ def _rope_theta(config: dict[str, Any], where: str) -> dict[str, float]:
     return {"rope_theta": found.pop()} if found else {}
 
 
+class Projection(nn.Linear):
+    """A matrix without bias, its weights unset: torch's own first weights would be thrown away, and on its meta device they
+    take more than a second."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__(size_in, size_out, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Leaves them unset."""
+
+
+class Embedding(nn.Embedding):
+    """Its weights unset, as those of a projection."""
+
+    def reset_parameters(self) -> None:
+        """Leaves them unset."""
+
+
 class Attention(nn.Module):
     """Grouped-query self-attention with rotary positions."""
 
@@ -142,10 +160,10 @@ class Attention(nn.Module):
         super().__init__()
         hidden, self.head_dim = config.hidden_size, config.head_dim
         queries, keys = config.num_attention_heads * self.head_dim, config.num_key_value_heads * self.head_dim
-        self.q_proj = nn.Linear(hidden, queries, bias=False)
-        self.k_proj = nn.Linear(hidden, keys, bias=False)
-        self.v_proj = nn.Linear(hidden, keys, bias=False)
-        self.o_proj = nn.Linear(queries, hidden, bias=False)
+        self.q_proj = Projection(hidden, queries)
+        self.k_proj = Projection(hidden, keys)
+        self.v_proj = Projection(hidden, keys)
+        self.o_proj = Projection(queries, hidden)
 
     def forward(self, x_ND: Tensor, rotary: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
         q_NHK = rotate(self.q_proj(x_ND).unflatten(-1, (-1, self.head_dim)), *rotary)
@@ -161,9 +179,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Projection(config.hidden_size, config.intermediate_size)
+        self.up_proj = Projection(config.hidden_size, config.intermediate_size)
+        self.down_proj = Projection(config.intermediate_size, config.hidden_size)
 
     def forward(self, x_ND: Tensor) -> Tensor:
         gated_NF = functional.silu(self.gate_proj(x_ND)) * self.up_proj(x_ND)
@@ -190,7 +208,7 @@ class Decoder(nn.Module):
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -203,7 +221,7 @@ class Llama(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Projection(config.hidden_size, config.vocab_size)
 
     @property
     def device(self) -> torch.device:

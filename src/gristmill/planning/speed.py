@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from gristmill.errors import ArtifactError
+from gristmill.graph.cores import NOTABLE, CoreWatch, load_words
 from gristmill.graph.machine import Machine
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_units, scale
@@ -26,7 +27,8 @@ PROFILE_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedPoint:
-    """Real training steps of one shape. flops_per_second: by `flops_per_token`, so that shapes can be compared."""
+    """Real training steps of one shape. flops_per_second: by `flops_per_token`, so that shapes can be compared. busy_cores: those
+    that other processes used meanwhile."""
 
     parameters: int
     seq_len: int
@@ -34,6 +36,12 @@ class SpeedPoint:
     tokens_per_second: float
     flops_per_second: float
     measured_by: Literal["doctor", "pretrain"]
+    busy_cores: float = 0.0
+
+    @property
+    def is_of_idle_cores(self) -> bool:
+        """Whether nobody else used them to speak of."""
+        return self.busy_cores < NOTABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +93,23 @@ def write_profile(runs_dir: Path, profile: Profile) -> Path:
 
 
 def add_speed_point(profile: Profile, point: SpeedPoint) -> Profile:
-    """The profile with the point in it; it replaces an older point of the same shape."""
-    others = tuple(old for old in profile.points if (old.parameters, old.seq_len) != (point.parameters, point.seq_len))
+    """The profile with the point in it; it replaces an older point of the same shape, but for one of busy cores where the older
+    one is of idle ones."""
+
+    def is_same(old: SpeedPoint) -> bool:
+        return (old.parameters, old.seq_len) == (point.parameters, point.seq_len)
+
+    if not point.is_of_idle_cores and any(is_same(old) and old.is_of_idle_cores for old in profile.points):
+        return profile
+    others = tuple(old for old in profile.points if not is_same(old))
     return replace(profile, points=(*others, point))
 
 
 def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
-    """Operations per second for a model of that size: between two measured sizes on a log scale, else the nearest one."""
-    ordered = sorted(points, key=lambda point: point.parameters)
+    """Operations per second for a model of that size: between two measured sizes on a log scale, else the nearest one. Points of
+    idle cores, where there are some."""
+    idle = [point for point in points if point.is_of_idle_cores]
+    ordered = sorted(idle or points, key=lambda point: point.parameters)
     speed = float(
         np.interp(
             math.log(parameters),
@@ -101,9 +118,10 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
         )
     )
     sizes = ", ".join(scale(point.parameters) for point in ordered)
-    return Speed(
-        flops_per_second=speed, how_known=f"measured with real training steps ({sizes} parameters)", is_measured=True
-    )
+    words = f"measured with real training steps ({sizes} parameters)"
+    if not idle:
+        words += f" while {load_words(max(point.busy_cores for point in ordered))}; idle cores are faster"
+    return Speed(flops_per_second=speed, how_known=words, is_measured=True)
 
 
 # Share of a plain fp32 matmul that training steps of this many parameters reach, by `gristmill doctor` on two idle cores with
@@ -111,8 +129,9 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
 SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.6), (52e6, 0.66))
 
 
-def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
-    """Operations per second without a profile: a share of the matmul speed that grows with the model."""
+def guessed_speed(parameters: int, matmul_flops: float, *, busy: float = 0.0) -> Speed:
+    """Operations per second without a profile: a share of the matmul speed that grows with the model. busy: cores that others used
+    while it was measured."""
     share = float(
         np.interp(
             math.log10(parameters),
@@ -120,7 +139,11 @@ def guessed_speed(parameters: int, matmul_flops: float) -> Speed:
             [share for _, share in SHARE_OF_MATMUL],
         )
     )
-    words = f"estimated: {share:.0%} of a matmul that ran at {in_units(matmul_flops, 'FLOP/s')}; `gristmill doctor` measures it"
+    meanwhile = f" while {words}" if (words := load_words(busy)) else ""
+    words = (
+        f"estimated: {share:.0%} of a matmul that ran at {in_units(matmul_flops, 'FLOP/s')}{meanwhile}; `gristmill doctor` "
+        "measures it"
+    )
     return Speed(flops_per_second=share * matmul_flops, how_known=words, is_measured=False)
 
 
@@ -149,7 +172,9 @@ def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
         notes.append(
             "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
         )
-    return guessed_speed(parameters, measure_matmul()), notes
+    watch = CoreWatch()
+    matmul_flops = measure_matmul()
+    return guessed_speed(parameters, matmul_flops, busy=watch.busy_cores() or 0.0), notes
 
 
 def measured_speed(parameters: int, machine: Machine) -> tuple[Speed | None, list[str]]:

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import os
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
+from gristmill.recipe.keys import known_keys, metadata_at, near_keys
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, did_you_mean, range_words
+from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, range_words
 from gristmill.store.store import STORE
 from gristmill.units import counted
 
@@ -274,15 +272,15 @@ def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, s
             yield f"{_nearest_origin(_data_path((*problem['loc'], *inner), data), origins, path)}: {words}"
     else:
         key = _data_path(problem["loc"], data)
-        yield f"{_nearest_origin(key, origins, path)}: {_words(problem, key)}"
+        yield f"{_nearest_origin(key, origins, path)}: {_words(problem, key, data)}"
 
 
-def _words(problem: dict[str, Any], key: KeyPath) -> str:
+def _words(problem: dict[str, Any], key: KeyPath, data: Any) -> str:
     dotted = ".".join(str(part) for part in key) or "recipe"
     kind, found = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
-        known = _known_keys(problem["loc"])
-        hint = did_you_mean(str(key[-1]), known).strip() or f"known here: {', '.join(sorted(known))}"
+        near, known = near_keys(key, problem["loc"], data), known_keys(problem["loc"])
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known here: {', '.join(sorted(known))}"
         return f"unknown key {dotted!r}; {hint}"
     if kind == "missing":
         return f"the key {dotted!r} is missing"
@@ -294,7 +292,7 @@ def _words(problem: dict[str, Any], key: KeyPath) -> str:
         return f"{dotted}.format is {problem['ctx']['tag']!r}; expected one of {problem['ctx']['expected_tags']}"
     if kind == "union_tag_not_found":
         return f"{dotted}.format is missing; it says how the files are read"
-    metadata = _metadata(problem["loc"])
+    metadata = metadata_at(problem["loc"])
     if kind in OUT_OF_RANGE and (unit := next((mark for mark in metadata if isinstance(mark, Unit)), None)):
         return f"{dotted} is {found!r}; expected {range_words(metadata)}: {unit.why}"
     return f"{dotted} is {found!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
@@ -322,64 +320,3 @@ def _nearest_origin(key: KeyPath, origins: Mapping[KeyPath, str], path: Path) ->
         if key[:length] in origins:
             return origins[key[:length]]
     return str(path)
-
-
-def _holders(loc: Sequence[str | int]) -> list[Any]:
-    """The annotations of what holds the last key: models and containers."""
-    current: list[Any] = [Recipe]
-    for part in loc[:-1]:
-        following: list[Any] = []
-        for annotation in current:
-            following += _step_into(annotation, part)
-        current = following or current
-    return current
-
-
-def _known_keys(loc: Sequence[str | int]) -> list[str]:
-    """Field names allowed at the place where an unknown key was found."""
-    return [name for model in _holders(loc) if _is_model(model) for name in model.model_fields]
-
-
-def _metadata(loc: Sequence[str | int]) -> list[Any]:
-    """Ranges and units of the number at a place."""
-    found: list[Any] = []
-    for holder in _holders(loc):
-        field = holder.model_fields.get(loc[-1]) if _is_model(holder) else None
-        if field is not None:
-            found += field.metadata
-        found += _marks(field.annotation if field is not None else holder)
-    return found
-
-
-def _marks(annotation: Any) -> Iterator[Any]:
-    """What the parts of an annotation carry, ranges given by a field of pydantic's unfolded."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        for mark in typing.get_args(annotation)[1:]:
-            yield from mark.metadata if isinstance(mark, FieldInfo) else [mark]
-    for part in typing.get_args(annotation):
-        yield from _marks(part)
-
-
-def _step_into(annotation: Any, part: str | int) -> list[Any]:
-    if _is_model(annotation):
-        field = annotation.model_fields.get(part)
-        if field is not None:
-            return _unwrap(field.annotation)
-        tag = getattr(annotation.model_fields.get("format"), "annotation", None)
-        return [annotation] if tag is not None and part in typing.get_args(tag) else []
-    arguments = typing.get_args(annotation)
-    return _unwrap(arguments[-1]) if arguments else []
-
-
-def _unwrap(annotation: Any) -> list[Any]:
-    """The classes behind Annotated and unions; containers stay as they are."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _unwrap(typing.get_args(annotation)[0])
-    if origin in (typing.Union, types.UnionType):
-        return [leaf for item in typing.get_args(annotation) if item is not type(None) for leaf in _unwrap(item)]
-    return [annotation]
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

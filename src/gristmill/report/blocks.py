@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+NARROW = 4  # columns that fit a phone
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
@@ -31,9 +33,9 @@ def table(
     numbers: Sequence[int] = (),
     grey: Sequence[bool] = (),
 ) -> Markup:
-    """A table; the first sentence of its caption is its title, its first column names the rows, `numbers` are the columns that are right-aligned, `grey` the quiet rows.
+    """A table. The first sentence of the caption is its title; the first column names the rows; `numbers`: right-aligned columns; `grey`: rows in grey.
 
-    Each cell carries its heading, which a narrow screen shows beside it: there each row becomes a block of lines.
+    On a narrow screen each row of a table with more than NARROW columns becomes a block of lines, a cell beside its heading.
     """
     kinds = [" class=n" if index in numbers else "" for index in range(len(headings))]
     head = "".join(f"<th scope=col{kind}>{escape(text)}</th>" for text, kind in zip(headings, kinds, strict=True))
@@ -48,7 +50,7 @@ def table(
         body.append(f"<tr{quiet}><th scope=row{kinds[0]}>{first}</th>{''.join(cells)}</tr>")
     title, _, more = caption.partition(". ")
     return Markup(
-        f"<table><caption><b>{escape(title)}</b> {escape(more)}</caption>"
+        f"<table{' class=wide' if len(headings) > NARROW else ''}><caption><b>{escape(title)}</b> {escape(more)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 

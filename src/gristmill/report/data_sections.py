@@ -17,7 +17,7 @@ REASONS_SHOWN = 14
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
-OFF = "off here, counted"
+NOTES: dict[Kind, str] = {"dropped": "", "failed": " (failed)", "would_drop": " (rule is off: only counted)"}
 
 
 def what_came_in(facts: Facts) -> Section | None:
@@ -77,26 +77,27 @@ def _fates_by_source(facts: Facts) -> Markup:
     )
 
 
-def _reasons(facts: Facts) -> list[tuple[str, str, int, str, str]]:
-    """(source, reason, documents, raw bytes, kind) of every reason, what was really dropped first."""
+def _reasons(facts: Facts) -> list[tuple[str, str, int, str, bool]]:
+    """(source, reason, documents, raw bytes, whether the rule is off) of every reason, what was really dropped first."""
     found = [
         (
             source,
-            reason.replace("_", " "),
+            reason.replace("_", " ") + NOTES[kind],
             count.documents,
             in_bytes(count.num_bytes),
-            OFF if kind == "would_drop" else kind,
+            kind == "would_drop",
         )
         for source, ledger in facts.ledgers.items()
         for kind in REASONED
         for reason, count in ledger.reasons(kind).items()
     ]
-    return sorted(found, key=lambda row: (row[4] == OFF, -row[2]))
+    return sorted(found, key=lambda row: (row[4], -row[2]))
 
 
-def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, str]]) -> Markup:
-    headings = ("source", "reason", "documents", "raw bytes", "fate")
-    return table(caption, headings, reasons, numbers=(2, 3), grey=[kind == OFF for *_, kind in reasons])
+def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) -> Markup:
+    headings = ("source", "reason", "documents", "raw bytes")
+    rows = [row[:4] for row in reasons]
+    return table(caption, headings, rows, numbers=(2, 3), grey=[is_off for *_, is_off in reasons])
 
 
 def what_was_not_read(facts: Facts) -> Markup:

@@ -35,7 +35,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import in_bytes, scale, seconds
 
-VERSION = 3  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 3  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
@@ -141,8 +141,8 @@ class Facts:
         best = self.final_bits
         return [
             (
-                f"{kept - held:,} / {came:,}",
-                f"documents to train on, of those that came in; {held:,} more are held out",
+                scale(kept - held),
+                f"documents to train on, of {came:,} that came in; {held:,} more are held out",
             ),
             (scale(self.unique_tokens), "unique training tokens"),
             (scale(self.pretraining.tokens), "tokens trained on"),
@@ -332,7 +332,7 @@ class Facts:
 
     @property
     def _times_of_steps(self) -> Iterator[tuple[str, str, str]]:
-        """By kind of step: what was said before it ran, and what it took."""
+        """By kind of step: the forecast before it ran, and the time that it took."""
         kinds: dict[str, list[Record]] = {}
         for name, record in self.records.items():
             kinds.setdefault(name.partition("/")[0], []).append(record)
@@ -346,7 +346,7 @@ class Facts:
 
 
 def seconds_of(record: Record) -> float:
-    """What a step took. A training that was resumed took all its attempts; wall seconds are those of the last."""
+    """The time of a step. For a resumed training all attempts count; wall seconds are those of the last."""
     return max(record.wall_seconds, float(record.counts.get("training_seconds", 0.0)))
 
 
@@ -356,7 +356,7 @@ def plus_minus(value: float | None) -> str:
 
 
 def bits(row: Figure | None) -> str:
-    """A score with the half width of its interval, or with the interval where the score is not in its middle."""
+    """A score with the half width of its interval, or with the interval if the score is not at its centre."""
     if row is None:
         return ""
     if row.interval is None:

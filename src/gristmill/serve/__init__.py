@@ -1,1 +1,1 @@
-"""Models that answer: loaded once, for the terminal and for a server with OpenAI's interface."""
+"""Models loaded once for generation: for the terminal, and for a server with an OpenAI-compatible API."""

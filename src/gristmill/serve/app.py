@@ -1,13 +1,13 @@
-"""The web application: OpenAI's interface over engines, the chat page, and what keeps strangers out.
+"""The web application: the OpenAI-compatible API, the chat page, and access control.
 
     GET  /                      the chat page
-    GET  /health                what is open now
+    GET  /health                the number of open requests
     GET  /v1/models             the models, with their kind and context
-    POST /v1/chat/completions   a conversation, answered; `stream` sends it as it comes (server-sent events)
-    POST /v1/completions        a text, continued; likewise
+    POST /v1/chat/completions   answers a conversation; `stream` sends server-sent events
+    POST /v1/completions        continues a text; likewise
 
-Every error has OpenAI's shape. Without a token only requests to this machine by its own name are answered, so that a page on the
-web cannot use the server through a browser.
+Every error has OpenAI's format. Without a token only requests to a loopback name are answered, so that a web page cannot use the
+server through a browser.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ from gristmill.serve.requests import BadRequest, ChatBody, TextBody, read_body, 
 from gristmill.serve.speaker import Speaker
 
 MAX_BODY_BYTES = 1_048_576
-MAX_DISCARDED_BYTES = 64 * MAX_BODY_BYTES  # read on so far: a client that still sends would miss the answer
+MAX_DISCARDED_BYTES = (
+    64 * MAX_BODY_BYTES
+)  # of a body that is too large: a client that is still sending would miss the answer
 MAX_BODY_SECONDS = 30.0
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 Handler = Callable[[Request], Awaitable[Response]]
@@ -44,14 +46,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one request may take. max_tokens: of prompt and answer together; max_seconds: from its arrival to its end."""
+    """Limits of one request. max_tokens: prompt and answer together; max_seconds: from its arrival to its end."""
 
     max_tokens: int
     max_seconds: float
 
 
 def make_app(engines: Sequence[Engine], limits: Limits, *, token: str | None) -> Starlette:
-    """The application. With a token every request but the page and /health must carry it."""
+    """The application. With a token, every request except for the page and /health must carry it."""
     by_name = {engine.speaker.name: engine for engine in engines}
     started = int(time.time())
 
@@ -125,7 +127,7 @@ def _model(speaker: Speaker, limits: Limits, created: int) -> dict[str, Any]:
 
 
 def _guarded(handler: Handler, token: str | None) -> Handler:
-    """The handler for those who may ask: with the token, or, where there is none, from this machine under its own name."""
+    """The handler behind access control: by the token or, without one, by a loopback name as host."""
 
     async def answer(request: Request) -> Response:
         given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -137,10 +139,12 @@ def _guarded(handler: Handler, token: str | None) -> Handler:
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
             raise BadRequest(
-                f"the host {host!r} is not this machine; serve with --token to use a name.", status=403, code="host"
+                f"the host {host!r} is not a loopback name. Start the server with --token to use another name.",
+                status=403,
+                code="host",
             )
         if origin is not None and urlsplit(origin).netloc != host:
-            raise BadRequest(f"a page of {origin} may not use this server.", status=403, code="origin")
+            raise BadRequest(f"the origin {origin!r} is not this server's page.", status=403, code="origin")
         return await handler(request)
 
     return answer
@@ -174,13 +178,13 @@ def _engine(by_name: dict[str, Engine], name: str | None) -> Engine:
     if name is None and len(by_name) == 1:
         return next(iter(by_name.values()))
     if name not in by_name:
-        message = f"model {name!r} is not served here; there is {', '.join(by_name)}."
+        message = f"model {name!r} is not served here; the models are {', '.join(by_name)}."
         raise BadRequest(message, status=404, code="model_not_found", param="model")
     return by_name[name]
 
 
 def _begin(engine: Engine, ask: Ask) -> tuple[Answer, asyncio.Queue[Piece]]:
-    """The answer under way and the queue into which its pieces come from the engine's thread."""
+    """The running answer and the queue that receives its pieces from the engine's thread."""
     pieces: asyncio.Queue[Piece] = asyncio.Queue()
     loop = asyncio.get_running_loop()
 
@@ -190,13 +194,13 @@ def _begin(engine: Engine, ask: Ask) -> tuple[Answer, asyncio.Queue[Piece]]:
 
     answer = engine.submit(ask, deliver)
     if answer is None:
-        message = f"{engine.num_open} requests are open, as many as allowed. Try again."
+        message = f"{engine.num_open} requests are open, the limit of this server. Try again later."
         raise BadRequest(message, status=429, code="rate_limit_exceeded")
     return answer, pieces
 
 
 async def _whole_or_gone(request: Request, answer: Answer, pieces: asyncio.Queue[Piece]) -> Piece:
-    """The whole answer, which comes as one piece; ends it where the client leaves first."""
+    """The whole answer, which comes as one piece; cancels it if the client disconnects first."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -217,7 +221,7 @@ async def _whole_or_gone(request: Request, answer: Answer, pieces: asyncio.Queue
 async def _events(
     answer: Answer, pieces: asyncio.Queue[Piece], shape: _Shape, *, wants_usage: bool
 ) -> AsyncIterator[bytes]:
-    """Server-sent events; ends the answer where the client leaves."""
+    """Server-sent events; cancels the answer if the client disconnects."""
     try:
         for event in shape.first():
             yield _event(event)
@@ -242,7 +246,7 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 class _Shape:
-    """How one answer looks in OpenAI's two interfaces, whole and in pieces."""
+    """One answer in the format of OpenAI's two APIs, whole and streamed."""
 
     def __init__(self, speaker: Speaker, ask: Ask, *, is_chat: bool) -> None:
         self._speaker, self._ask, self._is_chat = speaker, ask, is_chat
@@ -268,14 +272,14 @@ class _Shape:
         return {**self.head(), "choices": [choice], "usage": self.usage(piece.num_tokens)}
 
     def first(self) -> list[dict[str, Any]]:
-        """What a stream begins with: in a chat, who speaks."""
+        """The first event of a stream: in a chat, the role."""
         if not self._is_chat:
             return []
         delta = {"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}
         return [{**self.head("chunk"), "choices": [delta]}]
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
-        """Raises BadRequest where the answer ended before it began, or in an error."""
+        """Raises BadRequest if the answer timed out before its first token, or failed."""
         said = {"delta": {"content": piece.text}} if self._is_chat else {"text": piece.text}
         choice = {"index": 0, **said, "finish_reason": self._reason(piece), "logprobs": self._logprobs(piece.logprobs)}
         return {**self.head("chunk"), "choices": [choice]}
@@ -284,7 +288,9 @@ class _Shape:
         if last.reason == "failed":
             raise BadRequest("the answer failed in the server; its log says why.", status=500, code="failed")
         if last.reason == "timeout" and not last.num_tokens:
-            message = f"no token was written within {self._ask.seconds:.0f} seconds. Try again, or shorten the prompt."
+            message = (
+                f"no token was generated within {self._ask.seconds:.0f} seconds. Try again, or shorten the prompt."
+            )
             raise BadRequest(message, status=503, code="timeout")
         return "length" if last.reason == "timeout" else last.reason
 
@@ -329,7 +335,7 @@ async def _not_found(request: Request, error: Exception) -> Response:
 
 
 async def _nobody(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=499)  # as servers log a client that left; nobody reads it
+    return Response(status_code=499)  # the usual code in logs for a client that disconnected
 
 
 async def _bug(_request: Request, _error: Exception) -> Response:

@@ -1,10 +1,10 @@
-"""One thread that writes for everybody: every pass advances all active requests by a token, or reads a piece of a prompt.
+"""Continuous batching in one thread: every pass advances all active requests by a token, or reads a chunk of a prompt.
 
     submit ─→ waiting ─→ active (at most `max_active`) ─→ deliver(piece of text) …, deliver(reason)
 
-A request joins between two passes and leaves when it has ended, was cancelled or is out of time; nobody waits for another
-to finish. A long prompt is read in pieces, so the answers beside it go on. A text depends on its seed and, in the last digits
-of its probabilities, on who else is in the pass.
+A request joins between two passes and leaves when it has ended, was cancelled or timed out; none waits for another to finish. A
+long prompt is read in chunks, so that other answers continue meanwhile. A text depends on its seed and, in the last digits of its
+probabilities, on the other requests in the batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """What a request asks for. seconds: after these it ends with what it has. is_stream: deliver pieces, not only the whole."""
+    """What a request asks for. seconds: the time limit, after which it ends as it is. is_stream: deliver pieces, not only the whole."""
 
     prompt: Sequence[int]
     max_new_tokens: int
@@ -46,7 +46,7 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class LogProbability:
-    """Of one token, in nats; `top` are the likeliest tokens in its place with theirs."""
+    """Log-probability of one token, in nats; `top` holds the most likely tokens in its place with theirs."""
 
     token: int
     logp: float
@@ -65,7 +65,7 @@ class Piece:
 
 @dataclass(kw_only=True, eq=False)
 class Answer:
-    """A request under way. `cancel` may be called from any thread."""
+    """A running request. `cancel` may be called from any thread."""
 
     ask: Ask
     deliver: Callable[[Piece], None]
@@ -84,7 +84,7 @@ class Answer:
 
 
 class Engine:
-    """The requests of one model. `submit` from any thread; `close` ends the thread, and with it what is still active."""
+    """The requests of one model. `submit` may be called from any thread; `close` ends the engine's thread and all active requests."""
 
     def __init__(self, speaker: Speaker, *, max_active: int, max_waiting: int, threads: int) -> None:
         self.speaker, self.max_active, self.max_waiting = speaker, max_active, max_waiting
@@ -101,7 +101,7 @@ class Engine:
         return len(self._waiting) + len(self._active)
 
     def submit(self, ask: Ask, deliver: Callable[[Piece], None]) -> Answer | None:
-        """Begin an answer, or None where as many as allowed are open. `deliver` is called in the engine's thread."""
+        """Starts an answer; None if the limit of open requests is reached. `deliver` is called in the engine's thread."""
         generator = torch.Generator().manual_seed(ask.seed) if ask.temperature > 0 else None
         text = TextOfTokens(self.speaker.tokenizer, ask.stops)
         deadline = time.monotonic() + ask.seconds
@@ -133,7 +133,7 @@ class Engine:
             _finish(answer, "failed")
 
     def _admit(self) -> bool:
-        """Let go of who has left, let in who waits; sleeps while there is nothing to do. False: close."""
+        """Removes finished requests and admits waiting ones; sleeps while there is nothing to do. False: close."""
         with self._change:
             while True:
                 self._drop_expired()
@@ -153,7 +153,7 @@ class Engine:
         self._waiting = deque(answer for answer in self._waiting if not answer.is_cancelled)
 
     def _advance(self) -> None:
-        """One pass: the next token of whoever writes, and as much of the prompts as one pass takes."""
+        """One pass: the next token of each generating request, and as much of the prompts as fits into one pass."""
         room = PROMPT_TOKENS
         taking, caches, pieces = [], [], []
         for answer in self._active:
@@ -174,7 +174,7 @@ class Engine:
                 answer.cancel()
 
     def _write(self, answer: Answer, logits_V: Tensor) -> bool:
-        """Draw the next token and deliver what it adds; True when the answer has ended."""
+        """Draws the next token and delivers what it adds; True when the answer has ended."""
         ask = answer.ask
         token = choice_of(logits_V, temperature=ask.temperature, top_p=ask.top_p).draw(answer.generator)
         if token in self.speaker.ends:

@@ -1,7 +1,7 @@
-"""Bodies of requests in OpenAI's shape, checked, and what they ask of the engine.
+"""Request bodies in OpenAI's format: checked, and turned into requests to the engine.
 
-A field that would change the answer and that is not supported is refused by name, unless its value is the one that changes
-nothing: clients send many fields that nobody asked them to.
+An unsupported field that would change the answer is an error that names it, unless its value is the neutral one: clients send many
+fields by default.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class BadRequest(Exception):
-    """What a client did wrong: an HTTP status, OpenAI's error code, the message and the field at fault."""
+    """A client error: HTTP status, OpenAI's error code, message, and the field at fault."""
 
     def __init__(
         self, message: str, *, status: int = 400, code: str = "invalid_value", param: str | None = None
@@ -49,7 +49,7 @@ class BadRequest(Exception):
 
 
 class Text(BaseModel):
-    """A part of a message's content; only text is understood."""
+    """A part of a message's content; only text is supported."""
 
     model_config = ConfigDict(strict=True)
     type: Literal["text"]
@@ -73,7 +73,7 @@ class StreamOptions(BaseModel):
 
 
 class Body(BaseModel):
-    """What both kinds of requests share. `model` may be left out where one model is served."""
+    """The fields that both kinds of requests share. `model` may be absent if only one model is served."""
 
     model_config = ConfigDict(strict=True, extra="allow")
     model: str | None = None
@@ -114,7 +114,7 @@ B = TypeVar("B", bound=Body)
 
 
 def read_body(kind: type[B], body: object) -> B:
-    """Raises BadRequest for a body that is not of this kind, naming the field."""
+    """The checked body. Raises BadRequest that names the field at fault."""
     if not isinstance(body, dict):
         raise BadRequest(f"the body is {type(body).__name__}, expected a JSON object.")
     try:
@@ -134,16 +134,16 @@ def read_body(kind: type[B], body: object) -> B:
 
 
 def to_ask(body: ChatBody | TextBody, speaker: Speaker, *, seed: int, max_tokens: int, seconds: float) -> Ask:
-    """The prompt as ids and the limits of the answer. `max_tokens` is the most that prompt and answer may take together.
+    """The prompt as ids and the limits of the answer. `max_tokens` limits prompt and answer together.
 
-    Raises BadRequest where they take more, or where a base model is asked to chat.
+    Raises BadRequest if they exceed it, or if a base model is asked to chat.
     """
     limit = min(max_tokens, speaker.context)
     prompt = _prompt(body, speaker, limit)
     asked = (body.max_completion_tokens or body.max_tokens) if isinstance(body, ChatBody) else body.max_tokens
     if len(prompt) + (asked or 1) > limit:
         raise BadRequest(
-            f"the prompt takes {len(prompt)} tokens and the answer may take {asked or 1}; together at most {limit} fit. "
+            f"the prompt has {len(prompt)} tokens and the answer may have {asked or 1}; together they may have {limit}. "
             "Shorten the prompt or lower max_tokens.",
             code="context_length_exceeded",
         )
@@ -163,7 +163,7 @@ def to_ask(body: ChatBody | TextBody, speaker: Speaker, *, seed: int, max_tokens
 def _prompt(body: ChatBody | TextBody, speaker: Speaker, limit: int) -> list[int]:
     if isinstance(body, ChatBody) and not speaker.is_chat:
         raise BadRequest(
-            f"{speaker.name} is a base model: it was not taught to answer. Ask it to continue a text: /v1/completions.",
+            f"{speaker.name} is a base model, not a chat model. Use /v1/completions to continue a text.",
             code="model_not_supported",
             param="model",
         )
@@ -172,7 +172,7 @@ def _prompt(body: ChatBody | TextBody, speaker: Speaker, limit: int) -> list[int
     longest = int(speaker.tokenizer.token_bytes.max())
     if sum(map(len, texts)) > limit * longest:  # no need to encode what cannot fit
         raise BadRequest(
-            f"the prompt has {sum(map(len, texts)):,} characters; at most {limit:,} tokens fit. Shorten it.",
+            f"the prompt has {sum(map(len, texts)):,} characters, more than {limit:,} tokens can hold. Shorten it.",
             code="context_length_exceeded",
         )
     try:

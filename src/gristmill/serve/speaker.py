@@ -1,6 +1,6 @@
-"""A model that is ready to write: weights laid out for inference, its tokenizer, and what ends its answers.
+"""A model ready for generation: weights laid out for inference, its tokenizer, and its end tokens.
 
-A chat model gets a conversation through its template. A base model was never taught to answer: it continues a text.
+A chat model gets a conversation through the chat template. A base model was not trained to answer: it continues a text.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gristmill.model.weights import load_model
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 
-MAX_NEW_TOKENS = 128  # where nobody said, or half of the context where that is less
+MAX_NEW_TOKENS = 128  # the default, or half of the context if that is less
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
-    """One loaded model under the name by which people ask for it."""
+    """One loaded model under the name that requests use."""
 
     name: str
     model: InferenceModel
@@ -30,7 +30,7 @@ class Speaker:
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Speaker:
-        """Raises ArtifactError where the folder is no Llama in safetensors with a tokenizer that has our special tokens."""
+        """Raises ArtifactError if the folder is not a Llama in safetensors with a tokenizer that has our special tokens."""
         model = load_model(folder)
         return cls(
             name=name,
@@ -45,12 +45,12 @@ class Speaker:
 
     @property
     def ends(self) -> frozenset[int]:
-        """The tokens that end an answer; they are no part of its text."""
+        """The tokens that end an answer; they are not part of its text."""
         return frozenset({self.tokenizer.eos_id, self.tokenizer.im_end_id})
 
     @property
     def is_chat(self) -> bool:
-        """Fine-tuning makes the end of a turn the model's end token; a base model ends with the end of the text."""
+        """Fine-tuning makes the end of a turn the model's end token; a base model has the end of the text."""
         return self.model.config.ends_at(self.tokenizer.im_end_id)
 
     @property
@@ -58,7 +58,7 @@ class Speaker:
         return min(MAX_NEW_TOKENS, self.context // 2)
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The ids of a conversation, up to where the assistant is to speak. Raises DataError as `encode_chat` does."""
+        """The ids of a conversation, up to the start of the assistant's turn. Raises DataError as `encode_chat` does."""
         return encode_chat(self.tokenizer, messages, add_generation_prompt=True)[0]
 
     def text_prompt(self, text: str) -> list[int]:
@@ -66,16 +66,16 @@ class Speaker:
 
 
 class TextOfTokens:
-    """Tokens in, text out as soon as it is certain: whole characters, and nothing that may begin a stop string."""
+    """Turns tokens into text as soon as it is final: whole characters, and nothing that may be the beginning of a stop string."""
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
-        self._tokens: list[int] = []  # whose bytes do not end with a whole character yet
+        self._tokens: list[int] = []  # whose bytes do not end with a complete character yet
         self._held = ""  # decoded, but possibly the beginning of a stop string
         self.is_stopped = False
 
     def add(self, token: int) -> str:
-        """The text that this token makes certain; none after a stop string was met."""
+        """The text that becomes final with this token; none after a stop string."""
         self._tokens.append(token)
         text = self._tokenizer.decode(self._tokens)
         if text.endswith(INCOMPLETE):  # a character may come in several tokens
@@ -84,7 +84,7 @@ class TextOfTokens:
         return self._release(text)
 
     def end(self) -> str:
-        """What was still held back, now that no more tokens come."""
+        """The text that was still held back, after the last token."""
         rest = self._release(self._tokenizer.decode(self._tokens)) if self._tokens else ""
         rest, self._held, self._tokens = rest + self._held, "", []
         return rest
@@ -93,9 +93,9 @@ class TextOfTokens:
         if self.is_stopped:
             return ""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            text, self._held, self.is_stopped = self._held[: min(found)], "", True
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:  # the first that is complete, however the text is split into tokens; of several, the longest
+            text, self._held, self.is_stopped = self._held[: min(found)[1]], "", True
             return text
         kept = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - kept

@@ -1,8 +1,8 @@
-"""The heartbeat of a run: a small file in its folder that says what the process at work is doing, and how it ended.
+"""The heartbeat of a run: a small file in its folder that says what the running process is doing, or how it ended.
 
-Each beat replaces the file by a rename, without a flush: a reader finds one beat or another, never half of one, and what a
-power cut takes is of no use afterwards. Whose heart it was is told by host, process number and the moment that the process began, since
-numbers are used again. Nothing but what is shown depends on this file.
+Each beat replaces the file by a rename without a flush to disk: a reader never sees a partial beat, and after a power cut the last
+beat is of no use anyway. The process is identified by host, process number and start time, because numbers are reused. Nothing
+depends on this file except what is displayed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ State = Literal["running", "ended", "killed", "elsewhere"]
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """What a heartbeat file says. exit_code: of a run that ended; age_seconds: since it was written.
+    """The content of a heartbeat file. exit_code: of a run that ended; age_seconds: since it was written.
 
-    state: "killed" for a process of this machine that is gone and left no end; "elsewhere" for one of another machine, whose
-    life only the age tells of.
+    state: "killed" for a process of this machine that is gone without an exit code; "elsewhere" for a process of another
+    machine, which only the age tells about.
     """
 
     state: State
@@ -42,12 +42,12 @@ class Beat:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is at work, or may be."""
+        """True if the process is running, or may be."""
         return self.state in ("running", "elsewhere")
 
 
 class Heart:
-    """Of this process, for the run in `folder`. A beat that cannot be written is left out: no run ends for it."""
+    """Writes the heartbeat of this process for the run in `folder`. A beat that cannot be written is skipped without an error."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / HEARTBEAT

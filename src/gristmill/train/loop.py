@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
+from gristmill.graph.progress import Position
 from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import clip_, grad_norm, set_lr
 from gristmill.train.outputs import train_metric
@@ -267,7 +268,9 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
     model, progress = trainee.model, trainee.progress
     model.train()
     if progress.hooks_pending:
+        runtime.progress(Position.doing(f"measuring at step {progress.step:,}"))
         _run_hooks(model, watch.hooks, progress)
+    runtime.progress(Position.doing(f"computing step {progress.step + 1:,}"))
     while progress.step < end_step:
         started, cpu_started = time.perf_counter(), time.process_time()
         batch, next_sample = method.batch_at(progress)

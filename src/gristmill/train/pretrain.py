@@ -208,7 +208,7 @@ def _expected_speed(ctx: StepContext, vocab_size: int) -> float | None:
 
 
 def _keep_speed(ctx: StepContext, session: Session) -> None:
-    """Leaves the speed of the steps that nothing slowed down in the profile that `plan` reads, if they ran long enough to tell."""
+    """Writes the speed of the steps that nothing slowed down into the profile that `plan` reads, if they took long enough."""
     usual = session.threads.usual
     if usual.seconds < MIN_SECONDS_FOR_SPEED:
         return

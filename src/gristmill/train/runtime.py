@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from gristmill.errors import RecipeError
-from gristmill.graph.machine import Threads, usable_cpus
+from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads
+from gristmill.graph.machine import Machine, Threads, usable_cpus
 from gristmill.graph.progress import Report, unreported
 from gristmill.graph.step import StepContext
 from gristmill.train.threads import ThreadChoice
@@ -38,10 +39,26 @@ class Runtime:
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
-        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, where known."""
+        """How the number of threads is chosen from step to step. expected: tokens per second on idle cores, if known."""
         most = usable_cpus() if self.threads == "auto" else self.threads
         may_change = self.threads == "auto" and self.device == "cpu"
-        return ThreadChoice(most=most, expected=expected, may_change=may_change)
+        first = idle_threads(most, busy_cores()) if may_change and most > 1 else most
+        return ThreadChoice(most=most, first=first, expected=expected, may_change=may_change)
+
+
+class ThreadsByLoad:
+    """For work whose pieces cannot be compared by their speed, as steps of a training can: before each piece as many threads as
+    find an idle core. A number that was asked for is kept."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._most, self._follows = machine.most_threads, machine.threads == "auto" and machine.most_threads > 1
+        torch.set_num_threads(idle_threads(self._most, busy_cores()) if self._follows else self._most)
+        self._watch = CoreWatch()
+
+    def next_piece(self) -> None:
+        """By the load since the piece before began."""
+        if self._follows and (busy := self._watch.busy_cores()) is not None:
+            torch.set_num_threads(idle_threads(self._most, busy))
 
 
 def choose_device(device: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from gristmill.errors import ArtifactError
-from gristmill.graph.progress import Position
+from gristmill.graph.progress import Position, Report, unreported
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_model
@@ -78,7 +78,9 @@ class Checkpoints:
         """Those that the run links now, newest first."""
         return self.index.own(self.run)
 
-    def newest_sound(self, now: Mapping[str, Any], *, say: Callable[[str], None]) -> Checkpoint | None:
+    def newest_sound(
+        self, now: Mapping[str, Any], *, say: Callable[[str], None], progress: Report = unreported
+    ) -> Checkpoint | None:
         """The newest checkpoint with the training's prefix whose every file is sound; the run then links it.
 
         Those that other runs saved in another environment than `now` are not taken; the newest is offered. A damaged one is set
@@ -90,6 +92,7 @@ class Checkpoints:
         for ref in self.index.find(self._prefix):
             if not self.index.link(self.run, ref):
                 continue
+            progress(Position.doing(f"checking the checkpoint of step {ref.step:,}"))
             try:
                 found = read_checkpoint(ref.folder)
             except ArtifactError as error:
@@ -178,14 +181,14 @@ class Session:
         self.checkpoints.save(progress.step, write, say=self.runtime.say)
 
     def log(self, progress: Progress, values: dict[str, float]) -> None:
-        """One line of averages in the metrics log. threads: of the next step."""
+        """One line of averages in the metrics log, with the number of threads of the next step."""
         values = {**values, "throughput/threads": float(self.threads.threads)}
         self.monitor.train(progress.step, progress.tokens, values)
 
     def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
-        """After each step: says how far the training is, and computes with other threads where that is faster.
+        """After each step: reports progress, and changes the number of threads where that is faster.
 
-        total: steps of the whole training. part: what it is at.
+        total: steps of the whole training. part: the current part, such as "stage decay".
         """
         before = self.threads.threads
         self.threads.after_step(took.tokens, took.seconds, took.cpu_seconds)
@@ -195,8 +198,8 @@ class Session:
         if self.threads.is_reduced and not self.has_told_of_load:
             self.has_told_of_load = True
             self.runtime.say(
-                f"Other processes use these cores: training is faster with {self.threads.threads} of {self.threads.most} threads. "
-                "More are tried again later; --threads N pins a number."
+                f"Other processes use these cores: training with {self.threads.threads} of {self.threads.most} threads. "
+                "More are tried again later; --threads N sets a fixed number."
             )
         self.runtime.progress(
             Position(
@@ -265,9 +268,9 @@ def open_session(
     expected_speed: float | None = None,
 ) -> Session:
     """Resumes from the newest sound checkpoint that fits, or begins with `fresh_model()`; the optimizer is AdamW with
-    `optimizer_options`. expected_speed: tokens per second that idle cores reach, where it is known.
+    `optimizer_options`. expected_speed: tokens per second on idle cores, if known.
 
-    Sets torch's thread count, which belongs to what makes a run repeatable. Says so when a resumed run will not be bit-exact.
+    Sets torch's thread count, on which bit-exact results depend. Says so when a resumed run will not be bit-exact.
     """
     threads = runtime.thread_choice(expected=expected_speed)
     torch.set_num_threads(threads.threads)
@@ -278,7 +281,8 @@ def open_session(
 
     now = environment(runtime.micro_batch_tokens, device, runtime.threads)
     computed_in = {**now, "threads": threads.threads}
-    checkpoint = checkpoints.newest_sound(now, say=say)
+    runtime.progress(Position.doing("looking for a checkpoint"))
+    checkpoint = checkpoints.newest_sound(now, say=say, progress=runtime.progress)
     monitor = Monitor(out)
     if checkpoint is None:
         if discarded := monitor.restore(None):
@@ -291,6 +295,7 @@ def open_session(
         state = checkpoint.state
         for change in environment_changes(state["environment"], now):
             say(f"Resuming with different {change}; the result will not be bit-identical to an unbroken run.")
+        runtime.progress(Position.doing(f"loading the checkpoint of step {checkpoint.state['progress']['step']:,}"))
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
         progress, notes = Progress.from_json(state["progress"]), dict(state["notes"])
         is_other = state["identity"] != checkpoints.identity

@@ -1,8 +1,8 @@
-"""How many threads a training computes with, on cores that other processes may use too.
+"""How many threads training uses on cores that other processes may use, too.
 
-Threads that wait by spinning lose most of their speed as soon as another process takes one of their cores, and fewer of them keep
-theirs (figures in docs/log.md). So steps that are far slower than usual lead to a trial of half as many; the faster number stays.
-More are tried again after a while. A trial that fails makes the next one wait, so that trials take a small share of the time.
+Threads that spin while they wait lose most of their speed as soon as another process takes one of their cores; fewer threads keep
+theirs (figures in docs/log.md). So after steps that are far slower than usual, half as many threads are tried, and the faster number
+is kept. More are tried again later. After a failed trial the next one waits longer, so that trials take a small share of the time.
 
 Nothing here knows torch or a clock: time is the sum of the seconds of the steps.
 """
@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-SLOW = 0.6  # of the usual speed, in two steps on end: worth a trial
-VERY_SLOW = 0.25  # one such step is enough
-STARVED_CORES = 0.5  # that threads lack, on average over a step: what is slow before any usual speed is known
+SLOW = 0.6  # of the usual speed, in two consecutive steps: worth a trial
+VERY_SLOW = 0.25  # of the usual speed: one such step is enough
+STARVED_CORES = 0.5  # missing to the threads on average over a step: counts as slow while the usual speed is not known
 BETTER = 1.1  # times as fast: worth a change
 TRIAL_STEPS = 2
 FIRST_WAIT_SECONDS = 30.0
@@ -49,15 +49,17 @@ class _Trial:
 
 
 class ThreadChoice:
-    """The number of threads for the next step, by the speed of those before.
+    """The number of threads for the next step, chosen by the speed of earlier steps.
 
-    most: never more than that. expected: tokens per second that as many reach on idle cores, where that is known. may_change:
-    False for a number that was asked for; steps are then only told apart. usual: the steps with `most` threads that nothing
-    slowed down, which tell how fast the machine is.
+    most: the upper limit. first: for the first steps, if others already use the cores. expected: tokens per second of `most`
+    threads on idle cores, if known. may_change: False for a fixed number; steps are then only classified as slow or not. usual:
+    the steps with `most` threads that nothing slowed down, from which the machine's speed is taken.
     """
 
-    def __init__(self, *, most: int, expected: float | None = None, may_change: bool = True) -> None:
-        self.threads = self.most = most
+    def __init__(
+        self, *, most: int, first: int | None = None, expected: float | None = None, may_change: bool = True
+    ) -> None:
+        self.most, self.threads = most, most if first is None else first
         self.expected = expected
         self.usual = Speed()
         self._may_change = may_change
@@ -66,7 +68,8 @@ class ThreadChoice:
         self._slow_steps = 0
         self._trial: _Trial | None = None
         self._is_first = True
-        self._now = self._no_fewer_before = self._no_more_before = self._raised_at = 0.0
+        self._now = self._no_fewer_before = self._raised_at = 0.0
+        self._no_more_before = FIRST_WAIT_SECONDS if self.threads < most else 0.0
         self._wait_for_fewer = self._wait_for_more = FIRST_WAIT_SECONDS
 
     @property
@@ -75,12 +78,12 @@ class ThreadChoice:
         return self._trial is None and self.threads < self.most
 
     def after_step(self, tokens: int, seconds: float, cpu_seconds: float) -> None:
-        """Takes what a step with `threads` threads took; then `threads` is the number for the next one.
+        """Takes the cost of a step with `threads` threads; afterwards `threads` is the number for the next step.
 
         cpu_seconds: processor time of all threads together.
         """
         self._now += seconds
-        if self._is_first:  # which also pays for everything that is made once
+        if self._is_first:  # its time includes everything that is set up once
             self._is_first = False
         elif self._trial is not None:
             self._try(self._trial, tokens, seconds)
@@ -135,14 +138,16 @@ class ThreadChoice:
         self._wait_for_more = min(2 * self._wait_for_more, MAX_WAIT_SECONDS) if was_short else FIRST_WAIT_SECONDS
         self._no_more_before = self._now + self._wait_for_more
         share = self._references.get(trial.threads, 0.0) * self.threads / trial.threads
-        self._references[self.threads] = max(found, share)  # far below its share: still fewer are worth a trial
+        self._references[self.threads] = max(
+            found, share
+        )  # a number far below its share makes still fewer worth a trial
 
     def _return(self, trial: _Trial, *, lost_seconds: float) -> None:
-        """The number from before is no slower."""
+        """The earlier number is at least as fast."""
         if self.threads > trial.threads:
             self._wait_for_more = max(min(2 * self._wait_for_more, MAX_WAIT_SECONDS), lost_seconds / TRIAL_SHARE)
             self._no_more_before = self._now + self._wait_for_more
-        else:  # it is not the threads that are slow: this is how fast the machine is now
+        else:  # the threads are not the reason: this is the machine's speed for now
             self._references[trial.threads] = trial.home_speed
             self._wait_for_fewer = min(2 * self._wait_for_fewer, MAX_WAIT_SECONDS)
             self._no_fewer_before = self._now + self._wait_for_fewer

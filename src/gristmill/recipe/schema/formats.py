@@ -211,6 +211,15 @@ class ReadSubtitles(ReadFiles):
     format: Literal["subtitles"]
 
 
+class ReadMan(ReadFiles):
+    """Manual pages in the macros man and mdoc, without the language that sets them; plain, .gz or .zst."""
+
+    suffixes = packed(*(f".{section}" for section in range(1, 9)), ".3pm", ".man")
+    text_per_byte = 0.85
+
+    format: Literal["man"]
+
+
 class ReadMbox(ReadFiles):
     """Mail: archives in mbox form, a document a message, and single messages; plain, .gz or .zst."""
 
@@ -279,6 +288,7 @@ AnyReader = (
     | ReadCsv
     | ReadText
     | ReadSubtitles
+    | ReadMan
     | ReadMbox
     | ReadEpub
     | ReadDocx

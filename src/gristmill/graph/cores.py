@@ -1,0 +1,66 @@
+"""How busy other processes keep the cores that this process may use."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+from gristmill.graph.machine import usable_cpus
+from gristmill.units import counted
+
+LOOK_SECONDS = 0.2  # the kernel counts in hundredths of a second
+BUSY = ("user", "nice", "system", "irq", "softirq", "steal")  # what a core does, by psutil's names
+NOTABLE = 0.25  # busy cores; less is what any machine does besides
+
+
+class CoreWatch:
+    """Looks at the cores now, and tells later what other processes have used of them since.
+
+    Children count as this process once they have ended and were waited for.
+    """
+
+    def __init__(self) -> None:
+        self._since = _used()
+
+    def busy_cores(self) -> float | None:
+        """Cores that other processes kept busy, on average since the last look; None where that was too short ago to tell."""
+        (then, all_then, own_then), (now, all_now, own_now) = self._since, _used()
+        if now - then < LOOK_SECONDS / 2:
+            return None
+        self._since = now, all_now, own_now
+        others = (all_now - all_then - (own_now - own_then)) / (now - then)
+        return min(float(usable_cpus()), max(0.0, others))
+
+
+def busy_cores(seconds: float = LOOK_SECONDS) -> float:
+    """Cores that other processes keep busy now: waits for so long, and uses none meanwhile."""
+    watch = CoreWatch()
+    time.sleep(seconds)
+    return watch.busy_cores() or 0.0
+
+
+def idle_threads(most: int, busy: float) -> int:
+    """How many threads find a core of their own beside so many busy cores: at least one."""
+    return max(1, min(most, round(usable_cpus() - busy)))
+
+
+def times_as_long(busy: float) -> float:
+    """How much longer work takes for all cores while others keep so many of them busy; of busy cores one gets a share."""
+    cores = usable_cpus()
+    return cores / max(cores - busy, cores / (cores + busy))
+
+
+def load_words(busy: float) -> str:
+    """ "other processes keep 1.4 of 2 cores busy"; empty where they do nothing notable."""
+    return f"other processes keep {busy:.1f} of {counted(usable_cpus(), 'core')} busy" if busy >= NOTABLE else ""
+
+
+def _used() -> tuple[float, float, float]:
+    """(clock, seconds that the usable cores were busy, seconds of them that this process used)."""
+    process = psutil.Process()
+    own = process.cpu_times()
+    every = psutil.cpu_times(percpu=True)
+    usable = process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(len(every))
+    busy = sum(sum(getattr(every[core], kind, 0.0) for kind in BUSY) for core in usable)
+    return time.monotonic(), busy, own.user + own.system + own.children_user + own.children_system

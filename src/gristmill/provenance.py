@@ -1,0 +1,98 @@
+"""The record of a step that was made here: what it was made from, by which command, machine and versions, in how much time and memory."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gristmill.graph.machine import Machine
+from gristmill.graph.peak_memory import PeakMemory
+from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
+from gristmill.graph.state import StepState, resolved
+from gristmill.planning.speed import hardware_name
+from gristmill.store.durable import read_json, write_json
+
+RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
+SAVE_SECONDS = 5.0
+
+
+def provenance_of(
+    state: StepState,
+    *,
+    made_from: Mapping[str, str | None],
+    counts: Mapping[str, Any],
+    wall_seconds: float,
+    peak: PeakMemory,
+    planned: Planned,
+    forecast: TrainingForecast | None,
+    machine: Machine,
+) -> dict[str, Any]:
+    """The record of a step that has just returned `counts`. made_from: input step → identity."""
+    step = state.step
+    checkpoints = counts.get("checkpoints")
+    made = Provenance(
+        document=dict(state.document or {}),
+        resolved=resolved(step.given.config),
+        watching=resolved(step.watching.config),
+        made_from=dict(made_from),
+        counts=dict(counts),
+        forecast=forecast,
+        planned=planned,
+        lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=round(wall_seconds, 3),
+        peak_memory_bytes=Peak(process=peak.process, largest_child=peak.largest_child, how=peak.how),
+        command=tuple(sys.argv),
+        machine={
+            "processes": machine.processes,
+            "threads": machine.threads,
+            "device": machine.device,
+            "micro_batch_tokens": machine.micro_batch_tokens,
+            "hardware": hardware_name(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+        },
+        versions={name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
+    )
+    return made.to_json()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+class WorkClock:
+    """Seconds of work on a step over all its attempts, kept in the note beside the working folder."""
+
+    def __init__(self, working: Path) -> None:
+        self._note = working.with_name(f"{working.name}.json")
+        self._noted: dict[str, Any] = dict(read_json(self._note))
+        self.is_new = "seconds" not in self._noted
+        self._before = float(self._noted.get("seconds", 0.0))
+        self._started = self._saved = time.monotonic()
+        self._lock = threading.Lock()  # a step may report from several threads
+
+    def total(self) -> float:
+        """Seconds up to now."""
+        return self._before + time.monotonic() - self._started
+
+    def note(self) -> None:
+        """Saves the clock if that was not done in the last seconds."""
+        with self._lock:
+            if time.monotonic() - self._saved > SAVE_SECONDS:
+                self.save()
+
+    def save(self) -> None:
+        """Writes the total into the note."""
+        write_json(self._note, {**self._noted, "seconds": self.total()})
+        self._saved = time.monotonic()

@@ -1,0 +1,52 @@
+"""How busy others keep the cores: held against a process that is known to do so."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gristmill.graph import cores
+from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words, times_as_long
+from gristmill.graph.machine import usable_cpus
+
+SPIN = "while True: pass"
+
+
+def test_own_work_is_not_that_of_others_and_a_process_beside_is() -> None:
+    begun = time.process_time()
+    watch = CoreWatch()
+    while time.process_time() - begun < 0.5:
+        pass
+    alone = watch.busy_cores()
+    assert alone is not None
+    assert watch.busy_cores() is None, "nothing can be told of no time"
+    with subprocess.Popen([sys.executable, "-c", SPIN]) as other:
+        try:
+            beside = busy_cores(1.0)
+        finally:
+            other.kill()
+    assert beside >= 0.3, "another process had most of a core"
+    assert max(alone, beside) <= usable_cpus()
+
+
+@pytest.mark.parametrize(
+    ("most", "busy", "threads"),
+    [(2, 0.0, 2), (2, 0.4, 2), (2, 1.0, 1), (2, 2.0, 1), (8, 2.7, 5), (4, 0.0, 4), (1, 0.0, 1)],
+)
+def test_threads_find_a_core_each(monkeypatch: pytest.MonkeyPatch, most: int, busy: float, threads: int) -> None:
+    monkeypatch.setattr(cores, "usable_cpus", lambda: max(most, 2))
+    assert idle_threads(most, busy) == threads
+
+
+def test_hours_grow_with_the_load_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable_cpus", lambda: 2)
+    grown = [times_as_long(busy) for busy in (0.0, 0.5, 1.0, 1.5, 2.0)]
+    assert grown == sorted(grown)
+    assert grown[0] == 1.0
+    assert math.isclose(times_as_long(1.0), 2.0)
+    assert load_words(0.1) == ""
+    assert load_words(1.44) == "other processes keep 1.4 of 2 cores busy"
