@@ -28,11 +28,11 @@ PAGE = ROOT / "docs" / "recipe.md"
 EXAMPLES = ROOT / "tests" / "pins" / "every-field.yaml"
 HEAD = """# The recipe, key by key
 
-Made by `python scripts/write_reference.py` from `src/gristmill/recipe/schema/`. A recipe is a YAML file with these keys and no others; a
-misspelt one is answered with the right one, a number out of its range with the reason of the range. No key may be left blank: leave it
-out and its default holds, or write `null` where the default is none. Paths are relative to the recipe. On the command line
-`pretrain.optimizer.peak_lr=1e-3` stands for the same key in the file. `extends: base.yaml` builds on another recipe
-([variants](steps/README.md#variants-of-a-recipe)). The files that a recipe names are described in [formats.md](formats.md).
+Written by `python scripts/write_reference.py` from `src/gristmill/recipe/schema/`. A recipe is a YAML file with these keys and no others.
+For a misspelt key the error names the right one; for a number out of range it gives the reason for the range. No key may be blank: leave it
+out to get its default, or write `null` where the default is none. Paths are relative to the recipe. On the command line
+`pretrain.optimizer.peak_lr=1e-3` sets the same key as in the file. `extends: base.yaml` builds on another recipe
+([variants](steps/README.md#variants-of-a-recipe)). [formats.md](formats.md) describes the files that a recipe names.
 """
 WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number"}
 

@@ -139,6 +139,20 @@ def subtitles_file(noise: random.Random) -> bytes:
     return "\n".join(cues).encode(noise.choice(["utf-8", "utf-16", "cp1252"]))
 
 
+def man_file(noise: random.Random) -> bytes:
+    """A page in one of two sets of macros."""
+    man = [
+        ".TP\n.B \\-x",
+        ".de A\n\\\\$1\n..\n.A word",
+        ".ie n \\{\\\n\\(bu \\*(lq\n.\\}\n.el x",
+        ".nf\n  a\n.fi",
+        ".TS\na\n.TE",
+    ]
+    mdoc = [".Op Fl a Ar b", ".Bl -bullet\n.It\n.Em x ,\n.El", ".Oo Ar a Oc Ns b", ".Fo f\n.Fa int\n.Fc"]
+    parts = [noise.choice([prose(n, 12), noise.choice(man), noise.choice(mdoc)]) for n in range(noise.randint(1, 20))]
+    return "\n".join([noise.choice([".TH X 1\n.SH NAME", ".Dd 2026\n.Sh NAME"]), *parts]).encode()
+
+
 def tar_file(noise: random.Random) -> bytes:
     """Members of all kinds, with short and long names."""
     written = io.BytesIO()
@@ -218,6 +232,7 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "text": text_file,
     "html": html_file,
     "subtitles": subtitles_file,
+    "man": man_file,
     "mbox": mbox_file,
     "code": tar_file,
     "parquet": parquet_file,
@@ -227,4 +242,4 @@ FILES: dict[str, Callable[[random.Random], bytes]] = {
     "pdf": pdf_file,
     "archive": archive_file,
 }
-PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "mbox", "code", "warc")
+PACKED = ("jsonl", "json", "csv", "text", "html", "subtitles", "man", "mbox", "code", "warc")

@@ -1,6 +1,6 @@
 """What a recipe has to work through: files, bytes, documents and tokens of each source, counted wherever something counted them.
 
-tokenize done     ─→ measured           counted before the recipe changed ─→ counted before
+tokenize done, or refused when it had counted     ─→ measured           before the recipe changed ─→ counted before
 unique_tokens     ─→ declared           bytes of text, as select or extract counted them or by the sizes of files ─→ estimated
 """
 
@@ -51,7 +51,7 @@ class Found:
     """What there is. files: of each source. unique: training tokens of each selection, where they are known.
 
     held_out: documents and bytes of validation text of each source, as select made it or will want it; documents are None where
-    nothing counted them.
+    nothing counted them. largest: of sources of which nothing was counted and a file is a document, the file with most text.
     """
 
     files: Mapping[str, list[Path]]
@@ -59,6 +59,7 @@ class Found:
     unique: Mapping[Selection, int]
     amounts: Amounts
     held_out: Mapping[str, tuple[int | None, float]]
+    largest: Mapping[str, tuple[Path, float]]
 
 
 def source_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
@@ -104,6 +105,11 @@ def find_amounts(
             pack_items={name: _num_lines(path) for name, path in pack_files.items()},
         ),
         held_out={name: _held_out(name, recipe, text[name], documents[name], links, states) for name in recipe.sources},
+        largest={
+            name: _largest(source, files[name])
+            for name, source in recipe.sources.items()
+            if files[name] and _is_a_document(source) and _counts(f"extract/{name}", links, states) is None
+        },
     )
 
 
@@ -156,7 +162,14 @@ def _documents(
 
 def _is_a_document(source: Source) -> bool:
     """Whether each file of a source is one document."""
-    return source.read.format in ("html", "docx") or (source.read.format == "text" and source.read.split_at is None)
+    read = source.read
+    is_file = read.format in ("html", "docx", "pdf", "subtitles") or (read.format == "text" and read.split_at is None)
+    return is_file and read.passage_chars is None
+
+
+def _largest(source: Source, files: list[Path]) -> tuple[Path, float]:
+    """The file with most text, by its size."""
+    return max(((path, text_bytes_of([path], source.read.format)) for path in files), key=lambda found: found[1])
 
 
 # ── tokens ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -166,11 +179,14 @@ def _unique_tokens(
     recipe: Recipe, text_bytes: Mapping[str, float], links: RunLinks, states: States | None
 ) -> tuple[dict[Selection, int], dict[str, HowKnown]]:
     """Unique tokens of each selection, and how those of each whole source are known."""
-    folder = None if states is None else states["tokenize"].folder
-    if folder is not None:
-        shards = {name: TokenShard(Tokenized(folder).of(name).train) for name in recipe.sources}
-        return selection_tokens(recipe.pretrain, shards), dict.fromkeys(recipe.sources, "measured")
-    before = _counted_before(recipe, links)
+    refused = _refused(recipe, links)
+    if states is not None:
+        state = states["tokenize"]
+        is_of_now = state.identity is not None and refused is not None and refused.name.startswith(state.identity)
+        folder = refused if is_of_now else state.folder
+        if folder is not None:
+            return selection_tokens(recipe.pretrain, _shards(recipe, folder)), dict.fromkeys(recipe.sources, "measured")
+    before = _counted_before(recipe, links) if refused is None else _counted_then(recipe, refused)
     split = _split(links, states)
     found: dict[Selection, int] = {}
     how_known: dict[str, HowKnown] = {}
@@ -184,6 +200,29 @@ def _unique_tokens(
         found[Selection(name)] = tokens
         how_known[name] = how  # type: ignore[assignment]  # one of three literals
     return found, how_known
+
+
+def _shards(recipe: Recipe, folder: Path) -> dict[str, TokenShard]:
+    return {name: TokenShard(Tokenized(folder).of(name).train) for name in recipe.sources}
+
+
+def _refused(recipe: Recipe, links: RunLinks) -> Path | None:
+    """Where a tokenize has left what it counted of all sources, and was refused or stopped before it was done."""
+    unfinished = links.unfinished("tokenize")
+    if unfinished is None:
+        return None
+    counted = all((unfinished / name / "train.json").is_file() for name in recipe.sources)
+    return unfinished.resolve() if counted else None
+
+
+def _counted_then(recipe: Recipe, refused: Path) -> dict[str, int]:
+    """Training tokens as a tokenize counted them that was refused before the recipe changed."""
+    size = recipe.tokenizer.vocab_size
+    counted = {name: shard.facts for name, shard in _shards(recipe, refused).items()}
+    return {
+        name: round(facts.num_tokens * bytes_per_token(facts.vocab_size) / bytes_per_token(size))
+        for name, facts in counted.items()
+    }
 
 
 def _counted_before(recipe: Recipe, links: RunLinks) -> dict[str, int]:

@@ -18,7 +18,7 @@ from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
-from gristmill.extract.not_read import not_read_beside
+from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine, usable_memory
@@ -146,7 +146,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     text_bytes = found.amounts.all_text
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
     present = [source.read for name, source in recipe.sources.items() if files[name]]
-    notes += [f"not read: {one}" for one in not_read_beside(loaded.folder, present)]
+    notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
     busy = cores.busy_cores() or 0.0
@@ -300,14 +300,23 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
 
 
 def _held_out_warnings(found: Found) -> list[str]:
-    """Sources whose held-out text is too little to say how well they are learnt."""
+    """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
+    for name, (path, size) in found.largest.items():
+        wanted = found.held_out[name][1]
+        if size > wanted:
+            warnings.append(
+                f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text, more than the "
+                f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
+                f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
+            )
     for name, (documents, num_bytes) in found.held_out.items():
         if documents is not None and documents < FEW_DOCUMENTS:
             warnings.append(
                 f"about {counted(documents, 'document')} of {name} ({in_units(num_bytes, 'B')}) "
                 f"{'is' if documents == 1 else 'are'} held out, too few for a useful error bar: from {FEW_DOCUMENTS} on it "
-                "means something; raise select.validation.fraction or min_bytes, or add text"
+                "means something; raise select.validation.fraction or min_bytes, add text, or cut long documents by "
+                f"sources.{name}.read.passage_chars"
             )
     return warnings
 

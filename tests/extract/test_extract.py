@@ -171,9 +171,10 @@ def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)
     common: dict[str, Any] = {"source": "s", "languages": frozenset(["en"])}
-    at_limit = curate(raw, settings_of(min_language_score=score, **common))
+    (at_limit,) = curate(raw, settings_of(min_language_score=score, **common))
     assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
-    assert curate(raw, settings_of(min_language_score=score - 1e-9, **common)).kind == "kept"
+    (above,) = curate(raw, settings_of(min_language_score=score - 1e-9, **common))
+    assert above.kind == "kept"
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,7 +254,7 @@ def run_in_process(pages: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def test_killed_in_the_middle_of_shards_and_run_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    pages = make_pages(tmp_path / "pages", 24)
+    pages = make_pages(tmp_path / "pages", 12)
     assert run_in_process(pages, tmp_path / "unbroken").wait() == 0
     broken = tmp_path / "broken"
     process = run_in_process(pages, broken)
@@ -264,7 +265,7 @@ def test_killed_in_the_middle_of_shards_and_run_again_gives_the_same_bytes(tmp_p
         time.sleep(0.002)
     assert process.wait() == -signal.SIGKILL, "the step was done before it could be killed"
     done = {path.name: path.stat().st_mtime_ns for path in broken.glob("shard-*.json")}
-    assert 2 <= len(done) < 12
+    assert 2 <= len(done) < 6
     finished = {
         name: (broken / name.replace("shard", "documents").replace("json", "parquet")).stat().st_ino for name in done
     }

@@ -145,9 +145,9 @@ def test_a_file_that_grows_while_it_is_read_is_said_and_not_accounted(tmp_path: 
 
 
 def test_a_file_of_which_a_byte_has_no_fate_is_refused() -> None:
-    taken = Taken.from_json([99, 1, [100, None]])
+    taken = Taken.from_json([99, 1, 1, [100, None]])
     with pytest.raises(AssertionError, match=r"of x 99 bytes in 1 records .* holds 100 bytes"):
         enter(Ledger(), "s", "x", taken)
-    enter(Ledger(), "s", "x", Taken.from_json([100, 1, [100, None]]))
+    enter(Ledger(), "s", "x", Taken.from_json([100, 1, 1, [100, None]]))
     with pytest.raises(AssertionError, match=r"holds 100 bytes in 2 records"):
-        enter(Ledger(), "s", "x", Taken.from_json([100, 1, [100, 2]]))
+        enter(Ledger(), "s", "x", Taken.from_json([100, 1, 1, [100, 2]]))

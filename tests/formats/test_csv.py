@@ -125,9 +125,8 @@ def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_e
     assert (record.reason, record.detail) == ("missing_column", "no 'text'; its columns are 'id', 'body'")
 
 
-@pytest.mark.parametrize("head", [b'"open\n', b"\xff\xfe\n"])
-def test_a_table_without_names_costs_the_file_one_reason(tmp_path: Path, head: bytes) -> None:
-    (tmp_path / "x.csv").write_bytes(head + b"1,a\n")
+def test_a_table_without_names_costs_the_file_one_reason(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b'"open\n1,a\n')
     assert texts(read_whole("csv", tmp_path / "x.csv")) == ["!no_column_names"]
 
 

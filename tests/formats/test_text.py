@@ -60,6 +60,34 @@ def test_pieces_add_up_to_the_bytes_of_any_file(
     assert all(record.bytes_in >= 0 for record in found if isinstance(record, RawDocument))
 
 
+@given(
+    words=st.lists(st.sampled_from(["word ", "é", "\n", "\n\n", "\r\n", "# ", "本。", "    x"]), max_size=150),
+    split_at=st.sampled_from([None, "#"]),
+    charset=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+@settings(deadline=None, max_examples=150)
+def test_passages_of_a_file_are_the_file_each_with_its_bytes_place_and_name(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str], split_at: str | None, charset: str
+) -> None:
+    path, text = tmp_path_factory.mktemp("text") / "x.txt", "".join(words)
+    path.write_bytes(text.encode(charset))
+    found = [*read_text(path, name="x.txt", split_at=split_at, passage_chars=20)]
+    pieces = [item for item in found if isinstance(item, RawDocument)]
+    assert num_bytes(found) == path.stat().st_size
+    if pieces and charset.startswith("utf-8"):
+        assert "".join("".join(item.text or "" for item in pieces).split()) == "".join(text.split())
+    assert len({item.id for item in pieces}) == len(pieces)
+    assert [item.id for item in pieces] == (["x.txt"] if len(found) == 1 and not split_at else [
+        f"x.txt#{number}" for number, item in enumerate(found) if isinstance(item, RawDocument)
+    ])  # fmt: skip
+    if split_at is None:
+        assert all(item.is_passage == (len(pieces) > 1) for item in pieces)
+    if charset == "utf-8":
+        for item in pieces:
+            offset = int(item.origin.partition("#")[2])
+            assert path.read_bytes()[offset : offset + item.bytes_in].decode() == item.text
+
+
 @pytest.mark.parametrize("charset", ["utf-16", "cp1252", "koi8-r"])
 def test_pieces_of_other_charsets_share_the_bytes_of_the_file(tmp_path: Path, charset: str) -> None:
     text = "глава один\nслова слова\nглава два\nслова\n" if charset != "cp1252" else "café un\nmots\ncafé deux\nmots\n"

@@ -176,7 +176,7 @@ def jsonl_utf16(folder: Path, scale: float) -> Hostile:
     """Another encoding, in which a line end is two bytes."""
     text = "".join(line(number).decode() for number in range(30))
     (folder / "x.jsonl").write_bytes(text.encode("utf-16"))
-    return Hostile(kind="jsonl", path=folder / "x.jsonl")
+    return Hostile(kind="jsonl", path=folder / "x.jsonl", documents=30)
 
 
 def jsonl_same_ids(folder: Path, scale: float) -> Hostile:

@@ -93,7 +93,7 @@ def html_large(folder: Path, scale: float) -> Hostile:
 def html_empty(folder: Path, scale: float) -> Hostile:
     """A page of no bytes."""
     (folder / "x.html").touch()
-    return Hostile(kind="html", path=folder / "x.html", documents=1)
+    return Hostile(kind="html", path=folder / "x.html", documents=0, reasons={"empty_file": 1})
 
 
 SETS = [

@@ -23,7 +23,7 @@ from whole_runs import (
     lines,
     links_of,
     read_recipe,
-    run_in,
+    run_here,
     status_of,
     without_timings,
     write_recipe,
@@ -46,14 +46,14 @@ BEFORE_DECAY = 14  # the step at which the tiny recipe's decay begins
 PRETRAIN = ("run", "recipe.yaml", "--until", "pretrain", *OPTIONS)
 
 
-def fresh(project: Path, *overrides: str) -> Path:
+def fresh(gristmill: Command, project: Path, *overrides: str) -> Path:
     """The run of a copy in which nothing of the training was ever made, with the recipe of now."""
     copy = project.with_name("fresh")
     shutil.copytree(project, copy, symlinks=True)
     forget(copy, "pretrain")
     for path in (copy / "runs" / ".store" / "checkpoints").iterdir():
         shutil.rmtree(path)
-    run_in(copy, *overrides, "--until", "pretrain")
+    run_here(gristmill, copy, *overrides, "--until", "pretrain")
     return copy / "runs" / "tiny"
 
 
@@ -76,8 +76,12 @@ def assert_same_training(one: Path, other: Path, *, besides: str = "throughput/"
         assert values.tobytes() == moments[1][name].tobytes(), name
 
 
-def test_watching_saving_and_caps_have_no_influence_on_the_weights(done_project: Path, finished_run: Path) -> None:
-    other = fresh(done_project, *(override for override in HARMLESS.values() if override.startswith("pretrain.")))
+def test_watching_saving_and_caps_have_no_influence_on_the_weights(
+    done_project: Path, finished_run: Path, gristmill: Command
+) -> None:
+    other = fresh(
+        gristmill, done_project, *(override for override in HARMLESS.values() if override.startswith("pretrain."))
+    )
     assert (other / "pretrain" / WEIGHTS).read_bytes() == (finished_run / "pretrain" / WEIGHTS).read_bytes()
     saved = [[path.name for path in sorted((run / "checkpoints" / "pretrain").iterdir())]
              for run in (other, finished_run)]  # fmt: skip
@@ -135,7 +139,7 @@ def test_a_changed_decay_goes_on_from_before_it_and_undone_finds_the_old_model(
     assert [line.get("origin") for line in log] == ["tiny" if before else None for before in saved]
     assert 0 < saved.count(True) < len(log), "only what follows was made anew"
     assert min(ref.step for ref in checkpoints_of(done_project)) == BEFORE_DECAY
-    assert_same_training(run, fresh(done_project))
+    assert_same_training(run, fresh(gristmill, done_project))
     assert (run / "pretrain" / WEIGHTS).read_bytes() != (finished_run / "pretrain" / WEIGHTS).read_bytes()
 
     edit(done_project, "pretrain.decay_tokens", 14_336)
@@ -160,7 +164,7 @@ def test_a_late_source_touches_no_token_of_the_others_and_goes_on_from_before_th
     assert was == kept, "a late source changed the tokens of another"
     assert (run / "tokenizer").readlink() == (finished_run / "tokenizer").readlink()
     assert read_json(run / "pretrain" / RECORD)["counts"]["tokens_by_source"]["extra"] > 0
-    assert_same_training(run, fresh(done_project), besides="eval/extra/")
+    assert_same_training(run, fresh(gristmill, done_project), besides="eval/extra/")
 
 
 # ── divergence ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,28 +363,30 @@ def edited(recipe: Values, kinds: dict[str, Edit], number: int, project: Path, t
 
 
 @pytest.mark.parametrize("number", [0, 2, 5])
-def test_an_edited_pretraining_gives_the_weights_of_a_fresh_one(done_project: Path, tiny: Any, number: int) -> None:
+def test_an_edited_pretraining_gives_the_weights_of_a_fresh_one(
+    done_project: Path, tiny: Any, gristmill: Command, number: int
+) -> None:
     values, chosen = edited(read_recipe(done_project), AHEAD, number, done_project, tiny)
     write_recipe(done_project, values)
-    printed = run_in(done_project, "--until", "pretrain")
+    printed = run_here(gristmill, done_project, "--until", "pretrain")
     run = done_project / "runs" / "tiny"
     if "dropped stage" not in chosen:  # otherwise the decay may begin earlier than any checkpoint
         assert "Resuming from step" in printed or "pretrain" in lines(printed, "done"), f"{chosen}: nothing was used"
-    assert (run / "pretrain" / WEIGHTS).read_bytes() == (fresh(done_project) / "pretrain" / WEIGHTS).read_bytes(), (
-        chosen
-    )
+    assert (run / "pretrain" / WEIGHTS).read_bytes() == (
+        fresh(gristmill, done_project) / "pretrain" / WEIGHTS
+    ).read_bytes(), chosen
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", range(len(ANYWHERE)))
 def test_an_edited_recipe_gives_the_models_of_a_run_in_an_empty_folder(
-    done_project: Path, tiny: Any, number: int
+    done_project: Path, tiny: Any, gristmill: Command, number: int
 ) -> None:
     values, chosen = edited(read_recipe(done_project), ANYWHERE, number, done_project, tiny)
     write_recipe(done_project, values)
-    run_in(done_project, "--until", "dpo")
-    run_in(done_project, "--until", "dpo", "--runs-dir", "empty")
+    run_here(gristmill, done_project, "--until", "dpo")
+    run_here(gristmill, done_project, "--until", "dpo", "--runs-dir", "empty")
     for name in MODELS:
         one, other = (done_project / runs / "tiny" / name / WEIGHTS for runs in ("runs", "empty"))
         assert one.read_bytes() == other.read_bytes(), f"{name} after {chosen}"

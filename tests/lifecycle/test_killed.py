@@ -16,11 +16,14 @@ import pytest
 from whole_runs import (
     SECONDS,
     WEIGHTS,
+    Command,
     assert_same_run,
     checkpoints_of,
     content,
     forget,
+    lines,
     links_of,
+    run_here,
     running,
     step_names,
 )
@@ -76,22 +79,26 @@ def leftovers(project: Path) -> list[Path]:
 
 
 @pytest.mark.timeout(1200)
+@pytest.mark.parametrize("sources", [("manuals", "edu"), pytest.param(None, marks=pytest.mark.slow)])
 def test_killed_in_the_middle_of_every_step_and_resumed_gives_the_same_artefacts(
-    project: Path, finished_run: Path
+    project: Path, finished_run: Path, gristmill: Command, sources: tuple[str, ...] | None
 ) -> None:
+    """sources: whose own steps are killed, and the classifier's; all for None."""
     steps = step_names(project)
     for number, name in enumerate(steps):
-        kill_in(project, name, delay=0.02 * (number % 4 + 1))
-    with running(project) as run:
-        assert run.end() == 0, run.printed
-    assert re.findall(r"^running +(\S+)", run.printed, re.MULTILINE) == [steps[-1]]
+        of = name.partition("/")[2]
+        if sources is None or not of or of in sources:
+            kill_in(project, name, delay=0.02 * (number % 4 + 1))
+    assert lines(run_here(gristmill, project), "running") == [steps[-1]]
     assert_same_run(project / "runs" / "tiny", finished_run, steps)
     assert not leftovers(project)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_sixty_kills_at_random_moments_leave_the_same_artefacts(project: Path, finished_run: Path) -> None:
+def test_sixty_kills_at_random_moments_leave_the_same_artefacts(
+    project: Path, finished_run: Path, gristmill: Command
+) -> None:
     steps = step_names(project)
     draw = random.Random(8)
     kills = 0
@@ -106,15 +113,14 @@ def test_sixty_kills_at_random_moments_leave_the_same_artefacts(project: Path, f
             assert code == 0, run.printed
         assert_same_run(project / "runs" / "tiny", finished_run, steps)
         shutil.rmtree(project / "runs")
-    with running(project) as run:
-        assert run.end() == 0, run.printed
+    run_here(gristmill, project)
     assert_same_run(project / "runs" / "tiny", finished_run, steps)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end(
-    project: Path, finished_run: Path
+    project: Path, finished_run: Path, gristmill: Command
 ) -> None:
     steps = step_names(project)
     for name in steps[:-1]:
@@ -127,8 +133,7 @@ def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end
             assert run.end() == 143, f"{name}: {run.printed}"
         assert "run the same command" in run.printed.lower()
         assert "Traceback" not in run.printed, f"{name}: {run.printed}"
-    with running(project) as run:
-        assert run.end() == 0, run.printed
+    run_here(gristmill, project)
     for name in steps:
         assert content(project / "runs" / "tiny" / name) == content(finished_run / name), name
 
@@ -138,7 +143,7 @@ def test_sigterm_in_every_step_leaves_with_143_and_the_same_artefacts_in_the_end
 
 @pytest.mark.timeout(600)
 def test_sigterm_saves_the_training_and_the_second_run_goes_on_from_there(
-    done_project: Path, finished_run: Path
+    done_project: Path, finished_run: Path, gristmill: Command
 ) -> None:
     forget(done_project, "pretrain")
     with running(done_project, "--until", "pretrain") as run:
@@ -150,9 +155,7 @@ def test_sigterm_saves_the_training_and_the_second_run_goes_on_from_there(
     assert "Run the same command to resume." in run.printed
     assert "Traceback" not in run.printed
     assert checkpoints_of(done_project)[0].step == int(stopped[1])
-    with running(done_project, "--until", "pretrain") as run:
-        assert run.end() == 0, run.printed
-    assert f"Resuming from step {stopped[1]}." in run.printed
+    assert f"Resuming from step {stopped[1]}." in run_here(gristmill, done_project, "--until", "pretrain")
     model = f"pretrain/{WEIGHTS}"
     assert (done_project / "runs/tiny" / model).read_bytes() == (finished_run / model).read_bytes()
 
@@ -160,7 +163,7 @@ def test_sigterm_saves_the_training_and_the_second_run_goes_on_from_there(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["extract/manuals", "pretrain"])
 def test_ctrl_c_reaches_the_whole_group_and_leaves_with_130_and_no_traceback(
-    done_project: Path, finished_run: Path, name: str
+    done_project: Path, finished_run: Path, gristmill: Command, name: str
 ) -> None:
     forget(done_project, name)
     for pause in (0.0, 0.4, 0.8):
@@ -171,14 +174,13 @@ def test_ctrl_c_reaches_the_whole_group_and_leaves_with_130_and_no_traceback(
             assert run.end() == 130 or is_committed(done_project / "runs/tiny" / name), run.printed
         assert "Traceback" not in run.printed, run.printed
         assert is_committed(done_project / "runs/tiny" / name) or "Run the same command to resume." in run.printed
-    with running(done_project, "--until", name) as run:
-        assert run.end() == 0, run.printed
+    run_here(gristmill, done_project, "--until", name)
     assert content(done_project / "runs/tiny" / name) == content(finished_run / name)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["extract/manuals", "export"])
-def test_second_ctrl_c_leaves_at_once(done_project: Path, name: str) -> None:
+def test_second_ctrl_c_leaves_at_once(done_project: Path, name: str, gristmill: Command) -> None:
     forget(done_project, name)
     with running(done_project, "--until", name) as run:
         run.wait_for_line(rf"^running +{name}")
@@ -190,12 +192,11 @@ def test_second_ctrl_c_leaves_at_once(done_project: Path, name: str) -> None:
         assert run.end() == 130, run.printed
     assert "the same command" in run.printed
     assert "Traceback" not in run.printed
-    with running(done_project, "--until", name) as run:
-        assert run.end() == 0, run.printed
+    run_here(gristmill, done_project, "--until", name)
 
 
 @pytest.mark.timeout(600)
-def test_work_of_earlier_attempts_counts_in_the_record(done_project: Path) -> None:
+def test_work_of_earlier_attempts_counts_in_the_record(done_project: Path, gristmill: Command) -> None:
     forget(done_project, "pretrain")
     with running(done_project, "--until", "pretrain") as run:
         run.wait_for_line(r"^running +pretrain")
@@ -207,6 +208,5 @@ def test_work_of_earlier_attempts_counts_in_the_record(done_project: Path) -> No
     noted = read_json(note)
     assert noted["seconds"] > 0
     note.write_text(json.dumps({**noted, "seconds": 1000.0}), encoding="utf-8")
-    with running(done_project, "--until", "pretrain") as run:
-        assert run.end() == 0, run.printed
+    run_here(gristmill, done_project, "--until", "pretrain")
     assert read_json(done_project / "runs/tiny/pretrain" / RECORD)["wall_seconds"] > 1000

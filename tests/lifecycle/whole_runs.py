@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +199,16 @@ def assert_same_run(one: Path, other: Path, steps: list[str]) -> None:
             assert counts[0] == counts[1], name
 
 
-# ── a run that can be killed ─────────────────────────────────────────────────────────────────────────────────────────
+# ── a run in this process, and one that can be killed ─────────────────────────────────────────────────────────────────
+
+
+def run_here(gristmill: Command, folder: Path, *arguments: str) -> str:
+    """A whole run in this process, which spares the imports of another; returns what it printed."""
+    with chdir(folder):
+        answer = gristmill("run", "recipe.yaml", *arguments, *OPTIONS)
+    assert answer.code == 0, answer.err
+    printed: str = answer.out
+    return printed
 
 
 class Running:
@@ -262,10 +271,3 @@ def running(folder: Path, *arguments: str, recipe: str = "recipe.yaml") -> Itera
         yield run
     finally:
         run.close()
-
-
-def run_in(folder: Path, *arguments: str, recipe: str = "recipe.yaml") -> str:
-    """A whole run in a process of its own; returns what it printed."""
-    with running(folder, *arguments, recipe=recipe) as run:
-        assert run.end() == 0, run.printed
-        return run.printed

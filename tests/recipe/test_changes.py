@@ -99,7 +99,7 @@ def test_a_mixture_changes_until_its_stage_begins(small: dict[str, Any]) -> None
 
 def test_changes_come_in_order_before_the_end_and_not_at_the_beginning(small: dict[str, Any]) -> None:
     skip = {"skip_steps": 1}
-    assert "after_step 100 comes after 200; put them in rising order" in message(
+    assert "after_step 100 comes after 200; put them in ascending order" in message(
         with_changes(small, (200, skip), (100, skip))
     )
     Recipe.model_validate(with_changes(small, (999, skip)))

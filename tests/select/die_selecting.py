@@ -1,45 +1,64 @@
-"""One step of selection that is killed right before one of its changes to the file system: die_selecting.py FOLDER NAME STEP NUMBER
+"""Steps of selection that are killed right before one of their changes to the file system: die_selecting.py FOLDER STEP
 
-Counted are renames, links, removals and new folders below FOLDER; 0 kills never. Leaves with 0 when it came to its end.
+Each line of the input, "NAME NUMBER", runs the step of the run NAME in a process of its own and is answered by that process's exit
+status: 0 when it came to its end, -9 when it was killed before change NUMBER; 0 kills never. Counted are renames, links, removals
+and new folders.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from selecting import context, recipe_of
+from test_select import SELECT
 
 CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")
 
 
 def main() -> None:
-    """Wraps the changes, then runs the step."""
-    folder, name, step, number = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-    counted = [0]
+    """Loads what the step needs once, then forks for every line."""
+    folder, step = Path(sys.argv[1]), sys.argv[2]
+    module = importlib.import_module(f"gristmill.select.{step.partition('/')[0]}")
+    for line in sys.stdin:
+        name, number = line.split()
+        child = os.fork()
+        if not child:
+            _run(module, folder, step, name, int(number))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _run(module: Any, folder: Path, step: str, name: str, number: int) -> None:
+    counted = 0
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
         def change(*paths: Any, **named: Any) -> Any:
-            counted[0] += 1
-            if counted[0] == number:
+            nonlocal counted
+            counted += 1
+            if counted == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*paths, **named)
 
         return change
 
-    import importlib
-
-    from selecting import context, recipe_of
-    from test_select import SELECT
-
-    ctx = context(folder, recipe_of(SELECT, ("manuals", "web"), ()), step, name=name)
-    module = importlib.import_module(f"gristmill.select.{step.partition('/')[0]}")
-    for change in CHANGES:
-        setattr(os, change, dying(getattr(os, change)))
-    module.run(ctx)
-    print(counted[0])
+    status = 1
+    try:
+        ctx = context(folder, recipe_of(SELECT, ("manuals", "web"), ()), step, name=name)
+        for change in CHANGES:
+            setattr(os, change, dying(getattr(os, change)))
+        module.run(ctx)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,18 +25,34 @@ BEFORE = {"contamination/web": "signatures/web", "duplicates": "contamination/we
 KILLS = {"contamination/web": (2, 2), "duplicates": (3, 11, 23, 17, 12), "select": (6, 13, 11, 9, 14)}
 
 
-def die_at(folder: Path, name: str, step: str, number: int) -> bool:
-    """Runs the step and is killed at that change; False when it came to its end before."""
-    places = [str(DIE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found = subprocess.run(
-        [sys.executable, DIE, folder, name, step, str(number)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode in (0, -signal.SIGKILL), found.stderr
-    return found.returncode != 0
+class Deaths:
+    """Runs one step of runs in this folder, each time in a process that may be killed in the middle."""
+
+    def __init__(self, folder: Path, step: str) -> None:
+        places = [str(DIE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self._process = subprocess.Popen(
+            [sys.executable, DIE, folder, step],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Deaths:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def at(self, name: str, number: int) -> bool:
+        """Runs the step of this run until that change, where it is killed; False when it came to its end before."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{name} {number}\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        assert status in (0, -signal.SIGKILL), f"{name} ended with {status}"
+        return status != 0
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -57,9 +74,10 @@ def prepared(made: Path, step: str) -> tuple[Path, dict[str, bytes]]:
 @pytest.mark.parametrize("step", FOLDERS)
 def test_killed_again_and_again_at_later_and_later_changes(made: Path, step: str) -> None:
     folder, expected = prepared(made, step)
-    kills = sum(die_at(made, "killed", step, number) for number in KILLS[step])
-    assert kills >= len(KILLS[step]) - 1, "it was done before the last kills"
-    assert not die_at(made, "killed", step, 0)
+    with Deaths(made, step) as deaths:
+        kills = sum(deaths.at("killed", number) for number in KILLS[step])
+        assert kills >= len(KILLS[step]) - 1, "it was done before the last kills"
+        assert not deaths.at("killed", 0)
     assert content(folder) == expected
 
 
@@ -88,15 +106,20 @@ def test_shards_that_are_written_are_not_written_again(made: Path, monkeypatch: 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("step", FOLDERS)
-def test_killed_at_each_single_change(made: Path, step: str) -> None:
-    _, expected = prepared(made, step)
+def test_killed_at_each_single_change(made: Path, step: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder, expected = prepared(made, step)
+    ready = tmp_path_factory.mktemp("ready")
+    for path in made.glob("killed*"):
+        shutil.copytree(path, ready / path.name)
     number, killed = 1, True
-    while killed:
-        name = f"killed-{number}"
-        run_selection(made, SELECT, name=name, until=BEFORE[step])
-        killed = die_at(made, name, step, number)
-        if killed:
-            assert not die_at(made, name, step, 0), f"after change {number}"
-        assert content(made / FOLDERS[step].format(name)) == expected, f"after change {number}"
-        number += 1
+    with Deaths(made, step) as deaths:
+        while killed:
+            killed = deaths.at("killed", number)
+            assert not killed or not deaths.at("killed", 0), f"after change {number}"
+            assert content(folder) == expected, f"after change {number}"
+            for path in made.glob("killed*"):
+                shutil.rmtree(path)
+            for path in ready.iterdir():
+                shutil.copytree(path, made / path.name)
+            number += 1
     assert number > 4, "the changes are not counted"

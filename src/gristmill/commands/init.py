@@ -18,10 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.doctor import measure_training
-from gristmill.commands.survey import MESSAGES, text_columns
+from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
+from gristmill.data.outside import visible_files, without_dots
 from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
-from gristmill.draft.folder import FolderSource, files_by_kind, sources_of
+from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
+from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
@@ -31,13 +33,13 @@ from gristmill.draft.write import (
     Written,
     draft_recipe,
     failed_share,
-    held_out_bytes,
     raised_limit,
     recipe_text,
     validation_for,
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
+from gristmill.formats.format import size_of
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
@@ -52,6 +54,9 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 SHOWN_REASONS = 4
+SHOWN_PLACES = 3
+PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
+UNREADABLE = "not of its format, or not to be opened"
 KEPT = 1.1  # of a time that was asked for
 MEASURED_MOST_SECONDS = 30.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
@@ -61,11 +66,11 @@ FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What lies in the folder. without_text: files with columns of which none holds text."""
+    """What lies in the folder. without_text: files of known formats that are no part of a source, and why."""
 
     sources: list[FolderSource]
     conversations: list[Path]
-    without_text: list[Path]
+    without_text: dict[Path, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +136,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
-    recipe_dir = folder.absolute()
+    recipe_dir = without_dots(folder.absolute())
     with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
         looked = _look(texts, recipe_dir)
         plan = write_conversations(folder, looked.conversations) if asked.chat else None
@@ -207,7 +212,7 @@ def _texts(folder: Path, data: Path | None) -> Path:
         raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; name a folder for the recipe: gristmill init mymodel --data FOLDER")
-    texts = (data or folder / "data").absolute()
+    texts = without_dots((data or folder / "data").absolute())
     if not texts.exists() and data is not None:
         raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
     if not texts.exists():
@@ -220,21 +225,28 @@ def _texts(folder: Path, data: Path | None) -> Path:
 
 
 def _look(texts: Path, recipe_dir: Path) -> Looked:
+    if texts.is_dir() and not visible_files(texts):
+        raise DataError(f"{texts} holds no files. Put your text there, or name another folder with --data.")
     files = files_by_kind(texts)
     columns: dict[Path, str] = {}
     conversations: list[Path] = []
-    without_text: list[Path] = []
+    without_text: dict[Path, str] = {}
     for kind, paths in files.items():
         if READERS[kind].text_key is None:
+            if not any(map(size_of, paths)):
+                without_text |= dict.fromkeys(paths, EMPTY)
             continue
-        found = text_columns(kind, paths)
-        usual = Counter(column for column in found.values() if column not in (None, MESSAGES)).most_common(1)
+        found = heads_of(kind, paths)
+        usual = Counter(head.text for head in found.values() if head.text not in (None, MESSAGES)).most_common(1)
         for path in paths:
-            column = found.get(path, usual[0][0] if usual else None)  # absent: it could not be read, which is counted
+            head = found.get(path)
+            column = None if head is None else head.text
+            if column is None and usual and (head is None or not head.columns):  # what cannot be read is counted
+                column = usual[0][0]
             if column == MESSAGES:
                 conversations.append(path)
             elif column is None:
-                without_text.append(path)
+                without_text[path] = UNREADABLE if head is None else head.why
             else:
                 columns[path] = column
     apart = {*conversations, *without_text}
@@ -247,7 +259,7 @@ def _look(texts: Path, recipe_dir: Path) -> Looked:
 
 
 def _train_tokens(found: Count) -> dict[str, Estimate]:
-    """Unique training tokens of each source: what is held out is taken off."""
+    """Unique training tokens of each source: what is held out, and what is alike to it, is taken off."""
     if found.is_whole:
         return {
             name: Estimate(value=one.train_tokens, low=one.train_tokens, high=one.train_tokens)
@@ -256,23 +268,24 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
     rules = validation_for(found.text_bytes)
     kept = {}
     for name, tokens in unique_tokens(found.tally, seed=SEED).items():
-        ratio = found.bytes_per_token[name]
-        trained = [
-            size - held_out_bytes(size * ratio, rules) / ratio for size in (tokens.value, tokens.low, tokens.high)
-        ]
-        kept[name] = Estimate(value=trained[0], low=trained[1], high=trained[2])
+        one = found.sources[name]
+        assert one.split is not None
+        num_bytes = tokens.value * found.bytes_per_token[name]
+        share = train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        kept[name] = Estimate(
+            value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
+        )
     return kept
 
 
 def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> None:
     total = sum(one.value for one in tokens.values())
     if total < MIN_TOKENS:
-        kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
         size = sum(found.text_bytes.values())
         raise DataError(
             f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text that is no copy; "
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
-            f"  Read are {kinds}. `gristmill inspect {texts}` shows what was found."
+            f"  {shlex.join(['gristmill', 'inspect', str(texts)])} shows what was found, and what is not read."
         )
 
 
@@ -310,27 +323,39 @@ class _Live(AbstractContextManager[Callable[[str], None]]):
 
 
 def _table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("source", "files", "MB", "read", "documents", "kept", "left out", "training tokens"):
-        table.add_column(heading, justify="left" if heading in ("source", "left out") else "right")
+    """A row a source: documents of what was read, how many are kept, and what the split takes of their text."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("source", "files", "MB", "read", "documents", "kept", "held out", "alike", "training tokens"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        copies = one.copies.exact_copies + one.copies.near_copies if one.copies else 0
-        kept = one.account.total("kept").documents
         table.add_row(
             Text(source.name),
             f"{len(source.files):,}",
             megabytes(source.num_bytes),
             f"{one.share_read:.0%}" if one.share_read < 1 else "all",
             f"{one.account.came_in.documents:,}",
-            f"{kept - copies:,}",
-            Text(_left_out(one, copies)),
-            Text(_in_words(tokens[source.name]) if source.name in tokens else "none: too little is left"),
+            f"{one.account.total('kept').documents - _copies(one):,}",
+            *_taken_by_the_split(one),
+            _in_words(tokens[source.name]) if source.name in tokens else "too few",
         )
     return table
 
 
-def _left_out(one: SourceCount, copies: int) -> str:
+def _copies(one: SourceCount) -> int:
+    return one.copies.exact_copies + one.copies.near_copies if one.copies else 0
+
+
+def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
+    if one.split is None:
+        return "", ""
+    total = max(1, one.split.total_bytes)
+    return f"{one.split.held_bytes / total:.0%}", f"{one.split.alike_bytes / total:.0%}"
+
+
+def _left_out(one: SourceCount) -> str:
+    """Why documents of what was read are no part of it, most first."""
+    copies = _copies(one)
     reasons = Counter({"copies": copies} if copies else {})
     for kind in ("dropped", "failed"):
         for reason, amount in one.account.reasons(kind).items():
@@ -342,7 +367,7 @@ def _left_out(one: SourceCount, copies: int) -> str:
 def _in_words(tokens: Estimate) -> str:
     if tokens.is_counted:
         return f"{tokens.value:,.0f}"
-    return f"≈ {scale(tokens.value)} ({scale(tokens.low)} to {scale(tokens.high)})"
+    return f"≈ {scale(tokens.value)} ({scale(tokens.low)}-{scale(tokens.high)})"
 
 
 def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -351,6 +376,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
     def say(line: str) -> None:
         console.print(Text(line))
 
+    for name, one in (*found.sources.items(), *found.emptied.items()):
+        if left_out := _left_out(one):
+            say(f"Left out of {name}: {left_out}.")
+    if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
+        say("alike: text that resembles what is held out, and so is neither trained on nor held out.")
+    if emptied := [*found.emptied]:
+        say(f"Not in the recipe: {', '.join(emptied)}; too little of it is no copy of other text.")
+    if cut := [name for name, one in found.sources.items() if one.passages]:
+        say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
         for language, share in one.languages.items():
@@ -367,8 +401,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(
             f"Conversations in {counted(len(looked.conversations), 'file')} are no text to pretrain on; --chat uses them."
         )
-    if looked.without_text:
-        say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
+    for why in dict.fromkeys(looked.without_text.values()):
+        names = _some([path for path, its_why in looked.without_text.items() if its_why == why])
+        say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        if one.account.total("failed").documents:
+            lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
+            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+                say(f"{source.name}: cannot be read: {record}")
     for other in not_read_in(texts):
         say(f"not read: {other}")
 

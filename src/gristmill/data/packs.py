@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from gristmill.data.passages import record_id
 from gristmill.errors import DataError
 from gristmill.graph.step import OutsideFiles
 from gristmill.recipe.load import yaml_words
@@ -149,6 +150,11 @@ def pack_folder(files: OutsideFiles) -> Path:
 def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:
     """The ids of all documents that any item of any pack was cut from."""
     return frozenset(id for pack in packs for item in pack.items for id in item.ids)
+
+
+def is_held_out(id: str, held_out: frozenset[str]) -> bool:
+    """Whether a document is among them, itself or as a passage of a record that is."""
+    return id in held_out or record_id(id) in held_out
 
 
 def _read_head(path: Path) -> dict[str, Any]:

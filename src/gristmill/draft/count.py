@@ -7,9 +7,8 @@ read_sample ─→ signatures ─→ duplicates ─→ select ─→ tokenizer �
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gristmill.context import context_of
-from gristmill.data.document import count_rows, read_batches
+from gristmill.data.document import count_rows
 from gristmill.data.ledger import SourceLedger
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
-from gristmill.extract.language import detect_language
+from gristmill.extract.language import languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
@@ -37,8 +37,6 @@ LEAST_BYTES = 5_000  # of text that a source is left with, or it is no source
 SMALLEST_VOCABULARY = 512
 FEW_BYTES = 20_000_000  # of text: processes would take longer to start than they save
 BLOCKS = 8  # that the first part of a large piece counts as
-LANGUAGE_DOCUMENTS = 400
-LANGUAGE_CHARS = 2_000
 LEFT, LOST, GONE = range(
     3
 )  # no copy; a copy of text in another unit; of text in its own, which is so in all that is not read
@@ -49,18 +47,19 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
-    """What was found in what was read of one source. `account` is extract's; copies: what duplicates took of the kept.
+    """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
 
-    train_tokens, validation_tokens: of what was read. languages: share of the text's bytes, of a sample of documents.
+    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
+    the text's bytes, of a sample of documents.
     """
 
     account: SourceLedger
-    copies: CopiesOfSource | None
-    left_bytes: int
-    train_tokens: int
-    validation_tokens: int
-    languages: Mapping[str, float]
     share_read: float
+    passages: int
+    copies: CopiesOfSource | None = None
+    split: Split | None = None
+    train_tokens: int = 0
+    languages: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +113,7 @@ def count(
         if not (few := [name for name in priority if left[name] < LEAST_BYTES * samples[name].share]):
             break
         priority.remove(min(few, key=lambda name: left[name]))
-    emptied = {name: _count_of(sample, None, 0, 0, 0, {}) for name, sample in samples.items() if name not in priority}
+    emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in priority}
     if not priority:
         return Count(
             sources={},
@@ -144,11 +143,10 @@ def count(
         sources={
             name: _count_of(
                 samples[name],
-                findings.get(name),
-                left[name],
-                shards[name]["train"].num_tokens,
-                shards[name]["validation"].num_tokens,
-                _languages(samples[name].folder),
+                copies=findings.get(name),
+                split=steps.split_of(name, left[name], priority),
+                train_tokens=shards[name]["train"].num_tokens,
+                languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
             )
             for name in priority
         },
@@ -163,22 +161,12 @@ def count(
     )
 
 
-def _count_of(
-    sample: SourceSample,
-    copies: CopiesOfSource | None,
-    left_bytes: int,
-    train_tokens: int,
-    validation_tokens: int,
-    languages: Mapping[str, float],
-) -> SourceCount:
+def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
     return SourceCount(
         account=sample.ledger.source(sample.name),
-        copies=copies,
-        left_bytes=left_bytes,
-        train_tokens=train_tokens,
-        validation_tokens=validation_tokens,
-        languages=languages,
         share_read=1.0 if sample.is_whole else sample.share,
+        passages=sample.passages,
+        **left,
     )
 
 
@@ -248,6 +236,11 @@ class _Steps:
         left[removed] = False
         return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
 
+    def split_of(self, source: str, left_bytes: int, priority: Sequence[str]) -> Split:
+        """What became of what is no copy of a source."""
+        units = {name: len(self.samples[name].units) for name in priority}
+        return split_of(self.folder("select"), source, left_bytes=left_bytes, units=units, sources=priority)
+
     def tally(self, priority: Sequence[str], bytes_per_token: Mapping[str, float]) -> dict[str, Tally]:
         """By source and unit: what is left, and what copies in other units took."""
         size_D, ranges = self._sizes(priority), self._first_documents(priority)
@@ -278,9 +271,9 @@ class _Steps:
                     )
                 ]
                 if rows:
-                    part = read[0].part if blocks > 1 else len(read) / len(units)
                     num_bytes = float(sum(unit.size for unit in units))
-                    strata.append(Stratum(units=tuple(rows), share=1.0 if part is None else part, num_bytes=num_bytes))
+                    part = sum(unit.read_bytes for unit in read) / num_bytes if blocks > 1 else len(read) / len(units)
+                    strata.append(Stratum(units=tuple(rows), share=part, num_bytes=num_bytes))
             tallies[name] = Tally(
                 strata=tuple(strata),
                 in_two_units=met.count(2),
@@ -329,17 +322,3 @@ def _unit_tally(
         left_tokens=float(tokens_D[left].sum()),
         lost_documents=len(lost),
     )
-
-
-def _languages(folder: Path) -> dict[str, float]:
-    """Language → share of bytes, of the first documents of each shard; those too short to tell count as "?"."""
-    paths = sorted(folder.glob("documents-*"))
-    each = -(-LANGUAGE_DOCUMENTS // max(1, len(paths)))
-    found: Counter[str] = Counter()
-    for path in paths:
-        batch: Any = next(read_batches(path, columns=["text", "language"], batch_rows=each), None)
-        for row in batch.to_pylist() if batch is not None else ():
-            size = len(row["text"].encode())
-            found[row["language"] or detect_language(row["text"][:LANGUAGE_CHARS])[0] or "?"] += size
-    total = max(1, found.total())
-    return {language: size / total for language, size in found.most_common()}

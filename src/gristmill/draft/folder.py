@@ -19,11 +19,7 @@ from gristmill.formats.format import size_of
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS, reader_of
 
-LARGEST_SHARE = (
-    0.05  # of a source's bytes in one file of text: a larger one is split, or it lies on one side of the split
-)
-PIECE_CHARS = 20_000
-SPLIT_AT = rf"(?s:.{{{PIECE_CHARS}}}(?:.{{0,4000}}?\n[ \t]*\n|[^\n]*\n))"
+PASSAGE_CHARS = 20_000  # a document lies on one side of the split, so a longer one is cut
 RULES = {"warc": ("gopher_repetition@1", "gopher_quality@1"), "code": ("code@1",)}
 LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "þ": "th"}
@@ -97,29 +93,32 @@ def _free_name(name: str, sources: Sequence[FolderSource]) -> str:
 def _source(
     name: str, kind: str, files: Sequence[Path], column: str | None, texts: Path, recipe_dir: Path
 ) -> FolderSource:
-    read: dict[str, Any] = {"format": kind, "paths": _patterns(kind, files, texts, recipe_dir)}
+    read: dict[str, Any] = {
+        "format": kind,
+        "paths": _patterns(kind, files, texts, recipe_dir),
+        "passage_chars": PASSAGE_CHARS,
+    }
     if column is not None:
         read[READERS[kind].text_key or ""] = column
-    if "split_at" in READERS[kind].model_fields and _is_uneven(files):
-        read["split_at"] = SPLIT_AT
     return FolderSource(name=name, kind=kind, files=tuple(files), read=read, column=column)
-
-
-def _is_uneven(files: Sequence[Path]) -> bool:
-    sizes = [size_of(path) for path in files]
-    largest = max(sizes)
-    return largest > 2 * PIECE_CHARS and largest > LARGEST_SHARE * sum(sizes)
 
 
 def _patterns(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
     """Patterns that name these files and no others, by suffix where that is enough, else file by file."""
-    relative = escape(os.path.relpath(texts, recipe_dir))
+    plain = _relative(texts, recipe_dir)
+    relative = escape(plain)
     if texts.is_file():
-        return [os.path.relpath(texts, recipe_dir)]
+        return [plain]
     by_suffix = [f"{relative}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
     if _files_named(kind, by_suffix, recipe_dir) == {os.path.normpath(path) for path in files}:
         return by_suffix
     return [f"{relative}/{_as_pattern(path.relative_to(texts).as_posix())}" for path in files]
+
+
+def _relative(texts: Path, recipe_dir: Path) -> str:
+    """The path from the recipe; where a link on the way makes that another place, the whole path."""
+    relative = os.path.relpath(texts, recipe_dir)
+    return relative if (recipe_dir / relative).resolve() == texts.resolve() else str(texts)
 
 
 def _suffixes(kind: str, files: Iterable[Path]) -> set[str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,9 @@ from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
 from gristmill.data.outside import find_outside
 from gristmill.data.record import Record, Skip
-from gristmill.extract.curate import Settings
-from gristmill.extract.extract import measure_file, settings_of_source
+from gristmill.errors import DataError
+from gristmill.extract.curate import PASSAGES, Settings
+from gristmill.extract.extract import settings_of_source
 from gristmill.extract.shard import CurateJob, Result, Shard, Taken
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
@@ -72,7 +74,8 @@ class Unit:
 
 @dataclass(kw_only=True)
 class SourceSample:
-    """What was read of one source: its documents, one shard per unit, and what became of its records."""
+    """What was read of one source: its documents, one shard per unit, and what became of its records. passages: of its documents,
+    parts of a longer one."""
 
     name: str
     folder: Path
@@ -80,6 +83,7 @@ class SourceSample:
     large: list[Unit]
     ledger: Ledger = field(default_factory=Ledger)
     text_bytes: int = 0
+    passages: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -221,31 +225,45 @@ class _Reading:
     def _read_unit(self, unit: Unit) -> None:
         settings, sample = self.settings[unit.source], self.samples[unit.source]
         shard = Shard(number=unit.number, spans=unit.spans, out=sample.folder)
-        job, unit.read_bytes = CurateJob(settings, shard), float(unit.size)
-        if unit.part is not None:
-            (span,) = unit.spans
-            content = measure_file(settings.read, {span.name: span.path}, span.name)
-            if content is not None:
-                job = CurateFirstPart(settings, shard, max_bytes=int(unit.part * content.num_bytes))
-                unit.read_bytes = unit.part * unit.size
+        job, content = CurateJob(settings, shard), 0
+        if unit.part is not None and (content := _content_bytes(unit, settings)):
+            job = CurateFirstPart(settings, shard, max_bytes=int(unit.part * content))
         run_guarded(
             job,
             spool=shard.spool_path,
             deadline_seconds=settings.deadline_seconds,
             max_memory_mb=settings.max_memory_mb,
         )
+        taken = _came_in(read_json(shard.record_path), unit.source).source(unit.source).came_in.num_bytes
+        unit.read_bytes = unit.size * min(1.0, taken / content) if content else float(unit.size)
 
     def _enter(self, unit: Unit) -> None:
         """Adds what became of a unit's records to the account of its source."""
         sample = self.samples[unit.source]
         record_path = Shard(number=unit.number, spans=unit.spans, out=sample.folder).record_path
         record = read_json(record_path)
-        sample.ledger.merge(Ledger.from_json(record))
-        for value in record["shared"].values():
-            taken = Taken.from_json(value)
-            sample.ledger.saw(unit.source, taken.num_bytes, documents=taken.num_records)
+        sample.ledger.merge(_came_in(record, unit.source))
         sample.text_bytes += record["text_bytes"]
+        sample.passages += record["counts"].get(PASSAGES, 0)
         record_path.unlink()
+
+
+def _content_bytes(unit: Unit, settings: Settings) -> int:
+    """What a large piece holds; 0 where it cannot be told."""
+    (span,) = unit.spans
+    try:
+        return format_of(settings.read).content(span, settings.read).num_bytes
+    except (OSError, DataError):
+        return 0
+
+
+def _came_in(record: Mapping[str, Any], source: str) -> Ledger:
+    """The account of a shard, what it has of files that lie in several shards included."""
+    ledger = Ledger.from_json(record)
+    for value in record["shared"].values():
+        taken = Taken.from_json(value)
+        ledger.saw(source, taken.num_bytes, documents=taken.num_documents)
+    return ledger
 
 
 class CurateFirstPart(CurateJob):

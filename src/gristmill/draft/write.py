@@ -17,7 +17,6 @@ from gristmill.draft.interval import Estimate
 from gristmill.draft.size import SHAPES, Budget, Shape
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.split import MAX_SHARE
 from gristmill.units import percent
 
 SCHEMA_FILE = "schema.json"
@@ -42,11 +41,6 @@ def validation_for(text_bytes: Mapping[str, float]) -> Validation:
     least, most = HELD_OUT_SHARE
     fraction = min(max(HELD_OUT_BYTES / max(1.0, max(text_bytes.values(), default=1.0)), least), most)
     return Validation(fraction=round(fraction, 3), min_bytes=LEAST_HELD_OUT_BYTES)
-
-
-def held_out_bytes(text_bytes: float, rules: Validation) -> float:
-    """What the split holds out of a source with so much text."""
-    return min(max(rules.fraction * text_bytes, rules.min_bytes), rules.max_bytes, MAX_SHARE * text_bytes)
 
 
 def raised_limit(share: float, usual: float) -> float | None:
@@ -167,6 +161,8 @@ seed: 8
 def _source(one: Written, is_whole: bool) -> str:
     source, found, tokens = one.source, one.found, one.train_tokens
     keys = {name: value for name, value in source.read.items() if name not in ("format", "paths")}
+    if found.share_read == 1 and not found.passages:
+        keys.pop("passage_chars")  # no document is longer
     languages = ", ".join(f"{name} {share:.0%}" for name, share in [*found.languages.items()][:3] if share >= 0.005)
     spread = "counted" if tokens.is_counted else f"estimated, {tokens.low:,.0f} to {tokens.high:,.0f}"
     lines = [
@@ -179,8 +175,9 @@ def _source(one: Written, is_whole: bool) -> str:
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
     ]
     if source.kind != "code":
+        first = next((name for name in found.languages if name != "?"), "en")
         lines.append(
-            "    # language: {keep: [en], min_score: 0.65}   # other languages: keep: [de, fr]; without this line all stay"
+            f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all stay"
             f" (found: {languages or 'none'})"
         )
     hint = "" if source.rules else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
@@ -194,10 +191,8 @@ def _source(one: Written, is_whole: bool) -> str:
 
 
 def _why(key: str) -> str:
-    if key == "split_at":
-        return (
-            "   # about every 20,000 characters: a file is one document, and one document lies on one side of the split"
-        )
+    if key == "passage_chars":
+        return "   # longer documents are cut, or one would be all that is held out"
     return "   # it holds most text"
 
 

@@ -1,14 +1,17 @@
-"""One document from record to fate: main text, language, rules. Runs inside the guard."""
+"""One record to its fates: main text, passages where the recipe cuts long documents, language, rules. Runs inside the guard."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
 from gristmill.data.ledger import Kind, rejected_row
+from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
@@ -16,6 +19,7 @@ from gristmill.extract.rules import judge
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
+PASSAGES = "passages"  # the count of documents that are a part of a longer one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fate:
-    """What became of one record: a kept document's row or a rejected one's, and what was counted on the way."""
+    """What became of one document, a record or a passage of it: its row, kept or rejected, and what was counted on the way."""
 
     kind: Kind
     row: dict[str, Any]
@@ -52,14 +56,42 @@ class Fate:
     counts: Counter[str] = field(default_factory=Counter)
 
 
-def curate(raw: RawDocument, settings: Settings) -> Fate:
-    """The fate of one document: main text, language and rules; the first failure decides.
-
-    A text too short to tell its language passes the language filter with no language (counted).
-    """
-    source = settings.source
+def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
+    """The fates of a record: one, or one of each passage, whose bytes are shares of the record's and add up to them."""
     counts: Counter[str] = Counter()
-    text = raw.text
+    text = _text_of(raw, settings, counts)
+    if isinstance(text, Fate):
+        return (text,)
+    limit = settings.read.passage_chars
+    passages = [text] if limit is None else cut_passages(text, limit)
+    fates = []
+    for own, passage in _documents(raw, passages):
+        if own.is_passage:
+            counts[PASSAGES] += 1
+            deadline.extend()  # each document has its own
+        fates.append(_judge(own, passage, settings, counts))
+        counts = Counter()
+    return tuple(fates)
+
+
+def _documents(raw: RawDocument, passages: list[str]) -> Iterator[tuple[RawDocument, str]]:
+    """Each passage as a document of its own. One alone is the record."""
+    if len(passages) == 1:
+        yield raw, passages[0]
+        return
+    sizes = [len(passage.encode("utf-8")) for passage in passages]
+    total, done, taken = sum(sizes), 0, 0
+    for number, (passage, size) in enumerate(zip(passages, sizes, strict=True)):
+        done += size
+        share = raw.bytes_in * done // total - taken
+        taken += share
+        own = replace(raw, id=passage_id(raw.id, number), bytes_in=share, text=None, payload=None, is_passage=True)
+        yield own, passage
+
+
+def _text_of(raw: RawDocument, settings: Settings, counts: Counter[str]) -> str | Fate:
+    """The text of a record, or why it has none."""
+    source, text = settings.source, raw.text
     if text is None:
         assert raw.payload is not None, f"record {raw.id} has neither text nor payload"
         text, charset = decode(raw.payload, raw.charset)
@@ -76,6 +108,15 @@ def curate(raw: RawDocument, settings: Settings) -> Fate:
     text = clean_text(text)
     if not text.strip():
         return reject(raw, source, "dropped", "empty_text", counts=counts)
+    return text
+
+
+def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]) -> Fate:
+    """The fate of one document: language and rules; the first failure decides.
+
+    A text too short to tell its language passes the language filter with no language (counted).
+    """
+    source = settings.source
     language, score = raw.language, None
     if settings.languages is not None:
         language, score = detect_language(text)

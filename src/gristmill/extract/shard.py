@@ -1,6 +1,6 @@
 """One shard, path → path: a guarded child reads its spans, curates each record and commits the files.
 
-    spans ─→ reader ─→ record → fate ─→ documents-NNNNN.parquet, rejected-NNNNN.parquet, shard-NNNNN.json (last; the shard is done)
+    spans ─→ reader ─→ record → fates ─→ documents-NNNNN.parquet, rejected-NNNNN.parquet, shard-NNNNN.json (last; the shard is done)
 
 What a shard's records and skips take is held against its content, which the format measures apart from its reader. A file
 that several shards share is held against it when all of them are done (`extract.py`).
@@ -30,8 +30,9 @@ from gristmill.extract.curate import Fate, Settings, curate, reject
 from gristmill.formats.format import Content, Span, format_of
 from gristmill.store.durable import TEMPORARY_SUFFIX, write_json
 
-Result = tuple[int, Fate | Skip]  # of a record, and the number of its span
+Result = tuple[int, tuple[Fate, ...] | Skip]  # of a record, and the number of its span
 NOTHING = Content(num_bytes=0)
+FORM = 2  # of a shard's record: one of an earlier form is made again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class Shard:
 
     def inputs(self) -> str:
         """What the shard is made from, as a hash of stamps: tells whether a finished one still matches its files."""
-        digest = xxhash.xxh3_128()
+        digest = xxhash.xxh3_128(bytes([FORM]))
         for span in self.spans:
             files = [span.path, *(span.path / member for member in span.members)]
             row = [span.name, span.start, span.end, *map(_stamp, files)]
@@ -76,10 +77,12 @@ class Shard:
 
 @dataclass(kw_only=True)
 class Taken:
-    """Bytes and records of a span or file that have a fate, beside its content; None where it could not be measured."""
+    """Bytes and records of a span or file that have a fate, and the documents that these became, beside its content; None where it
+    could not be measured."""
 
     num_bytes: int = 0
     num_records: int = 0
+    num_documents: int = 0
     content: Content | None = NOTHING
 
     def matches(self) -> bool:
@@ -93,6 +96,7 @@ class Taken:
         """Adds another span of the same file."""
         self.num_bytes += other.num_bytes
         self.num_records += other.num_records
+        self.num_documents += other.num_documents
         if self.content is None or other.content is None:
             self.content = None
         else:
@@ -104,13 +108,13 @@ class Taken:
 
     def to_json(self) -> list[Any]:
         content = None if self.content is None else [self.content.num_bytes, self.content.num_records]
-        return [self.num_bytes, self.num_records, content]
+        return [self.num_bytes, self.num_records, self.num_documents, content]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Taken:
-        num_bytes, num_records, content = value
+        num_bytes, num_records, num_documents, content = value
         measured = None if content is None else Content(num_bytes=content[0], num_records=content[1])
-        return cls(num_bytes=num_bytes, num_records=num_records, content=measured)
+        return cls(num_bytes=num_bytes, num_records=num_records, num_documents=num_documents, content=measured)
 
 
 def extract_shard(
@@ -223,30 +227,30 @@ class CurateJob:
         sizes = [max(0, content.num_bytes - missing.num_bytes), *[0] * (count - 1)]
         origin = f"{stretch.name}#{stretch.start}"
         return [
-            (part, self._fate(failed(f"{origin}+{missing.num_records + k}", reason, bytes_in=size, detail=detail)))
+            (part, self._fates(failed(f"{origin}+{missing.num_records + k}", reason, bytes_in=size, detail=detail)))
             for k, size in enumerate(sizes)
         ]
 
     # ── fates ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def process(self, item: Record) -> Result:
-        """The fate of one record."""
-        return self._at.part, item if isinstance(item, Skip) else self._fate(item)
+        """The fates of one record."""
+        return self._at.part, item if isinstance(item, Skip) else self._fates(item)
 
-    def _fate(self, record: RawDocument | Unread) -> Fate:
+    def _fates(self, record: RawDocument | Unread) -> tuple[Fate, ...]:
         if isinstance(record, Unread):
-            return reject(record, self.settings.source, record.kind, record.reason, detail=record.detail)
+            return (reject(record, self.settings.source, record.kind, record.reason, detail=record.detail),)
         return curate(record, self.settings)
 
     def is_record(self, result: Result) -> bool:
-        """Whether it is the fate of a record."""
+        """Whether it is of a record."""
         return not isinstance(result[1], Skip)
 
     def failed(self, item: Record, reason: str, detail: str) -> Result:
         """The fate of a record that raised, hung, crashed or ran out of memory."""
         if isinstance(item, Skip):
             return self._at.part, item
-        return self._at.part, reject(item, self.settings.source, "failed", reason, detail=detail)
+        return self._at.part, (reject(item, self.settings.source, "failed", reason, detail=detail),)
 
     # ── commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -259,18 +263,19 @@ class CurateJob:
             ShardWriter(shard.documents_path, DOCUMENT_SCHEMA) as documents,
             ShardWriter(shard.rejected_path, REJECTED_SCHEMA) as rejected,
         ):
-            for part, fate in results:
-                _take(taken[part], fate)
-                if isinstance(fate, Skip):
-                    ledger.skip(source, fate.num_bytes, reason=fate.reason)
+            for part, found in results:
+                _take(taken[part], found)
+                if isinstance(found, Skip):
+                    ledger.skip(source, found.num_bytes, reason=found.reason)
                     continue
-                count_fate(fate, ledger, source)
-                counts.update(fate.counts)
-                if fate.kind == "kept":
-                    documents.write(fate.row)
-                    text_bytes += len(fate.row["text"].encode("utf-8"))
-                else:
-                    rejected.write(fate.row)
+                for fate in found:
+                    count_fate(fate, ledger, source)
+                    counts.update(fate.counts)
+                    if fate.kind == "kept":
+                        documents.write(fate.row)
+                        text_bytes += len(fate.row["text"].encode("utf-8"))
+                    else:
+                        rejected.write(fate.row)
         for span, one in zip(self.spans, taken, strict=True):
             one.content = None if again else self._measure(span)
         if shard.inputs() != self.inputs:
@@ -297,7 +302,7 @@ def enter(ledger: Ledger, source: str, name: str, taken: Taken) -> None:
     Raises AssertionError where what was read of it is not what lies in it: always a bug of ours.
     """
     ledger.saw(
-        source, taken.num_bytes if taken.content is None else taken.content.num_bytes, documents=taken.num_records
+        source, taken.num_bytes if taken.content is None else taken.content.num_bytes, documents=taken.num_documents
     )
     if not taken.matches():
         content = taken.content
@@ -338,12 +343,14 @@ def join_shared(records: list[Mapping[str, Any]]) -> dict[str, Taken]:
     return files
 
 
-def _take(taken: Taken, record: Record | Fate) -> None:
-    if isinstance(record, Skip):
-        taken.num_bytes += record.num_bytes
-    else:
-        taken.num_bytes += record.bytes_in
-        taken.num_records += 1
+def _take(taken: Taken, found: Record | tuple[Fate, ...]) -> None:
+    if isinstance(found, Skip):
+        taken.num_bytes += found.num_bytes
+        return
+    documents = found if isinstance(found, tuple) else (found,)
+    taken.num_bytes += sum(document.bytes_in for document in documents)
+    taken.num_records += 1
+    taken.num_documents += len(documents)
 
 
 def _stamp(path: Path) -> list[int] | None:

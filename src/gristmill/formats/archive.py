@@ -181,7 +181,7 @@ def _not_read(name: str, reader: type[ReadFiles] | None) -> tuple[Fate, str, str
 def _inner(file: IO[bytes], name: str, reader: type[ReadFiles], settings: ReadArchive) -> tuple[Span | None, ReadFiles]:
     """The span of a member in its temporary file, None for a source file; and the settings it is read with."""
     kind = next(kind for kind, known in READERS.items() if known is reader)
-    keys: dict[str, Any] = {"format": kind, "paths": [name]}
+    keys: dict[str, Any] = {"format": kind, "paths": [name], "passage_chars": settings.passage_chars}
     if reader.text_key is not None and (settings.text_column is not None or kind == TABLE):
         keys[reader.text_key] = settings.text_column
     path = Path(f"/dev/fd/{file.fileno()}")

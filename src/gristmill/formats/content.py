@@ -1,19 +1,19 @@
-"""The content of a file, plain or packed by gzip or zstd: the one way in which readers of lines, tables, texts and trees open a file.
+"""The content of a file, plain or packed by gzip or zstd: how all readers of lines, tables, texts and trees open a file.
 
     with open_content(path) as file:
-        line = file.readline(limit)         # as of any binary file: read, readline, tell; seek where it is plain
-        file.gaps_between(start, tell)      # what could not be unpacked, so that no record is glued over it
+        line = file.readline(limit)         # like any binary file: read, readline, tell; seek if it is plain
+        file.gaps_between(start, tell)      # what could not be unpacked, so that no record is joined across it
 
-The content of a file is the bytes that it delivers and, where it is packed, the bytes on disk of its gaps: `bytes_in` of
-records and skips add up to it when each gap counts once, with its `num_bytes` (members.py and frames.py say what a gap is and where it
-lies). `position` of a gap is the number of delivered bytes before it: a record that is the delivered bytes [a, b) is
+The content of a file is the bytes that it delivers and, if it is packed, the bytes on disk of its gaps: `bytes_in` of
+records and skips add up to it when each gap is counted once, with its `num_bytes` (members.py and frames.py define gaps and their
+place). `position` of a gap is the number of delivered bytes before it. A record of the delivered bytes [a, b) is
 
-    glued over a gap          where a < position < b
-    perhaps the tail of one   where position == a
-    perhaps cut off           where position == b and it ends without its line end, or what else ends a record
+    joined across a gap       if a < position < b
+    perhaps a tail            if position == a
+    perhaps cut off           if position == b and it does not end with its line end, or whatever ends a record
 
-A gap is in the list before any byte behind it is delivered, and all are there at the end of the file. Records that tile the
-content and ask for [a, b) each, with one last question from the end on, meet every gap once.
+A gap is in the list before any byte after it is delivered, and the list is complete at the end of the file. Records that tile the
+content and ask for [a, b) each, with one last call from the end on, meet every gap once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import io
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from gristmill.data import deadline
 from gristmill.formats import frames
@@ -38,10 +38,16 @@ SNIFF_BYTES = 256
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\r\f"))
 
 
+class Deliverer(Protocol):
+    """A raw stream that delivers a content."""
+
+    gaps: list[Gap]
+
+
 class ContentFile(io.BufferedReader):
     """A buffered binary file over the content of a file. `tell` counts delivered bytes."""
 
-    def __init__(self, raw: _Plain | _Unpacked) -> None:
+    def __init__(self, raw: Deliverer) -> None:
         super().__init__(cast(io.RawIOBase, raw), BUFFER_BYTES)
         self._gaps = raw.gaps
 

@@ -1,15 +1,15 @@
 """How much a file holds, measured without any reader: what `bytes_in` of its records and skips must add up to.
 
-The content of a file is its bytes; of a gzip file, what its members unpack to, and the bytes on disk of the stretches that
-unpack to nothing. The rules are those that `content.py` and `members.py` state; the code is another, and imports neither (zstd: coverage_zstd.py): it
-walks the members with a file that seeks, throws away what it unpacks, and finds the byte at which a member breaks by feeding
+The content of a file is its bytes; of a gzip file, what its members unpack to, plus the bytes on disk of the parts that
+unpack to nothing. The rules are those of `content.py` and `members.py`; the code is separate and imports neither (zstd: coverage_zstd.py). It
+goes through the members with a seekable file, discards what it unpacks, and finds the byte at which a member breaks by feeding
 it in ever smaller pieces.
 
 Where a web archive is read in spans of bytes on disk, a span [start, end) holds what lies between two heads: from the first head
-at or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing where no head begins in it.
-A head is a member whose content begins with certain bytes; in a plain file, a record that does, behind a blank line. Heads are
-those of a walk from the beginning of the file. Of a gzip file it is cut short where members are whole for ROW on disk: then
-they are no part of another one, as data stored in a member without compression is cut every 64 kB at least.
+at or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing if no head begins in it.
+A head is a member whose content begins with given bytes; in a plain file, a record that begins with them after a blank line. Heads are
+those found by reading from the beginning of the file. In a gzip file this is shortened where members are complete for ROW on disk:
+such members are not inside another one, because uncompressed data in a member is split every 64 kB at least.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_GAPS = 10_000
 STRETCH = 8_388_608
 ROW = 262_144
 MAX_HEAD = 64_000
-MAX_BLOCK = 20_000_000  # a longer record is searched for heads: its length may be wrong
+MAX_BLOCK = 20_000_000  # the length of a longer record may be wrong, so it is searched for heads
 LINE_ENDS = b"\r\n"
 READ_BYTES = 1 << 20
 
@@ -104,7 +104,7 @@ def _plain_bytes(file: IO[bytes], start: int, end: int, size: int, head: bytes) 
 
 
 def _plain_heads(file: IO[bytes], size: int, head: bytes) -> Iterator[int]:
-    """Where records begin behind a blank line, each sought behind the end of the one before; in damage, by a search."""
+    """Where records begin after a blank line, each sought after the end of the one before; in damaged parts by a search."""
     wanted = BLANK_LINE + head
     place = number = 0
     while place < size:
@@ -130,7 +130,7 @@ def _plain_heads(file: IO[bytes], size: int, head: bytes) -> Iterator[int]:
 
 
 def _head(file: IO[bytes], place: int) -> tuple[int, int | None]:
-    """(where the block of the record at `place` begins, how long it says that it is); None where it does not say so."""
+    """(where the block of the record at `place` begins, the length that it declares); None if it declares none."""
     fields, blank, _ = _at(file, place, MAX_HEAD).partition(BLANK_LINE)
     if not blank:
         return place, None
@@ -144,7 +144,7 @@ def _head(file: IO[bytes], place: int) -> tuple[int, int | None]:
 
 
 def _following(file: IO[bytes], place: int, size: int, head: bytes) -> int | None:
-    """Where the next record is due when one ends at `place`; None where it cannot end there."""
+    """Where the next record must begin if one ends at `place`; None if none can end there."""
     if place > size:
         return None
     behind = _at(file, place, len(BLANK_LINE) + len(head))
@@ -166,7 +166,7 @@ def _blank(file: IO[bytes], place: int) -> int:
 
 
 def _found(file: IO[bytes], place: int, end: int, wanted: bytes) -> int:
-    """The first place in [place, end) where a head is behind a blank line; `end` where there is none."""
+    """The first place in [place, end) with a head after a blank line; `end` if there is none."""
     place = max(0, place - len(BLANK_LINE))
     while place < end:
         deadline.extend()
@@ -181,7 +181,7 @@ def _found(file: IO[bytes], place: int, end: int, wanted: bytes) -> int:
 
 
 def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, head: bytes) -> int:
-    """Bytes of content between two heads, of the walk that begins at `place`."""
+    """Bytes of content between two heads, read from `place` on."""
     total, gaps, looked_back, whole_from, stretch = 0, 0, 0, place, -1
     begun = start == 0
     while place < size:
@@ -213,7 +213,7 @@ def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, 
 
 
 def _entry(file: IO[bytes], start: int, size: int) -> int:
-    """Where the walk to `start` can begin: there, at a member before it, or at the beginning of the file."""
+    """Where reading up to `start` can begin: there, at a member before it, or at the beginning of the file."""
     if _is_whole(file, start, size):
         return start
     for power in range(20, 64, 2):
@@ -228,7 +228,7 @@ def _entry(file: IO[bytes], start: int, size: int) -> int:
 
 
 def _is_whole(file: IO[bytes], start: int, size: int) -> bool:
-    """Whether members are whole and follow each other from `start` on, for ROW on disk or to the end of the file."""
+    """Whether complete members follow each other from `start` on, for ROW on disk or to the end of the file."""
     place = start
     while place < min(size, start + ROW):
         if _beginning(file, place)[0] is None:

@@ -1,6 +1,6 @@
 """How much a zstd file holds, measured without any reader; see coverage.py.
 
-The rules are those that `frames.py` states; the code is another, and imports nothing of it: it walks the blocks of a frame, and
+The rules are those of `frames.py`; the code is separate and imports nothing of it: it goes through the blocks of a frame and
 counts what is unpacked before an error.
 """
 

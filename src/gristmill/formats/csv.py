@@ -24,10 +24,10 @@ from typing import Any, NamedTuple
 from gristmill.data.charset import decode
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Lines, drain, lost_at_gaps
 from gristmill.formats.members import Gap
+from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
 from gristmill.recipe.schema.formats import ReadCsv, without_packing
 
 LINE_ENDS = b"\r\n"
@@ -43,7 +43,7 @@ class Csv(Format[ReadCsv]):
 
     def read(self, span: Span, settings: ReadCsv) -> Iterator[Record]:
         """The rows of the file."""
-        return read_csv(
+        records = read_csv(
             span.path,
             name=span.name,
             text_column=settings.text_column,
@@ -51,6 +51,7 @@ class Csv(Format[ReadCsv]):
             url_column=settings.url_column,
             delimiter=settings.delimiter,
         )
+        return in_bytes_of_file(records, span.path)
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows of as many fields as there are columns."""
@@ -93,7 +94,7 @@ def read_csv(
         wanted = [column for column in (text_column, id_column, url_column) if column is not None]
         delimiter = delimiter or delimiter_of(path, wanted)
         text_column = text_column or _with_most_text(path, delimiter)
-        file = open_content(path)
+        file = open_as_utf8(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
@@ -145,7 +146,7 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
     that more than one."""
     usual = "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
     best, best_score = usual, 1
-    with open_content(path) as file:
+    with open_as_utf8(path) as file:
         sample = file.read(SNIFF_BYTES)
     for delimiter in (usual, *(other for other in DELIMITERS if other != usual)):
         rows = _parsed(sample, delimiter)
@@ -159,7 +160,7 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
 
 def charset_of(path: Path) -> str:
     """The charset of a table: UTF-8 unless its beginning has more bytes that are none than characters beyond ASCII that are."""
-    with open_content(path) as file:
+    with open_as_utf8(path) as file:
         sample = file.read(SNIFF_BYTES)
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd") - (len(sample) == SNIFF_BYTES)  # a character may be cut there
@@ -199,7 +200,7 @@ def _by_place(width: int) -> list[str]:
 
 def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
     """The first rows that have fields, that of the names among them. Raises DataError for a file that cannot be unpacked."""
-    with open_content(path) as file:
+    with open_as_utf8(path) as file:
         found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES, charset_of(path))
         rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
         if not rows and file.gaps:

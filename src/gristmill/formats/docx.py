@@ -2,7 +2,7 @@
 
     file → sizes of its parts → mammoth: headings, paragraphs, lists, tables, notes as HTML → the text of all of it (main_text.py)
 
-The parts are looked at before anything is parsed: what they unpack to is limited, since mammoth holds each of them as a tree.
+The sizes of the parts are checked before anything is parsed, since mammoth holds each of them as a tree.
 Pictures, comments and deleted text are left out. A document's bytes are those on disk.
 """
 
@@ -21,7 +21,7 @@ from gristmill.formats.format import Content, Format, Span, size_of, unreadable
 from gristmill.formats.zip import Refused, list_zip
 from gristmill.recipe.schema.formats import ReadDocx
 
-MAX_DOCX_BYTES = 256_000_000  # most of it pictures, which are never unpacked
+MAX_DOCX_BYTES = 256_000_000  # large files are mostly pictures, which are never unpacked
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ENCRYPTED_PACKAGE = "EncryptedPackage".encode("utf-16-le")
 PARTS = (".xml", ".rels")
@@ -87,6 +87,6 @@ def _html(data: bytes, max_xml_bytes: int) -> str:
         raise Refused("nested_too_deeply") from error
     except MemoryError:
         raise
-    except Exception as error:  # mammoth meets what it did not expect as an error of any kind
+    except Exception as error:  # on unexpected content mammoth raises errors of any kind
         raise Refused("corrupt_file", f"{type(error).__name__}: {error}"[:300]) from error
     return CELL.sub(r"\1\2", LINK_BACK.sub("", html))

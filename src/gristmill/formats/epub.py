@@ -2,12 +2,12 @@
 
     META-INF/container.xml → package document (.opf) → its spine, in order → pages of XHTML
 
-A document is an item of the spine, not the book: chapters can lie on both sides of the validation split, one that stops the parser
-costs itself, and no text grows beyond the limits of a page. All of a page is its text: an extractor made for the web takes lists and
-notes for navigation, and loses 8 to 25 % of the words of four manuals. A book's bytes are those on disk: a chapter's are those of its slot in
-the archive, all else (pictures, styles, the directory) is skipped, and counted.
+A document is an item of the spine, not the book: chapters can lie on both sides of the validation split, a chapter that crashes the
+parser costs only itself, and no text exceeds the limits of a page. A page is kept in full: a main-text extractor made for the web treats
+lists and notes as navigation and lost 8 to 25 % of the words of four manuals. A book's bytes are those on disk: a chapter has the bytes of
+its slot in the archive; everything else (pictures, styles, the directory) is skipped and counted.
 
-XML is parsed without entities, network or unlimited depth. A book is damaged as a whole where its package says nothing of an order.
+XML is parsed without entities, without network and with limited depth. A book whose package gives no reading order is one failure.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _spine(file: IO[bytes], members: Mapping[str, ZipMember]) -> list[_Item]:
 
 
 def _encrypted(file: IO[bytes], member: ZipMember | None) -> set[str]:
-    """The members that are encrypted: fonts are in many books, chapters where the book is protected."""
+    """The encrypted members: in many books only fonts, in protected books the chapters."""
     if member is None:
         return set()
     root = _parsed(file, member, "encrypted")
@@ -157,7 +157,7 @@ def _encrypted(file: IO[bytes], member: ZipMember | None) -> set[str]:
 
 
 def _parsed(file: IO[bytes], member: ZipMember | None, reason: str) -> etree._Element:
-    """The root of an XML member, as far as it can be understood. Raises Refused."""
+    """The root of an XML member, recovered from errors where possible. Raises Refused."""
     if member is None:
         raise Refused(reason)
     data = unpacked_whole(file, member, max_bytes=MAX_PACKAGE_BYTES)
@@ -172,7 +172,7 @@ def _parsed(file: IO[bytes], member: ZipMember | None, reason: str) -> etree._El
 
 
 def _member_name(folder: str, reference: str) -> str:
-    """The member that a reference of a package names, "" where that is no part of the book."""
+    """The member that a reference of a package names; "" if it lies outside the book."""
     try:
         path = unquote(urlsplit(reference).path)
     except ValueError:

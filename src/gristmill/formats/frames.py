@@ -1,13 +1,12 @@
-"""The frames of a zstd file, in spite of damage: what each one unpacks to, and the gaps between them.
+"""The frames of a zstd file, damaged or not: what each one unpacks to, and the gaps between them.
 
-A zstd file is a row of frames (RFC 8878), each unpacked by a decompressor of its own: a head, then blocks of 128 kB at most with
-heads of three bytes, then perhaps a checksum. What unpacks (pyarrow's stream) is fed block by block, so what a broken frame gives
-is its whole blocks before the first that is an error, whatever the sizes in which it is read. The gap is what lies between that
-block and the next frame: the next place at which a frame can begin. Skippable frames hold nothing, and are none.
+A zstd file is a sequence of frames (RFC 8878), each unpacked by its own decompressor: a head, then blocks of at most 128 kB with
+heads of three bytes, then an optional checksum. pyarrow's stream is fed block by block, so a broken frame yields its complete blocks
+before the first error, whatever the sizes in which the file is read. The gap extends from that block to the next place
+at which a frame can begin. Skippable frames contain no data and are not counted as frames.
 
-Limits for files made to be slow: MAX_GAPS are told apart, and the rest is one gap; more than
-MAX_EMPTY_BLOCKS empty blocks in a row are an error of the frame. Windows above 128 MB (`zstd --long=28` and
-more) are one, too.
+Limits against files made to be slow: the first MAX_GAPS gaps are distinguished, the rest is one gap. More than MAX_EMPTY_BLOCKS empty
+blocks in a row are an error of the frame, and so are windows above 128 MB (`zstd --long=28` and more).
 """
 
 from __future__ import annotations
@@ -59,9 +58,9 @@ def unpack_frames(disk: Disk) -> Iterator[Gap | bytes]:
 
 
 class _Feed:
-    """The file that pyarrow reads a frame from: its head, its blocks and its checksum, one piece of one of them at a time.
+    """The file object from which pyarrow reads a frame: its head, its blocks and its checksum, one part per read at most.
 
-    place: the beginning of what was given last. fault: why there is no more of it.
+    place: the start of the last part that was delivered. fault: why the frame ends early.
     """
 
     closed = False
@@ -77,7 +76,7 @@ class _Feed:
         self._empty = 0  # blocks in a row
 
     def read(self, num_bytes: int = -1) -> bytes:
-        """At most so many bytes of one part."""
+        """At most `num_bytes` bytes of one part."""
         if self._given == self._end and not self._next_part():
             return b""
         piece = bytes(self._disk.read(self._given, min(num_bytes, self._end - self._given)))
@@ -120,10 +119,10 @@ def block_of(head: memoryview) -> tuple[int, int]:
 
 
 def _pieces(disk: Disk, offset: int) -> Generator[bytes, None, tuple[int, int, Fault | None]]:
-    """What the frame at `offset` unpacks to. Returns how many bytes those were, where it ends or breaks, and its fault."""
+    """What the frame at `offset` unpacks to. Returns (number of unpacked bytes, where it ends or breaks, its fault)."""
     unpacked = extended = 0
     size = READ_BYTES
-    while True:  # a second time after an error: what pyarrow unpacked before it, and did not give, comes byte by byte
+    while True:  # again after an error, byte by byte: pyarrow does not deliver all that it unpacked before the error
         feed, stream = _opened(disk, offset)
         try:
             skipped = 0
@@ -164,7 +163,7 @@ def _next_frame(disk: Disk, start: int) -> int:
 
 
 def _head_bytes(disk: Disk, offset: int) -> int | None:
-    """Bytes of the head of a frame; None where no frame can begin: no magic, a reserved bit, no whole head and block's head."""
+    """Bytes of the head of a frame; None where no frame can begin: no magic, a reserved bit, an incomplete head or block head."""
     start = disk.read(offset, START_BYTES + 1)
     if len(start) <= START_BYTES or start[:START_BYTES] != MAGIC or start[START_BYTES] & 0x08:
         return None
@@ -180,7 +179,7 @@ def _head_bytes(disk: Disk, offset: int) -> int | None:
 
 
 def _behind_skippable(disk: Disk, offset: int) -> int | None:
-    """Where a whole skippable frame at `offset` ends; None where there is none."""
+    """Where a complete skippable frame at `offset` ends; None if there is none."""
     head = disk.read(offset, START_BYTES + 4)
     if len(head) < START_BYTES + 4 or SKIPPABLE.match(head) is None:
         return None

@@ -30,7 +30,8 @@ FORMAT = Html()
 
 
 def read_html(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Iterator[RawDocument | Unread]:
-    """One HTML file. Fails as file_too_large, unreadable_file, corrupt_gzip or corrupt_zstd: a page with a gap is none."""
+    """One HTML file. Fails as file_too_large, unreadable_file, corrupt_gzip or corrupt_zstd: a page with a gap is none. A
+    file of blanks, or of nothing, is dropped as empty_file."""
     try:
         with open_content(path) as file:
             payload = file.read(max_bytes + 1)
@@ -43,5 +44,7 @@ def read_html(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> 
         yield lost_at_gaps(name, gaps, beside=size)
     elif size > max_bytes:
         yield failed(name, "file_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes")
+    elif not payload.strip():
+        yield Unread(id=name, origin=f"{name}#0", bytes_in=size, kind="dropped", reason="empty_file")
     else:
         yield RawDocument(id=name, origin=f"{name}#0", bytes_in=len(payload), payload=payload)

@@ -22,11 +22,12 @@ from typing import Any, Literal
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.content import ContentFile, open_content
+from gristmill.formats.content import ContentFile
 from gristmill.formats.format import Format, Span, short, unreadable
 from gristmill.formats.json_items import SPACES, Item, Items
 from gristmill.formats.jsonl import Fields, document_of, read_jsonl, value_of
 from gristmill.formats.lines import drain, lost_at_gaps
+from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
 from gristmill.recipe.schema.formats import ReadJson
 
 Form = Literal["array", "object", "large object", "lines", "blank", "none"]
@@ -39,11 +40,12 @@ class Json(Format[ReadJson]):
     def read(self, span: Span, settings: ReadJson) -> Iterator[Record]:
         """The items of the file."""
         fields = Fields(text=settings.text_field, id=settings.id_field, url=settings.url_field)
-        return read_json(span.path, name=span.name, fields=fields, max_bytes=MAX_DOCUMENT_BYTES)
+        records = read_json(span.path, name=span.name, fields=fields, max_bytes=MAX_DOCUMENT_BYTES)
+        return in_bytes_of_file(records, span.path)
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first objects; a text is one with the key `text`."""
-        with open_content(path) as file:
+        with open_as_utf8(path) as file:
             form, first = _begun(file, MAX_DOCUMENT_BYTES)
             values: Iterator[Any]
             if form == "lines":
@@ -74,7 +76,7 @@ def read_json(path: Path, *, name: str, fields: Fields, max_bytes: int) -> Itera
     no_text_field. An object above `max_bytes` is not looked at for a text of its own: it stands for its lists.
     """
     try:
-        file = open_content(path)
+        file = open_as_utf8(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return

@@ -1,7 +1,7 @@
-"""The items of a JSON array, cut out by brackets, commas and quotes, in bounded memory.
+"""The items of a JSON array, split by brackets, commas and quotes, in bounded memory.
 
-What lies between two commas of the array is an item, whatever it is: whoever parses it says so. Brackets inside of an item are
-counted, not compared.
+Whatever lies between two commas of the array is an item; whether it is valid is decided by the parser. Brackets inside an item are
+counted, not matched by kind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BACKSLASH = ord("\\")
 
 
 class Item(NamedTuple):
-    """`num_bytes` from byte `start` of the content, without the spaces around it. data: None where it is too large."""
+    """`num_bytes` from byte `start` of the content, without surrounding spaces. data: None if it is too large."""
 
     data: bytes | None
     start: int
@@ -29,11 +29,11 @@ class Item(NamedTuple):
 
 
 class Items:
-    """Reads items from a content of which `first` was read already. around: the brackets that they lie in, from outside: b"[", or
+    """Reads items from a content whose beginning `first` was already read. around: the brackets around the items, from outside: b"[", or
     b"{[" for the lists of an object. max_bytes: of an item.
 
-    Behind the last item: num_read are the bytes that were read, fault says why the structure ends before the file does, "" where
-    it does not, and lost_from is the byte from which on nothing was given. Nothing is given behind a gap of a packed file.
+    After the last item: num_read is the number of bytes read, fault says why the structure ends before the file does ("" if it does
+    not), and lost_from is the byte after which no item was yielded. No items are yielded after a gap of a packed file.
     """
 
     def __init__(self, file: ContentFile, first: bytes, *, around: bytes, max_bytes: int) -> None:
@@ -42,14 +42,14 @@ class Items:
         self._file, self._first, self._around, self._max_bytes = file, first, around, max_bytes
         self._depth, self._open = 0, bytearray(len(around))  # the outermost brackets that are open
         self._in_text = self._is_escaped = self._is_over = False
-        self._kept, self._size = list[bytes](), 0  # of the item that began in pieces before
+        self._kept, self._size = list[bytes](), 0  # of an item that began in an earlier piece
 
     def __iter__(self) -> Iterator[Item]:
         for base, piece in self._pieces():
-            begun = 0  # what was not given yet, of this piece
+            begun = 0  # where the part of this piece begins that was not yielded yet
             for place in self._signs(piece):
                 sign = piece[place]
-                if self._depth > len(self._around):  # inside of an item, where only depth counts
+                if self._depth > len(self._around):  # inside an item, where only the depth matters
                     self._depth += (sign in b"[{") - (sign in b"]}")
                     continue
                 if self._is_over:

@@ -16,28 +16,29 @@ from typing import Any
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.formats.content import open_content, packing_of
+from gristmill.formats.content import packing_of
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of, unreadable
 from gristmill.formats.lines import Line, Lines, lost_at_gaps, seek_to_line
+from gristmill.formats.utf16 import in_bytes_of_file, is_utf16, open_as_utf8
 from gristmill.recipe.schema.formats import ReadJsonl
 
 
 class Jsonl(Format[ReadJsonl]):
-    """A line is a record. A plain file can be entered at any byte, a packed one only at its beginning."""
+    """A line is a record. A plain file can be entered at any byte, one that is packed or in UTF-16 only at its beginning."""
 
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of a plain file."""
         try:
-            packed = packing_of(path) is not None
+            is_whole = packing_of(path) is not None or is_utf16(path)
         except OSError:
-            packed = True  # `read` says what is wrong
-        if packed:
+            is_whole = True  # `read` says what is wrong
+        if is_whole:
             return super().spans(path, name=name, limit=limit)
         return cut_evenly(path, name=name, units=size_of(path), limit=limit)
 
     def read(self, span: Span, settings: ReadJsonl) -> Iterator[Record]:
         """The lines that begin in the span."""
-        return read_jsonl(
+        records = read_jsonl(
             span.path,
             name=span.name,
             start=span.start,
@@ -46,10 +47,11 @@ class Jsonl(Format[ReadJsonl]):
             id_field=settings.id_field,
             url_field=settings.url_field,
         )
+        return in_bytes_of_file(records, span.path)
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next line of a plain file."""
-        with open_content(span.path) as file:
+        with open_as_utf8(span.path) as file:
             if not file.seekable():
                 return None
             following = seek_to_line(file, entry + 1)
@@ -63,7 +65,7 @@ class Jsonl(Format[ReadJsonl]):
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The objects among the first lines."""
-        with open_content(path) as file:
+        with open_as_utf8(path) as file:
             lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
             first = [line.data for line in islice(iter(lines.read, None), num_rows) if line and not line.is_too_large]
             if not first and file.gaps:
@@ -94,7 +96,7 @@ def read_jsonl(
     """
     fields = Fields(text=text_field, id=id_field, url=url_field)
     try:
-        file = open_content(path)
+        file = open_as_utf8(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
@@ -172,9 +174,16 @@ def document_of(line: bytes, origin: str, fields: Fields, *, entry: int | None) 
             return lost("field_is_not_text", f"{fields.text!r} is {short(text)}")
         id = origin if fields.id is None else str(value[fields.id])
     except (ValueError, RecursionError) as error:
-        return lost("bad_json", str(error) or type(error).__name__)
+        return lost("bad_json", _what_is_wrong(error))
     url = url if isinstance(url, str) else None
     return RawDocument(id=id, origin=origin, bytes_in=len(line), text=text, url=url, entry=entry)
+
+
+def _what_is_wrong(error: ValueError | RecursionError) -> str:
+    """In words. Where it is in the object, not in the file: that is the record's place."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, at character {error.pos + 1:,}"
+    return str(error) or type(error).__name__
 
 
 def _refuse_constant(name: str) -> float:

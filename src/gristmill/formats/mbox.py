@@ -1,8 +1,8 @@
 """Mail: archives in mbox form, and single messages, plain or packed.
 
-A record is a message; in an archive it begins with a line "From …" that ends in a time and a year, at the beginning or behind a blank
-line (RFC 4155). Its text is the subject and its text/plain parts, else its text/html part, which goes through main-text extraction.
-Attachments are skipped, and counted with their bytes.
+A record is a message; in an archive it begins with a line "From …" that ends in a time and a year, at the start of the file or after a
+blank line (RFC 4155). Its text is the subject and its text/plain parts, or else its text/html part, which goes through main-text
+extraction. Attachments are skipped and counted with their bytes.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ FORMAT = Mbox()
 
 
 def read_mbox(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Iterator[Record]:
-    """The messages of a file; one that does not begin with a "From " line is one message up to the first of these.
+    """The messages of a file; what comes before the first "From " line is one message.
 
-    Fails, one message each: message_too_large, bad_message; corrupt_gzip or corrupt_zstd once for each damaged stretch and the message
+    Fails, one message each: message_too_large, bad_message; corrupt_gzip or corrupt_zstd once for each damaged part and the messages
     that it touches. A message without text is dropped as no_text_part. Ids are "name#offset", the byte at which the message begins.
     """
     try:
@@ -129,7 +129,7 @@ def _refuse_many_parts(data: bytes) -> None:
 
 
 def _parts(message: Message) -> tuple[list[str], tuple[bytes, str | None] | None, int]:
-    """(the texts, the first page with its charset where there are none, bytes of attachments as they lie in the message)."""
+    """(plain texts, the first HTML part with its charset, bytes of attachments as encoded in the message)."""
     plain: list[str] = []
     page: tuple[bytes, str | None] | None = None
     attached = 0
@@ -150,7 +150,7 @@ def _parts(message: Message) -> tuple[list[str], tuple[bytes, str | None] | None
 
 
 def _header(message: Message, name: str) -> str:
-    """A header in words, unfolded."""
+    """A decoded header, unfolded."""
     value = message.get(name)
     if value is None:
         return ""

@@ -1,23 +1,23 @@
-"""The members of a gzip file, in spite of damage: what each one unpacks to, and the gaps between them.
+"""The members of a gzip file, damaged or not: what each one unpacks to, and the gaps between them.
 
-A gzip file is a row of members (RFC 1952), each unpacked by a decompressor of its own. `unpack` walks the row:
+A gzip file is a sequence of members (RFC 1952), each unpacked by its own decompressor. `unpack` goes through them:
 
     on disk    | member | member, broken x........ | member | no member ...... | member, cut off
     yielded     Member b  Member b          Gap      Member b       Gap          Member b      Gap
 
-A broken member gives the bytes that its longest beginning without an error unpacks to. The gap is what lies between the first
-byte that is an error and the next member, 0 bytes where that member lies before the error: a member that was cut off makes
-its successor look like its own bytes, so the search for the next one begins up to LOOK_BACK_BYTES before the error. What is
-found depends on the bytes of the file only, never on the sizes in which they are read.
+A broken member yields the bytes that its longest error-free prefix unpacks to. The gap extends from the first erroneous byte to the
+next member; it has 0 bytes if that member begins before the error: after a member that was cut off, the next one looks like part of
+it, so the search for the next one begins up to LOOK_BACK_BYTES before the error. The result depends only on the bytes of the file,
+never on the sizes in which they are read.
 
-Where does a member begin? Where the last one ended, if zlib meets no error before it has made HEAD_BYTES of the FIRST_BYTES
-there. Behind damage, at HEADER, if it also makes something of them. Limits for files made to be slow, in each stretch of
-STRETCH_BYTES on disk: MAX_READ_AGAIN_BYTES before errors are looked at, MAX_GAPS are told apart, and the rest is one gap.
+A member begins where the last one ended, if zlib unpacks the FIRST_BYTES there to HEAD_BYTES without an error. After damage it begins
+at a HEADER that zlib can also unpack. Limits against files made to be slow, per STRETCH_BYTES on disk: at most MAX_READ_AGAIN_BYTES
+before errors are searched, the first MAX_GAPS gaps are distinguished, and the rest is one gap.
 
-Who enters a file in the middle must find a member of that row, and not one that lies in another: a gzip file can be stored
-in a member as it is, without compression. `is_in_row` tells them apart: data without compression is broken into blocks of
-65,535 bytes at most, and a row of members inside of it breaks with them, or where it ends. So a row that is sound for longer
-is the row itself. After ROW_BYTES without a fault the limits count anew, so they do not depend on where the file is entered.
+Reading from the middle of a file must begin at a member of that sequence, not at one inside another member: a gzip file can be stored
+in a member without compression. `is_in_row` distinguishes them: uncompressed data is split into blocks of at most 65,535 bytes, and
+a sequence of members inside it breaks at their heads, or where it ends. So a sequence that is sound for longer is the file's own.
+After ROW_BYTES without a fault the limits are reset, so they do not depend on where reading begins.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ Packing = Literal["gzip", "zstd"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """A member begins: at byte `offset` of the file. `head`: the first bytes that it unpacks to, HEAD_BYTES at most, as a
-    search sees them; empty where a search passes it by."""
+    """The start of a member, at byte `offset` of the file. `head`: the first bytes that it unpacks to, at most HEAD_BYTES; empty
+    if a search for heads must ignore the member."""
 
     offset: int
     head: bytes
@@ -64,10 +64,10 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gap:
-    """A stretch of the file that unpacks to nothing: `num_bytes` on disk from byte `offset`, after `position` bytes of content.
+    """A part of the file that unpacks to nothing: `num_bytes` on disk from byte `offset`, after `position` bytes of content.
 
-    damaged: the rest of a broken member, all of one that unpacks to nothing, and what follows it. truncated: the file ends
-    inside a member. no_member: bytes where one should begin. Frames of zstd are meant by members, too.
+    damaged: the rest of a broken member, or all of one that unpacks to nothing, and what follows it. truncated: the file ends
+    inside a member. no_member: other bytes where a member should begin. The same holds for frames of zstd.
     """
 
     position: int
@@ -133,7 +133,7 @@ def next_member(disk: Disk, start: int, end: int | None = None, *, head: bytes =
 
 
 def place_before(disk: Disk, start: int) -> int:
-    """Where the row of members can be entered at or before `start`: at a member near to it, or at the beginning of the file."""
+    """Where reading can begin at or before `start`: at a member of the file's sequence near it, or at the beginning of the file."""
     reach = ROW_BYTES
     while reach < start:
         for member in itertools.islice(_candidates(disk, start - reach, start, b""), MAX_TRIED):
@@ -144,7 +144,7 @@ def place_before(disk: Disk, start: int) -> int:
 
 
 def is_in_row(disk: Disk, offset: int) -> bool:
-    """True where whole members follow each other from `offset` on, for ROW_BYTES on disk or to the end of the file."""
+    """True if complete members follow each other from `offset` on, for ROW_BYTES on disk or to the end of the file."""
     place = offset
     while place < disk.size and place - offset < ROW_BYTES:
         if _tried(disk, place)[0] is None:

@@ -2,8 +2,8 @@
 
     file → pages → lines with their boxes (here) → running heads removed, words and paragraphs joined (pdf_text.py)
 
-PDFium ends its process where it runs out of memory, and files can be made on which it never ends: the guard around the reader has a
-limit for both, and the file is then one failure. Reading 100 pages is one deadline. A document's bytes are those on disk.
+PDFium aborts its process when it runs out of memory, and some files keep it busy forever: the guard around the reader limits
+both, and the file is then one failure. The deadline applies to each 100 pages. A document's bytes are those on disk.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from gristmill.formats.pdf_text import HYPHEN, Line, text_of
 from gristmill.formats.zip import Refused
 from gristmill.recipe.schema.formats import ReadPdf
 
-MAX_PDF_BYTES = 256_000_000  # most of it pictures; it is held in memory
+MAX_PDF_BYTES = 256_000_000  # held in memory; large files are mostly pictures
 MAX_PAGES = 20_000
-MAX_PAGE_CHARS = 300_000  # a page of a newspaper has 30,000
+MAX_PAGE_CHARS = 300_000  # a newspaper page has 30,000
 EXTEND_EVERY_PAGES = 100
 LINE_END = "\r\n"
 
@@ -54,8 +54,8 @@ def read_pdf(
 ) -> Iterator[RawDocument | Unread | Skip]:
     """The text of a PDF file; a page that cannot be read is a Skip without bytes, corrupt_page.
 
-    Fails as unreadable_file, file_too_large, encrypted (it needs a password), corrupt_file, too_many_pages, text_too_large; dropped as
-    no_text: most pages hold no letter, as in a scan, or where fonts do not say which letters they draw.
+    Fails as unreadable_file, file_too_large, encrypted (it needs a password), corrupt_file, too_many_pages, text_too_large. Dropped as
+    no_text if most pages contain no letter, as in a scan, or with fonts that do not map to letters.
     """
     try:
         with path.open("rb") as file:
@@ -117,7 +117,7 @@ def _pages(document: pypdfium2.PdfDocument, max_text_bytes: int) -> list[list[Li
 
 
 def _lines(textpage: pypdfium2.PdfTextPage) -> list[Line]:
-    """The lines of a page in the order of the file, with the boxes that their fonts have."""
+    """The lines of a page in the order of the file, with their boxes as the fonts give them."""
     num_chars = textpage.count_chars()
     if num_chars > MAX_PAGE_CHARS:
         raise Refused("text_too_large", f"a page of {num_chars:,} characters, the limit is {MAX_PAGE_CHARS:,}")

@@ -1,10 +1,10 @@
 """From the lines of pages to text: running heads and page numbers removed, paragraphs and hyphenated words joined.
 
-A PDF file says where each character is and nothing of paragraphs. Rules, all by geometry and by the document's own words:
+A PDF file gives the position of each character and no paragraphs. The rules use only geometry and the document's own words:
 
-    running heads   lines at the edge of pages, set apart, at one height on many of them, whose text repeats but for numbers
-    paragraphs      a line goes on in the next one where that is not set apart, and its first word would not have fitted
-    hyphens         a word cut at a line's end is joined, with its hyphen where the document writes it so elsewhere
+    running heads   lines at the edge of pages, set apart, at one height on many of them, whose text repeats except for numbers
+    paragraphs      a line continues in the next one if that is not set apart and its first word would not have fitted
+    hyphens         a word hyphenated at a line's end is joined, and keeps its hyphen if the document writes it so elsewhere
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-HYPHEN = "\ufffe"  # PDFium's mark of a hyphen at a line's end, which stands for hyphen and line end
+HYPHEN = "\ufffe"  # PDFium's mark for a hyphen at a line's end together with the line end
 MIN_RUNNING_PAGES = 3
-MIN_RUNNING_SHARE = 0.1  # of the pages; chapters open without a head, and heads change with them
-MIN_REPEATED_SHARE = 0.5  # of the lines at that height: prose begins at one height too, but does not repeat
+MIN_RUNNING_SHARE = 0.1  # of the pages; the first page of a chapter has no head, and heads change by chapter
+MIN_REPEATED_SHARE = 0.5  # of the lines at that height: prose also begins at one height, but does not repeat
 MAX_RUNNING_LINES = 3  # at each edge
 SAME_HEIGHT = 2.0  # points
 SET_APART = 1.5  # heights of a line
@@ -37,7 +37,7 @@ CJK = re.compile("[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A line of a page; lengths in points, from the lower left corner. is_hyphenated: its last word goes on in the next line."""
+    """A line of a page; lengths in points, from the lower left corner. is_hyphenated: its last word continues in the next line."""
 
     text: str
     left: float
@@ -48,7 +48,7 @@ class Line:
 
 
 def text_of(pages: Sequence[Sequence[Line]]) -> str:
-    """The text of a document, paragraphs apart by blank lines."""
+    """The text of a document, paragraphs separated by blank lines."""
     parts: list[str] = []
     last: Line | None = None
     for page in without_running_lines(pages):
@@ -112,7 +112,7 @@ def _key(lines: Sequence[Line]) -> str:
 
 
 def _joined(page: Sequence[Line]) -> Iterator[str]:
-    """The lines of a page, and what parts them."""
+    """The lines of a page and the separators between them."""
     steps = [above.bottom - below.bottom for above, below in itertools.pairwise(page)]
     down = [step for step, line in zip(steps, page) if 0.3 * line.height < step < 3 * line.height]
     usual = median(down) if down else 0.0
@@ -124,7 +124,7 @@ def _joined(page: Sequence[Line]) -> Iterator[str]:
 
 
 def _columns(page: Sequence[Line]) -> list[float]:
-    """How far lines that begin about where each line does reach to the right."""
+    """For each line, how far the lines with about the same left edge reach to the right."""
     reach: dict[int, float] = defaultdict(float)
     for line in page:
         place = round(line.left / max(1.0, 2 * line.height))
@@ -133,7 +133,7 @@ def _columns(page: Sequence[Line]) -> list[float]:
 
 
 def _between(line: Line, following: Line, *, usual: float, column_right: float) -> str:
-    """What parts a line from the one behind it: a blank line, a line end, a blank, or nothing."""
+    """The separator between a line and the next one: a blank line, a line end, a space, or nothing."""
     step = line.bottom - following.bottom
     if line.is_hyphenated:
         return HYPHEN
@@ -157,7 +157,7 @@ def _between(line: Line, following: Line, *, usual: float, column_right: float) 
 
 
 def _between_pages(line: Line, following: Line) -> str:
-    """What parts the last line of a page or column from the first one of the next."""
+    """The separator between the last line of a page or column and the first line of the next."""
     if line.is_hyphenated:
         return HYPHEN
     goes_on = not ENDS_SENTENCE.search(line.text) and not following.text[:1].isupper()
@@ -179,7 +179,7 @@ def _is_cut(line: Line, following: Line) -> bool:
 
 
 def _without_hyphens(text: str) -> str:
-    """Cut words as the document writes them elsewhere; else joined, unless both halves are words of it."""
+    """Joins hyphenated words as the document writes them elsewhere; otherwise without hyphen, unless both halves are words of it."""
     words: set[str] = set()
     if CUT_WORD.search(text):
         words = {word.lower() for word in WORD.findall(CUT_WORD.sub(" ", text))}

@@ -70,7 +70,7 @@ def words_of(text: str) -> str | None:
     for cue in _cues(text):
         has_cues = True
         words = " ".join(html.unescape(TAG.sub("", " ".join(cue))).split())
-        if not words or (lines and words == lines[-1]):  # what rolls over the screen comes twice
+        if not words or (lines and words == lines[-1]):  # rolling captions repeat each line
             continue
         if lines and not SENTENCE_END.search(lines[-1]) and not SPEAKER.match(words):
             lines[-1] += f" {words}"

@@ -1,6 +1,7 @@
 """Plain text and markup that is read as it is, plain or packed.
 
-A record is a file, or a piece of it; the pieces of a file are the file, so their bytes add up to it. Where a stretch of a packed
+A record is a file, or a piece of it: between matches of `split_at`, and of at most `passage_chars`, so that of a large file a part can
+be read. The pieces of a file are the file, so their bytes add up to it. Where a stretch of a packed
 file cannot be unpacked, the lines next to it are lost with it, and the text is cut there: no document is glued over a gap.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from gristmill.data import deadline
 from gristmill.data.charset import decode, is_binary
+from gristmill.data.passages import cut_passages
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
@@ -26,11 +28,11 @@ MAX_TEXT_FILE_BYTES = 256_000_000
 
 
 class Text(Format[ReadText]):
-    """A file is a document, or the pieces of it between matches of `split_at` are."""
+    """A file is a document, or its pieces are."""
 
     def read(self, span: Span, settings: ReadText) -> Iterator[Record]:
         """The pieces of the file."""
-        return read_text(span.path, name=span.name, split_at=settings.split_at)
+        return read_text(span.path, name=span.name, split_at=settings.split_at, passage_chars=settings.passage_chars)
 
 
 FORMAT = Text()
@@ -41,10 +43,11 @@ def read_text(
     *,
     name: str,
     split_at: str | None = None,
+    passage_chars: int | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
     max_file_bytes: int = MAX_TEXT_FILE_BYTES,
 ) -> Iterator[Record]:
-    """A text file whole, or cut where the regular expression `split_at` matches at a line's start; and cut at gaps.
+    """A text file whole, or cut where the regular expression `split_at` matches at a line's start and into passages; and cut at gaps.
 
     The text before the first match is a document of its own unless it is blank. Ids are the name of a whole file, else
     "name#number". What is no text in any charset is dropped as binary_file. Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
@@ -71,14 +74,16 @@ def read_text(
             yield lost_at_gaps(name, lost, beside=end - start)
             continue
         stretch = data if end - start == len(data) else data[start:end]
-        for offset, size, piece in _pieces(stretch, split_at):
+        for offset, size, piece in _pieces(stretch, split_at, passage_chars):
             origin = f"{name}#{start + offset}"
-            id = name if split_at is None and number == 0 else f"{name}#{number}"
+            is_whole = split_at is None and size == len(stretch)
+            id = name if is_whole and number == 0 else f"{name}#{number}"
             number += 1
             if size > max_bytes:
                 yield failed(origin, "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes", id=id)
-            elif (split_at is None and not gaps) or piece.strip():
-                yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece)
+            elif (is_whole and not gaps) or piece.strip():
+                is_passage = passage_chars is not None and not is_whole
+                yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece, is_passage=is_passage)
             else:
                 yield Skip(reason="blank_text", num_bytes=size)
 
@@ -96,19 +101,24 @@ def _sound_stretches(data: bytes, gaps: Sequence[Gap]) -> Iterator[tuple[int, in
         yield start, len(data), ()
 
 
-def _pieces(data: bytes, split_at: str | None) -> Iterator[tuple[int, int, str]]:
+def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Iterator[tuple[int, int, str]]:
     """(offset, bytes, text) of each piece. Bytes are exact in UTF-8; in other charsets the file's are shared out by them.
 
     One piece is held at a time: a text may take four times the memory of its file.
     """
     text, charset = decode(data)
     deadline.extend()
-    if split_at is None:
+    cuts = [0, len(text)]
+    if split_at is not None and text:
+        cuts = sorted({*cuts, *(match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE))})
+    if passage_chars is not None:
+        pieces = (text[a:b] for a, b in itertools.pairwise(cuts))
+        passages = (len(passage) for piece in pieces for passage in cut_passages(piece, passage_chars))
+        cuts = [0, *itertools.accumulate(passages)]
+    deadline.extend()
+    if len(cuts) == 2:
         yield 0, len(data), text
         return
-    starts = (match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE))
-    cuts = sorted({0, *starts, len(text)}) if text else [0, 0]
-    deadline.extend()
     sizes = [len(text[a:b].encode("utf-8", "surrogatepass")) for a, b in itertools.pairwise(cuts)]
     mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     total, done, offset = sum(sizes), 0, 0

@@ -1,8 +1,8 @@
-"""The content of a web archive, plain or gzip, read forward from boundary to boundary: which part a span owns, and where it is.
+"""The content of a web archive, plain or gzip, read forward from boundary to boundary: the part that a span owns, and its place.
 
-Each gzip member may hold one record, many, or a part of one. A member whose content begins with HEAD begins a record, always: it
-is a *boundary*, as is a gap. `PackedArchive` gives the bytes between two boundaries and the place of each on disk. A plain file
-has one boundary, its end: `PlainArchive` seeks in it. `warc_records.py` makes records of both.
+A gzip member may hold one record, many, or part of one. A member whose content begins with HEAD always begins a record: it
+is a *boundary*, and so is a gap. `PackedArchive` gives the bytes between two boundaries and the place of each on disk. A plain file
+has one boundary, its end: `PlainArchive` seeks in it. `warc_records.py` finds the records of both.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Event = Member | Gap | bytes
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where something begins: the origin of a record, and where on disk the file can be entered at it."""
+    """Where a record begins: its origin, and the place on disk at which reading can begin with it."""
 
     origin: str
     entry: int | None = None
@@ -37,11 +37,11 @@ class Place:
 
 @contextmanager
 def open_archive(path: Path, *, name: str, start: int, end: int | None) -> Iterator[PackedArchive | PlainArchive]:
-    """An archive of which a span of bytes on disk is wanted: the part from its first head to the first head at or after its end.
+    """The archive for a span of bytes on disk: from the first head in it to the first head at or after its end.
 
-    A head is a member that begins with HEAD, in a plain file a record behind a blank line; members and records as they follow
-    each other from the beginning of the file, so what looks like one inside of another is none. Other members continue what was
-    before them, so a file of one member falls to its first span. A packed archive is that part, a plain one all of the file.
+    A head is a member that begins with HEAD; in a plain file, a record after a blank line. Members and records are those found by
+    reading from the beginning of the file, so what looks like one inside another is not a head. Other members continue the one
+    before, so a file of one member belongs to its first span. A packed archive is only that part, a plain one the whole file.
     """
     with path.open("rb") as file:
         disk = Disk(file)
@@ -193,7 +193,7 @@ class PackedArchive:
 
 
 class PlainArchive:
-    """The whole of a plain file, read forward from its beginning; what is skipped is not read. start, end: of the span wanted."""
+    """A whole plain file, read forward from its beginning; skipped parts are not read. start, end: of the wanted span."""
 
     def __init__(self, disk: Disk, *, name: str, start: int, end: int) -> None:
         self.name = name
@@ -203,7 +203,7 @@ class PlainArchive:
         self._at = 0
 
     def has(self, num_bytes: int) -> bool:
-        """True where so many bytes are left."""
+        """True if that many bytes are left."""
         return self._disk.size - self._at >= num_bytes
 
     def starts_record(self) -> bool:
@@ -225,7 +225,7 @@ class PlainArchive:
         return None
 
     def ends_at(self, length: int) -> bool:
-        """True where a record of so many bytes is followed by two line ends, by the end, or by HEAD at its due place."""
+        """True if a record of that many bytes is followed by two line ends, by the end, or by HEAD where the next one must begin."""
         behind = self.peek(length, length + len(NEXT_HEAD))
         ends = _line_ends(behind, 0)
         if ends >= len(BLANK_LINE) or ends == len(behind):
@@ -251,7 +251,7 @@ class PlainArchive:
         return self.skip_line_ends()
 
     def skip_to_head(self, max_bytes: int | None = None) -> int:
-        """Goes over one byte at least, to the next HEAD behind a blank line, the end, or so many bytes ahead."""
+        """Goes over at least one byte, to the next HEAD after a blank line, the end, or at most that many bytes."""
         begin, size = self._at, self._disk.size
         stop = size if max_bytes is None else min(size, begin + max_bytes)
         place = max(0, begin + 1 - len(BLANK_LINE))
@@ -272,13 +272,13 @@ class PlainArchive:
         return None
 
     def place(self) -> Place:
-        """Where the next byte is: its offset on disk; a place to enter the file at where a record begins behind a blank line."""
+        """The place of the next byte: its offset on disk; reading can begin there if a record begins after a blank line."""
         before = bytes(self._disk.read(max(0, self._at - len(BLANK_LINE)), min(self._at, len(BLANK_LINE))))
         is_head = before in (b"", BLANK_LINE) and self.starts_record()
         return Place(origin=f"{self.name}#{self._at}", entry=self._at if is_head else None)
 
     def is_wanted(self) -> bool:
-        """True in the span and behind it."""
+        """True in the span and after it."""
         return self._at >= self.start
 
     def begins_member(self) -> bool:
@@ -286,7 +286,7 @@ class PlainArchive:
         return False
 
     def is_at_end(self) -> bool:
-        """True where nothing is left."""
+        """True if nothing is left."""
         return not self.has(1)
 
 

@@ -1,13 +1,12 @@
-"""ZIP archives, by their directory: which members there are, where each one lies, and what it unpacks to.
+"""ZIP archives by their directory: the members, their places in the file, and what they unpack to.
 
     [ local header, data, perhaps a descriptor ] ...   [ directory ] [ end ]
       a slot: from one header to the next               tail
 
-Slots and tail are the file, byte for byte, so what becomes of each slot accounts for all of it. Slots are sorted by place; folders
-take no slot of their own, their few bytes belong to the one before. Names are strings and are used as such only: nothing is
-unpacked to a path.
+Slots and tail tile the file, so accounting for each slot and the tail accounts for every byte. Slots are sorted by place; folders
+have no slot of their own, their few bytes belong to the one before. Names are only strings: nothing is unpacked to a path.
 
-Python's zipfile is not used: one name that is no UTF-8 costs it the archive, and it holds a directory of any size in memory.
+Python's zipfile is not used: one name that is not UTF-8 makes the whole archive unreadable, and a directory of any size is held in memory.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ IN_ZIP64 = 0xFFFFFFFF
 IS_ENCRYPTED, IS_UTF8 = 1 << 0, 1 << 11
 STORED, DEFLATED = 0, 8
 MAX_DIRECTORY_BYTES = 64_000_000  # about a million members
-MAX_RATIO = 200  # deflate ends at 1,032; documentation packs to a quarter, logs to a fiftieth
-FREE_RATIO_BYTES = 1_000_000  # what may unpack at any ratio
+MAX_RATIO = 200  # deflate's maximum is 1,032; documentation has about 4, logs about 50
+FREE_RATIO_BYTES = 1_000_000  # members up to this size may have any ratio
 SLACK_BYTES = 16_384  # a header's extra field, a descriptor, an alignment to pages
 PIECE_BYTES = 1 << 20
 EXTEND_EVERY = 10_000
@@ -50,7 +49,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZipMember:
-    """A file of an archive. start, end: its slot. size: what it unpacks to, as the directory says; no more is delivered."""
+    """A file in an archive. start, end: its slot. size: unpacked, as the directory says; no more bytes are delivered."""
 
     name: str
     start: int
@@ -71,13 +70,13 @@ class ZipMember:
 
     @property
     def framing(self) -> tuple[str, int]:
-        """(why there are more bytes in the slot than packed data, how many)."""
+        """(reason for the bytes of the slot that are not packed data, their number)."""
         return "not_in_zip_directory" if self.unlisted else "zip_framing", max(0, self.num_bytes - self.packed_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZipListing:
-    """The members by place, and the bytes on disk behind the last slot."""
+    """The members by place, and the bytes on disk after the last slot."""
 
     members: list[ZipMember]
     tail: int
@@ -85,7 +84,7 @@ class ZipListing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """A line of the directory."""
+    """An entry of the directory."""
 
     name: str
     header_at: int

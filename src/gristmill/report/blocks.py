@@ -33,7 +33,7 @@ def table(
     numbers: Sequence[int] = (),
     grey: Sequence[bool] = (),
 ) -> Markup:
-    """A table; the first sentence of its caption is its title, its first column names the rows, `numbers` are the columns that are right-aligned, `grey` the quiet rows.
+    """A table. The first sentence of the caption is its title; the first column names the rows; `numbers`: right-aligned columns; `grey`: rows in grey.
 
     On a narrow screen each row of a table with more than NARROW columns becomes a block of lines, a cell beside its heading.
     """

@@ -20,8 +20,8 @@ def model_card(facts: Facts) -> str:
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
         f"({shape.num_key_value_heads} key/value), vocabulary {facts.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
         "## Data", "",
-        "| source | licence | documents kept | of |", "|---|---|---|---|",
-        *(f"| {name} | {facts.labels.licenses[name]} | {row.total('kept').documents:,} | {row.came_in.documents:,} |" for name, row in facts.ledgers.items()), "",
+        "| source | licence | documents to train on | held out | of |", "|---|---|---|---|---|",
+        *(f"| {name} | {facts.labels.licenses[name]} | {row.total('kept').documents - facts.held_out[name]:,} | {facts.held_out[name]:,} | {row.came_in.documents:,} |" for name, row in facts.ledgers.items()), "",
         "| selection | unique tokens | drawn | epochs |", "|---|---|---|---|",
         *(f"| {name} | {row.unique:,} | {row.drawn:,} | {row.epochs:.2f} |" for name, row in facts.token_budget.items()), "",
         "## Evaluation", "",

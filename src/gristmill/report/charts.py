@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines with error bars and stage bands, and scores with intervals. Colours come from the page's CSS.
 
 A chart is a string of SVG within the page; it needs no script. Series carry classes s0…s7, which the page
-colours for light and dark and draws in dashes of their own; so do four shapes of marks: colour never tells two lines apart alone.
+colours for light and dark, each with its own dashes; four shapes of marks do the same: lines never differ by colour only.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gristmill.units import on_axis
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 72, 14, 48, 46
-LETTER = 11  # width of a letter on a phone, where the page enlarges the text; what would not fit there is left out
-MARKS = 6  # about so many on a line of many points
+LETTER = 11  # width of a letter on a phone, where the page enlarges text; labels that would not fit are left out
+MARKS = 6  # marks on a line with many points, about
 SHAPES = ("circle", "M-3.5,-3.5h7v7h-7z", "M0,-4.5l4.5,8h-9z", "M0,-4.8l4.8,4.8l-4.8,4.8l-4.8,-4.8z")
 
 
@@ -220,7 +220,7 @@ def _line(one: Series, index: int, axes: _Axes) -> list[str]:
         parts.append(_mark(index, x, y, said))
     if not one.intervals:
         every = max(1, len(points) // MARKS)
-        shift = index * every // len(SHAPES)  # marks of lines that lie on each other do not
+        shift = index * every // len(SHAPES)  # so that marks of overlapping lines differ in place
         parts += [_mark(index, x, y, escape(one.name)) for x, y in points[shift::every]]
     return parts
 

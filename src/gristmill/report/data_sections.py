@@ -21,12 +21,12 @@ NOTES: dict[Kind, str] = {"dropped": "", "failed": " (failed)", "would_drop": " 
 
 
 def what_came_in(facts: Facts) -> Section | None:
-    """Per source: documents in, kept, dropped, failed; the reasons; samples of what was dropped."""
+    """Per source: documents in, to train on, held out, dropped, failed; the reasons; samples of what was dropped."""
     reasons = _reasons(facts)
     blocks = [
         _fates_by_source(facts),
         paragraph(
-            "Documents in = kept + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
+            "Documents in = to train on + held out + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
             "to commit a ledger that does not add up."
         ),
         _reason_table("Why documents were dropped", reasons[:REASONS_SHOWN]),
@@ -53,22 +53,27 @@ def _fates_by_source(facts: Facts) -> Markup:
     for source, ledger in facts.ledgers.items():
         came = ledger.came_in.documents
         kept, dropped, failed = (ledger.total(kind).documents for kind in FATES)
+        held = facts.held_out[source]
         parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
         bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
         size = in_bytes(ledger.came_in.num_bytes)
-        rows.append((source, facts.labels.licenses[source], came, kept, dropped, failed, size, bar))
+        rows.append((source, facts.labels.licenses[source], came, kept - held, held, dropped, failed, size, bar))
     headings = (
         "source",
         "licence",
         "documents in",
-        "kept",
+        "to train on",
+        "held out",
         "dropped",
         "failed",
         "raw bytes in",
         "shares",
     )
     return table(
-        "What became of the documents; the bar shows kept, dropped and failed", headings, rows, numbers=(2, 3, 4, 5, 6)
+        "What became of the documents; the bar shows kept, dropped and failed",
+        headings,
+        rows,
+        numbers=(2, 3, 4, 5, 6, 7),
     )
 
 

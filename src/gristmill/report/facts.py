@@ -20,6 +20,7 @@ from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_r
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
 from gristmill.select.outputs import ContaminationReport, Deduplicated, NearDuplicateReport, Selected, ThresholdUsed
+from gristmill.store.durable import read_json
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
@@ -34,7 +35,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import in_bytes, scale, seconds
 
-VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 3  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
@@ -136,9 +137,13 @@ class Facts:
         """The figures on top of the page, each with its label."""
         came = sum(row.came_in.documents for row in self.ledgers.values())
         kept = sum(row.total("kept").documents for row in self.ledgers.values())
+        held = sum(self.held_out.values())
         best = self.final_bits
         return [
-            (scale(kept), f"documents kept of {came:,} that came in"),
+            (
+                scale(kept - held),
+                f"documents to train on, of {came:,} that came in; {held:,} more are held out",
+            ),
             (scale(self.unique_tokens), "unique training tokens"),
             (scale(self.pretraining.tokens), "tokens trained on"),
             (scale(self.pretraining.parameters), "parameters"),
@@ -169,6 +174,12 @@ class Facts:
             source: in_sequence(self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
             for source in self.sources
         }
+
+    @cached_property
+    def held_out(self) -> dict[str, int]:
+        """Source → documents of the kept ones that are never trained on."""
+        split = read_json(self.left("select", Selected).split)
+        return {source: int(row["validation"]["documents"]) for source, row in split.items()}
 
     @property
     def languages(self) -> set[str]:
@@ -321,7 +332,7 @@ class Facts:
 
     @property
     def _times_of_steps(self) -> Iterator[tuple[str, str, str]]:
-        """By kind of step: what was said before it ran, and what it took."""
+        """By kind of step: the forecast before it ran, and the time that it took."""
         kinds: dict[str, list[Record]] = {}
         for name, record in self.records.items():
             kinds.setdefault(name.partition("/")[0], []).append(record)
@@ -335,7 +346,7 @@ class Facts:
 
 
 def seconds_of(record: Record) -> float:
-    """What a step took. A training that was resumed took all its attempts; wall seconds are those of the last."""
+    """The time of a step. For a resumed training all attempts count; wall seconds are those of the last."""
     return max(record.wall_seconds, float(record.counts.get("training_seconds", 0.0)))
 
 
@@ -345,7 +356,7 @@ def plus_minus(value: float | None) -> str:
 
 
 def bits(row: Figure | None) -> str:
-    """A score with the half width of its interval, or with the interval where the score is not in its middle."""
+    """A score with the half width of its interval, or with the interval if the score is not at its centre."""
     if row is None:
         return ""
     if row.interval is None:

@@ -1,4 +1,4 @@
-"""The checks of the exported model in words: who read it, and how far it agreed."""
+"""The checks of the exported model as text: which program read it, and how well it agreed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gristmill.units import in_bytes
 
 
 def parity_words(facts: Facts) -> list[tuple[str, str]]:
-    """The checks of the exported folder, in words."""
+    """The checks of the exported folder, as text."""
     exported = facts.left("export", Exported)
     parity, speeds = exported.proof, exported.speeds
     other = parity.transformers
@@ -31,7 +31,7 @@ def parity_words(facts: Facts) -> list[tuple[str, str]]:
 
 
 def _llama_cpp_words(file: GgufFile, speed: Speed | None) -> str:
-    """What llama.cpp made of a GGUF file."""
+    """The check of one GGUF file by llama.cpp."""
     size, proof = in_bytes(file.num_bytes), file.llama_cpp
     if not proof.checked:
         return f"{size}; {proof.why}: {proof.command}"

@@ -1,4 +1,4 @@
-"""How good the model is, in a sentence or two, and on what that rests: the words that the page and the card begin with."""
+"""How good the model is, with the evidence, in a sentence or two: the beginning of the page and of the card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gristmill.units import counted
 
 
 def verdict(facts: Facts) -> str:
-    """Prediction of held-out text, then held-out items of the last model; trained items tell nothing of how good it is."""
+    """Prediction of held-out text, then held-out items of the last model; items that were trained on say nothing about quality."""
     last = next((name for name in reversed(CHAT_STEPS) if facts.has(name)), "pretrain")
     held_out = [row for row in facts.results if row.kind == "held_out"]
     text = [row for row in held_out if row.metric == BITS]
@@ -26,7 +26,7 @@ def verdict(facts: Facts) -> str:
 
 
 def _of_text(rows: Sequence[Figure], it_predicts: str) -> str:
-    """The pretrained model against the compressor, on the sources that both were asked about."""
+    """The pretrained model against the compressor, on the sources measured for both."""
     ours = {row.task: row for row in rows if row.model == "pretrain"}
     if not ours:
         return ""
@@ -44,7 +44,7 @@ def _of_text(rows: Sequence[Figure], it_predicts: str) -> str:
 
 
 def _of_items(rows: Sequence[Figure]) -> str:
-    """Packs with a level of chance, by their first metric; those without are scored by right answers alone."""
+    """Packs with a chance level are compared with it, by their first metric; for others the share of right answers is given."""
     if not rows:
         return ""
     above = [row for row in rows if row.chance is not None and not row.at_or_below_chance]

@@ -1,1 +1,1 @@
-"""Quality scores for documents: classifiers taught by annotations."""
+"""Quality scores for documents: classifiers learnt from annotations."""

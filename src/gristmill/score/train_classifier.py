@@ -19,7 +19,7 @@ import pyarrow as pa
 import xxhash
 
 from gristmill.data.document import Document, read_batches, read_documents
-from gristmill.data.packs import held_out_ids, packs_of
+from gristmill.data.packs import held_out_ids, is_held_out, packs_of
 from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.outputs import Extracted
@@ -114,7 +114,7 @@ def join(
     by_later_url: list[tuple[Document, Annotation]] = []
     for shard in shards:
         for document in read_documents(shard):
-            if document.id in held_out:
+            if is_held_out(document.id, held_out):
                 continue
             if (annotation := by_id.get(bare_id(document.id))) is not None:
                 if id(annotation) not in used:
@@ -177,7 +177,7 @@ def score_sample(
     for shard in shards:
         for batch in read_batches(shard, columns=["id", "text"]):
             both = zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
-            rows = [(name, text) for name, text in both if name not in held_out]
+            rows = [(name, text) for name, text in both if not is_held_out(name, held_out)]
             source_bytes += sum(len(text.encode()) for _, text in rows)
             rows = [row for row in rows if xxhash.xxh3_64_intdigest(row[0].encode()) < limit]
             raw = model.score([text for _, text in rows])
@@ -193,7 +193,7 @@ def score_sample(
 
 def _count_rows(shard: Path, held_out: frozenset[str]) -> int:
     batches = read_batches(shard, columns=["id"], batch_rows=65_536)
-    return sum(name not in held_out for batch in batches for name in batch.column("id").to_pylist())
+    return sum(not is_held_out(name, held_out) for batch in batches for name in batch.column("id").to_pylist())
 
 
 def _fit(section: ClassifierSection, texts: list[str], targets: list[int], seed: int) -> Classifier:

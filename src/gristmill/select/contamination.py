@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from gristmill.data.document import read_batches
 from gristmill.data.each_shard import each_shard, num_rows
-from gristmill.data.packs import Pack, held_out_ids, packs_of, read_pack
+from gristmill.data.packs import Pack, held_out_ids, is_held_out, packs_of, read_pack
 from gristmill.data.write import write_rows
 from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
@@ -127,7 +127,7 @@ def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) ->
             texts = piece.column("text").to_pylist() if finder.packs else [""] * piece.num_rows
             named = zip(piece.column("id").to_pylist(), finder.match_all(texts), strict=True)
             for row, (name, match) in enumerate(named, start=first + begin):
-                if name in held_out:
+                if is_held_out(name, held_out):
                     yield {"row": row, "rule": HELD_OUT_ID, **NOTHING}
                 elif match is not None:
                     yield {"row": row, **_row_of(match)}

@@ -1,4 +1,4 @@
-"""Changes in the middle of a pretraining: what differs from some step on, and why.
+"""Changes in the middle of a pretraining: new values from some step on, and the reason.
 
     changes:
       - after_step: 4000
@@ -43,14 +43,14 @@ Settings = Annotated[dict[str, float | int | list[Draw]], WithJsonSchema(_SET_SC
 
 
 class Change(Section):
-    """What follows step `after_step` has these values instead."""
+    """New values for all that follows step `after_step`."""
 
     after_step: Annotated[int, Field(gt=0, le=MAX_STEPS), Unit("steps", "no training takes more")] = Field(
-        description="the number of steps done when it takes hold"
+        description="the number of steps after which it takes effect"
     )
     set: Settings = Field(
         min_length=1,
-        description="optimizer.peak_lr; stages.<name>.mixture of a stage to come; skip_steps: data passed over",
+        description="optimizer.peak_lr; stages.<name>.mixture of a later stage; skip_steps: steps of data to skip",
     )
     why: Annotated[str, LABEL] = Field(min_length=10, description="for the record; at least ten letters")
 
@@ -67,7 +67,7 @@ class Change(Section):
 
     @property
     def skip_steps(self) -> int:
-        """How many steps' data is passed over; 0 when none is."""
+        """How many steps of data are skipped; 0 for none."""
         found = self.set.get(SKIP_STEPS, 0)
         return found if isinstance(found, int) else 0
 
@@ -114,7 +114,7 @@ def check_changes(changes: Sequence[Change], stages: Mapping[str, int], num_step
     for index, change in enumerate(changes):
         at, key = change.after_step, ("changes", index)
         if at < before:
-            words = f"pretrain.changes: after_step {at:,} comes after {before:,}; put them in rising order"
+            words = f"pretrain.changes: after_step {at:,} comes after {before:,}; put them in ascending order"
             raise Misfit(((*key, "after_step"), words))
         if at >= num_steps:
             words = (

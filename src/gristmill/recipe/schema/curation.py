@@ -14,7 +14,7 @@ Ngram = Annotated[int, Field(gt=0, le=100), Unit("words", "longer runs of words 
 
 
 class PackRef(Section):
-    """A task pack: a folder with `pack.yaml` and `items.jsonl`. Its items leave sources and chat data first."""
+    """A task pack: a folder with `pack.yaml` and `items.jsonl`. Its items are removed from sources and chat data."""
 
     path: Annotated[str, PLACE] = Field(description="the pack's folder, relative to the recipe")
     held_out: bool = Field(
@@ -23,26 +23,26 @@ class PackRef(Section):
 
 
 class MainText(Section):
-    """How the text of a page is found. Only for sources that hold HTML."""
+    """How the main text of a page is extracted. Only for sources with HTML."""
 
     extractor: Literal["trafilatura", "resiliparse"] = Field(
         default="trafilatura", description="trafilatura finds more of the text, resiliparse is ten times as fast"
     )
     keep_maths: bool = Field(default=True, description="rewrite formulas to $…$ before extraction")
     deadline_seconds: Annotated[float, Field(gt=0, le=3600), Unit("seconds", "no document is worth an hour")] = Field(
-        default=10.0, description="a document that takes longer is failed as timeout"
+        default=10.0, description="a document that takes longer fails as timeout"
     )
     max_memory_mb: Annotated[int, Field(gt=0, le=2**20), Unit("MB", "no document is worth a terabyte")] = Field(
-        default=2048, description="a document that needs more is failed as out_of_memory"
+        default=2048, description="a document that needs more fails as out_of_memory"
     )
 
 
 class LanguageFilter(Section):
-    """Which languages stay, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
+    """Which languages are kept, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
 
     keep: list[LanguageCode] = Field(default=["en"], min_length=1, description="such as en, de, fr")
     min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = (
-        Field(default=0.65, description="a document whose language is less sure than this is dropped")
+        Field(default=0.65, description="a document whose language score is not above this is dropped")
     )
 
 
@@ -53,19 +53,21 @@ class Rules(Section):
     """Heuristic rules, as named and versioned packs with published thresholds."""
 
     packs: list[str] = Field(default=[], description="such as gopher_quality@1, fineweb@1, code@1")
-    off: list[str] = Field(default=[], description="reasons that do not drop here; still counted in the ledger")
+    off: list[str] = Field(
+        default=[], description="reasons that drop nothing in this source; still counted in the ledger"
+    )
     limits: dict[str, RuleLimit] = Field(default={}, description="another limit for a reason, for this source only")
 
 
 class Source(Section):
     """A named collection of documents with its own curation."""
 
-    read: Reader = Field(description="the format of its files and where they lie")
+    read: Reader = Field(description="the format of its files and their paths")
     license: Annotated[str, LABEL] = Field(description="the licence its documents carry into the data card")
     main_text: MainText | None = Field(
-        default=None, description="absent: warc and html get the default, the rest needs none"
+        default=None, description="absent: the defaults for formats with HTML; other formats have none"
     )
-    language: LanguageFilter | None = Field(default=None, description="which languages stay; absent: all")
+    language: LanguageFilter | None = Field(default=None, description="which languages are kept; absent: all")
     rules: Rules = Rules()
     max_failed: Annotated[Share, CAP] = Field(
         default=0.5,
@@ -73,11 +75,11 @@ class Source(Section):
     )
     late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
-        description="true: it came when others had been trained on. It changes nothing of their documents or of the tokenizer; "
-        "what resembles their validation text is dropped. Several are decided in the order of `sources`, so add new ones last",
+        description="true: added after others had been trained on. It does not change their documents or the tokenizer; what "
+        "resembles their validation text is dropped. Late sources are selected in the order of `sources`, so add new ones last",
     )
     unique_tokens: Annotated[Tokens | None, CAP] = Field(
-        default=None, description="if known; else estimated from bytes until tokenize counts"
+        default=None, description="if known; otherwise estimated from bytes until tokenize counts"
     )
 
     @model_validator(mode="after")
@@ -88,22 +90,22 @@ class Source(Section):
 
 
 class Classifier(Section):
-    """A quality score taught by annotations of one source's documents (FineWeb-Edu's method)."""
+    """A quality score learnt from annotations of one source's documents (FineWeb-Edu's method)."""
 
     source: str = Field(description="the source whose documents were annotated")
     annotations: Annotated[str, PLACE] = Field(description="JSONL: record_id, url, label 0-5, reason")
     second_annotations: Annotated[str | None, PLACE] = Field(
         default=None, description="the same documents labelled again, for agreement"
     )
-    rubric: str = Field(default="edu-v1", description="the name of the instructions that labels were given by")
+    rubric: str = Field(default="edu-v1", description="name of the annotation instructions")
     features: Literal["hashed_ngrams", "fasttext"] = Field(
-        default="hashed_ngrams", description="what the text is turned into"
+        default="hashed_ngrams", description="features of the text that the classifier uses"
     )
     max_chars: Annotated[int, Field(gt=0, le=10**6), Unit("characters", "no annotator reads further")] = Field(
-        default=2000, description="the crop that was annotated and is scored"
+        default=2000, description="only the beginning of a document is annotated and scored"
     )
     num_folds: Annotated[int, Field(ge=2, le=100), Unit("folds", "each fold is learnt without its own documents")] = (
-        Field(default=5, description="of the cross-validation that gives labelled documents their scores")
+        Field(default=5, description="of the cross-validation that scores the labelled documents")
     )
     min_class_size: Annotated[int, Field(gt=0, le=10**6), Unit("documents", "no class would be left")] = Field(
         default=20, description="smaller classes are merged with their neighbour"
@@ -123,18 +125,18 @@ class NearDuplicates(Section):
     """MinHash LSH candidates, verified on full text. P(found) = 1 − (1 − s^rows)^bands."""
 
     num_bands: Annotated[int, Field(gt=0, le=1000), Unit("bands", "each is stored for every document")] = Field(
-        default=14, description="more of them find copies that are less alike"
+        default=14, description="more bands find less similar copies"
     )
     rows_per_band: Annotated[int, Field(gt=0, le=100), Unit("rows", "only exact copies would be found")] = Field(
-        default=8, description="more of them let fewer pairs through to be compared"
+        default=8, description="more rows leave fewer pairs to compare"
     )
-    ngram: Ngram = Field(default=5, description="a document is the set of its runs of so many words")
+    ngram: Ngram = Field(default=5, description="documents are compared as sets of word n-grams of this length")
     min_jaccard: Annotated[
         float, Field(ge=0.1, le=1), Unit("similarity", "lower, all texts are copies of each other")
     ] = Field(default=0.7, description="a candidate pair below this is not a duplicate")
     max_source_loss: Annotated[Share, CAP] = Field(
         default=0.5,
-        description="stop when one document would take a larger share than this of a source as its copies, exact ones included",
+        description="stop when more than this share of a source would be dropped as copies of one document, exact ones included",
     )
 
 
@@ -142,7 +144,7 @@ class Decontaminate(Section):
     """Word n-gram overlap with the recipe's packs; items shorter than one n-gram are matched whole."""
 
     ngram: Ngram = Field(
-        default=13, description="a document that shares so many words in a row with an item is dropped"
+        default=13, description="a document that shares this many consecutive words with an item is dropped"
     )
 
 
@@ -157,7 +159,7 @@ class Validation(Section):
 
 
 class Select(Section):
-    """Which documents stay, decided over all sources together."""
+    """Which documents are kept, decided over all sources together."""
 
     min_scores: dict[Name, MinScore] = Field(default={}, description="source → threshold")
     priority: list[str] = Field(

@@ -1,4 +1,4 @@
-"""Sections of the end: what is measured, what is left behind."""
+"""Sections of the results: what is measured, what is exported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gristmill.recipe.schema.section import Bytes, Section
 
 
 class Evaluate(Section):
-    """What is measured at the end, for each model the recipe makes."""
+    """What is measured at the end, for each model of the recipe."""
 
     packs: list[str] = Field(default=[], description="names from `packs`, scored at the end")
     validation_bytes: Bytes = Field(default=200_000, description="held-out text per source for bits per byte")
@@ -25,5 +25,5 @@ class Export(Section):
 
     dtype: Literal["float32", "bfloat16"] = Field(default="bfloat16", description="of the weights in the folder")
     gguf: list[GgufForm] = Field(
-        default=[], description="GGUF files, one per form; 8.5 bits a weight in q8_0, 4.5 in q4_0"
+        default=[], description="GGUF files, one per form; 8.5 bits per weight in q8_0, 4.5 in q4_0"
     )

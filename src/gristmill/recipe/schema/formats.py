@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator
 
-from gristmill.recipe.schema.section import PLACE, Section
+from gristmill.recipe.schema.section import PLACE, Section, Unit
 
 LANGUAGES = {
     **dict.fromkeys((".c", ".h"), "c"),
@@ -52,6 +52,11 @@ ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
 
+PassageChars = Annotated[
+    int, Field(ge=1000, le=10**7), Unit("characters", "a passage is more than a paragraph and less than a library")
+]
+
+
 def packed(*suffixes: str) -> tuple[str, ...]:
     """Suffixes of plain files, and of the same packed by gzip or zstd."""
     return (*suffixes, *(f"{suffix}{packing}" for packing in PACKED for suffix in suffixes))
@@ -84,6 +89,11 @@ class ReadFiles(Section):
     format: str
     paths: Annotated[list[str], PLACE] = Field(
         min_length=1, description="files, folders or globs such as `data/**/*.txt`, relative to the recipe"
+    )
+    passage_chars: PassageChars | None = Field(
+        default=None,
+        description="a longer document is cut into passages of at most so many characters, at paragraphs or else lines, so that "
+        "it can lie on both sides of the split; absent: documents stay whole",
     )
 
 
@@ -172,7 +182,7 @@ class ReadCsv(ReadFiles):
 
 
 class ReadText(ReadFiles):
-    """Plain text and markup that is read as it is (Markdown, reStructuredText, Org, LaTeX), plain, .gz or .zst; a book is split into chapters so that it can lie on both sides of the split."""
+    """Plain text and markup that is read as it is (Markdown, reStructuredText, Org, LaTeX), plain, .gz or .zst."""
 
     suffixes = packed(".txt", ".text", ".md", ".markdown", ".rst", ".org", ".tex", ".adoc")
     # Packed, measured: 2.8 in a novel, 3.4 in English documentation.
@@ -199,6 +209,15 @@ class ReadSubtitles(ReadFiles):
     text_per_byte = 0.5
 
     format: Literal["subtitles"]
+
+
+class ReadMan(ReadFiles):
+    """Manual pages in the macros man and mdoc, without the language that sets them; plain, .gz or .zst."""
+
+    suffixes = packed(*(f".{section}" for section in range(1, 9)), ".3pm", ".man")
+    text_per_byte = 0.85
+
+    format: Literal["man"]
 
 
 class ReadMbox(ReadFiles):
@@ -269,6 +288,7 @@ AnyReader = (
     | ReadCsv
     | ReadText
     | ReadSubtitles
+    | ReadMan
     | ReadMbox
     | ReadEpub
     | ReadDocx

@@ -17,7 +17,7 @@ class Draw(Section):
     source: str = Field(description="a name from `sources`")
     weight: Weight = Field(description=f"of the stage's tokens, with at most {MAX_WEIGHT_DECIMALS} decimals")
     min_document_tokens: Length | None = Field(
-        default=None, description="draw from documents of at least so many tokens; absent: from all"
+        default=None, description="only from documents with at least this many tokens; absent: from all"
     )
 
 

@@ -15,10 +15,10 @@ class ChatData(Section):
 
     conversations: Annotated[list[str], PLACE] = Field(default=[], description="JSONL files of {id, topic, messages}")
     conversation_copies: Annotated[int, Field(gt=0, le=1000), Unit("copies", "they would be learnt by heart")] = Field(
-        default=1, description="how often each hand-written conversation is listed"
+        default=1, description="copies of each hand-written conversation"
     )
     sums_up_to: Annotated[int, Field(ge=0, le=99), Unit("largest term", "the sums are of one or two digits")] = Field(
-        default=9, description="every a + b with both up to this is trained; 0: none"
+        default=9, description="every a + b with both terms up to this is trained on; 0: none"
     )
     two_digit_sums: Annotated[int, Field(ge=0, le=8100), Unit("sums", "there are no more of two digits")] = Field(
         default=0, description="this many sums of two-digit numbers, held-out ones excepted"
@@ -34,8 +34,8 @@ class Finetune(Section):
 
     epochs: Passes = Field(description="over all conversations")
     batch_conversations: Batch = Field(description="conversations in a step")
-    seq_len: Length = Field(description="longer conversations are left out, and counted")
-    warmup_frac: Share = Field(default=0.1, description="of the steps, in which the rate rises from zero")
+    seq_len: Length = Field(description="longer conversations are left out and counted")
+    warmup_frac: Share = Field(default=0.1, description="of the steps, in which the learning rate rises from zero")
     optimizer: Optimizer
     sample_prompts: Annotated[list[str], WATCHED] = Field(
         default=["Hello!"], description="asked at the end, for the report"
@@ -43,21 +43,21 @@ class Finetune(Section):
 
 
 class Pairs(Section):
-    """On-policy preference pairs: answers sampled from the SFT model, judged by a rule that can be verified."""
+    """On-policy preference pairs: answers sampled from the SFT model, judged by a rule."""
 
     kinds: list[Literal["sum"]] = Field(default=["sum"], description="kinds of prompt that a rule can judge")
     num_prompts: Annotated[int, Field(gt=0, le=10**7), Unit("prompts", "far more than one model can answer")] = Field(
-        description="questions that are asked; fewer where there are not so many"
+        description="number of questions; fewer if there are not that many"
     )
     samples_per_prompt: Annotated[int, Field(ge=2, le=1000), Unit("answers", "a pair needs two")] = Field(
-        default=8, description="answers drawn for each prompt"
+        default=8, description="answers sampled for each prompt"
     )
     temperature: Annotated[float, Field(gt=0, le=5), Unit("temperature", "hotter answers are noise")] = Field(
-        default=1.0, description="of the drawn answers"
+        default=1.0, description="of the sampled answers"
     )
-    max_new_tokens: Length = Field(default=24, description="longest answer; one that is cut off is not used")
+    max_new_tokens: Length = Field(default=24, description="longest answer; longer ones are discarded")
     max_pairs_per_prompt: Annotated[int, Field(gt=0, le=1000), Unit("pairs", "there are not more answers")] = Field(
-        default=1, description="of right and wrong answers alike in length"
+        default=1, description="right and wrong answers of similar length"
     )
 
 
@@ -65,10 +65,10 @@ class Dpo(Section):
     """Direct preference optimisation on the pairs."""
 
     beta: Annotated[float, Field(gt=0, le=100), Unit("of the reward", "the model would not leave its reference")] = (
-        Field(default=0.5, description="how strongly the model is held to its reference")
+        Field(default=0.5, description="how strongly the model is kept near its reference")
     )
     epochs: Passes = Field(description="over all pairs")
     batch_pairs: Batch = Field(description="pairs in a step")
-    seq_len: Length = Field(description="longer pairs are left out, and counted")
-    warmup_frac: Share = Field(default=0.1, description="of the steps, in which the rate rises from zero")
+    seq_len: Length = Field(description="longer pairs are left out and counted")
+    warmup_frac: Share = Field(default=0.1, description="of the steps, in which the learning rate rises from zero")
     optimizer: Optimizer

@@ -4,14 +4,14 @@ A recipe is YAML. Unknown keys are refused, nothing is coerced in silence, and e
 different machines want the same value. Where and how it runs (devices, workers, folders) is `machine.py`.
 
     Recipe
-    ├── packs         task packs: held-out items leave everything before anything else
+    ├── packs         task packs: held-out items are removed from everything first
     ├── sources       named collections of documents: read → main text → language → rules
-    ├── classifiers   quality scores taught by annotations
+    ├── classifiers   quality scores learnt from annotations
     ├── select        thresholds, duplicates, contamination, the validation split
     ├── tokenizer     model            the Hugging Face keys of a Llama config.json
     ├── pretrain      stages, each with its tokens, its mixture, its sequence length
     ├── chat, sft, pairs, dpo          post-training
-    └── evaluate, export               what is measured, what is left behind
+    └── evaluate, export               what is measured and exported
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Problem = tuple[KeyPath, str]
 class Recipe(Section):
     """Everything that defines the model."""
 
-    schema_version: Literal[1] = Field(description="of this form of a recipe")
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="names the folder of its artefacts")]
+    schema_version: Literal[1] = Field(description="version of the recipe format")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of the run and of its folder")]
     description: str = Field(default="", description="one sentence, for the report and the model card")
     seed: Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")] = Field(
-        description="of all that is drawn by chance"
+        description="of all random choices"
     )
     packs: dict[Name, PackRef] = Field(default={}, description="task packs by name")
     sources: dict[Name, Source] = Field(min_length=1, description="collections of documents by name")

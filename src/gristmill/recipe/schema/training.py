@@ -27,15 +27,15 @@ from gristmill.recipe.schema.section import (
 
 
 class TokenizerSection(Section):
-    """Byte-level BPE with all 256 bytes, digits one by one, SmolLM2's 17 special tokens and a pad token of its own."""
+    """Byte-level BPE with all 256 bytes, single digits, SmolLM2's 17 special tokens and a separate pad token."""
 
     vocab_size: Annotated[
         int, Field(ge=300, le=2**20), Unit("entries", "256 bytes and the special tokens come first")
     ] = Field(description="tokens of the vocabulary, special ones included")
     mixture: dict[Name, Weight] = Field(
-        default={}, description="share of training bytes per source; absent: as they are"
+        default={}, description="share of training bytes per source; absent: by their sizes"
     )
-    max_bytes: Bytes = Field(default=200_000_000, description="text the trainer sees")
+    max_bytes: Bytes = Field(default=200_000_000, description="text that the tokenizer is trained on")
 
 
 Width = Annotated[int, Field(gt=0, le=2**20), Unit("numbers", "no model is wider")]
@@ -46,10 +46,10 @@ RopeBase = Annotated[float, Field(ge=100, le=1e10), Unit("base", "positions coul
 class ModelSection(Section):
     """The keys of a Hugging Face Llama config.json."""
 
-    hidden_size: Width = Field(description="numbers that stand for a token between layers")
-    intermediate_size: Width = Field(description="width inside the feed-forward part; about 8/3 of hidden_size")
+    hidden_size: Width = Field(description="width of a token's vector between layers")
+    intermediate_size: Width = Field(description="width inside the feed-forward layer; about 8/3 of hidden_size")
     num_hidden_layers: Annotated[int, Field(gt=0, le=1000), Unit("layers", "no model is deeper")] = Field(
-        description="blocks of attention and feed-forward part"
+        description="blocks of attention and feed-forward layer"
     )
     num_attention_heads: Heads = Field(description="a divisor of hidden_size")
     num_key_value_heads: Heads = Field(description="a divisor of num_attention_heads")
@@ -58,10 +58,10 @@ class ModelSection(Section):
         float, Field(gt=0, le=0.01), Unit("added to a mean square", "it would outweigh the numbers")
     ] = Field(default=1e-5, description="against division by zero in a norm")
     initializer_range: Annotated[float, Field(gt=0, le=1), Unit("standard deviation", "activations would explode")] = (
-        Field(description="of the weights at the beginning; 1/sqrt(hidden_size) in SmolLM2's small models")
+        Field(description="of the initial weights; 1/sqrt(hidden_size) in SmolLM2's small models")
     )
     tie_word_embeddings: bool = Field(
-        default=True, description="the output head is the embedding; smaller models gain by it"
+        default=True, description="the output head is the embedding; better for small models"
     )
     max_position_embeddings: Length = Field(description="the context of the released model, after extension")
 
@@ -87,7 +87,7 @@ class Stage(Section):
     """A budget of tokens drawn by one mixture at one sequence length."""
 
     name: Annotated[Name, LABEL] = Field(description="for overrides, changes and the report")
-    tokens: Tokens = Field(description="budget; a whole number of steps of global_batch_tokens")
+    tokens: Tokens = Field(description="budget; a multiple of global_batch_tokens")
     seq_len: Length = Field(description="length of the sequences; a divisor of global_batch_tokens")
     mixture: list[Draw] = Field(min_length=1, description="a list of draws, or source: weight")
     rope_theta: RopeBase | None = Field(
@@ -112,17 +112,17 @@ class Optimizer(Section):
     """AdamW."""
 
     peak_lr: PeakLr = Field(description="learning rate between warm-up and decay")
-    beta1: Memory = Field(default=0.9, description="memory of the mean of gradients")
-    beta2: Memory = Field(default=0.95, description="memory of the mean of their squares")
+    beta1: Memory = Field(default=0.9, description="decay of the running mean of gradients")
+    beta2: Memory = Field(default=0.95, description="decay of the running mean of squared gradients")
     eps: Annotated[float, Field(gt=0, le=0.01), Unit("of a gradient", "it would outweigh the gradients")] = Field(
         default=1e-8, description="added to the root of the mean square, against division by zero"
     )
     weight_decay: Annotated[float, Field(ge=0, le=1), Unit("times the rate, per step", "weights would vanish")] = Field(
-        default=0.01, description="by how much weights shrink, apart from the gradient"
+        default=0.01, description="decoupled weight decay"
     )
     decay_embeddings: bool = Field(default=True, description="SmolLM2 decays all parameters; SmolLM3 spares embeddings")
     max_grad_norm: Annotated[float, Field(gt=0, le=1e9), Unit("norm", "nothing would be clipped")] = Field(
-        default=1.0, description="longer gradients are shortened to this"
+        default=1.0, description="gradients with a larger norm are clipped to it"
     )
 
 
@@ -137,11 +137,11 @@ class AllowEpochs(Section):
 
 
 class Watch(Section):
-    """What is measured on the way."""
+    """What is measured during training."""
 
     every_tokens: Tokens = Field(description="between two measurements")
     validation_bytes: Bytes = Field(default=50_000, description="held-out text per source for bits per byte")
-    packs: list[str] = Field(default=[], description="cloze packs scored inside the loop")
+    packs: list[str] = Field(default=[], description="multiple-choice packs scored during training")
     max_items: Annotated[int, Field(gt=0, le=10**7), Unit("items", "no pack has more")] = Field(
         default=1000, description="items per pack; 1,000 resolve four points"
     )
@@ -153,14 +153,16 @@ class Pretrain(Section):
     stages: list[Stage] = Field(min_length=1, description="one after the other")
     global_batch_tokens: Annotated[
         int, Field(gt=0, le=2**32), Unit("tokens per step", "larger batches than any in use")
-    ] = Field(description="what one step of the optimizer learns from")
+    ] = Field(description="tokens of one optimizer step")
     warmup_tokens: Annotated[int, Field(ge=0, le=10**15), Unit("tokens", "no model has read more")] = Field(
-        description="over which the rate rises from zero"
+        description="over which the learning rate rises from zero"
     )
-    decay_tokens: Tokens = Field(description="at the end, over which the rate falls to zero")
-    decay_shape: Literal["linear", "one_minus_sqrt"] = Field(default="linear", description="how the rate falls")
+    decay_tokens: Tokens = Field(description="at the end, over which the learning rate falls to zero")
+    decay_shape: Literal["linear", "one_minus_sqrt"] = Field(
+        default="linear", description="how the learning rate falls"
+    )
     optimizer: Optimizer
-    changes: list[Change] = Field(default=[], description="what differs from some step on, in rising order")
+    changes: list[Change] = Field(default=[], description="changes from given steps on, in ascending order")
     max_epochs: Annotated[Epochs, CAP] = Field(
         default=5.0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
     )
@@ -173,7 +175,7 @@ class Pretrain(Section):
         default=[""], description="continued after each stage, for the report"
     )
     checkpoint_every_tokens: Annotated[Tokens, WATCHED] = Field(
-        description="between two checkpoints: what a crash costs at most"
+        description="between two checkpoints: the most that a crash can cost"
     )
 
     @property

@@ -1,0 +1,123 @@
+"""What the split takes of a source: the text that is held out, and training text that is alike to it; in a sample, and in all.
+
+    held out    whole documents, the wanted bytes and on average half of one more, drawn by its size
+    alike       a document leaves for each of those alike to it with the chance that one is held out. Of those in other units a
+                sample of share s holds s, so of what is alike to none of them it holds exp(-s λ), and all of it exp(-λ)
+
+Alike pairs within a unit, or within large pieces, of which the same share is read, are met in full. The number of documents that
+leave by others is drawn as a Poisson count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy.stats import gamma
+
+from gristmill.draft.interval import LEVEL, Estimate
+from gristmill.recipe.schema.curation import Validation
+from gristmill.select.split import wanted_bytes
+from gristmill.tokens.train_tokenizer import document_bytes
+
+OVERSHOOT = 3  # mean documents that more than is wanted may hold, at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What became of the text of one source that is no copy, in what was read.
+
+    typical_document: bytes of the one that a byte drawn by chance lies in. alike_documents: that left; alike_across: of these, for
+    documents that were met by chance.
+    """
+
+    train_bytes: int
+    held_bytes: int
+    alike_bytes: int
+    typical_document: float
+    alike_documents: int
+    alike_across: int
+
+    @property
+    def total_bytes(self) -> int:
+        """On all sides."""
+        return self.train_bytes + self.held_bytes + self.alike_bytes
+
+
+def split_of(
+    selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str]
+) -> Split:
+    """Of what the step select left in its folder. left_bytes: of the source before the split. units: source → its number of units
+    that were drawn by chance; the shards that follow are large pieces."""
+    sizes = {
+        side: document_bytes(sorted((selected / source).glob(f"{side}-*.parquet"))) for side in ("train", "validation")
+    }
+    train, held = (int(some.sum()) for some in sizes.values())
+    all_sizes = np.concatenate([*sizes.values()]).astype(float)
+    unit_of = {
+        (name, row): (name, number)
+        for name in sources
+        for number, rows in _rows(selected, name, "validation", ["id"])
+        for row in rows["id"]
+    }
+    alike = [
+        ((source, number), unit_of.get((_source_in(detail), held_id)))
+        for number, rows in _rows(selected, source, "rejected", ["reason", "duplicate_of", "detail"])
+        for reason, held_id, detail in zip(rows["reason"], rows["duplicate_of"], rows["detail"], strict=True)
+        if reason == "near_validation"
+    ]
+    by_chance = [a != b and not (b is not None and _is_large(a, units) and _is_large(b, units)) for a, b in alike]
+    return Split(
+        train_bytes=train,
+        held_bytes=held,
+        alike_bytes=max(0, left_bytes - train - held),
+        typical_document=float((all_sizes**2).sum() / max(1.0, all_sizes.sum())),
+        alike_documents=len(alike),
+        alike_across=sum(by_chance),
+    )
+
+
+def train_share(found: Split, rules: Validation, *, num_bytes: float, share_read: float) -> Estimate:
+    """Of a source's text that is no copy, the share that is trained on, where all of it has so many bytes."""
+    wanted = wanted_bytes(round(num_bytes), rules)
+    middle, most = (
+        min(wanted + some * found.typical_document, num_bytes / 2) / max(1.0, num_bytes) for some in (0.5, OVERSHOOT)
+    )
+    least = wanted / max(1.0, num_bytes)
+    alike, fewest, most_alike = _alike_share(found, share_read)
+    return Estimate(
+        value=(1 - middle) * (1 - alike), low=(1 - most) * (1 - most_alike), high=(1 - least) * (1 - fewest)
+    )
+
+
+def _alike_share(found: Split, share_read: float) -> tuple[float, float, float]:
+    """Of the text that is not held out, the share that leaves: estimate, least and most."""
+    rest = max(1, found.train_bytes + found.alike_bytes)
+    seen = found.alike_bytes / rest
+    across = seen * found.alike_across / max(1, found.alike_documents)
+    each = max(1.0, found.typical_document) / rest  # documents of one size that vary as much as these
+    number = across / each
+    shares = [
+        1 - (1 - seen + across) * (1 - min(0.99, count * each)) ** (1 / max(share_read, 1e-3))
+        for count in (number, *(float(gamma.ppf(level, number + 0.5)) for level in LEVEL))
+    ]
+    return shares[0], min(shares[1], seen), shares[2]
+
+
+def _is_large(unit: tuple[str, int], units: Mapping[str, int]) -> bool:
+    source, number = unit
+    return number >= units[source]
+
+
+def _source_in(detail: str) -> str:
+    """The source that the evidence of a rejected document names."""
+    return detail.removeprefix("validation text of source ").partition(",")[0]
+
+
+def _rows(selected: Path, source: str, stem: str, columns: list[str]) -> list[tuple[int, dict[str, list[str]]]]:
+    """(number of the shard, columns) of each of its files."""
+    paths = sorted((selected / source).glob(f"{stem}-*.parquet"))
+    return [(int(path.stem.rpartition("-")[2]), pq.read_table(path, columns=columns).to_pydict()) for path in paths]

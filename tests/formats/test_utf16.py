@@ -1,0 +1,52 @@
+"""Tables and JSON in UTF-16 with its mark are what they are in UTF-8, and their bytes are those of the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from accounting import read_whole, texts
+from gristmill.formats.format import format_named
+
+TEXT = st.text(st.sampled_from('aé"\\,[]{}\n𝄞中 '), min_size=1, max_size=9).map(lambda text: f"x{text}")
+
+
+def table(rows: list[str]) -> str:
+    written = io.StringIO()
+    csv.writer(written).writerows([["id", "text"], *([str(n), row] for n, row in enumerate(rows))])
+    return written.getvalue()
+
+
+WRITERS = {
+    "csv": table,
+    "json": lambda rows: json.dumps([{"text": row} for row in rows], ensure_ascii=False),
+    "jsonl": lambda rows: "".join(json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@given(rows=st.lists(TEXT, max_size=8), codec=st.sampled_from(["utf-16-le", "utf-16-be"]))
+@settings(deadline=None, max_examples=60)
+def test_utf16_is_read_as_utf8_is(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, rows: list[str], codec: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / f"x.{kind}"
+    path.write_bytes(("\ufeff" + WRITERS[kind](rows)).encode(codec))
+    assert texts(read_whole(kind, path, limit=7)) == rows
+    assert [row["text"] for row in format_named(kind).peek(path, num_rows=100)] == rows
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_damage_costs_what_it_touches(kind: str, tmp_path: Path) -> None:
+    whole = ("\ufeff" + WRITERS[kind](["one", "two"])).encode("utf-16-le")
+    for cut in range(2, len(whole)):
+        (tmp_path / "x").write_bytes(whole[:cut])
+        read_whole(kind, tmp_path / "x")  # bytes add up
+    (tmp_path / "x").write_bytes(whole.replace("two".encode("utf-16-le"), b"t\0\x00\xd8o\0"))
+    assert texts(read_whole(kind, tmp_path / "x")) == ["one", "t\ufffdo"]
