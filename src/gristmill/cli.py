@@ -426,7 +426,7 @@ def main() -> None:
             sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in OUT_OF_SPACE:
             raise
         print(_refusal(error), file=sys.stderr)
         sys.exit(ResourceError.exit_code if error.errno in OUT_OF_SPACE else 1)
@@ -444,7 +444,8 @@ def _refusal(error: OSError) -> str:
         )
     else:
         advice = "Put it right and run the same command again."
-    return f"{os.fsdecode(error.filename)}: {error.strerror}.\n  {advice}"
+    place = "standard output" if error.filename is None else os.fsdecode(error.filename)
+    return f"{place}: {error.strerror}.\n  {advice}"
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -40,9 +40,9 @@ from gristmill.draft.write import (
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
 from gristmill.formats.format import size_of
-from gristmill.graph.cores import busy_cores, load_words, times_as_long
+from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
@@ -442,11 +442,8 @@ def _say_what_was_made(
         highlight=False,
         markup=False,
     )
-    if words := load_words(busy := busy_cores()):
-        console.print(
-            f"  That is on idle cores. Now {words}: about {times_as_long(busy):.1f} times as long while they do.",
-            highlight=False,
-        )
+    if note := load_note(busy_cores(), planned.speed(parameters)):
+        console.print(f"  {note[0].upper()}{note[1:]}.", highlight=False)
     if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
         console.print(
             f"  {asked.minutes:g} minutes cannot be kept: the steps beside pretraining take {seconds(total - took['pretrain'])}, and "
@@ -461,7 +458,7 @@ def _say_what_was_made(
             highlight=False,
         )
     if chat is not None:
-        whose = "yours" if chat.are_own else "that come with gristmill"
+        whose = "of yours" if chat.are_own else "that come with gristmill"
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
             f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
