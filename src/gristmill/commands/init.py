@@ -158,7 +158,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
-    _say_what_is_unsure(found, budget, console)
+    say_what_is_unsure(found.priority, budget, console)
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -395,11 +395,12 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"not read: {other}")
 
 
-def _say_what_is_unsure(found: Count, budget: Budget, console: Console) -> None:
-    if unsure := [name for name in found.priority if name not in budget.weights]:
+def say_what_is_unsure(sources: Sequence[str], budget: Budget, console: Console) -> None:
+    """Names the sources that have no share of the budget: so little was read of them that they may have no text."""
+    if unsure := [name for name in sources if name not in budget.weights]:
         console.print(
             Text(
-                f"Not in the recipe: {', '.join(unsure)}. Too little was read to say that there is text to train on; "
+                f"Not in the recipe: {', '.join(unsure)}. Too little was read to tell whether there is text to train on; "
                 "read longer with --max-seconds."
             )
         )
