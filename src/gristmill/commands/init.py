@@ -271,9 +271,9 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
         kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
         size = sum(found.text_bytes.values())
         raise DataError(
-            f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text that is no copy; "
+            f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text without copies; "
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
-            f"  Read are {kinds}. `gristmill inspect {texts}` shows what was found."
+            f"  Files of these kinds are read: {kinds}. `gristmill inspect {texts}` shows what was found."
         )
 
 
@@ -368,9 +368,9 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         if left_out := _left_out(one):
             say(f"Left out of {name}: {left_out}.")
     if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
-        say("alike: text that resembles what is held out, and so is neither trained on nor held out.")
+        say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
     if emptied := [*found.emptied]:
-        say(f"Not in the recipe: {', '.join(emptied)}; too little of it is no copy of other text.")
+        say(f"Not in the recipe: {', '.join(emptied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
@@ -383,14 +383,14 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"Languages, by bytes of text: {', '.join(told)}.")
     if not found.is_whole:
         say(
-            "Read in part are random groups of files and the beginnings of large files; ≈ are estimates with 95 % intervals."
+            "Only random groups of files and the beginnings of large files were read; ≈ marks estimates, with 95 % intervals."
         )
     if looked.conversations and not chat:
         say(
-            f"Conversations in {counted(len(looked.conversations), 'file')} are no text to pretrain on; --chat uses them."
+            f"Conversations in {counted(len(looked.conversations), 'file')} are not used for pretraining; --chat uses them."
         )
     if looked.without_text:
-        say(f"Left out, because no key of theirs holds plain text: {_some(looked.without_text)}.")
+        say(f"Left out, because none of their keys has plain text: {_some(looked.without_text)}.")
     for other in not_read_in(texts):
         say(f"not read: {other}")
 
@@ -425,12 +425,12 @@ def _say_what_was_made(
     )
     if words := load_words(busy := busy_cores()):
         console.print(
-            f"  That is on idle cores. Now {words}: about {times_as_long(busy):.1f} times as long while they do.",
+            f"  That is on idle cores. Now {words}, which makes it about {times_as_long(busy):.1f} times as long.",
             highlight=False,
         )
     if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
         console.print(
-            f"  {asked.minutes:g} minutes cannot be kept: the steps beside pretraining take {seconds(total - took['pretrain'])}, and "
+            f"  {asked.minutes:g} minutes are not enough: the other steps take {seconds(total - took['pretrain'])}, and "
             f"pretraining has at least {MIN_STEPS} steps.",
             highlight=False,
         )
