@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -79,7 +79,19 @@ Threads = Annotated[
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
-ExportTo = Literal["gguf"]
+
+
+def _format_of_export(value: str | None) -> str | None:
+    """gguf, the one there is."""
+    if value not in (None, "gguf"):
+        from gristmill.recipe.schema.section import did_you_mean
+
+        raise typer.BadParameter(
+            f"{value!r} is no format to export to; {did_you_mean(str(value), ['gguf'])}there is gguf."
+        )
+    return value
+
+
 Models = Annotated[
     list[Path],
     typer.Argument(help="folders of runs, exported models or Hugging Face Llamas", metavar="MODEL..."),
@@ -206,16 +218,20 @@ def recipe(target: Annotated[Path, typer.Argument(help="a run's folder", metavar
 
 @app.command()
 def inspect(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a folder or file of raw text", metavar="TARGET")],
+    target: Annotated[
+        Path, typer.Argument(help="a run's folder, a recipe, or a folder or file of raw text", metavar="TARGET")
+    ],
     rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
     source: Annotated[str | None, typer.Option(help="only this source")] = None,
     reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="how many samples")] = 10,
+    samples: Annotated[
+        int | None, typer.Option(min=0, help="how many samples: 10 of a run in all, else 1 of each format")
+    ] = None,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""
     from gristmill.commands.inspect import inspect as show
 
-    show(target, rejected=rejected, source=source, reason=reason, limit=limit, console=_console())
+    show(target, rejected=rejected, source=source, reason=reason, samples=samples, console=_console())
 
 
 @app.command()
@@ -279,7 +295,12 @@ def serve(
 @app.command()
 def export(
     target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
-    to: Annotated[ExportTo | None, typer.Option(help="files for llama.cpp and Ollama, in a new folder")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="gguf: files for llama.cpp and Ollama, in a new folder", metavar="gguf", callback=_format_of_export
+        ),
+    ] = None,
     form: Annotated[
         list[str] | None,
         typer.Option("--type", help="how weights are stored: f32, f16, q8_0 or q4_0; may be repeated"),

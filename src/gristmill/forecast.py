@@ -18,7 +18,7 @@ from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
-from gristmill.extract.not_read import not_read_beside
+from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.cores import CoreWatch, load_words, times_as_long
 from gristmill.graph.machine import Machine, usable_memory
@@ -146,7 +146,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     text_bytes = found.amounts.all_text
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
     present = [source.read for name, source in recipe.sources.items() if files[name]]
-    notes += [f"not read: {one}" for one in not_read_beside(loaded.folder, present)]
+    notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
     busy = cores.busy_cores() or 0.0

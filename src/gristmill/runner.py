@@ -25,7 +25,7 @@ from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
-from gristmill.extract.not_read import keep_not_read, not_read_beside
+from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
@@ -101,9 +101,10 @@ def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str
     """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
     gone, what was told stays."""
     with contextlib.suppress(RecipeError):
-        found = not_read_beside(loaded.folder, [source.read for source in loaded.recipe.sources.values()])
-        for one in found:
-            say(f"not read: {one}")
+        reads = [source.read for source in loaded.recipe.sources.values()]
+        found = not_read_beside(loaded.folder, reads, has_chat=loaded.recipe.chat is not None)
+        for line in in_a_line(found, loaded.path):
+            say(line)
         keep_not_read(folder, found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import random
@@ -191,6 +192,83 @@ def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_
     with pytest.raises(RecipeError, match="nowhere does not exist"):
         init(tmp_path / "new", data=tmp_path / "nowhere", console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    good = rows("text", 40).splitlines(keepends=True)
+    (data / "kaputt.jsonl").write_text("".join([*good[:3], '{"text": "abc\n', *good[3:]]), encoding="utf-8")
+    (data / "alone.json").write_text('{"text": "abc', encoding="utf-8")
+    for name in ("leer.jsonl", "leer.csv", "leer.html"):
+        (data / name).touch()
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
+    said = out.getvalue()
+    assert "jsonl: cannot be read: kaputt.jsonl, line 4: bad_json (" in said
+    assert "Left out, alone.json, line 1: bad_json (" in said
+    assert "Left out, empty: leer.html, leer.csv." in said or "Left out, empty: leer.csv, leer.html." in said
+    assert set(load_recipe(path).recipe.sources) == {"text", "jsonl"}
+
+
+def test_a_folder_without_files_is_one_sentence(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=r"data holds no files\. Put your text there") as refused:
+        init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_language_that_is_suggested_is_the_one_that_is_there(tmp_path: Path, machine: Machine) -> None:
+    small = ["der", "die", "das", "und", "nicht", "wieder", "nach", "ging", "über", "am", "alten", "früh"]
+    nouns = [
+        "Müller",
+        "Brücke",
+        "Wasser",
+        "Morgen",
+        "Fluss",
+        "Haus",
+        "Garten",
+        "Wald",
+        "Stadt",
+        "Kirche",
+        "Schule",
+        "Berg",
+        "Tal",
+        "Wiese",
+        "Straße",
+        "Fenster",
+    ]
+    chance = random.Random(1)
+
+    def sentence() -> str:
+        pairs = ((chance.choice(small), chance.choice(nouns) + chance.choice(nouns).lower()) for _ in range(20))
+        return " ".join(word for pair in pairs for word in pair) + "."
+
+    (tmp_path / "a.txt").write_text("\n\n".join(sentence() for _ in range(500)), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "new" / ".." / "a.txt", console=QUIET, machine=machine)
+    text = path.read_text(encoding="utf-8")
+    assert "# language: {keep: [de]" in text
+    assert 'paths: ["../a.txt"]' in text
+
+
+def test_conversations_are_taken_from_arrays_and_packed_files_too_and_are_not_called_unread(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    (data / "rows.json").write_text("[" + ",".join(rows("text", 40).splitlines()) + "]", encoding="utf-8")
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    (data / "one.json").write_text(json.dumps([{"messages": talk}] * 2), encoding="utf-8")
+    (data / "two.jsonl.gz").write_bytes(gzip.compress(json.dumps({"messages": talk}).encode()))
+    path = init(tmp_path / "new", data=data, console=QUIET, machine=machine, chat=True)
+    written = [json.loads(line) for line in (path.parent / "conversations.jsonl").read_text().splitlines()]
+    assert [row["messages"] for row in written] == [talk] * 3
+    loaded = load_recipe(path)
+    assert not [note for note in make_forecast(loaded, machine).notes if note.startswith("not read")]
 
 
 def test_after_a_refused_tokenize_plan_says_what_it_counted(tmp_path: Path, machine: Machine) -> None:

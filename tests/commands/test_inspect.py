@@ -3,24 +3,30 @@
 import gzip
 import io
 import json
+import random
+import re
+import zipfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from gristmill.commands.init import init
 from gristmill.commands.inspect import inspect, spread
 from gristmill.commands.survey import format_for, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
 from gristmill.errors import DataError, RecipeError
+from gristmill.graph.machine import Machine
+from gristmill.recipe.load import load_recipe
 from gristmill.store.durable import write_json
 
 
-def shown(target, *, rejected=False, source=None, reason=None, limit=10):
+def shown(target, *, rejected=False, source=None, reason=None, samples=None):
     console = Console(file=io.StringIO(), width=160)
-    inspect(target, rejected=rejected, source=source, reason=reason, limit=limit, console=console)
+    inspect(target, rejected=rejected, source=source, reason=reason, samples=samples, console=console)
     return console.file.getvalue()
 
 
@@ -66,7 +72,7 @@ def test_a_run_shows_what_came_in_and_where_it_went(a_run):
 
 
 def test_rejected_shows_the_value_against_the_limit(a_run):
-    text = shown(a_run, rejected=True, limit=2)
+    text = shown(a_run, rejected=True, samples=2)
     assert "extract: too_few_words  12 against the limit 50" in text
     assert "extract: timeout" in text
     assert "r1" not in text
@@ -123,7 +129,7 @@ def test_raw_data_is_counted_by_format_with_columns_and_samples(tmp_path):
     (tmp_path / "d.html").write_text("<p>page</p>")
     (tmp_path / "e.bin").write_bytes(b"\0")
     (tmp_path / ".hidden.txt").write_text("x")
-    text = shown(tmp_path, limit=1)
+    text = shown(tmp_path, samples=1)
     assert "body (text)" in text
     assert "stars" in text
     assert "bad_json 1" in text
@@ -145,13 +151,13 @@ def test_several_languages_are_told_apart_and_said(tmp_path):
             (tmp_path / f"{language}{number}.html").write_text(
                 f"<html><script>the of and to in that</script><p>{texts[language]}</html>"
             )
-    text = shown(tmp_path, limit=0)
+    text = shown(tmp_path, samples=0)
     for kind in ("text", "html"):
         assert f"{kind}: in several languages: en 60%, de 40%; `language: {{keep: [en]}}` of a source keeps one" in text
     (tmp_path / "code").mkdir()
     for number, suffix in enumerate(("py", "c")):
         (tmp_path / "code" / f"{number}.{suffix}").write_text("x = 1\n")
-    assert "several" not in shown(tmp_path / "code", limit=0)
+    assert "several" not in shown(tmp_path / "code", samples=0)
 
 
 def test_conversations_are_read_by_their_messages(tmp_path):
@@ -188,3 +194,48 @@ def test_formats_are_told_by_name(name, kind, tmp_path):
 def test_samples_are_spread_over_reasons():
     rows = [{"source": "s", "reason": reason, "id": i} for reason in "aab" for i in range(5)]
     assert [(row["reason"], row["id"]) for row in spread(iter(rows), 3)] == [("a", 0), ("b", 0), ("a", 1)]
+
+
+def test_pages_are_shown_and_counted_by_their_text_and_not_their_markup(tmp_path):
+    river = "The river runs slowly through the old town and nobody minds it at all. " * 5
+    page = f"<html><body><nav><a href=x>menu</a></nav><article><p>{river}</p></article>{'<i></i>' * 500}</body></html>"
+    (tmp_path / "a.html").write_text(page)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("inside.html", page)
+    text = shown(tmp_path)
+    assert "<p>" not in text
+    assert text.count("The river runs slowly") >= 2
+    found = look("html", [tmp_path / "a.html"], 1)
+    assert found.text_bytes == len(river.strip())
+
+
+def test_tokens_are_estimated_as_init_counts_them(tmp_path):
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / "a.csv").open("w") as file:
+        file.write("id,text\n")
+        for number in range(300):
+            file.write(f'{number},"{prose(number, 60)}"\n')
+    text = shown(tmp_path / "data")
+    told = int(re.search(r"csv +1 .* ≈ ([\d,]+) ", text)[1].replace(",", ""))
+    path = init(
+        tmp_path / "new", data=tmp_path / "data", console=Console(quiet=True), machine=Machine(threads=1, processes=1)
+    )
+    counted = load_recipe(path).recipe.sources["csv"].unique_tokens
+    assert told == pytest.approx(counted, rel=0.4)
+
+
+def test_a_recipe_shows_what_its_sources_read_and_what_lies_beside_them(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text(" ".join(prose(number, 100) for number in range(300)))
+    (tmp_path / "data" / "b.png").write_bytes(b"x")
+    init(tmp_path / "new", data=tmp_path / "data", console=Console(quiet=True), machine=Machine(threads=1, processes=1))
+    for target in (tmp_path / "new", tmp_path / "new" / "recipe.yaml"):
+        text = shown(target)
+        assert "not read: .png: 1 file" in text
+        assert re.search(r"text +1 ", text)
+
+
+def prose(seed, num_words):
+    chance = random.Random(seed)
+    syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er")]
+    return " ".join("".join(chance.choices(syllables, k=chance.randint(2, 3))) for _ in range(num_words)) + "."

@@ -19,7 +19,7 @@ IDENTITY = "1" * 32
 
 
 def look(target: Path) -> None:
-    inspect(target, rejected=False, source=None, reason=None, limit=1, console=Console(file=io.StringIO()))
+    inspect(target, rejected=False, source=None, reason=None, samples=1, console=Console(file=io.StringIO()))
 
 
 @pytest.fixture

@@ -107,6 +107,6 @@ def test_all_hostile_files_together_are_inspected(tmp_path: Path) -> None:
         kinds.add(made.kind)
         write_sound(tmp_path / name, made)
     shown = io.StringIO()
-    inspect_files(tmp_path, limit=1, console=Console(file=shown, width=200))
+    inspect_files(tmp_path, samples=1, console=Console(file=shown, width=200))
     listed = [line.split()[0] for line in shown.getvalue().splitlines() if line.strip()]
     assert kinds <= set(listed)

@@ -70,7 +70,7 @@ def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
 ) -> None:
     reads = [read(format, *paths) for format, paths in sources.items()]
     wanted = {kind: number for kind, number in {**WANTED, **more}.items() if number is not None}
-    assert counts(not_read_beside(folder.parent, reads)) == wanted
+    assert counts(not_read_beside(folder.parent, reads, has_chat=False)) == wanted
     files = set().union(*(find_files(find_outside(folder.parent, one.paths, where="x"), one) for one in reads))
     if "code" not in sources:
         listed = sum(number for kind, number in wanted.items() if kind not in ("dangling_link", "special_file"))
@@ -78,14 +78,14 @@ def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
 
 
 def test_what_to_do_depends_on_what_it_is(folder: Path) -> None:
-    advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")])}
+    advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")], has_chat=False)}
     assert advice[".html"] == "name it, or its folder, in a source with `format: html`"
     assert advice[".xlsx"] == "save each sheet as CSV"
     assert advice[".qqq"] == "if it is plain text, name it under `paths` of a source with `format: text`"
 
 
 def test_beside_a_file_that_is_named_nothing_is_looked_for(folder: Path) -> None:
-    assert not_read_beside(folder.parent, [read("text", "data/a.txt")]) == []
+    assert not_read_beside(folder.parent, [read("text", "data/a.txt")], has_chat=False) == []
 
 
 def test_what_was_told_is_kept_for_the_report(folder: Path) -> None:
@@ -97,10 +97,10 @@ def test_what_was_told_is_kept_for_the_report(folder: Path) -> None:
 
 def test_inspect_lists_it_and_refuses_a_pipe(folder: Path, tmp_path: Path) -> None:
     shown = io.StringIO()
-    inspect_files(folder, limit=0, console=Console(file=shown, width=200))
+    inspect_files(folder, samples=0, console=Console(file=shown, width=200))
     told: Any = [
         line.removeprefix("not read: ") for line in shown.getvalue().splitlines() if line.startswith("not read: ")
     ]
     assert told == list(map(str, not_read_in(folder)))
     with pytest.raises(DataError, match="special_file"):
-        inspect_files(folder / "pipe.txt", limit=0, console=Console(file=shown))
+        inspect_files(folder / "pipe.txt", samples=0, console=Console(file=shown))

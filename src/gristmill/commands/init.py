@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.doctor import measure_training
-from gristmill.commands.survey import MESSAGES, text_columns
+from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
+from gristmill.data.outside import visible_files, without_dots
 from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
@@ -38,6 +39,7 @@ from gristmill.draft.write import (
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
+from gristmill.formats.format import size_of
 from gristmill.graph.cores import busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
@@ -52,7 +54,11 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 SHOWN_REASONS = 4
+SHOWN_PLACES = 3
+PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
+UNREADABLE = "not of its format, or not to be opened"
 KEPT = 1.1  # of a time that was asked for
+MEASURED_MOST_SECONDS = 30.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -60,11 +66,11 @@ FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What lies in the folder. without_text: files with columns of which none holds text."""
+    """What lies in the folder. without_text: files of known formats that are no part of a source, and why."""
 
     sources: list[FolderSource]
     conversations: list[Path]
-    without_text: list[Path]
+    without_text: dict[Path, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +136,10 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
-    recipe_dir = folder.absolute()
-    looked = _look(texts, recipe_dir)
-    plan = write_conversations(folder, looked.conversations) if asked.chat else None
+    recipe_dir = without_dots(folder.absolute())
     with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
+        looked = _look(texts, recipe_dir)
+        plan = write_conversations(folder, looked.conversations) if asked.chat else None
         planned = PlannedTime(
             looked.sources, folder=recipe_dir, machine=machine, speed=_speed(machine, asked, say), chat=plan
         )
@@ -206,7 +212,7 @@ def _texts(folder: Path, data: Path | None) -> Path:
         raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; name a folder for the recipe: gristmill init mymodel --data FOLDER")
-    texts = (data or folder / "data").absolute()
+    texts = without_dots((data or folder / "data").absolute())
     if not texts.exists() and data is not None:
         raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
     if not texts.exists():
@@ -219,21 +225,28 @@ def _texts(folder: Path, data: Path | None) -> Path:
 
 
 def _look(texts: Path, recipe_dir: Path) -> Looked:
+    if texts.is_dir() and not visible_files(texts):
+        raise DataError(f"{texts} holds no files. Put your text there, or name another folder with --data.")
     files = files_by_kind(texts)
     columns: dict[Path, str] = {}
     conversations: list[Path] = []
-    without_text: list[Path] = []
+    without_text: dict[Path, str] = {}
     for kind, paths in files.items():
         if READERS[kind].text_key is None:
+            if not any(map(size_of, paths)):
+                without_text |= dict.fromkeys(paths, EMPTY)
             continue
-        found = text_columns(kind, paths)
-        usual = Counter(column for column in found.values() if column not in (None, MESSAGES)).most_common(1)
+        found = heads_of(kind, paths)
+        usual = Counter(head.text for head in found.values() if head.text not in (None, MESSAGES)).most_common(1)
         for path in paths:
-            column = found.get(path, usual[0][0] if usual else None)  # absent: it could not be read, which is counted
+            head = found.get(path)
+            column = None if head is None else head.text
+            if column is None and usual and (head is None or not head.columns):  # what cannot be read is counted
+                column = usual[0][0]
             if column == MESSAGES:
                 conversations.append(path)
             elif column is None:
-                without_text.append(path)
+                without_text[path] = UNREADABLE if head is None else head.why
             else:
                 columns[path] = column
     apart = {*conversations, *without_text}
@@ -268,12 +281,11 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
 def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> None:
     total = sum(one.value for one in tokens.values())
     if total < MIN_TOKENS:
-        kinds = ", ".join(dict.fromkeys(suffix for reader in READERS.values() for suffix in reader.suffixes))
         size = sum(found.text_bytes.values())
         raise DataError(
             f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text without copies; "
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
-            f"  Files of these kinds are read: {kinds}. `gristmill inspect {texts}` shows what was found."
+            f"  {shlex.join(['gristmill', 'inspect', str(texts)])} shows what was found, and what is not read."
         )
 
 
@@ -281,8 +293,8 @@ def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callab
     """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
     now, and remembered for plan."""
     if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
-        say("measuring how fast this machine trains")
-        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
+        say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
+        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
         device = about.get("device", "cpu")
         for point in points:
             keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())
@@ -389,8 +401,15 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(
             f"Conversations in {counted(len(looked.conversations), 'file')} are not used for pretraining; --chat uses them."
         )
-    if looked.without_text:
-        say(f"Left out, because none of their keys has plain text: {_some(looked.without_text)}.")
+    for why in dict.fromkeys(looked.without_text.values()):
+        names = _some([path for path, its_why in looked.without_text.items() if its_why == why])
+        say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        if one.account.total("failed").documents:
+            lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
+            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+                say(f"{source.name}: cannot be read: {record}")
     for other in not_read_in(texts):
         say(f"not read: {other}")
 

@@ -1,4 +1,5 @@
-"""`gristmill inspect`: look at data. A run's folder shows where every document went; anything else is looked at as raw text."""
+"""`gristmill inspect`: look at data. A run's folder shows where every document went, a recipe what its sources read; anything else is
+looked at as raw text."""
 
 from __future__ import annotations
 
@@ -11,24 +12,29 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.commands.inspect_files import inspect_files
+from gristmill.commands.inspect_files import inspect_files, inspect_sources
 from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
+from gristmill.extract.not_read import kept_not_read
+from gristmill.recipe.load import IN_FOLDER, load_recipe
 from gristmill.store.store import RunLinks, Store
 from gristmill.synthesize.outputs import Conversations
 from gristmill.units import megabytes
 
 SAMPLE_CHARS = 300
+FILE_SAMPLES, RUN_SAMPLES = 1, 10
+RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
 def inspect(
-    target: Path, *, rejected: bool, source: str | None, reason: str | None, limit: int, console: Console
+    target: Path, *, rejected: bool, source: str | None, reason: str | None, samples: int | None, console: Console
 ) -> None:
-    """Shows a run (ledgers, samples of what was kept or, with `rejected`, dropped, and why) or raw files.
+    """Shows a run (ledgers, samples of what was kept or, with `rejected`, dropped, and why), what a recipe reads, or raw files.
 
-    `source` and `reason` narrow a run down; `limit` is the number of samples, spread over sources and reasons.
+    `source` and `reason` narrow a run down; `samples`: of a run in all, spread over sources and reasons; of anything else, of each
+    source or format.
     Raises DataError when `target` does not exist or the run has no such source or reason, ArtifactError when it is a copy of a
     run without its files, RecipeError when the options do not fit.
     """
@@ -41,7 +47,12 @@ def inspect(
             raise RecipeError(
                 f"--rejected, --source and --reason look into a run, and {target} holds no ledger of one."
             )
-        inspect_files(target, limit=limit, console=console)
+        samples = FILE_SAMPLES if samples is None else samples
+        recipe = target / IN_FOLDER if target.is_dir() else target
+        if recipe.suffix in RECIPE_SUFFIXES and recipe.is_file():
+            inspect_sources(load_recipe(recipe), samples=samples, console=console)
+        else:
+            inspect_files(target, samples=samples, console=console)
         return
     ledgers = {name: read_ledger(folder / "ledger.json") for name, folder in artefacts.items()}
     _check_names(ledgers, source, reason)
@@ -53,11 +64,13 @@ def inspect(
         if rejected or reason is not None
         else kept_rows(target, source)
     )
-    shown = spread(rows, limit)
+    shown = spread(rows, RUN_SAMPLES if samples is None else samples)
     for row in shown:
         console.print(_sample(row))
     if not rejected and reason is None:
         console.print("[dim]--rejected shows samples of what was dropped, with the value against the limit[/]")
+    for other in kept_not_read(target):
+        console.print(f"not read: {other}", markup=False, highlight=False)
 
 
 def ledger_folders(target: Path) -> dict[str, Path]:

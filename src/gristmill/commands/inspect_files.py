@@ -1,11 +1,12 @@
 """What a file or folder of raw text holds: formats, records, columns, languages, copies, tokens by estimate, samples.
 
-Files are read as the sources of a recipe would read them, up to READ_BYTES of each format; beyond that the figures are
-scaled up and marked with ≈.
+Files are read as the sources of a recipe would read them, up to READ_BYTES of each format; what is scaled up is marked with ≈. Tokens
+are those of a vocabulary of the size that `init` would choose. The table comes last, for it is what one looks for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,42 +15,70 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.commands.survey import OTHER, Found, Head, files_by_format, look
-from gristmill.extract.not_read import not_read_in
-from gristmill.recipe.schema.formats import READERS
+from gristmill.amounts import present_files
+from gristmill.commands.survey import EMPTY, NO_TEXT, OTHER, Found, Head, files_by_format, look
+from gristmill.draft.size import Wish, shape_for
+from gristmill.extract.language import in_several_languages
+from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
+from gristmill.planning.estimate import bytes_per_token
+from gristmill.recipe.load import LoadedRecipe
 from gristmill.units import megabytes
 
-BYTES_PER_TOKEN = 4
 MAX_COLUMN_TABLES = 5
 
 
-def inspect_files(target: Path, *, limit: int, console: Console) -> None:
-    """Prints what is at `target`. Raises DataError when there is no file."""
-    formats = {kind: look(kind, files, limit) for kind, files in files_by_format(target).items() if kind != OTHER}
-    console.print(_overview(formats))
-    for kind, found in formats.items():
-        for head in islice(found.heads, MAX_COLUMN_TABLES):
-            console.print(_columns(head))
-        if found.unread:
-            listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
-            console.print(f"{kind}: records without text: {listed}", markup=False)
-        if kind != "code" and (shares := found.mixed_languages):
-            listed = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-            console.print(
-                f"{kind}: in several languages: {listed}; `language: {{keep: [{next(iter(shares))}]}}` of a source keeps one",
-                markup=False,
-            )
-    for one in not_read_in(target):
-        console.print(f"not read: {one}", markup=False, highlight=False)
-    for kind, found in formats.items():
-        for name, excerpt in found.samples:
-            console.print(Text.assemble((f"\n{kind}  {name}\n", "bold"), excerpt))
+def inspect_files(target: Path, *, samples: int, console: Console) -> None:
+    """Prints what is at `target`, with some samples of each format. Raises DataError when there is no file."""
+    groups = {kind: (kind, files) for kind, files in files_by_format(target).items() if kind != OTHER}
+    _show(groups, not_read_in(target), samples, console)
 
 
-def _overview(formats: dict[str, Found]) -> Table:
+def inspect_sources(loaded: LoadedRecipe, *, samples: int, console: Console) -> None:
+    """Prints what the sources of a recipe read, and all that lies beside it and is not read."""
+    sources, present = loaded.recipe.sources, present_files(loaded)
+    groups = {name: (sources[name].read.format, files) for name, files in present.items() if files}
+    beside = not_read_beside(
+        loaded.folder, [sources[name].read for name in groups], has_chat=loaded.recipe.chat is not None
+    )
+    _show(groups, beside, samples, console)
+
+
+def _show(
+    groups: Mapping[str, tuple[str, Sequence[Path]]], not_read: Sequence[NotRead], samples: int, console: Console
+) -> None:
+    """groups: name → (format, files)."""
+    found = {name: look(kind, files, samples) for name, (kind, files) in groups.items()}
+    for name, one in found.items():
+        for sample, excerpt in one.samples:
+            console.print(Text.assemble((f"{name}  {sample}\n", "bold"), excerpt, "\n"))
+    for one in found.values():
+        for head in islice(one.heads, MAX_COLUMN_TABLES):
+            if head.columns:
+                console.print(_columns(head))
+    if found:
+        console.print(_overview(found))
+    for name, one in found.items():
+        for line in _notes(one, is_code=groups[name][0] == "code"):
+            console.print(f"{name}: {line}", markup=False, highlight=False)
+    for other in not_read:
+        console.print(f"not read: {other}", markup=False, highlight=False)
+
+
+def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
+    """What is not as it might be."""
+    if found.unread:
+        listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
+        yield f"records without text: {listed}"
+        yield from map(str, found.lost)
+    yield from (f"{head.file}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
+    if not is_code and (words := in_several_languages(found.languages)):
+        yield words
+
+
+def _overview(formats: Mapping[str, Found]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in (
-        "format",
+        "",
         "files",
         "MB on disk",
         "documents",
@@ -58,22 +87,21 @@ def _overview(formats: dict[str, Found]) -> Table:
         "exact copies",
         "languages",
     ):
-        table.add_column(heading, justify="left" if heading in ("format", "languages") else "right")
-    for kind, found in formats.items():
-        about = "≈ " if found.scale > 1 else ""
-        size = found.text_bytes * found.scale
-        note = " with markup" if READERS[kind].holds_html else ""
+        table.add_column(heading, justify="left" if heading in ("", "languages") else "right")
+    all_text = sum(found.text_bytes * found.scale for found in formats.values())
+    per_token = bytes_per_token(shape_for(all_text, Wish()).vocab_size)
+    for name, found in formats.items():
+        documents, size = found.documents * found.scale, found.text_bytes * found.scale
         total = max(1, sum(found.languages.values()))
-        languages = ", ".join(f"{name} {count / total:.0%}" for name, count in found.languages.most_common(4))
         table.add_row(
-            kind,
+            Text(name),
             f"{len(found.files):,}",
             megabytes(found.num_bytes),
-            f"{about}{found.documents * found.scale:,.0f}",
-            f"{about}{megabytes(size)}{note}",
-            f"{about}{size / BYTES_PER_TOKEN:,.0f}{note}",
+            f"{'≈ ' if found.scale > 1 else ''}{documents:,.0f}",
+            f"{'≈ ' if found.is_estimate else ''}{megabytes(size)}",
+            f"≈ {size / per_token:,.0f}",
             f"{found.copies:,}",
-            languages,
+            ", ".join(f"{language} {count / total:.0%}" for language, count in found.languages.most_common(4)),
         )
     return table
 

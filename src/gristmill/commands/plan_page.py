@@ -237,14 +237,14 @@ def _curation_lines(plan: Forecast) -> list[str]:
 
 
 def _source_words(source: Source) -> str:
-    words = [f"read {source.read.format}"]
+    words = [f"read as {source.read.format}"]
     if source.read.format in ("warc", "html"):
         words.append(f"main text by {source.main_text.extractor if source.main_text else 'trafilatura'}")
     if source.language is not None:
         words.append(f"language {' or '.join(source.language.keep)} above {source.language.min_score:g}")
     if source.rules.packs:
         words.append(f"rules {', '.join(source.rules.packs)}")
-    return " → ".join(words) + f"  ({source.license})"
+    return " → ".join(words) + f"  (license: {source.license})"
 
 
 def _later_lines(recipe: Recipe) -> list[str]:

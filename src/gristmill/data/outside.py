@@ -32,7 +32,15 @@ SAY_EVERY_SECONDS = 5.0
 
 def absolute(recipe_dir: Path, path: str) -> Path:
     """A path as the recipe writes it: relative to the recipe's own folder."""
-    return (recipe_dir / Path(path).expanduser()).absolute()
+    return without_dots((recipe_dir / Path(path).expanduser()).absolute())
+
+
+def without_dots(path: Path) -> Path:
+    """The path without `..`, where that is the same place: no link lies before it."""
+    if ".." not in path.parts:
+        return path
+    plain = Path(os.path.normpath(path))
+    return plain if plain.resolve() == path.resolve() else path
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -7,10 +7,10 @@ pretraining learned: the fewer conversations, the fewer sums, and no more passes
 
 from __future__ import annotations
 
-import json
 import math
+import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,13 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.data.record import MAX_DOCUMENT_BYTES
 from gristmill.errors import DataError
+from gristmill.formats.format import format_named
+from gristmill.formats.jsonl import value_of
+from gristmill.formats.lines import Lines
+from gristmill.formats.utf16 import open_as_utf8
+from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.rows import check_messages
 from gristmill.synthesize.templates import SMALL_SUM_WORDINGS, small_sums
@@ -31,6 +37,7 @@ SUMS_UP_TO, FEW_SUMS_UP_TO = 5, 3
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
+LINES = "jsonl"
 BATCH = 16
 EPOCHS, MOST_EPOCHS = (
     2,
@@ -84,7 +91,7 @@ class ChatPlan:
 
 
 def write_conversations(folder: Path, files: Sequence[Path]) -> ChatPlan:
-    """Writes FOLDER/conversations.jsonl from JSONL files with `messages`, or from what comes with gristmill."""
+    """Writes FOLDER/conversations.jsonl from files whose rows have `messages`, or from what comes with gristmill."""
     left_out: Counter[str] = Counter()
     rows = [row for path in files for row in _own(path, left_out)]
     chosen = rows or [{"id": row["id"], MESSAGES: row[MESSAGES]} for row in read_jsonl(BUILT_IN)]
@@ -122,17 +129,27 @@ def _num_answers(messages: Sequence[Mapping[str, Any]]) -> int:
 def _own(path: Path, left_out: Counter[str]) -> list[dict[str, Any]]:
     """The conversations of a file that can be trained on; the others are counted by reason."""
     rows = []
-    with path.open("rb") as lines:
-        for line in lines:
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                messages = check_messages(row.get(MESSAGES) if isinstance(row, dict) else None, where=path.name)
-            except ValueError:
-                left_out["no JSON"] += 1
-            except DataError:
-                left_out["no messages with role and content"] += 1
-            else:
-                rows.append({"id": "", MESSAGES: [*messages]})
+    for row in _rows(path):
+        if row is None:
+            left_out["no JSON"] += 1
+            continue
+        try:
+            messages = check_messages(row.get(MESSAGES) if isinstance(row, dict) else None, where=path.name)
+        except DataError:
+            left_out["no messages with role and content"] += 1
+        else:
+            rows.append({"id": "", MESSAGES: [*messages]})
     return rows
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    """What the rows of a file say; None for a line that is no JSON."""
+    kind = next(kind for kind, reader in READERS.items() if reader is reader_of(path.name))
+    if kind != LINES:
+        yield from format_named(kind).peek(path, num_rows=sys.maxsize)
+        return
+    with open_as_utf8(path) as file:
+        lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
+        while (line := lines.read()) is not None:
+            if line.data.strip():
+                yield None if line.is_too_large else value_of(line.data)

@@ -7,7 +7,6 @@ read_sample ─→ signatures ─→ duplicates ─→ select ─→ tokenizer �
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,14 +17,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gristmill.context import context_of
-from gristmill.data.document import count_rows, read_batches
+from gristmill.data.document import count_rows
 from gristmill.data.ledger import SourceLedger
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
-from gristmill.extract.language import detect_language
+from gristmill.extract.language import languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
@@ -38,8 +37,6 @@ LEAST_BYTES = 5_000  # of text that a source is left with, or it is no source
 SMALLEST_VOCABULARY = 512
 FEW_BYTES = 20_000_000  # of text: processes would take longer to start than they save
 BLOCKS = 8  # that the first part of a large piece counts as
-LANGUAGE_DOCUMENTS = 400
-LANGUAGE_CHARS = 2_000
 LEFT, LOST, GONE = range(
     3
 )  # no copy; a copy of text in another unit; of text in its own, which is so in all that is not read
@@ -149,7 +146,7 @@ def count(
                 copies=findings.get(name),
                 split=steps.split_of(name, left[name], priority),
                 train_tokens=shards[name]["train"].num_tokens,
-                languages=_languages(samples[name].folder),
+                languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
             )
             for name in priority
         },
@@ -325,17 +322,3 @@ def _unit_tally(
         left_tokens=float(tokens_D[left].sum()),
         lost_documents=len(lost),
     )
-
-
-def _languages(folder: Path) -> dict[str, float]:
-    """Language → share of bytes, of the first documents of each shard; those too short to tell count as "?"."""
-    paths = sorted(folder.glob("documents-*"))
-    each = -(-LANGUAGE_DOCUMENTS // max(1, len(paths)))
-    found: Counter[str] = Counter()
-    for path in paths:
-        batch: Any = next(read_batches(path, columns=["text", "language"], batch_rows=each), None)
-        for row in batch.to_pylist() if batch is not None else ():
-            size = len(row["text"].encode())
-            found[row["language"] or detect_language(row["text"][:LANGUAGE_CHARS])[0] or "?"] += size
-    total = max(1, found.total())
-    return {language: size / total for language, size in found.most_common()}

@@ -105,13 +105,20 @@ def _source(
 
 def _patterns(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
     """Patterns that name these files and no others, by suffix where that is enough, else file by file."""
-    relative = escape(os.path.relpath(texts, recipe_dir))
+    plain = _relative(texts, recipe_dir)
+    relative = escape(plain)
     if texts.is_file():
-        return [os.path.relpath(texts, recipe_dir)]
+        return [plain]
     by_suffix = [f"{relative}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
     if _files_named(kind, by_suffix, recipe_dir) == {os.path.normpath(path) for path in files}:
         return by_suffix
     return [f"{relative}/{_as_pattern(path.relative_to(texts).as_posix())}" for path in files]
+
+
+def _relative(texts: Path, recipe_dir: Path) -> str:
+    """The path from the recipe; where a link on the way makes that another place, the whole path."""
+    relative = os.path.relpath(texts, recipe_dir)
+    return relative if (recipe_dir / relative).resolve() == texts.resolve() else str(texts)
 
 
 def _suffixes(kind: str, files: Iterable[Path]) -> set[str]:

@@ -175,8 +175,9 @@ def _source(one: Written, is_whole: bool) -> str:
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
     ]
     if source.kind != "code":
+        first = next((name for name in found.languages if name != "?"), "en")
         lines.append(
-            "    # language: {keep: [en], min_score: 0.65}   # other languages: keep: [de, fr]; without this line all are kept"
+            f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all are kept"
             f" (found: {languages or 'none'})"
         )
     hint = "" if source.rules else "   # for web pages: [gopher_repetition@1, gopher_quality@1]"

@@ -21,6 +21,7 @@ from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.curate import Settings
+from gristmill.extract.language import in_several_languages, languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
@@ -57,6 +58,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in by_reason["failed"].items())
         size, whole = source.total("failed").num_bytes, source.came_in.num_bytes
         ctx.say(f"{ctx.part}: {failures:,} failed, {in_bytes(size)} of {in_bytes(whole)}: {listed}")
+    section: Source = ctx.config["source"]
+    is_told = section.language is None and section.read.format != "code"
+    if is_told and (words := in_several_languages(languages_in(left.documents))):
+        ctx.say(f"{ctx.part}: {words}")
     return {
         "documents_in": source.came_in.documents,
         "bytes_in": source.came_in.num_bytes,

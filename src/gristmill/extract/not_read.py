@@ -1,19 +1,22 @@
 """What is not read: files that lie where sources look and that no source reads, by suffix, each with what to do about it.
 
 A person's folder holds more than text in known formats. None of it may be missing in silence: `inspect` and `init` list it for a
-folder, `plan`, `run` and the report for a recipe.
+folder or a recipe, the report for a run; `plan` and `run` say in a line how much there is.
 """
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from gristmill.data.outside import files_beside, find_outside, look_through
+from gristmill.errors import DataError
 from gristmill.extract.shards import find_files
-from gristmill.formats.format import size_of
+from gristmill.formats.format import format_named, size_of
 from gristmill.recipe.schema.formats import READERS, ReadCode, ReadFiles, reader_of, without_packing
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
@@ -33,13 +36,16 @@ ADVICE = {
     **dict.fromkeys((".ppt", ".pptx", ".odp", ".key"), "save its text as plain text"),
     **dict.fromkeys((".mobi", ".azw", ".azw3", ".fb2"), "convert to EPUB or HTML"),
     **dict.fromkeys((".djvu", ".ps", ".eps"), "convert to PDF, with its text"),
-    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso"), "unpack it"),
+    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso", ".gz", ".zst"), "unpack it"),
+    **dict.fromkeys((".bin", ".dat", ".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class"), "no text, by its name"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
     **dict.fromkeys((".pst", ".msg"), "export as mbox"),
     **dict.fromkeys(IMAGES, "an image: no text is read from it"),
     **dict.fromkeys(SOUNDS, "sound or film: put a transcript beside it"),
 }
 NAME_IT = "if it is plain text, name it under `paths` of a source with `format: text`"
+SHOWN_KINDS = 4
+MESSAGES = "messages"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +70,9 @@ def not_read_in(target: Path) -> list[NotRead]:
     return summed((path, why) for path, why in found if why is not None or reader_of(path.name) is None)
 
 
-def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles]) -> list[NotRead]:
-    """What lies where sources look (`data.outside.files_beside`) and none of them reads. Raises RecipeError where a path of a
-    source names nothing."""
+def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: bool) -> list[NotRead]:
+    """What lies where sources look (`data.outside.files_beside`) and none of them reads. has_chat: the recipe reads conversations,
+    and files that hold them are taken for these. Raises RecipeError where a path of a source names nothing."""
     read: set[Path] = set()
     beside: dict[Path, str | None] = {}
     for one in reads:
@@ -76,7 +82,31 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles]) -> list[NotRea
         )  # a tree accounts for all of it
         for pattern in one.paths:
             beside.update(files_beside(recipe_dir, pattern))
-    return summed((path, why) for path, why in beside.items() if path not in read)
+    left = ((path, why) for path, why in beside.items() if path not in read)
+    return summed((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path)))
+
+
+def holds_conversations(path: Path) -> bool:
+    """Whether the first row of a file with columns has `messages`."""
+    reader = reader_of(path.name)
+    if reader is None or reader.text_key is None:
+        return False
+    with contextlib.suppress(OSError, DataError, ValueError):
+        name = next(name for name, known in READERS.items() if known is reader)
+        return any(isinstance(row.get(MESSAGES), list) for row in format_named(name).peek(path, num_rows=1))
+    return False
+
+
+def in_a_line(found: Sequence[NotRead], inspected: Path) -> list[str]:
+    """How much is not read, and the command that lists it; no line where all is."""
+    if not found:
+        return []
+    kinds = ", ".join(f"{one.kind.replace('_', ' ')} {one.files:,}" for one in found[:SHOWN_KINDS])
+    more = ", …" if len(found) > SHOWN_KINDS else ""
+    total = f"{counted(sum(one.files for one in found), 'file')}, {in_bytes(sum(one.num_bytes for one in found))}"
+    return [
+        f"not read: {total} ({kinds}{more}); {shlex.join(['gristmill', 'inspect', str(inspected)])} lists them with what to do"
+    ]
 
 
 def keep_not_read(run_folder: Path, found: Sequence[NotRead]) -> None:

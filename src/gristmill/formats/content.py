@@ -23,7 +23,7 @@ import io
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from gristmill.data import deadline
 from gristmill.formats import frames
@@ -38,10 +38,16 @@ SNIFF_BYTES = 256
 CONTROLS = bytes({*range(32), 127} - set(b"\t\n\r\f"))
 
 
+class Deliverer(Protocol):
+    """A raw stream that delivers a content."""
+
+    gaps: list[Gap]
+
+
 class ContentFile(io.BufferedReader):
     """A buffered binary file over the content of a file. `tell` counts delivered bytes."""
 
-    def __init__(self, raw: _Plain | _Unpacked) -> None:
+    def __init__(self, raw: Deliverer) -> None:
         super().__init__(cast(io.RawIOBase, raw), BUFFER_BYTES)
         self._gaps = raw.gaps
 

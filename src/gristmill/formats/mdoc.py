@@ -25,7 +25,42 @@ SYSTEMS = {
 }
 SYSTEMS |= {"At": "AT&T UNIX"}
 PLAIN = frozenset(
-    "Ad An Ar Cd Cm Dv Em Er Ev Fa Fl Fn Ft Ic In Lb Li Lk Ms Mt Nm No Ns Pa Pf Ap St Sx Sy Ta Tn Va Vt Xr".split()
+    [
+        "Ad",
+        "An",
+        "Ar",
+        "Cd",
+        "Cm",
+        "Dv",
+        "Em",
+        "Er",
+        "Ev",
+        "Fa",
+        "Fl",
+        "Fn",
+        "Ft",
+        "Ic",
+        "In",
+        "Lb",
+        "Li",
+        "Lk",
+        "Ms",
+        "Mt",
+        "Nm",
+        "No",
+        "Ns",
+        "Pa",
+        "Pf",
+        "Ap",
+        "St",
+        "Sx",
+        "Sy",
+        "Ta",
+        "Tn",
+        "Va",
+        "Vt",
+        "Xr",
+    ]
 )
 CALLED = PLAIN | ENCLOSED.keys() | BEGIN.keys() | END.keys() | SYSTEMS.keys()
 DASHES = {"-bullet": "•", "-dash": "-", "-hyphen": "-"}

@@ -45,7 +45,7 @@ _PLAIN = {
     "t": "\t",
     "c": GLUE,
 }
-_PLAIN |= {sign: "" for sign in "|^&)/,%:{}adurpz!?EV"}
+_PLAIN |= dict.fromkeys("|^&)/,%:{}adurpz!?EV", "")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)[a-zA-Z]?")
 _OPERATOR = re.compile(r"<=|>=|==|[-+*/%<>=&:]")
 _OPERATIONS: dict[str, Callable[[float, float], float]] = {
