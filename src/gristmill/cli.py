@@ -87,7 +87,7 @@ def _format_of_export(value: str | None) -> str | None:
         from gristmill.recipe.schema.section import did_you_mean
 
         raise typer.BadParameter(
-            f"{value!r} is no format to export to; {did_you_mean(str(value), ['gguf'])}there is gguf."
+            f"{value!r} is not an export format; {did_you_mean(str(value), ['gguf'])}use gguf."
         )
     return value
 
