@@ -86,9 +86,7 @@ def _format_of_export(value: str | None) -> str | None:
     if value not in (None, "gguf"):
         from gristmill.recipe.schema.section import did_you_mean
 
-        raise typer.BadParameter(
-            f"{value!r} is not an export format; {did_you_mean(str(value), ['gguf'])}use gguf."
-        )
+        raise typer.BadParameter(f"{value!r} is not an export format; {did_you_mean(str(value), ['gguf'])}use gguf.")
     return value
 
 
