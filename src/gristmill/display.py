@@ -1,4 +1,4 @@
-"""Who shows how far a run is: one live block on a terminal, plain lines everywhere else. The choice is made here and once.
+"""How the progress of a run is shown: a live block on a terminal, plain lines everywhere else. The choice is made only here.
 
 The block is drawn twice a second below whatever is printed. The cursor is never hidden, so nothing has to be put right on a
 terminal whose process was killed.
@@ -51,18 +51,18 @@ class Output(Console):
 
 
 class Screen(Protocol):
-    """Something that shows how far a step is."""
+    """Shows the progress of a step."""
 
     def show(self, look: Look) -> None:
-        """A step is at work from now on; `look` tells how far it is, from any thread."""
+        """A step has begun; `look` returns its progress and may be called from any thread."""
         ...
 
     def report(self) -> None:
-        """It has got on."""
+        """The step has made progress."""
         ...
 
     def hide(self) -> None:
-        """It is over, well or not."""
+        """The step has ended."""
         ...
 
 
@@ -113,7 +113,7 @@ class Lines:
         self._look, self._said = look, self._clock()
 
     def report(self) -> None:
-        """Says it when it is time, and something else than before."""
+        """Prints the progress when it is time and it has changed."""
         if self._look is None or self._clock() - self._said < LINE_SECONDS:
             return
         self._said = self._clock()
@@ -122,7 +122,7 @@ class Lines:
             _say(self._console, line)
 
     def hide(self) -> None:
-        """The end of a step is somebody else's to say."""
+        """Prints nothing more; the end of a step is printed by the runner."""
         self._look = None
 
 
