@@ -89,7 +89,7 @@ def _overview(formats: Mapping[str, Found]) -> Table:
     ):
         table.add_column(heading, justify="left" if heading in ("", "languages") else "right")
     all_text = sum(found.text_bytes * found.scale for found in formats.values())
-    per_token = bytes_per_token(shape_for(all_text, Wish(minutes=None, parameters=None, speed=None)).vocab_size)
+    per_token = bytes_per_token(shape_for(all_text, Wish()).vocab_size)
     for name, found in formats.items():
         documents, size = found.documents * found.scale, found.text_bytes * found.scale
         total = max(1, sum(found.languages.values()))
