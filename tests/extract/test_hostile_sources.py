@@ -25,6 +25,7 @@ from hostile.sets import SETS
 
 HERE = Path(__file__).parent
 SCALE = 0.01
+SMALLER = {"parquet_nulls": 0.001}  # each of its rows is a rejected document
 SOUND = "The miller walked down to the river, where the great wheel had stood still since autumn."
 
 
@@ -78,7 +79,7 @@ def write_sound(folder: Path, made: Hostile) -> Path:
 @pytest.mark.parametrize("name", SETS)
 def test_a_hostile_file_costs_itself_and_not_its_source(name: str, tmp_path: Path, context: Any) -> None:
     (tmp_path / "data").mkdir()
-    made = SETS[name](tmp_path / "data", SCALE)
+    made = SETS[name](tmp_path / "data", SMALLER.get(name, SCALE))
     sound = write_sound(tmp_path, made)
     source: dict[str, Any] = {
         "read": {"format": made.kind, **made.keys, "paths": [str(made.path), str(sound)]},
@@ -98,11 +99,12 @@ def test_a_hostile_file_costs_itself_and_not_its_source(name: str, tmp_path: Pat
             assert count.documents == made.reasons.get(reason, count.documents), reason
 
 
+@pytest.mark.timeout(600)  # a minute alone
 def test_all_hostile_files_together_are_inspected(tmp_path: Path) -> None:
     kinds = set()
     for name, maker in SETS.items():
         (tmp_path / name).mkdir()
-        made = maker(tmp_path / name, SCALE)
+        made = maker(tmp_path / name, SMALLER.get(name, SCALE))
         kinds.add(made.kind)
         write_sound(tmp_path / name, made)
     shown = io.StringIO()

@@ -1,6 +1,6 @@
-"""Twenty messy folders, as people have them, from the documentation that any installation holds: nothing is downloaded.
+"""Twenty-one messy folders, as people have them, from the documentation that any installation holds: nothing is downloaded.
 
-    python tests/folders/build.py OUT            all of them, to look at
+    cd tests && python -m folders.build OUT       all of them, to look at
 
 The material is Python's own sources and docstrings, the descriptions and licences of installed packages, and word lists of
 languages; what is made of it does not depend on chance, only on what is installed.
@@ -15,10 +15,12 @@ import html
 import io
 import json
 import random
+import re
 import shutil
 import sys
 import sysconfig
 import tarfile
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +28,9 @@ from itertools import islice
 from pathlib import Path
 
 import justext
+
+from hostile.books import book, chapter, zipped
+from hostile.pages import sound
 
 Build = Callable[[Path], None]
 STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -117,6 +122,16 @@ def as_html(page: Page, language: str = "en") -> str:
     )
 
 
+def plain(text: str) -> str:
+    """Letters that any font has, and no brackets, which end a string of a PDF file."""
+    return re.sub(r"[()\\\\]", "", text.encode("ascii", "ignore").decode())
+
+
+def wrapped(paragraph: str) -> list[str]:
+    """A paragraph in lines of a page."""
+    return textwrap.wrap(paragraph, 80, break_long_words=False) or [""]
+
+
 def put(path: Path, text: str, encoding: str = "utf-8") -> None:
     """Writes a file, and its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +171,23 @@ def one_huge_file(out: Path) -> None:
 
 def a_single_file(out: Path) -> None:
     put(out / "book.md", "\n\n".join(f"# {page.name}\n\n{page.text}" for page in pages(220_000)))
+
+
+def a_manual_in_three_formats(out: Path) -> None:
+    """A book as PDF, most of its source, with its chapters as EPUB and most of them as pages; and a few notes."""
+    chapters = [Page(page.name, plain(page.text)) for page in descriptions()[:28]]
+    lines = [line for page in chapters for part in (page.name, *page.text.split("\n\n"), "") for line in wrapped(part)]
+    out.mkdir(parents=True)
+    (out / "manual.pdf").write_bytes(sound(*("\n".join(lines[n : n + 45]) for n in range(0, len(lines), 45))))
+    body = {
+        f"OEBPS/c{number}.xhtml": chapter(number, "</p><p>".join(map(html.escape, page.text.split("\n\n"))))
+        for number, page in enumerate(chapters)
+    }
+    (out / "manual.epub").write_bytes(zipped(book(len(chapters), **body)))
+    for page in chapters[:20]:
+        put(out / "pages" / f"{page.name}.html", as_html(page))
+    for page in pages(40_000, start=600):
+        put(out / "notes" / f"{page.name}.txt", page.text)
 
 
 def tiny(out: Path) -> None:
@@ -293,7 +325,7 @@ def licences(out: Path) -> None:
 FOLDERS: dict[str, Build] = {
     build.__name__: build
     for build in (
-        plain_notes, names_with_spaces_and_umlauts, two_formats, one_huge_file, a_single_file, tiny, three_languages, mostly_code,
+        plain_notes, names_with_spaces_and_umlauts, two_formats, one_huge_file, a_single_file, a_manual_in_three_formats, tiny, three_languages, mostly_code,
         mostly_tables, mostly_copies, empty_files, odd_columns, old_encodings, html_alone, deep_folders, conversations_beside,
         binary_junk, packed, everything, licences,
     )

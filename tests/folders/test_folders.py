@@ -1,4 +1,4 @@
-"""Anyone's folder: init, plan and run without an edit, on twenty messy ones; what init said is what the run counts."""
+"""Anyone's folder: init, plan and run without an edit, on twenty-one messy ones; what init said is what the run counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,13 @@ from gristmill.tokens.shards import TokenShard
 
 QUIET = Console(quiet=True)
 WHOLE = Limits(seconds=1e6)
-RUN_HERE = ("names_with_spaces_and_umlauts", "mostly_tables", "mostly_copies", "binary_junk")
+RUN_HERE = (
+    "names_with_spaces_and_umlauts",
+    "mostly_tables",
+    "mostly_copies",
+    "binary_junk",
+    "a_manual_in_three_formats",
+)
 SAMPLED = ("plain_notes", "three_languages", "old_encodings", "one_huge_file", "licences", "everything")
 SHARE = 0.3
 MOST_STEPS = 30

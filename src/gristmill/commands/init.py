@@ -58,6 +58,7 @@ SHOWN_PLACES = 3
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 UNREADABLE = "not of its format, or not to be opened"
 KEPT = 1.1  # of a time that was asked for
+MEASURED_MOST_SECONDS = 30.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -136,9 +137,9 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
     recipe_dir = without_dots(folder.absolute())
-    looked = _look(texts, recipe_dir)
-    plan = write_conversations(folder, looked.conversations) if asked.chat else None
     with _Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
+        looked = _look(texts, recipe_dir)
+        plan = write_conversations(folder, looked.conversations) if asked.chat else None
         planned = PlannedTime(
             looked.sources, folder=recipe_dir, machine=machine, speed=_speed(machine, asked, say), chat=plan
         )
@@ -292,8 +293,8 @@ def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callab
     """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
     now, and remembered for plan."""
     if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
-        say("measuring how fast this machine trains")
-        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=60)
+        say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
+        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
         device = about.get("device", "cpu")
         for point in points:
             keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())

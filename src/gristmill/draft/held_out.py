@@ -38,7 +38,6 @@ class Split:
     held_bytes: int
     alike_bytes: int
     typical_document: float
-    mean_document: float
     alike_documents: int
     alike_across: int
 
@@ -76,7 +75,6 @@ def split_of(
         held_bytes=held,
         alike_bytes=max(0, left_bytes - train - held),
         typical_document=float((all_sizes**2).sum() / max(1.0, all_sizes.sum())),
-        mean_document=float(all_sizes.mean()) if len(all_sizes) else 0.0,
         alike_documents=len(alike),
         alike_across=sum(by_chance),
     )
@@ -99,11 +97,11 @@ def _alike_share(found: Split, share_read: float) -> tuple[float, float, float]:
     """Of the text that is not held out, the share that leaves: estimate, least and most."""
     rest = max(1, found.train_bytes + found.alike_bytes)
     seen = found.alike_bytes / rest
-    each = found.alike_bytes / found.alike_documents if found.alike_documents else found.mean_document
-    within = seen - min(seen, found.alike_across * each / rest)
-    number = found.alike_across
+    across = seen * found.alike_across / max(1, found.alike_documents)
+    each = max(1.0, found.typical_document) / rest  # documents of one size that vary as much as these
+    number = across / each
     shares = [
-        1 - (1 - within) * (1 - min(0.99, count * each / rest)) ** (1 / max(share_read, 1e-3))
+        1 - (1 - seen + across) * (1 - min(0.99, count * each)) ** (1 / max(share_read, 1e-3))
         for count in (number, *(float(gamma.ppf(level, number + 0.5)) for level in LEVEL))
     ]
     return shares[0], min(shares[1], seen), shares[2]
