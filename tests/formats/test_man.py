@@ -149,6 +149,11 @@ def test_what_is_drawn_is_left_out_and_counted(tmp_path: Path) -> None:
     }
 
 
+def test_a_string_is_read_as_a_copy_and_a_character_by_its_number() -> None:
+    page = ".TH X 1\n.ds T< \\\\fB\n.ds T> \\\\fP\n\\*(T<set\\*(T> or \\[char94]net \\[char7]\n"
+    assert text_of(page).text == "set or ^net"
+
+
 @pytest.mark.parametrize(
     ("page", "reason"),
     [

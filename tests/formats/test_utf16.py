@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accounting import read_whole, texts
+from accounting import num_bytes, read_whole, texts
+from gristmill.data.record import RawDocument
 from gristmill.formats.format import format_named
+from gristmill.formats.utf16 import in_bytes_of_file
 
 TEXT = st.text(st.sampled_from('aé"\\,[]{}\n𝄞中 '), min_size=1, max_size=9).map(lambda text: f"x{text}")
 
@@ -40,6 +43,15 @@ def test_utf16_is_read_as_utf8_is(
     path.write_bytes(("\ufeff" + WRITERS[kind](rows)).encode(codec))
     assert texts(read_whole(kind, path, limit=7)) == rows
     assert [row["text"] for row in format_named(kind).peek(path, num_rows=100)] == rows
+
+
+def test_what_a_reader_passes_over_is_missing_in_the_bytes_of_the_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes("\ufeffone\ntwo\n".encode("utf-16-le"))
+    half = [RawDocument(id="a", origin="x#0", bytes_in=4, text="one")]
+    assert num_bytes(in_bytes_of_file(half, path)) == path.stat().st_size // 2
+    path.write_bytes(codecs.BOM_UTF16_LE)
+    assert num_bytes(in_bytes_of_file([], path)) == 2
 
 
 @pytest.mark.parametrize("kind", WRITERS)

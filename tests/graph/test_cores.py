@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gristmill.graph import cores
-from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words, times_as_long
+from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words, of_usable, times_as_long
 from gristmill.graph.machine import usable_cpus
 
 SPIN = "while True: pass"
@@ -40,6 +40,16 @@ def test_own_work_is_not_that_of_others_and_a_process_beside_is() -> None:
 def test_threads_find_a_core_each(monkeypatch: pytest.MonkeyPatch, most: int, busy: float, threads: int) -> None:
     monkeypatch.setattr(cores, "usable_cpus", lambda: max(most, 2))
     assert idle_threads(most, busy) == threads
+
+
+@pytest.mark.parametrize(
+    ("busy", "usable", "seconds"),
+    [([1.0, 2.0, 4.0], [0, 2], 5.0), ([1.0, 2.0], [8, 9], 3.0), ([1.0, 2.0, 3.0, 2.0], [3, 4], 4.0)],
+)
+def test_cores_that_are_listed_by_other_numbers_are_counted_by_their_share(
+    busy: list[float], usable: list[int], seconds: float
+) -> None:
+    assert of_usable(busy, usable) == seconds
 
 
 def test_hours_grow_with_the_load_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

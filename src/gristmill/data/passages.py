@@ -58,8 +58,8 @@ def _place(text: str, found: re.Match[str]) -> int:
 
 
 def _hash(text: str, place: int) -> int:
-    words = WORD.findall(text, place, place + HASHED_CHARS)[:HASHED_WORDS]
-    return xxhash.xxh3_64_intdigest(" ".join(words).casefold().encode("utf-8", "surrogatepass"))
+    words = itertools.islice(WORD.finditer(text, place, place + HASHED_CHARS), HASHED_WORDS)
+    return xxhash.xxh3_64_intdigest(" ".join(word[0] for word in words).casefold().encode("utf-8", "surrogatepass"))
 
 
 def passage_id(record_id: str, number: int) -> str:

@@ -153,7 +153,7 @@ class Roff:
 
     def _set_string(self, rest: str, *, is_more: bool = False) -> None:
         name, _, value = rest.partition(" ")
-        value = value.lstrip().removeprefix('"')
+        value = value.lstrip().removeprefix('"').replace("\\\\", "\\")
         self._strings[name] = self._counted(self._strings.get(name, "") + value if is_more else value)
 
     def _set_number(self, rest: str) -> None:
@@ -294,4 +294,6 @@ def named(name: str) -> str:
     if re.fullmatch("u[0-9A-F]{4,6}(?:_[0-9A-F]{4,6})*", name):
         codes = [int(code, 16) for code in name[1:].split("_")]
         return "".join(chr(code) for code in codes if code < 0x110000 and not 0xD800 <= code < 0xE000)
+    if re.fullmatch(r"char[0-9]{2,3}", name):  # by its number in Latin-1
+        return chr(int(name[4:])) if 31 < int(name[4:]) < 256 else ""
     return name if len(name) == 1 else "".join(CHARACTERS.get(part, "") for part in name.split()[:1])

@@ -55,8 +55,8 @@ def in_bytes_of_file(records: Iterable[Record], path: Path) -> Iterator[Record]:
         share = read * size // max(1, total) - taken
         taken += share
         yield replace(record, num_bytes=share) if isinstance(record, Skip) else replace(record, bytes_in=share)
-    if taken < size:
-        yield Skip(reason="byte_order_mark", num_bytes=size - taken)
+    if not total:
+        yield Skip(reason="byte_order_mark", num_bytes=size)
 
 
 class _AsUtf8(io.RawIOBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection, Sequence
 
 import psutil
 
@@ -62,5 +63,13 @@ def _used() -> tuple[float, float, float]:
     own = process.cpu_times()
     every = psutil.cpu_times(percpu=True)
     usable = process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(len(every))
-    busy = sum(sum(getattr(every[core], kind, 0.0) for kind in BUSY) for core in usable)
+    busy = of_usable([sum(getattr(core, kind, 0.0) for kind in BUSY) for core in every], usable)
     return time.monotonic(), busy, own.user + own.system + own.children_user + own.children_system
+
+
+def of_usable(busy: Sequence[float], usable: Collection[int]) -> float:
+    """Busy seconds of the usable cores. A container may list only its own, from 0 on, and a core that is off is not listed: where
+    numbers do not fit, as many cores as are usable have their share of all."""
+    if max(usable) < len(busy):
+        return sum(busy[core] for core in usable)
+    return sum(busy) * min(1.0, len(usable) / max(1, len(busy)))
