@@ -38,6 +38,7 @@ PARTS = [
 @settings(max_examples=300, deadline=None)
 @given(text=st.lists(st.sampled_from(PARTS), max_size=120).map("".join), max_chars=st.integers(8, 60))
 @example(text=" " * 100, max_chars=8)
+@example(text="word\n        word", max_chars=8)
 @example(text="\n" * 50 + "a" + "\n" * 50 + "b", max_chars=8)
 def test_passages_are_a_partition_of_the_text_between_words(text: str, max_chars: int) -> None:
     passages = cut_passages(text, max_chars)
