@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from gristmill import cli
 
@@ -25,6 +26,11 @@ SCRIPT = Path(sys.executable).with_name("gristmill")
 OPTIONS = ("--threads", "1", "--processes", "2")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 FULL_RUN_SECONDS = 600
+
+settings.register_profile(
+    "suite", suppress_health_check=[HealthCheck.too_slow]
+)  # other work on the machine fails no test
+settings.load_profile("suite")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,14 @@ def test_what_the_system_refuses_at_a_path_is_told_in_words(
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_output_that_finds_no_space_is_told_in_words() -> None:
+    command = [sys.executable, "-c", "from gristmill.cli import main; main()", "-V"]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (75, "standard output: No space left on device.")
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), of_the_system(errno.EBADF, path=None)])
 def test_a_bug_keeps_its_traceback(
     gristmill: Command, small_file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

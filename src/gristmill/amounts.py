@@ -163,7 +163,9 @@ def _documents(
 def _is_a_document(source: Source) -> bool:
     """Whether each file of a source is one document."""
     read = source.read
-    is_file = read.format in ("html", "docx", "pdf", "subtitles") or (read.format == "text" and read.split_at is None)
+    is_file = read.format in ("html", "docx", "pdf", "subtitles", "man") or (
+        read.format == "text" and read.split_at is None
+    )
     return is_file and read.passage_chars is None
 
 

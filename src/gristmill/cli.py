@@ -71,7 +71,7 @@ def _threads(value: str) -> str:
 Threads = Annotated[
     str,
     typer.Option(
-        help="threads of a training process; auto: all cores, fewer while other processes use them",
+        help="threads of training; auto: all cores, fewer while other processes use them",
         metavar="auto|N",
         callback=_threads,
     ),
@@ -86,15 +86,13 @@ def _format_of_export(value: str | None) -> str | None:
     if value not in (None, "gguf"):
         from gristmill.recipe.schema.section import did_you_mean
 
-        raise typer.BadParameter(
-            f"{value!r} is no format to export to; {did_you_mean(str(value), ['gguf'])}there is gguf."
-        )
+        raise typer.BadParameter(f"{value!r} is not an export format; {did_you_mean(str(value), ['gguf'])}use gguf.")
     return value
 
 
 Models = Annotated[
     list[Path],
-    typer.Argument(help="runs' folders, exported folders or Hugging Face folders of a Llama", metavar="MODEL..."),
+    typer.Argument(help="folders of runs, exported models or Hugging Face Llamas", metavar="MODEL..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
@@ -103,9 +101,7 @@ FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @app.callback()
 def gristmill(
-    version: Annotated[
-        bool, typer.Option("-V", "--version", help="print the version and leave", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("-V", "--version", help="print the version and exit", is_eager=True)] = False,
 ) -> None:
     """From raw text to a small language model: one recipe, one command, every decision on the record."""
     if version:
@@ -120,7 +116,7 @@ def run(
     recipe: RecipePath,
     overrides: Overrides = None,
     until: Annotated[
-        str | None, typer.Option(help="stop after this step, or kind of step, as `plan` and `status` list them")
+        str | None, typer.Option(help="stop after this step or kind of step, as listed by `plan` and `status`")
     ] = None,
     remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
@@ -175,7 +171,7 @@ def status(
     overrides: Overrides = None,
     as_json: AsJson = False,
     follow: Annotated[
-        bool, typer.Option("--follow", help="show what a run does until it ends, and end as it did")
+        bool, typer.Option("--follow", help="show progress until the run ends, and exit with its exit code")
     ] = False,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
@@ -185,7 +181,7 @@ def status(
 ) -> None:
     """Where a run is, what would be remade, and why."""
     if follow and as_json:
-        raise typer.BadParameter("--follow is for reading, --json for programs; ask for one of them.")
+        raise typer.BadParameter("--follow and --json exclude each other. Use one of them.")
     from gristmill.commands.status import status as print_status
     from gristmill.recipe.load import load_recipe
 
@@ -239,11 +235,12 @@ def inspect(
 @app.command()
 def chat(
     targets: Models,
-    prompt: Annotated[str | None, typer.Option(help="ask this once, print the answer and leave")] = None,
+    prompt: Annotated[str | None, typer.Option(help="ask this once, print the answer and exit")] = None,
     system: Annotated[str | None, typer.Option(help="a system message, for chat models")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.0,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="longest answer; 128 if absent, or half of the context where that is less")
+        int | None,
+        typer.Option(help="longest answer in tokens; by default 128, or half of the context if that is less"),
     ] = None,
 ) -> None:
     """Talk to a model in the terminal, or to several side by side."""
@@ -265,22 +262,18 @@ def chat(
 @app.command()
 def serve(
     targets: Models,
-    host: Annotated[
-        str, typer.Option(help="address to listen at; any but this machine's own needs --token")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
-    token: Annotated[
-        str | None, typer.Option(help="what clients must send as API key", envvar="GRISTMILL_TOKEN")
-    ] = None,
+    host: Annotated[str, typer.Option(help="address to listen on; other than loopback needs --token")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port")] = 8000,
+    token: Annotated[str | None, typer.Option(help="API key that clients must send", envvar="GRISTMILL_TOKEN")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=2, help="of prompt and answer together; the model's context if absent")
+        int | None, typer.Option(min=2, help="prompt and answer together; by default the model's context")
     ] = None,
-    max_seconds: Annotated[float, typer.Option(min=1, help="of one request, waiting included")] = 120.0,
-    max_active: Annotated[int, typer.Option(min=1, help="requests that are written side by side")] = 8,
-    max_waiting: Annotated[int, typer.Option(min=0, help="requests that wait; more are refused")] = 32,
-    threads: Annotated[int, typer.Option(min=1, help="threads of each model; more help a large one on idle cores")] = 1,
+    max_seconds: Annotated[float, typer.Option(min=1, help="time limit of a request, waiting included")] = 120.0,
+    max_active: Annotated[int, typer.Option(min=1, help="requests generated at the same time")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="requests that may wait; more are refused")] = 32,
+    threads: Annotated[int, typer.Option(min=1, help="threads per model; more help large models on idle cores")] = 1,
 ) -> None:
-    """Serve models: OpenAI's interface and a chat page for the browser."""
+    """Serve models: an OpenAI-compatible API and a chat page for the browser."""
     from gristmill.commands.serve import serve as serve_models
 
     serve_models(
@@ -308,15 +301,17 @@ def export(
     ] = None,
     form: Annotated[
         list[str] | None,
-        typer.Option("--type", help="how weights are stored: f32, f16, q8_0 or q4_0; may be given several times"),
+        typer.Option("--type", help="how weights are stored: f32, f16, q8_0 or q4_0; may be repeated"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="the new folder; NAME-gguf if absent", metavar="FOLDER")] = None,
+    out: Annotated[Path | None, typer.Option(help="the new folder; NAME-gguf by default", metavar="FOLDER")] = None,
     push: Annotated[
-        str | None, typer.Option(help="send the model to the Hugging Face Hub", metavar="OWNER/NAME")
+        str | None, typer.Option(help="upload the model to the Hugging Face Hub", metavar="OWNER/NAME")
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="for everybody to see; private without it")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="make the uploaded model public; private by default")
+    ] = False,
 ) -> None:
-    """Write a model for llama.cpp and Ollama, or send it to the Hugging Face Hub."""
+    """Write a model for llama.cpp and Ollama, or upload it to the Hugging Face Hub."""
     from gristmill.commands.export import export as export_model
 
     export_model(
@@ -341,17 +336,17 @@ def init(
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.1, help="how long the run may take on this machine")] = None,
     size: Annotated[
-        str | None, typer.Option(help="parameters of the model, such as 10M; absent: as the text allows")
+        str | None, typer.Option(help="parameters of the model, such as 10M; by default sized to the text")
     ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="with conversations, fine-tuning and preference pairs")] = False,
+    chat: Annotated[bool, typer.Option("--chat", help="add conversations, fine-tuning and preference pairs")] = False,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="how long to read; of more text than that a random sample is read")
+        float, typer.Option(min=1, help="time for reading; of a larger folder a random sample is read")
     ] = 60.0,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
     processes: Processes = None,
 ) -> None:
-    """Read and count your own folder of text, and write a commented recipe over it."""
+    """Read and count your own folder of text, and write a commented recipe for it."""
     if example is not None:
         from gristmill.commands.example import copy_example
 
@@ -426,7 +421,7 @@ def main() -> None:
             sys.stdout.flush()
         os._exit(error.exit_code) if error.exit_code > 128 else sys.exit(error.exit_code)
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in OUT_OF_SPACE:
             raise
         print(_refusal(error), file=sys.stderr)
         sys.exit(ResourceError.exit_code if error.errno in OUT_OF_SPACE else 1)
@@ -444,7 +439,8 @@ def _refusal(error: OSError) -> str:
         )
     else:
         advice = "Put it right and run the same command again."
-    return f"{os.fsdecode(error.filename)}: {error.strerror}.\n  {advice}"
+    place = "standard output" if error.filename is None else os.fsdecode(error.filename)
+    return f"{place}: {error.strerror}.\n  {advice}"
 
 
 def _leave(_number: int, _frame: object) -> None:

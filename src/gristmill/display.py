@@ -1,4 +1,4 @@
-"""Who shows how far a run is: one live block on a terminal, plain lines everywhere else. The choice is made here and once.
+"""How the progress of a run is shown: a live block on a terminal, plain lines everywhere else. The choice is made only here.
 
 The block is drawn twice a second below whatever is printed. The cursor is never hidden, so nothing has to be put right on a
 terminal whose process was killed.
@@ -51,18 +51,18 @@ class Output(Console):
 
 
 class Screen(Protocol):
-    """Something that shows how far a step is."""
+    """Shows the progress of a step."""
 
     def show(self, look: Look) -> None:
-        """A step is at work from now on; `look` tells how far it is, from any thread."""
+        """A step has begun; `look` returns its progress and may be called from any thread."""
         ...
 
     def report(self) -> None:
-        """It has got on."""
+        """The step has made progress."""
         ...
 
     def hide(self) -> None:
-        """It is over, well or not."""
+        """The step has ended."""
         ...
 
 
@@ -107,34 +107,23 @@ class Lines:
         self._console, self._clock = console, clock
         self._said, self._line = clock(), ""
         self._look: Look | None = None
-        self._lock, self._is_hidden = threading.Lock(), threading.Event()
 
     def show(self, look: Look) -> None:
         """The first line of a step comes when it has taken ten seconds."""
-        self.hide()
-        self._look, self._said, self._is_hidden = look, self._clock(), threading.Event()
-        threading.Thread(target=self._tick, args=(self._is_hidden,), daemon=True).start()
+        self._look, self._said = look, self._clock()
 
     def report(self) -> None:
-        """Says it when it is time, and something else than before."""
-        with self._lock:
-            if self._look is None or self._clock() - self._said < LINE_SECONDS:
-                return
-            self._said = self._clock()
-            if (line := str(self._look())) != self._line:
-                self._line = line
-                _say(self._console, line)
-
-    def _tick(self, is_hidden: threading.Event) -> None:
-        """Says how long it has taken, where the step reports nothing for a while."""
-        while not is_hidden.wait(LINE_SECONDS):
-            self.report()
+        """Prints the progress when it is time and it has changed."""
+        if self._look is None or self._clock() - self._said < LINE_SECONDS:
+            return
+        self._said = self._clock()
+        if (line := str(self._look())) != self._line:
+            self._line = line
+            _say(self._console, line)
 
     def hide(self) -> None:
-        """The end of a step is somebody else's to say."""
-        self._is_hidden.set()
-        with self._lock:
-            self._look = None
+        """Prints nothing more; the end of a step is printed by the runner."""
+        self._look = None
 
 
 class Display:
@@ -183,13 +172,25 @@ class Display:
                 if self._clock() - self._beaten >= BEAT_SECONDS:
                     self._beat(look())
 
+        def tick() -> None:
+            """A step that reports nothing for a while is shown all the same."""
+            while not is_over.wait(LINE_SECONDS):
+                with self._lock:
+                    if not is_over.is_set():
+                        self._screen.report()
+                        self._beat(look())
+
+        is_over = threading.Event()
         with self._lock:
             self._beat(look())
-        self._screen.show(look)
+            self._screen.show(look)
+        threading.Thread(target=tick, daemon=True).start()
         try:
             yield report
         finally:
-            self._screen.hide()
+            is_over.set()
+            with self._lock:
+                self._screen.hide()
 
     def _beat(self, moment: Moment) -> None:
         self._beaten = self._clock()

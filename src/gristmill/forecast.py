@@ -20,7 +20,7 @@ from gristmill.durations import StepForecast, step_forecasts
 from gristmill.errors import RecipeError
 from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
-from gristmill.graph.cores import CoreWatch, load_words, times_as_long
+from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
@@ -35,7 +35,7 @@ from gristmill.planning.cost import (
     steps_of,
     training_memory,
 )
-from gristmill.planning.speed import Speed, machine_speed
+from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.preflight import check_files
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
@@ -150,6 +150,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600
     busy = cores.busy_cores() or 0.0
+    note = load_note(busy, speed)
     return Forecast(
         recipe=recipe,
         budget=budget,
@@ -169,7 +170,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
             *_epoch_warnings(budget),
             *_recipe_warnings(recipe),
             *_held_out_warnings(found),
-            *_load_warnings(busy, steps),
+            *([note] if note and not all(step.is_done for step in steps) else []),
             *_machine_warnings(memory, disk, machine),
             *missing,
         ),
@@ -329,15 +330,6 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 "rope_theta; a longer context usually needs a larger one"
             )
     return warnings
-
-
-def _load_warnings(busy: float, steps: Iterable[StepForecast]) -> list[str]:
-    words = load_words(busy)
-    if not words or all(step.is_done for step in steps):
-        return []
-    return [
-        f"{words} now; the times are those of idle cores, and about {times_as_long(busy):.1f} times as long while they do"
-    ]
 
 
 def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:

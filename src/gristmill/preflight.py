@@ -41,7 +41,7 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     for name, source in recipe.sources.items():
         _collect(problems, partial(_check_source, loaded, name, source, files[name]))
     missing = [
-        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; its unique tokens are as declared"
+        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; unique_tokens counts as declared"
         for name in recipe.sources
         if not files[name]
         for key in [("sources", name, "read", "paths")]
@@ -49,7 +49,7 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     for key, path, check in _other_files(loaded):
         where = f"{loaded.origin_near(key)}: {_dotted(key)}"
         if not path.exists():
-            missing.append(f"{where} names {path}, which is not on this machine")
+            missing.append(f"{where} names {path}, which does not exist on this machine")
         else:
             _collect(problems, partial(check, path), where=where)
     if problems:
@@ -122,8 +122,8 @@ def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[P
         place: KeyPath = ("sources", name, "read", source.read.text_key)
         texts = [column for column in columns if any(isinstance(row.get(column), str) for row in rows)]
         raise RecipeError(
-            f"{loaded.origin_near(place)}: {_dotted(place)} is {text!r}, which holds no text in the first rows of {files[0]} but "
-            f"{values[0]!r:.60}.\n  {f'Text is in {_listed(texts)}.' if texts else 'None of its columns holds text.'}"
+            f"{loaded.origin_near(place)}: {_dotted(place)} is {text!r}, which has no text in the first rows of {files[0]}, but "
+            f"{values[0]!r:.60}.\n  {f'Text is in {_listed(texts)}.' if texts else 'None of its columns has text.'}"
         )
 
 

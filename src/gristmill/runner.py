@@ -27,7 +27,7 @@ from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
-from gristmill.graph.cores import busy_cores, load_words, times_as_long
+from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import Outputs, content_files
 from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
@@ -36,6 +36,7 @@ from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states
+from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
@@ -146,11 +147,8 @@ class _Run:
             self._bring(name, bytes_wanted=name in self.kept)
 
     def _say_load(self) -> None:
-        busy = busy_cores()
-        if words := load_words(busy):
-            self.display.say(
-                f"{words}: steps take about {times_as_long(busy):.1f} times as long as planned while they do"
-            )
+        if note := load_note(busy_cores(), self.foretold.speed):
+            self.display.say(note)
 
     def _bring(self, name: str, *, bytes_wanted: bool) -> None:
         """Links a step that is done, makes it otherwise; first the inputs whose files are gone."""

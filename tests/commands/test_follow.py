@@ -6,7 +6,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,9 +68,23 @@ def test_following_ends_as_the_run_ended(tmp_path: Path, code: int) -> None:
 
 def test_following_a_killed_run_is_a_failure_and_one_that_never_was_is_none(tmp_path: Path) -> None:
     console = Console(file=io.StringIO())
-    assert follow(tmp_path, console=console) == 0
+    assert follow(tmp_path, console=console, sleep=lambda _: None) == 0
     Heart(tmp_path).beat(HALF.to_json())
     change(tmp_path, started=1.0)
-    assert follow(tmp_path, console=console) == 1
+    assert follow(tmp_path, console=console, sleep=lambda _: None) == 1
     assert isinstance(console.file, io.StringIO)
     assert "the last run was killed, at pretrain: stage decay, step 450 of 900" in console.file.getvalue()
+
+
+def test_a_run_that_was_started_a_moment_before_is_followed_and_not_the_end_of_the_last_one(tmp_path: Path) -> None:
+    heart = Heart(tmp_path)
+    heart.stop(1)
+    does: Iterator[Callable[[], None]] = iter(
+        [lambda: None, lambda: None, lambda: heart.beat(HALF.to_json()), lambda: heart.stop(0)]
+    )
+    console = Console(file=io.StringIO(), width=120)
+    assert follow(tmp_path, console=console, sleep=lambda _: next(does)()) == 0
+    assert isinstance(console.file, io.StringIO)
+    first, *_, last = console.file.getvalue().splitlines()
+    assert first == "no run is at work; waiting 6 s for one to start"
+    assert "exit code 0" in last

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands.init import init, parameters_of
+from gristmill.commands.init import init, parameters_of, say_what_is_unsure
 from gristmill.draft.folder import PASSAGE_CHARS
+from gristmill.draft.interval import Estimate
+from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
@@ -154,10 +156,10 @@ def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp
         assert f"All steps take about {seconds(3600 * made.hours)} here" in words
         if minutes > 1:
             assert made.hours * 60 == pytest.approx(minutes, rel=0.05)
-            assert "cannot be kept" not in words
+            assert "are not enough" not in words
         else:
             assert made.hours * 60 > minutes
-            assert "0.2 minutes cannot be kept" in words
+            assert "0.2 minutes are not enough" in words
 
 
 def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
@@ -321,3 +323,17 @@ def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Mach
     (tmp_path / "a.jsonl").write_text(rows("text", 60), encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "a.jsonl", console=QUIET, machine=machine)
     assert "passage_chars" not in path.read_text(encoding="utf-8")
+
+
+def test_a_source_that_may_have_no_text_gets_no_share_and_is_named() -> None:
+    tokens = {
+        "notes": Estimate(value=1e6, low=9e5, high=1.1e6),
+        "rows": Estimate(value=1e5, low=0, high=4e5),
+    }
+    for names, said in (([*tokens], "Not in the recipe: rows. Too little was read"), (["notes"], "")):
+        budget = budget_for(shape_for(1e6, Wish()), {name: tokens[name] for name in names}, Wish())
+        assert budget.weights.keys() == {"notes"}
+        out = io.StringIO()
+        say_what_is_unsure(names, budget, Console(file=out, width=200))
+        assert out.getvalue().startswith(said)
+        assert bool(out.getvalue()) == bool(said)

@@ -288,9 +288,9 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     ):
         make_forecast(load_recipe(book), machine)
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
-    (warning,) = [one for one in made.warnings if "unique tokens" in one]
+    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
     assert warning == (
-        f"{book}:6: sources.book.read.paths matches no file on this machine; its unique tokens are as declared"
+        f"{book}:6: sources.book.read.paths matches no file on this machine; unique_tokens counts as declared"
     )
 
 
@@ -304,7 +304,7 @@ def test_other_files_that_are_missing_are_warnings_with_the_key_that_names_them(
     loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
     warnings = make_forecast(loaded, machine).warnings
     for key, path in (("packs.facts.path", "packs/facts"), ("chat.conversations.0", "chat.jsonl")):
-        assert f"command line: {key} names {book.parent / path}, which is not on this machine" in warnings
+        assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in warnings
 
 
 # ── first rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,8 +315,8 @@ def test_other_files_that_are_missing_are_warnings_with_the_key_that_names_them(
     [
         ("a.jsonl", '{"txt": "a", "id": 1}\n', "{format: jsonl, text_field: text}", "text_field is 'text', but {file} has the keys "
                                                                                   "'txt', 'id'.\n  did you mean 'txt'?"),
-        ("a.jsonl", '{"text": ["a"], "body": "b"}\n', "{format: jsonl}", "text_field is 'text', which holds no text in the first rows "
-                                                                        "of {file} but ['a'].\n  Text is in 'body'."),
+        ("a.jsonl", '{"text": ["a"], "body": "b"}\n', "{format: jsonl}", "text_field is 'text', which has no text in the first rows "
+                                                                        "of {file}, but ['a'].\n  Text is in 'body'."),
         ("a.jsonl", '{"text": "a", "key": "b"}\n', "{format: jsonl, id_field: kay}", "id_field is 'kay', but {file} has the keys"),
         ("a.csv", "title,body\nx,y\n", "{format: csv, text_column: bdy}", "text_column is 'bdy', but {file} has the columns 'title', "
                                                                           "'body'.\n  did you mean 'body'?"),

@@ -54,6 +54,7 @@ def write_sound(folder: Path, made: Hostile) -> Path:
         "csv": ("sound.csv", ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values()) + "\n"),
         "text": ("sound.txt", SOUND),
         "subtitles": ("sound.srt", f"1\n00:00:01,000 --> 00:00:02,000\n{SOUND}\n"),
+        "man": ("sound.1", f".TH X 1\n.SH NAME\n{SOUND}\n"),
         "mbox": ("sound.eml", f"From: a@example.org\n\n{SOUND}\n"),
         "html": ("sound.html", page),
         "code": ("sound.py", f"# {SOUND}\n"),

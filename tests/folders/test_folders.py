@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -41,13 +42,13 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(runs_dir=tmp_path / "runs", threads=1, processes=2)
 
 
-def made(name: str, tmp_path: Path, machine: Machine, limits: Limits = WHOLE, *, chat: bool = False) -> Path:
+def made(name: str, tmp_path: Path, machine: Machine, limits: Limits = WHOLE, **asked: Any) -> Path:
     """The recipe that init makes of a folder."""
     texts = tmp_path / "Meine Texte"
     if not texts.exists():
         FOLDERS[name](texts)
     folder = tmp_path / f"model {len(list(tmp_path.iterdir()))}"
-    return init(folder, data=texts, console=QUIET, machine=machine, limits=limits, chat=chat)
+    return init(folder, data=texts, console=QUIET, machine=machine, limits=limits, **asked)
 
 
 def said(recipe: Path) -> tuple[int, int, int]:
@@ -116,7 +117,7 @@ def test_a_small_folder_runs_to_the_end(tmp_path: Path, machine: Machine) -> Non
 def test_every_folder_runs_to_a_chat(
     name: str, tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = made(name, tmp_path, machine, chat=True)
+    recipe = made(name, tmp_path, machine, chat=True, minutes=1)
     value, _, _ = said(recipe)
     assert value == pytest.approx(counted(recipe, machine), rel=0.2)
     folder = run(load_recipe(recipe), machine, console=QUIET)

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from whole_runs import ONE_THREAD, OPTIONS, SCRIPT, SECONDS, checkpoints_of, run_in
+from whole_runs import ONE_THREAD, OPTIONS, SCRIPT, SECONDS, Command, checkpoints_of, run_here
 
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.heartbeat import read_beat
@@ -18,7 +18,7 @@ ANEW = ("pretrain.optimizer.peak_lr=1e-3", "--until", "pretrain")
 
 @pytest.mark.parametrize(("is_interrupted", "code"), [(True, 130), (False, 141)])
 def test_a_run_whose_reader_leaves_saves_its_state_and_ends_as_it_would_have(
-    done_project: Path, is_interrupted: bool, code: int
+    gristmill: Command, done_project: Path, is_interrupted: bool, code: int
 ) -> None:
     with subprocess.Popen(
         [SCRIPT, "run", "recipe.yaml", *OPTIONS, *ANEW],
@@ -43,4 +43,4 @@ def test_a_run_whose_reader_leaves_saves_its_state_and_ends_as_it_would_have(
     assert beat.exit_code == code
     [saved] = [ref for ref in checkpoints_of(done_project) if ref.step == 1]
     verify_manifest(saved.folder)
-    assert "Resuming from step 1." in run_in(done_project, *ANEW)
+    assert "Resuming from step 1." in run_here(gristmill, done_project, *ANEW)

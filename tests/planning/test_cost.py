@@ -34,6 +34,7 @@ from gristmill.planning.speed import (
     add_speed_point,
     guessed_speed,
     hardware_name,
+    load_note,
     measure_matmul,
     read_profile,
     training_speed,
@@ -158,7 +159,12 @@ def test_what_was_measured_on_busy_cores_says_so_and_never_replaces_what_idle_on
     assert add_speed_point(add_speed_point(profile, busy), busy).points == (busy,)
     assert "busy; idle cores are faster" in training_speed(10**6, [busy]).how_known
     assert training_speed(10**6, [busy, replace(idle, parameters=10**7)]).flops_per_second == 3e10
-    assert "while other processes keep 1.4 of" in guessed_speed(10**7, 1e11, busy=1.4).how_known
+    guess = guessed_speed(10**7, 1e11, busy=1.4)
+    assert "while other processes keep 1.4 of" in guess.how_known
+    assert "those of idle cores, and about" in load_note(1.0, training_speed(10**6, [idle]))
+    assert "uncertain, and shorter on idle cores" in load_note(1.0, training_speed(10**6, [busy]))
+    assert "uncertain, and shorter on idle cores" in load_note(1.0, guess)
+    assert load_note(0.1, guess) == ""
 
 
 def test_a_matmul_has_some_speed() -> None:

@@ -17,6 +17,7 @@ from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
 from gristmill.units import seconds
 
 LOOK_SECONDS = 1.0
+START_LOOKS = 6  # a process loads its modules before its first beat
 OLD_SECONDS = 10.0
 KILLED = 1  # the exit code of following a run that could leave none
 
@@ -45,9 +46,10 @@ def told(beat: Beat) -> str:
 
 
 def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Shows what the run in `folder` is doing until it ends; returns its exit code."""
+    """Shows what the run in `folder` is doing until it ends; returns its exit code. Where none is at work, one that was only just
+    started is waited for."""
     screen = screen_for(console)
-    beat, step = read_beat(folder), None
+    beat, step = _first_beat(folder, console, sleep), None
     try:
         while beat is not None and beat.is_alive:
             moment = moment_of(beat)
@@ -66,6 +68,20 @@ def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = t
         return 0
     console.print(escape(told(beat)), highlight=False)
     return KILLED if beat.exit_code is None else beat.exit_code
+
+
+def _first_beat(folder: Path, console: Console, sleep: Callable[[float], None]) -> Beat | None:
+    """That of a run at work, if one has begun within START_LOOKS; else what the last run left."""
+    beat = read_beat(folder)
+    if beat is not None and beat.is_alive:
+        return beat
+    console.print(f"no run is at work; waiting {seconds(START_LOOKS * LOOK_SECONDS)} for one to start", highlight=False)
+    for _ in range(START_LOOKS):
+        sleep(LOOK_SECONDS)
+        beat = read_beat(folder)
+        if beat is not None and beat.is_alive:
+            break
+    return beat
 
 
 def _now(folder: Path, before: Moment) -> Moment:

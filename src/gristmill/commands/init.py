@@ -40,9 +40,9 @@ from gristmill.draft.write import (
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import not_read_in
 from gristmill.formats.format import size_of
-from gristmill.graph.cores import busy_cores, load_words, times_as_long
+from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_speed, machine_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
@@ -164,7 +164,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
-    _say_what_is_unsure(found, budget, console)
+    say_what_is_unsure(found.priority, budget, console)
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -283,7 +283,7 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
     if total < MIN_TOKENS:
         size = sum(found.text_bytes.values())
         raise DataError(
-            f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text that is no copy; "
+            f"{texts} holds {counted(round(total), 'token')} to train on, in {in_bytes(size)} of text without copies; "
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
             f"  {shlex.join(['gristmill', 'inspect', str(texts)])} shows what was found, and what is not read."
         )
@@ -367,7 +367,8 @@ def _left_out(one: SourceCount) -> str:
 def _in_words(tokens: Estimate) -> str:
     if tokens.is_counted:
         return f"{tokens.value:,.0f}"
-    return f"≈ {scale(tokens.value)} ({scale(tokens.low)}-{scale(tokens.high)})"
+    value, low, high = (scale(round(size)) for size in (tokens.value, tokens.low, tokens.high))
+    return f"≈ {value} ({low}-{high})"
 
 
 def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -380,9 +381,9 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         if left_out := _left_out(one):
             say(f"Left out of {name}: {left_out}.")
     if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
-        say("alike: text that resembles what is held out, and so is neither trained on nor held out.")
+        say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
     if emptied := [*found.emptied]:
-        say(f"Not in the recipe: {', '.join(emptied)}; too little of it is no copy of other text.")
+        say(f"Not in the recipe: {', '.join(emptied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
@@ -395,11 +396,11 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"Languages, by bytes of text: {', '.join(told)}.")
     if not found.is_whole:
         say(
-            "Read in part are random groups of files and the beginnings of large files; ≈ are estimates with 95 % intervals."
+            "Only random groups of files and the beginnings of large files were read; ≈ marks estimates, with 95 % intervals."
         )
     if looked.conversations and not chat:
         say(
-            f"Conversations in {counted(len(looked.conversations), 'file')} are no text to pretrain on; --chat uses them."
+            f"Conversations in {counted(len(looked.conversations), 'file')} are not used for pretraining; --chat uses them."
         )
     for why in dict.fromkeys(looked.without_text.values()):
         names = _some([path for path, its_why in looked.without_text.items() if its_why == why])
@@ -414,11 +415,12 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"not read: {other}")
 
 
-def _say_what_is_unsure(found: Count, budget: Budget, console: Console) -> None:
-    if unsure := [name for name in found.priority if name not in budget.weights]:
+def say_what_is_unsure(sources: Sequence[str], budget: Budget, console: Console) -> None:
+    """Names the sources that have no share of the budget: so little was read of them that they may have no text."""
+    if unsure := [name for name in sources if name not in budget.weights]:
         console.print(
             Text(
-                f"Not in the recipe: {', '.join(unsure)}. Too little was read to say that there is text to train on; "
+                f"Not in the recipe: {', '.join(unsure)}. Too little was read to tell whether there is text to train on; "
                 "read longer with --max-seconds."
             )
         )
@@ -441,14 +443,11 @@ def _say_what_was_made(
         highlight=False,
         markup=False,
     )
-    if words := load_words(busy := busy_cores()):
-        console.print(
-            f"  That is on idle cores. Now {words}: about {times_as_long(busy):.1f} times as long while they do.",
-            highlight=False,
-        )
+    if note := load_note(busy_cores(), planned.speed(parameters)):
+        console.print(f"  {note[0].upper()}{note[1:]}.", highlight=False)
     if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
         console.print(
-            f"  {asked.minutes:g} minutes cannot be kept: the steps beside pretraining take {seconds(total - took['pretrain'])}, and "
+            f"  {asked.minutes:g} minutes are not enough: the other steps take {seconds(total - took['pretrain'])}, and "
             f"pretraining has at least {MIN_STEPS} steps.",
             highlight=False,
         )
@@ -460,7 +459,7 @@ def _say_what_was_made(
             highlight=False,
         )
     if chat is not None:
-        whose = "yours" if chat.are_own else "that come with gristmill"
+        whose = "of yours" if chat.are_own else "that come with gristmill"
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
             f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "

@@ -30,14 +30,15 @@ HASHED_WORDS, HASHED_CHARS = 6, 120  # behind a place
 def cut_passages(text: str, max_chars: int) -> list[str]:
     """The text in passages that, joined, give it back; none is blank unless the text is.
 
-    Each has at least a quarter of max_chars and at most so many characters, blank ones at its end apart; but where no word ends
+    Each has at least a quarter of max_chars and at most so many characters, blank ones at its ends apart; but where no word ends
     in time the passage is longer, and the next may be shorter.
     """
     if len(text) <= max_chars:
         return [text]
     start, end, cuts = len(text) - len(text.lstrip()), len(text.rstrip()), [0]
-    while end - start > max_chars and (start := _next_cut(text, start, end, max_chars)) < end:
-        cuts.append(start)
+    while end - start > max_chars and (cut := _next_cut(text, start, end, max_chars)) < end:
+        cuts.append(cut)
+        start = NO_SPACE.search(text, cut).start()  # type: ignore[union-attr]  # it lies before the end
     return [text[a:b] for a, b in itertools.pairwise([*cuts, len(text)])]
 
 

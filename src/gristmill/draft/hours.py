@@ -40,7 +40,7 @@ class PlannedTime:
         speed: Callable[[int], Speed],
         chat: ChatPlan | None,
     ) -> None:
-        self._sources, self._folder, self._machine, self._speed, self._chat = sources, folder, machine, speed, chat
+        self._sources, self._folder, self._machine, self.speed, self._chat = sources, folder, machine, speed, chat
 
     def tokens_within(self, shape: Shape, seconds: float) -> float:
         """Tokens of pretraining with which all steps together take so long; 0 where the others take longer alone."""
@@ -54,7 +54,7 @@ class PlannedTime:
         links = RunLinks(Store(self._machine.runs_dir), recipe.name)
         files = {name: self._files[name] for name in recipe.sources}
         amounts = find_amounts(loaded, files, links, None).amounts
-        speed = self._speed(count_parameters(recipe.model, recipe.tokenizer.vocab_size))
+        speed = self.speed(count_parameters(recipe.model, recipe.tokenizer.vocab_size))
         return step_forecasts(recipe, amounts, self._machine, speed, None, links)
 
     def _seconds(self, shape: Shape, tokens: int) -> float:

@@ -5,7 +5,8 @@
 
 A piece is a file, or a span of one that can be entered in the middle. Units are read in random order until the time is over, so
 what was read is a simple random sample of groups (random groups: Wolter, Introduction to Variance Estimation, chapter 2). Of a
-piece much larger than a unit that cannot be entered in the middle, the same share is read from its beginning.
+piece much larger than a unit that cannot be entered in the middle, the same share is read from its beginning, or a little more: up to
+the end of a record, and a PDF file is one. What counts is what was read.
 """
 
 from __future__ import annotations

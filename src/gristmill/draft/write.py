@@ -149,7 +149,7 @@ def name_for(folder: Path) -> str:
 
 def _head(folder: Path, texts: Path) -> str:
     return f"""# yaml-language-server: $schema={SCHEMA_FILE}
-# Made by `gristmill init` over {os.path.relpath(texts, folder)}. Every value is yours to change.
+# Written by `gristmill init` for {os.path.relpath(texts, folder)}. You may change every value.
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
 #   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
 schema_version: 1
@@ -177,10 +177,10 @@ def _source(one: Written, is_whole: bool) -> str:
     if source.kind != "code":
         first = next((name for name in found.languages if name != "?"), "en")
         lines.append(
-            f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all stay"
+            f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all are kept"
             f" (found: {languages or 'none'})"
         )
-    hint = "" if source.rules else "   # for pages of the web: [gopher_repetition@1, gopher_quality@1]"
+    hint = "" if source.rules else "   # for web pages: [gopher_repetition@1, gopher_quality@1]"
     lines.append(f"    rules: {{packs: [{', '.join(source.rules)}]}}{hint}")
     if one.max_failed is not None:
         share = percent(failed_share(found))
@@ -192,19 +192,22 @@ def _source(one: Written, is_whole: bool) -> str:
 
 def _why(key: str) -> str:
     if key == "passage_chars":
-        return "   # longer documents are cut, or one would be all that is held out"
-    return "   # it holds most text"
+        return "   # longer documents are cut, so that one document is not all that is held out"
+    return "   # the one with the most text"
 
 
 def _select(written: Sequence[Written], budget: Budget, validation: Validation) -> str:
     names = [one.source.name for one in written if one.source.name in budget.weights]
-    lines = ["# Which documents stay. Near-duplicates are found by MinHash and verified on the full text.", "select:"]
+    lines = [
+        "# Which documents are kept. Near-duplicates are found by MinHash and verified on the full text.",
+        "select:",
+    ]
     if len(names) > 1:
-        lines.append(f"  priority: [{', '.join(names)}]   # whose copy stays, where two have the same text")
+        lines.append(f"  priority: [{', '.join(names)}]   # of two copies, that of the earlier source is kept")
     largest = max((one.found.copies.largest_share for one in written if one.found.copies), default=0.0)
     if (limit := raised_limit(largest, NearDuplicates().max_source_loss)) is not None:
         lines.append(
-            f"  near_duplicates: {{max_source_loss: {limit}}}   # one document stands for {largest:.0%} of a source; usual is 0.5"
+            f"  near_duplicates: {{max_source_loss: {limit}}}   # {largest:.0%} of a source are copies of one document; usual is 0.5"
         )
     held = f"{{fraction: {validation.fraction}, min_bytes: {validation.min_bytes}}}"
     lines.append(f"  validation: {held}   # held out, never trained on")

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from gristmill.errors import ArtifactError
-from gristmill.graph.cores import NOTABLE, CoreWatch, load_words
+from gristmill.graph.cores import NOTABLE, CoreWatch, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_units, scale
@@ -57,11 +57,12 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Training operations per second, and in words how that is known."""
+    """Training operations per second, and in words how that is known. is_of_idle_cores: nobody else used them meanwhile."""
 
     flops_per_second: float
     how_known: str
     is_measured: bool
+    is_of_idle_cores: bool = True
 
 
 def read_profile(runs_dir: Path) -> Profile | None:
@@ -121,7 +122,7 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
     words = f"measured with real training steps ({sizes} parameters)"
     if not idle:
         words += f" while {load_words(max(point.busy_cores for point in ordered))}; idle cores are faster"
-    return Speed(flops_per_second=speed, how_known=words, is_measured=True)
+    return Speed(flops_per_second=speed, how_known=words, is_measured=True, is_of_idle_cores=bool(idle))
 
 
 # Share of a plain fp32 matmul that training steps of this many parameters reach, by `gristmill doctor` on two idle cores with
@@ -144,7 +145,19 @@ def guessed_speed(parameters: int, matmul_flops: float, *, busy: float = 0.0) ->
         f"estimated: {share:.0%} of a matmul that ran at {in_units(matmul_flops, 'FLOP/s')}{meanwhile}; `gristmill doctor` "
         "measures it"
     )
-    return Speed(flops_per_second=share * matmul_flops, how_known=words, is_measured=False)
+    return Speed(
+        flops_per_second=share * matmul_flops, how_known=words, is_measured=False, is_of_idle_cores=not meanwhile
+    )
+
+
+def load_note(busy: float, speed: Speed) -> str:
+    """What a load on the cores means for hours by that speed, in a sentence without its full stop; empty where there is none. busy:
+    cores that other processes use now."""
+    if not (words := load_words(busy)):
+        return ""
+    if speed.is_of_idle_cores:
+        return f"{words} now; the times are those of idle cores, and about {times_as_long(busy):.1f} times as long while they do"
+    return f"{words} now, and did while the speed of training was measured: the times are uncertain, and shorter on idle cores"
 
 
 def measure_matmul(seconds: float = 0.2, size: int = 1024) -> float:

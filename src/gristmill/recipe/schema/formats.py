@@ -270,7 +270,7 @@ class ReadArchive(ReadFiles):
 
 
 class ReadCode(ReadFiles):
-    """Source trees: folders, or .tar.gz archives of them. The language is told by the file's extension."""
+    """Source trees: folders, or .tar.gz archives of them. The file's extension gives the language."""
 
     suffixes = (*ARCHIVES, *LANGUAGES)
     packed_ratio = 4.3  # measured
