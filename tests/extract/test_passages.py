@@ -16,11 +16,12 @@ from extract.run_extract import context
 from extract.test_shard import settings_of
 from gristmill.data.document import read_batches, read_documents
 from gristmill.data.packs import is_held_out
-from gristmill.data.passages import cut_passages
+from gristmill.data.passages import cut_passages, record_id
 from gristmill.data.record import RawDocument
 from gristmill.extract import extract
 from gristmill.extract.curate import PASSAGES, Settings, curate
 from gristmill.extract.outputs import Extracted
+from gristmill.formats.text import read_text
 from gristmill.recipe.schema.formats import READERS
 
 LIMIT = 1000
@@ -110,6 +111,17 @@ def test_documents_and_bytes_of_a_source_that_is_cut_add_up(tmp_path: Path, kind
 
 def test_a_pack_that_holds_a_document_out_holds_its_passages_out() -> None:
     held_out = frozenset(["d0", "e#5"])
-    assert [is_held_out(id, held_out) for id in ("d0", "d0#3", "d1#0", "e#5", "e#5#1", "e#6", "d")] == [
-        True, True, False, True, True, False, False,
+    assert [is_held_out(id, held_out) for id in ("d0", "d0#3", "d1#0", "e#5", "e#5#1", "e#6", "d", "", "d0#2#1")] == [
+        True, True, False, True, True, False, False, False, True,
     ]  # fmt: skip
+
+
+def test_pieces_of_a_file_keep_their_ids_when_the_long_ones_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"# {number}\n\n{prose(words, number)}\n" for number, words in enumerate((9, 900, 9, 900))))
+    whole = [one.id for one in read_text(path, name="b", split_at="# ") if isinstance(one, RawDocument)]
+    cut = [one for one in read_text(path, name="b", split_at="# ", passage_chars=LIMIT) if isinstance(one, RawDocument)]
+    assert whole == [f"b#{number}" for number in range(4)]
+    assert [one.id for one in cut if not one.is_passage] == ["b#0", "b#2"]
+    assert {record_id(one.id) for one in cut if one.is_passage} == {"b#1", "b#3"}
+    assert "".join(one.text or "" for one in cut) == path.read_text()

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accounting import num_bytes, read_whole, reasons, texts
+from gristmill.data.passages import record_id
 from gristmill.data.record import RawDocument, Unread
 from gristmill.formats.html import read_html
 from gristmill.formats.text import read_text
@@ -77,10 +78,12 @@ def test_passages_of_a_file_are_the_file_each_with_its_bytes_place_and_name(
     if pieces and charset.startswith("utf-8"):
         assert "".join("".join(item.text or "" for item in pieces).split()) == "".join(text.split())
     assert len({item.id for item in pieces}) == len(pieces)
-    assert [item.id for item in pieces] == (["x.txt"] if len(found) == 1 and not split_at else [
-        f"x.txt#{number}" for number, item in enumerate(found) if isinstance(item, RawDocument)
-    ])  # fmt: skip
+    whole = {item.id for item in read_text(path, name="x.txt", split_at=split_at) if isinstance(item, RawDocument)}
+    assert {record_id(item.id) if item.is_passage else item.id for item in pieces} == whole
     if split_at is None:
+        assert [item.id for item in pieces] == (
+            ["x.txt"] if len(found) == 1 else [f"x.txt#{number}" for number in range(len(found))]
+        )
         assert all(item.is_passage == (len(pieces) > 1) for item in pieces)
     if charset == "utf-8":
         for item in pieces:

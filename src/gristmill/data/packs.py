@@ -153,8 +153,10 @@ def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:
 
 
 def is_held_out(id: str, held_out: frozenset[str]) -> bool:
-    """Whether a document is among them, itself or as a passage of a record that is."""
-    return id in held_out or record_id(id) in held_out
+    """Whether a document is among them, itself or as a passage of a record, or a piece of a file, that is."""
+    while id and id not in held_out:
+        id = record_id(id)
+    return id in held_out
 
 
 def _read_head(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gristmill.context import context_of
 from gristmill.data.document import count_rows
 from gristmill.data.ledger import SourceLedger
+from gristmill.draft.distinct import met_in_several
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
@@ -276,8 +277,7 @@ class _Steps:
                     strata.append(Stratum(units=tuple(rows), share=part, num_bytes=num_bytes))
             tallies[name] = Tally(
                 strata=tuple(strata),
-                in_two_units=met.count(2),
-                in_several_units=len(met),
+                met_in_several=met_in_several(met),
                 is_whole=sample.is_whole,
             )
             offset += len(sample.units) + len(sample.large)

@@ -3,13 +3,13 @@
     documents, tokens of a distinct one      ratio estimator over units: documents per byte read × bytes on disk (Cochran, Sampling
                                              Techniques, 1977, chapter 6), with the correction for a finite population
     copies that cross units                  a pair is seen only when both units are, so what was seen is far too few. Distinct
-                                             texts are estimated as species are: by how many were met in one unit and in two (Chao
-                                             and Lin 2012, Biometrics 68: 912, sampling without replacement)
+                                             texts are estimated as species are: by how many were met in one unit, in two, in
+                                             more (distinct.py)
 
     unique tokens = (documents - copies) × tokens of a distinct document
 
-Units are drawn again and again with replacement (the bootstrap), widened to Student's t; the number of texts met twice is drawn
-from a gamma distribution. So the interval of the product needs no formula.
+Units are drawn again and again with replacement (the bootstrap), widened to Student's t; the numbers of texts met twice and more
+are drawn from gamma distributions. So the interval of the product needs no formula.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import t as student
+
+from gristmill.draft.distinct import Draws, at_least, most_likely
 
 DRAWS = 2_000
 VOCABULARY_ERROR = (
@@ -28,8 +29,6 @@ VOCABULARY_ERROR = (
 ONE_UNIT_ERROR = 0.5  # relative: one unit tells nothing of the others
 LEVEL = (0.025, 0.975)
 NORMAL = 1.96  # the quantile of the normal distribution at that level
-
-Draws = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +55,11 @@ class Stratum:
 class Tally:
     """What was read of a source: in units drawn by chance, and in large pieces, the same share of each.
 
-    in_two_units: texts that were met in exactly two units; in_several_units: in more than one.
+    met_in_several: texts that were met in 2 units, in 3, and so on.
     """
 
     strata: tuple[Stratum, ...]
-    in_two_units: int
-    in_several_units: int
+    met_in_several: tuple[int, ...]
     is_whole: bool
 
     def total(self, what: str) -> float:
@@ -92,16 +90,18 @@ def unique_tokens(tallies: Mapping[str, Tally], *, seed: int) -> dict[str, Estim
         name: np.sum([_totals(stratum, rng) for stratum in tally.strata], axis=0) for name, tally in tallies.items()
     }
     documents = {name: total[0] for name, total in sums.items()}
-    copies = _copies(tallies, np.sum([*documents.values()], axis=0), rng)
+    fewest, most = _copies(tallies, np.sum([*documents.values()], axis=0), rng)
     shares = _shares_of_copies(tallies, {name: float(total[0]) for name, total in documents.items()})
     found = {}
     for name, (all_documents, left_documents, left_tokens) in sums.items():
         size = left_tokens / np.maximum(left_documents, 1e-9)
         vocabulary = np.concatenate([[1.0], 1 + VOCABULARY_ERROR * rng.standard_normal(DRAWS)])
-        value = np.maximum(all_documents - shares[name] * copies, 0.0) * size * vocabulary
-        low, high = np.quantile(value[1:], LEVEL)
-        middle = float(value[0])
-        found[name] = Estimate(value=middle, low=min(float(low), middle), high=max(float(high), middle))
+        least, likely = (
+            np.maximum(all_documents - shares[name] * copies, 0.0) * size * vocabulary for copies in (most, fewest)
+        )
+        middle = float(likely[0])
+        low, high = float(np.quantile(least[1:], LEVEL[0])), float(np.quantile(likely[1:], LEVEL[1]))
+        found[name] = Estimate(value=middle, low=min(low, middle), high=max(high, middle))
     return found
 
 
@@ -129,20 +129,22 @@ def _totals(stratum: Stratum, rng: np.random.Generator) -> Draws:
     return np.concatenate([middle, np.maximum(middle + width * (drawn - middle), 0.0)], axis=1)
 
 
-def _copies(tallies: Mapping[str, Tally], documents: Draws, rng: np.random.Generator) -> Draws:
-    """(1 + DRAWS,) documents of all that are copies across units; the first is the estimate."""
+def _copies(tallies: Mapping[str, Tally], documents: Draws, rng: np.random.Generator) -> tuple[Draws, Draws]:
+    """(1 + DRAWS,) documents of all that are copies across units: as many as is likely, and at most; the first are the estimates."""
     left = sum(tally.total("left_documents") for tally in tallies.values())
     seen = left + sum(tally.total("lost_documents") for tally in tallies.values())
     units = sum(len(stratum.units) for tally in tallies.values() for stratum in tally.strata)
-    twice = sum(tally.in_two_units for tally in tallies.values())
-    once = left - sum(tally.in_several_units for tally in tallies.values())
-    number = np.concatenate([[twice], rng.gamma(twice + 0.5, size=DRAWS)])
-    distinct_D = left - (number - twice)  # one more pair is one text less, and two less that were met once
-    once_D = np.maximum(once - 2 * (number - twice), 0.0)
-    share = np.clip(seen / np.maximum(documents, 1.0), 1e-9, 1 - 1e-9)
-    unseen = once_D**2 / (2 * number * units / max(1, units - 1) + share / (1 - share) * once_D + 1e-9)
-    found: Draws = np.maximum(documents - distinct_D - unseen, 0.0)
-    return found
+    several = np.sum([tally.met_in_several for tally in tallies.values()], axis=0, dtype=float)
+    first = several + np.where(np.arange(len(several)) == 0, 0.5, 0.0)
+    several_TD = np.column_stack([several, rng.gamma(first, size=(DRAWS, len(several))).T])
+    in_units = np.arange(2, 2 + len(several))
+    more_D = in_units @ (several_TD - several[:, None])  # one more pair is two less that were met once
+    once_D = np.maximum(left - several.sum() - more_D, 0.0)
+    met_TD = np.concatenate([once_D[None], several_TD])
+    share_D = np.clip(seen / np.maximum(documents, 1.0), 1e-9, 1 - 1e-9)
+    likely = most_likely(met_TD, float(share_D[0])) * documents / max(1.0, documents[0])
+    least = at_least(met_TD, share_D, units=units)
+    return np.maximum(documents - likely, 0.0), np.maximum(documents - least, 0.0)
 
 
 def _shares_of_copies(tallies: Mapping[str, Tally], documents: Mapping[str, float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gristmill.data import deadline
 from gristmill.data.charset import decode, is_binary
-from gristmill.data.passages import cut_passages
+from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
 from gristmill.formats.content import open_content
 from gristmill.formats.format import Format, Span, unreadable
@@ -50,7 +50,7 @@ def read_text(
     """A text file whole, or cut where the regular expression `split_at` matches at a line's start and into passages; and cut at gaps.
 
     The text before the first match is a document of its own unless it is blank. Ids are the name of a whole file, else
-    "name#number". What is no text in any charset is dropped as binary_file. Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
+    "name#number"; those of passages have the id of what was cut before their number. What is no text in any charset is dropped as binary_file. Fails as file_too_large, text_too_large and, once for each damaged stretch, corrupt_gzip or corrupt_zstd.
     """
     try:
         file = open_content(path)
@@ -68,22 +68,23 @@ def read_text(
         size = len(data) + sum(gap.num_bytes for gap in gaps)
         yield Unread(id=name, origin=f"{name}#0", bytes_in=size, kind="dropped", reason="binary_file")
         return
-    number = 0
+    number = -1
     for start, end, lost in _sound_stretches(data, gaps):
         if lost:
             yield lost_at_gaps(name, lost, beside=end - start)
             continue
         stretch = data if end - start == len(data) else data[start:end]
-        for offset, size, piece in _pieces(stretch, split_at, passage_chars):
+        for offset, size, piece, passage in _pieces(stretch, split_at, passage_chars):
             origin = f"{name}#{start + offset}"
-            is_whole = split_at is None and size == len(stretch)
-            id = name if is_whole and number == 0 else f"{name}#{number}"
-            number += 1
+            number += not passage
+            is_whole = split_at is None and passage is None
+            is_first = split_at is None and number == 0 and (is_whole or not gaps)
+            id = name if is_first else f"{name}#{number}"
+            id = id if passage is None else passage_id(id, passage)
             if size > max_bytes:
                 yield failed(origin, "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes", id=id)
             elif (is_whole and not gaps) or piece.strip():
-                is_passage = passage_chars is not None and not is_whole
-                yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece, is_passage=is_passage)
+                yield RawDocument(id=id, origin=origin, bytes_in=size, text=piece, is_passage=passage is not None)
             else:
                 yield Skip(reason="blank_text", num_bytes=size)
 
@@ -101,8 +102,8 @@ def _sound_stretches(data: bytes, gaps: Sequence[Gap]) -> Iterator[tuple[int, in
         yield start, len(data), ()
 
 
-def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Iterator[tuple[int, int, str]]:
-    """(offset, bytes, text) of each piece. Bytes are exact in UTF-8; in other charsets the file's are shared out by them.
+def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Iterator[tuple[int, int, str, int | None]]:
+    """(offset, bytes, text, number) of each piece; the number is that of a passage of what is cut into several. Bytes are exact in UTF-8; in other charsets the file's are shared out by them.
 
     One piece is held at a time: a text may take four times the memory of its file.
     """
@@ -111,21 +112,22 @@ def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Ite
     cuts = [0, len(text)]
     if split_at is not None and text:
         cuts = sorted({*cuts, *(match.start() for match in re.finditer(f"^(?:{split_at})", text, re.MULTILINE))})
+    numbers: list[int | None] = [None] * (len(cuts) - 1)
     if passage_chars is not None:
-        pieces = (text[a:b] for a, b in itertools.pairwise(cuts))
-        passages = (len(passage) for piece in pieces for passage in cut_passages(piece, passage_chars))
-        cuts = [0, *itertools.accumulate(passages)]
+        sizes_of = [[*map(len, cut_passages(text[a:b], passage_chars))] for a, b in itertools.pairwise(cuts)]
+        numbers = [number for sizes in sizes_of for number in (range(len(sizes)) if len(sizes) > 1 else (None,))]
+        cuts = [0, *itertools.accumulate(itertools.chain(*sizes_of))]
     deadline.extend()
     if len(cuts) == 2:
-        yield 0, len(data), text
+        yield 0, len(data), text, None
         return
     sizes = [len(text[a:b].encode("utf-8", "surrogatepass")) for a, b in itertools.pairwise(cuts)]
     mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     total, done, offset = sum(sizes), 0, 0
     is_exact = charset == "utf-8" and total + mark == len(data)
-    for (a, b), size in zip(itertools.pairwise(cuts), sizes, strict=True):
+    for (a, b), size, number in zip(itertools.pairwise(cuts), sizes, numbers, strict=True):
         done += size
         end = done + mark if is_exact else done * len(data) // max(1, total)
         end = len(data) if b == len(text) else end
-        yield offset, end - offset, text[a:b]
+        yield offset, end - offset, text[a:b], number
         offset = end
