@@ -17,7 +17,11 @@ REASONS_SHOWN = 14
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
-NOTES: dict[Kind, str] = {"dropped": "", "failed": " (failed)", "would_drop": " (rule is off: only counted)"}
+NOTES: dict[Kind, str] = {
+    "dropped": "",
+    "failed": " (failed)",
+    "would_drop": " (only counted: the rule is off, or not for its language)",
+}
 
 
 def what_came_in(facts: Facts) -> Section | None:
