@@ -49,6 +49,7 @@ from gristmill.units import counted, in_units
 WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
+LONG_BYTES = 20_000  # of a document that is worth cutting
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
@@ -317,13 +318,16 @@ def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
     }
     if few:
         least = min(few, key=lambda name: few[name])
-        documents, num_bytes = few[least]
-        uncut = ", ".join(name for name in few if recipe.sources[name].read.passage_chars is None)
+        uncut = ", ".join(
+            name
+            for name, (documents, num_bytes) in few.items()
+            if recipe.sources[name].read.passage_chars is None and num_bytes > LONG_BYTES * documents
+        )
         warnings.append(
             f"fewer than {FEW_DOCUMENTS} documents of {', '.join(few)} are held out ({'fewest of ' if len(few) > 1 else ''}{least}: "
-            f"about {counted(documents, 'document')}, {in_units(num_bytes, 'B')}), too few for a useful error bar; "
+            f"about {counted(few[least][0], 'document')}, {in_units(few[least][1], 'B')}), too few for a useful error bar; "
             "raise select.validation.fraction or min_bytes, or add text"
-            + (f", or cut long documents by read.passage_chars, which is not set for {uncut}" if uncut else "")
+            + (f", or cut long documents of {uncut} by read.passage_chars" if uncut else "")
         )
     return warnings
 
