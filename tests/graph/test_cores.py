@@ -58,5 +58,6 @@ def test_hours_grow_with_the_load_and_have_an_end(monkeypatch: pytest.MonkeyPatc
     assert grown == sorted(grown)
     assert grown[0] == 1.0
     assert math.isclose(times_as_long(1.0), 2.0)
+    assert math.isclose(times_as_long(2.0), 3.0), "one thread has two thirds of a core beside two others on two cores"
     assert load_words(0.1) == ""
     assert load_words(1.44) == "other processes keep 1.4 of 2 cores busy"

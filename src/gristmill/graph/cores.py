@@ -47,9 +47,10 @@ def idle_threads(most: int, busy: float) -> int:
 
 
 def times_as_long(busy: float) -> float:
-    """How much longer work takes for all cores while others keep so many of them busy; of busy cores one gets a share."""
+    """How much longer work takes for all cores while others keep so many of them busy: it has those that are idle, and at least one
+    thread that shares the cores with the others."""
     cores = usable_cpus()
-    return cores / max(cores - busy, cores / (cores + busy))
+    return cores / max(cores - busy, cores / (1 + busy))
 
 
 def load_words(busy: float) -> str:
