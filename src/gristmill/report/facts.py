@@ -35,7 +35,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import counted, in_bytes, scale, seconds
 
-VERSION = 3  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 4  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
