@@ -150,7 +150,7 @@ def cost(facts: Facts) -> Section | None:
     blocks = [
         table(
             "What was planned, and what it took"
-            + (f". The speed of pretraining was {plan.speed_source}" if plan is not None else ""),
+            + (f". The speed of pretraining was {plan.speed_source}." if plan is not None else ""),
             ("quantity", "planned", "real"),
             facts.planned_against_real,
             numbers=(1, 2),
