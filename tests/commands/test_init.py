@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands.init import init, parameters_of, say_what_is_unsure
+from gristmill.commands.init import init, parameters_of, say_what_has_no_share
 from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.draft.interval import Estimate
+from gristmill.draft.sample import Limits
 from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
@@ -325,6 +326,16 @@ def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Mach
     assert "passage_chars" not in path.read_text(encoding="utf-8")
 
 
+def test_a_small_source_that_was_read_whole_counts_with_all_it_has(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.jsonl").write_text(rows("text", 500), encoding="utf-8")
+    (tmp_path / "b.md").write_text("\n\n".join(prose(500, seed=-n) for n in range(1, 17)), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path, console=QUIET, machine=machine, limits=Limits(max_bytes=150_000))
+    said = re.findall(r"unique_tokens: (\d+) +# estimated, ([\d,]+) to", path.read_text(encoding="utf-8"))
+    part, whole = (int(low.replace(",", "")) / int(value) for value, low in said)
+    assert part < 0.9
+    assert whole > 0.95
+
+
 def test_a_source_that_may_have_no_text_gets_no_share_and_is_named() -> None:
     tokens = {
         "notes": Estimate(value=1e6, low=9e5, high=1.1e6),
@@ -334,6 +345,6 @@ def test_a_source_that_may_have_no_text_gets_no_share_and_is_named() -> None:
         budget = budget_for(shape_for(1e6, Wish()), {name: tokens[name] for name in names}, Wish())
         assert budget.weights.keys() == {"notes"}
         out = io.StringIO()
-        say_what_is_unsure(names, budget, Console(file=out, width=200))
+        say_what_has_no_share(names, budget, Console(file=out, width=200))
         assert out.getvalue().startswith(said)
         assert bool(out.getvalue()) == bool(said)

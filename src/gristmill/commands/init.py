@@ -164,7 +164,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
-    say_what_is_unsure(found.priority, budget, console)
+    say_what_has_no_share(found.priority, budget, console)
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -271,7 +271,11 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
         one = found.sources[name]
         assert one.split is not None
         num_bytes = tokens.value * found.bytes_per_token[name]
-        share = train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        share = (
+            one.split.train_share
+            if found.tally[name].is_counted
+            else train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        )
         kept[name] = Estimate(
             value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
         )
@@ -415,9 +419,16 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"not read: {other}")
 
 
-def say_what_is_unsure(sources: Sequence[str], budget: Budget, console: Console) -> None:
-    """Names the sources that have no share of the budget: so little was read of them that they may have no text."""
-    if unsure := [name for name in sources if name not in budget.weights]:
+def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Console) -> None:
+    """Names the sources that have no share of the budget, and why: they may have no text, or have too little."""
+    if budget.too_small:
+        console.print(
+            Text(
+                f"Not in the recipe: {', '.join(budget.too_small)}. Too little text to draw one sequence of "
+                f"{budget.shape.seq_len:,} tokens in each stage; join it with the text of another source, or add to it."
+            )
+        )
+    if unsure := [name for name in sources if name not in budget.weights and name not in budget.too_small]:
         console.print(
             Text(
                 f"Not in the recipe: {', '.join(unsure)}. Too little was read to tell whether there is text to train on; "

@@ -248,9 +248,14 @@ class _Steps:
         unit_D, is_large_D = self._unit_of_documents(priority)
         table = pq.read_table(self.folder("duplicates") / "copies.parquet")
         document_C, survivor_C = (table.column(name).to_numpy() for name in ("document", "survivor"))
-        of_chance_C = ~(
-            is_large_D[document_C] & is_large_D[survivor_C]
-        )  # of large pieces all are read in part, so all pairs are seen
+        is_whole_D = np.concatenate(
+            [np.full(some.stop - some.start, self.samples[name].is_whole) for name, some in ranges.items()]
+        )
+        of_chance_C = (
+            ~np.logical_or(  # of large pieces all are read in part, of whole sources all of it, so all pairs are seen
+                is_large_D[document_C] & is_large_D[survivor_C], is_whole_D[document_C] & is_whole_D[survivor_C]
+            )
+        )
         crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & of_chance_C
         fate_D = np.full(len(size_D), LEFT)
         fate_D[document_C] = np.where(crosses_C, LOST, GONE)
