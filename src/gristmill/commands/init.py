@@ -20,7 +20,7 @@ from rich.text import Text
 from gristmill.commands.doctor import measure_training
 from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
 from gristmill.data.outside import visible_files, without_dots
-from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
+from gristmill.draft.conversations import TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
 from gristmill.draft.held_out import train_share
@@ -29,7 +29,6 @@ from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
 from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
 from gristmill.draft.write import (
-    SCHEMA_FILE,
     Written,
     draft_recipe,
     failed_share,
@@ -44,7 +43,7 @@ from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
-from gristmill.recipe.load import load_recipe
+from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE, load_recipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
@@ -128,7 +127,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not was_there:
-            for name in (SCHEMA_FILE, FILE_NAME):
+            for name in (SCHEMA_FILE, CONVERSATIONS_FILE):
                 (folder / name).unlink(missing_ok=True)
             with suppress(OSError):  # it holds what somebody else put there
                 folder.rmdir()
@@ -156,7 +155,7 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             say=say,
         )
         if plan is not None and found.tokenizer is not None:
-            plan = with_context(plan, folder / FILE_NAME, Tokenizer.load(found.tokenizer))
+            plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
     console.print(_table(looked, found, tokens))
     _say_what_is_left(looked, found, texts, asked.chat, console)

@@ -24,6 +24,7 @@ from gristmill.formats.format import format_named
 from gristmill.formats.jsonl import value_of
 from gristmill.formats.lines import Lines
 from gristmill.formats.utf16 import open_as_utf8
+from gristmill.recipe.load import CONVERSATIONS_FILE
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.rows import check_messages
@@ -32,7 +33,6 @@ from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).with_name("conversations.jsonl")
-FILE_NAME = "conversations.jsonl"
 SUMS_UP_TO, FEW_SUMS_UP_TO = 5, 3
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
@@ -95,7 +95,9 @@ def write_conversations(folder: Path, files: Sequence[Path]) -> ChatPlan:
     left_out: Counter[str] = Counter()
     rows = [row for path in files for row in _own(path, left_out)]
     chosen = rows or [{"id": row["id"], MESSAGES: row[MESSAGES]} for row in read_jsonl(BUILT_IN)]
-    write_jsonl(folder / FILE_NAME, ({**row, "id": f"{number:05d}"} for number, row in enumerate(chosen, start=1)))
+    write_jsonl(
+        folder / CONVERSATIONS_FILE, ({**row, "id": f"{number:05d}"} for number, row in enumerate(chosen, start=1))
+    )
     once = ChatPlan(
         conversations=len(chosen),
         are_own=bool(rows),

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.draft.conversations import BATCH, FILE_NAME, RATE_SHARE, ChatPlan
+from gristmill.draft.conversations import BATCH, RATE_SHARE, ChatPlan
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource, name_of
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import SHAPES, Budget, Shape
+from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.units import percent
 
-SCHEMA_FILE = "schema.json"
 HELD_OUT_BYTES = 20_000  # that a useful error bar wants
 LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
 HELD_OUT_SHARE = (0.02, 0.1)
@@ -217,10 +217,10 @@ def _select(written: Sequence[Written], budget: Budget, validation: Validation) 
 def chat_text(chat: ChatPlan, shape: Shape) -> str:
     """The sections of chat. shape: of the model, whose context they are for."""
     whose = "your own conversations" if chat.are_own else "everyday conversations that come with gristmill"
-    return f"""# {chat.conversations:,} {whose} (edit {FILE_NAME}), each {chat.copies} times, and {chat.sums:,} questions about sums:
+    return f"""# {chat.conversations:,} {whose} (edit {CONVERSATIONS_FILE}), each {chat.copies} times, and {chat.sums:,} questions about sums:
 # {chat.share:.0%} conversations, {1 - chat.share:.0%} sums. Sums can be judged by a rule, so the preference pairs come from them.
 chat:
-  conversations: [{FILE_NAME}]
+  conversations: [{CONVERSATIONS_FILE}]
   conversation_copies: {chat.copies}
   sums_up_to: {chat.sums_up_to}
 
