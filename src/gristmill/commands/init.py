@@ -157,7 +157,8 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
         if plan is not None and found.tokenizer is not None:
             plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
-    console.print(_table(looked, found, tokens))
+    if looked.sources:
+        console.print(_table(looked, found, tokens))
     _say_what_is_left(looked, found, texts, asked.chat, console)
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
@@ -217,8 +218,9 @@ def _texts(folder: Path, data: Path | None) -> Path:
     if not texts.exists():
         texts.mkdir(parents=True)
         raise RecipeError(
-            f"{folder / 'data'} was not there; it is now, and empty.\n  Put text, Markdown, HTML, WARC, JSONL, Parquet or"
-            f" source code into it and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
+            f"{folder / 'data'} was not there; it is now, and empty.\n  Put your text into it, in any of the formats "
+            f"{', '.join(READERS)}, and run the same command again, or name your folder: "
+            f"{shlex.join(['gristmill', 'init', str(folder), '--data', 'FOLDER'])}"
         )
     return texts
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES
+from gristmill.draft.prompts import first_questions
 from gristmill.errors import DataError
 from gristmill.formats.format import format_named
 from gristmill.formats.jsonl import value_of
@@ -34,6 +35,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).with_name("conversations.jsonl")
 SUMS_UP_TO, FEW_SUMS_UP_TO = 5, 3
+BUILT_IN_QUESTIONS = ("Hello!", "What is your name?")
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
@@ -54,13 +56,14 @@ MEASURED = 1000  # conversations
 @dataclass(frozen=True, kw_only=True)
 class ChatPlan:
     """What chat is trained on. left_out: reason → conversations of the person that cannot be used. exchange_tokens: that a question
-    and its answer take, of nine in ten conversations no more; context: that holds TURNS of them."""
+    and its answer take, of nine in ten conversations no more; context: that holds TURNS of them. questions: the first of the person's own, or some that what comes with gristmill answers."""
 
     conversations: int
     are_own: bool
     copies: int
     sums_up_to: int
     left_out: Counter[str]
+    questions: tuple[str, ...]
     exchange_tokens: int = 0
     context: int = CONTEXTS[0]
 
@@ -104,6 +107,7 @@ def write_conversations(folder: Path, files: Sequence[Path]) -> ChatPlan:
         copies=1,
         sums_up_to=SUMS_UP_TO if len(chosen) > FEW else FEW_SUMS_UP_TO,
         left_out=left_out,
+        questions=first_questions(rows) or BUILT_IN_QUESTIONS,
     )
     wanted = once.sums * CONVERSATION_SHARE / (1 - CONVERSATION_SHARE)
     return replace(once, copies=max(1, math.ceil(wanted / len(chosen))))

@@ -23,6 +23,7 @@ from gristmill.draft.distinct import met_in_several
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
+from gristmill.draft.prompts import opening_of
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
 from gristmill.extract.language import languages_in
@@ -51,7 +52,7 @@ class SourceCount:
     """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
-    the text's bytes, of a sample of documents.
+    the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
     """
 
     account: SourceLedger
@@ -61,6 +62,7 @@ class SourceCount:
     split: Split | None = None
     train_tokens: int = 0
     languages: Mapping[str, float] = field(default_factory=dict)
+    opening: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ def count(
                 split=steps.split_of(name, left[name], priority),
                 train_tokens=shards[name]["train"].num_tokens,
                 languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
+                opening=opening_of(sorted(samples[name].folder.glob("documents-*"))),
             )
             for name in priority
         },

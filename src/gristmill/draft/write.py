@@ -105,6 +105,7 @@ def recipe_text(
     """The file. asked: in words, what the tokens were sized to."""
     shape, batch = budget.shape, budget.shape.global_batch_tokens
     mixture = _inline(budget.weights)
+    largest = count.sources[max(budget.weights, key=lambda name: budget.weights[name])]
     sections = [
         _head(folder, texts),
         "# Named collections of documents. Paths are relative to this file.\nsources:\n"
@@ -134,7 +135,7 @@ pretrain:
   optimizer: {{peak_lr: {shape.peak_lr}}}
   watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
   checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
-  sample_prompts: ["", "The "]
+  sample_prompts: {_yaml(sorted({"", largest.opening}))}
 """,
     ]
     if chat is not None:
@@ -230,7 +231,7 @@ sft:
   batch_conversations: {BATCH}
   seq_len: {shape.seq_len}
   optimizer: {{peak_lr: {float(shape.peak_lr) / RATE_SHARE:.1e}}}
-  sample_prompts: ["Hello!", "What is your name?", "What is 2 + 3?"]
+  sample_prompts: {_yaml([*chat.questions, "What is 2 + 3?"])}
 
 # Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
 pairs:
