@@ -83,12 +83,20 @@ def test_what_the_system_refuses_is_a_line_that_names_the_file(
 
 
 @pytest.mark.parametrize(
-    ("verb", "meant"), [("train", "run"), ("new", "init"), ("generate", "chat"), ("statsu", "status"), ("paln", "plan")]
+    ("verb", "meant"),
+    [("train", "run"), ("new", "init"), ("generate", "chat"), ("statsu", "status"), ("paln", "plan"), ("trian", "run")],
 )
 def test_a_verb_of_another_name_is_answered_with_ours(gristmill: Command, verb: str, meant: str) -> None:
     answer = gristmill(verb, "recipe.yaml")
     assert answer.code == 2
     assert f"No such command '{verb}'. Did you mean '{meant}'?" in answer.err
+
+
+@pytest.mark.parametrize("verb", ["run", "plan", "status", "inspect", "chat", "serve", "export", "recipe"])
+def test_a_path_that_leads_nowhere_is_a_wrong_command_line(gristmill: Command, tmp_path: Path, verb: str) -> None:
+    answer = gristmill(verb, tmp_path / "nowhere", *(["--to", "gguf"] if verb == "export" else []))
+    assert answer.code == 2
+    assert "nowhere" in answer.err
 
 
 def test_other_words_for_a_verb_lead_to_a_verb() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import signal
@@ -34,9 +35,10 @@ class Verbs(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb that `args` begin with; a usage error with the one that was probably meant."""
-        meant = OTHER_WORDS.get(args[0])
-        if args[0] not in self.commands and meant is not None:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean {meant!r}?")
+        if args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], [*self.commands, *OTHER_WORDS], n=1)
+            for word in near:
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {OTHER_WORDS.get(word, word)!r}?")
         return super().resolve_command(ctx, args)
 
 

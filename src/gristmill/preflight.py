@@ -40,12 +40,7 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     recipe, problems = loaded.recipe, list[GristmillError]()
     for name, source in recipe.sources.items():
         _collect(problems, partial(_check_source, loaded, name, source, files[name]))
-    missing = [
-        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; unique_tokens counts as declared"
-        for name in recipe.sources
-        if not files[name]
-        for key in [("sources", name, "read", "paths")]
-    ]
+    missing = _sources_without_files(loaded, [name for name in recipe.sources if not files[name]])
     for key, path, check in _other_files(loaded):
         where = f"{loaded.origin_near(key)}: {_dotted(key)}"
         if not path.exists():
@@ -55,6 +50,20 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return missing
+
+
+def _sources_without_files(loaded: LoadedRecipe, names: list[str]) -> list[str]:
+    """A warning for each of the sources, or a single one where they are all that the recipe has."""
+    if len(names) > 1 and len(names) == len(loaded.recipe.sources):
+        where = loaded.origin_near(("sources", names[0], "read", "paths"))
+        return [
+            f"{where}: none of the {len(names)} sources has a file on this machine, so `run` would refuse; unique_tokens counts as "
+            "declared. Paths start at the recipe's folder"
+        ]
+    return [
+        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; unique_tokens counts as declared"
+        for key in [("sources", name, "read", "paths") for name in names]
+    ]
 
 
 def _collect(problems: list[GristmillError], check: Callable[[], object], *, where: str = "") -> None:

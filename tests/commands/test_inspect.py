@@ -111,7 +111,7 @@ def test_run_options_on_raw_data_and_missing_targets_are_refused(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(RecipeError, match="look into a run"):
         shown(tmp_path, rejected=True)
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(RecipeError, match="does not exist"):
         shown(tmp_path / "none")
     (tmp_path / "a.txt").unlink()
     with pytest.raises(DataError, match="holds no files"):

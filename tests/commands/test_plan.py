@@ -294,6 +294,14 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     )
 
 
+def test_sources_of_which_none_has_a_file_are_told_in_one_warning(book: Path, machine: Machine) -> None:
+    (book.parent / "book.txt").unlink()
+    more = ["sources.other={read: {format: text, paths: [other.txt]}, license: CC0, unique_tokens: 9000}"]
+    made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000", *more]), machine)
+    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
+    assert warning.startswith(f"{book}:6: none of the 2 sources has a file on this machine, so `run` would refuse")
+
+
 @pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
 def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, machine: Machine, rules: str) -> None:
     with pytest.raises(RecipeError, match=r"book\.yaml:6: sources\.book\.rules\.(packs|off) names"):

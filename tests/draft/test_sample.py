@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import time
 from pathlib import Path
+
+import pytest
 
 from gristmill.draft.sample import MIN_UNIT_BYTES, Limits, read_sample
 from gristmill.graph.machine import Machine
@@ -30,3 +33,26 @@ def test_of_each_source_something_is_read_though_the_limits_are_used_up(tmp_path
     assert 0 < samples["large"].share < 1
     assert samples["large"].share * packed >= 0.9 * MIN_UNIT_BYTES
     assert samples["large"].text_bytes > MIN_UNIT_BYTES, "packed text is longer than its file"
+
+
+def test_when_reading_is_interrupted_nothing_is_at_work_in_its_folder_any_more(tmp_path: Path) -> None:
+    words = random.Random(5)
+    for number in range(12):
+        text = "".join(words.choices("abcdefgh ", k=400_000))
+        (tmp_path / f"{number}.txt").write_text(text, encoding="utf-8")
+    source = Source.model_validate({"read": {"format": "text", "paths": ["*.txt"]}, "license": "none"})
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:  # other units are at work by then
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        read_sample(
+            {"text": source}, recipe_dir=tmp_path, out=tmp_path / "out", machine=Machine(runs_dir=tmp_path, processes=2),
+            limits=Limits(seconds=1e6), seed=1, say=say,
+        )  # fmt: skip
+    left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    time.sleep(1)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == left

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gristmill.graph.machine import UsableMemory, usable_cpus, usable_memory
+from gristmill.graph.machine import UsableMemory, allowed_cores, usable_cpus, usable_memory
 
 MB = 10**6
 PHYSICAL = psutil.virtual_memory().total
@@ -101,3 +101,23 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     finally:
         os.sched_setaffinity(0, allowed)
     assert usable_cpus() == len(allowed)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({"proc/self/cgroup": "0::/a/b", "sys/fs/cgroup/a/cpu.max": "100000 100000",
+          "sys/fs/cgroup/a/b/cpu.max": "max 100000"}, 1),
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/a\n0::/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "100000",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"proc/self/cgroup": "4:cpu,cpuacct:/\n0::/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+          "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, len(allowed_cores())),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "max 100000"}, len(allowed_cores())),
+        ({"proc/self/cgroup": "0::/", "sys/fs/cgroup/cpu.max": "1000000000 100000"}, len(allowed_cores())),
+    ],
+)  # fmt: skip
+def test_time_on_cores_that_a_group_limits_counts_as_fewer_cores(
+    tmp_path: Path, files: dict[str, str], cores: int
+) -> None:
+    assert usable_cpus(tree(tmp_path, files)) == cores

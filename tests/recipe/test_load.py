@@ -298,6 +298,8 @@ def test_a_misspelt_override_is_answered_as_from_the_command_line(small_file: Pa
         RecipeError, match=r"command line: unknown key 'model\.hidden_sise'; did you mean 'model\.hidden_size'"
     ):
         load_recipe(small_file, ["model.hidden_sise=128"])
+    with pytest.raises(RecipeError, match=r"command line: unknown key 'modle'"):
+        load_recipe(small_file, ["modle.hidden_size=128"])
 
 
 @pytest.mark.parametrize(

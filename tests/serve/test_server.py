@@ -162,7 +162,7 @@ def test_clients_that_leave_free_their_places_and_more_than_fit_are_told_to_come
         ("chat/completions", {"messages": [{"role": "user", "content": "cat " * 1_000_000}]}, 413, "body_too_large", "1,048,576 bytes"),
         ("chat/completions", {"messages": [{"role": "user", "content": "q" * 3_000}]}, 400, "context_length_exceeded", "the prompt has"),
         ("chat/completions", {"messages": HELLO, "max_tokens": 1_000_000}, 400, "context_length_exceeded", "together they may have 2048"),
-        ("chat/completions", {"messages": []}, 400, "invalid_value", "messages"),
+        ("chat/completions", {"messages": []}, 400, "invalid_value", "messages: must not be empty."),
         ("chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_value", "messages.0.role"),
         ("chat/completions", {"messages": [{"role": "user", "content": "  "}]}, 400, "invalid_value", "expected text"),
         ("chat/completions", {"messages": HELLO, "temperature": -1}, 400, "invalid_value", "temperature"),

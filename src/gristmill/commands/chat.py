@@ -37,7 +37,7 @@ HELP = """\
 /temperature X    0 is greedy; above 0 samples
 /save FILE        writes the conversation as JSON lines, in the format of chat.conversations
 /help             shows this list
-/quit             leaves, as Ctrl-D does; Ctrl-C stops an answer"""
+/quit             leaves, as Ctrl-D does; Ctrl-C stops an answer, or leaves the prompt"""
 
 
 def chat(

@@ -35,11 +35,11 @@ def inspect(
 
     `source` and `reason` narrow a run down; `samples`: of a run in all, spread over sources and reasons; of anything else, of each
     source or format.
-    Raises DataError when `target` does not exist or the run has no such source or reason, ArtifactError when it is a copy of a
-    run without its files, RecipeError when the options do not fit.
+    Raises RecipeError when `target` does not exist or the options do not fit, DataError when the run has no such source or
+    reason, ArtifactError when it is a copy of a run without its files.
     """
     if not target.exists():
-        raise DataError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
+        raise RecipeError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
     artefacts = ledger_folders(target)
     if not artefacts:
         refuse_broken_links(target)

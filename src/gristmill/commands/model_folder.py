@@ -6,28 +6,31 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
-from gristmill.errors import ArtifactError
+from gristmill.errors import ArtifactError, RecipeError
 from gristmill.serve.speaker import Speaker
 from gristmill.train.outputs import MODEL_STEPS
 
 BEST_FIRST = MODEL_STEPS[::-1]
+WANTED = (
+    "Name a model folder (config.json and model.safetensors), or a run's folder that has "
+    f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."
+)
 PARTS_OF_A_RUN = {"model", "export", *MODEL_STEPS}
 
 
 def find_model(target: Path) -> Path:
     """The model folder that a path means: itself, its model/, or the best of a run (dpo, else sft, else pretrain).
 
-    Raises ArtifactError when there is none.
+    Raises RecipeError when the path does not exist, ArtifactError when there is no model.
     """
+    if not target.exists():
+        raise RecipeError(f"{target} does not exist. {WANTED}")
     for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
         if (folder / "config.json").is_file():
             return folder
     refuse_broken_links(target)
     refuse_unfinished(target, BEST_FIRST)
-    raise ArtifactError(
-        f"{target} holds no model. Name a model folder (config.json and model.safetensors), or a run's folder that has "
-        f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."
-    )
+    raise ArtifactError(f"{target} holds no model. {WANTED}")
 
 
 def load_speakers(targets: Sequence[Path]) -> list[Speaker]:

@@ -11,6 +11,7 @@ the end of a record, and a PDF file is one. What counts is what was read.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,6 +182,8 @@ class _Reading:
         self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say
         self.started = time.monotonic()
         self.done = self.tried = 0.0
+        self._is_over = threading.Event()
+        self._places = threading.Semaphore(max(1, machine.processes))  # one for each unit that is being read
 
     def bytes_left(self) -> float:
         """How much more can be read within the limits, at the speed so far."""
@@ -207,7 +210,20 @@ class _Reading:
 
     def read(self, units: Sequence[Unit]) -> None:
         """All of the units."""
-        executor = executor_for(self.machine, num_items=len(units), guarded=True)
+        try:
+            self._read_all(units)
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        """Ends what is being read: it writes into a folder that is about to be removed."""
+        self._is_over.set()
+        for _ in range(max(1, self.machine.processes)):
+            self._places.acquire()
+
+    def _read_all(self, units: Sequence[Unit]) -> None:
+        executor = executor_for(self.machine, num_items=len(units), guarded=True, should_stop=self._is_over.is_set)
         for unit, outcome in executor.map(self._read_unit, units):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -224,6 +240,10 @@ class _Reading:
             self.tried, unit.read_bytes = unit.read_bytes, 0.0
 
     def _read_unit(self, unit: Unit) -> None:
+        with self._places:
+            self._read_in_place(unit)
+
+    def _read_in_place(self, unit: Unit) -> None:
         settings, sample = self.settings[unit.source], self.samples[unit.source]
         shard = Shard(number=unit.number, spans=unit.spans, out=sample.folder)
         job, content = CurateJob(settings, shard), 0
@@ -234,6 +254,7 @@ class _Reading:
             spool=shard.spool_path,
             deadline_seconds=settings.deadline_seconds,
             max_memory_mb=settings.max_memory_mb,
+            should_stop=self._is_over.is_set,
         )
         taken = _came_in(read_json(shard.record_path), unit.source).source(unit.source).came_in.num_bytes
         unit.read_bytes = unit.size * min(1.0, taken / content) if content else float(unit.size)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import psutil
 
-from gristmill.graph.machine import usable_cpus
+from gristmill.graph.machine import allowed_cores, usable_cpus
 from gristmill.units import counted
 
 LOOK_SECONDS = 0.2  # the kernel counts in hundredths of a second
@@ -31,7 +31,10 @@ class CoreWatch:
             return None
         self._since = now, all_now, own_now
         others = (all_now - all_then - (own_now - own_then)) / (now - then)
-        return min(float(usable_cpus()), max(0.0, others))
+        usable = usable_cpus()
+        # Of a group whose time is limited, cores that others may keep busy first. Others in the same group are not told apart.
+        spare = max(0, len(allowed_cores()) - usable)
+        return min(float(usable), max(0.0, others - spare))
 
 
 def busy_cores(seconds: float = LOOK_SECONDS) -> float:
@@ -47,9 +50,10 @@ def idle_threads(most: int, busy: float) -> int:
 
 
 def times_as_long(busy: float) -> float:
-    """How much longer work takes for all cores while others keep so many of them busy; of busy cores one gets a share."""
+    """How much longer work takes for all cores while others keep so many of them busy: it has those that are idle, and at least one
+    thread that shares the cores with the others."""
     cores = usable_cpus()
-    return cores / max(cores - busy, cores / (cores + busy))
+    return cores / max(cores - busy, cores / (1 + busy))
 
 
 def load_words(busy: float) -> str:
@@ -62,8 +66,7 @@ def _used() -> tuple[float, float, float]:
     process = psutil.Process()
     own = process.cpu_times()
     every = psutil.cpu_times(percpu=True)
-    usable = process.cpu_affinity() if hasattr(process, "cpu_affinity") else range(len(every))
-    busy = of_usable([sum(getattr(core, kind, 0.0) for kind in BUSY) for core in every], usable)
+    busy = of_usable([sum(getattr(core, kind, 0.0) for kind in BUSY) for core in every], allowed_cores())
     return time.monotonic(), busy, own.user + own.system + own.children_user + own.children_system
 
 

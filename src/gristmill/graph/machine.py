@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,10 +17,15 @@ DEVICES = ("auto", "cpu", "cuda")
 Threads = int | Literal["auto"]  # a number is kept; "auto" is all cores, and fewer while other processes use them
 
 
-def usable_cpus() -> int:
-    """Processor cores this process may use."""
+def allowed_cores() -> list[int]:
+    """The numbers of the processor cores that this process may run on."""
     process = psutil.Process()
-    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else psutil.cpu_count() or 1
+    return process.cpu_affinity() if hasattr(process, "cpu_affinity") else [*range(psutil.cpu_count() or 1)]
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Processor cores this process may use: those it may run on, or fewer where a control group limits its time on them to less."""
+    return min([len(allowed_cores()), *(max(1, math.ceil(quota)) for quota in _group_quotas(root))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,26 +51,43 @@ def usable_memory(root: Path = Path("/")) -> UsableMemory:
 def _group_limits(root: Path) -> Iterator[tuple[int, int]]:
     """(limit, used) in bytes of every control group of Linux above this process that limits memory.
 
-    A process is limited by its own group and by all groups around it. Used memory leaves out file pages that the kernel drops
-    on demand. Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+    Used memory leaves out file pages that the kernel drops on demand. Source: the kernel's
+    Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
     """
+    for folder, is_version_2 in _groups(root, "memory"):
+        names, droppable = ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"
+        if is_version_2:
+            names, droppable = ("memory.max", "memory.current"), "inactive_file"
+        limit, used = (_word(folder / name) for name in names)
+        if limit.isdecimal() and used.isdecimal():  # "max" is no limit; groups outside a container are not to be seen
+            yield int(limit), int(used) - int(_word(folder / "memory.stat", after=droppable) or 0)
+
+
+def _group_quotas(root: Path) -> Iterator[float]:
+    """Cores of every control group above this process that limits processor time.
+
+    Source: the kernel's Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
+    """
+    for folder, is_version_2 in _groups(root, "cpu"):
+        if is_version_2:
+            quota = _word(folder / "cpu.max")
+            period = _word(folder / "cpu.max", after=quota)
+        else:
+            quota, period = (_word(folder / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        if quota.isdecimal() and period.isdecimal() and int(period):  # "max" and -1 are no limit
+            yield int(quota) / int(period)
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """(folder, whether it is of version 2) of the group of this process and of all groups around it, which limit it too."""
     memberships = root / "proc/self/cgroup"
     for line in memberships.read_text(encoding="utf-8").splitlines() if memberships.is_file() else ():
         _, controllers, group = line.split(":", 2)
-        if not controllers:  # version 2
-            top, names, droppable = "sys/fs/cgroup", ("memory.max", "memory.current"), "inactive_file"
-        elif "memory" in controllers.split(","):
-            top = "sys/fs/cgroup/memory"
-            names, droppable = ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"
-        else:
+        if controllers and controller not in controllers.split(","):
             continue
+        top = root / "sys/fs/cgroup" / (controller if controllers else "")
         path = PurePosixPath(group.lstrip("/"))
-        for folder in (root / top / level for level in (path, *path.parents)):
-            limit, used = (_word(folder / name) for name in names)
-            if (
-                limit.isdecimal() and used.isdecimal()
-            ):  # "max" is no limit; groups outside a container are not to be seen
-                yield int(limit), int(used) - int(_word(folder / "memory.stat", after=droppable) or 0)
+        yield from ((top / level, not controllers) for level in (path, *path.parents))
 
 
 def _word(path: Path, after: str | None = None) -> str:

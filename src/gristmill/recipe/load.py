@@ -239,6 +239,7 @@ def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override:
         step = _list_index(target, part, override) if isinstance(target, list) else part
         if isinstance(target, dict) and not isinstance(target.get(part), (dict, list)):
             target[part] = {}
+            origins[(*key, part)] = COMMAND_LINE
         target = target[step]
         key.append(step)
     step = _list_index(target, last, override) if isinstance(target, list) else last

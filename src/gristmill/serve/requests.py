@@ -122,7 +122,8 @@ def read_body(kind: type[B], body: object) -> B:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadRequest(f"{where}: {first['msg']}.", param=where) from error
+        words = "must not be empty" if first["type"] in ("too_short", "string_too_short") else first["msg"]
+        raise BadRequest(f"{where}: {words}.", param=where) from error
     for name, value in (found.model_extra or {}).items():
         if value is not None and name not in WITHOUT_EFFECT and value not in NEUTRAL.get(name, ()):
             raise BadRequest(
