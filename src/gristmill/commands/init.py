@@ -27,7 +27,17 @@ from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
-from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.size import (
+    MAX_EPOCHS,
+    MIN_STEPS,
+    MIN_TOKENS,
+    SHAPES,
+    Budget,
+    Wish,
+    budget_for,
+    check_size,
+    shape_for,
+)
 from gristmill.draft.write import (
     SCHEMA_FILE,
     Written,
@@ -113,6 +123,8 @@ def init(
     Raises RecipeError when a recipe is there already, and DataError when there is too little text.
     """
     machine, limits = machine or Machine(), limits or Limits()
+    if size is not None:
+        check_size(parameters_of(size))
     asked = Asked(minutes=minutes, parameters=None if size is None else parameters_of(size), chat=chat)
     texts = _texts(folder, data)
     with _new_folder(folder):
@@ -452,9 +464,10 @@ def _say_what_was_made(
             highlight=False,
         )
     if parameters > budget.total_tokens:
-        more = "more text" if asked.minutes is None else "more --minutes"
+        more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
+        smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
         console.print(
-            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}{smaller} "
             "makes a better model of its size.",
             highlight=False,
         )
