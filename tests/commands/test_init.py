@@ -112,6 +112,20 @@ def test_a_size_or_a_time_that_is_asked_for_is_kept(tmp_path: Path, machine: Mac
         parameters_of("ten")
 
 
+def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([1e11, 2e11, 4e11])
+    monkeypatch.setattr("gristmill.planning.speed.measure_matmul", lambda **_: next(measured))
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=Console(file=out, width=300), machine=machine)
+    for _ in range(2):
+        made = make_forecast(load_recipe(path), machine)
+        assert not made.speed.is_measured
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
+
+
 def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:
     data = tmp_path / "data"
     data.mkdir()

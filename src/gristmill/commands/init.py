@@ -52,7 +52,7 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.formats.format import size_of
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
@@ -302,8 +302,9 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
 
 
 def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
-    """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
-    now, and remembered for plan."""
+    """The speed of training, by parameters: of the machine's profile. Where there is none, a matmul is measured now, or steps if a
+    time is to be kept, and remembered for plan."""
+    keep_matmul(machine)
     if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
         say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
         about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)

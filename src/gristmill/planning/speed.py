@@ -169,14 +169,14 @@ def load_note(busy: float, speed: Speed) -> str:
     return f"{words} now, and did while the speed of training was measured: the times are uncertain, and shorter on idle cores"
 
 
-def measure_matmul(seconds: float = 0.2, size: int = 64, count: int = 256) -> float:
+def measure_matmul(cpu_seconds: float = 0.2, size: int = 64, count: int = 64) -> float:
     """FLOP/s of fp32 matrix products in numpy on one core, by CPU time, so that a load on the cores hardly changes it: the best of
     as many stacks of `count` products as fit into the time. BLAS computes products of that size on one thread."""
     left, right = np.ones((count, size, size), np.float32), np.ones((size, size), np.float32)
     product = np.empty_like(left)
     np.matmul(left, right, out=product)
-    best, end = math.inf, time.perf_counter() + seconds
-    while best == math.inf or time.perf_counter() < end:
+    best, end = math.inf, time.process_time() + cpu_seconds
+    while best == math.inf or time.process_time() < end:
         start = time.process_time()
         np.matmul(left, right, out=product)
         best = min(best, time.process_time() - start)
@@ -188,24 +188,39 @@ def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
 
     Returns the speed, and notes for the reader.
     """
-    measured, notes = measured_speed(parameters, machine)
-    if measured is not None:
-        return measured, notes
+    profile, notes = _profile_of(machine)
+    if profile is not None and profile.points:
+        return training_speed(parameters, profile.points), notes
     if machine.device.startswith("cuda"):
         notes.append(
             "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
         )
-    return guessed_speed(parameters, measure_matmul(), machine.most_threads), notes
+    matmul_flops = measure_matmul() if profile is None else profile.matmul_flops
+    return guessed_speed(parameters, matmul_flops, machine.most_threads), notes
 
 
-def measured_speed(parameters: int, machine: Machine) -> tuple[Speed | None, list[str]]:
-    """Speed for a model of that size by the profile in the runs folder; None, and perhaps a note, where none is of this machine."""
+def measured_speed(parameters: int, machine: Machine) -> Speed | None:
+    """Speed for a model of that size by real training steps in the profile of this machine; None without them."""
+    profile, _ = _profile_of(machine)
+    return training_speed(parameters, profile.points) if profile is not None and profile.points else None
+
+
+def _profile_of(machine: Machine) -> tuple[Profile | None, list[str]]:
+    """The profile in the runs folder; None, and perhaps a note, where none is of this machine."""
     profile = read_profile(machine.runs_dir)
-    if profile is None or not profile.points:
-        return None, []
-    if reason := _does_not_apply(profile, machine):
+    if profile is not None and (reason := _does_not_apply(profile, machine)):
         return None, [f"the speed profile in {machine.runs_dir} was left aside: {reason}"]
-    return training_speed(parameters, profile.points), []
+    return profile, []
+
+
+def keep_matmul(machine: Machine) -> None:
+    """Measures a matmul for all who guess a speed from it later, so that they say the same, unless a profile of this machine is
+    there."""
+    if machine.device != "cuda" and _profile_of(machine)[0] is None:
+        found = measure_matmul(cpu_seconds=0.5)
+        hardware, threads = hardware_name(), machine.most_threads
+        profile = Profile(hardware=hardware, device="cpu", threads=threads, matmul_flops=found, points=())
+        write_profile(machine.runs_dir, profile)
 
 
 def keep_speed(point: SpeedPoint, machine: Machine, *, device: str, hardware: str) -> None:
