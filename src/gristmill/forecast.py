@@ -8,6 +8,7 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -24,7 +25,7 @@ from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
-from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
+from gristmill.planning.budget import Selection, SelectionBudget, asked_readings, check_budget, token_budget
 from gristmill.planning.cost import (
     Disk,
     Flops,
@@ -334,6 +335,15 @@ def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
 
 def _recipe_warnings(recipe: Recipe) -> list[str]:
     warnings = []
+    stages = recipe.pretrain.as_changed().stages
+    for stage, readings in zip(stages, asked_readings(stages)):
+        for reading in readings:
+            if reading.tokens < stage.seq_len:
+                warnings.append(
+                    f"pretrain.stages.{stage.name}.mixture: {reading.selection} has {counted(reading.tokens, 'token')} of "
+                    f"{stage.tokens:,}, less than one sequence of {stage.seq_len:,}, so it may not be drawn at all; raise its weight to "
+                    f"{math.ceil(1e6 * stage.seq_len / stage.tokens) / 1e6:g} or more, or take it out"
+                )
     for before, stage in zip(recipe.pretrain.stages, recipe.pretrain.stages[1:]):
         if stage.seq_len > before.seq_len and stage.rope_theta is None:
             warnings.append(

@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands.init import init, parameters_of, say_what_is_unsure
+from gristmill.commands.init import init, parameters_of, say_what_has_no_share
 from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.draft.interval import Estimate
+from gristmill.draft.sample import Limits
 from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
+from gristmill.recipe.schema.formats import READERS
 from gristmill.runner import run
 from gristmill.units import seconds
 
@@ -94,19 +96,40 @@ def test_too_little_text_is_refused_with_what_there_is_and_what_is_needed(
 def test_a_folder_without_a_file_that_can_be_read_is_refused(tmp_path: Path, machine: Machine) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.png").write_bytes(b"\x89PNG")
+    out = io.StringIO()
     with pytest.raises(DataError, match="0 tokens to train on"):
-        init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+        init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=200), machine=machine)
+    assert (
+        out.getvalue() == "not read: .png: 1 file, 4 B: an image: no text is read from it\n"
+    )  # no table without a row
 
 
 def test_a_size_or_a_time_that_is_asked_for_is_kept(tmp_path: Path, machine: Machine) -> None:
     (tmp_path / "a.txt").write_text(prose(60_000), encoding="utf-8")
     path = init(tmp_path / "sized", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="1M")
     assert make_forecast(load_recipe(path), machine).parameters == pytest.approx(1e6, rel=0.2)
-    with pytest.raises(RecipeError, match=r"--size 10B: your text has about .* tokens"):
-        init(tmp_path / "large", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="10B")
+    with pytest.raises(RecipeError, match=r"--size 300M: your text has about .* tokens"):
+        init(tmp_path / "large", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="300M")
+    for size in ("100k", "10B"):
+        with pytest.raises(RecipeError, match="init makes models of 158k to 368M parameters"):
+            init(tmp_path / "other", data=tmp_path / "a.txt", console=QUIET, machine=machine, size=size)
     assert parameters_of("1.5M") == 1_500_000
     with pytest.raises(RecipeError, match="expected parameters such as"):
         parameters_of("ten")
+
+
+def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([1e11, 2e11, 4e11])
+    monkeypatch.setattr("gristmill.planning.speed.measure_matmul", lambda **_: next(measured))
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=Console(file=out, width=300), machine=machine)
+    for _ in range(2):
+        made = make_forecast(load_recipe(path), machine)
+        assert not made.speed.is_measured
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
 
 
 def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:
@@ -128,6 +151,7 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     sums = 4 * (recipe.chat.sums_up_to + 1) ** 2
     assert recipe.chat.conversation_copies * 4 >= 2 * sums
     assert "no JSON 1" in out.getvalue()
+    assert recipe.sft.sample_prompts == ["Who?", "What is 2 + 3?"]
 
 
 def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp_path: Path, machine: Machine) -> None:
@@ -160,6 +184,7 @@ def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp
         else:
             assert made.hours * 60 > minutes
             assert "0.2 minutes are not enough" in words
+            assert "more --minutes makes a better model of its size" in words, "there is no smaller size"
 
 
 def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
@@ -192,6 +217,31 @@ def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_
     with pytest.raises(RecipeError, match="nowhere does not exist"):
         init(tmp_path / "new", data=tmp_path / "nowhere", console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_without_text_the_folder_for_it_is_made_and_every_format_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="now, and empty") as refused:
+        init(tmp_path / "new", data=None, console=QUIET)
+    assert all(f" {name}," in str(refused.value) for name in READERS)
+
+
+def test_an_older_project_beside_the_text_is_not_taken_for_it(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text(rows("text", 20), encoding="utf-8")
+    (tmp_path / "older").mkdir()
+    talk = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    for name, text in (
+        ("recipe.yaml", "schema_version: 1\n"),
+        ("schema.json", "{}"),
+        ("conversations.jsonl", json.dumps({"messages": talk})),
+    ):
+        (tmp_path / "older" / name).write_text(text, encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path, console=Console(file=out, width=200), machine=machine, chat=True)
+    assert "conversations that come with gristmill" in out.getvalue()
+    assert "not read: 3 paths, written by init for a model (older/conversations.jsonl, " in out.getvalue()
+    recipe = load_recipe(path).recipe
+    assert [source.read.paths for source in recipe.sources.values()] == [["../**/*.txt"], ["../**/*.jsonl"]]
 
 
 def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(
@@ -325,6 +375,16 @@ def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Mach
     assert "passage_chars" not in path.read_text(encoding="utf-8")
 
 
+def test_a_small_source_that_was_read_whole_counts_with_all_it_has(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.jsonl").write_text(rows("text", 500), encoding="utf-8")
+    (tmp_path / "b.md").write_text("\n\n".join(prose(500, seed=-n) for n in range(1, 17)), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path, console=QUIET, machine=machine, limits=Limits(max_bytes=150_000))
+    said = re.findall(r"unique_tokens: (\d+) +# estimated, ([\d,]+) to", path.read_text(encoding="utf-8"))
+    part, whole = (int(low.replace(",", "")) / int(value) for value, low in said)
+    assert part < 0.9
+    assert whole > 0.95
+
+
 def test_a_source_that_may_have_no_text_gets_no_share_and_is_named() -> None:
     tokens = {
         "notes": Estimate(value=1e6, low=9e5, high=1.1e6),
@@ -334,6 +394,6 @@ def test_a_source_that_may_have_no_text_gets_no_share_and_is_named() -> None:
         budget = budget_for(shape_for(1e6, Wish()), {name: tokens[name] for name in names}, Wish())
         assert budget.weights.keys() == {"notes"}
         out = io.StringIO()
-        say_what_is_unsure(names, budget, Console(file=out, width=200))
+        say_what_has_no_share(names, budget, Console(file=out, width=200))
         assert out.getvalue().startswith(said)
         assert bool(out.getvalue()) == bool(said)

@@ -528,6 +528,17 @@ def test_a_longer_context_with_the_old_rope_base_is_warned_of(book: Path, machin
     assert "same rope_theta" not in page(book, machine, ["pretrain.stages.long.rope_theta=100000.0"])
 
 
+def test_a_share_that_draws_no_sequence_is_warned_of_with_its_key(book: Path, machine: Machine) -> None:
+    mixture = "mixture: {book: 0.99, notes: 0.01}"
+    text = book.read_text(encoding="utf-8").replace("mixture: {book: 1.0}", mixture)
+    notes = '  notes: {read: {format: text, paths: ["book*.txt"]}, license: CC0, unique_tokens: 5000}\ntokenizer:'
+    book.write_text(text.replace("tokenizer:", notes), encoding="utf-8")
+    said = " ".join(page(book, machine, ["pretrain.stages.stable.tokens=20480"]).split())
+    assert "pretrain.stages.stable.mixture: notes has 205 tokens of 20,480, less than one sequence of 256" in said
+    assert "raise its weight to 0.0125 or more" in said
+    assert "less than one sequence" not in page(book, machine)
+
+
 # ── speed ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

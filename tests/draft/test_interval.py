@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,20 @@ def test_what_was_read_whole_is_counted_and_has_no_interval() -> None:
     found = unique_tokens({"text": tally_of(text, tokens, np.arange(UNITS))}, seed=1)["text"]
     assert found.is_counted
     assert found.value == pytest.approx(sum({int(name): size for name, size in zip(text, tokens)}.values()))
+
+
+def test_a_source_that_was_read_whole_has_no_copies_left_to_find_beside_one_that_was_not() -> None:
+    rng = np.random.default_rng(4)
+    part, few = (tally_of(*population([1], rng), np.arange(3)) for _ in range(2))
+    (stratum,) = few.strata
+    whole = replace(few, is_whole=True, strata=(replace(stratum, share=1.0, num_bytes=few.total("read_bytes")),))
+    found = unique_tokens({"whole": whole, "part": part}, seed=1)["whole"]
+    assert found.value == pytest.approx(whole.total("left_tokens"))
+    assert found.low > 0.95 * found.value  # the tokenizer's error is left
+    met = replace(whole, strata=(replace(whole.strata[0], units=(
+        replace(stratum.units[0], lost_documents=3), *stratum.units[1:])),))  # fmt: skip
+    again = unique_tokens({"whole": met, "part": part}, seed=1)["whole"]
+    assert again.value < 0.5 * found.value  # some was met in what was read in part: more may lie in the rest
 
 
 def test_more_that_is_read_makes_a_narrower_interval() -> None:

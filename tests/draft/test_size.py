@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import SHAPES, Wish, budget_for, shape_for
+from gristmill.draft.size import SHAPES, Wish, budget_for, check_size, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.planning.budget import num_windows
+from gristmill.tokens.mixture import Mixture
 
 
 def in_minutes(minutes: float) -> Wish:
@@ -44,6 +45,38 @@ def test_no_source_is_read_too_often_at_the_lower_end(tokens: dict[str, Estimate
             assert weight * budget.total_tokens / once <= 5
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from("abcdefghijklm"), st.integers(200, 200_000), min_size=2),
+    st.sampled_from([128, 512, 1024]),
+    st.sampled_from([Wish(), in_minutes(0.1), in_minutes(10)]),
+)
+def test_each_source_of_the_mixture_is_drawn_in_each_stage_and_the_others_are_named(
+    tokens: dict[str, int], context: int, wish: Wish
+) -> None:
+    known = {name: Estimate(value=size, low=size, high=size) for name, size in tokens.items()}
+    shape = SHAPES[0].with_context(context)
+    try:
+        budget = budget_for(shape, known, wish)
+    except DataError:
+        return
+    assert {*budget.weights} | {*budget.too_small} == {*tokens}
+    assert len(budget.weights) + len(budget.too_small) == len(tokens)
+    assert max(tokens, key=lambda name: tokens[name]) in budget.weights
+    mixture = Mixture([repr(weight) for weight in budget.weights.values()])
+    for number in range(len(budget.weights)):
+        for stage in (budget.stable_tokens, budget.decay_tokens):
+            assert mixture.count_before(number, stage // context) >= 1
+
+
+def test_a_small_source_among_large_ones_is_trained_on_and_one_of_a_single_sequence_is_named() -> None:
+    sizes = {"books": 60_000, "subtitles": 1_900, "docx": 700}
+    known = {name: Estimate(value=size, low=size, high=size) for name, size in sizes.items()}
+    budget = budget_for(SHAPES[0].with_context(512), known, Wish())
+    assert budget.too_small == ("docx",)
+    assert budget.weights["subtitles"] * budget.decay_tokens >= 512
+
+
 def test_more_text_or_time_makes_a_larger_model_and_a_size_is_kept() -> None:
     assert [shape_for(10.0**size, Wish()).parameters for size in range(4, 11)] == sorted(
         shape_for(10.0**size, Wish()).parameters for size in range(4, 11)
@@ -55,3 +88,15 @@ def test_more_text_or_time_makes_a_larger_model_and_a_size_is_kept() -> None:
         assert shape_for(1e9, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.2)
     with pytest.raises(RecipeError, match="a model of that size wants"):
         shape_for(1e5, Wish(parameters=100_000_000))
+
+
+@given(st.floats(4, 10))
+def test_a_size_is_refused_at_once_or_kept(digits: float) -> None:
+    parameters = round(10**digits)
+    if not 150_000 < parameters < 386_000_000:
+        with pytest.raises(RecipeError, match="init makes models of 158k to 368M") as refused:
+            check_size(parameters)
+        assert ("shipped recipe" in str(refused.value)) == (parameters > 386_000_000)
+    elif 151_000 < parameters < 385_000_000:
+        check_size(parameters)
+        assert shape_for(1e12, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.4)

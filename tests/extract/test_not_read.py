@@ -77,6 +77,31 @@ def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
         assert len(files) + listed == sum(path.is_file() for path in folder.rglob("[!.]*"))
 
 
+def test_what_is_no_file_is_named(folder: Path) -> None:
+    told = list(map(str, not_read_in(folder)))
+    assert "2 paths, link that leads nowhere (gone.txt, loop.txt): put back what it leads to, or remove it" in told
+    assert "2 paths, pipe, socket or device (pipe.txt, s.txt): nothing can be read from it; remove it" in told
+    beside = not_read_beside(folder.parent, [read("text", "data")], has_chat=False)
+    assert ("data/gone.txt", "data/loop.txt") in [one.names for one in beside]
+
+
+def test_what_init_wrote_for_an_older_model_is_no_text_and_is_named(folder: Path) -> None:
+    older = folder / "older"
+    (older / "data").mkdir(parents=True)
+    for name in ("schema.json", "conversations.jsonl", "data/conversations.jsonl"):
+        (older / name).write_text("{}\n")
+    assert "project_file" not in counts(not_read_in(folder))  # somebody else's
+    (older / "recipe.yaml").write_text("# a comment\nschema_version: 1\n")
+    wanted = "3 paths, written by init for a model (older/conversations.jsonl, older/recipe.yaml, older/schema.json): "
+    assert wanted + "no text of yours; name the file itself to read it" in list(map(str, not_read_in(folder)))
+    for pattern in ("data", "data/**/*.json*"):
+        found = find_outside(folder.parent, [pattern], where="x").files
+        assert [
+            path.relative_to(folder).as_posix() for path in found if path.suffix in (".jsonl", ".json", ".yaml")
+        ] == ["older/data/conversations.jsonl"]
+    assert [*find_outside(older, ["*.jsonl"], where="x").files] == [older / "conversations.jsonl"]  # of its own recipe
+
+
 def test_what_to_do_depends_on_what_it_is(folder: Path) -> None:
     advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")], has_chat=False)}
     assert advice[".html"] == "name it, or its folder, in a source with `format: html`"

@@ -20,16 +20,25 @@ from rich.text import Text
 from gristmill.commands.doctor import measure_training
 from gristmill.commands.survey import EMPTY, MESSAGES, heads_of, look
 from gristmill.data.outside import visible_files, without_dots
-from gristmill.draft.conversations import FILE_NAME, TURNS, ChatPlan, with_context, write_conversations
+from gristmill.draft.conversations import TURNS, ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import PASSAGE_CHARS, FolderSource, files_by_kind, sources_of
 from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
-from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.size import (
+    MAX_EPOCHS,
+    MIN_STEPS,
+    MIN_TOKENS,
+    SHAPES,
+    Budget,
+    Wish,
+    budget_for,
+    check_size,
+    shape_for,
+)
 from gristmill.draft.write import (
-    SCHEMA_FILE,
     Written,
     draft_recipe,
     failed_share,
@@ -42,9 +51,9 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.formats.format import size_of
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
-from gristmill.recipe.load import load_recipe
+from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE, load_recipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
@@ -113,6 +122,8 @@ def init(
     Raises RecipeError when a recipe is there already, and DataError when there is too little text.
     """
     machine, limits = machine or Machine(), limits or Limits()
+    if size is not None:
+        check_size(parameters_of(size))
     asked = Asked(minutes=minutes, parameters=None if size is None else parameters_of(size), chat=chat)
     texts = _texts(folder, data)
     with _new_folder(folder):
@@ -128,7 +139,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not was_there:
-            for name in (SCHEMA_FILE, FILE_NAME):
+            for name in (SCHEMA_FILE, CONVERSATIONS_FILE):
                 (folder / name).unlink(missing_ok=True)
             with suppress(OSError):  # it holds what somebody else put there
                 folder.rmdir()
@@ -156,15 +167,16 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             say=say,
         )
         if plan is not None and found.tokenizer is not None:
-            plan = with_context(plan, folder / FILE_NAME, Tokenizer.load(found.tokenizer))
+            plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
-    console.print(_table(looked, found, tokens))
+    if looked.sources:
+        console.print(_table(looked, found, tokens))
     _say_what_is_left(looked, found, texts, asked.chat, console)
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
     budget = budget_for(shape, tokens, wish)
-    say_what_is_unsure(found.priority, budget, console)
+    say_what_has_no_share(found.priority, budget, console)
     by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
@@ -218,8 +230,9 @@ def _texts(folder: Path, data: Path | None) -> Path:
     if not texts.exists():
         texts.mkdir(parents=True)
         raise RecipeError(
-            f"{folder / 'data'} was not there; it is now, and empty.\n  Put text, Markdown, HTML, WARC, JSONL, Parquet or"
-            f" source code into it and run the same command again, or name your folder: gristmill init {folder} --data FOLDER"
+            f"{folder / 'data'} was not there; it is now, and empty.\n  Put your text into it, in any of the formats "
+            f"{', '.join(READERS)}, and run the same command again, or name your folder: "
+            f"{shlex.join(['gristmill', 'init', str(folder), '--data', 'FOLDER'])}"
         )
     return texts
 
@@ -271,7 +284,11 @@ def _train_tokens(found: Count) -> dict[str, Estimate]:
         one = found.sources[name]
         assert one.split is not None
         num_bytes = tokens.value * found.bytes_per_token[name]
-        share = train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        share = (
+            one.split.train_share
+            if found.tally[name].is_counted
+            else train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
+        )
         kept[name] = Estimate(
             value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
         )
@@ -290,8 +307,9 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
 
 
 def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
-    """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
-    now, and remembered for plan."""
+    """The speed of training, by parameters: of the machine's profile. Where there is none, a matmul is measured now, or steps if a
+    time is to be kept, and remembered for plan."""
+    keep_matmul(machine)
     if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
         say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
         about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
@@ -415,9 +433,16 @@ def _say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, con
         say(f"not read: {other}")
 
 
-def say_what_is_unsure(sources: Sequence[str], budget: Budget, console: Console) -> None:
-    """Names the sources that have no share of the budget: so little was read of them that they may have no text."""
-    if unsure := [name for name in sources if name not in budget.weights]:
+def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Console) -> None:
+    """Names the sources that have no share of the budget, and why: they may have no text, or have too little."""
+    if budget.too_small:
+        console.print(
+            Text(
+                f"Not in the recipe: {', '.join(budget.too_small)}. Too little text to draw one sequence of "
+                f"{budget.shape.seq_len:,} tokens in each stage; join it with the text of another source, or add to it."
+            )
+        )
+    if unsure := [name for name in sources if name not in budget.weights and name not in budget.too_small]:
         console.print(
             Text(
                 f"Not in the recipe: {', '.join(unsure)}. Too little was read to tell whether there is text to train on; "
@@ -452,9 +477,10 @@ def _say_what_was_made(
             highlight=False,
         )
     if parameters > budget.total_tokens:
-        more = "more text" if asked.minutes is None else "more --minutes"
+        more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
+        smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
         console.print(
-            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}{smaller} "
             "makes a better model of its size.",
             highlight=False,
         )

@@ -20,11 +20,14 @@ from typing import Any
 from gristmill.data.executor import LocalThreads
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.graph.step import Given, OutsideFiles
+from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE
 from gristmill.store.durable import file_sha256, read_json, write_json
 from gristmill.store.fingerprint import fingerprint
 from gristmill.store.store import STORE
 from gristmill.units import in_bytes
 
+PROJECT_FILES = (IN_FOLDER, SCHEMA_FILE, CONVERSATIONS_FILE)
+MAX_HEAD_BYTES = 64_000  # of a recipe, in which its first keys lie
 NAMED = "(named)"  # no file has this name
 SETTLED_SECONDS = 2.0  # a file changed just now may change again within the resolution of its time stamp
 SAY_EVERY_SECONDS = 5.0
@@ -49,14 +52,15 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def look_through(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Each file below a folder with None, and what is no file with the reason (`why_no_file`).
+    """Each file below a folder with None, and what is no file with the reason (`why_no_file`), or project_file where `init` wrote it.
 
     Hidden ones, those in hidden folders and runs of gristmill are no part of it; links to folders are not followed. Raises
     DataError for a folder that cannot be listed.
     """
     for root, folders, names in os.walk(folder, onerror=_cannot_list):
         folders[:] = [name for name in folders if not name.startswith(".") and not is_made_here(Path(root, name))]
-        yield from ((path := Path(root, name), why_no_file(path)) for name in names if not name.startswith("."))
+        for path in (Path(root, name) for name in names if not name.startswith(".")):
+            yield path, why_no_file(path) or ("project_file" if is_project_file(path) else None)
 
 
 def why_no_file(path: Path) -> str | None:
@@ -88,15 +92,26 @@ def is_made_here(folder: Path) -> bool:
         return False
 
 
+def is_project_file(path: Path) -> bool:
+    """Whether a file is what `init` writes: a recipe of gristmill, or the schema or conversations beside one."""
+    if path.name not in PROJECT_FILES:
+        return False
+    try:
+        with path.with_name(IN_FOLDER).open("rb") as recipe:
+            return b"\nschema_version:" in b"\n" + recipe.read(MAX_HEAD_BYTES)
+    except OSError:
+        return False
+
+
 def _cannot_list(error: OSError) -> None:
     raise DataError(
         f"the folder {error.filename} cannot be listed: {error.strerror}.\n  Change its permissions, or name the folders beside it."
     ) from error
 
 
-def _readable_name(path: Path) -> str:
+def readable_name(path: Path | str) -> str:
     """A name as text; bytes that are no UTF-8 as \\xNN."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+    return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> OutsideFiles:
@@ -108,9 +123,9 @@ def find_outside(recipe_dir: Path, patterns: Sequence[str], *, where: str) -> Ou
     for pattern in patterns:
         start, matches = _matches(recipe_dir, pattern, where=where)
         for path in matches:
-            paths.setdefault(path, _readable_name(path.relative_to(start)))
+            paths.setdefault(path, readable_name(path.relative_to(start)))
         for file in (file for path in matches for file in (visible_files(path) if path.is_dir() else [path])):
-            name = files.setdefault(file, _readable_name(file.relative_to(start)))
+            name = files.setdefault(file, readable_name(file.relative_to(start)))
             other, its_pattern = named.setdefault(name, (file, pattern))
             if other != file:
                 raise RecipeError(
@@ -151,7 +166,7 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
 
 
 def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
-    """(the fixed part of a pattern, all that it names outside of gristmill's runs)."""
+    """(the fixed part of a pattern, all that it names outside of gristmill's runs and of projects below that part)."""
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
         if has_magic(part):
@@ -160,7 +175,12 @@ def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
     start = absolute(recipe_dir, str(fixed))
     matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
     made_here = cache(is_made_here)
-    return start, [path for path in map(Path, matches) if not any(map(made_here, _folders_between(start, path)))]
+    return start, [
+        path
+        for path in map(Path, matches)
+        if not any(map(made_here, _folders_between(start, path)))
+        and not (path.parent != start and is_project_file(path))
+    ]
 
 
 def _folders_between(start: Path, path: Path) -> list[Path]:
@@ -200,10 +220,10 @@ class FileHashes:
         folder are read by their suffix, files that are named in any case."""
         stamps = {path: _stamp(path) for path in found.files}
         self._read(
-            [path for path, stamp in stamps.items() if self._known.get(_readable_name(path), [])[:-1] != stamp], stamps
+            [path for path, stamp in stamps.items() if self._known.get(readable_name(path), [])[:-1] != stamp], stamps
         )
         hashes = {
-            name: self._unreadable.get(path) or str(self._known[_readable_name(path)][-1])
+            name: self._unreadable.get(path) or str(self._known[readable_name(path)][-1])
             for path, name in found.files.items()
         }
         if any(path.is_dir() for path in found.paths):
@@ -225,7 +245,7 @@ class FileHashes:
             elif isinstance(outcome, Exception):
                 raise outcome
             else:
-                self._known[_readable_name(path)] = [*stamps[path], outcome]
+                self._known[readable_name(path)] = [*stamps[path], outcome]
                 self._unreadable.pop(path, None)
             done += stamps[path][0]
             if time.monotonic() - said > SAY_EVERY_SECONDS:

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 
 from gristmill.data.record import MAX_DOCUMENT_BYTES
+from gristmill.draft.prompts import first_questions
 from gristmill.errors import DataError
 from gristmill.formats.format import format_named
 from gristmill.formats.jsonl import value_of
 from gristmill.formats.lines import Lines
 from gristmill.formats.utf16 import open_as_utf8
+from gristmill.recipe.load import CONVERSATIONS_FILE
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.rows import check_messages
@@ -32,8 +34,8 @@ from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.tokenizer import Tokenizer
 
 BUILT_IN = Path(__file__).with_name("conversations.jsonl")
-FILE_NAME = "conversations.jsonl"
 SUMS_UP_TO, FEW_SUMS_UP_TO = 5, 3
+BUILT_IN_QUESTIONS = ("Hello!", "What is your name?")
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
@@ -54,13 +56,14 @@ MEASURED = 1000  # conversations
 @dataclass(frozen=True, kw_only=True)
 class ChatPlan:
     """What chat is trained on. left_out: reason → conversations of the person that cannot be used. exchange_tokens: that a question
-    and its answer take, of nine in ten conversations no more; context: that holds TURNS of them."""
+    and its answer take, of nine in ten conversations no more; context: that holds TURNS of them. questions: the first of the person's own, or some that what comes with gristmill answers."""
 
     conversations: int
     are_own: bool
     copies: int
     sums_up_to: int
     left_out: Counter[str]
+    questions: tuple[str, ...]
     exchange_tokens: int = 0
     context: int = CONTEXTS[0]
 
@@ -95,13 +98,16 @@ def write_conversations(folder: Path, files: Sequence[Path]) -> ChatPlan:
     left_out: Counter[str] = Counter()
     rows = [row for path in files for row in _own(path, left_out)]
     chosen = rows or [{"id": row["id"], MESSAGES: row[MESSAGES]} for row in read_jsonl(BUILT_IN)]
-    write_jsonl(folder / FILE_NAME, ({**row, "id": f"{number:05d}"} for number, row in enumerate(chosen, start=1)))
+    write_jsonl(
+        folder / CONVERSATIONS_FILE, ({**row, "id": f"{number:05d}"} for number, row in enumerate(chosen, start=1))
+    )
     once = ChatPlan(
         conversations=len(chosen),
         are_own=bool(rows),
         copies=1,
         sums_up_to=SUMS_UP_TO if len(chosen) > FEW else FEW_SUMS_UP_TO,
         left_out=left_out,
+        questions=first_questions(rows) or BUILT_IN_QUESTIONS,
     )
     wanted = once.sums * CONVERSATION_SHARE / (1 - CONVERSATION_SHARE)
     return replace(once, copies=max(1, math.ceil(wanted / len(chosen))))

@@ -23,6 +23,7 @@ from gristmill.draft.distinct import met_in_several
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.held_out import Split, split_of
 from gristmill.draft.interval import Stratum, Tally, UnitTally
+from gristmill.draft.prompts import opening_of
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
 from gristmill.extract.language import languages_in
@@ -51,7 +52,7 @@ class SourceCount:
     """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
-    the text's bytes, of a sample of documents.
+    the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
     """
 
     account: SourceLedger
@@ -61,6 +62,7 @@ class SourceCount:
     split: Split | None = None
     train_tokens: int = 0
     languages: Mapping[str, float] = field(default_factory=dict)
+    opening: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ def count(
                 split=steps.split_of(name, left[name], priority),
                 train_tokens=shards[name]["train"].num_tokens,
                 languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
+                opening=opening_of(sorted(samples[name].folder.glob("documents-*"))),
             )
             for name in priority
         },
@@ -248,9 +251,14 @@ class _Steps:
         unit_D, is_large_D = self._unit_of_documents(priority)
         table = pq.read_table(self.folder("duplicates") / "copies.parquet")
         document_C, survivor_C = (table.column(name).to_numpy() for name in ("document", "survivor"))
-        of_chance_C = ~(
-            is_large_D[document_C] & is_large_D[survivor_C]
-        )  # of large pieces all are read in part, so all pairs are seen
+        is_whole_D = np.concatenate(
+            [np.full(some.stop - some.start, self.samples[name].is_whole) for name, some in ranges.items()]
+        )
+        of_chance_C = (
+            ~np.logical_or(  # of large pieces all are read in part, of whole sources all of it, so all pairs are seen
+                is_large_D[document_C] & is_large_D[survivor_C], is_whole_D[document_C] & is_whole_D[survivor_C]
+            )
+        )
         crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & of_chance_C
         fate_D = np.full(len(size_D), LEFT)
         fate_D[document_C] = np.where(crosses_C, LOST, GONE)

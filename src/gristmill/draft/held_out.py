@@ -46,6 +46,12 @@ class Split:
         """On all sides."""
         return self.train_bytes + self.held_bytes + self.alike_bytes
 
+    @property
+    def train_share(self) -> Estimate:
+        """Of the text that was read, the share that is trained on."""
+        share = self.train_bytes / max(1, self.total_bytes)
+        return Estimate(value=share, low=share, high=share)
+
 
 def split_of(
     selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str]

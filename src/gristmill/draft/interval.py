@@ -62,6 +62,11 @@ class Tally:
     met_in_several: tuple[int, ...]
     is_whole: bool
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether all of it was read, and none of it met again in text of which more may lie unread: no copies are left to find."""
+        return self.is_whole and not self.total("lost_documents")
+
     def total(self, what: str) -> float:
         """A figure of all units."""
         return float(sum(getattr(unit, what) for stratum in self.strata for unit in stratum.units))
@@ -148,7 +153,9 @@ def _copies(tallies: Mapping[str, Tally], documents: Draws, rng: np.random.Gener
 
 
 def _shares_of_copies(tallies: Mapping[str, Tally], documents: Mapping[str, float]) -> dict[str, float]:
-    """Source → its share of the copies: as in what was read, or by its documents where there were none."""
+    """Source → its share of the copies: as in what was read, or by its documents where there were none. One that was counted has
+    none."""
     lost = {name: tally.total("lost_documents") for name, tally in tallies.items()}
-    basis = lost if sum(lost.values()) else documents
+    unsure = {name: 0.0 if tallies[name].is_counted else number for name, number in documents.items()}
+    basis = lost if sum(lost.values()) else unsure
     return {name: basis[name] / max(1e-9, sum(basis.values())) for name in tallies}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_DOWN, ROUND_UP, Decimal
 
 from gristmill.draft.interval import Estimate
 from gristmill.errors import DataError, RecipeError
@@ -25,7 +25,7 @@ MAX_EPOCHS_AT_WORST = 4.5  # where the text is at the lower end of its interval;
 MIN_TOKENS = 20_000
 MIN_STEPS = 20
 MAX_PARAMETERS_PER_TOKEN = 20
-MAX_LAYERS = 96
+MIN_LAYERS, MAX_LAYERS = 2, 96
 WEIGHT_DECIMALS = 6
 
 
@@ -136,28 +136,38 @@ def _of_size(parameters: int, text_bytes: float) -> Shape:
             f"{scale(parameters / EPOCHS)}, and at least {scale(parameters / MAX_PARAMETERS_PER_TOKEN / MAX_EPOCHS)}.\n"
             f"  Add text, or leave --size out: {scale(fits.parameters)} parameters fit."
         )
-    if not 0.7 < shape.parameters / parameters < 1.4:
-        raise RecipeError(
-            f"--size {scale(parameters)}: init makes models of {scale(SHAPES[0].parameters)} to {scale(fitted[-1].parameters)}.\n"
-            "  Take a shipped recipe such as smollm2-1.7b.yaml for larger ones."
-        )
     return shape
+
+
+def check_size(parameters: int) -> None:
+    """Raises RecipeError where no shape comes near so many parameters."""
+    smallest = replace(SHAPES[0], num_hidden_layers=MIN_LAYERS).parameters
+    largest = replace(SHAPES[-1], num_hidden_layers=MAX_LAYERS).parameters
+    if not 0.95 * smallest <= parameters <= 1.05 * largest:
+        other = "Ask for more, or leave --size out: the text then decides."
+        if parameters > largest:
+            other = "Take a shipped recipe such as smollm2-1.7b.yaml for larger ones."
+        raise RecipeError(
+            f"--size {scale(parameters)}: init makes models of {scale(smallest)} to {scale(largest)} parameters.\n  {other}"
+        )
 
 
 def _layers_for(shape: Shape, parameters: int) -> int:
     one, two = (replace(shape, num_hidden_layers=layers).parameters for layers in (1, 2))
-    return min(max(2, round((parameters - one) / (two - one)) + 1), MAX_LAYERS)
+    return min(max(MIN_LAYERS, round((parameters - one) / (two - one)) + 1), MAX_LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Tokens of pretraining, in whole steps, and the share of each source. epochs: over all text."""
+    """Tokens of pretraining, in whole steps, and the share of each source. epochs: over all text. too_small: sources without a
+    share, since one sequence of them in each stage would be too much."""
 
     shape: Shape
     stable_tokens: int
     decay_tokens: int
     weights: Mapping[str, float]
     epochs: float
+    too_small: tuple[str, ...] = ()
 
     @property
     def total_tokens(self) -> int:
@@ -177,20 +187,30 @@ class Budget:
 
 def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budget:
     """Steps and shares over unique training tokens by source; a source counts by the whole windows that it has, and by less than
-    was estimated where it may have much less. Raises DataError where nothing is sure."""
+    was estimated where it may have much less. Each share draws a sequence in each stage. Raises DataError where nothing is sure."""
     epochs = EPOCHS if wish.tokens_in_time is None else MAX_EPOCHS
     sure = {name: min(found.value, MAX_EPOCHS_AT_WORST / epochs * found.low) for name, found in tokens.items()}
-    once = {name: num_windows(int(size), shape.seq_len) * shape.seq_len for name, size in sure.items()}
-    total = sum(once.values())
-    if not total:
+    once = {name: size for name, found in sure.items() if (size := _in_windows(found, shape))}
+    if not once:
         raise DataError(
             "too little of the text was read to say how much there is. Read longer with --max-seconds, or name a part of it."
         )
-    weights = _rounded({name: size / total for name, size in once.items() if size})
+    budget = _budget(shape, once, epochs, wish)
+    too_small = [name for name, found in tokens.items() if not _in_windows(found.high, shape)]
+    while (name := _too_small(budget, once, tokens)) is not None:
+        too_small.append(name)
+        del once[name]
+        budget = _budget(shape, once, epochs, wish)
+    return replace(budget, too_small=tuple(too_small))
+
+
+def _budget(shape: Shape, once: Mapping[str, int], epochs: float, wish: Wish) -> Budget:
+    total = sum(once.values())
     asked = min(epochs * total, wish.most_tokens(shape))
     batch = _batch_for(shape, asked)
     steps = int(max(asked, MIN_STEPS * batch) // batch)
     decay = max(1, round(0.2 * steps))
+    weights = _rounded({name: size / total for name, size in once.items()}, least=shape.seq_len / (decay * batch))
     return Budget(
         shape=replace(shape, global_batch_tokens=batch),
         stable_tokens=(steps - decay) * batch,
@@ -198,6 +218,26 @@ def budget_for(shape: Shape, tokens: Mapping[str, Estimate], wish: Wish) -> Budg
         weights=weights,
         epochs=steps * batch / total,
     )
+
+
+def _too_small(budget: Budget, once: Mapping[str, int], tokens: Mapping[str, Estimate]) -> str | None:
+    """The smallest source for which one sequence in each stage is too much: it would be read too often at worst, or the largest
+    source would lose more than half of its share; None where there is none."""
+    shape, total, largest = budget.shape, sum(once.values()), max(once, key=lambda name: once[name])
+    least = shape.seq_len / budget.decay_tokens
+    raised = sorted((name for name, size in once.items() if size / total < least), key=lambda name: once[name])
+    if raised and budget.weights[largest] < max(least, once[largest] / total / 2):
+        return raised[0]
+    drawn = least * budget.total_tokens
+    return next(
+        (name for name in raised if drawn > MAX_EPOCHS_AT_WORST * _in_windows(tokens[name].low, shape)),
+        None,
+    )
+
+
+def _in_windows(tokens: float, shape: Shape) -> int:
+    """Of so many tokens, those that lie in whole windows."""
+    return num_windows(int(tokens), shape.seq_len) * shape.seq_len
 
 
 def _batch_for(shape: Shape, tokens: float) -> int:
@@ -208,10 +248,11 @@ def _batch_for(shape: Shape, tokens: float) -> int:
     return batch
 
 
-def _rounded(shares: Mapping[str, float]) -> dict[str, float]:
-    """Shares that sum to exactly one in WEIGHT_DECIMALS digits, none of them zero: rounded down, the largest takes what is left."""
+def _rounded(shares: Mapping[str, float], *, least: float) -> dict[str, float]:
+    """Shares that sum to one in WEIGHT_DECIMALS digits: rounded down, or raised to the least; the largest takes what is left."""
     unit = Decimal(1).scaleb(-WEIGHT_DECIMALS)
-    found = {name: max(unit, Decimal(share).quantize(unit, ROUND_DOWN)) for name, share in shares.items()}
+    floor = Decimal(least).quantize(unit, ROUND_UP)
+    found = {name: max(floor, Decimal(share).quantize(unit, ROUND_DOWN)) for name, share in shares.items()}
     largest = max(shares, key=lambda name: shares[name])
     found[largest] = 1 - sum((share for name, share in found.items() if name != largest), Decimal(0))
     return {name: float(share) for name, share in found.items()}

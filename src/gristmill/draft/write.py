@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.draft.conversations import BATCH, FILE_NAME, RATE_SHARE, ChatPlan
+from gristmill.draft.conversations import BATCH, RATE_SHARE, ChatPlan
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource, name_of
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import SHAPES, Budget, Shape
+from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.units import percent
 
-SCHEMA_FILE = "schema.json"
 HELD_OUT_BYTES = 20_000  # that a useful error bar wants
 LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
 HELD_OUT_SHARE = (0.02, 0.1)
@@ -105,6 +105,7 @@ def recipe_text(
     """The file. asked: in words, what the tokens were sized to."""
     shape, batch = budget.shape, budget.shape.global_batch_tokens
     mixture = _inline(budget.weights)
+    largest = count.sources[max(budget.weights, key=lambda name: budget.weights[name])]
     sections = [
         _head(folder, texts),
         "# Named collections of documents. Paths are relative to this file.\nsources:\n"
@@ -134,7 +135,7 @@ pretrain:
   optimizer: {{peak_lr: {shape.peak_lr}}}
   watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
   checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
-  sample_prompts: ["", "The "]
+  sample_prompts: {_yaml(sorted({"", largest.opening}))}
 """,
     ]
     if chat is not None:
@@ -219,10 +220,10 @@ def _select(written: Sequence[Written], budget: Budget, validation: Validation) 
 def chat_text(chat: ChatPlan, shape: Shape) -> str:
     """The sections of chat. shape: of the model, whose context they are for."""
     whose = "your own conversations" if chat.are_own else "everyday conversations that come with gristmill"
-    return f"""# {chat.conversations:,} {whose} (edit {FILE_NAME}), each {chat.copies} times, and {chat.sums:,} questions about sums:
+    return f"""# {chat.conversations:,} {whose} (edit {CONVERSATIONS_FILE}), each {chat.copies} times, and {chat.sums:,} questions about sums:
 # {chat.share:.0%} conversations, {1 - chat.share:.0%} sums. Sums can be judged by a rule, so the preference pairs come from them.
 chat:
-  conversations: [{FILE_NAME}]
+  conversations: [{CONVERSATIONS_FILE}]
   conversation_copies: {chat.copies}
   sums_up_to: {chat.sums_up_to}
 
@@ -232,7 +233,7 @@ sft:
   batch_conversations: {BATCH}
   seq_len: {shape.seq_len}
   optimizer: {{peak_lr: {float(shape.peak_lr) / RATE_SHARE:.1e}}}
-  sample_prompts: ["Hello!", "What is your name?", "What is 2 + 3?"]
+  sample_prompts: {_yaml([*chat.questions, "What is 2 + 3?"])}
 
 # Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
 pairs:

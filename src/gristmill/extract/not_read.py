@@ -7,13 +7,14 @@ folder or a recipe, the report for a run; `plan` and `run` say in a line how muc
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from gristmill.data.outside import files_beside, find_outside, look_through
+from gristmill.data.outside import files_beside, find_outside, look_through, readable_name
 from gristmill.errors import DataError
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import format_named, size_of
@@ -27,6 +28,7 @@ NO_SUFFIX = "without suffix"
 NO_FILES = {
     "dangling_link": ("link that leads nowhere", "put back what it leads to, or remove it"),
     "special_file": ("pipe, socket or device", "nothing can be read from it; remove it"),
+    "project_file": ("written by init for a model", "no text of yours; name the file itself to read it"),
 }
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".webp", ".bmp", ".ico", ".tif", ".tiff", ".heic")
 SOUNDS = (".mp3", ".wav", ".ogg", ".flac", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -45,29 +47,39 @@ ADVICE = {
 }
 NAME_IT = "if it is plain text, name it under `paths` of a source with `format: text`"
 SHOWN_KINDS = 4
+SHOWN_NAMES = 3
 MESSAGES = "messages"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NotRead(Written):
-    """Files of one suffix, or that are none for one reason: how many, their bytes, what to do. kind: the suffix or the reason."""
+    """Files of one suffix, or that are no text for one reason: how many, their bytes, what to do. kind: the suffix or the reason;
+    names: the first of those that are no text."""
 
     kind: str
     files: int
     num_bytes: int
     advice: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The suffix; or the reason, and the first paths that it holds for."""
+        more = ", …" if self.files > len(self.names) else ""
+        return (
+            f"{NO_FILES[self.kind][0]} ({', '.join(self.names)}{more})" if self.names else self.kind.replace("_", " ")
+        )
 
     def __str__(self) -> str:
-        named = NO_FILES.get(self.kind)
-        if named is not None:
-            return f"{counted(self.files, 'path')}, {named[0]}: {self.advice}"
-        return f"{self.kind}: {counted(self.files, 'file')}, {in_bytes(self.num_bytes)}: {self.advice}"
+        if self.kind in NO_FILES:
+            return f"{counted(self.files, 'path')}, {self.title}: {self.advice}"
+        return f"{self.title}: {counted(self.files, 'file')}, {in_bytes(self.num_bytes)}: {self.advice}"
 
 
 def not_read_in(target: Path) -> list[NotRead]:
     """What lies at a path, or below a folder, whose name fits no format."""
     found = look_through(target) if target.is_dir() else [(target, None)]
-    return summed((path, why) for path, why in found if why is not None or reader_of(path.name) is None)
+    return summed(((path, why) for path, why in found if why is not None or reader_of(path.name) is None), target)
 
 
 def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: bool) -> list[NotRead]:
@@ -83,7 +95,9 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: b
         for pattern in one.paths:
             beside.update(files_beside(recipe_dir, pattern))
     left = ((path, why) for path, why in beside.items() if path not in read)
-    return summed((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path)))
+    return summed(
+        ((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path))), recipe_dir
+    )
 
 
 def holds_conversations(path: Path) -> bool:
@@ -120,15 +134,24 @@ def kept_not_read(run_folder: Path) -> list[NotRead]:
     return [NotRead.from_json(row, where=path) for row in read_json(path)] if path.exists() else []
 
 
-def summed(paths: Iterable[tuple[Path, str | None]]) -> list[NotRead]:
-    """By suffix or reason, the most bytes first."""
-    files, sizes = Counter[str](), defaultdict[str, int](int)
+def summed(paths: Iterable[tuple[Path, str | None]], folder: Path) -> list[NotRead]:
+    """By suffix or reason, the most bytes first. folder: that names are relative to."""
+    files, sizes, names = Counter[str](), defaultdict[str, int](int), defaultdict[str, list[str]](list)
     for path, why in paths:
         kind = why or suffix_of(path.name)
         files[kind] += 1
         sizes[kind] += size_of(path)
+        if why is not None:
+            names[kind].append(readable_name(os.path.relpath(path, folder)))
     rows = [
-        NotRead(kind=kind, files=count, num_bytes=sizes[kind], advice=_advice(kind)) for kind, count in files.items()
+        NotRead(
+            kind=kind,
+            files=count,
+            num_bytes=sizes[kind],
+            advice=_advice(kind),
+            names=tuple(sorted(names[kind])[:SHOWN_NAMES]),
+        )
+        for kind, count in files.items()
     ]
     return sorted(rows, key=lambda row: (-row.num_bytes, row.kind))
 

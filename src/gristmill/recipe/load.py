@@ -25,6 +25,7 @@ from gristmill.units import counted
 
 COMMAND_LINE = "command line"
 IN_FOLDER = "recipe.yaml"
+SCHEMA_FILE, CONVERSATIONS_FILE = "schema.json", "conversations.jsonl"  # that init writes beside it
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 

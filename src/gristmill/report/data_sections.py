@@ -108,9 +108,7 @@ def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) 
 
 def what_was_not_read(facts: Facts) -> Markup:
     """Files beside those of the sources, by suffix, with what to do."""
-    rows = [
-        (one.kind.replace("_", " "), one.files, in_bytes(one.num_bytes), prose(one.advice)) for one in facts.not_read
-    ]
+    rows = [(one.title, one.files, in_bytes(one.num_bytes), prose(one.advice)) for one in facts.not_read]
     headings = ("files beside those of the sources", "number", "bytes", "what to do")
     return table("What was not read", headings, rows, numbers=(1, 2))
 
