@@ -87,3 +87,15 @@ def test_every_step_that_plan_and_status_show_can_be_asked_for() -> None:
     )
     with pytest.raises(RecipeError, match=r"'extrac/web' is not a step of this recipe; did you mean 'extract/web'\?"):
         steps_named(names, "extrac/web", option="--until")
+
+
+def test_a_step_that_is_not_there_is_refused_in_a_few_words_before_anything_is_made(tmp_path: Path) -> None:
+    write_recipe(tmp_path, paths=["."])
+    loaded, machine = load_recipe(tmp_path / "recipe.yaml"), Machine(runs_dir=tmp_path / "runs", processes=1)
+    for asked in ({"until": "foo"}, {"remake": ["foo"]}):
+        with pytest.raises(
+            RecipeError, match=r"expected a kind of step \(extract, .*or one step, such as extract/books"
+        ) as told:
+            run(loaded, machine, console=Console(quiet=True), **asked)  # type: ignore[arg-type]
+        assert str(told.value).count("/") == 1, "one step of a source is enough"
+    assert not machine.runs_dir.exists()

@@ -50,6 +50,7 @@ from gristmill.units import counted, in_units
 WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
+LONG_BYTES = 20_000  # of a document that is worth cutting
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
@@ -170,7 +171,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
         warnings=(
             *_epoch_warnings(budget),
             *_recipe_warnings(recipe),
-            *_held_out_warnings(found),
+            *_held_out_warnings(recipe, found),
             *([note] if note and not all(step.is_done for step in steps) else []),
             *_machine_warnings(memory, disk, machine),
             *missing,
@@ -300,7 +301,7 @@ def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
     return warnings
 
 
-def _held_out_warnings(found: Found) -> list[str]:
+def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
     """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
     for name, (path, size) in found.largest.items():
@@ -311,14 +312,24 @@ def _held_out_warnings(found: Found) -> list[str]:
                 f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
                 f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
             )
-    for name, (documents, num_bytes) in found.held_out.items():
-        if documents is not None and documents < FEW_DOCUMENTS:
-            warnings.append(
-                f"about {counted(documents, 'document')} of {name} ({in_units(num_bytes, 'B')}) "
-                f"{'is' if documents == 1 else 'are'} held out, too few for a useful error bar: from {FEW_DOCUMENTS} on it "
-                "means something; raise select.validation.fraction or min_bytes, add text, or cut long documents by "
-                f"sources.{name}.read.passage_chars"
-            )
+    few = {
+        name: (documents, num_bytes)
+        for name, (documents, num_bytes) in found.held_out.items()
+        if documents is not None and documents < FEW_DOCUMENTS
+    }
+    if few:
+        least = min(few, key=lambda name: few[name])
+        uncut = ", ".join(
+            name
+            for name, (documents, num_bytes) in few.items()
+            if recipe.sources[name].read.passage_chars is None and num_bytes > LONG_BYTES * documents
+        )
+        warnings.append(
+            f"fewer than {FEW_DOCUMENTS} documents of {', '.join(few)} are held out ({'fewest of ' if len(few) > 1 else ''}{least}: "
+            f"about {counted(few[least][0], 'document')}, {in_units(few[least][1], 'B')}), too few for a useful error bar; "
+            "raise select.validation.fraction or min_bytes, or add text"
+            + (f", or cut long documents of {uncut} by read.passage_chars" if uncut else "")
+        )
     return warnings
 
 

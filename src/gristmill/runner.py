@@ -35,7 +35,7 @@ from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState
 from gristmill.graph.step import Reads, Step
-from gristmill.pipeline import hashes_of, kept_steps, open_states
+from gristmill.pipeline import hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
@@ -65,6 +65,11 @@ def run(
 
     until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     """
+    names = [step.name for step in steps_of(loaded.recipe)]
+    last = names if until is None else steps_named(names, until, option="--until")
+    agreed = {
+        name for asked in remake for name in (names if asked == "all" else steps_named(names, asked, option="--remake"))
+    }
     with Signals() as signals:
         if isinstance(console, Output):
             console.reader_left = signals.reader_left
@@ -83,15 +88,7 @@ def run(
             loaded = with_interventions(loaded, links.folder)
             hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
             states = open_states(loaded, links, hashes)
-            last = list(states.steps) if until is None else steps_named(states.steps, until, option="--until")
             kept = kept_steps(loaded.recipe) if until is None else set(last)
-            agreed = set(states.steps) if "all" in remake else set[str]()
-            agreed |= {
-                name
-                for asked in remake
-                if asked != "all"
-                for name in steps_named(states.steps, asked, option="--remake")
-            }
             write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
             _say_what_is_not_read(loaded, links.folder, say)
             _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(last, kept)
@@ -380,8 +377,8 @@ def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
     if not found:
         kinds = dict.fromkeys(name.partition("/")[0] for name in names)
         raise RecipeError(
-            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}the steps are "
-            f"{', '.join(names)}."
+            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}expected a "
+            f"kind of step ({', '.join(kinds)}), or one step, such as {names[0]}."
         )
     return found
 

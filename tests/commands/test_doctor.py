@@ -54,6 +54,7 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_real_steps_are_measured_and_written_for_plan(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CoreWatch", lambda: SimpleNamespace(busy_cores=lambda: 0.0))
+    monkeypatch.setattr(module, "busy_cores", lambda: 0.0)
     monkeypatch.setattr(module, "measure_training", lambda *_, **__: measure_training(
         machine, seconds=0.05, deadline_seconds=60.0, shapes=[TINY]
     ))  # fmt: skip
@@ -87,6 +88,18 @@ def test_quick_measures_no_steps_and_leaves_the_profile_alone(machine: Machine) 
     assert "training steps" not in text
     for word in ("processor: ", "memory: ", "disk of ", "Python 3.", "torch ", "matmul: "):
         assert word in text
+
+
+def test_on_busy_cores_one_thread_is_measured_by_its_cpu_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CoreWatch", lambda: SimpleNamespace(busy_cores=lambda: 1.8))
+    monkeypatch.setattr(module, "busy_cores", lambda: 1.8)
+    _, [found] = measure_training(machine, seconds=0.05, deadline_seconds=60.0, shapes=[TINY])
+    assert found.is_by_cpu_time
+    assert found.is_of_idle_cores
+    said = findings(healthy(points=(found,), busy_cores=1.8), machine)
+    assert "are those of idle cores, worked out from the CPU time of one thread" in said[0]
 
 
 def test_a_child_that_takes_too_long_is_stopped_and_costs_nothing(machine: Machine) -> None:

@@ -8,11 +8,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from gristmill.commands.follow import follow, told
+from gristmill.commands.follow import follow, loading_seconds, told
 from gristmill.graph.progress import Moment, Position
 from gristmill.store.heartbeat import HEARTBEAT, Heart, read_beat
 
@@ -88,3 +89,20 @@ def test_a_run_that_was_started_a_moment_before_is_followed_and_not_the_end_of_t
     first, *_, last = console.file.getvalue().splitlines()
     assert first == "no run is at work; waiting 6 s for one to start"
     assert "exit code 0" in last
+
+
+def test_a_busy_machine_gives_a_run_longer_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for age, waited in ((1.0, 6.0), (10.0, 20.0), (5000.0, 60.0)):
+        monkeypatch.setattr(
+            "gristmill.commands.follow.psutil.Process",
+            lambda age=age: SimpleNamespace(create_time=lambda: time.time() - age),
+        )
+        assert loading_seconds() == pytest.approx(waited, abs=0.5)
+    monkeypatch.undo()
+    heart = Heart(tmp_path)
+    heart.stop(130)
+    does: Iterator[Callable[[], None]] = iter(
+        [*[lambda: None] * 15, lambda: heart.beat(HALF.to_json()), lambda: heart.stop(0)]
+    )
+    console = Console(file=io.StringIO(), width=120)
+    assert follow(tmp_path, console=console, loading_seconds=20.0, sleep=lambda _: next(does)()) == 0

@@ -108,11 +108,28 @@ def test_a_size_or_a_time_that_is_asked_for_is_kept(tmp_path: Path, machine: Mac
     (tmp_path / "a.txt").write_text(prose(60_000), encoding="utf-8")
     path = init(tmp_path / "sized", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="1M")
     assert make_forecast(load_recipe(path), machine).parameters == pytest.approx(1e6, rel=0.2)
-    with pytest.raises(RecipeError, match=r"--size 10B: your text has about .* tokens"):
-        init(tmp_path / "large", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="10B")
+    with pytest.raises(RecipeError, match=r"--size 300M: your text has about .* tokens"):
+        init(tmp_path / "large", data=tmp_path / "a.txt", console=QUIET, machine=machine, size="300M")
+    for size in ("100k", "10B"):
+        with pytest.raises(RecipeError, match="init makes models of 158k to 368M parameters"):
+            init(tmp_path / "other", data=tmp_path / "a.txt", console=QUIET, machine=machine, size=size)
     assert parameters_of("1.5M") == 1_500_000
     with pytest.raises(RecipeError, match="expected parameters such as"):
         parameters_of("ten")
+
+
+def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([1e11, 2e11, 4e11])
+    monkeypatch.setattr("gristmill.planning.speed.measure_matmul", lambda **_: next(measured))
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=Console(file=out, width=300), machine=machine)
+    for _ in range(2):
+        made = make_forecast(load_recipe(path), machine)
+        assert not made.speed.is_measured
+        assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
 
 
 def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:
@@ -167,6 +184,7 @@ def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp
         else:
             assert made.hours * 60 > minutes
             assert "0.2 minutes are not enough" in words
+            assert "more --minutes makes a better model of its size" in words, "there is no smaller size"
 
 
 def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:

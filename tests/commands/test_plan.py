@@ -408,10 +408,20 @@ def test_what_finished_steps_took_here_corrects_the_next_plan(book: Path, machin
 
 
 def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machine) -> None:
-    made_until(book, machine, "select")
-    assert re.search(
-        r"about \d+ documents of book \(.*\) are held out, too few for a useful error bar", page(book, machine)
+    text = book.read_text(encoding="utf-8").replace("{book: 1.0}", "{book: 0.5, tale: 0.5}")
+    tale = '  tale: {read: {format: text, paths: [tale.txt], split_at: "^Chapter "}, license: CC0}'
+    book.write_text(text.replace("tokenizer:", f"{tale}\ntokenizer:"), encoding="utf-8")
+    (book.parent / "tale.txt").write_text(
+        "\n".join(f"Chapter {k}\n{' '.join(f'w{k}x{i}' for i in range(4000))}" for k in range(25))
     )
+    made_until(book, machine, "select")
+    (warning,) = (one for one in make_forecast(load_recipe(book), machine).warnings if one.startswith("fewer"))
+    assert re.fullmatch(
+        r"fewer than 20 documents of book, tale are held out \(fewest of tale: about \d documents?, .* kB\), too few for a useful "
+        r"error bar; raise select\.validation\.fraction or min_bytes, or add text, or cut long documents of tale by "
+        r"read\.passage_chars",
+        warning,
+    ), warning
 
 
 def test_a_plan_does_not_hash_what_takes_long(book: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

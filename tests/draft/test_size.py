@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import SHAPES, Wish, budget_for, shape_for
+from gristmill.draft.size import SHAPES, Wish, budget_for, check_size, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.planning.budget import num_windows
 from gristmill.tokens.mixture import Mixture
@@ -88,3 +88,15 @@ def test_more_text_or_time_makes_a_larger_model_and_a_size_is_kept() -> None:
         assert shape_for(1e9, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.2)
     with pytest.raises(RecipeError, match="a model of that size wants"):
         shape_for(1e5, Wish(parameters=100_000_000))
+
+
+@given(st.floats(4, 10))
+def test_a_size_is_refused_at_once_or_kept(digits: float) -> None:
+    parameters = round(10**digits)
+    if not 150_000 < parameters < 386_000_000:
+        with pytest.raises(RecipeError, match="init makes models of 158k to 368M") as refused:
+            check_size(parameters)
+        assert ("shipped recipe" in str(refused.value)) == (parameters > 386_000_000)
+    elif 151_000 < parameters < 385_000_000:
+        check_size(parameters)
+        assert shape_for(1e12, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.4)

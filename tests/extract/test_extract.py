@@ -167,6 +167,23 @@ def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Pat
     assert "So $a^2$ is the area." in document.text
 
 
+def test_french_is_not_judged_by_english_stop_words_with_or_without_a_language_filter() -> None:
+    french = "Le meunier se leva avant le soleil et descendit vers la rivière, où la grande roue dormait depuis l'automne dernier. "
+    french += (
+        "Personne au village ne se souvenait d'un hiver aussi froid, et chacun attendait que la glace fonde enfin. " * 2
+    )
+    packs = ("gopher_quality@1",)
+    for filtered in ({}, {"languages": frozenset(["fr"]), "min_language_score": 0.5}):
+        raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=french)
+        (fate,) = curate(raw, settings_of(packs=packs, **filtered))
+        assert (fate.kind, fate.would_drop) == ("kept", ("too_few_stop_words",))
+    english = (
+        "Wheel river miller winter flour stones people bridge turning listening village autumn remembered poles. " * 5
+    )
+    (fate,) = curate(RawDocument(id="b", origin="b#0", bytes_in=1, text=english), settings_of(packs=packs))
+    assert (fate.kind, fate.reason) == ("dropped", "too_few_stop_words")
+
+
 def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)

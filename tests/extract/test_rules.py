@@ -214,6 +214,37 @@ def test_a_limit_can_be_another_for_one_source() -> None:
     assert judge("a { b c d", ["c4@1"], limits={"curly_bracket": 1, "too_few_sentences": 1}).drop is None
 
 
+OTHER_LANGUAGES = {
+    "fr": "Le meunier se leva avant le soleil et descendit vers la rivière, où la grande roue dormait depuis l'automne. "
+    "Personne au village ne se souvenait d'un hiver aussi froid. Il savait que la glace ne tiendrait pas longtemps, et il "
+    "avait promis de la farine pour le retour des charrettes. Avec une longue perche il brisa ce qui en restait.",
+    "hi": "चक्की वाला सूरज निकलने से पहले उठा और नदी की ओर चला गया, जहाँ बड़ा पहिया शरद ऋतु से रुका हुआ था। गाँव में किसी को इतनी "
+    "ठंडी सर्दी याद नहीं थी। उसे पता था कि बर्फ़ ज़्यादा देर नहीं टिकेगी, और उसने आटा तैयार रखने का वादा किया था।",
+    "zh": "磨坊主在太阳升起之前就起床了,他走到河边,大水车从秋天起就一直停在那里。村里没有人记得有过这么冷的冬天。他知道冰不会维持太久,"
+    "而且他答应过车队到来时要准备好面粉。",
+}
+
+
+@pytest.mark.parametrize("language", OTHER_LANGUAGES)
+def test_rules_of_english_words_drop_nothing_in_another_language_and_are_counted(language: str) -> None:
+    text, packs = OTHER_LANGUAGES[language], ["gopher_repetition@1", "gopher_quality@1"]
+    assert judge(text, packs, language=lambda: "en").drop is not None
+    assert judge(text, packs).drop is not None
+    verdict = judge(text, packs, language=lambda: language)
+    assert verdict.drop is None
+    assert "too_few_stop_words" in {failure.reason for failure in verdict.would_drop}
+
+
+def test_rules_of_any_text_drop_in_every_language() -> None:
+    drop = judge("- 你好\n" * 100, ["gopher_quality@1"], language=lambda: "zh").drop
+    assert drop is not None
+    assert drop.reason == "too_many_bullet_lines"
+
+
+def test_the_language_is_looked_for_only_where_it_matters() -> None:
+    judge(PROSE, list(PACKS), language=lambda: pytest.fail("nothing failed that depends on it"))
+
+
 def test_names_that_do_not_exist_are_refused_with_those_that_do() -> None:
     check_rules(["c4@1"], ["curly_bracket"], {"too_few_sentences": 3}, where="sources.web.rules")
     with pytest.raises(RecipeError, match=r"sources\.web\.rules\.packs names 'c4@2'; there are gopher_repetition@1"):

@@ -149,8 +149,8 @@ def test_status_names_the_step_that_a_change_remakes_and_why_and_those_that_wait
     assert {row["state"] for name, row in rows.items() if name not in (changed, *waiting)} <= {"done"}
     for name in waiting:
         (reason,) = rows[name]["reasons"]
-        assert re.fullmatch(r"decided after .+", reason)
-        assert set(reason.removeprefix("decided after ").split(", ")) <= {changed, *waiting}
+        assert re.fullmatch(r"waits for .+", reason)
+        assert set(rows[name]["waits_for"]) <= {changed, *waiting}
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,8 @@ def test_pack_that_changed_touches_all_that_it_is_held_out_of(done_project: Path
     for name in ("synthesize", "pairs", "evaluate"):
         assert "pack sums" in steps[name].given.files, name
         assert rows[name]["state"] == "undecided"
-    assert rows["pretrain"]["reasons"] == [
-        "decided after contamination/manuals, contamination/glosses, contamination/novel, contamination/code, classifier/edu"
-    ]
+    assert rows["pretrain"]["reasons"] == ["waits for contamination (4), classifier/edu"]
+    assert rows["pretrain"]["waits_for"] == [*(f"contamination/{source}" for source in extracted), "classifier/edu"]
 
 
 def test_an_input_that_is_remade_to_the_same_bytes_remakes_nothing_after_it(

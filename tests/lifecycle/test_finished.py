@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -9,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from whole_runs import OPTIONS, step_names
 
+from gristmill.forecast import make_forecast
+from gristmill.graph.machine import Machine
+from gristmill.recipe.load import load_recipe
+from gristmill.report.summary import print_summary
 from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import fingerprint
@@ -34,6 +40,13 @@ def test_every_step_left_a_complete_record_and_the_run_a_report_and_a_model(fini
     model = finished_run / "export" / "model"
     assert json.loads((model / "config.json").read_text(encoding="utf-8"))["model_type"] == "llama"
     assert (model / "model.safetensors").is_file()
+
+
+def test_the_end_of_a_run_names_the_steps_of_training_as_plan_does(finished_run: Path) -> None:
+    out = io.StringIO()
+    print_summary(finished_run, step_names(finished_run.parents[1]), Console(file=out, width=200))
+    planned = make_forecast(load_recipe(finished_run.parents[1] / "recipe.yaml"), Machine(runs_dir=finished_run.parent))
+    assert f" tokens in {sum(planned.stage_steps):,} steps, " in out.getvalue()
 
 
 def test_inspect_of_a_run_shows_each_step_and_its_reasons(finished_run: Path, gristmill: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError
+from gristmill.graph.machine import usable_cpus
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import (
@@ -144,7 +146,7 @@ def test_speed_at_a_measured_size_is_the_measured_one() -> None:
 
 
 def test_a_guess_says_that_it_is_one() -> None:
-    speed = guessed_speed(10**7, 1e11)
+    speed = guessed_speed(10**7, 1e11, threads=1)
     assert 0 < speed.flops_per_second < 1e11
     assert not speed.is_measured
     assert "estimated" in speed.how_known
@@ -159,16 +161,36 @@ def test_what_was_measured_on_busy_cores_says_so_and_never_replaces_what_idle_on
     assert add_speed_point(add_speed_point(profile, busy), busy).points == (busy,)
     assert "busy; idle cores are faster" in training_speed(10**6, [busy]).how_known
     assert training_speed(10**6, [busy, replace(idle, parameters=10**7)]).flops_per_second == 3e10
-    guess = guessed_speed(10**7, 1e11, busy=1.4)
-    assert "while other processes keep 1.4 of" in guess.how_known
     assert "those of idle cores, and about" in load_note(1.0, training_speed(10**6, [idle]))
     assert "uncertain, and shorter on idle cores" in load_note(1.0, training_speed(10**6, [busy]))
-    assert "uncertain, and shorter on idle cores" in load_note(1.0, guess)
+    guess = guessed_speed(10**7, 1e11, threads=2)
+    assert "those of idle cores, and about" in load_note(1.0, guess)
     assert load_note(0.1, guess) == ""
 
 
-def test_a_matmul_has_some_speed() -> None:
-    assert measure_matmul(seconds=0.01, size=64) > 1e6
+def test_what_the_cpu_time_of_one_thread_tells_is_an_idle_speed_until_idle_cores_were_measured() -> None:
+    busy = replace(point(10**6, 1e10), busy_cores=1.4)
+    by_cpu_time, idle = replace(busy, is_by_cpu_time=True, flops_per_second=2e10), point(10**6, 3e10)
+    profile = Profile(hardware="x", device="cpu", threads=2, matmul_flops=1e11, points=())
+    for less, more in ((busy, by_cpu_time), (by_cpu_time, idle)):
+        assert add_speed_point(add_speed_point(profile, less), more).points == (more,)
+        assert add_speed_point(add_speed_point(profile, more), less).points == (more,)
+    speed = training_speed(10**6, [by_cpu_time])
+    assert speed.how_known.endswith("by the CPU time of one thread")
+    assert "those of idle cores, and about" in load_note(1.0, speed)
+
+
+def test_a_load_on_the_cores_hardly_changes_the_speed_of_a_matmul() -> None:
+    """Beside twice as many busy processes as cores the clock would show a third of it."""
+    alone = measure_matmul()
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * usable_cpus())]
+    try:
+        beside = [measure_matmul() for _ in range(3)]
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    assert all(0.6 < found / alone < 1.6 for found in beside)
 
 
 def test_the_hardware_has_a_name() -> None:

@@ -8,15 +8,19 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from gristmill.evaluate.outputs import Figure
-from gristmill.report.blocks import quote, table
+from gristmill.report.blocks import prose, quote, table
+from gristmill.report.data_sections import duplicates_and_contamination
 from gristmill.report.facts import Facts, bits
+from gristmill.report.training_sections import post_training
 from gristmill.report.verdict import verdict
 from gristmill.store.durable import read_json
+from gristmill.train.outputs import LoggedLine, train_metric
 
 
 @pytest.fixture
@@ -82,22 +86,64 @@ parent.postMessage(`${document.documentElement.scrollWidth} wide, ${letters.leng
 </script>"""
 
 
-PHONE = """<iframe src="page.html" style="width: 375px; height: 800px; border: 0"></iframe>
+FRAME = """<iframe src="page.html" style="width: WIDTHpx; height: 800px; border: 0"></iframe>
 <script>onmessage = said => { document.body.innerHTML = said.data; };</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_page_fits_a_phone_without_sideways_scroll_or_columns_of_a_letter_or_empty_lines(
-    page: str, tmp_path: Path
+@pytest.mark.parametrize("width", [375, 800, 1280])
+def test_page_fits_its_window_without_sideways_scroll_or_columns_of_a_letter_or_empty_lines(
+    page: str, tmp_path: Path, width: int
 ) -> None:
     """Everything is unfolded first: what is behind a click must fit too. A frame, for no window is as narrow as a phone."""
     unfolded = page.replace("<details>", "<details open>").replace("</body>", f"{MEASURE}</body>")
     (tmp_path / "page.html").write_text(unfolded, encoding="utf-8")
-    (tmp_path / "phone.html").write_text(PHONE, encoding="utf-8")
+    (tmp_path / "window.html").write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom"]
-    address = (tmp_path / "phone.html").as_uri()
+    address = (tmp_path / "window.html").as_uri()
     done = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=90)
-    assert re.search(r"<body>3[67]\d wide, 0 narrow, 0 empty</body>", done.stdout), done.stdout[-300:]
+    measured = re.search(r"<body>(\d+) wide, 0 narrow, 0 empty</body>", done.stdout)
+    assert measured is not None, done.stdout[-300:]
+    assert width - 20 <= int(measured[1]) <= width
+
+
+def test_what_the_page_says_has_commands_as_code_and_as_many_pairs_as_there_were(page: str, finished_run: Path) -> None:
+    pairs = read_json(finished_run / "pairs" / "report.json")["pairs"]
+    assert f"fine-tuned on conversations, then on {pairs:,} preference pair" in page
+    assert "<code>gristmill doctor</code> measures it" in page
+    assert prose("`a < b` and `c") == "<code>a &lt; b</code> and `c"
+
+
+def test_without_task_packs_the_page_says_that_nothing_was_searched_for() -> None:
+    clean = SimpleNamespace(packs={}, by_pack={}, hits=(), documents_removed=0)
+    section = duplicates_and_contamination(cast(Facts, SimpleNamespace(near_duplicates=None, contamination=clean)))
+    said = "".join(section.blocks if section else ())
+    assert "names no task packs, so the text was not searched" in said
+    assert "<table" not in said
+    assert "planted" not in said
+
+
+def test_a_fine_tuning_of_one_line_is_said_in_words_and_not_drawn() -> None:
+    lines = {"sft": 2, "dpo": 1}
+
+    class Found:
+        chat_kinds = MappingProxyType({"own": 3})
+        pretraining = SimpleNamespace(parameters=1)
+
+        def has(self, step: str) -> bool:
+            return step in lines
+
+        def logged(self, step: str, kind: str) -> list[LoggedLine]:
+            values = {train_metric(name): 0.25 for name in ("loss", "margin", "accuracy")}
+            return [LoggedLine(step=n + 7, tokens=n, kind="train", values=values) for n in range(lines[step])]
+
+        def texts(self, step: str) -> list[Any]:
+            return []
+
+    section = post_training(cast(Facts, Found()))
+    said = "".join(section.blocks if section else ())
+    assert said.count("<svg") - said.count("svg class=") == 1
+    assert "Logged once, at step 7: margin 0.25, share of pairs with a positive margin 0.25." in said
 
 
 def test_text_of_documents_and_models_is_escaped() -> None:

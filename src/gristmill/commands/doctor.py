@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.graph.cores import CoreWatch, busy_cores, load_words, times_as_long
+from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, load_words, times_as_long
 from gristmill.graph.machine import Machine, UsableMemory, usable_cpus, usable_memory
 from gristmill.planning.speed import (
     Profile,
@@ -43,11 +43,13 @@ from gristmill.units import counted, in_units, scale, seconds
 
 LIBRARIES = ("torch", "numpy", "pyarrow", "tokenizers", "safetensors", "pydantic")
 STEPS_DEADLINE_SECONDS = 22.0  # the whole child, import of torch included
-SECONDS_PER_SHAPE = 2.0
+SECONDS_PER_SHAPE = 1.5
 STEP_TOKENS = 1024
 WRITE_BYTES = 64_000_000
 _COMMON = {"initializer_range": 0.05, "max_position_embeddings": 1024}
-SHAPES: tuple[dict[str, Any], ...] = (  # 1.6, 12.5 and 52 million parameters; the quickstart's shape first
+SHAPES: tuple[dict[str, Any], ...] = (  # 0.25, 1.6, 12.5 and 52 million parameters; the quickstart's shape second
+    {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4, "num_attention_heads": 2,
+     "num_key_value_heads": 1, "vocab_size": 1024, "seq_len": 128, **_COMMON},
     {"hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 6, "num_attention_heads": 4,
      "num_key_value_heads": 2, "vocab_size": 4096, "seq_len": 256, **_COMMON},
     {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 8, "num_attention_heads": 5,
@@ -59,7 +61,8 @@ SHAPES: tuple[dict[str, Any], ...] = (  # 1.6, 12.5 and 52 million parameters; t
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found. Disk in bytes; write_speed in bytes per second; busy_cores: those that other processes use."""
+    """What was found. Disk in bytes; write_speed in bytes per second; matmul_flops: of one core; busy_cores: those that other
+    processes use."""
 
     hardware: str
     instructions: str
@@ -109,13 +112,16 @@ def measure_training(
     deadline_seconds: float,
     shapes: Sequence[dict[str, Any]] = SHAPES,
 ) -> tuple[dict[str, Any], tuple[SpeedPoint, ...]]:
-    """Real training steps in a child: what torch says of itself, and a point for each shape that was done in time."""
+    """Real training steps in a child: what torch says of itself, and a point for each shape that was done in time. On busy cores
+    one thread is measured by its CPU time."""
+    is_busy = busy_cores() >= NOTABLE
     request = {
         "shapes": list(shapes),
         "threads": machine.most_threads,
         "device": machine.device,
         "tokens": STEP_TOKENS,
         "seconds": seconds,
+        "is_busy": is_busy,
     }
     environment = {
         **os.environ,
@@ -208,7 +214,7 @@ def _write_profile(machine: Machine, found: Examination, device: str) -> Path:
     old = read_profile(machine.runs_dir)
     kept: tuple[SpeedPoint, ...] = ()
     if old is not None and (old.hardware, old.device, old.threads) == (hardware, device, machine.most_threads):
-        is_quiet = all(point.is_of_idle_cores for point in found.points)
+        is_quiet = all(point.trust == 2 for point in found.points)
         kept = tuple(point for point in old.points if point.measured_by == "pretrain" or not is_quiet)
     profile = Profile(
         hardware=hardware, device=device, threads=machine.most_threads, matmul_flops=found.matmul_flops, points=kept
@@ -226,7 +232,7 @@ def findings(found: Examination, machine: Machine) -> list[str]:
     said = []
     if words := load_words(found.busy_cores):
         said.append(
-            f"{words}: the speeds above are too low, and training takes about {times_as_long(found.busy_cores):.1f} times as long "
+            f"{words}: {_speeds_under_load(found.points)}training takes about {times_as_long(found.busy_cores):.1f} times as long "
             "while they do. Run doctor again when they have ended; a speed of idle cores that it measured before is kept."
         )
     if found.threads < found.cores:
@@ -266,6 +272,14 @@ def findings(found: Examination, machine: Machine) -> list[str]:
     return said
 
 
+def _speeds_under_load(points: Sequence[SpeedPoint]) -> str:
+    if not points:
+        return ""
+    if all(point.is_of_idle_cores for point in points):
+        return "the speeds above are those of idle cores, worked out from the CPU time of one thread, and "
+    return "the speeds above are too low, and "
+
+
 def _machine_lines(found: Examination, machine: Machine) -> list[str]:
     return [
         f"processor: {found.hardware}, {found.cores} cores usable, {found.instructions}",
@@ -274,7 +288,7 @@ def _machine_lines(found: Examination, machine: Machine) -> list[str]:
         f"{in_units(found.write_speed, 'B')}/s",
         f"Python {platform.python_version()} on {platform.system()}; "
         + ", ".join(f"{name} {_version(name)}" for name in LIBRARIES),
-        f"matmul: {in_units(found.matmul_flops, 'FLOP/s')} (numpy, fp32)",
+        f"matmul: {in_units(found.matmul_flops, 'FLOP/s')} on one core (numpy, fp32)",
     ]
 
 
@@ -293,11 +307,15 @@ def _training_lines(found: Examination, device: str) -> list[str]:
     lines += [
         f"{scale(point.parameters)} parameters, {point.seq_len} tokens of context: {point.tokens_per_second:,.0f} tokens/s, "
         f"{in_units(point.flops_per_second, 'FLOP/s')}"
-        + (f", {point.flops_per_second / found.matmul_flops:.0%} of the matmul" if device == "cpu" else "")
+        + (
+            f", {point.flops_per_second / found.matmul_flops / found.threads:.0%} of the matmul"
+            if device == "cpu"
+            else ""
+        )
         for point in found.points
     ]
     if missing := len(SHAPES) - len(found.points):
-        lines.append(f"{missing} of {len(SHAPES)} shapes were not done within {STEPS_DEADLINE_SECONDS:.0f} s")
+        lines.append(f"not done within {STEPS_DEADLINE_SECONDS:.0f} s: {missing} of {len(SHAPES)} shapes")
     return lines
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,7 +19,8 @@ from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
 from gristmill.units import seconds
 
 LOOK_SECONDS = 1.0
-START_LOOKS = 6  # a process loads its modules before its first beat
+LOADING_SECONDS = 6.0  # a process loads its modules before its first beat
+MOST_LOADING_SECONDS = 60.0
 OLD_SECONDS = 10.0
 KILLED = 1  # the exit code of following a run that could leave none
 
@@ -45,11 +48,23 @@ def told(beat: Beat) -> str:
     return f"running: {doing} ({where}{old})"
 
 
-def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = time.sleep) -> int:
+def loading_seconds() -> float:
+    """How long a run may take to its first beat: twice what this process took until now, for a busy machine slows both down."""
+    age: float = time.time() - psutil.Process().create_time()
+    return min(MOST_LOADING_SECONDS, max(LOADING_SECONDS, 2 * age))
+
+
+def follow(
+    folder: Path,
+    *,
+    console: Console,
+    loading_seconds: float = LOADING_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """Shows what the run in `folder` is doing until it ends; returns its exit code. Where none is at work, one that was only just
-    started is waited for."""
+    started is waited for: so long as it may load its modules."""
     screen = screen_for(console)
-    beat, step = _first_beat(folder, console, sleep), None
+    beat, step = _first_beat(folder, console, loading_seconds, sleep), None
     try:
         while beat is not None and beat.is_alive:
             moment = moment_of(beat)
@@ -70,13 +85,13 @@ def follow(folder: Path, *, console: Console, sleep: Callable[[float], None] = t
     return KILLED if beat.exit_code is None else beat.exit_code
 
 
-def _first_beat(folder: Path, console: Console, sleep: Callable[[float], None]) -> Beat | None:
-    """That of a run at work, if one has begun within START_LOOKS; else what the last run left."""
+def _first_beat(folder: Path, console: Console, loading_seconds: float, sleep: Callable[[float], None]) -> Beat | None:
+    """That of a run at work, if one begins within that time; else what the last run left."""
     beat = read_beat(folder)
     if beat is not None and beat.is_alive:
         return beat
-    console.print(f"no run is at work; waiting {seconds(START_LOOKS * LOOK_SECONDS)} for one to start", highlight=False)
-    for _ in range(START_LOOKS):
+    console.print(f"no run is at work; waiting {seconds(loading_seconds)} for one to start", highlight=False)
+    for _ in range(math.ceil(loading_seconds / LOOK_SECONDS)):
         sleep(LOOK_SECONDS)
         beat = read_beat(folder)
         if beat is not None and beat.is_alive:

@@ -27,7 +27,17 @@ from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.sample import Limits
-from gristmill.draft.size import MIN_STEPS, MIN_TOKENS, Budget, Wish, budget_for, shape_for
+from gristmill.draft.size import (
+    MAX_EPOCHS,
+    MIN_STEPS,
+    MIN_TOKENS,
+    SHAPES,
+    Budget,
+    Wish,
+    budget_for,
+    check_size,
+    shape_for,
+)
 from gristmill.draft.write import (
     Written,
     draft_recipe,
@@ -41,7 +51,7 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.formats.format import size_of
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_speed, load_note, machine_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, load_note, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE, load_recipe
 from gristmill.recipe.schema.curation import Source
@@ -112,6 +122,8 @@ def init(
     Raises RecipeError when a recipe is there already, and DataError when there is too little text.
     """
     machine, limits = machine or Machine(), limits or Limits()
+    if size is not None:
+        check_size(parameters_of(size))
     asked = Asked(minutes=minutes, parameters=None if size is None else parameters_of(size), chat=chat)
     texts = _texts(folder, data)
     with _new_folder(folder):
@@ -295,8 +307,9 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
 
 
 def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
-    """The speed of training, by parameters: of the machine's profile. Where there is none and a time is to be kept, steps are made
-    now, and remembered for plan."""
+    """The speed of training, by parameters: of the machine's profile. Where there is none, a matmul is measured now, or steps if a
+    time is to be kept, and remembered for plan."""
+    keep_matmul(machine)
     if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
         say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
         about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
@@ -464,9 +477,10 @@ def _say_what_was_made(
             highlight=False,
         )
     if parameters > budget.total_tokens:
-        more = "more text" if asked.minutes is None else "more --minutes"
+        more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
+        smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
         console.print(
-            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}, or a smaller --size, "
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}{smaller} "
             "makes a better model of its size.",
             highlight=False,
         )

@@ -2,7 +2,8 @@
 
     python -m gristmill.commands.measure_steps  < request.json      one JSON line about torch, then one for each shape
 
-Request: {"shapes": [model keys, with vocab_size and seq_len], "threads": 2, "device": "auto", "tokens": 2048, "seconds": 5.0}.
+Request: {"shapes": [model keys, with vocab_size and seq_len], "threads": 2, "device": "auto", "tokens": 2048, "seconds": 5.0,
+"is_busy": false}. Where other processes use the cores, one thread is timed by its CPU time instead.
 Each line is written as soon as it is known, so a child that is stopped has still told what it measured.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,31 +22,48 @@ import torch
 from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import flops_per_token
+from gristmill.planning.speed import of_threads
 from gristmill.recipe.schema.training import ModelSection
 from gristmill.tokens.batch import Batch
 from gristmill.train.loop import take_step
 from gristmill.train.loss import next_token_loss
 from gristmill.train.optimizer import make_optimizer
 
+SPEEDS = ("tokens_per_second", "flops_per_second")
+
 
 def main() -> None:
     """Read the request, measure, write."""
     request = json.load(sys.stdin)
-    torch.set_num_threads(request["threads"])
     device = request["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    by_cpu_time = request["is_busy"] and device == "cpu"
+    torch.set_num_threads(1 if by_cpu_time else request["threads"])
+    options = {"device": device, "num_tokens": request["tokens"], "seconds": request["seconds"]}
     _write(
         device=device,
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         instructions=torch.backends.cpu.get_cpu_capability(),
     )
     for shape in request["shapes"]:
-        _write(**measure(shape, device=device, num_tokens=request["tokens"], seconds=request["seconds"]))
+        if by_cpu_time:
+            of_one = measure(shape, **options, clock=time.process_time)
+            speeds = {key: of_threads(of_one[key], request["threads"]) for key in SPEEDS}
+            _write(**{**of_one, **speeds, "is_by_cpu_time": True})
+        else:
+            _write(**measure(shape, **options))
 
 
-def measure(shape: dict[str, Any], *, device: str, num_tokens: int, seconds: float) -> dict[str, Any]:
-    """One shape: parameters, tokens and operations per second (median step of at least two)."""
+def measure(
+    shape: dict[str, Any],
+    *,
+    device: str,
+    num_tokens: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
+    """One shape: parameters, tokens and operations per second of that clock (median step of at least two)."""
     keys = dict(shape)
     vocab_size, seq_len = keys.pop("vocab_size"), keys.pop("seq_len")
     section = ModelSection(**keys)
@@ -66,9 +85,9 @@ def measure(shape: dict[str, Any], *, device: str, num_tokens: int, seconds: flo
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 2 or time.perf_counter() < end:
-        start = time.perf_counter()
+        start = clock()
         step()  # ends with the gradient norm on the host, so the device is done
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     tokens_per_second = num_tokens / float(np.median(times))
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.commands.follow import follow, told
+from gristmill.commands.follow import follow, loading_seconds, told
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
@@ -35,7 +35,13 @@ def status(
     states = open_states(with_interventions(loaded, links.folder), links, hashes)
     if as_json:
         rows = [
-            {"step": state.step.name, "state": state.state, "reasons": list(state.reasons), **_facts(state, links)}
+            {
+                "step": state.step.name,
+                "state": state.state,
+                "reasons": list(state.reasons),
+                **({"waits_for": list(state.waits_for)} if state.waits_for else {}),
+                **_facts(state, links),
+            }
             for state in states.all()
         ]
         if (point := resume_point(states, machine)) is not None:
@@ -50,21 +56,22 @@ def status(
     console.print(f"{links.folder}{'' if links.folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "state", "made", "seconds", "what will happen and why"):
-        table.add_column(heading, justify="right" if heading == "seconds" else "left", overflow="fold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("step", "state", "made", "seconds"):
+        table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
+    table.add_column("what will happen and why", overflow="fold")
     point = resume_point(states, machine)
     for state in states.all():
         facts = _facts(state, links)
         table.add_row(
             state.step.name,
             f"[{COLOURS[state.state]}]{state.state}[/]",
-            str(facts.get("made_at", ""))[:16].replace("T", " "),
+            str(facts.get("made_at", ""))[5:16].replace("T", " "),
             f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
             _words(state, facts, point, is_kept=state.step.name in kept_steps(loaded.recipe)),
         )
     console.print(table)
-    return follow(links.folder, console=console) if follows else 0
+    return follow(links.folder, console=console, loading_seconds=loading_seconds()) if follows else 0
 
 
 def _facts(state: StepState, links: RunLinks) -> dict[str, object]:

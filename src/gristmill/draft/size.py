@@ -25,7 +25,7 @@ MAX_EPOCHS_AT_WORST = 4.5  # where the text is at the lower end of its interval;
 MIN_TOKENS = 20_000
 MIN_STEPS = 20
 MAX_PARAMETERS_PER_TOKEN = 20
-MAX_LAYERS = 96
+MIN_LAYERS, MAX_LAYERS = 2, 96
 WEIGHT_DECIMALS = 6
 
 
@@ -136,17 +136,25 @@ def _of_size(parameters: int, text_bytes: float) -> Shape:
             f"{scale(parameters / EPOCHS)}, and at least {scale(parameters / MAX_PARAMETERS_PER_TOKEN / MAX_EPOCHS)}.\n"
             f"  Add text, or leave --size out: {scale(fits.parameters)} parameters fit."
         )
-    if not 0.7 < shape.parameters / parameters < 1.4:
-        raise RecipeError(
-            f"--size {scale(parameters)}: init makes models of {scale(SHAPES[0].parameters)} to {scale(fitted[-1].parameters)}.\n"
-            "  Take a shipped recipe such as smollm2-1.7b.yaml for larger ones."
-        )
     return shape
+
+
+def check_size(parameters: int) -> None:
+    """Raises RecipeError where no shape comes near so many parameters."""
+    smallest = replace(SHAPES[0], num_hidden_layers=MIN_LAYERS).parameters
+    largest = replace(SHAPES[-1], num_hidden_layers=MAX_LAYERS).parameters
+    if not 0.95 * smallest <= parameters <= 1.05 * largest:
+        other = "Ask for more, or leave --size out: the text then decides."
+        if parameters > largest:
+            other = "Take a shipped recipe such as smollm2-1.7b.yaml for larger ones."
+        raise RecipeError(
+            f"--size {scale(parameters)}: init makes models of {scale(smallest)} to {scale(largest)} parameters.\n  {other}"
+        )
 
 
 def _layers_for(shape: Shape, parameters: int) -> int:
     one, two = (replace(shape, num_hidden_layers=layers).parameters for layers in (1, 2))
-    return min(max(2, round((parameters - one) / (two - one)) + 1), MAX_LAYERS)
+    return min(max(MIN_LAYERS, round((parameters - one) / (two - one)) + 1), MAX_LAYERS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Any
 
 from gristmill.data import deadline
@@ -140,7 +141,8 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
                 text=text,
                 counts=counts,
             )
-    verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits)
+    told = cache(partial(_likely_language, text)) if settings.languages is None else lambda: language
+    verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told)
     counts.update({f"lines_removed:{reason}": count for reason, count in verdict.lines_removed.items()})
     if verdict.drop is not None:
         drop = verdict.drop
@@ -158,6 +160,12 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
     )
     would_drop = tuple(failure.reason for failure in verdict.would_drop)
     return Fate(kind="kept", row=document.row(), bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)
+
+
+def _likely_language(text: str) -> str | None:
+    """The language that a text more probably has than all others together."""
+    language, score = detect_language(text)
+    return language if score > 0.5 else None
 
 
 def reject(

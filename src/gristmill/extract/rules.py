@@ -3,6 +3,8 @@
 A rule is a measure, a limit and a reason that names what failed. Rules are judged in the order of their pack; the
 first that fails drops the document. A rule that a source switches off is judged all the same and reported as
 `would_drop`; a limit may be another for one source. c4@1 edits the text first, and later packs see the edited text.
+A rule of the English language, or one that counts words, is off for documents in languages that it does not fit: the
+papers' thresholds are of English, and FineWeb2 (Penedo et al. 2025, arXiv 2506.20920) fits its own to each.
 
 Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, table A1), C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2),
 FineWeb (Penedo et al. 2024, arXiv 2406.17557, section 3), StarCoder (Li et al. 2023, arXiv 2305.06161, section 3).
@@ -15,24 +17,35 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gristmill.errors import RecipeError
 from gristmill.extract.measures import Measures
 
+# Languages whose words are no runs of letters: written without blanks, in syllables, or with vowel signs that are marks.
+_OTHER_WORDS = "as bh bn bo bpy dty dv gom gu hi ja km kn ko lo mai ml mr my ne new or pa sa si ta te th wuu yue zh"
+OTHER_WORDS = frozenset(_OTHER_WORDS.split())
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """Drops a text whose measure is above (`max`) or below (`min`) the limit; the limit itself is allowed."""
+    """Drops a text whose measure is above (`max`) or below (`min`) the limit; the limit itself is allowed.
+
+    of: what it judges, so the languages that it fits: all, all but OTHER_WORDS, English.
+    """
 
     reason: str
     kind: Literal["min", "max"]
     limit: float
     measure: Callable[[Measures], float]
+    of: Literal["text", "words", "english"] = "text"
 
     def fails(self, value: float, limit: float) -> bool:
         return value > limit if self.kind == "max" else value < limit
+
+    def fits(self, language: str) -> bool:
+        return language == "en" if self.of == "english" else self.of == "text" or language not in OTHER_WORDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +85,10 @@ def _min(reason: str, limit: float, measure: Callable[[Measures], float]) -> Rul
     return Rule(reason=reason, kind="min", limit=limit, measure=measure)
 
 
+def _of_words(*rules: Rule) -> tuple[Rule, ...]:
+    return tuple(replace(rule, of="words") for rule in rules)
+
+
 # ── Gopher ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -88,22 +105,26 @@ GOPHER_REPETITION = (
     _max("repeated_paragraph_characters", 0.20, lambda text: text.duplicate_paragraphs[1]),
     _max("repeated_lines", 0.30, lambda text: text.duplicate_lines[0]),
     _max("repeated_line_characters", 0.20, lambda text: text.duplicate_lines[1]),
-    *(_max(f"top_{n}_gram", limit, _top_ngram(n)) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))),
-    *(
-        _max(f"repeated_{n}_grams", limit, _duplicated_ngrams(n))
-        for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+    *_of_words(
+        *(_max(f"top_{n}_gram", limit, _top_ngram(n)) for n, limit in ((2, 0.20), (3, 0.18), (4, 0.16))),
+        *(
+            _max(f"repeated_{n}_grams", limit, _duplicated_ngrams(n))
+            for n, limit in ((5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10))
+        ),
     ),
 )
 
 STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 
 GOPHER_QUALITY = (
-    _min("too_few_words", 50, lambda text: text.num_words),
-    _max("too_many_words", 100_000, lambda text: text.num_words),
-    _min("words_too_short", 3, lambda text: text.mean_word_length),
-    _max("words_too_long", 10, lambda text: text.mean_word_length),
-    _max("too_many_hashes", 0.1, lambda text: text.per_token("#")),
-    _max("too_many_ellipses", 0.1, lambda text: text.per_token("...", "…")),
+    *_of_words(
+        _min("too_few_words", 50, lambda text: text.num_words),
+        _max("too_many_words", 100_000, lambda text: text.num_words),
+        _min("words_too_short", 3, lambda text: text.mean_word_length),
+        _max("words_too_long", 10, lambda text: text.mean_word_length),
+        _max("too_many_hashes", 0.1, lambda text: text.per_token("#")),
+        _max("too_many_ellipses", 0.1, lambda text: text.per_token("...", "…")),
+    ),
     _max(
         "too_many_bullet_lines",
         0.9,
@@ -114,8 +135,8 @@ GOPHER_QUALITY = (
         0.3,
         lambda text: text.share_of_lines([line.rstrip().endswith(("...", "…")) for line in text.text.splitlines()]),
     ),
-    _min("too_few_tokens_with_letters", 0.8, lambda text: text.share_with_letter),
-    _min("too_few_stop_words", 2, lambda text: text.num_distinct(STOP_WORDS)),
+    *_of_words(_min("too_few_tokens_with_letters", 0.8, lambda text: text.share_with_letter)),
+    replace(_min("too_few_stop_words", 2, lambda text: text.num_distinct(STOP_WORDS)), of="english"),
 )
 
 # ── C4 ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +204,7 @@ FINEWEB = (
     ),
     _max("too_many_short_lines", 0.67, lambda text: text.share_of_lines([len(line) <= 30 for line in text.lines])),
     _max("too_many_duplicate_line_characters", 0.01, lambda text: text.repeated_line_share),
-    _max("too_many_newlines_per_word", 0.3, lambda text: text.text.count("\n") / max(1, text.num_tokens)),
+    *_of_words(_max("too_many_newlines_per_word", 0.3, lambda text: text.text.count("\n") / max(1, text.num_tokens))),
 )
 
 # ── code ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,12 +282,18 @@ def _judge_c4(edited: Edited, limits: Mapping[str, float]) -> Iterator[Failure |
 
 
 def judge(
-    text: str, packs: Sequence[str], *, off: Collection[str] = (), limits: Mapping[str, float] | None = None
+    text: str,
+    packs: Sequence[str],
+    *,
+    off: Collection[str] = (),
+    limits: Mapping[str, float] | None = None,
+    language: Callable[[], str | None] = lambda: None,
 ) -> Verdict:
     """The verdict of the packs on a text, in their order. Any text gets one; no rule raises.
 
     `off` and `limits` are by reason. Judging stops at the first failure of a rule that is on; rules that are off and
-    come later in the order are then not judged.
+    come later in the order are then not judged. language: asked for where a rule fails that does not fit all languages;
+    None, which is not known, is judged as English is.
     """
     limits = limits or {}
     would_drop: list[Failure] = []
@@ -284,9 +311,17 @@ def judge(
         for failure in failures:
             if failure is None:
                 continue
-            if failure.reason not in off:
+            if failure.reason not in off and _fits(failure.reason, language):
                 return Verdict(
                     text=measures.text, drop=failure, would_drop=tuple(would_drop), lines_removed=lines_removed
                 )
             would_drop.append(failure)
     return Verdict(text=measures.text, drop=None, would_drop=tuple(would_drop), lines_removed=lines_removed)
+
+
+_NOT_FOR_ALL = {rule.reason: rule for rules in PACKS.values() for rule in rules if rule.of != "text"}
+
+
+def _fits(reason: str, language: Callable[[], str | None]) -> bool:
+    rule = _NOT_FOR_ALL.get(reason)
+    return rule is None or (told := language()) is None or rule.fits(told)

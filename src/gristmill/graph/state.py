@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -99,7 +99,7 @@ class States:
                 before=before,
                 is_linked=False,
                 state="undecided",
-                reasons=(f"decided after {', '.join(waits)}",),
+                reasons=(f"waits for {', '.join(by_kind(waits))}",),
                 waits_for=tuple(waits),
                 folder=None,
             )
@@ -143,6 +143,14 @@ class States:
             return ("the record is of an older form",)
         same = {step for step, identity in old.get("made_from", {}).items() if self[step].identity == identity}
         return tuple(explain(step, old, document, same_inputs=same))
+
+
+def by_kind(names: Iterable[str]) -> list[str]:
+    """ "extract (13)" for the steps of a kind, one by its own name."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(name.partition("/")[0], []).append(name)
+    return [found[0] if len(found) == 1 else f"{kind} ({len(found):,})" for kind, found in kinds.items()]
 
 
 def identity_document(

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from gristmill.errors import ArtifactError
-from gristmill.graph.cores import NOTABLE, CoreWatch, load_words, times_as_long
+from gristmill.graph.cores import NOTABLE, load_words, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_units, scale
@@ -28,7 +28,8 @@ PROFILE_VERSION = 1
 @dataclass(frozen=True, kw_only=True)
 class SpeedPoint:
     """Real training steps of one shape. flops_per_second: by `flops_per_token`, so that shapes can be compared. busy_cores: those
-    that other processes used meanwhile."""
+    that other processes used meanwhile. is_by_cpu_time: one thread was measured by its CPU time, which a load hardly changes, and the
+    speed of all threads is worked out from it."""
 
     parameters: int
     seq_len: int
@@ -37,16 +38,22 @@ class SpeedPoint:
     flops_per_second: float
     measured_by: Literal["doctor", "pretrain"]
     busy_cores: float = 0.0
+    is_by_cpu_time: bool = False
 
     @property
     def is_of_idle_cores(self) -> bool:
-        """Whether nobody else used them to speak of."""
-        return self.busy_cores < NOTABLE
+        """Whether it is the speed that idle cores have."""
+        return self.is_by_cpu_time or self.busy_cores < NOTABLE
+
+    @property
+    def trust(self) -> int:
+        """2 for all threads on idle cores, 1 for what follows from the CPU time of one, 0 for all threads on busy cores."""
+        return 1 if self.is_by_cpu_time else 2 * (self.busy_cores < NOTABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How fast one machine trains. `device` is "cpu" or "cuda"; `hardware` names the processor or the GPU."""
+    """How fast one machine trains. `device` is "cpu" or "cuda"; `hardware` names the processor or the GPU; matmul_flops: of a core."""
 
     hardware: str
     device: str
@@ -57,7 +64,7 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Training operations per second, and in words how that is known. is_of_idle_cores: nobody else used them meanwhile."""
+    """Training operations per second, and in words how that is known. is_of_idle_cores: it is the speed that idle cores have."""
 
     flops_per_second: float
     how_known: str
@@ -94,13 +101,12 @@ def write_profile(runs_dir: Path, profile: Profile) -> Path:
 
 
 def add_speed_point(profile: Profile, point: SpeedPoint) -> Profile:
-    """The profile with the point in it; it replaces an older point of the same shape, but for one of busy cores where the older
-    one is of idle ones."""
+    """The profile with the point in it; it replaces an older point of the same shape, unless that deserves more trust."""
 
     def is_same(old: SpeedPoint) -> bool:
         return (old.parameters, old.seq_len) == (point.parameters, point.seq_len)
 
-    if not point.is_of_idle_cores and any(is_same(old) and old.is_of_idle_cores for old in profile.points):
+    if any(is_same(old) and old.trust > point.trust for old in profile.points):
         return profile
     others = tuple(old for old in profile.points if not is_same(old))
     return replace(profile, points=(*others, point))
@@ -120,19 +126,27 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
     )
     sizes = ", ".join(scale(point.parameters) for point in ordered)
     words = f"measured with real training steps ({sizes} parameters)"
+    if any(point.is_by_cpu_time for point in idle):
+        words += ", by the CPU time of one thread"
     if not idle:
         words += f" while {load_words(max(point.busy_cores for point in ordered))}; idle cores are faster"
     return Speed(flops_per_second=speed, how_known=words, is_measured=True, is_of_idle_cores=bool(idle))
 
 
-# Share of a plain fp32 matmul that training steps of this many parameters reach, by `gristmill doctor` on two idle cores with
-# AVX-512, two threads.
-SHARE_OF_MATMUL = ((1.6e6, 0.5), (12.5e6, 0.6), (52e6, 0.66))
+# Share of one core's fp32 matmul that training steps of this many parameters reach on one thread, by CPU time, with AVX-512.
+SHARE_OF_MATMUL = ((0.25e6, 0.19), (0.69e6, 0.27), (1.6e6, 0.31), (12.5e6, 0.5))
+THREADS_POWER = (
+    0.54  # two threads on idle cores do 1.46 times the work of one: 7,731 tokens/s to 5,296, `benchmarks/load.py`
+)
 
 
-def guessed_speed(parameters: int, matmul_flops: float, *, busy: float = 0.0) -> Speed:
-    """Operations per second without a profile: a share of the matmul speed that grows with the model. busy: cores that others used
-    while it was measured."""
+def of_threads(of_one: float, threads: int) -> float:
+    """The speed of training with so many threads, each on an idle core, by that of one."""
+    return float(of_one * threads**THREADS_POWER)
+
+
+def guessed_speed(parameters: int, matmul_flops: float, threads: int) -> Speed:
+    """Operations per second without a profile: a share of a core's matmul speed that grows with the model."""
     share = float(
         np.interp(
             math.log10(parameters),
@@ -140,14 +154,9 @@ def guessed_speed(parameters: int, matmul_flops: float, *, busy: float = 0.0) ->
             [share for _, share in SHARE_OF_MATMUL],
         )
     )
-    meanwhile = f" while {words}" if (words := load_words(busy)) else ""
-    words = (
-        f"estimated: {share:.0%} of a matmul that ran at {in_units(matmul_flops, 'FLOP/s')}{meanwhile}; `gristmill doctor` "
-        "measures it"
-    )
-    return Speed(
-        flops_per_second=share * matmul_flops, how_known=words, is_measured=False, is_of_idle_cores=not meanwhile
-    )
+    speed = of_threads(share * matmul_flops, threads)
+    words = f"estimated from a matmul, {in_units(matmul_flops, 'FLOP/s')} on one core; `gristmill doctor` measures real training steps"
+    return Speed(flops_per_second=speed, how_known=words, is_measured=False)
 
 
 def load_note(busy: float, speed: Speed) -> str:
@@ -160,17 +169,18 @@ def load_note(busy: float, speed: Speed) -> str:
     return f"{words} now, and did while the speed of training was measured: the times are uncertain, and shorter on idle cores"
 
 
-def measure_matmul(seconds: float = 0.2, size: int = 1024) -> float:
-    """FLOP/s of fp32 matrix products in numpy, the best of as many as fit into the time."""
-    left = np.ones((size, size), np.float32)
-    right, product = np.ones_like(left), np.empty_like(left)
+def measure_matmul(cpu_seconds: float = 0.2, size: int = 64, count: int = 64) -> float:
+    """FLOP/s of fp32 matrix products in numpy on one core, by CPU time, so that a load on the cores hardly changes it: the best of
+    as many stacks of `count` products as fit into the time. BLAS computes products of that size on one thread."""
+    left, right = np.ones((count, size, size), np.float32), np.ones((size, size), np.float32)
+    product = np.empty_like(left)
     np.matmul(left, right, out=product)
-    best, end = math.inf, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
+    best, end = math.inf, time.process_time() + cpu_seconds
+    while best == math.inf or time.process_time() < end:
+        start = time.process_time()
         np.matmul(left, right, out=product)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * size**3 / best
+        best = min(best, time.process_time() - start)
+    return 2.0 * count * size**3 / best
 
 
 def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
@@ -178,26 +188,39 @@ def machine_speed(parameters: int, machine: Machine) -> tuple[Speed, list[str]]:
 
     Returns the speed, and notes for the reader.
     """
-    measured, notes = measured_speed(parameters, machine)
-    if measured is not None:
-        return measured, notes
+    profile, notes = _profile_of(machine)
+    if profile is not None and profile.points:
+        return training_speed(parameters, profile.points), notes
     if machine.device.startswith("cuda"):
         notes.append(
             "the hours are those of the processor: run `gristmill doctor` where the GPU is, and plan reads its speed"
         )
-    watch = CoreWatch()
-    matmul_flops = measure_matmul()
-    return guessed_speed(parameters, matmul_flops, busy=watch.busy_cores() or 0.0), notes
+    matmul_flops = measure_matmul() if profile is None else profile.matmul_flops
+    return guessed_speed(parameters, matmul_flops, machine.most_threads), notes
 
 
-def measured_speed(parameters: int, machine: Machine) -> tuple[Speed | None, list[str]]:
-    """Speed for a model of that size by the profile in the runs folder; None, and perhaps a note, where none is of this machine."""
+def measured_speed(parameters: int, machine: Machine) -> Speed | None:
+    """Speed for a model of that size by real training steps in the profile of this machine; None without them."""
+    profile, _ = _profile_of(machine)
+    return training_speed(parameters, profile.points) if profile is not None and profile.points else None
+
+
+def _profile_of(machine: Machine) -> tuple[Profile | None, list[str]]:
+    """The profile in the runs folder; None, and perhaps a note, where none is of this machine."""
     profile = read_profile(machine.runs_dir)
-    if profile is None or not profile.points:
-        return None, []
-    if reason := _does_not_apply(profile, machine):
+    if profile is not None and (reason := _does_not_apply(profile, machine)):
         return None, [f"the speed profile in {machine.runs_dir} was left aside: {reason}"]
-    return training_speed(parameters, profile.points), []
+    return profile, []
+
+
+def keep_matmul(machine: Machine) -> None:
+    """Measures a matmul for all who guess a speed from it later, so that they say the same, unless a profile of this machine is
+    there."""
+    if machine.device != "cuda" and _profile_of(machine)[0] is None:
+        found = measure_matmul(cpu_seconds=0.5)
+        hardware, threads = hardware_name(), machine.most_threads
+        profile = Profile(hardware=hardware, device="cpu", threads=threads, matmul_flops=found, points=())
+        write_profile(machine.runs_dir, profile)
 
 
 def keep_speed(point: SpeedPoint, machine: Machine, *, device: str, hardware: str) -> None:

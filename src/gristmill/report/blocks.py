@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -50,7 +51,7 @@ def table(
         body.append(f"<tr{quiet}><th scope=row{kinds[0]}>{first}</th>{''.join(cells)}</tr>")
     title, _, more = caption.partition(". ")
     return Markup(
-        f"<table{' class=wide' if len(headings) > NARROW else ''}><caption><b>{escape(title)}</b> {escape(more)}</caption>"
+        f"<table{' class=wide' if len(headings) > NARROW else ''}><caption><b>{escape(title)}</b> {prose(more)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 
@@ -70,12 +71,17 @@ def heading(text: str) -> Markup:
 
 
 def paragraph(text: str) -> Markup:
-    return Markup(f"<p>{escape(text)}</p>")
+    return Markup(f"<p>{prose(text)}</p>")
 
 
 def quiet(text: str) -> Markup:
     """A line in the background."""
-    return Markup(f'<p class="quiet">{escape(text)}</p>')
+    return Markup(f'<p class="quiet">{prose(text)}</p>')
+
+
+def prose(text: str) -> Markup:
+    """Words of ours, what stands between backticks as code. Never for the text of a document or a model."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)))
 
 
 def quote(prompt: str, text: str) -> Markup:

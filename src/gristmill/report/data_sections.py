@@ -7,17 +7,21 @@ from typing import Any
 from markupsafe import Markup
 
 from gristmill.data.ledger import REASONED, Kind
-from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
+from gristmill.report.blocks import Section, figure, fold, heading, paragraph, prose, table
 from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
-from gristmill.units import in_bytes, percent, scale
+from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
-NOTES: dict[Kind, str] = {"dropped": "", "failed": " (failed)", "would_drop": " (rule is off: only counted)"}
+NOTES: dict[Kind, str] = {
+    "dropped": "",
+    "failed": " (failed)",
+    "would_drop": " (only counted: the rule is off, or not for its language)",
+}
 
 
 def what_came_in(facts: Facts) -> Section | None:
@@ -33,7 +37,9 @@ def what_came_in(facts: Facts) -> Section | None:
     ]
     if len(reasons) > REASONS_SHOWN:
         more = reasons[REASONS_SHOWN:]
-        blocks.append(fold(f"{len(more)} more reasons", [_reason_table("Why fewer documents were dropped", more)]))
+        blocks.append(
+            fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
+        )
     if facts.not_read:
         blocks.append(what_was_not_read(facts))
     samples = facts.rejected_samples
@@ -102,7 +108,7 @@ def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) 
 
 def what_was_not_read(facts: Facts) -> Markup:
     """Files beside those of the sources, by suffix, with what to do."""
-    rows = [(one.title, one.files, in_bytes(one.num_bytes), one.advice) for one in facts.not_read]
+    rows = [(one.title, one.files, in_bytes(one.num_bytes), prose(one.advice)) for one in facts.not_read]
     headings = ("files beside those of the sources", "number", "bytes", "what to do")
     return table("What was not read", headings, rows, numbers=(1, 2))
 
@@ -239,19 +245,21 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
         )
         for name, pack in clean.packs.items()
     ]
-    blocks.append(
-        table(
-            "Task packs: is what they ask in the training text?",
-            ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
-            packs,
-            numbers=(1, 2, 3, 4),
-        )
-    )
-    blocks.append(
-        paragraph(
-            f"Items were planted into copies of real documents and had to be found. Real documents that held an item and were removed: {clean.documents_removed}."
-        )
-    )
+    if not packs:
+        blocks.append(paragraph("The recipe names no task packs, so the text was not searched for their items."))
+    else:
+        blocks += [
+            table(
+                "Task packs: is what they ask in the training text?",
+                ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
+                packs,
+                numbers=(1, 2, 3, 4),
+            ),
+            paragraph(
+                "Items were planted into copies of real documents and had to be found. Real documents that held an item and "
+                f"were removed: {clean.documents_removed}."
+            ),
+        ]
     hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in clean.hits[:8]]
     if hits:
         blocks.append(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
 
+from gristmill.align.outputs import PreferencePairs
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
 from gristmill.data.packs import PACK_LABEL, packs_by_name
@@ -26,16 +27,15 @@ from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
 from gristmill.train.outputs import (
     BITS,
-    CHAT_STEPS,
     LoggedLine,
     Pretrained,
     PretrainingCounts,
     TrainedModel,
     WrittenText,
 )
-from gristmill.units import in_bytes, scale, seconds
+from gristmill.units import counted, in_bytes, scale, seconds
 
-VERSION = 3  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 4  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 NOT_RECORDED = "not recorded"
@@ -124,11 +124,13 @@ class Facts:
     @property
     def sentence(self) -> str:
         """What was made, in one sentence."""
-        words = ("fine-tuned on conversations", "aligned by preference optimisation")
-        after = ", ".join(done for step, done in zip(CHAT_STEPS, words, strict=True) if self.has(step))
+        after = ["fine-tuned on conversations"] if self.has("sft") else []
+        if self.has("dpo"):
+            pairs = self.left("pairs", PreferencePairs).counts.pairs
+            after.append(f"then on {counted(pairs, 'preference pair')}")
         return (
             f"A model of {scale(self.pretraining.parameters)} parameters, trained on {scale(self.pretraining.tokens)} tokens drawn from "
-            f"{scale(self.unique_tokens)} unique ones of {len(self.sources)} sources{', ' + after if after else ''}, "
+            f"{scale(self.unique_tokens)} unique ones of {len(self.sources)} sources{''.join(f', {words}' for words in after)}, "
             f"in {seconds(self.wall_seconds)} of work."
         )
 
@@ -321,11 +323,14 @@ class Facts:
         real = self.pretraining
         memory = self.records["pretrain"].peak_memory_bytes.process
         plan = self.records["pretrain"].forecast
-        took = f"{seconds(plan.pretraining_seconds)} ({plan.speed_source})" if plan else NOT_RECORDED
         return [
             ("tokens", f"{sum(stage.tokens for stage in self._trained_stages):,}", f"{real.tokens:,}"),
             ("parameters", f"{plan.parameters:,}" if plan else NOT_RECORDED, f"{real.parameters:,}"),
-            ("pretraining", took, seconds(real.training_seconds)),
+            (
+                "pretraining",
+                seconds(plan.pretraining_seconds) if plan else NOT_RECORDED,
+                seconds(real.training_seconds),
+            ),
             ("peak memory of pretraining", in_bytes(plan.memory_bytes) if plan else NOT_RECORDED, in_bytes(memory)),
             *self._times_of_steps,
         ]

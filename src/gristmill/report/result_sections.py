@@ -146,9 +146,11 @@ def cost(facts: Facts) -> Section | None:
         )
         for record in facts.records.values()
     ]
+    plan = facts.records["pretrain"].forecast
     blocks = [
         table(
-            "What was planned, and what it took",
+            "What was planned, and what it took"
+            + (f". The speed of pretraining was {plan.speed_source}" if plan is not None else ""),
             ("quantity", "planned", "real"),
             facts.planned_against_real,
             numbers=(1, 2),

@@ -14,7 +14,7 @@ from gristmill.graph.outputs import Outputs
 from gristmill.report.facts import bits
 from gristmill.store.artifact import RECORD
 from gristmill.train.outputs import BITS, MODEL_STEPS, Pretrained, TrainedModel
-from gristmill.units import scale, seconds
+from gristmill.units import counted, scale, seconds
 
 SHOWN_SAMPLES = 4
 
@@ -25,8 +25,8 @@ def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
     pretrain = Pretrained(run / "pretrain").counts
     work = sum(record.wall_seconds for record in records)
     console.print(
-        f"\n[bold]{run.name}[/]: {scale(pretrain.parameters)} parameters, {scale(pretrain.tokens)} tokens, "
-        f"{len(records)} steps, {seconds(work)} of work.",
+        f"\n[bold]{run.name}[/]: {scale(pretrain.parameters)} parameters, {scale(pretrain.tokens)} tokens in "
+        f"{counted(pretrain.steps, 'step')}, {seconds(work)} of work.",
         highlight=False,
     )
     last = next(name for name in MODEL_STEPS[::-1] if (run / name / RECORD).is_file())

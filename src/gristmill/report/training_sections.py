@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from markupsafe import Markup
+
 from gristmill.align.outputs import PreferencePairs
 from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
@@ -110,14 +112,11 @@ def post_training(facts: Facts) -> Section | None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts.chat_kinds.items())
     blocks = [
         paragraph(f"Conversations by kind: {kinds}. The loss counts only the assistant's tokens."),
-        figure(
-            line_chart(
-                [_series(facts.logged("sft", "train"), train_metric("loss"), "loss", x="step")],
-                x_label="step",
-                y_label="loss, nats per token",
-                from_zero=True,
-            ),
+        _curve(
+            [_series(facts.logged("sft", "train"), train_metric("loss"), "loss", x="step")],
             "Supervised fine-tuning.",
+            y_label="loss, nats per token",
+            from_zero=True,
         ),
     ]
     if facts.has("pairs"):
@@ -136,9 +135,10 @@ def post_training(facts: Facts) -> Section | None:
             _series(rows, train_metric("accuracy"), "share of pairs with a positive margin", x="step"),
         ]
         blocks.append(
-            figure(
-                line_chart([one for one in margin if len(one.xs)], x_label="step", y_label="margin, accuracy"),
+            _curve(
+                [one for one in margin if len(one.xs)],
                 "Direct preference optimisation: the margin between chosen and rejected answers, and how often it is positive.",
+                y_label="margin, accuracy",
             )
         )
     for name in CHAT_STEPS:
@@ -153,6 +153,14 @@ def post_training(facts: Facts) -> Section | None:
         else "",
         blocks=blocks,
     )
+
+
+def _curve(series: Sequence[Series], caption: str, *, y_label: str, from_zero: bool = False) -> Markup:
+    """A chart over steps; what was logged only once, in words."""
+    if series and all(len(one.xs) == 1 for one in series):
+        logged = ", ".join(f"{one.name} {one.ys[0]:.3g}" for one in series)
+        return paragraph(f"{caption} Logged once, at step {series[0].xs[0]:,.0f}: {logged}.")
+    return figure(line_chart(series, x_label="step", y_label=y_label, from_zero=from_zero), caption)
 
 
 def _series(

@@ -109,7 +109,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
     write_json(ctx.out / "report.json", report.to_json())
     made_by.unlink()
     planted = sum(pack.planted for pack in recall.values())
-    ctx.say(f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items")
+    if packs:
+        ctx.say(
+            f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items"
+        )
     return {"documents": searched, "matches": found, "planted": planted}
 
 

@@ -203,7 +203,7 @@ def _flops_per_token(ctx: StepContext, vocab_size: int) -> float:
 
 def _expected_speed(ctx: StepContext, vocab_size: int) -> float | None:
     """Tokens per second by the profile of this machine; None without one."""
-    speed, _ = measured_speed(count_parameters(ctx.config["model"], vocab_size), ctx.machine)
+    speed = measured_speed(count_parameters(ctx.config["model"], vocab_size), ctx.machine)
     return None if speed is None else speed.flops_per_second / _flops_per_token(ctx, vocab_size)
 
 
