@@ -85,7 +85,13 @@ def test_what_was_not_read_is_shown_with_what_to_do(facts_of: Callable[..., Fact
     facts = facts_of(small())
     facts.not_read = kept_not_read(tmp_path)
     shown = what_was_not_read(facts)
-    for words in (".xlsx", "2 kB", "save each sheet as CSV", "dangling link", "put back what it leads to"):
+    for words in (
+        ".xlsx",
+        "2 kB",
+        "save each sheet as CSV",
+        "link that leads nowhere (gone.txt)",
+        "put back what it leads to",
+    ):
         assert words in shown
 
 
