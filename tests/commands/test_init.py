@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gristmill.commands.init import init, parameters_of, say_what_has_no_share
+from gristmill.commands.init import init, parameters_of
+from gristmill.commands.init_page import say_what_has_no_share
 from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.draft.interval import Estimate
 from gristmill.draft.sample import Limits

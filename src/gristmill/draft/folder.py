@@ -53,6 +53,15 @@ class FolderSource:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """What lies in the folder. without_text: files of known formats that are no part of a source, and why."""
+
+    sources: list[FolderSource]
+    conversations: list[Path]
+    without_text: dict[Path, str]
+
+
 def files_by_kind(texts: Path) -> dict[str, list[Path]]:
     """Format → its files. Hidden files are no part of it, nor are those that no format knows."""
     kinds: dict[type, str] = {reader: kind for kind, reader in READERS.items()}

@@ -6,7 +6,8 @@ The time is linear in the tokens of pretraining, so two plans tell how many fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from gristmill.amounts import find_amounts, present_files
 from gristmill.draft.conversations import ChatPlan
 from gristmill.draft.folder import FolderSource
-from gristmill.draft.size import SHAPES, Shape
+from gristmill.draft.size import SHAPES, Shape, Wish
 from gristmill.draft.write import chat_text, draft_recipe, validation_for
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.graph.machine import Machine
@@ -24,6 +25,7 @@ from gristmill.planning.speed import Speed
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.store import RunLinks, Store
+from gristmill.units import scale
 
 MANY_STEPS = 1000
 
@@ -85,3 +87,26 @@ class PlannedTime:
 
     def _loaded(self, recipe: Recipe) -> LoadedRecipe:
         return LoadedRecipe(recipe=recipe, path=self._folder / "recipe.yaml", origins={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the person asked for."""
+
+    minutes: float | None
+    parameters: int | None
+    chat: bool
+
+    def wish(self, planned: PlannedTime) -> Wish:
+        """With the tokens that fit into the time, where there is one to keep."""
+        if self.minutes is None:
+            return Wish(parameters=self.parameters)
+        return Wish(
+            parameters=self.parameters, tokens_in_time=partial(planned.tokens_within, seconds=60 * self.minutes)
+        )
+
+    def in_words(self) -> str:
+        """What pretraining was sized to."""
+        words = [f"{self.minutes:g} minutes on the machine it was made on"] if self.minutes is not None else []
+        words += [f"{scale(self.parameters)} parameters"] if self.parameters is not None else []
+        return f"Sized to {' and '.join(words) or 'the text'}"

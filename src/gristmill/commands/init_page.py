@@ -1,0 +1,213 @@
+"""How `gristmill init` tells what it found and made: a line while it works, a table of the sources, what was left out and why."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.commands.survey import look
+from gristmill.draft.conversations import TURNS, ChatPlan
+from gristmill.draft.count import Count, SourceCount
+from gristmill.draft.folder import PASSAGE_CHARS, Looked
+from gristmill.draft.hours import Asked, PlannedTime
+from gristmill.draft.interval import Estimate
+from gristmill.draft.size import MAX_EPOCHS, MIN_STEPS, SHAPES, Budget
+from gristmill.extract.not_read import not_read_in
+from gristmill.graph.cores import busy_cores
+from gristmill.planning.speed import load_note
+from gristmill.recipe.load import load_recipe
+from gristmill.units import counted, megabytes, scale, seconds
+
+SHOWN_REASONS = 4
+SHOWN_PLACES = 3
+PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
+KEPT = 1.1  # of a time that was asked for
+
+
+class Live(AbstractContextManager[Callable[[str], None]]):
+    """One line on a terminal that says what is done now; nothing elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._status: Any = console.status("looking") if console.is_terminal else nullcontext()
+
+    def __enter__(self) -> Callable[[str], None]:
+        self._status.__enter__()
+        return self._say
+
+    def __exit__(self, *reason: Any) -> None:
+        self._status.__exit__(*reason)
+
+    def _say(self, line: str) -> None:
+        if not isinstance(self._status, nullcontext):
+            self._status.update(Text(line))
+
+
+def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
+    """A row a source: documents of what was read, how many are kept, and what the split takes of their text."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("source", "files", "MB", "read", "documents", "kept", "held out", "alike", "training tokens"):
+        table.add_column(heading, justify="left" if heading == "source" else "right", no_wrap=True)
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        table.add_row(
+            Text(source.name),
+            f"{len(source.files):,}",
+            megabytes(source.num_bytes),
+            f"{one.share_read:.0%}" if one.share_read < 1 else "all",
+            f"{one.account.came_in.documents:,}",
+            f"{one.account.total('kept').documents - _copies(one):,}",
+            *_taken_by_the_split(one),
+            _in_words(tokens[source.name]) if source.name in tokens else "too few",
+        )
+    return table
+
+
+def _copies(one: SourceCount) -> int:
+    return one.copies.exact_copies + one.copies.near_copies if one.copies else 0
+
+
+def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
+    if one.split is None:
+        return "", ""
+    total = max(1, one.split.total_bytes)
+    return f"{one.split.held_bytes / total:.0%}", f"{one.split.alike_bytes / total:.0%}"
+
+
+def _left_out(one: SourceCount) -> str:
+    """Why documents of what was read are no part of it, most first."""
+    copies = _copies(one)
+    reasons = Counter({"copies": copies} if copies else {})
+    for kind in ("dropped", "failed"):
+        for reason, amount in one.account.reasons(kind).items():
+            reasons[reason] += amount.documents
+    listed = [f"{reason} {number:,}" for reason, number in reasons.most_common(SHOWN_REASONS)]
+    return ", ".join(listed) + (", …" if len(reasons) > SHOWN_REASONS else "")
+
+
+def _in_words(tokens: Estimate) -> str:
+    if tokens.is_counted:
+        return f"{tokens.value:,.0f}"
+    value, low, high = (scale(round(size)) for size in (tokens.value, tokens.low, tokens.high))
+    return f"≈ {value} ({low}-{high})"
+
+
+def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
+    """Languages, what was read in part, and what was not read at all, with what to do."""
+
+    def say(line: str) -> None:
+        console.print(Text(line))
+
+    for name, one in (*found.sources.items(), *found.emptied.items()):
+        if left_out := _left_out(one):
+            say(f"Left out of {name}: {left_out}.")
+    if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
+        say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
+    if emptied := [*found.emptied]:
+        say(f"Not in the recipe: {', '.join(emptied)}; almost all of it is a copy of other text.")
+    if cut := [name for name, one in found.sources.items() if one.passages]:
+        say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
+    languages: Counter[str] = Counter()
+    for name, one in found.sources.items():
+        for language, share in one.languages.items():
+            languages[language] += round(share * found.text_bytes[name])
+    total = max(1, languages.total())
+    told = [f"{name} {size / total:.0%}" for name, size in languages.most_common(5) if size >= 0.005 * total]
+    if told:
+        say(f"Languages, by bytes of text: {', '.join(told)}.")
+    if not found.is_whole:
+        say(
+            "Only random groups of files and the beginnings of large files were read; ≈ marks estimates, with 95 % intervals."
+        )
+    if looked.conversations and not chat:
+        say(
+            f"Conversations in {counted(len(looked.conversations), 'file')} are not used for pretraining; --chat uses them."
+        )
+    for why in dict.fromkeys(looked.without_text.values()):
+        names = _some([path for path, its_why in looked.without_text.items() if its_why == why])
+        say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
+    for source in looked.sources:
+        one = found.sources.get(source.name) or found.emptied[source.name]
+        if one.account.total("failed").documents:
+            lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
+            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+                say(f"{source.name}: cannot be read: {record}")
+    for other in not_read_in(texts):
+        say(f"not read: {other}")
+
+
+def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Console) -> None:
+    """Names the sources that have no share of the budget, and why: they may have no text, or have too little."""
+    if budget.too_small:
+        console.print(
+            Text(
+                f"Not in the recipe: {', '.join(budget.too_small)}. Too little text to draw one sequence of "
+                f"{budget.shape.seq_len:,} tokens in each stage; join it with the text of another source, or add to it."
+            )
+        )
+    if unsure := [name for name in sources if name not in budget.weights and name not in budget.too_small]:
+        console.print(
+            Text(
+                f"Not in the recipe: {', '.join(unsure)}. Too little was read to tell whether there is text to train on; "
+                "read longer with --max-seconds."
+            )
+        )
+
+
+def _some(paths: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in paths[:3])
+    return names + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def say_what_was_made(
+    recipe: Path, budget: Budget, asked: Asked, planned: PlannedTime, chat: ChatPlan | None, console: Console
+) -> None:
+    """Size and hours of the recipe, how the chat was balanced, and the next two commands."""
+    parameters = budget.shape.parameters
+    took = {step.step: step.seconds for step in planned.of(load_recipe(recipe))}
+    total = sum(took.values())
+    console.print(
+        f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
+        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here, pretraining {seconds(took['pretrain'])} of it.",
+        highlight=False,
+        markup=False,
+    )
+    if note := load_note(busy_cores(), planned.speed(parameters)):
+        console.print(f"  {note[0].upper()}{note[1:]}.", highlight=False)
+    if asked.minutes is not None and total > KEPT * 60 * asked.minutes:
+        console.print(
+            f"  {asked.minutes:g} minutes are not enough: the other steps take {seconds(total - took['pretrain'])}, and "
+            f"pretraining has at least {MIN_STEPS} steps.",
+            highlight=False,
+        )
+    if parameters > budget.total_tokens:
+        more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
+        smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
+        console.print(
+            f"  That is {parameters / budget.total_tokens:.1f} parameters for each token; {more}{smaller} "
+            "makes a better model of its size.",
+            highlight=False,
+        )
+    if chat is not None:
+        whose = "of yours" if chat.are_own else "that come with gristmill"
+        dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
+        console.print(
+            f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
+            f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}. Fine-tuning: {chat.epochs} passes, {counted(chat.steps, 'step')}.",
+            highlight=False,
+        )
+        console.print(
+            f"  The context is {budget.shape.seq_len} tokens, for {TURNS} questions and answers of up to {chat.exchange_tokens} tokens.",
+            highlight=False,
+        )
+    for verb in ("plan", "run"):
+        console.print(
+            f"  {shlex.join(['gristmill', verb, str(recipe)])}", highlight=False, markup=False, soft_wrap=True
+        )
