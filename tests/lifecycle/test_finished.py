@@ -68,7 +68,7 @@ def test_inspect_of_raw_files_says_what_they_hold(tiny_project: Path, gristmill:
     assert answer.code == 0, answer.err
     for words in ("warc", "jsonl", "text"):
         assert words in answer.out.lower()
-    assert gristmill("inspect", tiny_project / "nothing").code == 1
+    assert gristmill("inspect", tiny_project / "nothing").code == 2
 
 
 def test_chat_answers_once_on_standard_output_alone(finished_run: Path, gristmill: Command) -> None:
