@@ -169,7 +169,7 @@ def load_note(busy: float, speed: Speed) -> str:
     return f"{words} now, and did while the speed of training was measured: the times are uncertain, and shorter on idle cores"
 
 
-def measure_matmul(cpu_seconds: float = 0.2, size: int = 64, count: int = 64) -> float:
+def measure_matmul(cpu_seconds: float = 0.5, size: int = 64, count: int = 64) -> float:
     """FLOP/s of fp32 matrix products in numpy on one core, by CPU time, so that a load on the cores hardly changes it: the best of
     as many stacks of `count` products as fit into the time. BLAS computes products of that size on one thread."""
     left, right = np.ones((count, size, size), np.float32), np.ones((size, size), np.float32)
@@ -217,7 +217,7 @@ def keep_matmul(machine: Machine) -> None:
     """Measures a matmul for all who guess a speed from it later, so that they say the same, unless a profile of this machine is
     there."""
     if machine.device != "cuda" and _profile_of(machine)[0] is None:
-        found = measure_matmul(cpu_seconds=0.5)
+        found = measure_matmul()
         hardware, threads = hardware_name(), machine.most_threads
         profile = Profile(hardware=hardware, device="cpu", threads=threads, matmul_flops=found, points=())
         write_profile(machine.runs_dir, profile)
