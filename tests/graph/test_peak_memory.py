@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,16 @@ def resident() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _no_fork_server_of_other_tests() -> None:
-    """It is a child of this process, too, and as large as what it loaded."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+def _without_children_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork server or a server of other tests is a child of this process, too."""
+    plain, others = module._descendants, {child.pid for child in psutil.Process().children(recursive=True)}
+    children = psutil.Process.children
+    monkeypatch.setattr(module, "_descendants", lambda process: [one for one in plain(process) if one not in others])
+    monkeypatch.setattr(
+        psutil.Process,
+        "children",
+        lambda this, recursive=False: [one for one in children(this, recursive=recursive) if one.pid not in others],
+    )
 
 
 @pytest.fixture(params=["high-water mark", "sampled"])
