@@ -2,10 +2,12 @@
 #
 # TORCH_ARGS goes to the pip that installs torch. On Linux without a GPU, the CPU build is a fraction of the download:
 #   make demo TORCH_ARGS="--index-url https://download.pytorch.org/whl/cpu"
+# RUN_ARGS goes to the demo's run; "--threads 2" makes its figures repeatable.
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_ARGS ?=
+RUN_ARGS ?=
 TORCH = torch==2.13.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCKED = --quiet --no-deps --require-hashes --only-binary :all:
@@ -14,7 +16,7 @@ export HF_HUB_OFFLINE = 1
 .PHONY: demo test test-long check lock schema clean
 
 demo: $(VENV)/.base
-	$(VENV)/bin/gristmill run recipes/quickstart.yaml
+	$(VENV)/bin/gristmill run recipes/quickstart.yaml $(RUN_ARGS)
 
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test

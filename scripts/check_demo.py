@@ -45,8 +45,8 @@ def main(run: Path) -> None:
         f"peak memory {memory / 1024**3:.2f} GiB of 4": memory <= MAX_MEMORY_BYTES,
         f"{unique:,} unique training tokens of {MIN_TRAINED_TOKENS:,}": unique >= MIN_TRAINED_TOKENS,
         f"{recall['trained_greetings']:.0%} of trained greetings, 80 % asked": recall["trained_greetings"] >= 0.8,
-        f"{recall['trained_single_digit_sums']:.0%} of trained single-digit sums, 50 % asked": (
-            recall["trained_single_digit_sums"] >= 0.5
+        f"{recall['trained_single_digit_sums']:.0%} of trained single-digit sums, 60 % asked": (
+            recall["trained_single_digit_sums"] >= 0.6
         ),
         "the report is one file that fetches nothing": "<svg" in page and 'src="http' not in page,
         "the model folder is a stock one": (run / "export" / "model" / "model.safetensors").is_file(),

@@ -28,9 +28,9 @@ from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.cores import busy_cores
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, give_freed_memory_back
 from gristmill.graph.outputs import Outputs, content_files
-from gristmill.graph.peak_memory import PeakMemory, give_freed_memory_back
+from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import States, StepState

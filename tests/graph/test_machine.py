@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gristmill.graph.machine import UsableMemory, allowed_cores, usable_cpus, usable_memory
+from gristmill.graph.machine import UsableMemory, allowed_cores, give_freed_memory_back, usable_cpus, usable_memory
 
 MB = 10**6
 PHYSICAL = psutil.virtual_memory().total
@@ -121,3 +122,17 @@ def test_time_on_cores_that_a_group_limits_counts_as_fewer_cores(
     tmp_path: Path, files: dict[str, str], cores: int
 ) -> None:
     assert usable_cpus(tree(tmp_path, files)) == cores
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries give memory back themselves, or never")
+def test_freed_memory_below_what_is_still_used_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    blocks = [bytes(2_000) for _ in range(50_000)]
+    kept = blocks[-1]  # at the top of the heap: without being told, the C library keeps all that lies below
+    del blocks
+    before = resident()
+    give_freed_memory_back()
+    assert before - resident() > 80 * MB
+    assert len(kept) == 2_000

@@ -78,7 +78,7 @@ def subtitles_large(folder: Path, scale: float) -> Hostile:
     """A file of 2.5 GB."""
     with (folder / "x.vtt").open("wb") as file:
         file.truncate(scaled(2.5e9, scale))
-    return Hostile(kind="subtitles", path=folder / "x.vtt", documents=0, reasons={"text_too_large": 1})
+    return Hostile(kind="subtitles", path=folder / "x.vtt", documents=0, reasons={"file_too_large": 1})
 
 
 SETS = [

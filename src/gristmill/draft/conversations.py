@@ -41,10 +41,8 @@ CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
 LINES = "jsonl"
 BATCH = 16
-EPOCHS, MOST_EPOCHS = (
-    2,
-    6,
-)  # two: docs of the method, smol-smoltalk (recipes/smollm2/sft of huggingface/alignment-handbook)
+EPOCHS = 2  # smol-smoltalk: recipes/smollm2/sft of huggingface/alignment-handbook
+MOST_EPOCHS = 6
 LEAST_STEPS = 60
 RATE_SHARE = 3  # of pretraining's peak rate one part in three: 1e-3 beside 3e-3, as SmolLM2-135M and -360M
 TURNS = 4  # questions with their answers that a context holds
@@ -56,7 +54,8 @@ MEASURED = 1000  # conversations
 @dataclass(frozen=True, kw_only=True)
 class ChatPlan:
     """What chat is trained on. left_out: reason → conversations of the person that cannot be used. exchange_tokens: that a question
-    and its answer take, of nine in ten conversations no more; context: that holds TURNS of them. questions: the first of the person's own, or some that what comes with gristmill answers."""
+    and its answer take, at most, in nine of ten conversations; context: that holds TURNS of them. questions: the first of the
+    person's own, else two that the built-in conversations answer."""
 
     conversations: int
     are_own: bool

@@ -254,12 +254,10 @@ class _Steps:
         is_whole_D = np.concatenate(
             [np.full(some.stop - some.start, self.samples[name].is_whole) for name, some in ranges.items()]
         )
-        of_chance_C = (
-            ~np.logical_or(  # of large pieces all are read in part, of whole sources all of it, so all pairs are seen
-                is_large_D[document_C] & is_large_D[survivor_C], is_whole_D[document_C] & is_whole_D[survivor_C]
-            )
-        )
-        crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & of_chance_C
+        # Of large pieces all are read in part, of whole sources everything: no pair of these is met by chance.
+        are_large_C = is_large_D[document_C] & is_large_D[survivor_C]
+        are_whole_C = is_whole_D[document_C] & is_whole_D[survivor_C]
+        crosses_C = (unit_D[document_C] != unit_D[survivor_C]) & ~(are_large_C | are_whole_C)
         fate_D = np.full(len(size_D), LEFT)
         fate_D[document_C] = np.where(crosses_C, LOST, GONE)
         units_of: dict[int, set[int]] = {}

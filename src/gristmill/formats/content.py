@@ -117,14 +117,13 @@ class _Plain(io.FileIO):
         return num_bytes
 
 
-class _Unpacked(io.RawIOBase):
-    """What a packed file unpacks to."""
+class Pieces(io.RawIOBase):
+    """A raw stream over pieces, none of them empty, that are made of a file. That file is closed with it."""
 
-    def __init__(self, file: IO[bytes], packing: Packing) -> None:
+    def __init__(self, file: IO[bytes], pieces: Iterator[bytes]) -> None:
         super().__init__()
         self.gaps: list[Gap] = []
-        self._file = file
-        self._pieces = self._delivered(frames.unpack_frames(Disk(file)) if packing == "zstd" else unpack(Disk(file)))
+        self._file, self._pieces = file, pieces
         self._piece = memoryview(b"")
         self._position = 0
 
@@ -151,6 +150,15 @@ class _Unpacked(io.RawIOBase):
         """Closes the file below, too."""
         self._file.close()
         super().close()
+
+
+class _Unpacked(Pieces):
+    """What a packed file unpacks to."""
+
+    def __init__(self, file: IO[bytes], packing: Packing) -> None:
+        super().__init__(
+            file, self._delivered(frames.unpack_frames(Disk(file)) if packing == "zstd" else unpack(Disk(file)))
+        )
 
     def _delivered(self, pieces: Iterator[Member | Gap | bytes]) -> Iterator[bytes]:
         for piece in pieces:

@@ -6,29 +6,23 @@ A record is a file. Tables and equations, which are drawn, are skipped with thei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from gristmill.data.charset import decode, is_binary
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
-from gristmill.formats.content import open_content
-from gristmill.formats.format import Content, Format, Span, unreadable
-from gristmill.formats.lines import drain, lost_at_gaps
+from gristmill.formats.document_file import DocumentFile, read_document
+from gristmill.formats.format import Span
 from gristmill.formats.manual_page import IS_A_LINK, IS_A_PAGE, text_of
 from gristmill.formats.roff import EndlessMacro
 from gristmill.recipe.schema.formats import ReadMan
 
 
-class ManualPages(Format[ReadMan]):
+class ManualPages(DocumentFile[ReadMan]):
     """A file is a document."""
 
     def read(self, span: Span, settings: ReadMan) -> Iterator[Record]:
         """The one document."""
         return read_man(span.path, name=span.name)
-
-    def content(self, span: Span, settings: ReadMan) -> Content:
-        """What the file holds, in one record."""
-        return Content(num_bytes=super().content(span, settings).num_bytes, num_records=1)
 
 
 FORMAT = ManualPages()
@@ -36,21 +30,11 @@ MAX_PAGE_BYTES = 8_000_000  # of the largest that are known, a quarter or more
 
 
 def read_man(path: Path, *, name: str, max_bytes: int = MAX_PAGE_BYTES) -> Iterator[Record]:
-    """The text of one page. Fails as text_too_large, endless_macro, corrupt_gzip or corrupt_zstd; dropped are binary_file, no_manual_page
-    (no macro that begins one: a name such as `notes.1` tells little) and link_to_page."""
-    try:
-        file = open_content(path)
-    except OSError as error:
-        yield unreadable(path, name, error)
-        return
-    with closing(file):
-        data = file.read(max_bytes + 1)
-        size = len(data) + drain(file)
-        gaps = file.gaps
-    if gaps:
-        yield lost_at_gaps(name, gaps, beside=size)
-    elif size > max_bytes:
-        yield failed(f"{name}#0", "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes")
+    """The text of one page. Fails as endless_macro and as `read_document` does; dropped are binary_file, no_manual_page (no macro that
+    begins one: a name such as `notes.1` tells little) and link_to_page."""
+    data = read_document(path, name=name, max_bytes=max_bytes)
+    if isinstance(data, Unread):
+        yield data
     else:
         yield from _records(data, name)
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from gristmill.data.charset import decode
-from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread, failed
-from gristmill.formats.content import open_content
-from gristmill.formats.format import Content, Format, Span, unreadable
-from gristmill.formats.lines import drain, lost_at_gaps
+from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread
+from gristmill.formats.document_file import DocumentFile, read_document
+from gristmill.formats.format import Span
 from gristmill.recipe.schema.formats import ReadSubtitles
 
 TIMES = re.compile(r"\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}\s*-->\s*(?:\d+:)?\d{1,2}:\d{2}[.,]\d{1,3}")
@@ -26,41 +24,26 @@ SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
 SPEAKER = re.compile(r"[-–—]\s*\S")
 
 
-class Subtitles(Format[ReadSubtitles]):
+class Subtitles(DocumentFile[ReadSubtitles]):
     """A file is a document."""
 
     def read(self, span: Span, settings: ReadSubtitles) -> Iterator[Record]:
         """The one document."""
         return read_subtitles(span.path, name=span.name)
 
-    def content(self, span: Span, settings: ReadSubtitles) -> Content:
-        """What the file holds, in one record."""
-        return Content(num_bytes=super().content(span, settings).num_bytes, num_records=1)
-
 
 FORMAT = Subtitles()
 
 
 def read_subtitles(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> Iterator[RawDocument | Unread]:
-    """The words of one file. Fails as text_too_large, corrupt_gzip or corrupt_zstd; a file without a line of times is dropped as
-    no_cues."""
-    try:
-        file = open_content(path)
-    except OSError as error:
-        yield unreadable(path, name, error)
-        return
-    with closing(file):
-        data = file.read(max_bytes + 1)
-        size = len(data) + drain(file)
-        gaps = file.gaps
-    if gaps:
-        yield lost_at_gaps(name, gaps, beside=size)
-    elif size > max_bytes:
-        yield failed(f"{name}#0", "text_too_large", bytes_in=size, detail=f"the limit is {max_bytes:,} bytes")
+    """The words of one file. Fails as `read_document` does; a file without a line of times is dropped as no_cues."""
+    data = read_document(path, name=name, max_bytes=max_bytes)
+    if isinstance(data, Unread):
+        yield data
     elif (text := words_of(decode(data)[0])) is None:
-        yield Unread(id=name, origin=f"{name}#0", bytes_in=size, kind="dropped", reason="no_cues")
+        yield Unread(id=name, origin=f"{name}#0", bytes_in=len(data), kind="dropped", reason="no_cues")
     else:
-        yield RawDocument(id=name, origin=f"{name}#0", bytes_in=size, text=text)
+        yield RawDocument(id=name, origin=f"{name}#0", bytes_in=len(data), text=text)
 
 
 def words_of(text: str) -> str | None:

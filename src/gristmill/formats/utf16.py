@@ -9,18 +9,12 @@ Only plain files are looked at. Two bytes that are no character become U+FFFD, a
 from __future__ import annotations
 
 import codecs
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gristmill.data.record import Record, Skip
-from gristmill.formats.content import ContentFile, open_content
-from gristmill.formats.members import Gap
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from gristmill.formats.content import ContentFile, Pieces, open_content
 
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 PIECE_BYTES = 1 << 16
@@ -35,7 +29,7 @@ def is_utf16(path: Path) -> bool:
 def open_as_utf8(path: Path) -> ContentFile:
     """The content of a file, plain or packed; of a plain one that begins with the mark of UTF-16, in UTF-8. That cannot seek."""
     file = open_content(path)
-    return ContentFile(_AsUtf8(file)) if file.seekable() and is_utf16(path) else file
+    return ContentFile(Pieces(file, _in_utf8(file))) if file.seekable() and is_utf16(path) else file
 
 
 def in_bytes_of_file(records: Iterable[Record], path: Path) -> Iterator[Record]:
@@ -59,39 +53,11 @@ def in_bytes_of_file(records: Iterable[Record], path: Path) -> Iterator[Record]:
         yield Skip(reason="byte_order_mark", num_bytes=size)
 
 
-class _AsUtf8(io.RawIOBase):
-    """What a file in UTF-16 says, in UTF-8."""
-
-    def __init__(self, file: ContentFile) -> None:
-        super().__init__()
-        self.gaps: list[Gap] = []
-        self._file, self._decoder = file, codecs.getincrementaldecoder("utf-16")("replace")
-        self._piece = memoryview(b"")
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def tell(self) -> int:
-        """Bytes delivered."""
-        return self._position
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Fills the buffer with the next bytes, those of one piece at most."""
-        while not self._piece:
-            read = self._file.read(PIECE_BYTES)
-            self._piece = memoryview(self._decoder.decode(read, final=not read).encode("utf-8", "replace"))
-            if not read:
-                break
-        target = memoryview(buffer).cast("B")
-        num_bytes = min(len(target), len(self._piece))
-        target[:num_bytes] = self._piece[:num_bytes]
-        self._piece = self._piece[num_bytes:]
-        self._position += num_bytes
-        return num_bytes
-
-    def close(self) -> None:
-        """Closes the file below, too."""
-        self._file.close()
-        super().close()
+def _in_utf8(file: ContentFile) -> Iterator[bytes]:
+    """What a file in UTF-16 says, in pieces of which none is empty."""
+    decoder = codecs.getincrementaldecoder("utf-16")("replace")
+    while read := file.read(PIECE_BYTES):
+        if text := decoder.decode(read):
+            yield text.encode("utf-8", "replace")
+    if text := decoder.decode(b"", final=True):
+        yield text.encode("utf-8", "replace")

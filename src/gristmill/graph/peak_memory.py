@@ -13,7 +13,6 @@ started by fork and exec begins with its parent's.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 import time
@@ -129,12 +128,3 @@ def _resident() -> tuple[int, list[int]]:
         with suppress(psutil.NoSuchProcess):
             children.append(int(child.memory_info().rss))
     return int(this.memory_info().rss), children
-
-
-def give_freed_memory_back() -> None:
-    """Lets the system have the pages of this process's heap that hold nothing: a step that takes much would add its own to them.
-
-    glibc keeps them until it is told (malloc_trim(3)); elsewhere this does nothing.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

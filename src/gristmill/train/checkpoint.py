@@ -47,7 +47,7 @@ class Checkpoint:
 def environment(micro_batch_tokens: int, device: str, threads: Threads) -> dict[str, Any]:
     """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too.
 
-    threads: as asked for. with "auto" nothing is promised, because the number follows the load.
+    threads: as asked for. With "auto" nothing is promised, because the number follows the load.
     """
     return {
         "torch": torch.__version__,

@@ -138,16 +138,14 @@ class ThreadChoice:
         self._wait_for_more = min(2 * self._wait_for_more, MAX_WAIT_SECONDS) if was_short else FIRST_WAIT_SECONDS
         self._no_more_before = self._now + self._wait_for_more
         share = self._references.get(trial.threads, 0.0) * self.threads / trial.threads
-        self._references[self.threads] = max(
-            found, share
-        )  # a number far below its share makes still fewer worth a trial
+        self._references[self.threads] = max(found, share)  # far below its share: still fewer are worth a trial
 
     def _return(self, trial: _Trial, *, lost_seconds: float) -> None:
         """The earlier number is at least as fast."""
         if self.threads > trial.threads:
             self._wait_for_more = max(min(2 * self._wait_for_more, MAX_WAIT_SECONDS), lost_seconds / TRIAL_SHARE)
             self._no_more_before = self._now + self._wait_for_more
-        else:  # the threads are not the reason: this is the machine's speed for now
+        else:  # the threads are not the reason: this is how fast the machine is at present
             self._references[trial.threads] = trial.home_speed
             self._wait_for_fewer = min(2 * self._wait_for_fewer, MAX_WAIT_SECONDS)
             self._no_fewer_before = self._now + self._wait_for_fewer
