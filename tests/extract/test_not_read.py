@@ -93,7 +93,7 @@ def test_what_init_wrote_for_an_older_model_is_no_text_and_is_named(folder: Path
     assert "project_file" not in counts(not_read_in(folder))  # somebody else's
     (older / "recipe.yaml").write_text("# a comment\nschema_version: 1\n")
     wanted = "3 paths, written by init for a model (older/conversations.jsonl, older/recipe.yaml, older/schema.json): "
-    assert wanted + "no text of yours; name the file itself to read it" in list(map(str, not_read_in(folder)))
+    assert wanted + "not your text; name the file itself to read it" in list(map(str, not_read_in(folder)))
     for pattern in ("data", "data/**/*.json*"):
         found = find_outside(folder.parent, [pattern], where="x").files
         assert [

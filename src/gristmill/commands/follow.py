@@ -62,7 +62,7 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Shows what the run in `folder` is doing until it ends; returns its exit code. Where none is at work, one that was only just
-    started is waited for: so long as it may load its modules."""
+    started is waited for, as long as loading its modules may take."""
     screen = screen_for(console)
     beat, step = _first_beat(folder, console, loading_seconds, sleep), None
     try:

@@ -53,7 +53,7 @@ from gristmill.units import counted, in_bytes
 
 SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
-UNREADABLE = "not of its format, or not to be opened"
+UNREADABLE = "damaged, or cannot be opened"
 MEASURED_MOST_SECONDS = 30.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")

@@ -106,9 +106,7 @@ class Found:
     bytes_read: int = 0
     documents: int = 0
     known_text_bytes: int = 0
-    pages: Counter[str] = field(
-        default_factory=Counter
-    )  # bytes of pages that were looked at, of their text, and of the others
+    pages: Counter[str] = field(default_factory=Counter)  # bytes: "seen" closely, their "text", "other" pages
     copies: int = 0
     unread: Counter[str] = field(default_factory=Counter)
     lost: list[Lost] = field(default_factory=list)

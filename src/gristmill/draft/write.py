@@ -183,7 +183,7 @@ def _source(one: Written, is_whole: bool) -> str:
         )
     hint = "" if source.rules else "   # for web pages: [gopher_repetition@1, gopher_quality@1]"
     if "gopher_quality@1" in source.rules and {*found.languages} - {"en", "?"}:
-        hint = "   # its stop words judge pages in English alone"
+        hint = "   # its stop-word rule judges English pages only"
     lines.append(f"    rules: {{packs: [{', '.join(source.rules)}]}}{hint}")
     if one.max_failed is not None:
         share = percent(failed_share(found))

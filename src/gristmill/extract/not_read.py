@@ -28,7 +28,7 @@ NO_SUFFIX = "without suffix"
 NO_FILES = {
     "dangling_link": ("link that leads nowhere", "put back what it leads to, or remove it"),
     "special_file": ("pipe, socket or device", "nothing can be read from it; remove it"),
-    "project_file": ("written by init for a model", "no text of yours; name the file itself to read it"),
+    "project_file": ("written by init for a model", "not your text; name the file itself to read it"),
 }
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".webp", ".bmp", ".ico", ".tif", ".tiff", ".heic")
 SOUNDS = (".mp3", ".wav", ".ogg", ".flac", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm")
@@ -39,7 +39,7 @@ ADVICE = {
     **dict.fromkeys((".mobi", ".azw", ".azw3", ".fb2"), "convert to EPUB or HTML"),
     **dict.fromkeys((".djvu", ".ps", ".eps"), "convert to PDF, with its text"),
     **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso", ".gz", ".zst"), "unpack it"),
-    **dict.fromkeys((".bin", ".dat", ".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class"), "no text, by its name"),
+    **dict.fromkeys((".bin", ".dat", ".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class"), "not text, by its suffix"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
     **dict.fromkeys((".pst", ".msg"), "export as mbox"),
     **dict.fromkeys(IMAGES, "an image: no text is read from it"),

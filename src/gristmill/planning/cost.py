@@ -19,9 +19,8 @@ KEEP_CHECKPOINTS = 2  # the newest; milestones stay beside them
 CHUNK_LOGITS = 2**21  # 8 MiB of float32: measured best on CPU from 4,096 to 49,152 words
 MIN_CHUNK_TOKENS = 128  # fewer make the matrix products slow
 FRAMEWORK_BYTES = 374_000_000  # measured: torch's CPU build and our imports, with a model of 35,000 parameters
-CURATION_BYTES = (
-    200_000_000  # measured: libraries and heap that the steps before leave in the process, torch not counted
-)
+# Measured: libraries and heap that the steps before pretraining leave in the process, torch not counted.
+CURATION_BYTES = 200_000_000
 HEAP_BLOCK_BYTES = 2**25  # glibc gives freed blocks of this size back to the system; smaller ones stay in its heap
 
 
