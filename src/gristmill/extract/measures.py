@@ -1,23 +1,20 @@
-"""One pass over a text: its tokens, lines and n-grams, measured once and shared by all rules.
-
-Tokens come from one regular expression, not from spaCy's English tokenizer, which FineWeb's code uses. They agree on
-plain prose (punctuation marks are tokens, "..." is one, 3.14 is one); they differ in that contractions stay whole here
-("don't" is one token, not two) and that spaCy keeps URLs, emoticons and some abbreviations whole. Counts near a limit
-can therefore differ by a few tokens.
-"""
+"""One pass over a text: its tokens, lines and n-grams, measured once and shared by all rules."""
 
 from __future__ import annotations
 
 import functools
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.extract.english_words import english_words
+from gristmill.extract.marks import PUNCTUATION
+
 MAX_CHARACTERS = 5_000_000
 
-_TOKEN = re.compile(r"\.{2,}|\d+(?:[.,]\d+)+|\w+(?:['’]\w+)*|[^\w\s]")
 _PARAGRAPH_END = re.compile(r"\n{2,}")
 _LINE_END = re.compile(r"\n+")
 _HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -26,10 +23,14 @@ Ints = npt.NDArray[np.int64]
 
 
 class Measures:
-    """What the rules ask about one text. Everything is computed when first asked for; shares of nothing are 0."""
+    """What the rules ask about one text. Everything is computed when first asked for; shares of nothing are 0.
 
-    def __init__(self, text: str) -> None:
+    tokens: cuts a text into words and punctuation marks.
+    """
+
+    def __init__(self, text: str, tokens: Callable[[str], Sequence[str]] = english_words) -> None:
         self.text = text
+        self._tokens = tokens
         self.num_characters = max(1, len(text))
 
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -38,7 +39,7 @@ class Measures:
     def _vocabulary(self) -> tuple[list[str], Ints]:
         """Distinct tokens in order of appearance, and the token of each place as an index into them."""
         table: dict[str, int] = {}
-        ids = [table.setdefault(token, len(table)) for token in _TOKEN.findall(self.text[:MAX_CHARACTERS])]
+        ids = [table.setdefault(token, len(table)) for token in self._tokens(self.text[:MAX_CHARACTERS])]
         return list(table), np.array(ids, dtype=np.int64)
 
     @functools.cached_property
@@ -54,9 +55,9 @@ class Measures:
 
     @functools.cached_property
     def _word_lengths(self) -> Ints:
-        """Characters of each token that holds a letter or digit: those are the words."""
+        """Characters of each token that is not all punctuation: those are the words."""
         tokens, ids = self._vocabulary
-        is_word = np.array([any(map(str.isalnum, token)) for token in tokens], dtype=bool)
+        is_word = np.array([not PUNCTUATION.issuperset(token) for token in tokens], dtype=bool)
         return self._lengths[is_word[ids]] if tokens else ids
 
     @property
@@ -155,7 +156,7 @@ class Measures:
     @functools.cached_property
     def duplicate_lines(self) -> tuple[float, float]:
         """Share of lines that are copies of an earlier one, and of characters in them."""
-        return self._duplicates(_LINE_END.split(self.text.strip()))
+        return self._duplicates(_LINE_END.split(self.text))
 
     def _duplicates(self, elements: list[str]) -> tuple[float, float]:
         extra = [(element, count - 1) for element, count in Counter(elements).items() if count > 1]

@@ -9,18 +9,22 @@ papers' thresholds are of English, and FineWeb2 (Penedo et al. 2025, arXiv 2506.
 Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, table A1), C4 (Raffel et al. 2020, arXiv 1910.10683, section 2.2),
 FineWeb (Penedo et al. 2024, arXiv 2406.17557, section 3), StarCoder (Li et al. 2023, arXiv 2305.06161, section 3).
 Where papers and the code that made FineWeb differ (case-sensitive distinct stop words, no end-mark rule in C4, "-" and
-"•" as the only bullets), the code is followed. Tokens: see `measures.py`.
+"•" as the only bullets), the code is followed. Tokens: see `english_words.py`.
 """
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gristmill.errors import RecipeError
+from gristmill.extract.english_words import english_words
+from gristmill.extract.marks import END_MARKS, SENTENCE_MARKS
 from gristmill.extract.measures import Measures
 
 # Languages whose words are no runs of letters: written without blanks, in syllables, or with vowel signs that are marks.
@@ -142,8 +146,6 @@ GOPHER_QUALITY = (
 # ── C4 ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _CITATION = re.compile(r"\[\d{0,9}\]|\[edit\]|\[citation needed\]")
-# The look-behind keeps a long run of marks from being tried at each of its places.
-_SENTENCE_END = re.compile(r"(?<![.!?…。！？।])[.!?…。！？।]+[\"'”’»)\]]*(?=\s|$)")
 POLICY_PHRASES = (
     "terms of use",
     "privacy policy",
@@ -154,12 +156,12 @@ POLICY_PHRASES = (
 )
 
 
-def edit_c4(text: str) -> Edited:
-    """C4's work on lines: takes lines and citation marks out, and counts what condemns the whole page.
+def edit_c4(text: str, tokens: Callable[[str], Sequence[str]] = english_words) -> Edited:
+    """C4's work on lines: takes lines and citation marks out, and counts what condemns the whole page, in the order met.
 
     Lines are taken out for a word of over 1,000 characters, fewer than three words, "javascript" or a policy phrase.
     "lorem ipsum" and "{" condemn the page, unless their line was taken out by a check before. C4's own demand for
-    end marks is off, as in FineWeb. A line without an end mark counts as one sentence.
+    end marks is off, as in FineWeb.
     """
     kept: list[str] = []
     removed: Counter[str] = Counter()
@@ -176,25 +178,40 @@ def edit_c4(text: str) -> Edited:
         if "[" in line:
             line = _CITATION.sub("", line)
         lower = line.lower()
-        met["lorem_ipsum"] += "lorem ipsum" in lower
+        if "lorem ipsum" in lower:
+            met["lorem_ipsum"] += 1
         if "javascript" in lower:
             removed["javascript"] += 1
             continue
-        met["curly_bracket"] += "{" in line
+        if "{" in line:
+            met["curly_bracket"] += 1
         if any(phrase in lower for phrase in POLICY_PHRASES):
             removed["policy"] += 1
             continue
-        num_sentences += max(1, len(_SENTENCE_END.findall(line)))
+        num_sentences += _sentences(tokens(line))
         kept.append(line)
-    return Edited(text="\n".join(kept), lines_removed=removed, met=met, num_sentences=num_sentences)
+    return Edited(text="\n".join(kept).strip(), lines_removed=removed, met=met, num_sentences=num_sentences)
+
+
+def _sentences(tokens: Iterable[str]) -> int:
+    """A sentence begins with the text, and with the first token after an end mark that is no punctuation."""
+    count, has_ended = 1, False
+    for token in tokens:
+        if token in SENTENCE_MARKS:
+            has_ended = True
+        elif has_ended and not all(map(_is_punctuation, token)):
+            count, has_ended = count + 1, False
+    return count
+
+
+@functools.cache
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character).startswith("P")
 
 
 _C4_LIMITS = {"lorem_ipsum": 0.0, "curly_bracket": 0.0, "too_few_sentences": 5.0}
 
 # ── FineWeb ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-# Sentence-ending marks of many scripts, the ellipsis, and closing quotation marks, which often follow the mark.
-END_MARKS = tuple(".!?…\"'”’»։؞؟۔܀܁܂߹।॥၊။።፧፨᙮᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮。꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡〉》」』")
 
 FINEWEB = (
     _min(
@@ -272,8 +289,8 @@ def _judge_rule(rule: Rule, measures: Measures, limits: Mapping[str, float]) -> 
 
 
 def _judge_c4(edited: Edited, limits: Mapping[str, float]) -> Iterator[Failure | None]:
-    for reason in ("lorem_ipsum", "curly_bracket"):
-        value = float(edited.met[reason])
+    for reason, times in edited.met.items():
+        value = float(times)
         limit = limits.get(reason, _C4_LIMITS[reason])
         yield Failure(reason=reason, value=value, limit=limit) if value > limit else None
     limit = limits.get("too_few_sentences", _C4_LIMITS["too_few_sentences"])
@@ -288,23 +305,24 @@ def judge(
     off: Collection[str] = (),
     limits: Mapping[str, float] | None = None,
     language: Callable[[], str | None] = lambda: None,
+    tokens: Callable[[str], Sequence[str]] = english_words,
 ) -> Verdict:
     """The verdict of the packs on a text, in their order. Any text gets one; no rule raises.
 
     `off` and `limits` are by reason. Judging stops at the first failure of a rule that is on; rules that are off and
     come later in the order are then not judged. language: asked for where a rule fails that does not fit all languages;
-    None, which is not known, is judged as English is.
+    None, which is not known, is judged as English is. tokens: cuts a text into words and punctuation marks.
     """
     limits = limits or {}
     would_drop: list[Failure] = []
     lines_removed: Counter[str] = Counter()
-    measures = Measures(text)
+    measures = Measures(text, tokens)
     failures: Iterable[Failure | None]
     for pack in packs:
         if pack == "c4@1":
-            edited = edit_c4(measures.text)
+            edited = edit_c4(measures.text, tokens)
             lines_removed.update(edited.lines_removed)
-            measures = Measures(edited.text)
+            measures = Measures(edited.text, tokens)
             failures = _judge_c4(edited, limits)
         else:
             failures = (_judge_rule(rule, measures, limits) for rule in PACKS[pack])

@@ -1,0 +1,251 @@
+"""Words and punctuation marks of English text, cut where spaCy's English tokenizer cuts them, which the code that made
+FineWeb counts by. Rules have their limits on these counts: on another cut, other documents are dropped.
+
+Text is cut at white space. From each piece marks are taken off both ends, one at a time, until nothing comes off or what is
+left is known as a whole: an abbreviation, a contraction, an emoticon, a web address. What is left is cut inside: at hyphens
+between letters, at "..." and the like. A text has few distinct pieces, so each is cut once and remembered.
+
+Source: the tokenizer's documentation and language data (spaCy 3.8), as facts; benchmarks/rules.py compares the two on real
+text. Known to differ: letters and symbols are those of Unicode, not of spaCy's lists, and emoticons stuck to a word.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+REMEMBERED = 2**17  # pieces; 20 MB
+MOST_PARTS = 7  # of a piece that is known as a whole
+
+# ── known as a whole ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+_ABBREVIATIONS = (
+    "a.m. p.m. e.g. E.g. E.G. i.e. I.e. I.E. vs. v.s. co. Co. Adm. Bros. Corp. D.C. Dr. Gen. Gov. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. "
+    "Mr. Mrs. Ms. Mt. Ph.D. Prof. Rep. Rev. Sen. St. Ak. Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. "
+    "Kans. Ky. La. Mass. Mich. Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Okla. Ore. Pa. S.C. Tenn. Va. Wash. Wis. "
+    "Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec. ä. ö. ü. and/or w/o C++ <space> \\t \\n \\\")"
+)
+_WITH_APOSTROPHE = (
+    "' '' 'S 's 'd 'll 're 'em 'nuff 'bout 'cause 'Cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz ma'am Ma'am o'clock O'clock "
+    "doin' goin' havin' lovin' nothin' nuthin' ol' somethin' Doin' Goin' Havin' Lovin' Nothin' Nuthin' Ol' Somethin'"
+)
+_EMOTICONS = (
+    ":) :-) :)) :-)) :))) :-))) (: (-: =) (= :] :-] [: [-: [= =] :o) (o: :} :-} 8) 8-) (-8 ;) ;-) (; (-; :( :-( :(( :-(( :((( :-((( "
+    "): )-: =( >:( :') :'-) :'( :'-( :/ :-/ =/ =| :| :-| ]= =[ :1 :P :-P :p :-p :O :-O :o :-o :0 :-0 :() >:o :* :-* :3 :-3 =3 :> :-> "
+    ":X :-X :x :-x :D :-D ;D ;-D =D 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O "
+    "O.o O.O o.o 0.0 o.0 0.o @_@ <3 <33 <333 </3 (^_^) (-_-) (._.) (>_<) (*_*)"
+)
+_LETTERS_WITH_DOT = tuple(f"{letter}." for letter in "abcdefghijklmnopqrstuvwxyz")
+
+
+def _contractions() -> Iterator[tuple[str, ...]]:
+    subjects = ("i", "you", "he", "she", "it", "we", "they")
+    asking = ("who", "what", "when", "where", "why", "how", "there", "that")
+    showing = ("these", "those")
+    for subject in (*subjects, *asking, "this", *showing):
+        yield from ((subject, "'ll"), (subject, "'ll", "'ve"), (subject, "'d"), (subject, "'d", "'ve"))
+    for subject in ("he", "she", "it", *asking, "this"):
+        yield (subject, "'s")
+    for subject in ("you", "we", "they", *asking[:-1], *showing):
+        yield (subject, "'re")
+    for subject in ("i", "you", "we", "they", *asking[:-1], *showing, "could", "might", "must", "should", "would", "not"):
+        yield (subject, "'ve")
+    for verb in "ca could do does did had may might must need ought sha should wo would".split():
+        yield from ((verb, "n't"), (verb, "n't", "'ve"))
+    for verb in "ai are is was were have has dare".split():
+        yield (verb, "n't")
+    yield from (("i", "'m"), ("i", "'m", "a"))
+
+
+def _with_capital(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return (parts[0].capitalize(), *parts[1:])
+
+
+def _known() -> dict[str, tuple[str, ...]]:
+    words = frozenset("ill its hell shell shed were well whore".split())  # and no contractions without their apostrophe
+    known: dict[str, tuple[str, ...]] = {}
+    for small in _contractions():
+        for parts in (small, _with_capital(small)):
+            known["".join(parts)] = parts
+            bare = tuple(part.replace("'", "") for part in parts)
+            if "".join(bare).lower() not in words:
+                known["".join(bare)] = bare
+    other = (("can", "not"), ("gon", "na"), ("got", "ta"), ("let", "'s"), ("c'm", "on"), ("how", "'d", "'y"))
+    for parts in (*other, *map(_with_capital, other), ("y'", "all"), ("y", "all")):
+        known["".join(parts)] = parts
+    for hour in range(1, 13):
+        for half in ("a.m.", "am", "p.m.", "pm"):
+            known[f"{hour}{half}"] = (str(hour), half)
+    for whole in (*_ABBREVIATIONS.split(), *_WITH_APOSTROPHE.split(), *_EMOTICONS.split(), *_LETTERS_WITH_DOT, "‘s", "‘S"):
+        known[whole] = (whole,)
+    for name, parts in list(known.items()):
+        if "'" in name:
+            known[name.replace("'", "’")] = tuple(part.replace("'", "’") for part in parts)
+    return known
+
+
+_KNOWN = _known()
+
+# ── what comes off, and where a piece is cut ─────────────────────────────────────────────────────────────────────────
+
+_MARKS = "…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
+_QUOTES = "'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧"
+_CURRENCY = "$£€¥฿﷼₠₡₢₣₤₥₦₧₨₩₪₫₭₮₯₰₱₲₳₴₵₶₷₸₹₺₻₼₽₾₿"
+_DASHES = "—–"
+_UNITS = (
+    "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB "
+    "kb KB gb GB tb TB T G M K %"
+).split()
+
+
+def _any_of(*texts: str) -> str:
+    return f"(?:{'|'.join(map(re.escape, texts))})"
+
+
+_FRONT = re.compile(rf"\.\.+|(?:US|C|A)\$|\+(?![0-9])|[{re.escape('§%=' + _DASHES + _MARKS + _QUOTES + _CURRENCY)}]")
+_BACK = re.compile(
+    rf"(?:\.\.+|['’][sS]|[{re.escape(_DASHES + _MARKS + _QUOTES)}]"
+    rf"|(?<=[0-9])(?:\+|{_any_of('US$', 'C$', 'A$', *_CURRENCY)}|{_any_of(*_UNITS)})"
+    rf"|(?<=[0-9%²\-+|{re.escape(_MARKS + _QUOTES)}])\.)$"
+)
+_LETTER = r"[^\W\d_]"
+_INSIDE = re.compile(
+    r"\.\.+|…"
+    r"|(?<=[0-9])[-+*^](?=[0-9-])"
+    rf"|(?<={_LETTER}),(?={_LETTER})"
+    rf"|(?<=(?:{_LETTER}|[0-9]))(?:[-–—~]|--|---|——)(?={_LETTER})"
+    rf"|(?<=(?:{_LETTER}|[0-9]))[:<>=/](?={_LETTER})"
+    rf"|(?<=[^\W\d_]|[{re.escape(_QUOTES)}])\.(?=[^\W\d_]|[{re.escape(_QUOTES)}])"
+    r"|(?P<symbol>[^\x00-\x7f])"
+)
+_WEB_ADDRESS = re.compile(
+    r"(?:[\w+\-.]{2,}://)?(?:\S+(?::\S*)?@)?"
+    r"(?:(?!10(?:\.\d{1,3}){3}|127(?:\.\d{1,3}){3}|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01])\.)"
+    r"(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])"
+    r"|(?:(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{0,62})?[A-Za-z0-9\u00a1-\uffff]\.)+[^\W\d_A-Z]{2,63})"
+    r"(?::\d{2,5})?(?:[/?#]\S*)?"
+)
+
+
+def english_words(text: str) -> list[str]:
+    """The words and punctuation marks of a text, in order."""
+    return list(itertools.chain.from_iterable(map(words_of, text.split())))
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def words_of(piece: str) -> tuple[str, ...]:
+    """The words and marks of a piece without white space."""
+    if (known := _KNOWN.get(piece)) is not None:
+        return known
+    if piece.isalpha() and piece.isascii():
+        return (piece,)
+    front: list[str] = []
+    back: list[str] = []
+    while piece and piece not in _KNOWN:
+        first = _front(piece)
+        if first and piece[first:] in _KNOWN:
+            front.append(piece[:first])
+            piece = piece[first:]
+            break
+        last = _back(piece, first)
+        if last and piece[: len(piece) - last] in _KNOWN:
+            back.append(piece[len(piece) - last :])
+            piece = piece[: len(piece) - last]
+            break
+        if not first and not last:
+            break
+        if first:
+            front.append(piece[:first])
+        if last and first + last <= len(piece):
+            back.append(piece[len(piece) - last :])
+            piece = piece[: len(piece) - last]
+        piece = piece[first:]
+    return _joined((*front, *_inside(piece), *reversed(back)))
+
+
+def _front(piece: str) -> int:
+    """Characters that come off the beginning."""
+    if found := _FRONT.match(piece):
+        return found.end()
+    return int(_is_symbol(piece[0]))
+
+
+def _back(piece: str, start: int) -> int:
+    """Characters that come off the end."""
+    if found := _BACK.search(piece, start):
+        return len(piece) - found.start()
+    if len(piece) <= start:
+        return 0
+    if piece[-1] == "." and len(piece) > start + 1:
+        before = piece[start:-1]
+        return int(_is_small(before[-1]) or (len(before) > 1 and all(map(_is_capital, before[-2:]))))
+    return int(_is_symbol(piece[-1]))
+
+
+def _inside(piece: str) -> Iterable[str]:
+    """A piece without marks around it, cut inside."""
+    if not piece:
+        return ()
+    if (known := _KNOWN.get(piece)) is not None:
+        return known
+    if _WEB_ADDRESS.fullmatch(piece):
+        return (piece,)
+    words, done = list[str](), 0
+    for start, end in _cuts(piece):
+        words += (piece[done:start], piece[start:end])
+        done = end
+    return filter(None, (*words, piece[done:]))
+
+
+def _joined(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What was cut but is known as a whole, put together again: the longest first."""
+    if len(words) == 1:
+        return words
+    spans = [
+        (length, start)
+        for length in range(min(len(words), MOST_PARTS), 1, -1)
+        for start in range(len(words) - length + 1)
+        if "".join(words[start : start + length]) in _KNOWN
+    ]
+    taken: dict[int, int] = {}
+    seen = set[int]()
+    for length, start in spans:
+        if start not in seen and start + length - 1 not in seen:
+            taken[start] = length
+        seen.update(range(start, start + length))
+    joined, at = list[str](), 0
+    while at < len(words):
+        length = taken.get(at, 0)
+        joined += _KNOWN["".join(words[at : at + length])] if length else (words[at],)
+        at += length or 1
+    return tuple(joined)
+
+
+def _cuts(piece: str) -> Iterator[tuple[int, int]]:
+    for found in _INSIDE.finditer(piece):
+        start, end = found.span()
+        if found["symbol"]:
+            is_cut = _is_symbol(piece[start])
+        elif found.group() == ".":
+            is_cut = not piece[start - 1].isupper() and not piece[end].islower()
+        else:
+            is_cut = True
+        if is_cut:
+            yield start, end
+
+
+def _is_symbol(character: str) -> bool:
+    return not character.isascii() and unicodedata.category(character) == "So"
+
+
+def _is_small(character: str) -> bool:
+    """A letter that is no capital: also those of scripts without capitals."""
+    return character.isalpha() and not character.isupper() and not character.istitle()
+
+
+def _is_capital(character: str) -> bool:
+    """A letter that is not small: also those of scripts without capitals."""
+    return character.isalpha() and not character.islower()
