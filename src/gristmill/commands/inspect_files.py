@@ -70,7 +70,7 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
         yield f"records without text: {listed}"
         yield from map(str, found.lost)
-    yield from (f"{head.file}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
+    yield from (f"{head.path.name}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
     if not is_code and (words := in_several_languages(found.languages)):
         yield words
 
@@ -110,7 +110,7 @@ def _columns(head: Head) -> Table:
     table = Table(
         box=None,
         pad_edge=False,
-        title=escape(f"columns of {head.file}{head.told and f', {head.told}'}"),
+        title=escape(f"columns of {head.path.name}{head.told and f', {head.told}'}"),
         title_justify="left",
     )
     for heading in ("column", "type", "present", "example"):

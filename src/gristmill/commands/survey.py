@@ -63,7 +63,7 @@ class Head:
     """The columns of one file, by its first rows. text: the column that is read; why: why there is none, in words. told: what the
     file tells of how it is written."""
 
-    file: str
+    path: Path
     told: str
     text: str | None
     columns: tuple[Column, ...]
@@ -189,7 +189,7 @@ def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ
 def heads_of(kind: str, files: Sequence[Path]) -> dict[Path, Head]:
     """The columns of each file that could be looked at."""
     heads: list[Result] = _guarded(SurveyJob(kind, tuple(files), 0, heads_only=True))
-    return {path: head for path, head in zip(files, heads, strict=True) if isinstance(head, Head)}
+    return {head.path: head for head in heads if isinstance(head, Head)}
 
 
 def _guarded(job: SurveyJob) -> Any:
@@ -205,6 +205,7 @@ class SurveyJob:
         self.kind, self.files, self.limit, self.heads_only = kind, files, limit, heads_only
         self.format, self.reader = format_named(kind), READERS[kind]
         self._at = Place()
+        self._is_in_head = False
         self._documents = 0  # in this process: enough to know when samples suffice
         self._lost = Counter[str]()
 
@@ -213,17 +214,18 @@ class SurveyJob:
 
     def items(self, place: Place, *, alone: bool) -> Iterator[tuple[Any, Place | None]]:
         """Heads and records."""
-        self._at = place
+        self._at, self._is_in_head = place, place.entry == 0 and self.reader.text_key is not None
         return self._items(place, alone)
 
     def _items(self, place: Place, alone: bool) -> Iterator[tuple[Any, Place | None]]:
         for part in range(place.part, len(self.files)):
             entry = place.entry if part == place.part else 0
-            self._at = Place(part, entry)
+            self._at, self._is_in_head = Place(part, entry), self.reader.text_key is not None
             begins: Place | None = self._at
             columns: dict[str, str | None] = {}
             if self.reader.text_key is not None:
                 head = self._head(self.files[part])
+                self._is_in_head = False
                 if isinstance(head, Unread):
                     yield head, begins
                     continue
@@ -247,7 +249,7 @@ class SurveyJob:
 
     def _head(self, path: Path) -> Head | Unread:
         try:
-            rows = self.format.peek(path, num_rows=PEEK_ROWS)
+            rows = self._first_rows(path)
         except OSError as error:
             return unreadable(path, path.name, error)
         except DataError as error:
@@ -256,12 +258,18 @@ class SurveyJob:
         why = "" if text is not None else self._why_no_text(path, rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
         return Head(
-            file=path.name,
+            path=path,
             told=self.format.told(path),
             text=text,
             columns=tuple(_column(name, rows, name == text) for name in names),
             why=why,
         )
+
+    def _first_rows(self, path: Path) -> list[dict[str, Any]]:
+        """Some rows, or one, where it and others do not fit into memory together."""
+        with contextlib.suppress(MemoryError):
+            return self.format.peek(path, num_rows=PEEK_ROWS)
+        return self.format.peek(path, num_rows=1)
 
     def _why_no_text(self, path: Path, rows: Sequence[dict[str, Any]]) -> str:
         """In words: no column holds text, or there are no rows at all."""
@@ -321,15 +329,16 @@ class SurveyJob:
         return self._without_text(reason, detail, item if isinstance(item, RawDocument) else None)
 
     def leave(self, reason: str, detail: str) -> tuple[list[Lost], Place | None]:
-        """One record without text; reading resumes at the next place of the file, or with the next file."""
+        """One record without text; reading resumes at the next place of the file, or with the next file. A file without a head is lost
+        as a whole."""
         part, entry = self._at
-        span = Span(path=self.files[part], name=self.files[part].name, start=entry, size=size_of(self.files[part]))
-        resume = None
-        with contextlib.suppress(OSError):
-            resume = self.format.next_entry(span, entry)
-        if resume is not None:
-            return [self._without_text(reason, detail)], Place(part, resume)
-        return [self._without_text(reason, detail)], Place(part + 1, 0) if part + 1 < len(self.files) else None
+        following = Place(part + 1, 0) if part + 1 < len(self.files) else None
+        if not (self._is_in_head or self.heads_only):
+            span = Span(path=self.files[part], name=self.files[part].name, start=entry, size=size_of(self.files[part]))
+            with contextlib.suppress(OSError):
+                if (resume := self.format.next_entry(span, entry)) is not None:
+                    following = Place(part, resume)
+        return [self._without_text(reason, detail)], following
 
     def finish(self, results: Iterator[Any], *, again: bool) -> list[Any]:
         """All results."""
