@@ -65,8 +65,8 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="where artefacts are k
 
 def _threads(value: str) -> str:
     """auto, or a number of at least one; kept as text, for typer calls this twice."""
-    if value != "auto" and not (value.isdecimal() and int(value) > 0):
-        raise typer.BadParameter(f"{value!r} is neither auto nor a number from 1.")
+    if value != "auto" and not (value.isdecimal() and len(value) <= 4 and 0 < int(value) <= MAX_THREADS):
+        raise typer.BadParameter(f"{value!r} is neither auto nor a number from 1 to {MAX_THREADS}.")
     return value
 
 
@@ -98,6 +98,7 @@ Models = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
+MAX_THREADS = 1024
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
