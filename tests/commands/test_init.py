@@ -167,7 +167,7 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     assert len({row["id"] for row in written}) == 4
     sums = 4 * (recipe.chat.sums_up_to + 1) ** 2
     assert recipe.chat.conversation_copies * 4 >= 2 * sums
-    assert "no JSON 1" in out.getvalue()
+    assert "bad_json 1" in out.getvalue()
     assert recipe.sft.sample_prompts == ["Who?", "What is 2 + 3?"]
 
 

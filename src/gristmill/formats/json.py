@@ -25,6 +25,7 @@ from gristmill.errors import DataError
 from gristmill.formats.content import ContentFile
 from gristmill.formats.format import Format, Span, short, unreadable
 from gristmill.formats.json_items import SPACES, Item, Items
+from gristmill.formats.jsonl import FORMAT as LINES
 from gristmill.formats.jsonl import Fields, document_of, read_jsonl, value_of
 from gristmill.formats.lines import drain, lost_at_gaps
 from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
@@ -49,8 +50,8 @@ class Json(Format[ReadJson]):
             form, first = _begun(file, MAX_DOCUMENT_BYTES)
             values: Iterator[Any]
             if form == "lines":
-                values = map(value_of, first.splitlines())
-            elif form == "object":
+                return LINES.peek(path, num_rows=num_rows)
+            if form == "object":
                 whole = value_of(first)
                 lists = [] if not isinstance(whole, dict) else [one for one in whole.values() if isinstance(one, list)]
                 values = iter([whole, *itertools.chain(*lists)])
