@@ -22,7 +22,7 @@ from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, keep_matmul, read_profile, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.formats import READERS
 from gristmill.runner import run
@@ -147,6 +147,36 @@ def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
         made = make_forecast(load_recipe(path), machine)
         assert not made.speed.is_measured
         assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
+
+
+def test_what_init_guesses_does_not_replace_what_was_measured(tmp_path: Path, machine: Machine) -> None:
+    point = SpeedPoint(
+        parameters=10,
+        seq_len=8,
+        micro_batch_tokens=8,
+        tokens_per_second=1.0,
+        flops_per_second=1.0,
+        measured_by="doctor",
+    )
+    of_two = Profile(hardware=hardware_name(), device="cpu", threads=2, matmul_flops=1.0, points=(point,))
+    write_profile(machine.runs_dir, of_two)
+    keep_matmul(machine)
+    assert read_profile(machine.runs_dir) == of_two
+
+
+def test_a_source_is_left_out_for_its_size_or_for_its_copies_and_the_reason_is_said(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    (data / "b.md").write_text(prose(20_000), encoding="utf-8")
+    (data / "c.json").write_text(json.dumps({"text": prose(30, seed=1)}), encoding="utf-8")
+    (data / "d.jsonl").write_text(json.dumps({"text": prose(20_000)}), encoding="utf-8")
+    out = io.StringIO()
+    init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
+    assert "Not in the recipe: json; less than 5 kB of text." in out.getvalue()
+    assert "Not in the recipe: jsonl; almost all of it is a copy of other text." in out.getvalue()
 
 
 def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gristmill.commands.survey import look
 from gristmill.draft.conversations import TURNS, ChatPlan
-from gristmill.draft.count import Count, SourceCount
+from gristmill.draft.count import LEAST_BYTES, Count, SourceCount
 from gristmill.draft.folder import PASSAGE_CHARS, Looked
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate
@@ -24,7 +24,7 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
 from gristmill.recipe.load import load_recipe
-from gristmill.units import counted, megabytes, scale, seconds
+from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
 SHOWN_PLACES = 3
@@ -110,8 +110,11 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
             say(f"Left out of {name}: {left_out}.")
     if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
         say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
-    if emptied := [*found.emptied]:
-        say(f"Not in the recipe: {', '.join(emptied)}; almost all of it is a copy of other text.")
+    few = [name for name, one in found.emptied.items() if one.text_bytes < LEAST_BYTES * one.share_read]
+    if few:
+        say(f"Not in the recipe: {', '.join(few)}; less than {in_bytes(LEAST_BYTES)} of text.")
+    if copied := [name for name in found.emptied if name not in few]:
+        say(f"Not in the recipe: {', '.join(copied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
@@ -199,7 +202,7 @@ def say_what_was_made(
         whose = "of yours" if chat.are_own else "that come with gristmill"
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
-            f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
+            f"  Chat: {counted(chat.conversations, 'conversation')} {whose}, each {chat.copies} times, {chat.share:.0%}; "
             f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}. Fine-tuning: {chat.epochs} passes, {counted(chat.steps, 'step')}.",
             highlight=False,
         )

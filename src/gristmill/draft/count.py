@@ -49,7 +49,8 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
-    """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
+    """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
+    parts of a longer one.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
     the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
@@ -57,6 +58,7 @@ class SourceCount:
 
     account: SourceLedger
     share_read: float
+    text_bytes: int
     passages: int
     copies: CopiesOfSource | None = None
     split: Split | None = None
@@ -169,6 +171,7 @@ def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
     return SourceCount(
         account=sample.ledger.source(sample.name),
         share_read=1.0 if sample.is_whole else sample.share,
+        text_bytes=sample.text_bytes,
         passages=sample.passages,
         **left,
     )
