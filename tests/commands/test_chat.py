@@ -19,8 +19,9 @@ import torch
 from rich.console import Console
 
 from gristmill.commands import model_folder
-from gristmill.commands.chat import VISIBLE, Conversation, chat
+from gristmill.commands.chat import Conversation, chat
 from gristmill.commands.model_folder import find_model, names_of
+from gristmill.display import VISIBLE
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.generate import generate
 from gristmill.model.inference import InferenceModel, KeyValueCache

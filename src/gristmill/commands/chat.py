@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.model_folder import find_model, introduction, load_speakers
+from gristmill.display import VISIBLE
 from gristmill.errors import RecipeError
 from gristmill.model.generate import stream
 from gristmill.serve.speaker import Speaker, TextOfTokens
@@ -29,8 +30,6 @@ from gristmill.units import counted
 
 SEED = 0
 HISTORY_LINES = 1000
-VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-"""Control characters to their pictures: a model must not be able to steer the terminal."""
 HELP = """\
 /reset            starts a new conversation
 /system TEXT      sets the system message; without TEXT removes it
