@@ -28,6 +28,7 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
 SHOWN_PLACES = 3
+SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
 
@@ -138,9 +139,10 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        if one.account.total("failed").documents:
+        reasons = one.account.reasons("failed")
+        if reasons and not any(reason.startswith(SLOW) for reason in reasons):
             lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
-            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+            for record in [record for record in lost if record.reason in reasons][:SHOWN_PLACES]:
                 say(f"{source.name}: cannot be read: {record}")
     for other in not_read_in(texts):
         say(f"not read: {other}")
