@@ -199,7 +199,10 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     [
         ("sources: " + 3000 * "[" + 3000 * "]", "nested too deeply"),
         ("name: &a [*a]", "within themselves"),
-        ("a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{','.join(10 * [f'*a{n}'])}]\n" for n in range(9)), "100,000 val"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{','.join(10 * [f'*a{n}'])}]\n" for n in range(9)),
+            "100,000 val",
+        ),
         ('name: "\\ud83d"', "not a plain value"),
     ],
 )

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from gristmill.commands.doctor import measure_training
 from gristmill.commands.init_page import Live, say_what_has_no_share, say_what_is_left, say_what_was_made, sources_table
-from gristmill.commands.survey import EMPTY, MESSAGES, heads_of
+from gristmill.commands.survey import heads_of
+from gristmill.commands.survey_job import EMPTY, MESSAGES
 from gristmill.data.outside import visible_files, why_no_file, without_dots
 from gristmill.draft.conversations import with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.amounts import present_files
-from gristmill.commands.survey import EMPTY, NO_TEXT, OTHER, Found, Head, files_by_format, look
+from gristmill.commands.survey import OTHER, Found, files_by_format, look
+from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
 from gristmill.draft.size import Wish, shape_for
 from gristmill.extract.language import in_several_languages
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in

@@ -173,7 +173,9 @@ def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, 
     """Plain values of a YAML node; records the origin of each key; refuses a duplicate key, and aliases that make a text endless."""
     origins[key] = f"{file}:{node.start_mark.line + 1}"
     if len(origins) > MAX_VALUES:
-        raise RecipeError(f"{origins[key]}: more than {MAX_VALUES:,} values; write out what the aliases (*name) repeat.")
+        raise RecipeError(
+            f"{origins[key]}: more than {MAX_VALUES:,} values; write out what the aliases (*name) repeat."
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -195,7 +197,9 @@ def _scalar(node: yaml.Node, file: str) -> Any:
     loader = _Loader("")
     try:
         value = loader.construct_object(node, deep=True)
-        os.fsencode(value if isinstance(value, str) else "")  # a name of a file may hold other bytes, but no halves of characters
+        os.fsencode(
+            value if isinstance(value, str) else ""
+        )  # a name of a file may hold other bytes, but no halves of characters
         return value
     except (yaml.YAMLError, ValueError) as error:
         words = getattr(error, "problem", None) or error
