@@ -24,7 +24,7 @@ from gristmill.errors import DataError
 from gristmill.formats.format import format_named
 from gristmill.formats.jsonl import value_of
 from gristmill.formats.lines import Lines
-from gristmill.formats.utf16 import open_as_utf8
+from gristmill.formats.open_text import open_text
 from gristmill.recipe.load import CONVERSATIONS_FILE
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.store.jsonl import read_jsonl, write_jsonl
@@ -153,7 +153,7 @@ def _rows(path: Path) -> Iterator[Any]:
     if kind != LINES:
         yield from format_named(kind).peek(path, num_rows=sys.maxsize)
         return
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
         while (line := lines.read()) is not None:
             if line.data.strip():

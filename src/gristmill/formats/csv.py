@@ -27,10 +27,11 @@ from gristmill.errors import DataError
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Lines, drain, lost_at_gaps
 from gristmill.formats.members import Gap
-from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
+from gristmill.formats.open_text import in_bytes_of_file, open_text
 from gristmill.recipe.schema.formats import ReadCsv, without_packing
 
 LINE_ENDS = b"\r\n"
+STRAY_RETURN = "new-line character seen in unquoted field"  # how Python's csv begins
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SNIFF_BYTES = 1 << 16
 SNIFF_ROWS = 200
@@ -94,7 +95,7 @@ def read_csv(
         wanted = [column for column in (text_column, id_column, url_column) if column is not None]
         delimiter = delimiter or delimiter_of(path, wanted)
         text_column = text_column or _with_most_text(path, delimiter)
-        file = open_as_utf8(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
@@ -146,7 +147,7 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
     that more than one."""
     usual = "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
     best, best_score = usual, 1
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         sample = file.read(SNIFF_BYTES)
     for delimiter in (usual, *(other for other in DELIMITERS if other != usual)):
         rows = _parsed(sample, delimiter)
@@ -160,7 +161,7 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
 
 def charset_of(path: Path) -> str:
     """The charset of a table: UTF-8 unless its beginning has more bytes that are none than characters beyond ASCII that are."""
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         sample = file.read(SNIFF_BYTES)
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd") - (len(sample) == SNIFF_BYTES)  # a character may be cut there
@@ -200,7 +201,7 @@ def _by_place(width: int) -> list[str]:
 
 def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
     """The first rows that have fields, that of the names among them. Raises DataError for a file that cannot be unpacked."""
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES, charset_of(path))
         rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
         if not rows and file.gaps:
@@ -286,7 +287,7 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterato
         except (csv.Error, UnicodeDecodeError) as error:
             gaps, source.gaps = source.gaps, []
             reason = error.reason if isinstance(error, _RowError) else "bad_csv"
-            yield _Row([], start, lines.offset - start, reason, str(error)[:300], gaps)
+            yield _Row([], start, lines.offset - start, reason, _what_is_wrong(error), gaps)
             reader = csv.reader(source, delimiter=delimiter, strict=True)
             continue
         if not fields:
@@ -295,6 +296,13 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterato
         yield _Row(fields, start, lines.offset - start)
     if gaps := lines.rest():
         yield _Row([], lines.offset, 0, "corrupt", gaps=gaps)
+
+
+def _what_is_wrong(error: csv.Error | UnicodeDecodeError) -> str:
+    """In words. Python's advice on a stray carriage return is for those who open the file."""
+    if str(error).startswith(STRAY_RETURN):
+        return "a carriage return without a line feed, outside quotes; lines must end in LF or CRLF"
+    return str(error)[:300]
 
 
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────

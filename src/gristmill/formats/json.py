@@ -27,7 +27,7 @@ from gristmill.formats.format import Format, Span, short, unreadable
 from gristmill.formats.json_items import SPACES, Item, Items
 from gristmill.formats.jsonl import Fields, document_of, read_jsonl, value_of
 from gristmill.formats.lines import drain, lost_at_gaps
-from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
+from gristmill.formats.open_text import in_bytes_of_file, open_text
 from gristmill.recipe.schema.formats import ReadJson
 
 Form = Literal["array", "object", "large object", "lines", "blank", "none"]
@@ -45,7 +45,7 @@ class Json(Format[ReadJson]):
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first objects; a text is one with the key `text`."""
-        with open_as_utf8(path) as file:
+        with open_text(path) as file:
             form, first = _begun(file, MAX_DOCUMENT_BYTES)
             values: Iterator[Any]
             if form == "lines":
@@ -76,7 +76,7 @@ def read_json(path: Path, *, name: str, fields: Fields, max_bytes: int) -> Itera
     no_text_field. An object above `max_bytes` is not looked at for a text of its own: it stands for its lists.
     """
     try:
-        file = open_as_utf8(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
