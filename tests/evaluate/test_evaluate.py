@@ -20,6 +20,7 @@ from gristmill.evaluate import evaluate
 from gristmill.evaluate.compression import PrimedXz
 from gristmill.evaluate.outputs import Figure
 from gristmill.graph.machine import Machine
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema.recipe import Recipe
@@ -170,14 +171,18 @@ def test_xz_is_given_the_documents_that_the_models_are_scored_on(ctx: StepContex
 
 
 def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepContext, tmp_path: Path) -> None:
-    evaluate.run(ctx)
+    seen: list[Position] = []
+    evaluate.run(replace(ctx, progress=seen.append))
+    assert [(where.done, where.total) for where in seen] == [(done, len(seen)) for done in range(len(seen))]
     whole = read_json(ctx.out / "results.json")
     (ctx.out / "results.json").unlink()
     (ctx.out / "models" / "sft.json").unlink()
     with pytest.raises(Interrupted, match="finished are kept"):
         evaluate.run(context(tmp_path, stop=lambda: True))
     first = (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns
-    evaluate.run(context(tmp_path))
+    again: list[Position] = []
+    evaluate.run(replace(context(tmp_path), progress=again.append))
+    assert again == [where for where in seen if not where.part.startswith("pretrain")]
     assert (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns == first
     assert read_json(ctx.out / "results.json") == whole
 
