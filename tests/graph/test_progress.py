@@ -66,6 +66,7 @@ def test_what_takes_longer_than_it_said_ends_at_no_known_time() -> None:
     pace.add(2.0, {"step": 6})
     assert pace.left_seconds(4.5, "step", 9) == pytest.approx(0.5)
     assert pace.left_seconds(5.5, "step", 9) is None
+    assert pace.left_seconds(9.0, "step", 6) == 0  # done: what is saved at the end takes no negative time
     late = Moment(step="evaluate", spent_seconds=50.0, left_seconds=20.0).after(30.0)
     assert str(late) == "evaluate: 80 s so far"
 

@@ -128,12 +128,14 @@ class Pace:
         return done / (self._last[0] - self._from[0])
 
     def left_seconds(self, now: float, name: str, total: int) -> float | None:
-        """Seconds until `total` is reached; None without progress, or once the estimate has passed."""
+        """Seconds until `total` is reached, 0 from then on; None without progress, or once the estimate has passed."""
         rate = self.rate(name)
         if not rate:
             return None
-        left = (total - self._last[1][name]) / rate - (now - self._last[0])
-        return left if left > 0 or self._last[1][name] >= total else None
+        if (missing := total - self._last[1][name]) <= 0:
+            return 0.0
+        left = missing / rate - (now - self._last[0])
+        return left if left > 0 else None
 
 
 class Tracker:
