@@ -18,7 +18,7 @@ from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import find_main_text
 from gristmill.formats.format import Span, format_named, size_of, unreadable
 from gristmill.formats.lines import Lines
-from gristmill.formats.utf16 import open_as_utf8
+from gristmill.formats.open_text import open_text
 from gristmill.recipe.schema.curation import MainText
 from gristmill.recipe.schema.formats import READERS
 from gristmill.select.signatures import exact_hash
@@ -238,7 +238,7 @@ def _where(path: Path, record: RawDocument | Unread, kind: str) -> str:
     name, _, place = record.origin.rpartition("#")
     if kind not in IN_LINES or not place.isdecimal():
         return path.name if not name or place == "0" else record.origin
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         return f"{path.name}, line {1 + sum(piece.count(LINE_END) for piece in _pieces(file, int(place))):,}"
 
 
@@ -271,7 +271,7 @@ def _column(name: str, rows: Sequence[dict[str, Any]], is_text: bool) -> Column:
 
 def _conversations(path: Path) -> Iterator[RawDocument | Unread]:
     """Each line's messages as one text; other lines as a record without text."""
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
         for number, line in enumerate(iter(lines.read, None), start=1):
             assert line is not None, "the iteration ends at None"
