@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from gristmill import cli
+from gristmill.cli_options import OTHER_WORDS
 
 Command = Callable[..., Any]
 
@@ -101,8 +102,8 @@ def test_a_path_that_leads_nowhere_is_a_wrong_command_line(gristmill: Command, t
 
 def test_other_words_for_a_verb_lead_to_a_verb() -> None:
     verbs = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert set(cli.OTHER_WORDS.values()) <= verbs
-    assert not verbs & set(cli.OTHER_WORDS)
+    assert set(OTHER_WORDS.values()) <= verbs
+    assert not verbs & set(OTHER_WORDS)
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])

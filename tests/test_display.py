@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from gristmill.display import Block, Display, Lines, block, screen_for
+from gristmill.display import Block, Display, Lines, Output, block, screen_for
 from gristmill.errors import Interrupted
 from gristmill.graph.progress import Moment, Position
 from gristmill.store.heartbeat import Heart, read_beat
@@ -178,3 +181,15 @@ def test_no_line_of_the_block_is_longer_than_the_terminal_is_wide(width: int) ->
     if width >= 40:
         for words in (*moment.figures, *moment.time):
             assert any(words in line for line in lines), "a figure is cut in two"
+
+
+def test_what_is_printed_cannot_steer_the_terminal() -> None:
+    out = Output(file=io.StringIO(), force_terminal=True, color_system="standard", width=60)
+    table = Table("\x1b[31mhead")
+    table.add_row(Text("a\x9bb"))
+    out.print("\x1b]0;title\x07", Text("\x1b[2J", style="bold"), table, markup=False)
+    out.print_json(json.dumps({"name": "\x1b[31m"}))
+    written = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "␛[2J" in written
+    assert not re.search(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;]*m)", written)
+    assert "\x1b[31m" not in written

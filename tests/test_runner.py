@@ -13,9 +13,10 @@ from gristmill.errors import ArtifactError, RecipeError
 from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine
+from gristmill.graph.state import steps_named
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
-from gristmill.runner import run, steps_named
+from gristmill.runner import run
 from gristmill.store.artifact import is_committed
 
 SMALL = Path(__file__).parent / "recipe" / "small.yaml"

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -33,15 +34,26 @@ BEAT_SECONDS = 1.0
 INDENT = 9
 BAR_WIDTH = 24
 
+VISIBLE = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
+    **dict.fromkeys(range(127, 160), 0x2421),
+}
+"""Control characters to pictures: no text, name of a file or model can steer the terminal."""
+
 Clock = Callable[[], float]
 Look = Callable[[], Moment]
 
 
 class Output(Console):
-    """Standard output. A reader may leave first, as `head` does: from then on nothing is written, and `reader_left` is called,
+    """Standard output, with control characters of what is printed made visible. A reader may leave first, as `head` does: from then on nothing is written, and `reader_left` is called,
     which ends the process as the system would. A run puts its own in place, so that the step at work is saved first."""
 
     reader_left: Callable[[], None] = staticmethod(lambda: sys.exit(128 + signal.SIGPIPE))
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What is printed, piece by piece."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else piece._replace(text=piece.text.translate(VISIBLE))
 
     def on_broken_pipe(self) -> None:
         """Called by rich when it cannot write."""

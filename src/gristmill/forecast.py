@@ -8,13 +8,12 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gristmill.amounts import DOCUMENT_BYTES, Found, SourceFacts, find_amounts, source_files
+from gristmill.amounts import DOCUMENT_BYTES, SourceFacts, find_amounts, source_files
+from gristmill.cautions import machine_cautions, recipe_cautions
 from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, step_forecasts
@@ -22,10 +21,10 @@ from gristmill.errors import RecipeError
 from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.cores import CoreWatch
-from gristmill.graph.machine import Machine, usable_memory
+from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
-from gristmill.planning.budget import Selection, SelectionBudget, asked_readings, check_budget, token_budget
+from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
 from gristmill.planning.cost import (
     Disk,
     Flops,
@@ -45,13 +44,10 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.dedup import disk_bytes
 from gristmill.select.outputs import Deduplicated
 from gristmill.store.store import RunLinks, Store
-from gristmill.units import counted, in_units
 
 WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 HASHED_WITHOUT_ASKING = 256_000_000  # bytes: a second or less; a plan of terabytes answers at once
-LONG_BYTES = 20_000  # of a document that is worth cutting
-FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,11 +165,9 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
         price=None if price_per_hour is None else hours * price_per_hour,
         found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
         warnings=(
-            *_epoch_warnings(budget),
-            *_recipe_warnings(recipe),
-            *_held_out_warnings(recipe, found),
+            *recipe_cautions(recipe, budget, found),
             *([note] if note and not all(step.is_done for step in steps) else []),
-            *_machine_warnings(memory, disk, machine),
+            *machine_cautions(memory, disk, machine),
             *missing,
         ),
         notes=(*notes, *speed_notes),
@@ -280,95 +274,6 @@ def _phases(recipe: Recipe) -> tuple[Phase, ...]:
         Phase(name="stable", tokens=stable, steps=stable / batch),
         Phase(name="decay", tokens=section.decay_tokens, steps=section.decay_tokens / batch),
     )
-
-
-# ── what to watch out for ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _epoch_warnings(budget: tuple[SelectionBudget, ...]) -> list[str]:
-    warnings = []
-    for row in budget:
-        if row.verdict == "repeated":
-            warnings.append(
-                f"{row.selection} is read {row.epochs[-1]:.1f} times; repeats are worth less after {row.warn_epochs:g}"
-            )
-        elif row.verdict == "allowed":
-            warnings.append(
-                f"{row.selection} is read {row.epochs[-1]:.1f} times, allowed because: {row.allowed_because}"
-            )
-        elif row.verdict == "unknown":
-            warnings.append(f"the token count of {row.selection} is not known yet; its cap is checked after tokenize")
-    return warnings
-
-
-def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
-    """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
-    warnings = []
-    for name, (path, size) in found.largest.items():
-        wanted = found.held_out[name][1]
-        if size > wanted:
-            warnings.append(
-                f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text, more than the "
-                f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
-                f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
-            )
-    few = {
-        name: (documents, num_bytes)
-        for name, (documents, num_bytes) in found.held_out.items()
-        if documents is not None and documents < FEW_DOCUMENTS
-    }
-    if few:
-        least = min(few, key=lambda name: few[name])
-        uncut = ", ".join(
-            name
-            for name, (documents, num_bytes) in few.items()
-            if recipe.sources[name].read.passage_chars is None and num_bytes > LONG_BYTES * documents
-        )
-        warnings.append(
-            f"fewer than {FEW_DOCUMENTS} documents of {', '.join(few)} are held out ({'fewest of ' if len(few) > 1 else ''}{least}: "
-            f"about {counted(few[least][0], 'document')}, {in_units(few[least][1], 'B')}), too few for a useful error bar; "
-            "raise select.validation.fraction or min_bytes, or add text"
-            + (f", or cut long documents of {uncut} by read.passage_chars" if uncut else "")
-        )
-    return warnings
-
-
-def _recipe_warnings(recipe: Recipe) -> list[str]:
-    warnings = []
-    stages = recipe.pretrain.as_changed().stages
-    for stage, readings in zip(stages, asked_readings(stages)):
-        for reading in readings:
-            if reading.tokens < stage.seq_len:
-                warnings.append(
-                    f"pretrain.stages.{stage.name}.mixture: {reading.selection} has {counted(reading.tokens, 'token')} of "
-                    f"{stage.tokens:,}, less than one sequence of {stage.seq_len:,}, so it may not be drawn at all; raise its weight to "
-                    f"{math.ceil(1e6 * stage.seq_len / stage.tokens) / 1e6:g} or more, or take it out"
-                )
-    for before, stage in zip(recipe.pretrain.stages, recipe.pretrain.stages[1:]):
-        if stage.seq_len > before.seq_len and stage.rope_theta is None:
-            warnings.append(
-                f"stage {stage.name} goes from {before.seq_len:,} to {stage.seq_len:,} tokens of context with the same "
-                "rope_theta; a longer context usually needs a larger one"
-            )
-    return warnings
-
-
-def _machine_warnings(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
-    warnings = []
-    usable = usable_memory().total
-    if machine.device != "cuda" and memory.total > usable:
-        warnings.append(
-            f"training needs about {in_units(memory.total, 'B')} of memory, it may use {in_units(usable, 'B')} here; "
-            f"a smaller micro-batch than {machine.micro_batch_tokens:,} tokens lowers the activations"
-        )
-    folder = next(
-        folder for folder in (machine.runs_dir.absolute(), *machine.runs_dir.absolute().parents) if folder.exists()
-    )
-    if disk.total > (free := shutil.disk_usage(folder).free):
-        warnings.append(
-            f"the run leaves about {in_units(disk.total, 'B')}, {machine.runs_dir} has {in_units(free, 'B')} free"
-        )
-    return warnings
 
 
 def _budget_json(row: SelectionBudget, sources: Mapping[str, SourceFacts]) -> dict[str, Any]:

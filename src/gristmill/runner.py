@@ -12,7 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +29,17 @@ from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.forecast import check_finished
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine, give_freed_memory_back
-from gristmill.graph.outputs import Outputs, content_files
+from gristmill.graph.outputs import Outputs, content_files, hashes_in
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
-from gristmill.graph.state import States, StepState
+from gristmill.graph.state import States, StepState, needed_by, steps_named
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.section import did_you_mean
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
@@ -368,33 +367,6 @@ class _Run:
     def _resumes(self, name: str) -> str:
         point = resume_point(self.states, self.machine) if name == PRETRAIN else None
         return "" if point is None else f"; {point}"
-
-
-def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
-    """The step of that name, or all of that kind: "extract" means every "extract/SOURCE". Raises RecipeError for neither."""
-    names = list(names)
-    found = [name for name in names if asked in (name, name.partition("/")[0])]
-    if not found:
-        kinds = dict.fromkeys(name.partition("/")[0] for name in names)
-        raise RecipeError(
-            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}expected a "
-            f"kind of step ({', '.join(kinds)}), or one step, such as {names[0]}."
-        )
-    return found
-
-
-def needed_by(states: States, last: Iterable[str]) -> list[str]:
-    """These steps and all that they need, in the order of the table."""
-    wanted = set(last)
-    for name in reversed(states.steps):
-        if name in wanted:
-            wanted.update(states.steps[name].inputs)
-    return [name for name in states.steps if name in wanted]
-
-
-def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
-    """File → SHA-256 of the artefact that a record is of."""
-    return {name: entry["sha256"] for name, entry in record["manifest"].items()}
 
 
 def _make_folder(folder: Path) -> None:

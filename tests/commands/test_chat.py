@@ -19,9 +19,10 @@ import torch
 from rich.console import Console
 
 from gristmill.commands import model_folder
-from gristmill.commands.chat import VISIBLE, Conversation, chat
+from gristmill.commands.chat import Conversation, chat
 from gristmill.commands.model_folder import find_model, names_of
-from gristmill.errors import ArtifactError, RecipeError
+from gristmill.display import VISIBLE
+from gristmill.errors import ArtifactError, DataError, RecipeError
 from gristmill.model.generate import generate
 from gristmill.model.inference import InferenceModel, KeyValueCache
 from gristmill.model.transformer import Llama
@@ -60,7 +61,7 @@ def said(
     *targets: Path,
     prompt: str | None = None,
     system: str | None = None,
-    stdin: io.StringIO | None = None,
+    stdin: io.StringIO | io.TextIOWrapper | None = None,
     temperature: float = 0.0,
     max_new_tokens: int | None = 12,
 ) -> str:
@@ -131,9 +132,32 @@ def test_full_context_drops_the_oldest_turns_and_says_how_many(
 
 def test_message_longer_than_the_context_is_refused_and_forgotten(model: Llama, tokenizer: Tokenizer) -> None:
     talk = Conversation(speaker=speaker_of(model, tokenizer), max_new_tokens=12, temperature=0.0)
+    list(talk.ask("cat"))
+    before = [*talk.messages]
     with pytest.raises(RecipeError, match="context of 96 leaves 84"):
         list(talk.ask("cat " * 200))
-    assert talk.messages == []
+    assert talk.messages == before
+    with pytest.raises(DataError, match="not valid Unicode"):
+        list(talk.ask("half \ud83d of a pair"))
+    assert talk.messages == before
+
+
+@pytest.mark.parametrize("models", [1, 2])
+def test_at_a_terminal_the_talk_goes_on_after_a_message_that_is_too_long(
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path, models: int
+) -> None:
+    folders = [saved(tmp_path / str(number), model, tokenizer) for number in range(models)]
+    shown = said(*folders, stdin=Typed("cat " * 200 + f"\ncat\n/save {tmp_path / 'talk.jsonl'}\n/quit\n"))
+    assert "context of 96 leaves 84" in " ".join(shown.split())
+    kept = [json.loads(line)["messages"] for line in (tmp_path / "talk.jsonl").read_text().splitlines()]
+    assert [[message["content"] for message in messages][:1] for messages in kept] == [["cat"]] * models
+    with pytest.raises(RecipeError, match="context of 96"):
+        said(folders[0], stdin=io.StringIO("cat " * 200))
+
+
+def test_a_pipe_that_is_no_text_is_refused(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="standard input is not UTF-8"):
+        said(saved(tmp_path, model, tokenizer), stdin=io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
 
 
 def test_pieces_never_split_a_character_and_add_up_to_the_answer(model: Llama, tokenizer: Tokenizer) -> None:

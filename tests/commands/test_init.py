@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import random
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
+from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, keep_matmul, read_profile, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.formats import READERS
 from gristmill.runner import run
@@ -47,10 +48,23 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(runs_dir=tmp_path / "runs", threads=1, processes=1)
 
 
-@pytest.mark.parametrize(("folder", "name"), [("Übung x", "uebung-x"), ("日本", "mymodel"), ("a[1]", "a-1")])
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Übung x", "uebung-x"),
+        ("日本", "mymodel"),
+        ("a[1]", "a-1"),
+        ("\U0001f469\u200d\U0001f4bb texts", "texts"),
+        ("a\nextends: b", "a-extends-b"),
+        (os.fsdecode(b"caf\xe9"), "caf"),
+    ],
+)
 def test_any_folder_gets_a_recipe_that_can_be_planned(tmp_path: Path, machine: Machine, folder: str, name: str) -> None:
-    (tmp_path / folder / "data").mkdir(parents=True)
-    (tmp_path / folder / "data" / "it's [one].TXT").write_text(prose(20_000), encoding="utf-8")
+    data = tmp_path / folder / "data"
+    data.mkdir(parents=True)
+    (data / "it's [one].TXT").write_text(prose(20_000), encoding="utf-8")
+    elsewhere = init(tmp_path / "elsewhere", data=data, console=QUIET, machine=machine)
+    assert load_recipe(elsewhere).recipe.sources.keys() == make_forecast(load_recipe(elsewhere), machine).sources.keys()
     path = init(tmp_path / folder, data=None, console=QUIET, machine=machine)
     loaded = load_recipe(path)
     assert loaded.recipe.name == name
@@ -116,8 +130,9 @@ def test_a_size_or_a_time_that_is_asked_for_is_kept(tmp_path: Path, machine: Mac
         with pytest.raises(RecipeError, match="init makes models of 158k to 368M parameters"):
             init(tmp_path / "other", data=tmp_path / "a.txt", console=QUIET, machine=machine, size=size)
     assert parameters_of("1.5M") == 1_500_000
-    with pytest.raises(RecipeError, match="expected parameters such as"):
-        parameters_of("ten")
+    for words in ("ten", "9" * 400):
+        with pytest.raises(RecipeError, match="expected parameters such as"):
+            parameters_of(words)
 
 
 def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
@@ -132,6 +147,36 @@ def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
         made = make_forecast(load_recipe(path), machine)
         assert not made.speed.is_measured
         assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
+
+
+def test_what_init_guesses_does_not_replace_what_was_measured(tmp_path: Path, machine: Machine) -> None:
+    point = SpeedPoint(
+        parameters=10,
+        seq_len=8,
+        micro_batch_tokens=8,
+        tokens_per_second=1.0,
+        flops_per_second=1.0,
+        measured_by="doctor",
+    )
+    of_two = Profile(hardware=hardware_name(), device="cpu", threads=2, matmul_flops=1.0, points=(point,))
+    write_profile(machine.runs_dir, of_two)
+    keep_matmul(machine)
+    assert read_profile(machine.runs_dir) == of_two
+
+
+def test_a_source_is_left_out_for_its_size_or_for_its_copies_and_the_reason_is_said(
+    tmp_path: Path, machine: Machine
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    (data / "b.md").write_text(prose(20_000), encoding="utf-8")
+    (data / "c.json").write_text(json.dumps({"text": prose(30, seed=1)}), encoding="utf-8")
+    (data / "d.jsonl").write_text(json.dumps({"text": prose(20_000)}), encoding="utf-8")
+    out = io.StringIO()
+    init(tmp_path / "new", data=data, console=Console(file=out, width=200), machine=machine)
+    assert "Not in the recipe: json; less than 5 kB of text." in out.getvalue()
+    assert "Not in the recipe: jsonl; almost all of it is a copy of other text." in out.getvalue()
 
 
 def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Machine) -> None:
@@ -152,7 +197,7 @@ def test_own_conversations_are_not_drowned_by_sums(tmp_path: Path, machine: Mach
     assert len({row["id"] for row in written}) == 4
     sums = 4 * (recipe.chat.sums_up_to + 1) ** 2
     assert recipe.chat.conversation_copies * 4 >= 2 * sums
-    assert "no JSON 1" in out.getvalue()
+    assert "bad_json 1" in out.getvalue()
     assert recipe.sft.sample_prompts == ["Who?", "What is 2 + 3?"]
 
 
@@ -264,6 +309,43 @@ def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(
     assert "Left out, alone.json, line 1: bad_json (" in said
     assert "Left out, empty: leer.html, leer.csv." in said or "Left out, empty: leer.csv, leer.html." in said
     assert set(load_recipe(path).recipe.sources) == {"text", "jsonl"}
+
+
+@pytest.mark.parametrize("name", ["schema.json", "conversations.jsonl", "recipe.yaml"])
+def test_nothing_that_lies_in_the_folder_is_written_over(tmp_path: Path, machine: Machine, name: str) -> None:
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    own = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "more": 1})
+    (tmp_path / name).write_text(own, encoding="utf-8")
+    with pytest.raises(RecipeError, match=f"{name} exists already.*nothing was changed"):
+        init(tmp_path, data=tmp_path, console=QUIET, machine=machine, chat=True)
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir() if path.name != "a.txt"} == {name: own}
+
+
+def test_init_again_after_its_recipe_was_moved_away_or_after_it_failed_needs_no_cleaning(
+    tmp_path: Path, machine: Machine
+) -> None:
+    new = tmp_path / "new"
+    new.mkdir()
+    (tmp_path / "a.txt").write_text(prose(2_000), encoding="utf-8")
+    with pytest.raises(DataError, match="a model needs at least"):
+        init(new, data=tmp_path / "a.txt", console=QUIET, machine=machine, chat=True)
+    assert not [*new.iterdir()]
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    for _ in range(2):
+        init(new, data=tmp_path / "a.txt", console=QUIET, machine=machine).rename(tmp_path / "moved.yaml")
+
+
+def test_a_reader_that_leaves_early_leaves_a_whole_project(tmp_path: Path, machine: Machine) -> None:
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            if "Wrote" in text:
+                raise SystemExit(141)
+            return len(text)
+
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        init(tmp_path / "new", data=tmp_path, console=Console(file=Left()), machine=machine, chat=True)
+    assert make_forecast(load_recipe(tmp_path / "new"), machine).recipe.chat is not None
 
 
 def test_a_folder_without_files_is_one_sentence(tmp_path: Path, machine: Machine) -> None:

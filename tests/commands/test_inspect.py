@@ -14,7 +14,7 @@ from rich.console import Console
 
 from gristmill.commands.init import init
 from gristmill.commands.inspect import inspect, spread
-from gristmill.commands.survey import format_for, look
+from gristmill.commands.survey import format_for, heads_of, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
@@ -239,3 +239,12 @@ def prose(seed, num_words):
     chance = random.Random(seed)
     syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er")]
     return " ".join("".join(chance.choices(syllables, k=chance.randint(2, 3))) for _ in range(num_words)) + "."
+
+
+def test_a_file_whose_first_rows_do_not_fit_into_memory_is_lost_once_and_hides_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("gristmill.commands.survey.MAX_MEMORY_MB", 48)
+    long = "ab cd \U0001f600" * 200_000
+    for name, text, rows in (("a", "first", 1), ("b", long, 10), ("c", 8 * long, 1), ("d", "last", 1)):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"body": "{text}"}}\n' * rows, encoding="utf-8")
+    heads = heads_of("jsonl", sorted(tmp_path.iterdir()))
+    assert {path.stem: head.text for path, head in heads.items()} == {"a": "body", "b": "body", "d": "body"}

@@ -17,9 +17,11 @@ from gristmill.context import context_of
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import Interrupted
 from gristmill.evaluate import evaluate
+from gristmill.evaluate.compare import LEVEL, ItemScores, compare
 from gristmill.evaluate.compression import PrimedXz
 from gristmill.evaluate.outputs import Figure
 from gristmill.graph.machine import Machine
+from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import save_model
 from gristmill.recipe.schema.recipe import Recipe
@@ -170,14 +172,18 @@ def test_xz_is_given_the_documents_that_the_models_are_scored_on(ctx: StepContex
 
 
 def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepContext, tmp_path: Path) -> None:
-    evaluate.run(ctx)
+    seen: list[Position] = []
+    evaluate.run(replace(ctx, progress=seen.append))
+    assert [(where.done, where.total) for where in seen] == [(done, len(seen)) for done in range(len(seen))]
     whole = read_json(ctx.out / "results.json")
     (ctx.out / "results.json").unlink()
     (ctx.out / "models" / "sft.json").unlink()
     with pytest.raises(Interrupted, match="finished are kept"):
         evaluate.run(context(tmp_path, stop=lambda: True))
     first = (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns
-    evaluate.run(context(tmp_path))
+    again: list[Position] = []
+    evaluate.run(replace(context(tmp_path), progress=again.append))
+    assert again == [where for where in seen if not where.part.startswith("pretrain")]
     assert (ctx.out / "models" / "pretrain.json").stat().st_mtime_ns == first
     assert read_json(ctx.out / "results.json") == whole
 
@@ -189,7 +195,7 @@ def of_pack(model: str, *, grey: bool) -> Figure:
     )  # fmt: skip
 
 
-def scored(amounts: Sequence[float], sizes: Sequence[int] | None = None) -> evaluate.ItemScores:
+def scored(amounts: Sequence[float], sizes: Sequence[int] | None = None) -> ItemScores:
     return {"amounts": list(amounts), "sizes": None if sizes is None else list(sizes)}
 
 
@@ -207,7 +213,7 @@ def test_later_model_is_held_against_the_earlier_one_item_by_item(
     a: list[float], b: list[float], grey: bool, verdict: str
 ) -> None:
     results = [of_pack("pretrain", grey=grey), of_pack("sft", grey=grey)]
-    (found,) = evaluate.compare({"pretrain": {"t": scored(b)}, "sft": {"t": scored(a)}}, results)
+    (found,) = compare({"pretrain": {"t": scored(b)}, "sft": {"t": scored(a)}}, results)
     assert (found.a, found.b, found.n, found.verdict) == ("sft", "pretrain", len(a), verdict)
     assert found.difference == pytest.approx(sum(a) / len(a) - sum(b) / len(b))
     json.dumps(found.to_json(), allow_nan=False)
@@ -217,10 +223,10 @@ def test_fewer_bits_are_better() -> None:
     results = [replace(of_pack(model, grey=False), metric="bits_per_byte") for model in ("pretrain", "sft")]
     sizes = [10, 20, 30, 40] * 5
     scores = {"pretrain": {"t": scored([20, 42, 57, 88] * 5, sizes)}, "sft": {"t": scored([18, 40, 54, 80] * 5, sizes)}}
-    assert evaluate.compare(scores, results)[0].verdict == "better"
+    assert compare(scores, results)[0].verdict == "better"
 
 
-def of_two_equals(rng: np.random.Generator, models: Sequence[str], count: int) -> dict[str, evaluate.ItemScores]:
+def of_two_equals(rng: np.random.Generator, models: Sequence[str], count: int) -> dict[str, ItemScores]:
     """Bits of models that are equally good in truth, on documents of log-normal size whose noise depends on the size."""
     sizes = np.round(rng.lognormal(7, 1.25, size=count)) + 1
     hardness = 2 + 0.3 * rng.normal(size=count)
@@ -239,9 +245,9 @@ def test_equals_are_told_apart_no_more_often_than_the_level_says(count: int) -> 
     verdicts = []
     for _ in range(draws):
         scores = {model: {"t": found} for model, found in of_two_equals(rng, ("pretrain", "sft"), count).items()}
-        verdicts += [row.verdict for row in evaluate.compare(scores, results)]
+        verdicts += [row.verdict for row in compare(scores, results)]
     false = sum(verdict in ("better", "worse") for verdict in verdicts)
-    assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
+    assert false / draws < LEVEL + 4 * math.sqrt(LEVEL * (1 - LEVEL) / draws)
     assert false / draws > 0.01  # it can still tell two models apart
 
 
@@ -255,8 +261,8 @@ def test_many_comparisons_of_equals_hold_a_false_verdict_no_more_often_than_one(
     for _ in range(draws):
         drawn = {task: of_two_equals(rng, MODELS, count) for task, count in tasks.items()}
         scores = {model: {task: drawn[task][model] for task in tasks} for model in MODELS}
-        false += any(row.verdict in ("better", "worse") for row in evaluate.compare(scores, results))
-    assert false / draws < evaluate.LEVEL + 4 * math.sqrt(evaluate.LEVEL * (1 - evaluate.LEVEL) / draws)
+        false += any(row.verdict in ("better", "worse") for row in compare(scores, results))
+    assert false / draws < LEVEL + 4 * math.sqrt(LEVEL * (1 - LEVEL) / draws)
 
 
 def test_models_are_compared_on_the_same_held_out_documents(ctx: StepContext) -> None:

@@ -180,8 +180,13 @@ def test_french_is_not_judged_by_english_stop_words_with_or_without_a_language_f
     english = (
         "Wheel river miller winter flour stones people bridge turning listening village autumn remembered poles. " * 5
     )
-    (fate,) = curate(RawDocument(id="b", origin="b#0", bytes_in=1, text=english), settings_of(packs=packs))
-    assert (fate.kind, fate.reason) == ("dropped", "too_few_stop_words")
+    names = "Anna Müller Jean Dupont Giovanni Rossi Juan Pérez Piotr Nowak Lars Svensson " * 10
+    guess, score = detect_language(names)
+    assert guess != "en"
+    assert score < 0.5
+    for text in (english, names):  # a language that is not known is judged as English is
+        (fate,) = curate(RawDocument(id="b", origin="b#0", bytes_in=1, text=text), settings_of(packs=packs))
+        assert (fate.kind, fate.reason) == ("dropped", "too_few_stop_words")
 
 
 def test_the_language_score_must_be_strictly_above_the_limit() -> None:

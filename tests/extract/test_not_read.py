@@ -77,6 +77,15 @@ def test_what_lies_beside_the_files_of_sources_is_read_by_one_of_them_or_listed(
         assert len(files) + listed == sum(path.is_file() for path in folder.rglob("[!.]*"))
 
 
+def test_conversations_are_no_files_that_were_forgotten_where_the_recipe_has_a_chat(folder: Path) -> None:
+    (folder / "chat.jsonl").write_text('{"messages": [{"role": "user", "content": "Hello"}]}\n')
+    (folder / "rows.jsonl").write_text('{"messages": "three"}\n')
+    (folder / "broken.jsonl").write_text("{")
+    for has_chat, number in ((False, 3), (True, 2)):
+        found = not_read_beside(folder.parent, [read("text", "data")], has_chat=has_chat)
+        assert counts(found)[".jsonl"] == number
+
+
 def test_what_is_no_file_is_named(folder: Path) -> None:
     told = list(map(str, not_read_in(folder)))
     assert "2 paths, link that leads nowhere (gone.txt, loop.txt): put back what it leads to, or remove it" in told

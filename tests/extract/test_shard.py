@@ -15,9 +15,10 @@ from gristmill.data.document import read_documents
 from gristmill.data.guard import run_guarded
 from gristmill.data.ledger import Ledger
 from gristmill.errors import DataError
+from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
 from gristmill.extract.outputs import Extracted
-from gristmill.extract.shard import Shard, Taken, enter, join_shared
+from gristmill.extract.shard import Shard
 from gristmill.formats.format import Span
 from gristmill.recipe.schema.formats import READERS
 from gristmill.store.durable import read_json

@@ -101,7 +101,7 @@ def test_a_table_without_names_is_read_by_place(tmp_path: Path) -> None:
     assert texts(found) == ["first text", "second text"]
     assert [item.id for item in found if isinstance(item, RawDocument)] == ["1", "2"]
     assert FORMAT.peek(tmp_path / "x.csv", num_rows=1) == [{"column1": "1", "column2": "first text"}]
-    assert FORMAT.told(tmp_path / "x.csv") == "parted by semicolons, without names"
+    assert FORMAT.told(tmp_path / "x.csv") == "separated by semicolons, without names"
     assert reasons(read_whole("csv", tmp_path / "x.csv", text_column="column3")) == {"missing_column": 1}
     for head in ("id,column2", "id,body"):
         (tmp_path / "y.csv").write_text(f"{head}\n1,a\n")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from accounting import num_bytes, read_whole, reasons, texts
 from gristmill.data.passages import record_id
-from gristmill.data.record import RawDocument, Unread
+from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.formats.html import read_html
 from gristmill.formats.text import read_text
 
@@ -26,7 +26,9 @@ from gristmill.formats.text import read_text
             st.characters(exclude_categories=["Cs", "Cc"], include_characters="\n\r\t", exclude_characters="\ufeff"),
             max_size=80,
         ),
-        st.lists(st.sampled_from(["a", "é", "\n", "# ", "CHAPTER 1", "\U0001f600"]), max_size=20).map("".join),
+        st.lists(st.sampled_from(["a", "é", "\n", "\r\n", "\r", "# ", "CHAPTER 1", "\U0001f600"]), max_size=20).map(
+            "".join
+        ),
     ),
     split_at=st.sampled_from(["", "a", "#+ ", r"CHAPTER \d+"]),
     mark=st.booleans(),
@@ -43,7 +45,7 @@ def test_the_pieces_of_a_text_are_the_text_each_at_its_place(
     assert "".join("".join(item.text or "" for item in pieces).split()) == "".join(text.split())
     for item in pieces:
         offset = int(item.origin.partition("#")[2])
-        assert data[offset : offset + item.bytes_in].decode("utf-8-sig") == item.text
+        assert clean_text(data[offset : offset + item.bytes_in].decode("utf-8-sig")) == item.text
     assert num_bytes(found) == len(data)
 
 
@@ -62,7 +64,7 @@ def test_pieces_add_up_to_the_bytes_of_any_file(
 
 
 @given(
-    words=st.lists(st.sampled_from(["word ", "é", "\n", "\n\n", "\r\n", "# ", "本。", "    x"]), max_size=150),
+    words=st.lists(st.sampled_from(["word ", "é", "\n", "\n\n", "\r\n", "\r", "# ", "本。", "    x"]), max_size=150),
     split_at=st.sampled_from([None, "#"]),
     charset=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
@@ -88,7 +90,7 @@ def test_passages_of_a_file_are_the_file_each_with_its_bytes_place_and_name(
     if charset == "utf-8":
         for item in pieces:
             offset = int(item.origin.partition("#")[2])
-            assert path.read_bytes()[offset : offset + item.bytes_in].decode() == item.text
+            assert clean_text(path.read_bytes()[offset : offset + item.bytes_in].decode()) == item.text
 
 
 @pytest.mark.parametrize("charset", ["utf-16", "cp1252", "koi8-r"])
@@ -98,6 +100,18 @@ def test_pieces_of_other_charsets_share_the_bytes_of_the_file(tmp_path: Path, ch
     found = read_whole("text", tmp_path / "x.txt", split_at="глава|café")
     assert len(found) == 2
     assert num_bytes(found) == len(text.encode(charset))
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+@pytest.mark.parametrize("passage_chars", [None, 1000])
+def test_line_ends_change_neither_pieces_nor_passages(tmp_path: Path, line_end: str, passage_chars: int | None) -> None:
+    book = "---\n" + "\n\n---\n".join(f"Part {n}.\n\n" + f"Words of part {n}.\n\n" * 90 for n in range(5))
+    found = []
+    for end in ("\n", line_end):
+        (tmp_path / "b.txt").write_bytes(book.replace("\n", end).encode())
+        found.append(texts(read_whole("text", tmp_path / "b.txt", split_at="---$", passage_chars=passage_chars)))
+    assert found[0] == found[1]
+    assert len(found[0]) > 4
 
 
 def test_a_book_is_cut_into_chapters_plain_or_packed(tmp_path: Path) -> None:
@@ -155,12 +169,14 @@ def test_no_document_is_glued_over_a_gap(
             if isinstance(item, RawDocument):
                 start = int(item.origin.partition("#")[2])
                 assert not any(start < bound < start + item.bytes_in for bound in bounds[1:-1])
-                assert data[start : start + item.bytes_in].decode() == item.text
+                assert clean_text(data[start : start + item.bytes_in].decode()) == item.text
 
 
 WORDS = {
     "utf-8": "Der Müller ging früh am Morgen über die Brücke.",
     "utf-8-sig": "Der Müller ging früh am Morgen über die Brücke.",
+    "utf-16-le": "Der Müller ging früh am Morgen über die Brücke, 水車.",
+    "utf-16-be": "Мельник рано утром шёл к реке, где старое колесо стояло с осени.",
     "utf-16": "Der Müller ging früh am Morgen über die Brücke, 水車.",
     "cp1252": "Der Müller ging „früh“ am Morgen über die Brücke – für 3 €.",
     "latin-1": "Le meunier était déjà parti à la rivière, où l'été finissait.",
@@ -181,7 +197,8 @@ def test_words_in_any_charset_are_read_right(tmp_path: Path, charset: str) -> No
         bytes(5000),
         random.Random(1).randbytes(200_000),
         b"%PDF-1.7\n" + b"words " * 100,
-        ("words of a text " * 99).encode("utf-16-le"),
+        ("words of a text\0" * 99).encode("utf-16-le"),
+        ("水車小屋の男は朝早く川へ歩いて行った。" * 99).encode("utf-16-le"),
         codecs.BOM_UTF16_LE + ("\1\2 words" * 99).encode("utf-16-le"),
         codecs.BOM_UTF32_LE + ("words " * 99).encode("utf-32-le"),
         b"\x7fELF\2\1\1" + bytes(9) + random.Random(2).randbytes(3000),

@@ -167,9 +167,9 @@ def jsonl_strange_values(folder: Path, scale: float) -> Hostile:
 
 
 def jsonl_carriage_returns(folder: Path, scale: float) -> Hostile:
-    """Lines of an old Macintosh are one line."""
+    """Lines of an old Macintosh."""
     (folder / "x.jsonl").write_bytes(b"\r".join(line(number).rstrip() for number in range(3)))
-    return Hostile(kind="jsonl", path=folder / "x.jsonl", documents=0, reasons={"bad_json": 1})
+    return Hostile(kind="jsonl", path=folder / "x.jsonl", documents=3)
 
 
 def jsonl_utf16(folder: Path, scale: float) -> Hostile:

@@ -11,11 +11,10 @@ from whole_runs import step_names
 
 from gristmill.context import make_context
 from gristmill.graph.machine import Machine
-from gristmill.graph.outputs import Outputs, content_files, content_hash
+from gristmill.graph.outputs import Outputs, content_files, content_hash, hashes_in
 from gristmill.graph.step import Reads
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
-from gristmill.runner import hashes_in
 from gristmill.store.artifact import MANIFEST, write_manifest
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store

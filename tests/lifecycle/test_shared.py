@@ -23,8 +23,7 @@ from whole_runs import (
     write_recipe,
 )
 
-from gristmill.graph.outputs import content_files
-from gristmill.runner import hashes_in
+from gristmill.graph.outputs import content_files, hashes_in
 from gristmill.select.outputs import Selected
 from gristmill.store.artifact import MANIFEST, RECORD
 from gristmill.store.durable import read_json

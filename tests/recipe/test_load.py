@@ -194,6 +194,22 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     assert "<unicode string>" not in words
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sources: " + 3000 * "[" + 3000 * "]", "nested too deeply"),
+        ("name: &a [*a]", "within themselves"),
+        (
+            "a0: &a0 [x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{','.join(10 * [f'*a{n}'])}]\n" for n in range(9)),
+            "100,000 val",
+        ),
+        ('name: "\\ud83d"', "not a plain value"),
+    ],
+)
+def test_a_file_that_has_no_end_or_half_a_character_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    assert words in failure(text, tmp_path)
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_bytes(b"name: \xff\xfe")
@@ -322,6 +338,12 @@ def test_a_key_of_another_section_is_answered_with_its_section(small_file: Path,
 def test_an_override_that_is_no_assignment_is_refused(small_file: Path, override: str) -> None:
     with pytest.raises(RecipeError, match=r"is not of the form key\.sub=value"):
         load_recipe(small_file, [override])
+
+
+@pytest.mark.parametrize("stage", ["²", 5000 * "9"])
+def test_a_number_that_is_none_of_a_stage_is_refused(small_file: Path, stage: str) -> None:
+    with pytest.raises(RecipeError, match="names the list entry"):
+        load_recipe(small_file, [f"pretrain.stages.{stage}.tokens=1"])
 
 
 def test_an_override_of_a_stage_that_is_not_there_lists_the_stages(small_file: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from gristmill.errors import ArtifactError
+from gristmill.evaluate.evaluate import figure
 from gristmill.export.outputs import CheckedWith, Parity
 from gristmill.extract.not_read import keep_not_read, kept_not_read, not_read_in
 from gristmill.graph.outputs import Outputs
@@ -19,7 +20,7 @@ from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter
 from gristmill.report.data_sections import what_was_not_read
-from gristmill.report.facts import Caps, Facts, Labels
+from gristmill.report.facts import Caps, Facts, Labels, bits
 from gristmill.report.proof import parity_words
 from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
@@ -153,3 +154,19 @@ def test_ties_of_the_exported_model_are_told_beside_what_is_equal(
     facts = facts_of(small())
     write_json(facts.inputs["export"].folder / "parity.json", parity.to_json())
     assert dict(parity_words(facts))["transformers 5.24.0"].endswith(f"; {words}")
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        (None, "1.500"),
+        ((1.4, 1.6), "1.500 ± 0.100"),
+        ((1.4, 1.604), "1.500 ± 0.102"),
+        ((1.45, 1.9), "1.500 [1.450, 1.900]"),
+    ],
+)
+def test_a_score_that_is_not_in_the_middle_of_its_interval_shows_both_ends(
+    interval: tuple[float, float] | None, said: str
+) -> None:
+    row = figure(model="m", task="t", metric="b", value=1.5, stderr=None, interval=interval, n=9, kind="held_out")
+    assert bits(row) == said

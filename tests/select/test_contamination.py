@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from selecting import context, recipe_of, rows_of, write_source
 
-from gristmill.data.document import Document
+from gristmill.data.document import DOCUMENT_SCHEMA, Document
 from gristmill.data.packs import Item, write_pack
+from gristmill.data.write import write_rows
 from gristmill.errors import DataError
 from gristmill.recipe.schema.curation import Decontaminate
 from gristmill.select import contamination
@@ -28,6 +29,14 @@ def project(tmp_path: Path) -> Path:
     items = [Item(id="sheep", prompt=QUESTION, target="nine", ids=("held", "elsewhere"))]
     write_pack(tmp_path / "quiz", name="quiz", version=1, kind="generate", metric="acc", chance=0.0, items=items)
     return tmp_path
+
+
+def test_passages_and_pieces_of_what_is_held_out_are_held_out(tmp_path: Path) -> None:
+    names = ("held", "held#0", "held#3#1", "held2#0", "other#held")
+    rows = [Document(id=name, source="web", text=WORDS, origin="f#0", bytes_in=1) for name in names]
+    write_rows(tmp_path / "shard.parquet", DOCUMENT_SCHEMA, [row.row() for row in rows])
+    found = contamination.matches_in(tmp_path / "shard.parquet", Decontaminator([]), frozenset(["held"]))
+    assert [match["row"] for match in found] == [0, 1, 2]
 
 
 def test_documents_that_are_held_out_and_those_with_items_are_named_by_shard_and_row(project: Path) -> None:

@@ -196,8 +196,9 @@ def test_bodies_that_are_no_json_are_refused(server: Server) -> None:
 
 def test_other_hosts_and_pages_are_refused_without_a_token(server: Server) -> None:
     body = json.dumps({"model": "writer", "prompt": "x", "max_tokens": 1}).encode()
-    assert raw(server, "/v1/completions", body, Host="evil.example")[0] == 403
-    assert raw(server, "/v1/completions", body, Origin="https://evil.example")[0] == 403
+    for name in ("evil.example", "[::1", "[none]", ""):
+        assert raw(server, "/v1/completions", body, Host=name)[0] == 403
+        assert raw(server, "/v1/completions", body, Origin=f"https://{name}")[0] == 403
     assert raw(server, "/v1/completions", body, Origin=server.url)[0] == 200
 
 

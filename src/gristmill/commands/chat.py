@@ -7,6 +7,7 @@ Without a terminal, every line of standard input is a message or a command, and 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import signal
 import sys
@@ -22,15 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.model_folder import find_model, introduction, load_speakers
-from gristmill.errors import RecipeError
+from gristmill.display import VISIBLE
+from gristmill.errors import GristmillError, RecipeError
 from gristmill.model.generate import stream
 from gristmill.serve.speaker import Speaker, TextOfTokens
 from gristmill.units import counted
 
 SEED = 0
 HISTORY_LINES = 1000
-VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {127: 0x2421}
-"""Control characters to their pictures: a model must not be able to steer the terminal."""
 HELP = """\
 /reset            starts a new conversation
 /system TEXT      sets the system message; without TEXT removes it
@@ -65,6 +65,8 @@ def chat(
         for speaker in load_speakers(targets)
     ]
     interactive = prompt is None and stdin.isatty()
+    if interactive and isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="replace")  # a stray byte that was typed or pasted ends nothing
     told = console if interactive else Console(stderr=True)  # standard output gets only the answers
     for target, talk in zip(targets, talks, strict=True):
         line = introduction(find_model(target), talk.speaker)
@@ -79,7 +81,7 @@ def chat(
                     return
                 told.print(_obey(text, talks), markup=False, highlight=False, soft_wrap=True)
             elif text.strip():
-                _answer(talks, text, console, told, columns=interactive and len(talks) > 1)
+                _answer(talks, text, console, told, interactive=interactive)
 
 
 @dataclass(kw_only=True)
@@ -105,10 +107,16 @@ class Conversation:
     def ask(self, text: str) -> Iterator[str]:
         """The answer in pieces of text as they are generated; afterwards it is part of the conversation, even if interrupted.
 
-        `num_dropped` is then the number of old messages left out. Raises RecipeError when the message itself is too long.
+        `num_dropped` is then the number of old messages left out. Raises RecipeError when the message itself is too long, DataError
+        when it is not valid Unicode; the conversation is then as it was.
         """
-        self.messages.append({"role": "user", "content": text})
-        ids = self._prompt(text)
+        before = self.messages
+        self.messages = [*before, {"role": "user", "content": text}]
+        try:
+            ids = self._prompt(text)
+        except GristmillError:
+            self.messages, self.num_dropped = before, 0
+            raise
         written, said = TextOfTokens(self.speaker.tokenizer), ""
         new = stream(
             self.speaker.model,
@@ -145,7 +153,6 @@ class Conversation:
 
     def _fitting(self, ids: list[int], room: int) -> list[int]:
         if len(ids) > room:
-            self.messages.pop()
             raise RecipeError(
                 f"the message has {len(ids)} tokens; the model's context of {self.speaker.context} leaves "
                 f"{room} beside an answer of {self.max_new_tokens}. Shorten it, or lower --max-new-tokens."
@@ -218,10 +225,13 @@ def _save(name: str, talks: Sequence[Conversation]) -> str:
     return f"Saved {counted(len(lines), 'conversation')} to {path}."
 
 
-def _answer(talks: Sequence[Conversation], text: str, console: Console, told: Console, *, columns: bool) -> None:
-    """Print what each model answers: alone as it comes, in columns all at once, without a terminal one below the other."""
+def _answer(talks: Sequence[Conversation], text: str, console: Console, told: Console, *, interactive: bool) -> None:
+    """Print what each model answers: alone as it comes, in columns all at once, without a terminal one below the other.
+
+    At a terminal a message that a model cannot take is told, and the conversation goes on.
+    """
     try:
-        if columns:
+        if interactive and len(talks) > 1:
             _answer_in_columns(talks, text, console)
             return
         for talk in talks:
@@ -235,6 +245,10 @@ def _answer(talks: Sequence[Conversation], text: str, console: Console, told: Co
                     console.file.flush()
             finally:
                 console.print()
+    except GristmillError as error:
+        if not interactive:
+            raise
+        told.print(str(error), markup=False, highlight=False, soft_wrap=True)
     except KeyboardInterrupt:
         told.print("(stopped)", style="dim")
 
@@ -251,7 +265,10 @@ def _answer_in_columns(talks: Sequence[Conversation], text: str, console: Consol
         with Live(table, console=console, transient=True, refresh_per_second=8, vertical_overflow="ellipsis"):
             while answers:
                 for number in list(answers):
-                    piece = next(answers[number], None)
+                    try:
+                        piece = next(answers[number], None)
+                    except GristmillError as error:
+                        piece = str(error)
                     if piece is None:
                         del answers[number]
                     else:
@@ -277,7 +294,10 @@ def _lines(stdin: TextIO, console: Console, history: Path, *, interactive: bool)
     while True:
         if interactive:
             console.print("> ", end="", style="bold")
-        line = stdin.readline()
+        try:
+            line = stdin.readline()
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"standard input is not UTF-8 text: {error}. Convert it.") from error
         if not line:
             return
         yield line.strip()

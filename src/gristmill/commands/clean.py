@@ -30,7 +30,7 @@ def clean(runs_dir: Path, *, console: Console, yes: bool = False, unfinished: bo
     """
     store = Store(runs_dir, say=lambda line: console.print(escape(line), highlight=False))
     if not store.root.is_dir():
-        console.print(f"{store.root} is not there: nothing to remove.", highlight=False)
+        console.print(f"{store.root} is not there: nothing to remove.", highlight=False, markup=False)
         return
     found = removable(store)
     offered = [item for item in found if unfinished or item.kind != "unfinished"]

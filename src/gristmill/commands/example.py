@@ -31,6 +31,7 @@ def copy_example(name: str, folder: Path, *, console: Console) -> Path:
         f"Wrote {recipe} and its sample. `{folder}/data/LICENSES.md` says whose text it is.\n"
         f"  {shlex.join(['gristmill', 'plan', str(recipe)])}\n  {shlex.join(['gristmill', 'run', str(recipe)])}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     return recipe

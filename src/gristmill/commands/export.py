@@ -61,7 +61,7 @@ def _write(source: Path, out: Path, forms: Sequence[str], name: str, console: Co
         write_json(made / PARITY, {"gguf": [file.to_json() for file, _ in found]})
         made.rename(out)
     for file, speed in found:
-        console.print(f"{out}/{words_of(file)}", highlight=False, soft_wrap=True)
+        console.print(f"{out}/{words_of(file)}", highlight=False, markup=False, soft_wrap=True)
         if speed is not None:
             console.print(f"  on one thread: {speed.tokens_per_second:,.0f} tokens/s", highlight=False)
     return out

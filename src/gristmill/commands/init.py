@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shlex
 import tempfile
@@ -16,8 +18,9 @@ from rich.console import Console
 
 from gristmill.commands.doctor import measure_training
 from gristmill.commands.init_page import Live, say_what_has_no_share, say_what_is_left, say_what_was_made, sources_table
-from gristmill.commands.survey import EMPTY, MESSAGES, heads_of
-from gristmill.data.outside import visible_files, without_dots
+from gristmill.commands.survey import heads_of
+from gristmill.commands.survey_job import EMPTY, MESSAGES
+from gristmill.data.outside import visible_files, why_no_file, without_dots
 from gristmill.draft.conversations import with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import FolderSource, Looked, files_by_kind, sources_of
@@ -44,10 +47,11 @@ from gristmill.formats.format import size_of
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
-from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE
+from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.durable import write_text
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.units import counted, in_bytes
 
@@ -80,6 +84,7 @@ def init(
     if size is not None:
         check_size(parameters_of(size))
     asked = Asked(minutes=minutes, parameters=None if size is None else parameters_of(size), chat=chat)
+    _refuse_to_overwrite(folder, chat=chat)
     texts = _texts(folder, data)
     with _new_folder(folder):
         return _init(folder, texts, asked, machine=machine, limits=limits, console=console)
@@ -87,18 +92,15 @@ def init(
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
-    """The folder is there, for patterns are relative to it; where it was not, and nothing comes of it, it is gone again."""
-    was_there = folder.exists()
+    """The folder is there, for patterns are relative to it. Where no recipe comes of it, what was not there before is gone again."""
+    new = [path for path in (folder / SCHEMA_FILE, folder / CONVERSATIONS_FILE, folder) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    except BaseException:
-        if not was_there:
-            for name in (SCHEMA_FILE, CONVERSATIONS_FILE):
-                (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):  # it holds what somebody else put there
-                folder.rmdir()
-        raise
+    finally:
+        for path in new if not (folder / IN_FOLDER).exists() else ():
+            with suppress(OSError):  # the folder may hold what somebody else put there
+                path.rmdir() if path == folder else path.unlink()
 
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
@@ -143,9 +145,9 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
         chat=plan,
         asked=asked.in_words(),
     )
-    (folder / SCHEMA_FILE).write_text(schema_text(), encoding="utf-8")
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(text, encoding="utf-8")
+    write_text(folder / SCHEMA_FILE, schema_text())
+    recipe = folder / IN_FOLDER
+    write_text(recipe, text)  # last: with it, the folder is a project
     say_what_was_made(recipe, budget, asked, planned, plan, console)
     return recipe
 
@@ -164,24 +166,46 @@ def _written(source: FolderSource, found: SourceCount, tokens: Estimate) -> Writ
 def parameters_of(size: str) -> int:
     """ "10M" → 10,000,000. Raises RecipeError for anything else."""
     found = SIZE.fullmatch(size.strip())
-    if found is None or float(found[1]) <= 0:
-        raise RecipeError(f"--size is {size!r}; expected parameters such as 800k, 10M or 135M.")
+    if found is None or not 0 < float(found[1]) < math.inf:
+        raise RecipeError(f"--size is {size[:40]!r}; expected parameters such as 800k, 10M or 135M.")
     return round(float(found[1]) * FACTORS[found[2].lower()])
 
 
 # ── what is there ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _texts(folder: Path, data: Path | None) -> Path:
-    """The folder of text. Raises RecipeError where nothing can be written, or where there is none."""
-    recipe = folder / "recipe.yaml"
-    if recipe.exists():
-        raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
+def _refuse_to_overwrite(folder: Path, *, chat: bool) -> None:
+    """Raises RecipeError where a file is that init would write over, or where the folder should be; a schema that init wrote is none."""
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"{folder} is a file; name a folder for the recipe: gristmill init mymodel --data FOLDER")
+    recipe, schema, conversations = (folder / name for name in (IN_FOLDER, SCHEMA_FILE, CONVERSATIONS_FILE))
+    if recipe.exists():
+        raise RecipeError(f"{recipe} exists already; nothing was changed. Choose another folder or move it away.")
+    there = [schema] if schema.exists() and not _is_schema(schema) else []
+    there += [conversations] if chat and conversations.exists() else []
+    if there:
+        raise RecipeError(
+            f"{there[0]} exists already, and init would write over it; nothing was changed.\n"
+            "  Rename it (init reads text and conversations under any name), or choose another folder for the recipe."
+        )
+
+
+def _is_schema(path: Path) -> bool:
+    """Whether it is the schema of a recipe, perhaps of another version."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("title") == Recipe.__name__ and "$defs" in found
+
+
+def _texts(folder: Path, data: Path | None) -> Path:
+    """The folder of text. Raises RecipeError where there is none."""
     texts = without_dots((data or folder / "data").absolute())
     if not texts.exists() and data is not None:
         raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
+    if texts.exists() and (why := why_no_file(texts)) is not None:
+        raise RecipeError(f"--data: {texts} is no file that could be read: {why}. Name a file or a folder.")
     if not texts.exists():
         texts.mkdir(parents=True)
         raise RecipeError(

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from gristmill.commands.survey import look
 from gristmill.draft.conversations import TURNS, ChatPlan
-from gristmill.draft.count import Count, SourceCount
+from gristmill.draft.count import LEAST_BYTES, Count, SourceCount
 from gristmill.draft.folder import PASSAGE_CHARS, Looked
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate
@@ -24,10 +24,11 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
 from gristmill.recipe.load import load_recipe
-from gristmill.units import counted, megabytes, scale, seconds
+from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
 SHOWN_PLACES = 3
+SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
 
@@ -110,8 +111,11 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
             say(f"Left out of {name}: {left_out}.")
     if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
         say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
-    if emptied := [*found.emptied]:
-        say(f"Not in the recipe: {', '.join(emptied)}; almost all of it is a copy of other text.")
+    few = [name for name, one in found.emptied.items() if one.text_bytes < LEAST_BYTES * one.share_read]
+    if few:
+        say(f"Not in the recipe: {', '.join(few)}; less than {in_bytes(LEAST_BYTES)} of text.")
+    if copied := [name for name in found.emptied if name not in few]:
+        say(f"Not in the recipe: {', '.join(copied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
     languages: Counter[str] = Counter()
@@ -135,9 +139,10 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        if one.account.total("failed").documents:
+        reasons = one.account.reasons("failed")
+        if reasons and not any(reason.startswith(SLOW) for reason in reasons):
             lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
-            for record in [record for record in lost if record.reason in one.account.reasons("failed")][:SHOWN_PLACES]:
+            for record in [record for record in lost if record.reason in reasons][:SHOWN_PLACES]:
                 say(f"{source.name}: cannot be read: {record}")
     for other in not_read_in(texts):
         say(f"not read: {other}")
@@ -199,7 +204,7 @@ def say_what_was_made(
         whose = "of yours" if chat.are_own else "that come with gristmill"
         dropped = "".join(f"; left out: {reason} {number:,}" for reason, number in chat.left_out.items())
         console.print(
-            f"  Chat: {chat.conversations:,} conversations {whose}, each {chat.copies} times, {chat.share:.0%}; "
+            f"  Chat: {counted(chat.conversations, 'conversation')} {whose}, each {chat.copies} times, {chat.share:.0%}; "
             f"{chat.sums:,} sums, {1 - chat.share:.0%}{dropped}. Fine-tuning: {chat.epochs} passes, {counted(chat.steps, 'step')}.",
             highlight=False,
         )

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.amounts import present_files
-from gristmill.commands.survey import EMPTY, NO_TEXT, OTHER, Found, Head, files_by_format, look
+from gristmill.commands.survey import OTHER, Found, files_by_format, look
+from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
 from gristmill.draft.size import Wish, shape_for
 from gristmill.extract.language import in_several_languages
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
@@ -70,7 +71,7 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in found.unread.most_common())
         yield f"records without text: {listed}"
         yield from map(str, found.lost)
-    yield from (f"{head.file}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
+    yield from (f"{head.path.name}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
     if not is_code and (words := in_several_languages(found.languages)):
         yield words
 
@@ -110,7 +111,7 @@ def _columns(head: Head) -> Table:
     table = Table(
         box=None,
         pad_edge=False,
-        title=escape(f"columns of {head.file}{head.told and f', {head.told}'}"),
+        title=escape(f"columns of {head.path.name}{head.told and f', {head.told}'}"),
         title_justify="left",
     )
     for heading in ("column", "type", "present", "example"):

@@ -53,7 +53,8 @@ def status(
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
         return 0
-    console.print(f"{links.folder}{'' if links.folder.is_dir() else '  [yellow]is not there yet[/]'}", highlight=False)
+    is_there = "" if links.folder.is_dir() else "  [yellow]is not there yet[/]"
+    console.print(f"{escape(str(links.folder))}{is_there}", highlight=False)
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))

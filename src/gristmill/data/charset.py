@@ -1,20 +1,24 @@
-"""From bytes to text: byte-order mark, transport charset, meta charset, strict UTF-8, then a guess.
+"""From bytes to text: UTF-16 by its mark or its NUL bytes, transport charset, meta charset, strict UTF-8, then a guess.
 
-A declared charset is believed only if the bytes decode under it without error. One exception to the order: a page that
-is declared as a Latin single-byte charset (which nearly any bytes satisfy) but is valid UTF-8 beyond ASCII is UTF-8;
-servers send that label by default.
+A declared charset is believed only if the bytes decode under it without error. Two exceptions: bytes that are valid UTF-8
+beyond ASCII are UTF-8 where a Latin single-byte charset or UTF-16 is declared, because nearly any bytes decode under these, and
+servers and programs write these labels by default. A page that can be searched for its meta charset is not in UTF-16.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 
 from chardetng_py import EncodingDetector
 
 META_BYTES = 4096
 BINARY_BYTES = 1 << 16
 MAX_CONTROLS = 0.05
+MIN_NULS = (
+    0.1  # of the characters of a text in UTF-16 without a mark: spaces and line ends alone are more in most scripts
+)
 _CONTROLS = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1b"))
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_:.-]{2,40})""", re.IGNORECASE)
 _XML = re.compile(rb"""^\s{0,64}<\?xml[^>]{0,200}?encoding\s*=\s*["']([a-zA-Z0-9_:.-]{2,40})""")
@@ -28,6 +32,8 @@ _ALLOWED = frozenset(
     + [f"iso8859-{number}" for number in range(1, 17) if number not in (11, 12)]
 )
 _LATIN = frozenset({"cp1252", "iso8859-1", "ascii"})
+_WIDE = frozenset({"utf-16", "utf-16-le", "utf-16-be"})
+_NO_TEXT = frozenset({"Cc", "Cn", "Co", "Cs"})  # kinds of characters
 # As browsers do: labels whose strict meaning nobody intends, and detector names that Python spells otherwise.
 _READ_AS = {
     "iso8859-1": "cp1252",
@@ -47,14 +53,36 @@ _OTHER_NAMES = {
 
 def is_binary(data: bytes) -> bool:
     """True for bytes that are no text in any charset here: more than MAX_CONTROLS of the first BINARY_BYTES are control characters
-    (a tenth are in packed data, half in UTF-16 without a mark), or they are a PDF. After a mark of UTF-16, its characters count.
+    (a tenth are in packed data), or they are a PDF. In UTF-16, its characters count.
 
     Backspaces and escapes are no sign: manual pages, terminals and ISO 2022 use them.
     """
     first = data[:BINARY_BYTES]
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if utf16_of(first) is not None:
         first = decode(first[: len(first) // 2 * 2])[0].encode("utf-8", "replace")
     return first.startswith(b"%PDF-") or len(first) - len(first.translate(None, _CONTROLS)) > MAX_CONTROLS * len(first)
+
+
+def utf16_of(first: bytes) -> str | None:
+    """utf-16-le or utf-16-be for the beginning of a text in UTF-16, else None.
+
+    It begins with a mark; or NULs are one half of MIN_NULS of its characters or more, mostly the same half, and all
+    characters are text when read so.
+    """
+    for mark, name in _MARKS[1:]:
+        if first.startswith(mark):
+            return name
+    first = first[: BINARY_BYTES // 2 * 2]
+    nuls = {"utf-16-be": first[::2].count(0), "utf-16-le": first[1::2].count(0)}
+    name, other = sorted(nuls, key=lambda name: -nuls[name])
+    if nuls[name] < max(1, MIN_NULS * (len(first) // 2)) or nuls[other] > nuls[name] / 2:
+        return None
+    try:
+        found = {*codecs.getincrementaldecoder(name)().decode(first)}  # a character cut at the end is no error
+    except UnicodeDecodeError:
+        return None
+    found -= {*"\t\n\v\f\r"}
+    return None if not found or any(unicodedata.category(sign) in _NO_TEXT for sign in found) else name
 
 
 def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:
@@ -65,12 +93,14 @@ def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:
     for mark, marked in _MARKS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(marked, "replace"), marked
-    is_ascii = payload.isascii()
-    for label in (declared, _label_in(payload)):
+    if (wide := utf16_of(payload)) is not None:
+        return payload.decode(wide, "replace"), wide
+    own = _label_in(payload)
+    for label in (declared, own):
         name = None if label is None else _known(label)
-        if name is None or (is_ascii and name in _LATIN):
+        if name is None or (name in _LATIN and payload.isascii()) or (name in _WIDE and label == own):
             continue
-        if name == "cp1252" and (text := _strict(payload, "utf-8")) is not None:
+        if (name == "cp1252" or name in _WIDE) and (text := _strict(payload, "utf-8")) is not None:
             return text, "utf-8"
         if (text := _strict(payload, name)) is not None:
             return text, name

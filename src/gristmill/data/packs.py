@@ -164,7 +164,7 @@ def _read_head(path: Path) -> dict[str, Any]:
         head = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}. Convert it.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path}{yaml_words(error)}") from error
     if not isinstance(head, dict):
         raise DataError(f"{path} holds {type(head).__name__}, expected keys {', '.join(sorted(PACK_KEYS))}.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,13 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.data.record import MAX_DOCUMENT_BYTES
+from gristmill.data.record import Unread
 from gristmill.draft.prompts import first_questions
 from gristmill.errors import DataError
-from gristmill.formats.format import format_named
-from gristmill.formats.jsonl import value_of
-from gristmill.formats.lines import Lines
-from gristmill.formats.utf16 import open_as_utf8
+from gristmill.formats.format import Span, format_named, size_of
 from gristmill.recipe.load import CONVERSATIONS_FILE
 from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.store.jsonl import read_jsonl, write_jsonl
@@ -39,7 +36,7 @@ BUILT_IN_QUESTIONS = ("Hello!", "What is your name?")
 FEW = 40  # conversations
 CONVERSATION_SHARE = 2 / 3
 MESSAGES = "messages"
-LINES = "jsonl"
+READ = ("field_is_not_text", "missing_field")  # what a reader of text says of rows with messages, or with neither
 BATCH = 16
 EPOCHS = 2  # smol-smoltalk: recipes/smollm2/sft of huggingface/alignment-handbook
 MOST_EPOCHS = 6
@@ -133,28 +130,16 @@ def _num_answers(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def _own(path: Path, left_out: Counter[str]) -> list[dict[str, Any]]:
     """The conversations of a file that can be trained on; the others are counted by reason."""
+    kind = next(kind for kind, reader in READERS.items() if reader is reader_of(path.name))
     rows = []
-    for row in _rows(path):
-        if row is None:
-            left_out["no JSON"] += 1
-            continue
+    for row in format_named(kind).peek(path, num_rows=sys.maxsize):
         try:
-            messages = check_messages(row.get(MESSAGES) if isinstance(row, dict) else None, where=path.name)
+            messages = check_messages(row.get(MESSAGES), where=path.name)
         except DataError:
             left_out["no messages with role and content"] += 1
         else:
             rows.append({"id": "", MESSAGES: [*messages]})
+    settings = READERS[kind].model_validate({"format": kind, "paths": [path.name], READERS[kind].text_key: MESSAGES})
+    records = format_named(kind).read(Span(path=path, name=path.name, size=size_of(path)), settings)
+    left_out.update(found.reason for found in records if isinstance(found, Unread) and found.reason not in READ)
     return rows
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    """What the rows of a file say; None for a line that is no JSON."""
-    kind = next(kind for kind, reader in READERS.items() if reader is reader_of(path.name))
-    if kind != LINES:
-        yield from format_named(kind).peek(path, num_rows=sys.maxsize)
-        return
-    with open_as_utf8(path) as file:
-        lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
-        while (line := lines.read()) is not None:
-            if line.data.strip():
-                yield None if line.is_too_large else value_of(line.data)

@@ -49,7 +49,8 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
-    """What was found in what was read of one source. `account` is extract's; passages: of its documents, parts of a longer one.
+    """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
+    parts of a longer one.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
     the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
@@ -57,6 +58,7 @@ class SourceCount:
 
     account: SourceLedger
     share_read: float
+    text_bytes: int
     passages: int
     copies: CopiesOfSource | None = None
     split: Split | None = None
@@ -74,12 +76,12 @@ class Count:
 
     sources: Mapping[str, SourceCount]
     emptied: Mapping[str, SourceCount]
-    priority: tuple[str, ...]
-    vocab_size: int
-    tally: Mapping[str, Tally]
-    bytes_per_token: Mapping[str, float]
-    text_bytes: Mapping[str, float]
-    is_whole: bool
+    priority: tuple[str, ...] = ()
+    vocab_size: int = 0
+    tally: Mapping[str, Tally] = field(default_factory=dict)
+    bytes_per_token: Mapping[str, float] = field(default_factory=dict)
+    text_bytes: Mapping[str, float] = field(default_factory=dict)
+    is_whole: bool = True
     tokenizer: Path | None = None
 
 
@@ -99,61 +101,19 @@ def count(
     sections = {source.name: source.section(max_failed=1.0) for source in sources}
     samples = read_sample(sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, say=say)
     steps = _Steps(draft, samples, work, recipe_dir, machine, say)
-    kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in samples.items()}
-    priority = sorted(
-        (name for name in samples if kept[name]),
-        key=lambda name: (
-            sections[name].read.holds_html,
-            -samples[name].text_bytes,
-        ),  # plain text before what was cut from pages
-    )
-    for name in priority:
-        steps.run("signatures", name, priority)
-        steps.run("contamination", name, priority)
-    while priority:
-        steps.run("duplicates", "", priority)
-        left = steps.bytes_left(priority)
-        if not (few := [name for name in priority if left[name] < LEAST_BYTES * samples[name].share]):
-            break
-        priority.remove(min(few, key=lambda name: left[name]))
-    emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in priority}
-    if not priority:
-        return Count(
-            sources={},
-            emptied=emptied,
-            priority=(),
-            vocab_size=0,
-            tally={},
-            bytes_per_token={},
-            text_bytes={},
-            is_whole=True,
-        )
-    steps.text_bytes = {name: size / samples[name].share for name, size in left.items() if name in priority}
+    plain_first = sorted(samples, key=lambda name: (sections[name].read.holds_html, -samples[name].text_bytes))
+    left = _bytes_without_copies(steps, plain_first)
+    emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in left}
+    if not left:
+        return Count(sources={}, emptied=emptied)
+    priority = [*left]
+    steps.text_bytes = {name: size / samples[name].share for name, size in left.items()}
     steps.run("select", "", priority)
     vocab_size = steps.train_tokenizer(priority, vocab_size_for(sum(steps.text_bytes.values())))
     steps.run("tokenize", "", priority)
-    tokenized = Tokenized(steps.folder("tokenize"))
-    shards = {
-        name: {split: TokenShard(getattr(tokenized.of(name), split)) for split in ("train", "validation")}
-        for name in priority
-    }
-    findings = Deduplicated(steps.folder("duplicates")).findings.sources
-    ratio = {
-        name: sum(shard.num_bytes for shard in own.values()) / max(1, sum(shard.num_tokens for shard in own.values()))
-        for name, own in shards.items()
-    }
+    ratio = steps.bytes_per_token(priority)
     return Count(
-        sources={
-            name: _count_of(
-                samples[name],
-                copies=findings.get(name),
-                split=steps.split_of(name, left[name], priority),
-                train_tokens=shards[name]["train"].num_tokens,
-                languages=languages_in(sorted(samples[name].folder.glob("documents-*"))),
-                opening=opening_of(sorted(samples[name].folder.glob("documents-*"))),
-            )
-            for name in priority
-        },
+        sources=steps.findings(left),
         emptied=emptied,
         priority=tuple(priority),
         vocab_size=vocab_size,
@@ -165,10 +125,28 @@ def count(
     )
 
 
+def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]:
+    """Source → bytes of text that are no copies, in this order; sources with too little are left out, one after the other, for what
+    they hold is then no copy in others."""
+    kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in steps.samples.items()}
+    priority = [name for name in order if kept[name]]
+    for name in priority:
+        steps.run("signatures", name, priority)
+        steps.run("contamination", name, priority)
+    while priority:
+        steps.run("duplicates", "", priority)
+        left = steps.bytes_left(priority)
+        if not (few := [name for name in priority if left[name] < LEAST_BYTES * steps.samples[name].share]):
+            return left
+        priority.remove(min(few, key=lambda name: left[name]))
+    return {}
+
+
 def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
     return SourceCount(
         account=sample.ledger.source(sample.name),
         share_read=1.0 if sample.is_whole else sample.share,
+        text_bytes=sample.text_bytes,
         passages=sample.passages,
         **left,
     )
@@ -240,10 +218,30 @@ class _Steps:
         left[removed] = False
         return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
 
-    def split_of(self, source: str, left_bytes: int, priority: Sequence[str]) -> Split:
-        """What became of what is no copy of a source."""
-        units = {name: len(self.samples[name].units) for name in priority}
-        return split_of(self.folder("select"), source, left_bytes=left_bytes, units=units, sources=priority)
+    def bytes_per_token(self, priority: Sequence[str]) -> dict[str, float]:
+        """Of each source, both sides of the split together."""
+        tokenized, found = Tokenized(self.folder("tokenize")), {}
+        for name in priority:
+            sides = [TokenShard(path) for path in (tokenized.of(name).train, tokenized.of(name).validation)]
+            found[name] = sum(side.num_bytes for side in sides) / max(1, sum(side.num_tokens for side in sides))
+        return found
+
+    def findings(self, left: Mapping[str, int]) -> dict[str, SourceCount]:
+        """What is left of each source. left: its bytes that are no copies."""
+        copies = Deduplicated(self.folder("duplicates")).findings.sources
+        units = {name: len(self.samples[name].units) for name in left}
+        found = {}
+        for name, size in left.items():
+            shards = sorted(self.samples[name].folder.glob("documents-*"))
+            found[name] = _count_of(
+                self.samples[name],
+                copies=copies.get(name),
+                split=split_of(self.folder("select"), name, left_bytes=size, units=units, sources=[*left]),
+                train_tokens=TokenShard(Tokenized(self.folder("tokenize")).of(name).train).num_tokens,
+                languages=languages_in(shards),
+                opening=opening_of(shards),
+            )
+        return found
 
     def tally(self, priority: Sequence[str], bytes_per_token: Mapping[str, float]) -> dict[str, Tally]:
         """By source and unit: what is left, and what copies in other units took."""

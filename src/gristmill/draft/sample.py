@@ -27,9 +27,10 @@ from gristmill.data.ledger import Ledger
 from gristmill.data.outside import find_outside
 from gristmill.data.record import Record, Skip
 from gristmill.errors import DataError
+from gristmill.extract.account import Taken
 from gristmill.extract.curate import PASSAGES, Settings
 from gristmill.extract.extract import settings_of_source
-from gristmill.extract.shard import CurateJob, Result, Shard, Taken
+from gristmill.extract.shard import CurateJob, Result, Shard
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
 from gristmill.graph.machine import Machine

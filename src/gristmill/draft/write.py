@@ -150,7 +150,7 @@ def name_for(folder: Path) -> str:
 
 def _head(folder: Path, texts: Path) -> str:
     return f"""# yaml-language-server: $schema={SCHEMA_FILE}
-# Written by `gristmill init` for {os.path.relpath(texts, folder)}. You may change every value.
+# Written by `gristmill init` for {_yaml(os.path.relpath(texts, folder))}. You may change every value.
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
 #   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
 schema_version: 1
@@ -255,6 +255,7 @@ def _inline(weights: Mapping[str, float]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """JSON, which is YAML: any name of a file or column is safe in it."""
+    """JSON, which is YAML: any name of a file or column is safe in it. What cannot be printed is escaped as YAML does, for JSON halves
+    characters."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else json.dumps(value)
+    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in text)

@@ -20,12 +20,13 @@ from gristmill.data.document import count_rows, read_batches
 from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
+from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
 from gristmill.extract.language import in_several_languages, languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.rules import check_rules
-from gristmill.extract.shard import Shard, Taken, changed_while_read, enter, extract_shard, join_shared
+from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.step import StepContext
@@ -34,7 +35,7 @@ from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
 
-VERSION = 8
+VERSION = 9
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     spans ─→ reader ─→ record → fates ─→ documents-NNNNN.parquet, rejected-NNNNN.parquet, shard-NNNNN.json (last; the shard is done)
 
-What a shard's records and skips take is held against its content, which the format measures apart from its reader. A file
-that several shards share is held against it when all of them are done (`extract.py`).
+What a shard's records and skips take is held against its content (`account.py`). A file that several shards share is held
+against it when all of them are done (`extract.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError
+from gristmill.extract.account import NOTHING, Taken, enter, take
 from gristmill.extract.curate import Fate, Settings, curate, reject
 from gristmill.formats.format import Content, Span, format_of
 from gristmill.store.durable import TEMPORARY_SUFFIX, write_json
 
 Result = tuple[int, tuple[Fate, ...] | Skip]  # of a record, and the number of its span
-NOTHING = Content(num_bytes=0)
 FORM = 2  # of a shard's record: one of an earlier form is made again
 
 
@@ -73,48 +73,6 @@ class Shard:
         if not self.record_path.exists():
             return False
         return bool(json.loads(self.record_path.read_text(encoding="utf-8"))["inputs"] == self.inputs())
-
-
-@dataclass(kw_only=True)
-class Taken:
-    """Bytes and records of a span or file that have a fate, and the documents that these became, beside its content; None where it
-    could not be measured."""
-
-    num_bytes: int = 0
-    num_records: int = 0
-    num_documents: int = 0
-    content: Content | None = NOTHING
-
-    def matches(self) -> bool:
-        """Whether what was taken is what there is."""
-        if self.content is None:
-            return True
-        records = self.content.num_records
-        return self.num_bytes == self.content.num_bytes and records in (None, self.num_records)
-
-    def add(self, other: Taken) -> None:
-        """Adds another span of the same file."""
-        self.num_bytes += other.num_bytes
-        self.num_records += other.num_records
-        self.num_documents += other.num_documents
-        if self.content is None or other.content is None:
-            self.content = None
-        else:
-            mine, theirs = self.content.num_records, other.content.num_records
-            self.content = Content(
-                num_bytes=self.content.num_bytes + other.content.num_bytes,
-                num_records=None if mine is None or theirs is None else mine + theirs,
-            )
-
-    def to_json(self) -> list[Any]:
-        content = None if self.content is None else [self.content.num_bytes, self.content.num_records]
-        return [self.num_bytes, self.num_records, self.num_documents, content]
-
-    @classmethod
-    def from_json(cls, value: list[Any]) -> Taken:
-        num_bytes, num_records, num_documents, content = value
-        measured = None if content is None else Content(num_bytes=content[0], num_records=content[1])
-        return cls(num_bytes=num_bytes, num_records=num_records, num_documents=num_documents, content=measured)
 
 
 def extract_shard(
@@ -172,7 +130,7 @@ class CurateJob:
                     begins = Place(part, record.entry)
                 if begins is not None:
                     self._at, self._since = begins, Taken()
-                _take(self._since, record)
+                take(self._since, record)
                 self._in_reader = False
                 yield record, begins
                 begins, self._in_reader = None, True
@@ -264,7 +222,7 @@ class CurateJob:
             ShardWriter(shard.rejected_path, REJECTED_SCHEMA) as rejected,
         ):
             for part, found in results:
-                _take(taken[part], found)
+                take(taken[part], found)
                 if isinstance(found, Skip):
                     ledger.skip(source, found.num_bytes, reason=found.reason)
                     continue
@@ -296,24 +254,6 @@ class CurateJob:
         return shared
 
 
-def enter(ledger: Ledger, source: str, name: str, taken: Taken) -> None:
-    """Enters a file's content as what came in.
-
-    Raises AssertionError where what was read of it is not what lies in it: always a bug of ours.
-    """
-    ledger.saw(
-        source, taken.num_bytes if taken.content is None else taken.content.num_bytes, documents=taken.num_documents
-    )
-    if not taken.matches():
-        content = taken.content
-        assert content is not None
-        raise AssertionError(
-            f"{source}: of {name} {taken.num_bytes:,} bytes in {taken.num_records:,} records have a fate; measured apart "
-            f"from the reader it holds {content.num_bytes:,} bytes"
-            + ("" if content.num_records is None else f" in {content.num_records:,} records")
-        )
-
-
 def changed_while_read(source: str, shard: Shard) -> DataError:
     """The error for a shard whose files are no longer what they were."""
     names = ", ".join(span.name for span in shard.spans[:3])
@@ -328,29 +268,6 @@ def count_fate(fate: Fate, ledger: Ledger, source: str) -> None:
     ledger.add(source, fate.kind, fate.bytes_in, reason=fate.reason)
     for reason in fate.would_drop:
         ledger.add(source, "would_drop", fate.bytes_in, reason=reason)
-
-
-def join_shared(records: list[Mapping[str, Any]]) -> dict[str, Taken]:
-    """Name → what all shards together have of the files that they share."""
-    files: dict[str, Taken] = {}
-    for record in records:
-        for name, value in record["shared"].items():
-            one = Taken.from_json(value)
-            if name in files:
-                files[name].add(one)
-            else:
-                files[name] = one
-    return files
-
-
-def _take(taken: Taken, found: Record | tuple[Fate, ...]) -> None:
-    if isinstance(found, Skip):
-        taken.num_bytes += found.num_bytes
-        return
-    documents = found if isinstance(found, tuple) else (found,)
-    taken.num_bytes += sum(document.bytes_in for document in documents)
-    taken.num_records += 1
-    taken.num_documents += len(documents)
 
 
 def _stamp(path: Path) -> list[int] | None:

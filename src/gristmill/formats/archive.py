@@ -1,13 +1,14 @@
-"""Archives of files of any format: ZIP, and tar, plain or packed. A member is read as a file in a folder would be, by its suffix.
+"""Archives of files of any format: ZIP, and tar, plain or packed. A member is read by its suffix, like a file in a folder.
 
-    members of a ZIP by its directory (zip.py), of a tar as they come (tar.py)
-        → the member alone, in a temporary file without a name → the reader of its format → its records
+    members of a ZIP from its directory (zip.py), of a tar in their order (tar.py)
+        → one member in a temporary file without a name → the reader of its format → its records
 
-Nothing of an archive becomes a path: names are ids. A temporary file has no name, so nothing is left of it however the process ends.
-Archives in archives, hidden files and files of no format are counted and not entered. A member can be entered by its number.
+Nothing is unpacked to a path: the names of members are only ids. A temporary file has no name, so it disappears however the process
+ends. Archives inside archives, hidden files and files of no known format are counted and not opened. Reading can start at any member,
+by its number.
 
-The content of an archive is the content of the members that are read, as their formats measure it, and for all else the bytes that
-it takes of the archive: on disk in a ZIP, of the unpacked stream in a tar.
+The content of an archive is the content of the members that are read, as their formats measure it; everything else counts with the
+bytes that it takes in the archive: on disk in a ZIP, of the unpacked stream in a tar.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ SOURCE = "code"  # a file of a source tree is read from memory: its language is 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A file of an archive. num_bytes: what its data take of the archive; framing: what else is counted with it.
+    """A file in an archive. num_bytes: of its data in the archive; framing: further bytes of the archive that are counted with it.
 
-    fault: why it is not read, else `pieces` gives what it unpacks to, or raises Refused.
+    fault: why it is not read. Without one, `pieces` yields what it unpacks to, or raises Refused.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Member:
 
 
 class Archive(Format[ReadArchive]):
-    """What a member gives is what its format gives."""
+    """A member gives the records of its format."""
 
     shard_bytes = (2_000_000, 32_000_000)
 
@@ -83,7 +84,7 @@ class Archive(Format[ReadArchive]):
             return next((entry + 1 for item in items if isinstance(item, Member)), None)
 
     def content(self, span: Span, settings: ReadArchive) -> Content:
-        """Of a whole archive its bytes, those of the members that are read replaced by their content; of a part, member by member."""
+        """The bytes of a whole archive, with the content of the members that are read in place of their data; a part, member by member."""
         try:
             span.path.open("rb").close()
         except OSError:
@@ -133,7 +134,7 @@ def _read(span: Span, settings: ReadArchive) -> Iterator[Record]:
 
 
 def _records(member: Member, span: Span, settings: ReadArchive) -> Iterator[Record]:
-    """What the format of a member gives; one record where it is not read."""
+    """The records of a member; one if it is not read."""
     origin, reader = f"{span.name}#{member.name}", _reader(member.name)
     fault = member.fault or _not_read(member.name, reader)
     if fault is None and reader is not None:
@@ -152,7 +153,7 @@ def _records(member: Member, span: Span, settings: ReadArchive) -> Iterator[Reco
 
 
 def _content(member: Member, span: Span, settings: ReadArchive) -> int:
-    """Bytes of content of a member that is read; what it takes of the archive where it is not."""
+    """Bytes of content of a member that is read; its bytes in the archive if it is not."""
     reader = _reader(member.name)
     if reader is None or member.fault or _not_read(member.name, reader):
         return member.num_bytes
@@ -179,7 +180,7 @@ def _not_read(name: str, reader: type[ReadFiles] | None) -> tuple[Fate, str, str
 
 
 def _inner(file: IO[bytes], name: str, reader: type[ReadFiles], settings: ReadArchive) -> tuple[Span | None, ReadFiles]:
-    """The span of a member in its temporary file, None for a source file; and the settings it is read with."""
+    """The span of a member in its temporary file, None for a source file; and its settings."""
     kind = next(kind for kind, known in READERS.items() if known is reader)
     keys: dict[str, Any] = {"format": kind, "paths": [name], "passage_chars": settings.passage_chars}
     if reader.text_key is not None and (settings.text_column is not None or kind == TABLE):
@@ -191,7 +192,7 @@ def _inner(file: IO[bytes], name: str, reader: type[ReadFiles], settings: ReadAr
 
 @contextmanager
 def _spooled(member: Member) -> Iterator[IO[bytes]]:
-    """A member in a temporary file that has no name. Raises Refused."""
+    """A member in a temporary file without a name. Raises Refused."""
     with tempfile.TemporaryFile(prefix="gristmill-") as file:
         for piece in member.pieces():
             file.write(piece)
@@ -205,7 +206,7 @@ def _spooled(member: Member) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _members(span: Span) -> Iterator[Iterator[Member | Skip]]:
-    """The members of a span, and what is behind the last one."""
+    """The members of a span, and the bytes after the last one."""
     with span.path.open("rb") as file:
         try:
             listing = _listing(file, span.path)
@@ -223,7 +224,7 @@ def _members(span: Span) -> Iterator[Iterator[Member | Skip]]:
 
 
 def _listing(file: IO[bytes], path: Path) -> ZipListing | None:
-    """The directory of a ZIP archive; None for what is to be read as a tar. Raises Refused for a ZIP without a sound one."""
+    """The directory of a ZIP archive; None for a tar. Raises Refused for a ZIP with a damaged directory."""
     first = file.read(MAGIC_AT + len(MAGIC))
     if packing_of(path) is not None or first[MAGIC_AT:] == MAGIC:
         return None
@@ -250,7 +251,7 @@ def _zip_members(file: IO[bytes], listing: ZipListing, start: int, end: int | No
 
 
 def _tar_members(content: Any, start: int) -> Iterator[Member | Skip]:
-    """Those from number `start` on. What lies before a member is counted with it."""
+    """The members from number `start` on. Bytes before a member are counted with it."""
     number = 0
     pending: list[Skip] = []
 
@@ -286,7 +287,7 @@ def _tar_member(item: TarFile | Damage, framing: tuple[Skip, ...], number: int) 
 
 
 def _until(items: Iterator[Member | Skip], count: int) -> Iterator[Member | Skip]:
-    """So many members, and what is behind the last one where they are all."""
+    """The first `count` members, and the bytes after the last one if there are no more."""
     for item in items:
         if isinstance(item, Member):
             if count == 0:
@@ -296,5 +297,5 @@ def _until(items: Iterator[Member | Skip], count: int) -> Iterator[Member | Skip
 
 
 def _whole(path: Path) -> int:
-    """Bytes of an archive, measured without its members."""
+    """Bytes of an archive, measured without looking at its members."""
     return unpacked_bytes(path) if packing_of(path) is not None else size_of(path)

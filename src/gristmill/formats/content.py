@@ -66,7 +66,7 @@ class ContentFile(io.BufferedReader):
 def open_content(path: Path) -> ContentFile:
     """The content of a file, unpacked if it is packed. Only a plain one can seek. Damage is no error here: see `gaps`."""
     packing = packing_of(path)
-    return ContentFile(_Plain(path, "rb") if packing is None else _Unpacked(path.open("rb"), packing))
+    return ContentFile(PlainFile(path, "rb") if packing is None else _Unpacked(path.open("rb"), packing))
 
 
 def packing_of(path: Path) -> Packing | None:
@@ -99,7 +99,7 @@ def _position(gap: Gap) -> int:
     return gap.position
 
 
-class _Plain(io.FileIO):
+class PlainFile(io.FileIO):
     """A plain file, whose reading is work however long it takes."""
 
     def __init__(self, path: Path, mode: str) -> None:

@@ -1,12 +1,13 @@
 """Tables as comma- or tab-separated values with or without a line of column names (RFC 4180), plain or packed.
 
-A record is a row with its line ends; the line of names and blank lines are skipped. A table without a column that the recipe
-names is one failed record. Where no column is called so, "column2" is the second one, and the first line is a row unless it looks like names.
+A record is a row with its line ends; the line of column names and blank lines are skipped. A table without a column that the recipe
+names is one failed record. "column2" is the second column unless one has that name; the first line is then a row unless it looks like
+names.
 
-    Lines ─→ _Source: one row's lines, and where it begins ─→ csv.reader ─→ fields
+    Lines ─→ _Source: the lines of one row, and where it begins ─→ csv.reader ─→ fields
 
-One reader of Python's csv serves all rows, because making one takes longer than reading a row. Only after an error is there
-a new one, which begins at the next line.
+One reader of Python's csv serves all rows, because creating one takes longer than reading a row. Only after an error a new one is
+created, which begins at the next line.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from gristmill.errors import DataError
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Lines, drain, lost_at_gaps
 from gristmill.formats.members import Gap
-from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
+from gristmill.formats.open_text import in_bytes_of_file, open_text
 from gristmill.recipe.schema.formats import ReadCsv, without_packing
 
 LINE_ENDS = b"\r\n"
+STRAY_RETURN = "new-line character seen in unquoted field"  # how Python's csv begins
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 SNIFF_BYTES = 1 << 16
 SNIFF_ROWS = 200
@@ -39,7 +41,7 @@ PLACE = re.compile("column([1-9][0-9]{0,5})")
 
 
 class Csv(Format[ReadCsv]):
-    """A row is a record. A quoted field may hold line ends, so a file is entered at its beginning only."""
+    """A row is a record. A quoted field may contain line ends, so a file is read from its beginning only."""
 
     def read(self, span: Span, settings: ReadCsv) -> Iterator[Record]:
         """The rows of the file."""
@@ -54,7 +56,7 @@ class Csv(Format[ReadCsv]):
         return in_bytes_of_file(records, span.path)
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
-        """The first rows of as many fields as there are columns."""
+        """The first rows that have as many fields as there are columns."""
         rows = _first_rows(path, delimiter_of(path), num_rows)
         if not rows:
             return []
@@ -62,11 +64,11 @@ class Csv(Format[ReadCsv]):
         return [dict(zip(names, row)) for row in rows if len(row) == len(names)]
 
     def told(self, path: Path) -> str:
-        """What parts the fields, and whether the first line names them."""
+        """The delimiter, and whether the first line names the columns."""
         delimiter = delimiter_of(path)
         rows = _first_rows(path, delimiter, 1)
         named = "named by the first line" if rows and _are_names(rows[0]) else "without names"
-        return f"parted by {DELIMITERS.get(delimiter, repr(delimiter))}, {named}"
+        return f"separated by {DELIMITERS.get(delimiter, repr(delimiter))}, {named}"
 
 
 FORMAT = Csv()
@@ -82,19 +84,20 @@ def read_csv(
     delimiter: str | None = None,
     max_bytes: int = MAX_DOCUMENT_BYTES,
 ) -> Iterator[Record]:
-    """The rows below the line of column names, in UTF-8 with or without its mark, or in the charset that the file's beginning tells; blank lines are no rows.
+    """The rows after the line of column names, in UTF-8 with or without its mark, or in the charset detected from the beginning of the
+    file.
 
-    Fails, one row each: bad_csv (quotes that do not close, another number of fields than columns, not of the table's charset),
-    row_too_large, missing_field; corrupt_gzip or corrupt_zstd once for each damaged stretch and the rows that it touches. Fails once for the
-    file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which the row begins (after
-    unpacking). text_column: None for the one with most text in the first rows. delimiter: None for the one with which the columns are
-    there (`delimiter_of`).
+    Fails, one row each: bad_csv (quotes that do not close, a number of fields other than that of the columns, bytes not of the
+    table's charset), row_too_large, missing_field; corrupt_gzip or corrupt_zstd once for each damaged part and the rows that it
+    touches. Fails once for the file: no_column_names, missing_column. Without `id_column` the id is "name#offset", the byte at which
+    the row begins (after unpacking). text_column: None for the column with the most text in the first rows. delimiter: None to detect
+    it (`delimiter_of`).
     """
     try:
         wanted = [column for column in (text_column, id_column, url_column) if column is not None]
         delimiter = delimiter or delimiter_of(path, wanted)
         text_column = text_column or _with_most_text(path, delimiter)
-        file = open_as_utf8(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
@@ -141,12 +144,12 @@ def read_csv(
 
 
 def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
-    """What parts the fields of a file. A tab in .tsv files, else a comma, if the columns `wanted` are then there; else what of
-    DELIMITERS gives them. Where none are wanted, that with which most of the first rows have as many fields as the first, and
-    that more than one."""
+    """The delimiter of a file: a tab in .tsv files, otherwise a comma, if the columns `wanted` then exist; else the one of DELIMITERS
+    with which they exist. Without wanted columns, the one with which most of the first rows have as many fields as the first row,
+    and more than one."""
     usual = "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
     best, best_score = usual, 1
-    with open_as_utf8(path) as file:
+    with open_text(path) as file:
         sample = file.read(SNIFF_BYTES)
     for delimiter in (usual, *(other for other in DELIMITERS if other != usual)):
         rows = _parsed(sample, delimiter)
@@ -159,8 +162,8 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
 
 
 def charset_of(path: Path) -> str:
-    """The charset of a table: UTF-8 unless its beginning has more bytes that are none than characters beyond ASCII that are."""
-    with open_as_utf8(path) as file:
+    """The charset of a table: UTF-8 unless its beginning has more bytes that are not UTF-8 than characters beyond ASCII that are."""
+    with open_text(path) as file:
         sample = file.read(SNIFF_BYTES)
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd") - (len(sample) == SNIFF_BYTES)  # a character may be cut there
@@ -171,7 +174,7 @@ def charset_of(path: Path) -> str:
 
 
 def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
-    """The first rows of a sample; not the last one of a full sample, which may be cut off, where there are others."""
+    """The first rows of a sample; without the last one of a full sample, which may be cut off, unless it is the only one."""
     rows: list[list[str]] = []
     lines = sample.decode("utf-8-sig", "replace").splitlines(keepends=True)
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
@@ -181,7 +184,7 @@ def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
 
 
 def _are_names(row: Sequence[str]) -> bool:
-    """Whether a first row names the columns: no numbers, no sentences, no texts of many words, nothing twice."""
+    """Whether a first row is column names: no numbers, no sentences, no texts of many words, no repetition."""
     named = [field for field in row if field]
     return len({*named}) == len(named) > 0 and not any(map(_is_a_value, named))
 
@@ -199,8 +202,8 @@ def _by_place(width: int) -> list[str]:
 
 
 def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
-    """The first rows that have fields, that of the names among them. Raises DataError for a file that cannot be unpacked."""
-    with open_as_utf8(path) as file:
+    """The first rows that have fields, including column names. Raises DataError for a file that cannot be unpacked."""
+    with open_text(path) as file:
         found = _rows(Lines(file, max_bytes=MAX_DOCUMENT_BYTES), delimiter, MAX_DOCUMENT_BYTES, charset_of(path))
         rows = [row.fields for row in itertools.islice(found, num_rows + 1) if row.fields]
         if not rows and file.gaps:
@@ -209,7 +212,7 @@ def _first_rows(path: Path, delimiter: str, num_rows: int) -> list[list[str]]:
 
 
 def _with_most_text(path: Path, delimiter: str) -> str:
-    """The column that holds most characters in the first rows; the last of those that hold as many."""
+    """The column with the most characters in the first rows; the first of several with as many."""
     try:
         rows = _first_rows(path, delimiter, SNIFF_ROWS)
     except DataError:
@@ -228,7 +231,7 @@ def _with_most_text(path: Path, delimiter: str) -> str:
 
 
 class _Row(NamedTuple):
-    """The fields of a row, none for blank lines; or why there are none, and the gaps that it is lost at."""
+    """The fields of a row, none for blank lines; or why there are none, and the gaps that damaged it."""
 
     fields: list[str]
     start: int
@@ -239,7 +242,7 @@ class _Row(NamedTuple):
 
 
 class _RowError(csv.Error):
-    """What is wrong with a row but its quotes."""
+    """An error in a row that is not about its quotes."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -247,7 +250,7 @@ class _RowError(csv.Error):
 
 
 class _Source:
-    """The lines of rows, as csv.reader asks for them. An error in one ends the row, not the source."""
+    """The lines of rows, as csv.reader requests them. An error in one ends the row, not the source."""
 
     def __init__(self, lines: Lines, max_bytes: int, charset: str) -> None:
         self.row_start = 0
@@ -273,7 +276,7 @@ class _Source:
 
 
 def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterator[_Row]:
-    """All bytes of the content as rows, one after the other."""
+    """The whole content as rows, in order."""
     csv.field_size_limit(max_bytes)
     source = _Source(lines, max_bytes, charset)
     reader = csv.reader(source, delimiter=delimiter, strict=True)
@@ -286,7 +289,7 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterato
         except (csv.Error, UnicodeDecodeError) as error:
             gaps, source.gaps = source.gaps, []
             reason = error.reason if isinstance(error, _RowError) else "bad_csv"
-            yield _Row([], start, lines.offset - start, reason, str(error)[:300], gaps)
+            yield _Row([], start, lines.offset - start, reason, _what_is_wrong(error), gaps)
             reader = csv.reader(source, delimiter=delimiter, strict=True)
             continue
         if not fields:
@@ -297,11 +300,18 @@ def _rows(lines: Lines, delimiter: str, max_bytes: int, charset: str) -> Iterato
         yield _Row([], lines.offset, 0, "corrupt", gaps=gaps)
 
 
+def _what_is_wrong(error: csv.Error | UnicodeDecodeError) -> str:
+    """In words. Python's advice on a stray carriage return is for those who open the file."""
+    if str(error).startswith(STRAY_RETURN):
+        return "a carriage return without a line feed, outside quotes; lines must end in LF or CRLF"
+    return str(error)[:300]
+
+
 # ── documents ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class _Places(NamedTuple):
-    """How many columns there are, and which of them hold what."""
+    """The number of columns, and the places of text, id and URL."""
 
     width: int
     text: int

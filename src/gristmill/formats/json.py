@@ -6,8 +6,8 @@
     {"text": …}                               an object with the text is a record
     {"text": …}⏎{"text": …}                   JSON Lines, whatever the file is called
 
-Items are cut out by their brackets, commas and quotes (json_items.py), in bounded memory, and each is parsed by itself: what is wrong
-with one costs one. Where the structure itself breaks, or a stretch of a packed file cannot be unpacked, the rest is one failure.
+Items are split by their brackets, commas and quotes (json_items.py), in bounded memory, and each is parsed alone: an error in one
+costs only that one. If the structure itself breaks, or a part of a packed file cannot be unpacked, the rest is one failure.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from gristmill.errors import DataError
 from gristmill.formats.content import ContentFile
 from gristmill.formats.format import Format, Span, short, unreadable
 from gristmill.formats.json_items import SPACES, Item, Items
+from gristmill.formats.jsonl import FORMAT as LINES
 from gristmill.formats.jsonl import Fields, document_of, read_jsonl, value_of
 from gristmill.formats.lines import drain, lost_at_gaps
-from gristmill.formats.utf16 import in_bytes_of_file, open_as_utf8
+from gristmill.formats.open_text import in_bytes_of_file, open_text
 from gristmill.recipe.schema.formats import ReadJson
 
 Form = Literal["array", "object", "large object", "lines", "blank", "none"]
@@ -35,7 +36,7 @@ BEGINNING_BYTES = 1 << 16
 
 
 class Json(Format[ReadJson]):
-    """An item is a record. A file is entered at its beginning only."""
+    """An item is a record. A file is read from its beginning only."""
 
     def read(self, span: Span, settings: ReadJson) -> Iterator[Record]:
         """The items of the file."""
@@ -44,13 +45,13 @@ class Json(Format[ReadJson]):
         return in_bytes_of_file(records, span.path)
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
-        """The first objects; a text is one with the key `text`."""
-        with open_as_utf8(path) as file:
+        """The first objects; an item that is a text counts as an object with the key `text`."""
+        with open_text(path) as file:
             form, first = _begun(file, MAX_DOCUMENT_BYTES)
             values: Iterator[Any]
             if form == "lines":
-                values = map(value_of, first.splitlines())
-            elif form == "object":
+                return LINES.peek(path, num_rows=num_rows)
+            if form == "object":
                 whole = value_of(first)
                 lists = [] if not isinstance(whole, dict) else [one for one in whole.values() if isinstance(one, list)]
                 values = iter([whole, *itertools.chain(*lists)])
@@ -68,15 +69,14 @@ FORMAT = Json()
 
 
 def read_json(path: Path, *, name: str, fields: Fields, max_bytes: int) -> Iterator[Record]:
-    """The items of a JSON file. Without an id of their own they are called "name#offset", the byte at which they begin (after
-    unpacking).
+    """The items of a JSON file. Without `id_field` the id is "name#offset", the byte at which the item begins (after unpacking).
 
-    Fails, one item each: bad_json, item_too_large, missing_field, field_is_not_text; once for the rest of the file: bad_json where
-    brackets do not match or the file ends inside, corrupt_gzip or corrupt_zstd. An object without text and without lists is dropped as
-    no_text_field. An object above `max_bytes` is not looked at for a text of its own: it stands for its lists.
+    Fails, one item each: bad_json, item_too_large, missing_field, field_is_not_text; once for the rest of the file: bad_json if
+    brackets do not match or the file ends inside the structure, corrupt_gzip or corrupt_zstd. An object without the text and without
+    lists is dropped as no_text_field. An object larger than `max_bytes` is read as its lists, without looking for a text of its own.
     """
     try:
-        file = open_as_utf8(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return
@@ -103,7 +103,7 @@ def read_json(path: Path, *, name: str, fields: Fields, max_bytes: int) -> Itera
 
 
 def _begun(file: ContentFile, max_bytes: int) -> tuple[Form, bytes]:
-    """What the beginning of a file looks like, and what was read to see it: all of an object of `max_bytes` at most."""
+    """The form of a file by its beginning, and the bytes read to see it: all of an object of at most `max_bytes`."""
     first = file.read(BEGINNING_BYTES)
     sign = first.removeprefix(codecs.BOM_UTF8).lstrip(SPACES)[:1]
     if sign == b"[":
@@ -118,7 +118,7 @@ def _begun(file: ContentFile, max_bytes: int) -> tuple[Form, bytes]:
 
 
 def _whole(data: bytes, name: str, fields: Fields, file: ContentFile) -> RawDocument | Unread | None:
-    """The record of a file that is one object; None where that stands for its lists."""
+    """The record of a file that is one object; None if the records are in its lists."""
     if file.gaps:
         return lost_at_gaps(name, file.gaps, beside=len(data))
     value = value_of(data)
@@ -137,7 +137,7 @@ def _items(file: ContentFile, form: Form, first: bytes, max_bytes: int) -> Items
 
 
 def _records(items: Items, file: ContentFile, name: str, fields: Fields, max_bytes: int) -> Iterator[Record]:
-    """The records of all items, what is lost behind them, and what lies between them."""
+    """The records of all items, the part that is lost after them, and the bytes between them."""
     taken = 0
     for item in items:
         taken += item.num_bytes

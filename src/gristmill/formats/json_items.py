@@ -1,7 +1,7 @@
 """The items of a JSON array, split by brackets, commas and quotes, in bounded memory.
 
-Whatever lies between two commas of the array is an item; whether it is valid is decided by the parser. Brackets inside an item are
-counted, not matched by kind.
+Everything between two commas of the array is an item; the parser decides whether it is valid. Brackets inside an item are counted,
+not matched by kind.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Items:
             piece = self._file.read(PIECE_BYTES)
 
     def _signs(self, piece: bytes) -> Iterator[int]:
-        """Where brackets and commas lie that are in no text."""
+        """The places of brackets and commas outside strings."""
         place = int(self._is_escaped)
         self._is_escaped = False
         while place < len(piece):
@@ -106,7 +106,7 @@ class Items:
                     yield place - 1
 
     def _follow(self, sign: int) -> bool:
-        """Follows a bracket; False where it does not fit."""
+        """Follows a bracket; False if it does not match."""
         if sign in b"[{":
             if self._depth < len(self._open):
                 self._open[self._depth] = sign
@@ -131,7 +131,7 @@ class Items:
             self._kept.clear()
 
     def _given(self, end: bytes) -> Iterator[Item]:
-        """The item that ends with `end`; none where there are only spaces."""
+        """The item that ends with `end`; none if there are only spaces."""
         self._keep(end)
         data, size = b"".join(self._kept), self._size
         self._kept, self._size = [], 0

@@ -19,7 +19,7 @@ from gristmill.errors import DataError
 from gristmill.formats.content import packing_of
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of, unreadable
 from gristmill.formats.lines import Line, Lines, lost_at_gaps, seek_to_line
-from gristmill.formats.utf16 import in_bytes_of_file, is_utf16, open_as_utf8
+from gristmill.formats.open_text import in_bytes_of_file, open_text, utf16_in
 from gristmill.recipe.schema.formats import ReadJsonl
 
 
@@ -29,7 +29,7 @@ class Jsonl(Format[ReadJsonl]):
     def spans(self, path: Path, *, name: str, limit: int) -> list[Span]:
         """Spans are bytes of a plain file."""
         try:
-            is_whole = packing_of(path) is not None or is_utf16(path)
+            is_whole = packing_of(path) is not None or utf16_in(path) is not None
         except OSError:
             is_whole = True  # `read` says what is wrong
         if is_whole:
@@ -51,7 +51,7 @@ class Jsonl(Format[ReadJsonl]):
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next line of a plain file."""
-        with open_as_utf8(span.path) as file:
+        with open_text(span.path) as file:
             if not file.seekable():
                 return None
             following = seek_to_line(file, entry + 1)
@@ -65,7 +65,7 @@ class Jsonl(Format[ReadJsonl]):
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The objects among the first lines."""
-        with open_as_utf8(path) as file:
+        with open_text(path) as file:
             lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
             first = [line.data for line in islice(iter(lines.read, None), num_rows) if line and not line.is_too_large]
             if not first and file.gaps:
@@ -96,7 +96,7 @@ def read_jsonl(
     """
     fields = Fields(text=text_field, id=id_field, url=url_field)
     try:
-        file = open_as_utf8(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return

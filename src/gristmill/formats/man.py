@@ -40,7 +40,7 @@ def read_man(path: Path, *, name: str, max_bytes: int = MAX_PAGE_BYTES) -> Itera
 
 
 def _records(data: bytes, name: str) -> Iterator[Record]:
-    page = "" if is_binary(data) else decode(data)[0].replace("\r\n", "\n")
+    page = "" if is_binary(data) else decode(data)[0].replace("\r\n", "\n").replace("\r", "\n")
     if IS_A_PAGE.search(page) is None:
         is_link = IS_A_LINK.fullmatch(page) is not None
         reason = "binary_file" if is_binary(data) else "link_to_page" if is_link else "no_manual_page"

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from gristmill.data.charset import decode
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Skip, Unread, failed
-from gristmill.formats.content import ContentFile, open_content
+from gristmill.formats.content import ContentFile
 from gristmill.formats.format import Format, Span, unreadable
 from gristmill.formats.lines import Line, Lines, lost_at_gaps
 from gristmill.formats.members import Gap
+from gristmill.formats.open_text import in_bytes_of_file, open_text
 from gristmill.recipe.schema.formats import ReadMbox
 
 FROM_LINE = re.compile(rb"From .{0,500}\d\d:\d\d.{0,50}\d{4}\s*$", re.DOTALL)
@@ -37,7 +38,7 @@ class Mbox(Format[ReadMbox]):
 
     def read(self, span: Span, settings: ReadMbox) -> Iterator[Record]:
         """The messages of the file."""
-        return read_mbox(span.path, name=span.name)
+        return in_bytes_of_file(read_mbox(span.path, name=span.name), span.path)
 
 
 FORMAT = Mbox()
@@ -50,7 +51,7 @@ def read_mbox(path: Path, *, name: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> 
     that it touches. A message without text is dropped as no_text_part. Ids are "name#offset", the byte at which the message begins.
     """
     try:
-        file = open_content(path)
+        file = open_text(path)
     except OSError as error:
         yield unreadable(path, name, error)
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,13 @@ class Parquet(Format[ReadParquet]):
             return Content(num_bytes=size_of(span.path) if is_first else 0, num_records=int(is_first))
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
-        """The first rows of the first row group that are sound."""
+        """The first rows that are sound."""
         with open_parquet(path) as file:
             columns = list(dict.fromkeys(file.schema_arrow.names))
         try:
             with RowGroups(path, columns) as groups:
-                first = islice(groups.rows(0), num_rows) if groups.num_rows else iter(())
+                rows = chain.from_iterable(map(groups.rows, groups.between(0, None)))
+                first = islice(rows, num_rows)
                 return [dict(zip(columns, values)) for values in first if not isinstance(values, str)]
         except NotReadable as error:
             raise DataError(f"{path} is damaged: {error}. Remake or re-download the file.") from error

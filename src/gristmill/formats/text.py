@@ -105,9 +105,10 @@ def _sound_stretches(data: bytes, gaps: Sequence[Gap]) -> Iterator[tuple[int, in
 def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Iterator[tuple[int, int, str, int | None]]:
     """(offset, bytes, text, number) of each piece; the number is that of a passage of what is cut into several. Bytes are exact in UTF-8; in other charsets the file's are shared out by them.
 
-    One piece is held at a time: a text may take four times the memory of its file.
+    Line ends are line feeds before it is cut. One piece is held at a time: a text may take four times the memory of its file.
     """
-    text, charset = decode(data)
+    raw, charset = decode(data)
+    text = raw.replace("\r\n", "\n").replace("\r", "\n")
     deadline.extend()
     cuts = [0, len(text)]
     if split_at is not None and text:
@@ -121,7 +122,7 @@ def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Ite
     if len(cuts) == 2:
         yield 0, len(data), text, None
         return
-    sizes = [len(text[a:b].encode("utf-8", "surrogatepass")) for a, b in itertools.pairwise(cuts)]
+    sizes = [len(piece.encode("utf-8", "surrogatepass")) for piece in _as_written(raw, cuts)]
     mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
     total, done, offset = sum(sizes), 0, 0
     is_exact = charset == "utf-8" and total + mark == len(data)
@@ -131,3 +132,15 @@ def _pieces(data: bytes, split_at: str | None, passage_chars: int | None) -> Ite
         end = len(data) if b == len(text) else end
         yield offset, end - offset, text[a:b], number
         offset = end
+
+
+def _as_written(raw: str, cuts: Sequence[int]) -> Iterator[str]:
+    """The pieces of a text between cuts that count each of its line ends as one character."""
+    start = 0
+    for a, b in itertools.pairwise(cuts):
+        end, following = start, start + b - a
+        while end != following:
+            end = following
+            following = start + b - a + raw.count("\r\n", start, end) + raw.startswith("\r\n", max(start, end - 1))
+        yield raw[start:end]
+        start = end

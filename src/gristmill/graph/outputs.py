@@ -120,3 +120,8 @@ def content_files(outputs: type[Outputs], files: Mapping[str, str]) -> dict[str,
     """Those of an artefact's files that are content."""
     chosen = [output for output in outputs.declared.values() if not output.is_notes]
     return {name: sha for name, sha in files.items() if any(output.matches(name, EVERY_SOURCE) for output in chosen)}
+
+
+def hashes_in(record: Mapping[str, Any]) -> dict[str, str]:
+    """File → SHA-256 of the artefact that a record is of."""
+    return {name: entry["sha256"] for name, entry in record["manifest"].items()}

@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.errors import RecipeError
 from gristmill.graph.outputs import content_hash
 from gristmill.graph.step import Reads, Step
-from gristmill.recipe.schema.section import Section, plain
+from gristmill.recipe.schema.section import Section, did_you_mean, plain
 from gristmill.store.fingerprint import canonical, differences, fingerprint
 from gristmill.store.store import RunLinks
 
@@ -143,6 +144,28 @@ class States:
             return ("the record is of an older form",)
         same = {step for step, identity in old.get("made_from", {}).items() if self[step].identity == identity}
         return tuple(explain(step, old, document, same_inputs=same))
+
+
+def steps_named(names: Iterable[str], asked: str, *, option: str) -> list[str]:
+    """The step of that name, or all of that kind: "extract" means every "extract/SOURCE". Raises RecipeError for neither."""
+    names = list(names)
+    found = [name for name in names if asked in (name, name.partition("/")[0])]
+    if not found:
+        kinds = dict.fromkeys(name.partition("/")[0] for name in names)
+        raise RecipeError(
+            f"{option} {asked!r} is not a step of this recipe; {did_you_mean(asked, [*kinds, *names])}expected a "
+            f"kind of step ({', '.join(kinds)}), or one step, such as {names[0]}."
+        )
+    return found
+
+
+def needed_by(states: States, last: Iterable[str]) -> list[str]:
+    """These steps and all that they need, in the order of the table."""
+    wanted = set(last)
+    for name in reversed(states.steps):
+        if name in wanted:
+            wanted.update(states.steps[name].inputs)
+    return [name for name in states.steps if name in wanted]
 
 
 def by_kind(names: Iterable[str]) -> list[str]:

@@ -214,8 +214,9 @@ def _profile_of(machine: Machine) -> tuple[Profile | None, list[str]]:
 
 def keep_matmul(machine: Machine) -> None:
     """Measures a matmul for all who guess a speed from it later, so that they say the same, unless a profile of this machine is
-    there."""
-    if machine.device != "cuda" and _profile_of(machine)[0] is None:
+    there, or real steps in that of another, which are worth more."""
+    kept = read_profile(machine.runs_dir)
+    if machine.device != "cuda" and _profile_of(machine)[0] is None and not (kept is not None and kept.points):
         found = measure_matmul()
         hardware, threads = hardware_name(), machine.most_threads
         profile = Profile(hardware=hardware, device="cpu", threads=threads, matmul_flops=found, points=())

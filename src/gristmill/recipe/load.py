@@ -26,6 +26,7 @@ from gristmill.units import counted
 COMMAND_LINE = "command line"
 IN_FOLDER = "recipe.yaml"
 SCHEMA_FILE, CONVERSATIONS_FILE = "schema.json", "conversations.jsonl"  # that init writes beside it
+MAX_VALUES = 100_000  # of a recipe; a few hundred are usual
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
@@ -140,19 +141,26 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[KeyPath, str]]:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not UTF-8 text: {error}.") from error
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}{yaml_words(error)}") from error
-    if not isinstance(root, yaml.MappingNode):
+    data, origins = _parsed(text, str(path), file=str(path))
+    if not isinstance(data, dict):
         raise RecipeError(f"{path} holds no recipe: expected keys such as name, sources, model, pretrain.")
-    origins: dict[KeyPath, str] = {}
-    data = _construct(root, (), str(path), origins)
     return data, origins
 
 
-def yaml_words(error: yaml.YAMLError) -> str:
+def _parsed(text: str, what: str, *, file: str) -> tuple[Any, dict[KeyPath, str]]:
+    """The value of a YAML text, blank where it holds none, and where each of its keys was written."""
+    origins: dict[KeyPath, str] = {}
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        return BLANK if root is None else _construct(root, (), file, origins), origins
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{what}{yaml_words(error)}") from error
+
+
+def yaml_words(error: yaml.YAMLError | RecursionError) -> str:
     """What is wrong with a YAML text, to follow the file's name: ":12: not valid YAML: ..."."""
+    if isinstance(error, RecursionError):
+        return ": its values are nested too deeply, or within themselves."
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" ({error.context})" if error.context else ""
         return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}{context}."
@@ -162,8 +170,12 @@ def yaml_words(error: yaml.YAMLError) -> str:
 
 
 def _construct(node: yaml.Node, key: KeyPath, file: str, origins: dict[KeyPath, str]) -> Any:
-    """Plain values of a YAML node; records the origin of each key; refuses a duplicate key."""
+    """Plain values of a YAML node; records the origin of each key; refuses a duplicate key, and aliases that make a text endless."""
     origins[key] = f"{file}:{node.start_mark.line + 1}"
+    if len(origins) > MAX_VALUES:
+        raise RecipeError(
+            f"{origins[key]}: more than {MAX_VALUES:,} values; write out what the aliases (*name) repeat."
+        )
     if isinstance(node, yaml.MappingNode):
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -184,7 +196,11 @@ def _scalar(node: yaml.Node, file: str) -> Any:
         return BLANK
     loader = _Loader("")
     try:
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
+        os.fsencode(
+            value if isinstance(value, str) else ""
+        )  # a name of a file may hold other bytes, but no halves of characters
+        return value
     except (yaml.YAMLError, ValueError) as error:
         words = getattr(error, "problem", None) or error
         raise RecipeError(
@@ -227,11 +243,7 @@ def _apply_override(data: dict[str, Any], origins: dict[KeyPath, str], override:
     dotted = re.sub(r"\[([^][.]+)\]", r".\1", dotted)
     if not equals or not dotted:
         raise RecipeError(f"the override {override!r} is not of the form key.sub=value.")
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the override {override!r}{yaml_words(error)}") from error
-    value = BLANK if node is None else _construct(node, (), COMMAND_LINE, {})
+    value, _ = _parsed(text, f"the override {override!r}", file=COMMAND_LINE)
     target: Any = data
     key: list[str | int] = []
     *path, last = dotted.split(".")
@@ -253,8 +265,9 @@ def _list_index(items: list[Any], part: str, override: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
-        return int(part)
+    places = [str(place) for place in range(len(items))]
+    if part in places:
+        return places.index(part)
     known = ", ".join(str(name) for name in names if name) or f"0 to {len(items) - 1}"
     raise RecipeError(f"the override {override!r} names the list entry {part!r}; there are {known}.")
 

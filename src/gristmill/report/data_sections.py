@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from markupsafe import Markup
@@ -10,6 +11,8 @@ from gristmill.data.ledger import REASONED, Kind
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, prose, table
 from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
+from gristmill.score.outputs import ClassifierReport
+from gristmill.select.outputs import ContaminationReport, NearDuplicateReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
@@ -42,10 +45,9 @@ def what_came_in(facts: Facts) -> Section | None:
         )
     if facts.not_read:
         blocks.append(what_was_not_read(facts))
-    samples = facts.rejected_samples
-    blocks.append(
-        fold(f"{len(samples)} samples of rejected documents, one or two of each reason", [_sample_table(samples)])
-    )
+    if samples := facts.rejected_samples:
+        title = f"{counted(len(samples), 'sample')} of rejected documents, one or two of each reason"
+        blocks.append(fold(title, [_sample_table(samples)]))
     return Section(
         title="What came in",
         intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are "
@@ -135,48 +137,7 @@ def quality(facts: Facts) -> Section | None:
         return None
     blocks: list[Markup] = []
     for name, report in facts.classifiers.items():
-        blocks.append(heading(f"Classifier {name}"))
-        labels = ", ".join(f"{count} × {label}" for label, count in report.labels.items())
-        blocks.append(
-            paragraph(
-                f"{report.labelled_documents} documents of {report.source} labelled under the rubric {report.rubric} by: {', '.join(report.annotators)}. Labels: {labels}. Scored on {report.crop}; a labelled document is scored by a model that did not see it ({report.num_folds} folds)."
-            )
-        )
-        merged = {label: target for label, target in report.trained_as.items() if int(label) != int(target)}
-        if merged:
-            blocks.append(
-                paragraph(
-                    "Classes that were too small were merged: "
-                    + ", ".join(f"{a} into {b}" for a, b in merged.items())
-                    + "."
-                )
-            )
-        if (twice := report.agreement) is not None:
-            kappas = (
-                f"Cohen's kappa {_with_interval(twice.kappa)}, quadratic kappa {_with_interval(twice.quadratic_kappa)}"
-            )
-            blocks.append(paragraph(f"{twice.count} documents were labelled twice: {kappas}."))
-        rows = [
-            (
-                f"above {row.above:g}",
-                percent(row.kept_document_share),
-                row.kept_documents,
-                scale(row.kept_tokens_estimate),
-                _with_interval(row.f1),
-                _with_interval(row.precision),
-                _with_interval(row.recall),
-                row.test_documents,
-            )
-            for row in report.thresholds
-        ]
-        blocks.append(
-            table(
-                f"What each threshold on {name} would keep, and how well it judges",
-                ("threshold", "share kept", "documents", "tokens, estimated", "F1", "precision", "recall", "judged on"),
-                rows,
-                numbers=(1, 2, 3, 4, 5, 6, 7),
-            )
-        )
+        blocks += [heading(f"Classifier {name}"), *_classifier(name, report)]
     for source, used in facts.thresholds.items():
         blocks.append(paragraph(f"Used: {source} keeps what scores above {used.above:g} by {used.classifier}."))
     return Section(
@@ -186,86 +147,93 @@ def quality(facts: Facts) -> Section | None:
     )
 
 
+def _classifier(name: str, report: ClassifierReport) -> Iterator[Markup]:
+    labels = ", ".join(f"{count} × {label}" for label, count in report.labels.items())
+    yield paragraph(
+        f"{report.labelled_documents} documents of {report.source} labelled under the rubric {report.rubric} by: "
+        f"{', '.join(report.annotators)}. Labels: {labels}. Scored on {report.crop}; a labelled document is scored by a model that "
+        f"did not see it ({report.num_folds} folds)."
+    )
+    merged = [f"{label} into {target}" for label, target in report.trained_as.items() if int(label) != int(target)]
+    if merged:
+        yield paragraph(f"Classes that were too small were merged: {', '.join(merged)}.")
+    if (twice := report.agreement) is not None:
+        kappas = f"Cohen's kappa {_with_interval(twice.kappa)}, quadratic kappa {_with_interval(twice.quadratic_kappa)}"
+        yield paragraph(f"{twice.count} documents were labelled twice: {kappas}.")
+    rows = [
+        (
+            f"above {row.above:g}",
+            percent(row.kept_document_share),
+            row.kept_documents,
+            scale(row.kept_tokens_estimate),
+            _with_interval(row.f1),
+            _with_interval(row.precision),
+            _with_interval(row.recall),
+            row.test_documents,
+        )
+        for row in report.thresholds
+    ]
+    yield table(
+        f"What each threshold on {name} would keep, and how well it judges",
+        ("threshold", "share kept", "documents", "tokens, estimated", "F1", "precision", "recall", "judged on"),
+        rows,
+        numbers=(1, 2, 3, 4, 5, 6, 7),
+    )
+
+
 def _with_interval(found: Estimate) -> str:
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def duplicates_and_contamination(facts: Facts) -> Section | None:
     """Near-duplicates with their evidence; overlap with task packs; planted recall."""
-    near, clean = facts.near_duplicates, facts.contamination
-    blocks: list[Markup] = [heading("Duplicates")]
-    if near is not None:
-        blocks.append(
-            paragraph(
-                f"{near.candidate_pairs:,} candidate pairs among {near.documents:,} documents; each was compared on its full text before anything was removed."
-            )
-        )
-        rows = [
-            (
-                cluster.source,
-                cluster.survivor,
-                cluster.removed,
-                f"{cluster.weakest_jaccard:.2f}",
-                cluster.excerpt[:110],
-            )
-            for cluster in near.largest_clusters[:6]
-        ]
-        if rows:
-            blocks.append(
-                table(
-                    "The largest groups of near-duplicates",
-                    ("source", "survivor", "copies removed", "least similarity", "begins"),
-                    rows,
-                    numbers=(2, 3),
-                )
-            )
-        curve = Series(
-            name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve]
-        )
-        blocks.append(
-            fold(
-                "How likely a pair of a given similarity is found",
-                [
-                    figure(
-                        line_chart(
-                            [curve], x_label="Jaccard similarity of word 5-grams", y_label="probability", from_zero=True
-                        ),
-                        "Theory of the bands used.",
-                    )
-                ],
-            )
-        )
-    packs = [
-        (
-            name,
-            pack.items,
-            f"{pack.found} of {pack.planted}",
-            pack.unprotected_items,
-            clean.by_pack.get(name, 0),
-        )
-        for name, pack in clean.packs.items()
-    ]
-    if not packs:
-        blocks.append(paragraph("The recipe names no task packs, so the text was not searched for their items."))
-    else:
-        blocks += [
-            table(
-                "Task packs: is what they ask in the training text?",
-                ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
-                packs,
-                numbers=(1, 2, 3, 4),
-            ),
-            paragraph(
-                "Items were planted into copies of real documents and had to be found. Real documents that held an item and "
-                f"were removed: {clean.documents_removed}."
-            ),
-        ]
-    hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in clean.hits[:8]]
-    if hits:
-        blocks.append(
-            fold(
-                "The documents that held an item",
-                [table("Spans that match an item", ("source", "document", "item", "span"), hits)],
-            )
-        )
+    near = facts.near_duplicates
+    found = _near_duplicates(near) if near is not None else []
+    blocks = [heading("Duplicates"), *found, *_contamination(facts.contamination)]
     return Section(title="Duplicates and contamination", intro="", blocks=blocks)
+
+
+def _near_duplicates(near: NearDuplicateReport) -> Iterator[Markup]:
+    yield paragraph(
+        f"{near.candidate_pairs:,} candidate pairs among {near.documents:,} documents; each was compared on its full text before "
+        "anything was removed."
+    )
+    rows = [
+        (cluster.source, cluster.survivor, cluster.removed, f"{cluster.weakest_jaccard:.2f}", cluster.excerpt[:110])
+        for cluster in near.largest_clusters[:6]
+    ]
+    if rows:
+        headings = ("source", "survivor", "copies removed", "least similarity", "begins")
+        yield table("The largest groups of near-duplicates", headings, rows, numbers=(2, 3))
+    curve = Series(name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve])
+    chart = line_chart([curve], x_label="Jaccard similarity of word 5-grams", y_label="probability", from_zero=True)
+    yield fold("How likely a pair of a given similarity is found", [figure(chart, "Theory of the bands used.")])
+
+
+def _contamination(found: ContaminationReport) -> Iterator[Markup]:
+    if not found.packs:
+        yield paragraph("The recipe names no task packs, so the text was not searched for their items.")
+    else:
+        yield table(
+            "Task packs: is what they ask in the training text?",
+            ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
+            [
+                (
+                    name,
+                    pack.items,
+                    f"{pack.found} of {pack.planted}",
+                    pack.unprotected_items,
+                    found.by_pack.get(name, 0),
+                )
+                for name, pack in found.packs.items()
+            ],
+            numbers=(1, 2, 3, 4),
+        )
+        yield paragraph(
+            "Items were planted into copies of real documents and had to be found. Real documents that held an item and "
+            f"were removed: {found.documents_removed:,}."
+        )
+    hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in found.hits[:8]]
+    if hits:
+        spans = table("Spans that match an item", ("source", "document", "item", "span"), hits)
+        yield fold("The documents that held an item", [spans])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, TypeVar
@@ -33,12 +33,11 @@ from gristmill.train.outputs import (
     TrainedModel,
     WrittenText,
 )
-from gristmill.units import counted, in_bytes, scale, seconds
+from gristmill.units import counted, scale, seconds
 
 VERSION = 4  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
-NOT_RECORDED = "not recorded"
 Left = TypeVar("Left", bound=Outputs)
 
 
@@ -265,6 +264,11 @@ class Facts:
         }
 
     @property
+    def planned_tokens(self) -> int:
+        """The tokens of the stages, as the recipe asks for them."""
+        return sum(stage.tokens for stage in self._trained_stages)
+
+    @property
     def stages(self) -> list[StageOfRun]:
         """The stages in order."""
         took = self.pretraining.stages
@@ -314,37 +318,6 @@ class Facts:
         """Mean over sources of the pretrained model's bits per byte."""
         found = [row.value for row in self.results if row.model == "pretrain" and row.metric == BITS]
         return f"{sum(found) / len(found):.3f}" if found else ""
-
-    # ── cost and proof ──
-
-    @property
-    def planned_against_real(self) -> list[tuple[str, str, str]]:
-        """What `plan` would have said on this machine, beside what happened."""
-        real = self.pretraining
-        memory = self.records["pretrain"].peak_memory_bytes.process
-        plan = self.records["pretrain"].forecast
-        return [
-            ("tokens", f"{sum(stage.tokens for stage in self._trained_stages):,}", f"{real.tokens:,}"),
-            ("parameters", f"{plan.parameters:,}" if plan else NOT_RECORDED, f"{real.parameters:,}"),
-            (
-                "pretraining",
-                seconds(plan.pretraining_seconds) if plan else NOT_RECORDED,
-                seconds(real.training_seconds),
-            ),
-            ("peak memory of pretraining", in_bytes(plan.memory_bytes) if plan else NOT_RECORDED, in_bytes(memory)),
-            *self._times_of_steps,
-        ]
-
-    @property
-    def _times_of_steps(self) -> Iterator[tuple[str, str, str]]:
-        """By kind of step: the forecast before it ran, and the time that it took."""
-        kinds: dict[str, list[Record]] = {}
-        for name, record in self.records.items():
-            kinds.setdefault(name.partition("/")[0], []).append(record)
-        for kind, records in kinds.items():
-            if all(record.planned is not None for record in records):
-                said = sum(record.planned.seconds for record in records if record.planned is not None)
-                yield f"time of {kind}", seconds(said), seconds(sum(map(seconds_of, records)))
 
 
 # ── figures in words ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from gristmill.evaluate.outputs import Figure
+from gristmill.evaluate.outputs import Comparison, Figure
+from gristmill.graph.record import Record
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Score, interval_chart
 from gristmill.report.facts import Facts, bits, seconds_of
@@ -17,42 +18,15 @@ from gristmill.units import in_bytes, seconds
 
 def evaluation(facts: Facts) -> Section | None:
     """Held-out scores, recall of trained items, the xz yardstick, paired comparisons."""
-    blocks: list[Markup] = []
     held_out = [row for row in facts.results if row.kind == "held_out"]
     by_bits = [row for row in held_out if row.metric == BITS]
     accuracy = [row for row in held_out if row.metric != BITS]
-    if by_bits:
-        models = list(dict.fromkeys(row.model for row in by_bits))
-        tasks = list(dict.fromkeys(row.task for row in by_bits))
-        found = {(row.model, row.task): row for row in by_bits}
-        rows = [
-            (
-                task,
-                *(bits(found.get((model, task))) for model in models),
-                max(found[model, task].n for model in models if (model, task) in found),
-            )
-            for task in tasks
-        ]
-        caption = (
-            "Bits per byte of held-out text. Lower is better. xz is given all the training text first, so it shows how far "
-            "memory of the text gets."
-        )
-        blocks.append(table(caption, ("source", *models, "documents"), rows, numbers=range(1, len(models) + 2)))
-    if accuracy:
-        blocks.append(_score_table("Held-out items", accuracy))
-        blocks += [
-            figure(
-                interval_chart(
-                    [_score(row) for row in accuracy if row.task == task and row.interval],
-                    x_label=f"{task}",
-                    level=_chance(accuracy, task),
-                    level_name="chance",
-                ),
-                "Grey: the interval does not lie wholly above chance, so the score decides nothing.",
-            )
-            for task in dict.fromkeys(row.task for row in accuracy if row.chance is not None)
-        ]
     recall = [row for row in facts.results if row.kind == "recall"]
+    blocks: list[Markup] = []
+    if by_bits:
+        blocks.append(_bits_table(by_bits))
+    if accuracy:
+        blocks += [_score_table("Held-out items", accuracy), *_charts(accuracy)]
     if recall:
         caption = (
             "Recall of trained items. These were in the training conversations: they show that training worked, not that the "
@@ -60,29 +34,62 @@ def evaluation(facts: Facts) -> Section | None:
         )
         blocks.append(_score_table(caption, recall))
     if facts.comparisons:
-        rows = [
-            (
-                f"{row.a} − {row.b}",
-                row.task,
-                row.metric.replace("_", " "),
-                f"{row.difference:+.3f}",
-                _range(row.interval),
-                row.n,
-                f"{row.p_adjusted:.3g}",
-                row.verdict,
-            )
-            for row in facts.comparisons
-        ]
-        blocks.append(
-            table(
-                "Compared on the same items",
-                ("models", "task", "metric", "difference", "95 % interval", "items", "p, Holm", "verdict"),
-                rows,
-                numbers=(3, 4, 5, 6),
-                grey=[not row.decides for row in facts.comparisons],
-            )
-        )
+        blocks.append(_comparison_table(facts.comparisons))
     return Section(title="Evaluation", intro="", blocks=blocks) if blocks else None
+
+
+def _bits_table(figures: Sequence[Figure]) -> Markup:
+    """A row a source, a column a model."""
+    models = list(dict.fromkeys(row.model for row in figures))
+    found = {(row.model, row.task): row for row in figures}
+    rows = [
+        (
+            task,
+            *(bits(found.get((model, task))) for model in models),
+            max(found[model, task].n for model in models if (model, task) in found),
+        )
+        for task in dict.fromkeys(row.task for row in figures)
+    ]
+    caption = (
+        "Bits per byte of held-out text. Lower is better. xz is given all the training text first, so it shows how far "
+        "memory of the text gets."
+    )
+    return table(caption, ("source", *models, "documents"), rows, numbers=range(1, len(models) + 2))
+
+
+def _charts(figures: Sequence[Figure]) -> Iterator[Markup]:
+    """The scores on each task that has a level of chance."""
+    for task in dict.fromkeys(row.task for row in figures if row.chance is not None):
+        chart = interval_chart(
+            [_score(row) for row in figures if row.task == task and row.interval],
+            x_label=task,
+            level=_chance(figures, task),
+            level_name="chance",
+        )
+        yield figure(chart, "Grey: the interval does not lie wholly above chance, so the score decides nothing.")
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> Markup:
+    rows = [
+        (
+            f"{row.a} − {row.b}",
+            row.task,
+            row.metric.replace("_", " "),
+            f"{row.difference:+.3f}",
+            _range(row.interval),
+            row.n,
+            f"{row.p_adjusted:.3g}",
+            row.verdict,
+        )
+        for row in comparisons
+    ]
+    return table(
+        "Compared on the same items",
+        ("models", "task", "metric", "difference", "95 % interval", "items", "p, Holm", "verdict"),
+        rows,
+        numbers=(3, 4, 5, 6),
+        grey=[not row.decides for row in comparisons],
+    )
 
 
 def _score_table(caption: str, rows: Sequence[Figure]) -> Markup:
@@ -128,6 +135,7 @@ def _range(interval: Sequence[float] | None) -> str:
     return f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
 
 
+NOT_RECORDED = "not recorded"
 MEMORY_CAPTION = (
     "Steps, in the order in which they were made. Memory is resident memory at its peak while the step ran; one process does all "
     "steps, so libraries that an earlier step loaded are in it. Time of training is that of all attempts."
@@ -152,12 +160,34 @@ def cost(facts: Facts) -> Section | None:
             "What was planned, and what it took"
             + (f". The speed of pretraining was {plan.speed_source}." if plan is not None else ""),
             ("quantity", "planned", "real"),
-            facts.planned_against_real,
+            _planned_against_real(facts),
             numbers=(1, 2),
         ),
         table(MEMORY_CAPTION, ("step", "took", "peak memory", "largest child", "made, UTC"), rows, numbers=(1, 2, 3)),
     ]
     return Section(title="Cost", intro="", blocks=blocks)
+
+
+def _planned_against_real(facts: Facts) -> Iterator[tuple[str, str, str]]:
+    """What `plan` would have said on this machine, beside what happened; then the time of each kind of step."""
+    real, record = facts.pretraining, facts.records["pretrain"]
+    plan = record.forecast
+    planned = (
+        (f"{plan.parameters:,}", seconds(plan.pretraining_seconds), in_bytes(plan.memory_bytes))
+        if plan
+        else (NOT_RECORDED,) * 3
+    )
+    yield "tokens", f"{facts.planned_tokens:,}", f"{real.tokens:,}"
+    yield "parameters", planned[0], f"{real.parameters:,}"
+    yield "pretraining", planned[1], seconds(real.training_seconds)
+    yield "peak memory of pretraining", planned[2], in_bytes(record.peak_memory_bytes.process)
+    kinds: dict[str, list[Record]] = {}
+    for name, made in facts.records.items():
+        kinds.setdefault(name.partition("/")[0], []).append(made)
+    for kind, records in kinds.items():
+        said = [made.planned.seconds for made in records if made.planned is not None]
+        if len(said) == len(records):
+            yield f"time of {kind}", seconds(sum(said)), seconds(sum(map(seconds_of, records)))
 
 
 def provenance(facts: Facts) -> Section | None:

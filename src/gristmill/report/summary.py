@@ -41,9 +41,11 @@ def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
     for sample in [sample for sample in texts if sample.step == texts[-1].step][-SHOWN_SAMPLES:]:
         prompt, text = (escape(" ".join(words.split())) for words in (sample.prompt, sample.text))
         console.print(f"  [cyan]{prompt or '(no prompt)'}[/] → {text or '(nothing)'}", highlight=False)
-    console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False)
+    console.print(f"  report  {run / 'report' / 'report.html'}", highlight=False, markup=False)
     console.print(
-        f"  model   {run / 'export' / 'model'}      {shlex.join(['gristmill', 'chat', str(run)])}", highlight=False
+        f"  model   {run / 'export' / 'model'}      {shlex.join(['gristmill', 'chat', str(run)])}",
+        highlight=False,
+        markup=False,
     )
 
 

@@ -15,7 +15,7 @@ which are mapped. A killed step resumes with the stages and shards that are left
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gristmill.data.document import read_batches
-from gristmill.data.executor import Executor, results_of
+from gristmill.data.executor import results_of
 from gristmill.data.ledger import Ledger, SourceLedger
 from gristmill.data.write import write_rows, write_table
-from gristmill.errors import DataError, Interrupted
+from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext, by_source
@@ -41,18 +41,14 @@ from gristmill.select.catalogue import (
     catalogue_of,
     executor_of,
     read_column,
-    search_corpus,
-    survivor_ranks,
 )
 from gristmill.select.duplicates import duplicate_rules
 from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.files import new_array
-from gristmill.select.freed import copies_among
 from gristmill.select.hits import contamination_report
 from gristmill.select.levels import (
     NEXT_SURVIVOR,
     RESEMBLANCE,
-    TRAIN,
     Duplicates,
     Members,
     Searches,
@@ -60,11 +56,10 @@ from gristmill.select.levels import (
     split_by_level,
 )
 from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
-from gristmill.select.resemblance import neighbours_of
+from gristmill.select.searches import resembling, search_again
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
-from gristmill.select.split import document_names, is_one_of, split_report
+from gristmill.select.split import document_names, split_report
 from gristmill.select.thresholds import thresholds_report
-from gristmill.select.words import Int64
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
@@ -163,8 +158,8 @@ def _split(
         rules=ctx.config["validation"],
         seed=derive_seed(ctx.seed, "split"),
         searches=Searches(
-            resembling=partial(_resembling, ctx, catalogue, executor, work),
-            again=partial(_search_again, ctx, catalogue, executor, work),
+            resembling=partial(resembling, ctx, catalogue, executor, work),
+            again=partial(search_again, ctx, catalogue, executor, work),
         ),
     )
     for array in (split.cluster_D, split.side_D):
@@ -190,83 +185,6 @@ def _members(catalogue: Catalogue, found: Deduplicated, fate_D: NDArray[np.int8]
             first += batch.num_rows
     kept_D[pq.read_table(found.copies, columns=["document"]).column(0).to_numpy()] = False
     return Members(sources=catalogue.sources, name_D=name_D, num_bytes_D=size_D, kept_D=kept_D)
-
-
-def _resembling(
-    ctx: StepContext,
-    catalogue: Catalogue,
-    executor: Executor,
-    work: Path,
-    first: int,
-    end: int,
-    side_D: NDArray[np.int8],
-    held: Int64,
-    sides: Sequence[int],
-) -> NDArray[np.void]:
-    """RESEMBLANCE rows of those documents from first to end that are on one of the sides, against the held ones, by full texts."""
-    _leave_if_asked(ctx)
-    if not len(held):
-        return np.empty(0, dtype=RESEMBLANCE)
-    folder = work / f"neighbours-{first}-{'own' if held[0] >= first else 'earlier'}-{sides[0]}"
-    folder.mkdir(exist_ok=True)
-    masks = {name: folder / f"{name}.npy" for name in ("asked", "held")}
-    asked_D = new_array(masks["asked"], np.bool_, len(side_D))
-    asked_D[first:end] = np.isin(side_D[first:end], sides)
-    held_D = new_array(masks["held"], np.bool_, len(side_D))
-    held_D[held] = True
-    asked_D.flush()
-    held_D.flush()
-    rules = duplicate_rules(ctx.config["near_duplicates"])
-    corpus = search_corpus(catalogue, {}, turns=masks["asked"], scores=masks["asked"])  # which has no survivors to rank
-    found = neighbours_of(corpus, held=masks["held"], asked=masks["asked"], rules=rules, work=folder, executor=executor)
-    return _rows(found, RESEMBLANCE)
-
-
-def _search_again(
-    ctx: StepContext,
-    catalogue: Catalogue,
-    executor: Executor,
-    work: Path,
-    first: int,
-    side_D: NDArray[np.int8],
-    freed: Int64,
-) -> NDArray[np.void]:
-    """NEXT_SURVIVOR rows of those of the freed documents that are copies of one in train or of each other, by the rules and
-    the order of `duplicates`."""
-    folder = work / f"again-{first}"
-    folder.mkdir(exist_ok=True)
-    kept, turns, scores = (folder / f"{name}.npy" for name in ("kept", "turns", "scores"))
-    kept_D = new_array(kept, np.bool_, len(catalogue))
-    turn_D = new_array(turns, np.int8, len(catalogue))
-    score_D = new_array(scores, np.float32, len(catalogue))
-    for some in blocks(0, len(catalogue)):
-        kept_D[some] = side_D[some] == TRAIN
-    for shard in catalogue.shards:
-        if shard.scores is not None:
-            score_D[shard.first : shard.end] = read_column(shard.scores, "score")
-    for array in (kept_D, score_D):
-        array.flush()
-    ranks = survivor_ranks(ctx.config["early"], ctx.config["late"], ctx.config["priority"])
-    found = copies_among(
-        search_corpus(catalogue, ranks, turns=turns, scores=scores),
-        freed,
-        turn_D,
-        kept=kept,
-        rules=duplicate_rules(ctx.config["near_duplicates"]),
-        work=folder,
-        executor=executor,
-        should_stop=ctx.should_stop,
-    )
-    rows = _rows(found, NEXT_SURVIVOR)
-    return rows[is_one_of(rows["document"], freed)]
-
-
-def _rows(path: Path, kind: np.dtype[np.void]) -> NDArray[np.void]:
-    table = pq.read_table(path)
-    rows = np.empty(len(table), dtype=kind)
-    for name in kind.names or ():
-        rows[name] = table.column(name).to_numpy()
-    return rows
 
 
 def _table(rows: NDArray[np.void]) -> pa.Table:
@@ -348,8 +266,3 @@ def _fates_of(row: SourceLedger) -> dict[str, Any]:
 
 def _above(ctx: StepContext) -> dict[str, float]:
     return {source: threshold["above"] for source, threshold in ctx.config["min_scores"].items()}
-
-
-def _leave_if_asked(ctx: StepContext) -> None:
-    if ctx.should_stop():
-        raise Interrupted("stopped while splitting; what was written is kept.")

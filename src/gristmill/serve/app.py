@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -137,17 +137,25 @@ def _guarded(handler: Handler, token: str | None) -> Handler:
             )
             raise BadRequest(message, status=401, code="invalid_api_key")
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if token is None and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        if token is None and _split(f"//{host}").hostname not in LOOPBACK:
             raise BadRequest(
                 f"the host {host!r} is not a loopback name. Start the server with --token to use another name.",
                 status=403,
                 code="host",
             )
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _split(origin).netloc != host:
             raise BadRequest(f"the origin {origin!r} is not this server's page.", status=403, code="origin")
         return await handler(request)
 
     return answer
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; none of one that is malformed, so that it is refused."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 async def _json(request: Request) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from gristmill.errors import DataError
 from gristmill.store.jsonl import numbered_objects
 
 ROLES = ("system", "user", "assistant")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # JSON can name one, UTF-8 cannot hold it
 
 
 def read_conversations(path: Path, *, first: int | None = None) -> Iterator[tuple[str, tuple[dict[str, str], ...]]]:
@@ -35,9 +37,10 @@ def check_messages(messages: Any, *, where: str) -> tuple[dict[str, str], ...]:
     plain: list[dict[str, str]] = []
     for number, message in enumerate(messages):
         role, content = (message.get(key) for key in ("role", "content")) if isinstance(message, dict) else (None, None)
-        if role not in ROLES or not isinstance(content, str) or not content.strip():
+        if role not in ROLES or not isinstance(content, str) or not content.strip() or HALF_CHARACTER.search(content):
             raise DataError(
-                f"{where}: message {number} is {message!r:.120}, expected a role of {', '.join(ROLES)} and a content with text."
+                f"{where}: message {number} is {message!r:.120}, expected a role of {', '.join(ROLES)} and a content with text, "
+                "without halves of characters."
             )
         plain.append({"role": role, "content": content})
     if not any(message["role"] == "assistant" for message in plain):

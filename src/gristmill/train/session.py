@@ -286,31 +286,18 @@ def open_session(
     monitor = Monitor(out)
     if checkpoint is None:
         if discarded := monitor.restore(None):
-            say(f"Starting from the beginning. Discarding {_log_lines(discarded)} of an earlier attempt.")
+            say(f"Starting from the beginning. Discarding {counted(discarded, 'log line')} of an earlier attempt.")
         model = fresh_model().to(device)
         optimizer: torch.optim.Optimizer = make(model)
         progress, notes = Progress(), dict[str, Any]()
         progress.start_in(computed_in)
     else:
-        state = checkpoint.state
-        for change in environment_changes(state["environment"], now):
+        for change in environment_changes(checkpoint.state["environment"], now):
             say(f"Resuming with different {change}; the result will not be bit-identical to an unbroken run.")
-        runtime.progress(Position.doing(f"loading the checkpoint of step {checkpoint.state['progress']['step']:,}"))
+        step, notes = checkpoint.state["progress"]["step"], dict(checkpoint.state["notes"])
+        runtime.progress(Position.doing(f"loading the checkpoint of step {step:,}"))
         model, optimizer = load_checkpoint(checkpoint, make, device=device)
-        progress, notes = Progress.from_json(state["progress"]), dict(state["notes"])
-        is_other = state["identity"] != checkpoints.identity
-        discarded = monitor.restore(checkpoint.folder, origin=state["run"] if is_other else None)
-        is_same_run = state["run"] == checkpoints.run.name
-        whose = ", saved under an earlier form of the recipe" if is_same_run else f" of run {state['run']!r}"
-        whose = whose if is_other else ""
-        lines = f" Discarding {_log_lines(discarded)} written after this checkpoint." if discarded else ""
-        say(f"Resuming from step {progress.step:,}{whose}.{lines}")
-        progress.start_in(
-            computed_in,
-            checkpoint=checkpoint.folder.name,
-            of_other_run=is_other,
-            prefix=state["prefix"] if is_other else None,
-        )
+        progress = _resumed(checkpoint, checkpoints, monitor, computed_in, say)
     return Session(
         out=out,
         model=model,
@@ -326,5 +313,26 @@ def open_session(
     )
 
 
-def _log_lines(number: int) -> str:
-    return f"{number:,} log line{'' if number == 1 else 's'}"
+def _resumed(
+    checkpoint: Checkpoint,
+    checkpoints: Checkpoints,
+    monitor: Monitor,
+    computed_in: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Progress:
+    """Where the checkpoint was saved, the logs cut to it. Says whose it is and what of the logs went."""
+    state = checkpoint.state
+    is_other = state["identity"] != checkpoints.identity
+    discarded = monitor.restore(checkpoint.folder, origin=state["run"] if is_other else None)
+    is_same_run = state["run"] == checkpoints.run.name
+    whose = ", saved under an earlier form of the recipe" if is_same_run else f" of run {state['run']!r}"
+    lines = f" Discarding {counted(discarded, 'log line')} written after this checkpoint." if discarded else ""
+    progress = Progress.from_json(state["progress"])
+    say(f"Resuming from step {progress.step:,}{whose if is_other else ''}.{lines}")
+    progress.start_in(
+        computed_in,
+        checkpoint=checkpoint.folder.name,
+        of_other_run=is_other,
+        prefix=state["prefix"] if is_other else None,
+    )
+    return progress
