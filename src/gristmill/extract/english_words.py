@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator
 
 REMEMBERED = 2**17  # pieces; 20 MB
 MOST_PARTS = 7  # of a piece that is known as a whole
+LONGEST_ADDRESS = 2**10  # characters
 
 # ── known as a whole ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,6 +89,7 @@ def _known() -> dict[str, tuple[str, ...]]:
 
 
 _KNOWN = _known()
+_LONGEST_KNOWN = max(map(len, _KNOWN))
 
 # ── what comes off, and where a piece is cut ─────────────────────────────────────────────────────────────────────────
 
@@ -105,9 +107,11 @@ def _any_of(*texts: str) -> str:
     return f"(?:{'|'.join(map(re.escape, texts))})"
 
 
+_LONGEST_BACK = max(map(len, (*_UNITS, "US$")))
+
 _FRONT = re.compile(rf"\.\.+|(?:US|C|A)\$|\+(?![0-9])|[{re.escape('§%=' + _DASHES + _MARKS + _QUOTES + _CURRENCY)}]")
 _BACK = re.compile(
-    rf"(?:\.\.+|['’][sS]|[{re.escape(_DASHES + _MARKS + _QUOTES)}]"
+    rf"(?:['’][sS]|[{re.escape(_DASHES + _MARKS + _QUOTES)}]"
     rf"|(?<=[0-9])(?:\+|{_any_of('US$', 'C$', 'A$', *_CURRENCY)}|{_any_of(*_UNITS)})"
     rf"|(?<=[0-9%²\-+|{re.escape(_MARKS + _QUOTES)}])\.)$"
 )
@@ -142,47 +146,48 @@ def words_of(piece: str) -> tuple[str, ...]:
         return known
     if piece.isalpha() and piece.isascii():
         return (piece,)
-    front: list[str] = []
-    back: list[str] = []
-    while piece and piece not in _KNOWN:
-        first = _front(piece)
-        if first and piece[first:] in _KNOWN:
-            front.append(piece[:first])
-            piece = piece[first:]
+    front, back = list[str](), list[str]()
+    start, end = 0, len(piece)
+    while start < end and not _is_known(piece, start, end):
+        first = _front(piece, start, end)
+        last = _back(piece, first, end)
+        if start < first and _is_known(piece, first, end):
+            last = end
+        elif last < end and _is_known(piece, start, last):
+            first = start
+        if (start, end) == (first, last):
             break
-        last = _back(piece, first)
-        if last and piece[: len(piece) - last] in _KNOWN:
-            back.append(piece[len(piece) - last :])
-            piece = piece[: len(piece) - last]
-            break
-        if not first and not last:
-            break
-        if first:
-            front.append(piece[:first])
-        if last and first + last <= len(piece):
-            back.append(piece[len(piece) - last :])
-            piece = piece[: len(piece) - last]
-        piece = piece[first:]
-    return _joined((*front, *_inside(piece), *reversed(back)))
+        if start < first:
+            front.append(piece[start:first])
+        if last < end:
+            back.append(piece[last:end])
+        start, end = first, last
+    return _joined((*front, *_inside(piece[start:end]), *reversed(back)))
 
 
-def _front(piece: str) -> int:
-    """Characters that come off the beginning."""
-    if found := _FRONT.match(piece):
+def _is_known(piece: str, start: int, end: int) -> bool:
+    return end - start <= _LONGEST_KNOWN and piece[start:end] in _KNOWN
+
+
+def _front(piece: str, start: int, end: int) -> int:
+    """Where the rest begins when a mark came off the beginning; `start` if none does."""
+    if found := _FRONT.match(piece, start, end):
         return found.end()
-    return int(_is_symbol(piece[0]))
+    return start + _is_symbol(piece[start])
 
 
-def _back(piece: str, start: int) -> int:
-    """Characters that come off the end."""
-    if found := _BACK.search(piece, start):
-        return len(piece) - found.start()
-    if len(piece) <= start:
-        return 0
-    if piece[-1] == "." and len(piece) > start + 1:
-        before = piece[start:-1]
-        return int(_is_small(before[-1]) or (len(before) > 1 and all(map(_is_capital, before[-2:]))))
-    return int(_is_symbol(piece[-1]))
+def _back(piece: str, start: int, end: int) -> int:
+    """Where the rest ends when a mark came off the end; `end` if none does."""
+    if start == end:
+        return end
+    if piece.endswith("..", start, end):
+        return start + len(piece[start:end].rstrip("."))
+    if found := _BACK.search(piece, max(start, end - _LONGEST_BACK), end):
+        return found.start()
+    if piece[end - 1] == "." and start < end - 1:
+        small = _is_small(piece[end - 2])
+        return end - (small or (start < end - 2 and all(map(_is_capital, piece[end - 3 : end - 1]))))
+    return end - _is_symbol(piece[end - 1])
 
 
 def _inside(piece: str) -> Iterable[str]:
@@ -191,7 +196,7 @@ def _inside(piece: str) -> Iterable[str]:
         return ()
     if (known := _KNOWN.get(piece)) is not None:
         return known
-    if _WEB_ADDRESS.fullmatch(piece):
+    if "." in piece and len(piece) <= LONGEST_ADDRESS and _WEB_ADDRESS.fullmatch(piece):
         return (piece,)
     words, done = list[str](), 0
     for start, end in _cuts(piece):

@@ -120,20 +120,26 @@ class Measures:
     def duplicated_ngram_share(self, n: int) -> float:
         """Characters in n-grams (joined without blanks) seen before, over the text's characters.
 
-        Left to right; after a hit the window moves n tokens, so nothing is counted twice.
+        Left to right; after a hit the window moves n tokens, so nothing is counted twice, and what it passes over is not seen.
+        Only places that repeat an n-gram are walked through.
         """
         if n >= 5 and not self._repeats_5:
             return 0.0
-        hashes, offsets = self._hashes[n - 1].tolist(), self._offsets.tolist()
+        _, first, ids = np.unique(self._hashes[n - 1], return_index=True, return_inverse=True)
+        again = np.flatnonzero(first[ids] != np.arange(len(ids)))
+        offsets = self._offsets
+        passed = bytearray(len(ids) + n)
         seen: set[int] = set()
-        characters = place = 0
-        while place < len(hashes):
-            if hashes[place] in seen:
-                characters += offsets[place + n] - offsets[place]
-                place += n
-            else:
-                seen.add(hashes[place])
-                place += 1
+        characters = free = 0
+        for place, earlier, gram in zip(again.tolist(), first[ids[again]].tolist(), ids[again].tolist(), strict=True):
+            if place < free:
+                continue
+            if passed[earlier] and gram not in seen:
+                seen.add(gram)
+                continue
+            characters += int(offsets[place + n] - offsets[place])
+            free = place + n
+            passed[place:free] = b"\1" * n
         return characters / self.num_characters
 
     @functools.cached_property
