@@ -87,6 +87,58 @@ def test_plain_prose_passes_every_text_pack_and_is_not_edited() -> None:
 
 # ── at the threshold ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+PUBLISHED: dict[str, dict[str, tuple[str, float]]] = {
+    "gopher_repetition@1": {  # Rae et al. 2021, arXiv 2112.11446, table A1
+        "repeated_paragraphs": ("max", 0.30),
+        "repeated_paragraph_characters": ("max", 0.20),
+        "repeated_lines": ("max", 0.30),
+        "repeated_line_characters": ("max", 0.20),
+        "top_2_gram": ("max", 0.20),
+        "top_3_gram": ("max", 0.18),
+        "top_4_gram": ("max", 0.16),
+        "repeated_5_grams": ("max", 0.15),
+        "repeated_6_grams": ("max", 0.14),
+        "repeated_7_grams": ("max", 0.13),
+        "repeated_8_grams": ("max", 0.12),
+        "repeated_9_grams": ("max", 0.11),
+        "repeated_10_grams": ("max", 0.10),
+    },
+    "gopher_quality@1": {  # the same, appendix A1.1
+        "too_few_words": ("min", 50),
+        "too_many_words": ("max", 100_000),
+        "words_too_short": ("min", 3),
+        "words_too_long": ("max", 10),
+        "too_many_hashes": ("max", 0.1),
+        "too_many_ellipses": ("max", 0.1),
+        "too_many_bullet_lines": ("max", 0.9),
+        "too_many_lines_end_in_ellipsis": ("max", 0.3),
+        "too_few_tokens_with_letters": ("min", 0.8),
+        "too_few_stop_words": ("min", 2),
+    },
+    "fineweb@1": {  # Penedo et al. 2024, arXiv 2406.17557, section 3.4; newlines per word: the code alone
+        "too_few_lines_end_in_punctuation": ("min", 0.12),
+        "too_many_short_lines": ("max", 0.67),
+        "too_many_duplicate_line_characters": ("max", 0.01),
+        "too_many_newlines_per_word": ("max", 0.3),
+    },
+    "code@1": {  # Li et al. 2023, arXiv 2305.06161, section 3; encoded data: Lozhkov et al. 2024, arXiv 2402.19173
+        "line_too_long": ("max", 1000),
+        "lines_too_long_on_average": ("max", 100),
+        "too_few_letters_and_digits": ("min", 0.25),
+        "too_few_letters": ("min", 0.25),
+        "xml_header": ("max", 0),
+        "generated_file": ("max", 0),
+        "encoded_data": ("max", 1024),
+    },
+}
+
+
+def test_the_limits_are_the_published_ones() -> None:
+    for pack, rules in PUBLISHED.items():
+        assert {rule.reason: (rule.kind, rule.limit) for rule in PACKS[pack]} == rules
+        assert [rule.reason for rule in PACKS[pack]] == list(rules)
+
+
 LINE = "the quick brown fox went over the lazy dog again."
 
 
@@ -135,8 +187,8 @@ def test_the_limit_is_allowed_and_the_next_step_is_dropped(pack: str, reason: st
     assert only(reason, allowed, pack) is None
     value = only(reason, dropped, pack)
     assert value is not None
-    rule = next(rule for rule in PACKS[pack] if rule.reason == reason)
-    assert value > rule.limit if rule.kind == "max" else value < rule.limit
+    kind, limit = PUBLISHED[pack][reason]
+    assert value > limit if kind == "max" else value < limit
 
 
 @pytest.mark.parametrize(("n", "limit"), [(5, 0.15), (6, 0.14), (7, 0.13), (8, 0.12), (9, 0.11), (10, 0.10)])

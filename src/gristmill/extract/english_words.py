@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import string
 import unicodedata
 from collections.abc import Iterable, Iterator
 
@@ -27,10 +28,10 @@ _ABBREVIATIONS = (
     "a.m. p.m. e.g. E.g. E.G. i.e. I.e. I.E. vs. v.s. co. Co. Adm. Bros. Corp. D.C. Dr. Gen. Gov. Inc. Jr. Ltd. Md. Messrs. Mo. Mont. "
     "Mr. Mrs. Ms. Mt. Ph.D. Prof. Rep. Rev. Sen. St. Ak. Ala. Ariz. Ark. Calif. Colo. Conn. Del. Fla. Ga. Ia. Id. Ill. Ind. Kan. "
     "Kans. Ky. La. Mass. Mich. Minn. Miss. N.C. N.D. N.H. N.J. N.M. N.Y. Neb. Nebr. Nev. Okla. Ore. Pa. S.C. Tenn. Va. Wash. Wis. "
-    "Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec. ä. ö. ü. and/or w/o C++ <space> \\t \\n \\\")"
+    'Jan. Feb. Mar. Apr. Jun. Jul. Aug. Sep. Sept. Oct. Nov. Dec. ä. ö. ü. and/or w/o C++ <space> \\t \\n \\")'
 )
 _WITH_APOSTROPHE = (
-    "' '' 'S 's 'd 'll 're 'em 'nuff 'bout 'cause 'Cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz ma'am Ma'am o'clock O'clock "
+    "' '' 'S 's ‘S ‘s 'd 'll 're 'em 'nuff 'bout 'cause 'Cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz ma'am Ma'am o'clock O'clock "
     "doin' goin' havin' lovin' nothin' nuthin' ol' somethin' Doin' Goin' Havin' Lovin' Nothin' Nuthin' Ol' Somethin'"
 )
 _EMOTICONS = (
@@ -39,24 +40,27 @@ _EMOTICONS = (
     ":X :-X :x :-x :D :-D ;D ;-D =D 8D 8-D ^_^ ^__^ ^___^ >.< >.> <.< ._. ;_; -_- -__- v.v V.V v_v V_V o_o o_O O_o O_O 0_o o_0 0_0 o.O "
     "O.o O.O o.o 0.0 o.0 0.o @_@ <3 <33 <333 </3 (^_^) (-_-) (._.) (>_<) (*_*)"
 )
-_LETTERS_WITH_DOT = tuple(f"{letter}." for letter in "abcdefghijklmnopqrstuvwxyz")
+
+
+_PERSONS = "i you he she it we they"
+_ASKING = "who what when where why how there"
+_VERBS_NOT_HAVE = "ca could do does did had may might must need ought sha should wo would"  # "couldn't've"
+_VERBS_NOT = "ai are is was were have has dare"
+_NO_CONTRACTIONS = frozenset(("ill", "its", "hell", "shell", "shed", "were", "well", "whore"))  # "its", but not "it's"
 
 
 def _contractions() -> Iterator[tuple[str, ...]]:
-    subjects = ("i", "you", "he", "she", "it", "we", "they")
-    asking = ("who", "what", "when", "where", "why", "how", "there", "that")
-    showing = ("these", "those")
-    for subject in (*subjects, *asking, "this", *showing):
+    for subject in f"{_PERSONS} {_ASKING} that this these those".split():
         yield from ((subject, "'ll"), (subject, "'ll", "'ve"), (subject, "'d"), (subject, "'d", "'ve"))
-    for subject in ("he", "she", "it", *asking, "this"):
+    for subject in f"he she it {_ASKING} that this".split():
         yield (subject, "'s")
-    for subject in ("you", "we", "they", *asking[:-1], *showing):
+    for subject in f"you we they {_ASKING} these those".split():
         yield (subject, "'re")
-    for subject in ("i", "you", "we", "they", *asking[:-1], *showing, "could", "might", "must", "should", "would", "not"):
+    for subject in f"i you we they {_ASKING} these those could might must should would not".split():
         yield (subject, "'ve")
-    for verb in "ca could do does did had may might must need ought sha should wo would".split():
+    for verb in _VERBS_NOT_HAVE.split():
         yield from ((verb, "n't"), (verb, "n't", "'ve"))
-    for verb in "ai are is was were have has dare".split():
+    for verb in _VERBS_NOT.split():
         yield (verb, "n't")
     yield from (("i", "'m"), ("i", "'m", "a"))
 
@@ -66,13 +70,12 @@ def _with_capital(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _known() -> dict[str, tuple[str, ...]]:
-    words = frozenset("ill its hell shell shed were well whore".split())  # and no contractions without their apostrophe
     known: dict[str, tuple[str, ...]] = {}
     for small in _contractions():
         for parts in (small, _with_capital(small)):
             known["".join(parts)] = parts
             bare = tuple(part.replace("'", "") for part in parts)
-            if "".join(bare).lower() not in words:
+            if "".join(bare).lower() not in _NO_CONTRACTIONS:
                 known["".join(bare)] = bare
     other = (("can", "not"), ("gon", "na"), ("got", "ta"), ("let", "'s"), ("c'm", "on"), ("how", "'d", "'y"))
     for parts in (*other, *map(_with_capital, other), ("y'", "all"), ("y", "all")):
@@ -80,8 +83,10 @@ def _known() -> dict[str, tuple[str, ...]]:
     for hour in range(1, 13):
         for half in ("a.m.", "am", "p.m.", "pm"):
             known[f"{hour}{half}"] = (str(hour), half)
-    for whole in (*_ABBREVIATIONS.split(), *_WITH_APOSTROPHE.split(), *_EMOTICONS.split(), *_LETTERS_WITH_DOT, "‘s", "‘S"):
+    for whole in f"{_ABBREVIATIONS} {_WITH_APOSTROPHE} {_EMOTICONS}".split():
         known[whole] = (whole,)
+    for letter in string.ascii_lowercase:
+        known[f"{letter}."] = (f"{letter}.",)
     for name, parts in list(known.items()):
         if "'" in name:
             known[name.replace("'", "’")] = tuple(part.replace("'", "’") for part in parts)
@@ -100,20 +105,20 @@ _DASHES = "—–"
 _UNITS = (
     "km km² km³ m m² m³ dm dm² dm³ cm cm² cm³ mm mm² mm³ ha µm nm yd in ft kg g mg µg t lb oz m/s km/h kmh mph hPa Pa mbar mb MB "
     "kb KB gb GB tb TB T G M K %"
-).split()
+)
 
 
 def _any_of(*texts: str) -> str:
     return f"(?:{'|'.join(map(re.escape, texts))})"
 
 
-_LONGEST_BACK = max(map(len, (*_UNITS, "US$")))
+_LONGEST_BACK = max(map(len, (*_UNITS.split(), "US$")))
 
 _FRONT = re.compile(rf"\.\.+|(?:US|C|A)\$|\+(?![0-9])|[{re.escape('§%=' + _DASHES + _MARKS + _QUOTES + _CURRENCY)}]")
 _BACK = re.compile(
     rf"(?:['’][sS]|[{re.escape(_DASHES + _MARKS + _QUOTES)}]"
-    rf"|(?<=[0-9])(?:\+|{_any_of('US$', 'C$', 'A$', *_CURRENCY)}|{_any_of(*_UNITS)})"
-    rf"|(?<=[0-9%²\-+|{re.escape(_MARKS + _QUOTES)}])\.)$"
+    rf"|(?<=[0-9])(?:\+|{_any_of('US$', 'C$', 'A$', *_CURRENCY)}|{_any_of(*_UNITS.split())})"
+    rf"|(?<=°[FfCcKk])\.|(?<=[0-9%²\-+|{re.escape(_MARKS + _QUOTES)}])\.)$"
 )
 _LETTER = r"[^\W\d_]"
 _INSIDE = re.compile(
@@ -213,7 +218,7 @@ def _joined(words: tuple[str, ...]) -> tuple[str, ...]:
         (length, start)
         for length in range(min(len(words), MOST_PARTS), 1, -1)
         for start in range(len(words) - length + 1)
-        if "".join(words[start : start + length]) in _KNOWN
+        if not (piece := "".join(words[start : start + length])).isalpha() and piece in _KNOWN
     ]
     taken: dict[int, int] = {}
     seen = set[int]()

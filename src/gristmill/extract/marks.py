@@ -14,9 +14,7 @@ _END = (
     "112a9 1144b-1144c 115c2-115c3 115c9-115d7 11641-11642 1173c-1173e 11944 11946 11a42-11a43 11a9b-11a9c 11c41-11c42 11ef7-11ef8 "
     "11f43-11f44 16a6e-16a6f 16af5 16b37-16b38 16b44 16e98 1bc9f 1da88"
 )
-_END_BUT_NOT_OF_A_SENTENCE = (
-    "61d-61e 837 839 83d-83e 17d4-17d6 17d9-17da 1b7d-1b7e 2e53-2e54 10f55-10f59 10f86-10f89 11944 11946 11ef7-11ef8 11f43-11f44 16e98"
-)
+_END_BUT_NOT_OF_A_SENTENCE = "61d-61e 837 839 83d-83e 17d4-17d6 17d9-17da 1b7d-1b7e 2e53-2e54 10f55-10f59 10f86-10f89 11944 11946 11ef7-11ef8 11f43-11f44 16e98"
 _CONTROLS = "0-8 b-c d-1f 7f-9f"
 _OTHER_PUNCTUATION = "\"#$%&'()*+,-/:;<=>@[\\]^_`{|}~«´»–—’“”„…∶━►、〈〉《》「」【】％（），１：；～"
 
@@ -28,4 +26,6 @@ def _characters(ranges: str) -> frozenset[str]:
 
 END_MARKS = tuple(sorted(_characters(_END)))  # of a line, in fineweb@1
 SENTENCE_MARKS = _characters(_END) - _characters(_END_BUT_NOT_OF_A_SENTENCE)  # in c4@1
-PUNCTUATION = frozenset({*END_MARKS, *_characters(_CONTROLS), *_OTHER_PUNCTUATION})  # a word has another character, in gopher_quality@1
+PUNCTUATION = frozenset(
+    {*END_MARKS, *_characters(_CONTROLS), *_OTHER_PUNCTUATION}
+)  # a word has another character, in gopher_quality@1

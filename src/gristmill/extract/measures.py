@@ -17,9 +17,11 @@ MAX_CHARACTERS = 5_000_000
 
 _PARAGRAPH_END = re.compile(r"\n{2,}")
 _LINE_END = re.compile(r"\n+")
-_HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_HASH_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse
+_HASH_INVERSE = np.uint64(pow(int(_HASH_BASE), -1, 2**64))
 
 Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
 
 
 class Measures:
@@ -89,14 +91,39 @@ class Measures:
     # ── n-grams ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @functools.cached_property
-    def _hashes(self) -> list[npt.NDArray[np.uint64]]:
-        """For n = 1 ... 10 a 64-bit hash of the n-gram that begins at each place."""
-        ids = self._vocabulary[1].astype(np.uint64) + np.uint64(1)
-        grams = [ids]
-        for n in range(2, 11):
-            before = grams[-1][: max(0, len(ids) - n + 1)]
-            mixed = (before ^ (before >> np.uint64(29))) * _HASH_FACTOR
-            grams.append(mixed + ids[n - 1 :] if len(ids) >= n else mixed[:0])
+    def _hashed(self) -> tuple[Hashes, Hashes]:
+        """Of the token at each place, a hash of its characters and the factor that moves a hash before it past them: the hash of two
+        texts in a row is before * factor + after, modulo 2^64."""
+        tokens, ids = self._vocabulary
+        lengths = np.array([len(token) for token in tokens], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        with np.errstate(over="ignore"):
+            powers = np.multiply.accumulate(np.full(int(lengths.max(initial=0)) + 1, _HASH_BASE)) * _HASH_INVERSE
+        codes = np.frombuffer("".join(tokens).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(
+            np.uint64
+        ) + np.uint64(1)
+        places = np.repeat(ends, lengths) - np.arange(1, len(codes) + 1)  # characters of the token that follow
+        hashes = np.add.reduceat(codes * powers[places], ends - lengths) if tokens else codes
+        return hashes[ids], powers[lengths][ids]
+
+    @functools.cached_property
+    def _hashes(self) -> list[Hashes]:
+        """For n = 1 ... 10 a 64-bit hash of the n-gram that begins at each place, joined without blanks."""
+        return self._grams(10, blank=False)
+
+    @functools.cached_property
+    def _hashes_with_blanks(self) -> list[Hashes]:
+        """For n = 1 ... 4 a 64-bit hash of the n-gram that begins at each place, joined with blanks."""
+        return self._grams(4, blank=True)
+
+    def _grams(self, most: int, *, blank: bool) -> list[Hashes]:
+        hashes, factors = self._hashed
+        grams = [hashes]
+        for n in range(2, most + 1):
+            before = grams[-1][: max(0, len(hashes) - n + 1)]
+            if blank:
+                before = before * _HASH_BASE
+            grams.append(before * factors[n - 1 :] + hashes[n - 1 :])
         return grams
 
     @functools.cached_property
@@ -109,7 +136,7 @@ class Measures:
 
         Among equally frequent ones the first counts.
         """
-        hashes = self._hashes[n - 1]
+        hashes = self._hashes_with_blanks[n - 1]
         if not len(hashes):
             return 0.0
         _, first, counts = np.unique(hashes, return_index=True, return_counts=True)
