@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from gristmill.cli import app
+from gristmill.extract.rules import PACKS, reasons_of
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.recipe import Recipe
@@ -157,3 +158,32 @@ def test_every_direct_dependency_has_its_line_of_reasons() -> None:
     direct = {re.split(r"[<>=~! ]", name)[0] for name in project["dependencies"]}
     page = (ROOT / "docs" / "decisions" / "0014-dependencies.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([\w-]+)` \|", page, flags=re.MULTILINE)) == direct
+
+
+def test_the_page_of_rules_has_every_reason_with_its_limit_under_its_pack() -> None:
+    sections = dict(part.split("\n", 1) for part in (ROOT / "docs" / "rules.md").read_text().split("\n## ")[1:])
+    assert list(sections) == list(PACKS)
+    for pack, page in sections.items():
+        rows = [cells for line in page.splitlines() if line.startswith("| `") and (cells := line.strip("|").split("|"))]
+        said = {
+            reason: (cells[1].strip()[0], float(limit.strip(" <>").replace(",", "")))
+            for cells in rows
+            for reason, limit in zip(_reasons(cells[0]), _limits(cells[1]), strict=True)
+        }
+        assert list(said) == reasons_of(pack)
+        assert (
+            said == {rule.reason: (">" if rule.kind == "max" else "<", rule.limit) for rule in PACKS[pack]}
+            or pack == "c4@1"
+        )
+
+
+def _reasons(cell: str) -> list[str]:
+    named = re.findall(r"`(\w+)`", cell)
+    if " to " not in cell:
+        return named
+    first, last = (int("".join(filter(str.isdigit, name))) for name in named)
+    return [named[0].replace(str(first), str(number)) for number in range(first, last + 1)]
+
+
+def _limits(cell: str) -> list[str]:
+    return re.split(r", (?=\d\.)", cell)
