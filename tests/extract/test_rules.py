@@ -287,6 +287,16 @@ def test_rules_of_english_words_drop_nothing_in_another_language_and_are_counted
     assert "too_few_stop_words" in {failure.reason for failure in verdict.would_drop}
 
 
+def test_c4_keeps_lines_of_languages_that_write_no_blanks() -> None:
+    text = "他早上很早就起来了。\n然后他走到河边去。\n水车从秋天起就没有动过。"
+    verdict = judge(text, ["c4@1"], language=lambda: "zh")
+    assert (verdict.text, verdict.drop) == (text, None)
+    assert [failure.reason for failure in verdict.would_drop] == ["too_few_sentences"]
+    assert judge(text, ["c4@1"], language=lambda: "en").drop is not None
+    blank = judge(text.replace("\n", "\n\n"), ["c4@1"], language=lambda: "zh")
+    assert (blank.text, blank.lines_removed["too_few_words"]) == (text, 2)
+
+
 def test_rules_of_any_text_drop_in_every_language() -> None:
     drop = judge("- 你好\n" * 100, ["gopher_quality@1"], language=lambda: "zh").drop
     assert drop is not None

@@ -32,6 +32,14 @@ _OTHER_WORDS = "as bh bn bo bpy dty dv gom gu hi ja km kn ko lo mai ml mr my ne 
 OTHER_WORDS = frozenset(_OTHER_WORDS.split())
 
 
+Of = Literal["text", "words", "english"]
+
+
+def fits(of: Of, language: str) -> bool:
+    """Whether what judges `of` a text judges texts in this language."""
+    return language == "en" if of == "english" else of == "text" or language not in OTHER_WORDS
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
     """Drops a text whose measure is above (`max`) or below (`min`) the limit; the limit itself is allowed.
@@ -43,13 +51,10 @@ class Rule:
     kind: Literal["min", "max"]
     limit: float
     measure: Callable[[Measures], float]
-    of: Literal["text", "words", "english"] = "text"
+    of: Of = "text"
 
     def fails(self, value: float, limit: float) -> bool:
         return value > limit if self.kind == "max" else value < limit
-
-    def fits(self, language: str) -> bool:
-        return language == "en" if self.of == "english" else self.of == "text" or language not in OTHER_WORDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,10 +161,10 @@ POLICY_PHRASES = (
 )
 
 
-def edit_c4(text: str, tokens: Callable[[str], Sequence[str]] = english_words) -> Edited:
+def edit_c4(text: str, tokens: Callable[[str], Sequence[str]] = english_words, *, min_words: int = 3) -> Edited:
     """C4's work on lines: takes lines and citation marks out, and counts what condemns the whole page, in the order met.
 
-    Lines are taken out for a word of over 1,000 characters, fewer than three words, "javascript" or a policy phrase.
+    Lines are taken out for a word of over 1,000 characters, fewer than `min_words`, "javascript" or a policy phrase.
     "lorem ipsum" and "{" condemn the page, unless their line was taken out by a check before. C4's own demand for
     end marks is off, as in FineWeb.
     """
@@ -172,7 +177,7 @@ def edit_c4(text: str, tokens: Callable[[str], Sequence[str]] = english_words) -
         if len(line) > 1000 and max(map(len, line.split())) > 1000:
             removed["word_too_long"] += 1
             continue
-        if len(line.split(None, 2)) < 3:
+        if len(line.split(None, min_words)) < min_words:
             removed["too_few_words"] += 1
             continue
         if "[" in line:
@@ -321,6 +326,8 @@ def judge(
     for pack in packs:
         if pack == "c4@1":
             edited = edit_c4(measures.text, tokens)
+            if edited.lines_removed["too_few_words"] and not measures.text.isascii() and language() in OTHER_WORDS:
+                edited = edit_c4(measures.text, tokens, min_words=1)
             lines_removed.update(edited.lines_removed)
             measures = Measures(edited.text, tokens)
             failures = _judge_c4(edited, limits)
@@ -337,9 +344,11 @@ def judge(
     return Verdict(text=measures.text, drop=None, would_drop=tuple(would_drop), lines_removed=lines_removed)
 
 
-_NOT_FOR_ALL = {rule.reason: rule for rules in PACKS.values() for rule in rules if rule.of != "text"}
+_OF: Mapping[str, Of] = {rule.reason: rule.of for rules in PACKS.values() for rule in rules} | {
+    "too_few_sentences": "words"
+}
 
 
 def _fits(reason: str, language: Callable[[], str | None]) -> bool:
-    rule = _NOT_FOR_ALL.get(reason)
-    return rule is None or (told := language()) is None or rule.fits(told)
+    of = _OF.get(reason, "text")
+    return of == "text" or (told := language()) is None or fits(of, told)
