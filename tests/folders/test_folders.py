@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from folders.build import FOLDERS
+from folders.build import FOLDERS, as_html, pages, put
 from gristmill.commands.chat import chat
 from gristmill.commands.init import init
 from gristmill.draft.sample import Limits
@@ -103,6 +104,23 @@ def test_of_a_sample_the_interval_holds_what_all_of_it_counts(name: str, tmp_pat
     size = sum(max(path.stat().st_size, 4096) for path in files)
     _, low, high = said(made(name, tmp_path, machine, Limits(seconds=1e6, max_bytes=int(SHARE * size))))
     assert low < value < high
+
+
+def test_init_says_where_held_out_text_of_one_format_stands_in_the_training_text_of_another(
+    tmp_path: Path, machine: Machine
+) -> None:
+    texts, told = tmp_path / "texts", io.StringIO()
+    book = "\n\n".join(page.text for page in pages(220_000))
+    preface = "\n\n".join(page.text for page in pages(10_000, start=600))  # so passages are cut at other places
+    put(texts / "book.txt", book)
+    put(texts / "book.jsonl", json.dumps({"text": f"{preface}\n\n{book}"}) + "\n")
+    for page in pages(30_000, start=700):
+        put(texts / "notes" / f"{page.name}.html", as_html(page))
+    init(tmp_path / "model", data=texts, console=Console(file=told, width=200), machine=machine, limits=WHOLE)
+    [line] = [line for line in told.getvalue().splitlines() if line.startswith("Held-out text that stands in training")]
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", line)}
+    assert max(shares.values()) > 60
+    assert "html" not in shares  # it is nowhere else
 
 
 def test_a_small_folder_runs_to_the_end(tmp_path: Path, machine: Machine) -> None:

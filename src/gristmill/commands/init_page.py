@@ -24,6 +24,7 @@ from gristmill.extract.not_read import not_read_in
 from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
 from gristmill.recipe.load import load_recipe
+from gristmill.select.outputs import MOST_SEEN
 from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
@@ -111,6 +112,11 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
             say(f"Left out of {name}: {left_out}.")
     if any(one.split is not None and one.split.alike_documents for one in found.sources.values()):
         say("alike: text that resembles held-out text, so it is neither trained on nor held out.")
+    if seen := [f"{name} {share:.0%}" for name, share in found.seen.items() if share > MOST_SEEN]:
+        say(
+            f"Held-out text that stands in training text, too: {', '.join(seen)}. A score on it says little about new text. Where the "
+            "same text lies there in several formats, keep one of them."
+        )
     few = [name for name, one in found.emptied.items() if one.text_bytes < LEAST_BYTES * one.share_read]
     if few:
         say(f"Not in the recipe: {', '.join(few)}; less than {in_bytes(LEAST_BYTES)} of text.")

@@ -31,7 +31,7 @@ from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.formats import Reader
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.outputs import CopiesOfSource, Deduplicated
+from gristmill.select.outputs import CopiesOfSource, Deduplicated, Selected
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.train_tokenizer import document_bytes
@@ -72,7 +72,8 @@ class SourceCount:
 class Count:
     """What a folder holds. sources: those that are left; emptied: those that are not. tally: for the estimate of the rest.
 
-    text_bytes: by source without copies, by the share that was read. tokenizer: its files, among what is removed afterwards.
+    text_bytes: by source without copies, by the share that was read. seen: by source the share of its held-out text that stands in
+    training text, too. tokenizer: its files, among what is removed afterwards.
     """
 
     sources: Mapping[str, SourceCount]
@@ -82,6 +83,7 @@ class Count:
     tally: Mapping[str, Tally] = field(default_factory=dict)
     bytes_per_token: Mapping[str, float] = field(default_factory=dict)
     text_bytes: Mapping[str, float] = field(default_factory=dict)
+    seen: Mapping[str, float] = field(default_factory=dict)
     is_whole: bool = True
     tokenizer: Path | None = None
 
@@ -120,6 +122,7 @@ def count(
         tally=steps.tally(priority, ratio),
         bytes_per_token=ratio,
         text_bytes=steps.text_bytes,
+        seen=Selected(steps.folder("select")).seen,
         is_whole=all(sample.is_whole for sample in samples.values()),
         tokenizer=steps.folder("tokenizer"),
     )
