@@ -95,6 +95,8 @@ def test_files_whose_text_has_another_key_are_another_source_and_others_are_name
     said = " ".join(out.getvalue().split())
     for words in ("holds plain text: numbers.jsonl", "not read: .png: 1 file, 4 B", "Conversations in 1 file"):
         assert words in said
+    assert "Listed one by one in the recipe: jsonl-inhalt (1 file), jsonl-a-body (1 file). A file added later" in said
+    assert path.read_text(encoding="utf-8").count("add those that come later\n        - ") == 2
 
 
 @pytest.mark.parametrize("words", [0, 5_000])

@@ -118,6 +118,9 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Not in the recipe: {', '.join(copied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
+    if listed := [source for source in looked.sources if source.is_listed and source.name in found.sources]:
+        named = ", ".join(f"{source.name} ({counted(len(source.files), 'file')})" for source in listed)
+        say(f"Listed one by one in the recipe: {named}. A file added later is not read until its path is added there.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
         for language, share in one.languages.items():
