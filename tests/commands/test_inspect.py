@@ -162,10 +162,15 @@ def test_several_languages_are_told_apart_and_said(tmp_path):
 
 def test_conversations_are_read_by_their_messages(tmp_path):
     row = {"id": "x", "messages": [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Hi"}]}
-    (tmp_path / "chat.jsonl").write_text(json.dumps(row) + '\n{"id": "y"}\n')
-    found = look("jsonl", [tmp_path / "chat.jsonl"], 5)
-    assert found.samples == [("chat.jsonl#1", "Hello there Hi")]
-    assert found.unread == {"missing_field": 1}
+    rows = [json.dumps(row), "", '{"id": "y"}', *[json.dumps(row)] * 40, '{"messages": [{"role"']
+    (tmp_path / "chat.jsonl").write_text("\n".join(rows) + "\n")
+    found = look("jsonl", [tmp_path / "chat.jsonl"], 1)
+    assert found.samples == [("chat.jsonl#0", "Hello there Hi")]
+    assert [str(lost) for lost in found.lost] == [
+        "chat.jsonl, line 3: missing_field (no 'messages')",
+        "chat.jsonl, line 44: bad_json (Expecting ':' delimiter, at character 23)",
+    ]
+    assert found.unread == {"missing_field": 1, "bad_json": 1}
 
 
 @pytest.mark.parametrize(
