@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,16 @@ def test_an_older_project_beside_the_text_is_not_taken_for_it(tmp_path: Path, ma
     assert "not read: 3 paths, written by init for a model (older/conversations.jsonl, " in out.getvalue()
     recipe = load_recipe(path).recipe
     assert [source.read.paths for source in recipe.sources.values()] == [["../**/*.txt"], ["../**/*.jsonl"]]
+
+
+def test_an_archive_in_an_archive_is_named_with_what_to_do(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "all.zip", "w") as packed:
+        packed.writestr("a.txt", prose(20_000))
+        packed.writestr("old/inner.zip", b"PK")
+    out = io.StringIO()
+    init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=200), machine=machine)
+    assert "all.zip#old/inner.zip: nested_archive (no archive in another is read; unpack it)" in out.getvalue()
 
 
 def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(

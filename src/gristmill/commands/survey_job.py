@@ -34,6 +34,7 @@ LINE_END = b"\n"
 PIECE_BYTES = 1 << 20
 IN_LINES = ("jsonl", "json", "csv")  # formats whose places are bytes of a file of lines
 TOLD_PLACES = 3  # records without text that are told by their place, of each reason
+ADVICE = {"nested_archive": "no archive in another is read; unpack it"}
 EXTRACTOR = MainText.model_fields["extractor"].default
 
 
@@ -142,7 +143,8 @@ class SurveyJob:
         except OSError as error:
             return unreadable(path, path.name, error)
         except DataError as error:
-            return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=str(error))
+            what = str(error).removeprefix(f"{path} ")
+            return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=what)
         text = text_column(rows)
         why = "" if text is not None else self._why_no_text(path, rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -207,7 +209,7 @@ class SurveyJob:
             return Lost(reason=reason, place="", detail="")
         path = self.files[self._at.part]
         place = path.name if item is None else _where(path, item, self.kind)
-        return Lost(reason=reason, place=place, detail=detail)
+        return Lost(reason=reason, place=place, detail=detail or ADVICE.get(reason, ""))
 
     def is_record(self, result: Result) -> bool:
         """Whether it is of a record, not the head of a file."""
