@@ -173,6 +173,13 @@ def test_conversations_are_read_by_their_messages(tmp_path):
     assert found.unread == {"missing_field": 1, "bad_json": 1}
 
 
+def test_a_damaged_parquet_file_is_told_in_one_sentence_without_its_path_twice(tmp_path):
+    (tmp_path / "x.parquet").write_text("hello " * 30)
+    (lost,) = look("parquet", [tmp_path / "x.parquet"], 0).lost
+    what = "cannot be read as Parquet: Parquet magic bytes not found in footer. Remake or re-download the file."
+    assert str(lost) == f"x.parquet: corrupt_file ({what})"
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
