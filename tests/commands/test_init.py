@@ -270,8 +270,10 @@ def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_
 
 
 def test_without_text_the_folder_for_it_is_made_and_every_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="now, and empty") as refused:
+    with pytest.raises(RecipeError) as refused:
         init(tmp_path / "new", data=None, console=QUIET)
+    assert f"The folder {tmp_path / 'new' / 'data'} was made for it just now, and is empty." in str(refused.value)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("new"), Path("new/data")]
     assert all(f" {name}," in str(refused.value) for name in READERS)
 
 
