@@ -20,7 +20,14 @@ from gristmill.graph.step import OutsideFiles, StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
-from gristmill.select.outputs import ContaminationReport, Deduplicated, NearDuplicateReport, Selected, ThresholdUsed
+from gristmill.select.outputs import (
+    MOST_SEEN,
+    ContaminationReport,
+    Deduplicated,
+    NearDuplicateReport,
+    Selected,
+    ThresholdUsed,
+)
 from gristmill.store.durable import read_json
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
@@ -139,7 +146,8 @@ class Facts:
         came = sum(row.came_in.documents for row in self.ledgers.values())
         kept = sum(row.total("kept").documents for row in self.ledgers.values())
         held = sum(self.held_out.values())
-        best = self.final_bits
+        is_new = all(share <= MOST_SEEN for share in self.seen.values())
+        best = self.final_bits if is_new else None
         return [
             (
                 scale(kept - held),
@@ -181,6 +189,11 @@ class Facts:
         """Source → documents of the kept ones that are never trained on."""
         split = read_json(self.left("select", Selected).split)
         return {source: int(row["validation"]["documents"]) for source, row in split.items()}
+
+    @cached_property
+    def seen(self) -> dict[str, float]:
+        """Source → the share of its validation text that training text has, too."""
+        return self.left("select", Selected).seen
 
     @property
     def languages(self) -> set[str]:
