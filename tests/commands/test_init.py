@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,8 @@ def test_files_whose_text_has_another_key_are_another_source_and_others_are_name
     said = " ".join(out.getvalue().split())
     for words in ("holds plain text: numbers.jsonl", "not read: .png: 1 file, 4 B", "Conversations in 1 file"):
         assert words in said
+    assert "Listed one by one in the recipe: jsonl-inhalt (1 file), jsonl-a-body (1 file). A file added later" in said
+    assert path.read_text(encoding="utf-8").count("add those that come later\n        - ") == 2
 
 
 @pytest.mark.parametrize("words", [0, 5_000])
@@ -267,8 +270,10 @@ def test_a_file_in_the_place_of_the_folder_and_a_wrong_data_folder_are_said_and_
 
 
 def test_without_text_the_folder_for_it_is_made_and_every_format_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="now, and empty") as refused:
+    with pytest.raises(RecipeError) as refused:
         init(tmp_path / "new", data=None, console=QUIET)
+    assert f"The folder {tmp_path / 'new' / 'data'} was made for it just now, and is empty." in str(refused.value)
+    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*")] == [Path("new"), Path("new/data")]
     assert all(f" {name}," in str(refused.value) for name in READERS)
 
 
@@ -289,6 +294,16 @@ def test_an_older_project_beside_the_text_is_not_taken_for_it(tmp_path: Path, ma
     assert "not read: 3 paths, written by init for a model (older/conversations.jsonl, " in out.getvalue()
     recipe = load_recipe(path).recipe
     assert [source.read.paths for source in recipe.sources.values()] == [["../**/*.txt"], ["../**/*.jsonl"]]
+
+
+def test_an_archive_in_an_archive_is_named_with_what_to_do(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "all.zip", "w") as packed:
+        packed.writestr("a.txt", prose(20_000))
+        packed.writestr("old/inner.zip", b"PK")
+    out = io.StringIO()
+    init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=200), machine=machine)
+    assert "all.zip#old/inner.zip: nested_archive (no archive in another is read; unpack it)" in out.getvalue()
 
 
 def test_broken_lines_are_told_by_their_place_and_empty_files_are_called_empty(

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from gristmill.commands.init import init
 from gristmill.commands.inspect import inspect, spread
-from gristmill.commands.survey import format_for, heads_of, look
+from gristmill.commands.inspect_files import print_totals
+from gristmill.commands.survey import Found, format_for, heads_of, look
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
@@ -160,12 +161,49 @@ def test_several_languages_are_told_apart_and_said(tmp_path):
     assert "several" not in shown(tmp_path / "code", samples=0)
 
 
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_figures_and_headings_are_whole_at_any_width_and_no_language_has_nothing(tmp_path, width):
+    found = Found(files=[tmp_path] * 12_345, num_bytes=9 * 10**12, bytes_read=10**12, documents=25_700_000)
+    found.known_text_bytes, found.copies = 8 * 10**11, 1_234_567
+    found.languages.update({"de": 996, "en": 9, "ja": 4, "fr": 1})
+    console = Console(file=io.StringIO(), width=width)
+    print_totals({"text": found}, console)
+    lines = console.file.getvalue().splitlines()
+    assert lines[1].split() == [
+        "files",
+        "on",
+        "disk",
+        "documents",
+        "of",
+        "text",
+        "by",
+        "estimate",
+        "copies",
+        "languages",
+    ]
+    figures = r"12,345 +9,000,000.00 +≈ 231,300,000 +≈ 7,200,000.00 +≈ [\d,]{15,} +1,234,567 +de 99%"
+    assert re.fullmatch(f"text +{figures} *", lines[2])
+    assert [line.split() for line in lines[3:]] == [["en", "1%"]]
+
+
 def test_conversations_are_read_by_their_messages(tmp_path):
     row = {"id": "x", "messages": [{"role": "user", "content": "Hello there"}, {"role": "assistant", "content": "Hi"}]}
-    (tmp_path / "chat.jsonl").write_text(json.dumps(row) + '\n{"id": "y"}\n')
-    found = look("jsonl", [tmp_path / "chat.jsonl"], 5)
-    assert found.samples == [("chat.jsonl#1", "Hello there Hi")]
-    assert found.unread == {"missing_field": 1}
+    rows = [json.dumps(row), "", '{"id": "y"}', *[json.dumps(row)] * 40, '{"messages": [{"role"']
+    (tmp_path / "chat.jsonl").write_text("\n".join(rows) + "\n")
+    found = look("jsonl", [tmp_path / "chat.jsonl"], 1)
+    assert found.samples == [("chat.jsonl#0", "Hello there Hi")]
+    assert [str(lost) for lost in found.lost] == [
+        "chat.jsonl, line 3: missing_field (no 'messages')",
+        "chat.jsonl, line 44: bad_json (Expecting ':' delimiter, at character 23)",
+    ]
+    assert found.unread == {"missing_field": 1, "bad_json": 1}
+
+
+def test_a_damaged_parquet_file_is_told_in_one_sentence_without_its_path_twice(tmp_path):
+    (tmp_path / "x.parquet").write_text("hello " * 30)
+    (lost,) = look("parquet", [tmp_path / "x.parquet"], 0).lost
+    what = "cannot be read as Parquet: Parquet magic bytes not found in footer. Remake or re-download the file."
+    assert str(lost) == f"x.parquet: corrupt_file ({what})"
 
 
 @pytest.mark.parametrize(

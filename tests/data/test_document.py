@@ -59,9 +59,12 @@ def test_a_missing_column_is_named_with_those_that_exist(tmp_path: Path) -> None
 
 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_text("hello")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        list(read_documents(tmp_path / "x.parquet"))
+    path = tmp_path / "x.parquet"
+    path.write_text("hello " * 30)
+    with pytest.raises(DataError) as told:
+        list(read_documents(path))
+    what = "Parquet magic bytes not found in footer. Remake or re-download the file."
+    assert str(told.value) == f"{path} cannot be read as Parquet: {what}"
 
 
 def test_an_error_while_writing_leaves_neither_the_file_nor_a_torn_one(tmp_path: Path) -> None:

@@ -280,6 +280,15 @@ def test_a_glob_passes_over_pipes_and_links_that_lead_nowhere(tmp_path: Path) ->
         find_outside(tmp_path, ["pipe.txt"], where="here")
 
 
+@pytest.mark.parametrize(
+    ("link", "target"), [("deep/loop", ".."), ("deep/loop", "."), ("up", ".."), ("deep/gone", "x")]
+)
+def test_a_glob_names_each_file_once_although_a_link_leads_back(tmp_path: Path, link: str, target: str) -> None:
+    fill(tmp_path / "data", "a.txt", "deep/b.txt")
+    (tmp_path / "data" / link).symlink_to(target)
+    assert names(tmp_path, "data/**/*.txt") == ["a.txt", "deep/b.txt"]
+
+
 def test_a_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.txt")).write_text("good", encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 
 from gristmill.data.outside import find_outside
 from gristmill.draft.folder import files_by_kind, name_of, sources_of
+from gristmill.extract.not_read import not_read_beside
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,27 @@ def test_each_source_names_its_own_files(tmp_path: Path) -> None:
         found = find_outside(recipe_dir, source.read["paths"], where="test")
         assert {os.path.normpath(path) for path in found.files} == {str(path) for path in source.files}
     assert sum(len(source.files) for source in sources.values()) == len(names) - 1
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("deep/loop", ".."), ("deep/gone.html", "nowhere"), ("self.html", "self.html")]
+)
+def test_links_that_lead_back_or_nowhere_leave_the_short_pattern(tmp_path: Path, link: str, target: str) -> None:
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    for name in ("a.html", "deep/b.html"):
+        (tmp_path / "data" / name).write_text("a", encoding="utf-8")
+    (tmp_path / "data" / link).symlink_to(target)
+    (source,) = sources_of(files_by_kind(tmp_path / "data"), {}, tmp_path / "data", tmp_path)
+    assert (source.read["paths"], source.is_listed) == (["data/**/*.html"], False)
+
+
+def test_what_is_added_beside_files_that_are_listed_is_told_as_not_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "deep/er/b.jsonl"):
+        (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / name).write_text("{}", encoding="utf-8")
+    columns = {tmp_path / "data/a.jsonl": "body", tmp_path / "data/deep/er/b.jsonl": "text"}
+    sources = sources_of(files_by_kind(tmp_path / "data"), columns, tmp_path / "data", tmp_path)
+    assert all(source.is_listed for source in sources)
+    (tmp_path / "data/deep/er/later.jsonl").write_text("{}", encoding="utf-8")
+    (left,) = not_read_beside(tmp_path, [source.section().read for source in sources], has_chat=False)
+    assert (left.kind, left.files) == (".jsonl", 1)

@@ -117,6 +117,13 @@ def test_a_table_in_another_charset_is_read_in_it(tmp_path: Path, charset: str, 
     assert texts(read_whole("csv", tmp_path / "x.csv")) == [f"{word} {n}" for n in range(20)]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_names_of_columns_are_of_the_charset_of_the_table_too(tmp_path: Path, delimiter: str) -> None:
+    written = table([["Nr", "Übersicht"], ["1", "Das ist ein Satz mit Wörtern."]], delimiter=delimiter)
+    (tmp_path / "x.csv").write_bytes(written.decode().encode("cp1252"))
+    assert texts(read_whole("csv", tmp_path / "x.csv", text_column="Übersicht")) == ["Das ist ein Satz mit Wörtern."]
+
+
 def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_exist(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("id,body\n1,a\n")
     (record,) = read_whole("csv", tmp_path / "x.csv")

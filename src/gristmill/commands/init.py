@@ -209,8 +209,9 @@ def _texts(folder: Path, data: Path | None) -> Path:
     if not texts.exists():
         texts.mkdir(parents=True)
         raise RecipeError(
-            f"{folder / 'data'} was not there; it is now, and empty.\n  Put your text into it, in any of the formats "
-            f"{', '.join(READERS)}, and run the same command again, or name your folder: "
+            f"There is no text yet. The folder {folder / 'data'} was made for it just now, and is empty.\n"
+            f"  Put your text there, in any of the formats {', '.join(READERS)}, and run the same command again, or name a "
+            "folder that holds your text: "
             f"{shlex.join(['gristmill', 'init', str(folder), '--data', 'FOLDER'])}"
         )
     return texts

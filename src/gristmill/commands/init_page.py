@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.survey import look
+from gristmill.commands.survey_job import ADVICE
 from gristmill.draft.conversations import TURNS, ChatPlan
 from gristmill.draft.count import LEAST_BYTES, Count, SourceCount
 from gristmill.draft.folder import PASSAGE_CHARS, Looked
@@ -124,6 +125,9 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Not in the recipe: {', '.join(copied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
         say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
+    if listed := [source for source in looked.sources if source.is_listed and source.name in found.sources]:
+        named = ", ".join(f"{source.name} ({counted(len(source.files), 'file')})" for source in listed)
+        say(f"Listed one by one in the recipe: {named}. A file added later is not read until its path is added there.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
         for language, share in one.languages.items():
@@ -145,7 +149,7 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Left out, {why}." if why.startswith(names) else f"Left out, {why}: {names}.")
     for source in looked.sources:
         one = found.sources.get(source.name) or found.emptied[source.name]
-        reasons = one.account.reasons("failed")
+        reasons = {*one.account.reasons("failed"), *(one.account.reasons("dropped").keys() & ADVICE.keys())}
         if reasons and not any(reason.startswith(SLOW) for reason in reasons):
             lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
             for record in [record for record in lost if record.reason in reasons][:SHOWN_PLACES]:

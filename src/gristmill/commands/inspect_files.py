@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,9 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.units import megabytes
 
 MAX_COLUMN_TABLES = 5
+MAX_WIDTH = 1000
+SHOWN_LANGUAGES = 4
+LEAST_SHARE = 0.005  # what is less rounds to 0 %
 
 
 def inspect_files(target: Path, *, samples: int, console: Console) -> None:
@@ -57,7 +61,7 @@ def _show(
             if head.columns:
                 console.print(_columns(head))
     if found:
-        console.print(_overview(found))
+        print_totals(found, console)
     for name, one in found.items():
         for line in _notes(one, is_code=groups[name][0] == "code"):
             console.print(f"{name}: {line}", markup=False, highlight=False)
@@ -76,19 +80,26 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
         yield words
 
 
+def print_totals(formats: Mapping[str, Found], console: Console) -> None:
+    """A row for each format. In a pipe or a narrow window, too, figures stay whole."""
+    table = _overview(formats)
+    table.width = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
+    console.print(table, crop=False)
+
+
 def _overview(formats: Mapping[str, Found]) -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in (
         "",
         "files",
-        "MB on disk",
+        "MB\non disk",
         "documents",
-        "MB of text",
-        "tokens, by estimate",
-        "exact copies",
+        "MB\nof text",
+        "tokens,\nby estimate",
+        "exact\ncopies",
         "languages",
     ):
-        table.add_column(heading, justify="left" if heading in ("", "languages") else "right")
+        table.add_column(heading, justify="left" if heading in ("", "languages") else "right", no_wrap=True)
     all_text = sum(found.text_bytes * found.scale for found in formats.values())
     per_token = bytes_per_token(shape_for(all_text, Wish()).vocab_size)
     for name, found in formats.items():
@@ -102,7 +113,11 @@ def _overview(formats: Mapping[str, Found]) -> Table:
             f"{'≈ ' if found.is_estimate else ''}{megabytes(size)}",
             f"≈ {size / per_token:,.0f}",
             f"{found.copies:,}",
-            ", ".join(f"{language} {count / total:.0%}" for language, count in found.languages.most_common(4)),
+            "\n".join(
+                f"{language} {count / total:.0%}"
+                for language, count in found.languages.most_common(SHOWN_LANGUAGES)
+                if count >= LEAST_SHARE * total
+            ),
         )
     return table
 
@@ -115,7 +130,8 @@ def _columns(head: Head) -> Table:
         title_justify="left",
     )
     for heading in ("column", "type", "present", "example"):
-        table.add_column(heading, justify="right" if heading == "present" else "left")
+        is_short = heading in ("type", "present")
+        table.add_column(heading, justify="right" if heading == "present" else "left", no_wrap=is_short)
     for column in head.columns:
         mark = f"{column.name} (text)" if column.is_text else column.name
         table.add_row(Text(mark), column.types, f"{column.present:.0%}", Text(column.example))

@@ -17,7 +17,8 @@ from gristmill.errors import DataError
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import find_main_text
 from gristmill.formats.format import Span, format_named, size_of, unreadable
-from gristmill.formats.lines import Lines
+from gristmill.formats.jsonl import what_is_wrong
+from gristmill.formats.lines import Line, Lines
 from gristmill.formats.open_text import open_text
 from gristmill.recipe.schema.curation import MainText
 from gristmill.recipe.schema.formats import READERS
@@ -33,6 +34,7 @@ LINE_END = b"\n"
 PIECE_BYTES = 1 << 20
 IN_LINES = ("jsonl", "json", "csv")  # formats whose places are bytes of a file of lines
 TOLD_PLACES = 3  # records without text that are told by their place, of each reason
+ADVICE = {"nested_archive": "no archive in another is read; unpack it"}
 EXTRACTOR = MainText.model_fields["extractor"].default
 
 
@@ -141,7 +143,8 @@ class SurveyJob:
         except OSError as error:
             return unreadable(path, path.name, error)
         except DataError as error:
-            return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=str(error))
+            what = str(error).removeprefix(f"{path} ")
+            return failed(path.name, "corrupt_file", bytes_in=size_of(path), detail=what)
         text = text_column(rows)
         why = "" if text is not None else self._why_no_text(path, rows)
         names = list(dict.fromkeys(name for row in rows for name in row))
@@ -206,7 +209,7 @@ class SurveyJob:
             return Lost(reason=reason, place="", detail="")
         path = self.files[self._at.part]
         place = path.name if item is None else _where(path, item, self.kind)
-        return Lost(reason=reason, place=place, detail=detail)
+        return Lost(reason=reason, place=place, detail=detail or ADVICE.get(reason, ""))
 
     def is_record(self, result: Result) -> bool:
         """Whether it is of a record, not the head of a file."""
@@ -270,23 +273,26 @@ def _column(name: str, rows: Sequence[dict[str, Any]], is_text: bool) -> Column:
 
 
 def _conversations(path: Path) -> Iterator[RawDocument | Unread]:
-    """Each line's messages as one text; other lines as a record without text."""
+    """Each line's messages as one text; other lines, unless they are blank, as a record without text."""
     with open_text(path) as file:
         lines = Lines(file, max_bytes=MAX_DOCUMENT_BYTES)
-        for number, line in enumerate(iter(lines.read, None), start=1):
-            assert line is not None, "the iteration ends at None"
-            origin, row = f"{path.name}#{number}", None if line.is_too_large else _object(line.data)
-            messages = None if row is None else row.get(MESSAGES)
-            if not isinstance(messages, list):
-                yield failed(origin, "missing_field", bytes_in=line.num_bytes, detail=f"no {MESSAGES!r}")
-                continue
-            contents = [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str)]
-            yield RawDocument(id=origin, origin=origin, bytes_in=line.num_bytes, text="\n".join(contents))
+        for line in iter(lines.read, None):
+            if line is not None and not line.data.isspace():
+                yield _conversation(line, f"{path.name}#{line.start}")
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _conversation(line: Line, origin: str) -> RawDocument | Unread:
+    def lost(reason: str, detail: str) -> Unread:
+        return failed(origin, reason, bytes_in=line.num_bytes, detail=detail)
+
+    if line.is_too_large:
+        return lost("line_too_large", f"the limit is {MAX_DOCUMENT_BYTES:,} bytes")
     try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        row = json.loads(line.data)
+    except (ValueError, RecursionError) as error:
+        return lost("bad_json", what_is_wrong(error))
+    messages = row.get(MESSAGES) if isinstance(row, dict) else None
+    if not isinstance(messages, list):
+        return lost("missing_field", f"no {MESSAGES!r}")
+    contents = [m["content"] for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str)]
+    return RawDocument(id=origin, origin=origin, bytes_in=line.num_bytes, text="\n".join(contents))

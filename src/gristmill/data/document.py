@@ -92,9 +92,10 @@ def open_parquet(path: Path) -> pq.ParquetFile:
     except MemoryError:  # Arrow's own is an ArrowException, too
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read as Parquet: {str(error).rstrip('. ')}. Remake or re-download the file."
-        ) from error
+        what = (
+            str(error).partition("\n")[0].partition(". ")[0].rstrip(". ")
+        )  # Arrow's further sentences guess at what we say
+        raise DataError(f"{path} cannot be read as Parquet: {what}. Remake or re-download the file.") from error
 
 
 def count_rows(path: Path) -> int:

@@ -166,7 +166,8 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
 
 
 def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
-    """(the fixed part of a pattern, all that it names outside of gristmill's runs and of projects below that part)."""
+    """(the fixed part of a pattern, all that it names outside of gristmill's runs and of projects below that part, once: not again
+    through a link that leads back)."""
     fixed = Path()
     for part in Path(pattern).expanduser().parent.parts:
         if has_magic(part):
@@ -174,13 +175,18 @@ def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
         fixed /= part
     start = absolute(recipe_dir, str(fixed))
     matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
-    made_here = cache(is_made_here)
+    is_passed_over = cache(lambda folder: is_made_here(folder) or _leads_back(folder))
     return start, [
         path
         for path in map(Path, matches)
-        if not any(map(made_here, _folders_between(start, path)))
+        if not any(map(is_passed_over, _folders_between(start, path)))
         and not (path.parent != start and is_project_file(path))
     ]
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether a folder is a link to one that it lies in: "**" would follow it round and round."""
+    return folder.is_symlink() and any(above.resolve().is_relative_to(folder.resolve()) for above in folder.parents)
 
 
 def _folders_between(start: Path, path: Path) -> list[Path]:

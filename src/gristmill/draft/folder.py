@@ -28,13 +28,15 @@ LETTERS = str.maketrans(
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource:
-    """Files that one source of the recipe reads. read: the reader's section; column: the one that holds the text."""
+    """Files that one source of the recipe reads. read: the reader's section; column: the one that holds the text; is_listed: its paths
+    are the single files, for no pattern names these and no others."""
 
     name: str
     kind: str
     files: tuple[Path, ...]
     read: Mapping[str, Any]
     column: str | None = None
+    is_listed: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -102,26 +104,25 @@ def _free_name(name: str, sources: Sequence[FolderSource]) -> str:
 def _source(
     name: str, kind: str, files: Sequence[Path], column: str | None, texts: Path, recipe_dir: Path
 ) -> FolderSource:
-    read: dict[str, Any] = {
-        "format": kind,
-        "paths": _patterns(kind, files, texts, recipe_dir),
-        "passage_chars": PASSAGE_CHARS,
-    }
+    paths = _pattern(kind, files, texts, recipe_dir)
+    is_listed = not paths
+    paths = paths or [
+        f"{escape(_relative(texts, recipe_dir))}/{_as_pattern(path.relative_to(texts))}" for path in files
+    ]
+    read: dict[str, Any] = {"format": kind, "paths": paths, "passage_chars": PASSAGE_CHARS}
     if column is not None:
         read[READERS[kind].text_key or ""] = column
-    return FolderSource(name=name, kind=kind, files=tuple(files), read=read, column=column)
+    return FolderSource(name=name, kind=kind, files=tuple(files), read=read, column=column, is_listed=is_listed)
 
 
-def _patterns(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
-    """Patterns that name these files and no others, by suffix where that is enough, else file by file."""
+def _pattern(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
+    """What names these files and no others: the file, or a pattern for each suffix; none where the files must be listed."""
     plain = _relative(texts, recipe_dir)
-    relative = escape(plain)
     if texts.is_file():
         return [plain]
-    by_suffix = [f"{relative}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
-    if _files_named(kind, by_suffix, recipe_dir) == {os.path.normpath(path) for path in files}:
-        return by_suffix
-    return [f"{relative}/{_as_pattern(path.relative_to(texts).as_posix())}" for path in files]
+    by_suffix = [f"{escape(plain)}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
+    is_exact = _files_named(kind, by_suffix, recipe_dir) == {os.path.normpath(path) for path in files}
+    return by_suffix if is_exact else []
 
 
 def _relative(texts: Path, recipe_dir: Path) -> str:
@@ -140,8 +141,15 @@ def _suffixes(kind: str, files: Iterable[Path]) -> set[str]:
     }
 
 
-def _as_pattern(name: str) -> str:
-    """A pattern of one file: with a wildcard at its beginning, so that its name tells the folder that it lies in."""
+def _as_pattern(path: Path) -> str:
+    """A pattern of one file, with wildcards at the beginning of the path, so that its name tells the folder that it lies in, and at
+    that of the last part, so that what lies beside it is told as not read."""
+    folders = path.parent.parts
+    parts = [*(_with_wildcard(part) for part in folders[:1]), *map(escape, folders[1:]), _with_wildcard(path.name)]
+    return "/".join(parts)
+
+
+def _with_wildcard(name: str) -> str:
     first = f"[{name[0]}]" if name[0] not in "!^]-" else "?"
     return first + escape(name[1:])
 

@@ -170,7 +170,7 @@ def _source(one: Written, is_whole: bool) -> str:
         f"  {source.name}:",
         "    read:",
         f"      format: {source.kind}",
-        f"      paths: {_yaml(source.read['paths'])}",
+        *_paths(source),
         *(f"      {name}: {_yaml(value)}{_why(name)}" for name, value in keys.items()),
         "    license: unknown               # printed in the model card; say what you know",
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
@@ -191,6 +191,13 @@ def _source(one: Written, is_whole: bool) -> str:
             f"    max_failed: {one.max_failed}   # {share} of what was read cannot be read or processed; usual is 0.5"
         )
     return "\n".join(lines) + "\n"
+
+
+def _paths(source: FolderSource) -> list[str]:
+    if not source.is_listed:
+        return [f"      paths: {_yaml(source.read['paths'])}"]
+    why = "# one by one, for no pattern names these files and no others; add those that come later"
+    return [f"      paths:   {why}", *(f"        - {_yaml(path)}" for path in source.read["paths"])]
 
 
 def _why(key: str) -> str:

@@ -149,10 +149,10 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
     and more than one."""
     usual = "\t" if without_packing(path.name.lower()).endswith(".tsv") else ","
     best, best_score = usual, 1
-    with open_text(path) as file:
-        sample = file.read(SNIFF_BYTES)
+    sample = _sample(path)
+    text = sample.removeprefix(codecs.BOM_UTF8).decode(_charset(sample), "replace")
     for delimiter in (usual, *(other for other in DELIMITERS if other != usual)):
-        rows = _parsed(sample, delimiter)
+        rows = _parsed(text, delimiter, is_cut=len(sample) == SNIFF_BYTES)
         if wanted and rows and {*wanted} <= {*rows[0], *_by_place(len(rows[0]))}:
             return delimiter
         like_first = [row for row in rows if len(row) == len(rows[0]) > 1]
@@ -163,8 +163,15 @@ def delimiter_of(path: Path, wanted: Sequence[str] = ()) -> str:
 
 def charset_of(path: Path) -> str:
     """The charset of a table: UTF-8 unless its beginning has more bytes that are not UTF-8 than characters beyond ASCII that are."""
+    return _charset(_sample(path))
+
+
+def _sample(path: Path) -> bytes:
     with open_text(path) as file:
-        sample = file.read(SNIFF_BYTES)
+        return file.read(SNIFF_BYTES)
+
+
+def _charset(sample: bytes) -> str:
     text = sample.decode("utf-8", "replace")
     bad = text.count("\ufffd") - (len(sample) == SNIFF_BYTES)  # a character may be cut there
     if 2 * bad <= sum(character > "\x7f" for character in text):
@@ -173,14 +180,14 @@ def charset_of(path: Path) -> str:
     return "utf-8" if charset.startswith("utf-16") else charset  # its line ends are two bytes: the rows are told as bad
 
 
-def _parsed(sample: bytes, delimiter: str) -> list[list[str]]:
-    """The first rows of a sample; without the last one of a full sample, which may be cut off, unless it is the only one."""
+def _parsed(text: str, delimiter: str, *, is_cut: bool) -> list[list[str]]:
+    """The first rows of a text; without the last one of a text that may be cut off, unless it is the only one."""
     rows: list[list[str]] = []
-    lines = sample.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     csv.field_size_limit(MAX_DOCUMENT_BYTES)
     with contextlib.suppress(csv.Error):
         rows.extend(filter(None, csv.reader(lines, delimiter=delimiter)))
-    return rows[: max(1, len(rows) - (len(sample) == SNIFF_BYTES))]
+    return rows[: max(1, len(rows) - is_cut)]
 
 
 def _are_names(row: Sequence[str]) -> bool:

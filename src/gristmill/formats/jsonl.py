@@ -174,12 +174,12 @@ def document_of(line: bytes, origin: str, fields: Fields, *, entry: int | None) 
             return lost("field_is_not_text", f"{fields.text!r} is {short(text)}")
         id = origin if fields.id is None else str(value[fields.id])
     except (ValueError, RecursionError) as error:
-        return lost("bad_json", _what_is_wrong(error))
+        return lost("bad_json", what_is_wrong(error))
     url = url if isinstance(url, str) else None
     return RawDocument(id=id, origin=origin, bytes_in=len(line), text=text, url=url, entry=entry)
 
 
-def _what_is_wrong(error: ValueError | RecursionError) -> str:
+def what_is_wrong(error: ValueError | RecursionError) -> str:
     """In words. Where it is in the object, not in the file: that is the record's place."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg}, at character {error.pos + 1:,}"

@@ -86,7 +86,7 @@ class RowGroups:
         except MemoryError:
             raise
         except (DataError, *DAMAGE) as error:
-            raise NotReadable("corrupt_file", str(error)) from error
+            raise NotReadable("corrupt_file", str(error).removeprefix(f"{path} ")) from error
 
     def __enter__(self) -> RowGroups:
         return self
