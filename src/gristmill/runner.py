@@ -262,7 +262,7 @@ class _Run:
             state,
             made_from={needed: self.states[needed].identity for needed in step.inputs},
             counts=counts,
-            wall_seconds=clock.total(),
+            clock=clock,
             peak=peak,
             planned=planned,
             forecast=training,
