@@ -91,7 +91,7 @@ class Moment(Written):
             return ("stopping as soon as the state is saved; press Ctrl-C again to stop at once",)
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
-        run = (f"run about {seconds(self.left_seconds + self.later_seconds)}",) if self.later_seconds else ()
+        run = (f"run: about {seconds(self.left_seconds + self.later_seconds)} left",) if self.later_seconds else ()
         return (f"{seconds(self.left_seconds)} left", *run)
 
     def after(self, seconds: float) -> Moment:
@@ -141,7 +141,7 @@ class Pace:
 class Tracker:
     """A running step: keeps its last position and its pace. `moment(now)` may be called from another thread.
 
-    expected_seconds: forecast for the step, used until its pace is known.
+    expected_seconds: forecast for the step, used until something is counted towards a total; from then on its pace tells.
     """
 
     def __init__(self, step: str, *, expected_seconds: float, later_seconds: float, now: float) -> None:
@@ -161,11 +161,11 @@ class Tracker:
         at = self._position
         spent = now - self._started
         rates: dict[str, float] = {}
-        left = None
+        left, is_counted = None, at is not None and at.total is not None
         if at is not None:
             rates = {name: rate for name in at.counts if (rate := self._pace.rate(name)) is not None}
             left = None if at.total is None else self._pace.left_seconds(now, at.unit, at.total)
-        if left is None and self._expected > spent:
+        if left is None and not is_counted and self._expected > spent:
             left = self._expected - spent
         return Moment(
             step=self._step,
