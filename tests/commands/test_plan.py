@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_p
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.runner import run
+from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.shards import TokenShard
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -438,6 +440,26 @@ def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, 
     step = next(step for step in make_forecast(load_recipe(book), machine).steps if step.step == "pretrain")
     assert (step.num_records, step.seconds) == (0, pytest.approx(work.seconds(1e10)))
     assert re.search(r"^ ?pretrain +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
+
+
+def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "pretrain")
+    links = RunLinks(Store(machine.runs_dir), "book")
+    identity = links.target("pretrain")
+    assert identity is not None
+    links.withdraw("pretrain")
+    shutil.rmtree(links.store.folder("pretrain", identity))
+    (links.store.root / "records" / "pretrain" / f"{identity}.json").unlink()
+    console = Console(file=StringIO(), width=160)
+    run(load_recipe(book), machine, console=console, until="pretrain")
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"running +pretrain +resumes from step 100 of 100; 0 steps to make", printed), printed
+    assert "not made yet" not in printed
+
+
+def test_a_price_is_spoken_of_only_where_one_was_given(book: Path, machine: Machine) -> None:
+    assert "price" not in page(book, machine)
+    assert re.search(r"price of all steps at the given rate: \d", page(book, machine, price_per_hour=2.0))
 
 
 def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machine) -> None:
