@@ -457,7 +457,7 @@ def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine
     assert "not made yet" not in printed
 
 
-def test_a_price_is_spoken_of_only_where_one_was_given(book: Path, machine: Machine) -> None:
+def test_what_steps_cost_is_spoken_of_only_where_a_rate_was_given(book: Path, machine: Machine) -> None:
     assert "price" not in page(book, machine)
     assert re.search(r"price of all steps at the given rate: \d", page(book, machine, price_per_hour=2.0))
 

@@ -17,6 +17,7 @@ positions = st.builds(
     part=st.text(max_size=9),
     counts=st.dictionaries(st.sampled_from(["documents", "tokens"]), numbers),
     figures=st.lists(st.text(max_size=9), max_size=3).map(tuple),
+    work=st.none() | st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)),
 )
 seconds = st.floats(0, 1e9)
 moments = st.builds(
@@ -99,6 +100,14 @@ def test_what_is_counted_has_the_time_of_its_pace_and_never_that_of_the_forecast
     tracker.add(Position(done=1_000_000, total=3_000_000, unit="byte"), 3.0)
     assert tracker.moment(3.0).left_seconds == pytest.approx(4)
     assert tracker.moment(7.5).left_seconds is None, "the pace was too fast; so was the forecast"
+
+
+def test_units_that_take_longer_than_others_are_told_by_their_work() -> None:
+    tracker = Tracker("evaluate", expected_seconds=9.0, later_seconds=0.0, now=0.0)
+    for now, done, work in ((0.0, 0, 0.0), (2.0, 1, 1.0), (4.0, 2, 2.0)):
+        tracker.add(Position(done=done, total=3, unit="piece", work=(work, 10.0)), now)
+    assert str(tracker.moment(4.0)) == "evaluate: piece 2 of 3 (67%), 16 s left"
+    assert tracker.moment(10.0).left_seconds == pytest.approx(10)
 
 
 def test_a_curation_in_a_line() -> None:
