@@ -65,7 +65,7 @@ def run(
     until: Annotated[
         str | None, typer.Option(help="stop after this step or kind of step, as listed by `plan` and `status`")
     ] = None,
-    remake: Annotated[list[str] | None, typer.Option(help="a costly step that may be remade, or all")] = None,
+    remake: Annotated[list[str] | None, typer.Option(help="a step with over 10 minutes of work that may be remade, or all")] = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
     processes: Processes = None,

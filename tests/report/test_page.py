@@ -198,6 +198,7 @@ def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
             score("sums_asked", 0.1),
             score("greetings", 1.0, kind="recall"),
         )
+        seen = MappingProxyType({"web": 0.1, "book": 0.83})
 
         def has(self, step: str) -> bool:
             return step == "sft"
@@ -209,5 +210,17 @@ def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
         "better than guessing on cloze (40% of 9, chance 25%); it cannot be told from guessing on sums (26% of 9, chance 25%); it "
         "gets right 10% of 9 (sums asked)."
     )
+    book = [
+        score("book", value, model=model, metric="bits_per_byte") for model, value in (("pretrain", 0.5), ("xz", 0.1))
+    ]
+    Found.results = (*Found.results[:2], *book)
+    assert verdict(cast(Facts, Found())) == (
+        "Before fine-tuning it predicted text that it never saw better than a compressor that has read all of its training text: "
+        "1.50 against 2.00 bits per byte, mean of 1 source (9 held-out documents). Left out is held-out text that stands in "
+        "training text, too (book 83%)."
+    )
+    Found.results = (*book,)
+    said = "How well it predicts new text was not measured: held-out text stands in training text, too (book 83%)."
+    assert verdict(cast(Facts, Found())) == said
     Found.results = ()
     assert verdict(cast(Facts, Found())) == "How good it is was not measured: the recipe evaluates nothing."

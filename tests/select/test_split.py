@@ -130,6 +130,6 @@ def test_a_document_s_name_is_of_its_source_and_id():
 
 
 def test_the_report_says_when_held_out_text_is_too_little():
-    report = split_report({"a": {"train": (1, 90), "validation": (1, 10)}}, rules=RULES)
+    report = split_report({"a": {"train": (1, 90), "validation": (1, 10)}}, {"a": 0.25}, rules=RULES)
     assert report["a"]["validation"] == {"documents": 1, "bytes": 10}
     assert report["a"]["enough"] is False

@@ -29,6 +29,7 @@ from gristmill.errors import RecipeError
 from gristmill.extract.language import languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
+from gristmill.recipe.schema.formats import Reader
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.outputs import CopiesOfSource, Deduplicated
 from gristmill.tokens.outputs import Tokenized
@@ -101,8 +102,7 @@ def count(
     sections = {source.name: source.section(max_failed=1.0) for source in sources}
     samples = read_sample(sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, say=say)
     steps = _Steps(draft, samples, work, recipe_dir, machine, say)
-    plain_first = sorted(samples, key=lambda name: (sections[name].read.holds_html, -samples[name].text_bytes))
-    left = _bytes_without_copies(steps, plain_first)
+    left = _bytes_without_copies(steps, sorted(samples, key=lambda name: _turn(sections[name].read, samples[name])))
     emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in left}
     if not left:
         return Count(sources={}, emptied=emptied)
@@ -123,6 +123,11 @@ def count(
         is_whole=all(sample.is_whole for sample in samples.values()),
         tokenizer=steps.folder("tokenizer"),
     )
+
+
+def _turn(read: Reader, sample: SourceSample) -> tuple[bool, bool, int]:
+    """Of two copies the one in plain text stays, then that of a page; PDF, whose text is pieced together from glyphs, comes last."""
+    return read.format == "pdf", read.holds_html, -sample.text_bytes
 
 
 def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]:

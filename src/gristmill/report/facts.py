@@ -182,6 +182,11 @@ class Facts:
         split = read_json(self.left("select", Selected).split)
         return {source: int(row["validation"]["documents"]) for source, row in split.items()}
 
+    @cached_property
+    def seen(self) -> dict[str, float]:
+        """Source → the share of its validation text that training text has, too."""
+        return self.left("select", Selected).seen
+
     @property
     def languages(self) -> set[str]:
         """Those that sources were filtered for."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gristmill.evaluate.outputs import YARDSTICK, Figure
 from gristmill.report.facts import Facts
+from gristmill.select.outputs import MOST_SEEN
 from gristmill.train.outputs import BITS, CHAT_STEPS
 from gristmill.units import counted
 
@@ -19,27 +20,35 @@ def verdict(facts: Facts) -> str:
         ::-1
     ]
     parts = [
-        _of_text(text, "It predicts" if last == "pretrain" else "Before fine-tuning it predicted"),
+        _of_text(
+            text, "It predicts" if last == "pretrain" else "Before fine-tuning it predicted", facts.seen if text else {}
+        ),
         _of_items(items),
     ]
     return " ".join(part for part in parts if part) or "How good it is was not measured: the recipe evaluates nothing."
 
 
-def _of_text(rows: Sequence[Figure], it_predicts: str) -> str:
-    """The pretrained model against the compressor, on the sources measured for both."""
-    ours = {row.task: row for row in rows if row.model == "pretrain"}
-    if not ours:
+def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]) -> str:
+    """The pretrained model against the compressor, on the sources measured for both whose held-out text is new."""
+    measured = {row.task: row for row in rows if row.model == "pretrain"}
+    if not measured:
         return ""
+    known = {source: seen[source] for source in measured if seen.get(source, 0.0) > MOST_SEEN}
+    shares = ", ".join(f"{source} {share:.0%}" for source, share in known.items())
+    ours = {source: row for source, row in measured.items() if source not in known}
+    if not ours:
+        return f"How well it predicts new text was not measured: held-out text stands in training text, too ({shares})."
+    without = f" Left out is held-out text that stands in training text, too ({shares})." if known else ""
     mean = sum(row.value for row in ours.values()) / len(ours)
     documents = counted(sum(row.n for row in ours.values()), "held-out document")
-    xz = {row.task: row.value for row in rows if row.model == YARDSTICK}
+    xz = {row.task: row.value for row in rows if row.model == YARDSTICK and row.task not in known}
     if xz.keys() != ours.keys():
-        return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents})."
+        return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents}).{without}"
     yardstick = sum(xz.values()) / len(xz)
     how = "better than" if mean < yardstick else "worse than"
     return (
         f"{it_predicts} text that it never saw {how} a compressor that has read all of its training text: {mean:.2f} against "
-        f"{yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})."
+        f"{yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents}).{without}"
     )
 
 

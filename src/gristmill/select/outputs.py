@@ -10,6 +10,10 @@ from gristmill.graph.outputs import File, Files, Outputs
 from gristmill.store.durable import read_json
 from gristmill.written import Written
 
+MOST_SEEN = (
+    0.1  # of a source's validation text may also stand in training text before a score on it is no score on new text
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OtherThreshold(Written):
@@ -205,6 +209,11 @@ class Selected(Outputs):
         """Source → the threshold that decided, for sources that have one."""
         rows = read_json(self.thresholds)
         return {source: ThresholdUsed.from_json(row, where=self.thresholds) for source, row in rows.items()}
+
+    @property
+    def seen(self) -> dict[str, float]:
+        """Source → the share of its validation text's 13-grams that training text has, too."""
+        return {source: float(row["seen"]) for source, row in read_json(self.split).items()}
 
     @property
     def contamination(self) -> ContaminationReport:

@@ -55,8 +55,9 @@ from gristmill.select.levels import (
     Split,
     split_by_level,
 )
-from gristmill.select.outputs import Deduplicated, Searched, SearchedForItems, Selected
+from gristmill.select.outputs import MOST_SEEN, Deduplicated, Searched, SearchedForItems, Selected
 from gristmill.select.searches import resembling, search_again
+from gristmill.select.seen import seen_shares
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
 from gristmill.select.split import document_names, split_report
 from gristmill.select.thresholds import thresholds_report
@@ -64,7 +65,7 @@ from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
 
-VERSION = 5
+VERSION = 6
 Sizes = dict[str, dict[str, tuple[int, int]]]  # source → side → documents, bytes of text
 
 
@@ -104,7 +105,7 @@ def _select(ctx: StepContext, left: Selected, work: Path) -> None:
     Names.write(decided.names, catalogue, wanted[wanted >= 0])
     ledger, sizes = _write(ctx, catalogue, decided, work)
     _check_kept(ledger)
-    _report_split(ctx, left, sizes, decided)
+    _report_split(ctx, left, sizes, decided, _seen(ctx, catalogue, left, work))
     write_json(left.accounts, ledger.to_json())
 
 
@@ -233,14 +234,27 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
     return ledger, sizes
 
 
-def _report_split(ctx: StepContext, left: Selected, sizes: Sizes, decided: Decided) -> None:
+def _seen(ctx: StepContext, catalogue: Catalogue, left: Selected, work: Path) -> dict[str, float]:
+    """Source → the share of its validation text that also occurs in training text."""
+    sides = {source.name: Selected(left.folder, source=source.name) for source in catalogue.sources}
+    validation = {source: of.validation for source, of in sides.items()}
+    train = [path for of in sides.values() for path in of.train]
+    return seen_shares(train, validation, work=work / "seen", executor=executor_of(ctx, catalogue))
+
+
+def _report_split(ctx: StepContext, left: Selected, sizes: Sizes, decided: Decided, seen: Mapping[str, float]) -> None:
     rules = ctx.config["validation"]
-    report = split_report(sizes, rules=rules)
+    report = split_report(sizes, seen, rules=rules)
     write_json(left.split, report)
     for source, row in report.items():
         if not row["enough"]:
             size = row["validation"]["bytes"]
             ctx.say(f"select: validation of {source} has {size:,} bytes, fewer than the {rules.min_bytes:,} asked for")
+        if row["seen"] > MOST_SEEN:
+            ctx.say(
+                f"select: {row['seen']:.0%} of the validation text of {source} also stands in training text, 13 words in a row: "
+                "a score on it says little about text that is new"
+            )
     if count := pq.read_metadata(decided.resembling).num_rows:
         ctx.say(f"select: {counted(count, 'document')} dropped for resembling validation text")
 

@@ -7,7 +7,7 @@ chosen, so memory does not grow with the source.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,16 @@ def wanted_bytes(total: int, rules: Validation) -> float:
     return min(max(rules.fraction * total, rules.min_bytes), most_bytes(total, rules))
 
 
-def split_report(sizes: dict[str, dict[str, tuple[int, int]]], *, rules: Validation) -> dict[str, Any]:
-    """Per source: documents and bytes of both sides, and whether validation reached `min_bytes`. sizes: those, by side."""
+def split_report(
+    sizes: Mapping[str, Mapping[str, tuple[int, int]]], seen: Mapping[str, float], *, rules: Validation
+) -> dict[str, Any]:
+    """Per source: documents and bytes of both sides, whether validation reached `min_bytes`, and the share of its text that training
+    text has too. sizes: documents and bytes, by side."""
     return {
         source: {
             **{side: {"documents": documents, "bytes": size} for side, (documents, size) in sides.items()},
             "enough": sides["validation"][1] >= rules.min_bytes,
+            "seen": seen[source],
         }
         for source, sides in sorted(sizes.items())
     }
