@@ -80,8 +80,23 @@ class Screen(Protocol):
 
 def screen_for(console: Console, clock: Clock = time.monotonic) -> Screen:
     """The screen for what the console writes to."""
-    is_live = console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
-    return Block(console) if is_live else Lines(console, clock)
+    return Block(console) if _is_live(console) else Lines(console, clock)
+
+
+@contextmanager
+def waiting(console: Console, words: str) -> Iterator[None]:
+    """Shows what is waited for: on a terminal as long as it is, everywhere else as a line that stays."""
+    if not _is_live(console):
+        console.print(words, highlight=False)
+        yield
+        return
+    with Live(Text(words), console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True):
+        console.show_cursor(True)
+        yield
+
+
+def _is_live(console: Console) -> bool:
+    return console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
 
 
 class Block:

@@ -1,6 +1,6 @@
 """How long each step takes on this machine: by the shipped ratios, corrected by what finished steps of the kind took here.
 
-Each step's record keeps what was said of it before it ran: the report holds reality against it, and later plans learn from it.
+Steps that ran while other processes used the cores correct nothing: what is said is the time on idle cores. Each step's record keeps what was said of it before it ran: the report holds reality against it, and later plans learn from it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gristmill.amounts import find_amounts, present_files
+from gristmill.graph.cores import NOTABLE
 from gristmill.graph.machine import Machine
 from gristmill.graph.record import Planned, TrainingForecast
 from gristmill.graph.state import States
@@ -20,7 +21,7 @@ from gristmill.planning.steps import Amounts, Work, correction, works
 from gristmill.preflight import check_files
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.remake import work_in
+from gristmill.remake import PRETRAIN, work_in
 from gristmill.store.store import RunLinks, Store
 
 RECENT_RECORDS = 40  # of a kind of step that are looked at
@@ -66,20 +67,24 @@ class Corrections:
         self._done: dict[str, list[tuple[Work, float]]] = {}
 
     def step_forecast(self, name: str, work: Work) -> StepForecast:
-        """The forecast of one step."""
+        """The forecast of one step. That of pretraining by a measured speed needs no correction."""
+        if name == PRETRAIN and self._speed.is_measured:
+            return StepForecast(step=name, work=work, seconds=work.seconds(self._speed.flops_per_second), num_records=0)
         alike = [entry for entry in self._of_kind(name.partition("/")[0]) if entry[0].ratio == work.ratio]
         share = correction(alike, self._speed.flops_per_second)
         seconds = work.seconds(self._speed.flops_per_second) * (1.0 if share is None else share)
         return StepForecast(step=name, work=work, seconds=seconds, num_records=len(alike))
 
     def _of_kind(self, kind: str) -> list[tuple[Work, float]]:
-        """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now."""
+        """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now on idle cores."""
         if kind not in self._done:
             records = self._store.recent_records(kind, most=RECENT_RECORDS)
             self._done[kind] = [
                 (Work(**record["planned"]["work"]), work_in(record))
                 for record in records
-                if "planned" in record and _is_of(record.get("machine", {}), self._machine)
+                if "planned" in record
+                and record.get("busy_cores", NOTABLE) < NOTABLE
+                and _is_of(record.get("machine", {}), self._machine)
             ]
         return self._done[kind]
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
@@ -28,7 +29,7 @@ def provenance_of(
     *,
     made_from: Mapping[str, str | None],
     counts: Mapping[str, Any],
-    wall_seconds: float,
+    clock: WorkClock,
     peak: PeakMemory,
     planned: Planned,
     forecast: TrainingForecast | None,
@@ -47,7 +48,8 @@ def provenance_of(
         planned=planned,
         lineage=None if checkpoints is None else tuple(Held(checkpoint=name) for name in checkpoints),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        wall_seconds=round(wall_seconds, 3),
+        wall_seconds=round(clock.total(), 3),
+        busy_cores=clock.busy_cores(),
         peak_memory_bytes=Peak(process=peak.process, largest_child=peak.largest_child, how=peak.how),
         command=tuple(sys.argv),
         machine={
@@ -72,19 +74,27 @@ def _version(package: str) -> str | None:
 
 
 class WorkClock:
-    """Seconds of work on a step over all its attempts, kept in the note beside the working folder."""
+    """Seconds of work on a step over all its attempts, and how busy other processes kept the cores meanwhile: kept in the note beside
+    the working folder."""
 
     def __init__(self, working: Path) -> None:
         self._note = working.with_name(f"{working.name}.json")
         self._noted: dict[str, Any] = dict(read_json(self._note))
         self.is_new = "seconds" not in self._noted
         self._before = float(self._noted.get("seconds", 0.0))
-        self._started = self._saved = time.monotonic()
+        self._watched, self._busy = self._noted.get("watched_seconds", 0.0), self._noted.get("busy_core_seconds", 0.0)
+        self._cores = CoreWatch()
+        self._started = self._saved = self._looked = time.monotonic()
         self._lock = threading.Lock()  # a step may report from several threads
 
     def total(self) -> float:
         """Seconds up to now."""
         return self._before + time.monotonic() - self._started
+
+    def busy_cores(self) -> float | None:
+        """Cores that other processes kept busy on average; None for work that was too short to tell."""
+        self._look()
+        return round(self._busy / self._watched, 2) if self._watched else None
 
     def note(self) -> None:
         """Saves the clock if that was not done in the last seconds."""
@@ -93,6 +103,14 @@ class WorkClock:
                 self.save()
 
     def save(self) -> None:
-        """Writes the total into the note."""
-        write_json(self._note, {**self._noted, "seconds": self.total()})
+        """Writes the totals into the note."""
+        self._look()
+        totals = {"seconds": self.total(), "watched_seconds": self._watched, "busy_core_seconds": self._busy}
+        write_json(self._note, {**self._noted, **totals})
         self._saved = time.monotonic()
+
+    def _look(self) -> None:
+        if (busy := self._cores.busy_cores()) is not None:
+            since, self._looked = self._looked, time.monotonic()
+            self._watched += self._looked - since
+            self._busy += busy * (self._looked - since)

@@ -33,7 +33,7 @@ from gristmill.graph.outputs import Outputs, content_files, hashes_in
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
-from gristmill.graph.state import States, StepState, needed_by, steps_named
+from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.speed import load_note
@@ -185,8 +185,7 @@ class _Run:
     def _make(self, state: StepState) -> None:
         step, identity = state.step, state.identity
         assert identity is not None, f"{step.name} is made before its inputs"
-        reasons = state.reasons or ("its files were removed",)
-        self.console.print(f"[yellow]running[/]  {step.name:<22} [dim]{escape('; '.join(reasons))}[/]")
+        self.console.print(f"[yellow]running[/]  {step.name:<22} [dim]{escape('; '.join(self._why(state)))}[/]")
         known = self.store.record(step.name, identity)
         self.links.set_aside(step.name)
         with self.store.making(step.name, identity, who=self.links.name):
@@ -204,6 +203,14 @@ class _Run:
         if record is not None:
             self.remade_seconds += record["wall_seconds"] if state.before is not None else 0.0
             self._say_if_other_bytes(step, known, identity)
+
+    def _why(self, state: StepState) -> list[str]:
+        """Why a step is made, and the checkpoint from which pretraining resumes."""
+        reasons = state.reasons or ("its files were removed",)
+        point = resume_point(self.states, self.machine) if state.step.name == PRETRAIN else None
+        if point is None or not point.step:
+            return [*reasons]
+        return [*(reason for reason in reasons if reason != NOT_MADE), str(point)]
 
     def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
@@ -262,7 +269,7 @@ class _Run:
             state,
             made_from={needed: self.states[needed].identity for needed in step.inputs},
             counts=counts,
-            wall_seconds=clock.total(),
+            clock=clock,
             peak=peak,
             planned=planned,
             forecast=training,

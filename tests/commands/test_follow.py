@@ -91,6 +91,18 @@ def test_a_run_that_was_started_a_moment_before_is_followed_and_not_the_end_of_t
     assert "exit code 0" in last
 
 
+def test_on_a_terminal_the_words_of_waiting_go_when_the_run_begins(tmp_path: Path) -> None:
+    heart = Heart(tmp_path)
+    heart.stop(1)
+    does: Iterator[Callable[[], None]] = iter([lambda: heart.beat(HALF.to_json()), lambda: heart.stop(0)])
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={"TERM": "xterm"})
+    assert follow(tmp_path, console=console, sleep=lambda _: next(does)()) == 0
+    assert isinstance(console.file, io.StringIO)
+    _, words, after = console.file.getvalue().partition("no run is at work; waiting 6 s for one to start")
+    assert words
+    assert "\x1b[2K" in after.partition("pretrain")[0], "the line is erased before the run is shown"
+
+
 def test_a_busy_machine_gives_a_run_longer_to_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, waited in ((1.0, 6.0), (10.0, 20.0), (5000.0, 60.0)):
         monkeypatch.setattr(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,14 @@ from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import Forecast, make_forecast
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.pipeline import steps_of
 from gristmill.planning.budget import Selection
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.runner import run
+from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.shards import TokenShard
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -395,6 +398,7 @@ def test_every_step_has_its_time_and_hours_are_their_sum(book: Path, machine: Ma
 
 def test_what_finished_steps_took_here_corrects_the_next_plan(book: Path, machine: Machine) -> None:
     made_until(book, machine, "select")
+    change_records(machine, busy_cores=0.0)
     changed = make_forecast(load_recipe(book, ["sources.book.license=CC-BY", "sources.book.language={}"]), machine)
     record = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
     step = next(step for step in changed.steps if step.step == "extract/book")
@@ -405,6 +409,57 @@ def test_what_finished_steps_took_here_corrects_the_next_plan(book: Path, machin
     assert step.seconds == pytest.approx(took * step.work.cpu_seconds)
     elsewhere = Machine(processes=7, threads=1, runs_dir=machine.runs_dir)
     assert not any(step.num_records for step in make_forecast(load_recipe(book), elsewhere).steps)
+
+
+def change_records(machine: Machine, **values: Any) -> None:
+    for path in (machine.runs_dir / ".store" / "records").rglob("*.json"):
+        path.chmod(0o644)
+        path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+def test_steps_that_ran_beside_other_processes_correct_nothing(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "select")
+    record = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
+    assert 0 <= record["busy_cores"] <= usable_cpus()
+    change_records(machine, busy_cores=1.0, wall_seconds=1000.0)
+    changed = make_forecast(load_recipe(book, ["sources.book.license=CC-BY", "sources.book.language={}"]), machine)
+    step = next(step for step in changed.steps if step.step == "extract/book")
+    assert (step.num_records, step.seconds) == (0, pytest.approx(step.work.cpu_seconds))
+
+
+def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "select")
+    write_profile(machine.runs_dir, profile())
+    made = make_forecast(load_recipe(book), machine)
+    work = next(step.work for step in made.steps if step.step == "pretrain")
+    kept = machine.runs_dir / ".store" / "records" / "pretrain" / "x.json"
+    kept.parent.mkdir()
+    change = {"planned": {"work": asdict(work), "seconds": 1.0, "num_records": 0}, "wall_seconds": 1000.0}
+    extract = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
+    kept.write_text(json.dumps({**extract, **change, "busy_cores": 0.0}), encoding="utf-8")
+    step = next(step for step in make_forecast(load_recipe(book), machine).steps if step.step == "pretrain")
+    assert (step.num_records, step.seconds) == (0, pytest.approx(work.seconds(1e10)))
+    assert re.search(r"^ ?pretrain +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
+
+
+def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "pretrain")
+    links = RunLinks(Store(machine.runs_dir), "book")
+    identity = links.target("pretrain")
+    assert identity is not None
+    links.withdraw("pretrain")
+    shutil.rmtree(links.store.folder("pretrain", identity))
+    (links.store.root / "records" / "pretrain" / f"{identity}.json").unlink()
+    console = Console(file=StringIO(), width=160)
+    run(load_recipe(book), machine, console=console, until="pretrain")
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"running +pretrain +resumes from step 100 of 100; 0 steps to make", printed), printed
+    assert "not made yet" not in printed
+
+
+def test_what_steps_cost_is_spoken_of_only_where_a_rate_was_given(book: Path, machine: Machine) -> None:
+    assert "price" not in page(book, machine)
+    assert re.search(r"price of all steps at the given rate: \d", page(book, machine, price_per_hour=2.0))
 
 
 def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machine) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,10 @@ def test_killed_run_goes_on_with_the_next_model_and_ends_the_same(ctx: StepConte
     seen: list[Position] = []
     evaluate.run(replace(ctx, progress=seen.append))
     assert [(where.done, where.total) for where in seen] == [(done, len(seen)) for done in range(len(seen))]
+    works = [where.work for where in seen if where.work is not None]
+    assert len({total for _, total in works}) == 1
+    assert all(one < next_one for (one, _), (next_one, _) in pairwise(works)), "each piece has its time"
+    assert 0 == works[0][0] < works[-1][0] < works[-1][1]
     whole = read_json(ctx.out / "results.json")
     (ctx.out / "results.json").unlink()
     (ctx.out / "models" / "sft.json").unlink()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,13 +27,27 @@ def test_own_work_is_not_that_of_others_and_a_process_beside_is() -> None:
     alone = watch.busy_cores()
     assert alone is not None
     assert watch.busy_cores() is None, "nothing can be told of no time"
-    with subprocess.Popen([sys.executable, "-c", SPIN]) as other:
-        try:
-            beside = busy_cores(1.0)
-        finally:
-            other.kill()
+    orphan = subprocess.check_output([f"'{sys.executable}' -c '{SPIN}' >/dev/null & echo $!"], shell=True)
+    try:
+        beside = busy_cores(1.0)
+    finally:
+        os.kill(int(orphan), signal.SIGKILL)
     assert beside >= 0.3, "another process had most of a core"
     assert max(alone, beside) <= usable_cpus()
+
+
+@pytest.mark.skipif(usable_cpus() < len(allowed_cores()), reason="others may use cores that this process may not")
+def test_a_child_at_work_is_not_another_process() -> None:
+    with subprocess.Popen([sys.executable, "-c", SPIN]) as child:
+        try:
+            before, watch = cores._used(), CoreWatch()
+            time.sleep(0.5)
+            busy, after = watch.busy_cores(), cores._used()
+        finally:
+            child.kill()
+    others = (after[1] - before[1] - (after[2] - before[2])) / (after[0] - before[0])
+    assert after[2] - before[2] > 0.1, "what the child uses is counted as own while it runs"
+    assert busy == pytest.approx(max(0.0, others), abs=0.2)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ positions = st.builds(
     part=st.text(max_size=9),
     counts=st.dictionaries(st.sampled_from(["documents", "tokens"]), numbers),
     figures=st.lists(st.text(max_size=9), max_size=3).map(tuple),
+    work=st.none() | st.tuples(st.floats(0, 1e9), st.floats(0, 1e9)),
 )
 seconds = st.floats(0, 1e9)
 moments = st.builds(
@@ -84,9 +85,29 @@ def test_a_training_in_a_line() -> None:
     for now, done in ((0.0, 440), (10.0, 445), (20.0, 450)):
         tracker.add(Position(done=done, total=930, unit="step", part="stage decay", figures=("loss 3.21",)), now)
     assert str(tracker.moment(20.0)) == (
-        "pretrain: stage decay, step 450 of 930 (48%), loss 3.21, 16.0 min left, run about 26.0 min"
+        "pretrain: stage decay, step 450 of 930 (48%), loss 3.21, 16.0 min left, run: about 26.0 min left"
     )
     assert "15.5 min left" in str(tracker.moment(20.0).after(30.0))
+
+
+def test_what_is_counted_has_the_time_of_its_pace_and_never_that_of_the_forecast() -> None:
+    tracker = Tracker("extract/web", expected_seconds=9.0, later_seconds=5.0, now=0.0)
+    tracker.add(Position.doing("starting"), 0.0)
+    assert str(tracker.moment(1.0)) == "extract/web: starting, 8 s left, run: about 13 s left"
+    tracker.add(Position(done=0, total=3_000_000, unit="byte", counts={"documents": 0}), 1.0)
+    tracker.add(Position(done=0, total=3_000_000, unit="byte", counts={"documents": 30}), 2.0)
+    assert str(tracker.moment(2.0)) == "extract/web: 0 B of 3 MB (0%), 30 documents/s, 2 s so far"
+    tracker.add(Position(done=1_000_000, total=3_000_000, unit="byte"), 3.0)
+    assert tracker.moment(3.0).left_seconds == pytest.approx(4)
+    assert tracker.moment(7.5).left_seconds is None, "the pace was too fast; so was the forecast"
+
+
+def test_units_that_take_longer_than_others_are_told_by_their_work() -> None:
+    tracker = Tracker("evaluate", expected_seconds=9.0, later_seconds=0.0, now=0.0)
+    for now, done, work in ((0.0, 0, 0.0), (2.0, 1, 1.0), (4.0, 2, 2.0)):
+        tracker.add(Position(done=done, total=3, unit="piece", work=(work, 10.0)), now)
+    assert str(tracker.moment(4.0)) == "evaluate: piece 2 of 3 (67%), 16 s left"
+    assert tracker.moment(10.0).left_seconds == pytest.approx(10)
 
 
 def test_a_curation_in_a_line() -> None:

@@ -74,8 +74,8 @@ def test_the_reason_and_an_empty_list_are_no_part_of_an_identity(small: dict[str
         ({"skip_steps": 0}, "a change sets skip_steps to 0"),
         ({"skip_steps": 1.5}, "a change sets skip_steps to 1.5"),
         ({"stages.decay.mixture": {"web": 0.5}}, "the weights of a change's stages.decay.mixture sum to 0.5, not 1"),
-        ({"stages.decay.mixture": {"web": "all"}}, "a change's stages.decay.mixture[0][weight] is 'all'; input should be"),
-        ({"stages.decay.mixture": 3}, "a change's stages.decay.mixture is 3; input should be a valid list"),
+        ({"stages.decay.mixture": {"web": "all"}}, "a change's stages.decay.mixture[0][weight] is 'all'; expected a number"),
+        ({"stages.decay.mixture": 3}, "a change's stages.decay.mixture is 3; expected a list"),
         ({"stages.decay.mixture": {"nowhere": 1.0}}, "pretrain.changes[after step 100].set[stages.decay.mixture] names the "
                                                      "source 'nowhere'"),
         ({"stages.deca.mixture": {"web": 1.0}}, "there is no stage 'deca'; did you mean 'decay'? stages that begin at or after "

@@ -117,9 +117,27 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones(tmp_path: Path) -> 
 def test_a_wrong_value_is_quoted_with_its_place(tmp_path: Path) -> None:
     text = SMALL_YAML.replace("vocab_size: 1024", "vocab_size: many")
     words = failure(text, tmp_path)
-    assert (
-        f"r.yaml:{line_of(text, 'tokenizer')}: tokenizer.vocab_size is 'many'; input should be a valid integer" in words
-    )
+    assert f"r.yaml:{line_of(text, 'tokenizer')}: tokenizer.vocab_size is 'many'; expected a whole number" in words
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("name: small", "name: Small One", "name is 'Small One'; expected lower-case letters, digits, '.', '-' and '_', a letter or a digit first"),
+        ("seed: 8", "seed: 1.5", "seed is 1.5; expected a whole number"),
+        ("rope_theta: 10000.0", "rope_theta: much", "model.rope_theta is 'much'; expected a number"),
+        ("dtype: float32", "dtype: float64", "export.dtype is 'float64'; expected 'float32' or 'bfloat16'"),
+        ("{dtype: float32}", "3", "export is 3; expected a section of keys and values"),
+        ("schema_version: 1", "schema_version: 7", "schema_version is 7; expected 1"),
+        ("  books:", "  My Books:", "sources.My Books is 'My Books'; expected lower-case letters, digits, '-' and '_', a letter or a digit first"),
+    ],
+)  # fmt: skip
+def test_what_was_expected_is_told_in_our_words(tmp_path: Path, right: str, wrong: str, told: str) -> None:
+    assert right in SMALL_YAML
+    words = failure(SMALL_YAML.replace(right, wrong, 1), tmp_path)
+    assert told in words
+    assert "nput should" not in words
+    assert "tring should" not in words
 
 
 def test_a_number_written_as_text_is_not_converted(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import prose, quote, table
 from gristmill.report.data_sections import duplicates_and_contamination
 from gristmill.report.facts import Facts, bits
+from gristmill.report.result_sections import load_sentence
 from gristmill.report.training_sections import post_training
 from gristmill.report.verdict import verdict
 from gristmill.store.durable import read_json
@@ -57,6 +58,19 @@ def test_page_has_every_part(page: str) -> None:
         "Conversation and preference", "Evaluation", "Cost", "Provenance",
     ):  # fmt: skip
         assert f">{title}</h2>" in page
+
+
+def test_pretraining_has_one_planned_time(page: str) -> None:
+    assert "time of pretrain" in page
+    assert "<th scope=row>pretraining<" not in page
+    assert "tokens per second of pretraining" in page
+
+
+def test_load_on_the_cores_is_told_beside_the_times_that_it_changed() -> None:
+    assert load_sentence({"select": None, "pretrain": 0.1}) == ""
+    assert load_sentence({"select": 0.0, "pretrain": 1.44, "sft": 0.8}) == (
+        " Planned times are those of idle cores; other processes kept up to 1.4 cores busy during pretrain, sft."
+    )
 
 
 def test_page_shows_what_the_ledgers_hold(page: str, finished_run: Path) -> None:

@@ -12,7 +12,7 @@ import psutil
 from rich.console import Console
 from rich.markup import escape
 
-from gristmill.display import screen_for
+from gristmill.display import screen_for, waiting
 from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Moment
 from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
@@ -90,12 +90,12 @@ def _first_beat(folder: Path, console: Console, loading_seconds: float, sleep: C
     beat = read_beat(folder)
     if beat is not None and beat.is_alive:
         return beat
-    console.print(f"no run is at work; waiting {seconds(loading_seconds)} for one to start", highlight=False)
-    for _ in range(math.ceil(loading_seconds / LOOK_SECONDS)):
-        sleep(LOOK_SECONDS)
-        beat = read_beat(folder)
-        if beat is not None and beat.is_alive:
-            break
+    with waiting(console, f"no run is at work; waiting {seconds(loading_seconds)} for one to start"):
+        for _ in range(math.ceil(loading_seconds / LOOK_SECONDS)):
+            sleep(LOOK_SECONDS)
+            beat = read_beat(folder)
+            if beat is not None and beat.is_alive:
+                break
     return beat
 
 

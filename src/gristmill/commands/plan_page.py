@@ -192,16 +192,15 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         gpu_hours = flops.with_attention / (H100_FLOPS * H100_SHARE) / 3600
         lines.append(f"for scale: {gpu_hours:,.0f} hours of one H100 at {H100_SHARE:.0%} of its peak, which is assumed")
     if plan.price is not None:
-        lines.append(f"price at the given rate: {plan.price:,.2f}")
+        lines.append(f"price of all steps at the given rate: {plan.price:,.2f}")
     lines += [
-        f"memory: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
+        f"memory of pretraining, which needs most: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
         f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
         f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
         f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
         f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, signatures "
         f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
         f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched",
-        "price is of all steps; memory is of pretraining, which needs most",
     ]
     return lines
 

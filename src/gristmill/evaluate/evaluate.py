@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal
 
 from gristmill.data.packs import Pack, packs_by_name
@@ -22,7 +23,7 @@ from gristmill.evaluate.compare import ItemScores, compare
 from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
 from gristmill.evaluate.outputs import YARDSTICK, Figure
-from gristmill.evaluate.pieces import Pieces
+from gristmill.evaluate.pieces import Pieces, PieceTimes
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
@@ -54,9 +55,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
     packs = packs_by_name(ctx.files, section.packs)
     models: dict[str, TrainedModel] = by_source(ctx.inputs, "model ")
     parts: dict[str, dict[str, Any]] = {}
-    num_texts = len(list(_validation(ctx)))
-    of_model = {name: len(packs) + num_texts + (name in CHAT_STEPS) for name in models}
-    pieces = Pieces(ctx, total=sum(of_model.values()) + num_texts * section.xz_yardstick)
+    texts = [min(section.validation_bytes, shard.num_bytes) for _, shard in _validation(ctx)]
+    training_bytes = sum(shard.num_bytes for shard in _training(ctx)) if section.xz_yardstick else 0
+    of_model, of_xz = dict[str, list[float]](), list[float]()
+    for name, trained in models.items():
+        times = PieceTimes.of(ctx, trained.model, training_bytes=training_bytes)
+        of_model[name] = times.of_model(packs.values(), texts, chat=name in CHAT_STEPS)
+        of_xz = times.of_xz(len(texts)) if section.xz_yardstick else []
+    pieces = Pieces(ctx, seconds=[*chain.from_iterable(of_model.values()), *of_xz])
     for name, trained in models.items():
         done = ctx.out / "models" / f"{name}.json"
         if not done.is_file():
@@ -64,7 +70,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             done.parent.mkdir(parents=True, exist_ok=True)
             write_json(done, _measure(ctx, name, model, tokenizer, packs, pieces))
         else:
-            pieces.skip(of_model[name])
+            pieces.skip(len(of_model[name]))
         parts[name] = read_json(done)
     results = [
         Figure.from_json(row, where=ctx.out / "models" / f"{name}.json")
@@ -228,7 +234,8 @@ def _greeting_ids(ctx: StepContext) -> frozenset[str]:
 
 def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[Figure]:
     """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
-    shards = [TokenShard(tokens.train) for tokens in by_source(ctx.inputs, TOKENS).values()]
+    pieces.begin("xz on the training text")
+    shards = _training(ctx)
     all_bytes = sum(shard.num_bytes for shard in shards)
     primed = PrimedXz(text for shard in shards for text in _spread_texts(shard, tokenizer, all_bytes))
     figures: list[Figure] = []
@@ -273,6 +280,10 @@ def _first_texts(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> Ite
 
 
 # ── small parts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _training(ctx: StepContext) -> list[TokenShard]:
+    return [TokenShard(tokens.train) for tokens in by_source(ctx.inputs, TOKENS).values()]
 
 
 def _validation(ctx: StepContext) -> Iterator[tuple[str, TokenShard]]:

@@ -2,24 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gristmill.data.packs import Pack
 from gristmill.errors import Interrupted
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
+from gristmill.planning.cost import count_parameters, flops_per_token
+from gristmill.planning.estimate import bytes_per_token
+from gristmill.planning.speed import measured_speed
+from gristmill.planning.steps import ANSWER_STEP, ASKED, CHAT_TOKENS, FORWARD, ITEM_READINGS, MB, XZ, XZ_MOST
+from gristmill.recipe.schema.training import ModelSection
+from gristmill.store.durable import read_json
 from gristmill.train.runtime import ThreadsByLoad
+
+DEMO_SPEED = 5e10  # operations of training a second, where no training has measured them
+
+
+@dataclass(frozen=True, kw_only=True)
+class PieceTimes:
+    """Seconds of a piece on idle cores, by the ratios that `plan` uses.
+
+    byte_seconds: a model reads a byte of text; xz_seconds: xz reads the training text.
+    """
+
+    byte_seconds: float
+    xz_seconds: float
+
+    @classmethod
+    def of(cls, ctx: StepContext, model_dir: Path, *, training_bytes: int) -> PieceTimes:
+        """Those of models of the shape in that folder."""
+        config = read_json(model_dir / "config.json")
+        model, vocab_size = (
+            ModelSection(**{key: config[key] for key in ModelSection.model_fields}),
+            config["vocab_size"],
+        )
+        speed = measured_speed(count_parameters(model, vocab_size), ctx.machine)
+        flops = flops_per_token(model, vocab_size, ctx.config["window"]) * FORWARD / bytes_per_token(vocab_size)
+        return cls(
+            byte_seconds=flops / (DEMO_SPEED if speed is None else speed.flops_per_second),
+            xz_seconds=min(training_bytes, XZ_MOST) / MB * XZ,
+        )
+
+    def of_model(self, packs: Iterable[Pack], texts: Iterable[int], *, chat: bool) -> list[float]:
+        """A model on each pack, on each text of so many bytes, and asked in chat."""
+        items = [sum(len(item.prompt) + sum(map(len, item.choices)) for item in pack.items) for pack in packs]
+        asked = [ASKED * CHAT_TOKENS / 2 * ANSWER_STEP] if chat else []
+        return [self.byte_seconds * size for size in (*(size * ITEM_READINGS for size in items), *texts)] + asked
+
+    def of_xz(self, num_texts: int) -> list[float]:
+        """xz on the training text, and on that together with each text."""
+        return [self.xz_seconds] * (1 + num_texts)
 
 
 class Pieces:
     """A piece is one model on one pack or source, or on what it was asked in chat."""
 
-    def __init__(self, ctx: StepContext, *, total: int) -> None:
-        self._ctx, self._total = ctx, total
+    def __init__(self, ctx: StepContext, *, seconds: Sequence[float]) -> None:
+        """seconds: what each takes on idle cores; how they compare counts, for the pace is measured."""
+        self._ctx, self._seconds = ctx, seconds
         self._begun = 0
         self._threads = ThreadsByLoad(ctx.machine)
 
     def begin(self, what: str) -> None:
         """Before each piece. Raises Interrupted where the run was asked to stop."""
         self.leave_if_asked()
-        self._ctx.progress(Position(done=self._begun, total=self._total, unit="piece", part=what))
+        self._ctx.progress(
+            Position(
+                done=self._begun,
+                total=len(self._seconds),
+                unit="piece",
+                part=what,
+                work=(sum(self._seconds[: self._begun]), sum(self._seconds)),
+            )
+        )
         self._begun += 1
         self._threads.next_piece()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -18,7 +19,7 @@ NOTABLE = 0.25  # busy cores; less is what any machine does besides
 class CoreWatch:
     """Looks at the cores now, and tells later what other processes have used of them since.
 
-    Children count as this process once they have ended and were waited for.
+    Children and what they start count as this process.
     """
 
     def __init__(self) -> None:
@@ -62,12 +63,15 @@ def load_words(busy: float) -> str:
 
 
 def _used() -> tuple[float, float, float]:
-    """(clock, seconds that the usable cores were busy, seconds of them that this process used)."""
+    """(clock, seconds that the usable cores were busy, seconds of them that this process and its descendants used)."""
     process = psutil.Process()
-    own = process.cpu_times()
+    own = 0.0
+    for each in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # then its parent has waited for it, or will
+            own += sum(each.cpu_times()[:4])  # user, system, and both of the children that it waited for
     every = psutil.cpu_times(percpu=True)
     busy = of_usable([sum(getattr(core, kind, 0.0) for kind in BUSY) for core in every], allowed_cores())
-    return time.monotonic(), busy, own.user + own.system + own.children_user + own.children_system
+    return time.monotonic(), busy, own
 
 
 def of_usable(busy: Sequence[float], usable: Collection[int]) -> float:

@@ -14,6 +14,7 @@ from gristmill.units import in_bytes, scale, seconds
 from gristmill.written import Written
 
 PACE_SECONDS = 30.0
+WORK = ""  # beside the names of counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class Position(Written):
     done of total: in units that take about the same time each, such as "step" or "byte"; total is None if not known. No unit:
     nothing is counted yet, see `doing`.
     part: the current part, such as "stage decay". counts: what has been processed so far, shown as a rate, such as
-    {"documents": 1200}. figures: other figures to show, as text.
+    {"documents": 1200}. figures: other figures to show, as text. work: how much is done, and how much there is, by what the units take
+    on idle cores, where that differs from unit to unit.
     """
 
     done: int
@@ -32,6 +34,7 @@ class Position(Written):
     part: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
     figures: tuple[str, ...] = ()
+    work: tuple[float, float] | None = None
 
     @classmethod
     def doing(cls, what: str) -> Position:
@@ -91,7 +94,7 @@ class Moment(Written):
             return ("stopping as soon as the state is saved; press Ctrl-C again to stop at once",)
         if self.left_seconds is None:
             return (f"{seconds(self.spent_seconds)} so far",)
-        run = (f"run about {seconds(self.left_seconds + self.later_seconds)}",) if self.later_seconds else ()
+        run = (f"run: about {seconds(self.left_seconds + self.later_seconds)} left",) if self.later_seconds else ()
         return (f"{seconds(self.left_seconds)} left", *run)
 
     def after(self, seconds: float) -> Moment:
@@ -109,10 +112,10 @@ class Pace:
     """Amounts per second over the last 30 to 60 seconds, by any clock, without a list of past reports."""
 
     def __init__(self) -> None:
-        self._from: tuple[float, Mapping[str, int]] | None = None
-        self._next = self._last = (0.0, dict[str, int]())
+        self._from: tuple[float, Mapping[str, float]] | None = None
+        self._next = self._last = (0.0, dict[str, float]())
 
-    def add(self, now: float, amounts: Mapping[str, int]) -> None:
+    def add(self, now: float, amounts: Mapping[str, float]) -> None:
         """Takes the amounts done by now."""
         self._last = (now, dict(amounts))
         if self._from is None:
@@ -127,7 +130,7 @@ class Pace:
         done = self._last[1].get(name, 0) - self._from[1].get(name, 0)
         return done / (self._last[0] - self._from[0])
 
-    def left_seconds(self, now: float, name: str, total: int) -> float | None:
+    def left_seconds(self, now: float, name: str, total: float) -> float | None:
         """Seconds until `total` is reached, 0 from then on; None without progress, or once the estimate has passed."""
         rate = self.rate(name)
         if not rate:
@@ -141,7 +144,7 @@ class Pace:
 class Tracker:
     """A running step: keeps its last position and its pace. `moment(now)` may be called from another thread.
 
-    expected_seconds: forecast for the step, used until its pace is known.
+    expected_seconds: forecast for the step, used until something is counted towards a total; from then on its pace tells.
     """
 
     def __init__(self, step: str, *, expected_seconds: float, later_seconds: float, now: float) -> None:
@@ -153,7 +156,8 @@ class Tracker:
     def add(self, position: Position, now: float) -> None:
         """Takes a report."""
         if position.unit:
-            self._pace.add(now, {**position.counts, position.unit: position.done})
+            done, _ = _work(position)
+            self._pace.add(now, {**position.counts, WORK: done})
         self._position = position
 
     def moment(self, now: float) -> Moment:
@@ -161,11 +165,12 @@ class Tracker:
         at = self._position
         spent = now - self._started
         rates: dict[str, float] = {}
-        left = None
+        left, is_counted = None, at is not None and at.total is not None
         if at is not None:
             rates = {name: rate for name in at.counts if (rate := self._pace.rate(name)) is not None}
-            left = None if at.total is None else self._pace.left_seconds(now, at.unit, at.total)
-        if left is None and self._expected > spent:
+            _, total = _work(at)
+            left = None if total is None else self._pace.left_seconds(now, WORK, total)
+        if left is None and not is_counted and self._expected > spent:
             left = self._expected - spent
         return Moment(
             step=self._step,
@@ -175,3 +180,8 @@ class Tracker:
             left_seconds=left,
             later_seconds=self._later,
         )
+
+
+def _work(at: Position) -> tuple[float, float | None]:
+    """What the time left is told by: done, and the total if it is known."""
+    return at.work or (at.done, at.total)

@@ -53,7 +53,8 @@ class Peak(Written):
 @dataclass(frozen=True, kw_only=True)
 class Provenance(Written):
     """What the runner knows of an artefact. document: what the identity covers; resolved, watching: config with every value;
-    made_from: step → identity of what it read; counts: what `run` returned; lineage: the checkpoints that the artefact holds in the store."""
+    made_from: step → identity of what it read; counts: what `run` returned; lineage: the checkpoints that the artefact holds in the store;
+    busy_cores: those that other processes used meanwhile, on average; None where that is not known."""
 
     document: Mapping[str, Any]
     resolved: Mapping[str, Any]
@@ -65,6 +66,7 @@ class Provenance(Written):
     lineage: tuple[Held, ...] | None = None
     made_at: str
     wall_seconds: float
+    busy_cores: float | None = None
     peak_memory_bytes: Peak
     command: tuple[str, ...]
     machine: Mapping[str, str | int]

@@ -26,6 +26,9 @@ State = Literal["done", "missing", "drifted", "undecided"]
 Hashes = Callable[[Step], Mapping[str, Mapping[str, str]]]
 
 
+NOT_MADE = "not made yet"  # a reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepState:
     """A step, its identity and its state.
@@ -139,7 +142,7 @@ class States:
     def _reasons(self, step: Step, document: Mapping[str, Any], before: str | None) -> tuple[str, ...]:
         old = None if before is None else self.record(step.name, before)
         if old is None:
-            return ("not made yet",)
+            return (NOT_MADE,)
         if not {"document", "resolved"} <= old.keys():
             return ("the record is of an older form",)
         same = {step for step, identity in old.get("made_from", {}).items() if self[step].identity == identity}

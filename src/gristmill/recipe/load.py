@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from gristmill.errors import RecipeError
 from gristmill.recipe.keys import known_keys, metadata_at, near_keys
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, range_words
+from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, expected_words, range_words
 from gristmill.store.store import STORE
 from gristmill.units import counted
 
@@ -27,6 +27,7 @@ COMMAND_LINE = "command line"
 IN_FOLDER = "recipe.yaml"
 SCHEMA_FILE, CONVERSATIONS_FILE = "schema.json", "conversations.jsonl"  # that init writes beside it
 MAX_VALUES = 100_000  # of a recipe; a few hundred are usual
+PYDANTIC_KEY = "[key]"  # ends the location of a key that is wrong itself
 OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 
 
@@ -291,7 +292,7 @@ def _explain_one(problem: dict[str, Any], data: Any, origins: Mapping[KeyPath, s
 
 
 def _words(problem: dict[str, Any], key: KeyPath, data: Any) -> str:
-    dotted = ".".join(str(part) for part in key) or "recipe"
+    dotted = ".".join(str(part) for part in key if part != PYDANTIC_KEY) or "recipe"
     kind, found = problem["type"], problem.get("input")
     if kind == "extra_forbidden":
         near, known = near_keys(key, problem["loc"], data), known_keys(problem["loc"])
@@ -310,7 +311,7 @@ def _words(problem: dict[str, Any], key: KeyPath, data: Any) -> str:
     metadata = metadata_at(problem["loc"])
     if kind in OUT_OF_RANGE and (unit := next((mark for mark in metadata if isinstance(mark, Unit)), None)):
         return f"{dotted} is {found!r}; expected {range_words(metadata)}: {unit.why}"
-    return f"{dotted} is {found!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"{dotted} is {found!r}; {expected_words(problem)}"
 
 
 def _data_path(loc: Sequence[str | int], data: Any) -> KeyPath:

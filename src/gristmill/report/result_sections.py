@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from markupsafe import Markup
 
 from gristmill.evaluate.outputs import Comparison, Figure
+from gristmill.graph.cores import NOTABLE
 from gristmill.graph.record import Record
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, table
 from gristmill.report.charts import Score, interval_chart
@@ -161,7 +162,8 @@ def cost(facts: Facts) -> Section | None:
     blocks = [
         table(
             "What was planned, and what it took"
-            + (f". The speed of pretraining was {plan.speed_source}." if plan is not None else ""),
+            + (f". The speed of pretraining was {plan.speed_source}." if plan is not None else ".")
+            + load_sentence({name: record.busy_cores for name, record in facts.records.items()}),
             ("quantity", "planned", "real"),
             _planned_against_real(facts),
             numbers=(1, 2),
@@ -171,18 +173,37 @@ def cost(facts: Facts) -> Section | None:
     return Section(title="Cost", intro="", blocks=blocks)
 
 
+def load_sentence(busy_cores: Mapping[str, float | None]) -> str:
+    """The steps that other processes slowed down, in a sentence after a blank; empty where there are none. busy_cores: by step."""
+    busy = {name: cores for name, cores in busy_cores.items() if cores is not None and cores >= NOTABLE}
+    if not busy:
+        return ""
+    return (
+        f" Planned times are those of idle cores; other processes kept up to {max(busy.values()):.1f} cores busy during "
+        f"{', '.join(busy)}."
+    )
+
+
 def _planned_against_real(facts: Facts) -> Iterator[tuple[str, str, str]]:
     """What `plan` would have said on this machine, beside what happened; then the time of each kind of step."""
     real, record = facts.pretraining, facts.records["pretrain"]
     plan = record.forecast
     planned = (
-        (f"{plan.parameters:,}", seconds(plan.pretraining_seconds), in_bytes(plan.memory_bytes))
+        (
+            f"{plan.parameters:,}",
+            f"{facts.planned_tokens / plan.pretraining_seconds:,.0f}",
+            in_bytes(plan.memory_bytes),
+        )
         if plan
         else (NOT_RECORDED,) * 3
     )
     yield "tokens", f"{facts.planned_tokens:,}", f"{real.tokens:,}"
     yield "parameters", planned[0], f"{real.parameters:,}"
-    yield "pretraining", planned[1], seconds(real.training_seconds)
+    yield (
+        "tokens per second of pretraining",
+        planned[1],
+        NOT_RECORDED if real.tokens_per_second is None else f"{real.tokens_per_second:,.0f}",
+    )
     yield "peak memory of pretraining", planned[2], in_bytes(record.peak_memory_bytes.process)
     kinds: dict[str, list[Record]] = {}
     for name, made in facts.records.items():

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_validator
 
 from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
-from gristmill.recipe.schema.section import LABEL, MAX_PEAK_LR, Misfit, Section, Unit, did_you_mean
+from gristmill.recipe.schema.section import LABEL, MAX_PEAK_LR, Misfit, Section, Unit, did_you_mean, expected_words
 
 PEAK_LR = "optimizer.peak_lr"
 SKIP_STEPS = "skip_steps"
@@ -90,7 +90,7 @@ def _setting(key: Any, value: Any) -> Any:
         except ValidationError as error:
             problem = error.errors()[0]
             where = "".join(f"[{part}]" for part in problem["loc"])
-            raise ValueError(f"a change's {key}{where} is {problem['input']!r}; {problem['msg'].lower()}") from None
+            raise ValueError(f"a change's {key}{where} is {problem['input']!r}; {expected_words(problem)}") from None
         check_mixture(draws, f"a change's {key}")
         return draws
     if key == PEAK_LR and is_number and 0 < value <= MAX_PEAK_LR:

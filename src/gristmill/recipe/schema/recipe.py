@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from gristmill.recipe.schema.curation import Classifier, PackRef, Select, Source
 from gristmill.recipe.schema.evaluation import Evaluate, Export
 from gristmill.recipe.schema.post_training import ChatData, Dpo, Finetune, Pairs
-from gristmill.recipe.schema.section import KeyPath, Misfit, Name, Section, Unit, did_you_mean
+from gristmill.recipe.schema.section import RUN_NAME, KeyPath, Misfit, Name, Section, Unit, did_you_mean
 from gristmill.recipe.schema.training import ModelSection, Pretrain, TokenizerSection
 
 Problem = tuple[KeyPath, str]
@@ -35,7 +35,7 @@ class Recipe(Section):
     """Everything that defines the model."""
 
     schema_version: Literal[1] = Field(description="version of the recipe format")
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="name of the run and of its folder")]
+    name: Annotated[str, Field(pattern=RUN_NAME, description="name of the run and of its folder")]
     description: str = Field(default="", description="one sentence, for the report and the model card")
     seed: Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")] = Field(
         description="of all random choices"

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Self, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from gristmill.units import counted
+
 MAX_WEIGHT_DECIMALS = 6
 
 KeyPath = tuple[str | int, ...]
@@ -31,7 +33,13 @@ class Unit:
     why: str
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+RUN_NAME = r"^[a-z0-9][a-z0-9._-]*$"
+PATTERNS = {
+    NAME: "lower-case letters, digits, '-' and '_', a letter or a digit first",
+    RUN_NAME: "lower-case letters, digits, '.', '-' and '_', a letter or a digit first",
+}
+Name = Annotated[str, Field(pattern=NAME)]
 Share = Annotated[float, Field(ge=0, le=1), Unit("share", "a share of a whole")]
 Weight = Annotated[float, Field(gt=0, le=1), Unit("share", "a part of a whole; leave out what has none")]
 Tokens = Annotated[int, Field(gt=0, le=10**15), Unit("tokens", "no model has read more")]
@@ -57,6 +65,46 @@ def range_words(metadata: Sequence[Any]) -> str:
     ]
     units = [f" ({mark.name})" for mark in metadata if isinstance(mark, Unit)]
     return ", ".join(ends) + "".join(units[-1:])
+
+
+EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text; put what looks like a number or a truth value into quotation marks",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a section of keys and values",
+    "model_type": "a section of keys and values",
+    "model_attributes_type": "a section of keys and values",
+    "none_required": "null",
+}
+
+
+def expected_words(problem: Mapping[str, Any]) -> str:
+    """What should stand where pydantic found a problem, in words for the common kinds: "expected a whole number"."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind in EXPECTED:
+        return f"expected {EXPECTED[kind]}"
+    if kind == "string_pattern_mismatch":
+        pattern = context["pattern"]
+        return f"expected {PATTERNS.get(pattern, f'text of the form {pattern}')}"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    for end, word in ENDS.items():
+        if end in context:
+            return f"expected a number {word} {_number(context[end])}"
+    if kind in ("too_short", "string_too_short"):
+        return f"expected at least {counted(context['min_length'], 'item' if kind == 'too_short' else 'character')}"
+    if kind in ("too_long", "string_too_long"):
+        return f"expected at most {counted(context['max_length'], 'item' if kind == 'too_long' else 'character')}"
+    words: str = problem["msg"]
+    return f"{words[0].lower()}{words[1:]}"
 
 
 def _number(value: float) -> str:
