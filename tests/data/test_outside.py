@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data import outside
-from gristmill.data.outside import FileHashes, NotHashedYet, find_outside
+from gristmill.data.outside import FileHashes, NotHashedYet, _glob, find_outside
 from gristmill.errors import Interrupted, RecipeError
 
 
@@ -287,6 +288,31 @@ def test_a_glob_names_each_file_once_although_a_link_leads_back(tmp_path: Path, 
     fill(tmp_path / "data", "a.txt", "deep/b.txt")
     (tmp_path / "data" / link).symlink_to(target)
     assert names(tmp_path, "data/**/*.txt") == ["a.txt", "deep/b.txt"]
+
+
+@pytest.mark.timeout(20)
+def test_links_that_lead_to_and_fro_end(tmp_path: Path) -> None:
+    fill(tmp_path / "data", "one/a.txt", "other/b.txt")
+    for link, target in (("one/up", ".."), ("one/x", "../other"), ("other/up", ".."), ("other/y", "../one")):
+        (tmp_path / "data" / link).symlink_to(target)
+    assert names(tmp_path, "data/**/*.txt") == ["one/a.txt", "one/x/b.txt", "other/b.txt", "other/y/a.txt"]
+
+
+PARTS = st.sampled_from(["**", "*", "a", "b*", "?", "[ab]", "*.txt"])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_patterns_name_what_glob_names(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
+    folder, pattern = tmp_path_factory.getbasetemp() / "patterns", "/".join(parts)
+    if not folder.exists():
+        fill(
+            folder, "a.txt", "a/a.txt", "a/b/c/d.txt", "b/b.txt", "b/a/a/x.md", ".hidden/a.txt", "b/.secret.txt", "bb/c"
+        )
+    files = {Path(path).relative_to(folder).as_posix() for path in glob(f"{folder}/{pattern}", recursive=True)}
+    wanted = sorted(name for name in files if (folder / name).is_file())
+    _, found = _glob(folder, pattern)
+    assert sorted({path.relative_to(folder).as_posix() for path in found if path.is_file()}) == wanted
 
 
 def test_a_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from glob import escape, glob, has_magic
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from gristmill.units import in_bytes
 
 PROJECT_FILES = (IN_FOLDER, SCHEMA_FILE, CONVERSATIONS_FILE)
 MAX_HEAD_BYTES = 64_000  # of a recipe, in which its first keys lie
+ANY_DEPTH = "**"
 NAMED = "(named)"  # no file has this name
 SETTLED_SECONDS = 2.0  # a file changed just now may change again within the resolution of its time stamp
 SAY_EVERY_SECONDS = 5.0
@@ -168,20 +169,43 @@ def _matches(recipe_dir: Path, pattern: str, *, where: str) -> tuple[Path, list[
 def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
     """(the fixed part of a pattern, all that it names outside of gristmill's runs and of projects below that part, once: not again
     through a link that leads back)."""
-    fixed = Path()
-    for part in Path(pattern).expanduser().parent.parts:
+    named, fixed = Path(pattern).expanduser(), Path()
+    for part in named.parent.parts:
         if has_magic(part):
             break
         fixed /= part
     start = absolute(recipe_dir, str(fixed))
-    matches = glob(str(absolute(Path(escape(str(recipe_dir))), pattern)), recursive=True)
     is_passed_over = cache(lambda folder: is_made_here(folder) or _leads_back(folder))
+    matches = _expanded(start, named.parts[len(fixed.parts) :], is_passed_over)
     return start, [
         path
-        for path in map(Path, matches)
+        for path in dict.fromkeys(matches)
         if not any(map(is_passed_over, _folders_between(start, path)))
         and not (path.parent != start and is_project_file(path))
     ]
+
+
+def _expanded(folder: Path, parts: Sequence[str], is_passed_over: Callable[[Path], bool]) -> Iterator[Path]:
+    """What a pattern names below a folder. glob's own "**" follows links that lead back, and with two of them never ends."""
+    if ANY_DEPTH not in parts:
+        yield from (folder / name for name in glob(str(Path(*parts)), root_dir=folder))
+        return
+    place = parts.index(ANY_DEPTH)
+    before, after = parts[:place], parts[place + 1 :]
+    for top in [folder / name for name in glob(str(Path(*before)), root_dir=folder)] if before else [folder]:
+        for inner in _folders_below(top, is_passed_over):
+            yield from _expanded(inner, after or ["*"], is_passed_over)
+
+
+def _folders_below(top: Path, is_passed_over: Callable[[Path], bool]) -> Iterator[Path]:
+    """The folder and those inside it, but hidden ones."""
+    if not top.is_dir():
+        return
+    yield top
+    with contextlib.suppress(OSError):  # may not be listed
+        for inner in sorted(top.iterdir()):
+            if not inner.name.startswith(".") and inner.is_dir() and not is_passed_over(inner):
+                yield from _folders_below(inner, is_passed_over)
 
 
 def _leads_back(folder: Path) -> bool:
