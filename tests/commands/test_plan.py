@@ -420,7 +420,7 @@ def change_records(machine: Machine, **values: Any) -> None:
 def test_steps_that_ran_beside_other_processes_correct_nothing(book: Path, machine: Machine) -> None:
     made_until(book, machine, "select")
     record = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
-    assert 0 <= record["busy_cores"] <= usable_cpus()
+    assert 0 <= record.get("busy_cores", 0.0) <= usable_cpus()  # absent after less than a tenth of a second
     change_records(machine, busy_cores=1.0, wall_seconds=1000.0)
     changed = make_forecast(load_recipe(book, ["sources.book.license=CC-BY", "sources.book.language={}"]), machine)
     step = next(step for step in changed.steps if step.step == "extract/book")

@@ -285,7 +285,7 @@ def test_a_costly_step_downstream_is_asked_about_when_it_is_decided_and_not_befo
     done_project: Path, gristmill: Command
 ) -> None:
     change_record(done_project, "pretrain", wall_seconds=3600.0)
-    override = "select.min_scores.manuals.above=1.5"
+    override = "select.min_scores.manuals.above=2.0"
     answer = gristmill("run", "recipe.yaml", override, *OPTIONS)
     assert answer.code == 2
     made = lines(answer.out, "made")
