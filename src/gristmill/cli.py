@@ -182,6 +182,17 @@ def inspect(
 
 
 @app.command()
+def why(
+    target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")],
+    name: Annotated[str, typer.Argument(help="the id of a document, as `inspect` shows it", metavar="ID")],
+) -> None:
+    """What became of one document: the rule with its numbers, the copy that stayed, the span that matched."""
+    from gristmill.commands.why import why as print_why
+
+    print_why(target, name, console=_console())
+
+
+@app.command()
 def chat(
     targets: Models,
     prompt: Annotated[str | None, typer.Option(help="ask this once, print the answer and exit")] = None,

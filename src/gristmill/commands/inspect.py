@@ -14,6 +14,7 @@ from rich.text import Text
 
 from gristmill.commands.inspect_files import inspect_files, inspect_sources
 from gristmill.commands.run_folder import refuse_broken_links
+from gristmill.commands.why import evidence
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.errors import DataError, RecipeError
@@ -192,13 +193,6 @@ def _sample(row: dict[str, Any]) -> Text:
     text = Text()
     text.append(f"\n{row['source']}  {row['id']}", style="bold")
     if row["reason"]:
-        text.append(f"\n{row['step']}: {row['reason']}", style="yellow")
-        if row["value"] is not None:
-            against = "" if row["limit"] is None else f" against the limit {row['limit']:.4g}"
-            text.append(f"  {row['value']:.4g}{against}")
-        if row["duplicate_of"] is not None:
-            text.append(f"  copy of {row['duplicate_of']}")
-        if row["detail"]:
-            text.append(f"\n{row['detail']}", style="dim")
+        text.append_text(evidence(row))
     text.append(f"\n{' '.join(row['excerpt'].split())}")
     return text

@@ -1,0 +1,141 @@
+"""`gristmill why`: what became of one document of a run, and by which evidence.
+
+    extract/<source>   kept, or the rule that dropped it with value and limit
+    select             train or validation, or why it left: the score, the item with its span, the survivor that it lost to
+    and the other way  the copies that were dropped for it, the training texts that left because they resemble it
+
+Only columns of ids are read through; of the rows that match, everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.text import Text
+
+from gristmill.commands.run_folder import refuse_broken_links
+from gristmill.data.document import open_parquet
+from gristmill.errors import DataError, RecipeError
+
+KEPT = {"documents": "kept", "train": "kept to train on", "validation": "kept, held out"}
+SHOWN_NEAR = 5
+SHOWN_COPIES = 10
+EXCERPT_CHARS = 300
+DETAILS = ("url", "license", "language", "origin")
+
+
+def why(target: Path, name: str, *, console: Console) -> None:
+    """Prints the fate of the document with this id, step by step; of several sources where several have it.
+
+    Raises RecipeError when `target` is no run with curated text, DataError when no document has the id.
+    """
+    shards = _shards(target)
+    if not shards:
+        refuse_broken_links(target)
+        raise RecipeError(f"{target} is no run's folder with curated documents. Give runs/<name>.")
+    with ThreadPoolExecutor() as pool:
+        found = [row for rows in pool.map(lambda path: list(_rows(path, target, name)), shards) for row in rows]
+        fates = [row for row in found if row["id"] == name]
+        if not fates:
+            near = sorted({one for ids in pool.map(lambda path: _ids_with(path, name), shards) for one in ids})
+            raise DataError(f"no document of {target} has the id {name!r}.{_near_words(near)}")
+    for row in fates:
+        console.print(_fate(row))
+    if copies := [row for row in found if row["id"] != name]:
+        console.print(_copies(copies))
+
+
+def _shards(target: Path) -> list[Path]:
+    """All files of documents, in the order of the flow. What extract kept is in one of select's files, where there is a select."""
+    extracted = sorted(target.glob("extract/*/rejected-*.parquet"))
+    selected = sorted(target.glob("select/*/*-[0-9]*.parquet"))
+    return [*extracted, *(selected or sorted(target.glob("extract/*/documents-*.parquet")))]
+
+
+def _rows(path: Path, target: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of the document, and of the documents that name it as the one that stayed."""
+    kind = path.name.rpartition("-")[0]
+    with open_parquet(path) as file:
+        columns = ["id", "duplicate_of"] if kind == "rejected" else ["id"]
+        for number in range(file.metadata.num_row_groups):
+            if not _may_hold(file.metadata.row_group(number), columns, name):
+                continue
+            group = file.read_row_group(number, columns=columns)
+            hits = [pc.fill_null(pc.equal(group.column(column), name), False) for column in columns]
+            places = np.flatnonzero(np.logical_or.reduce([hit.to_numpy() for hit in hits]))
+            if len(places):
+                for row in file.read_row_group(number).take(places).to_pylist():
+                    yield {"fate": KEPT.get(kind, ""), "step": path.parent.relative_to(target).parts[0], **row}
+
+
+def _may_hold(group: pq.RowGroupMetaData, columns: Sequence[str], name: str) -> bool:
+    """Whether the least and the greatest value of one of the columns leave room for the name; files in order of their names do not."""
+    for place in range(group.num_columns):
+        column = group.column(place)
+        if column.path_in_schema in columns:
+            ends = column.statistics
+            if ends is None or not ends.has_min_max or ends.min <= name <= ends.max:
+                return True
+    return False
+
+
+def _ids_with(path: Path, name: str) -> list[str]:
+    with open_parquet(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            ids = file.read_row_group(number, columns=["id"]).column("id")
+            held = ids.filter(pc.match_substring(ids, name))
+            if len(held):
+                return [str(one) for one in held.slice(0, SHOWN_NEAR).to_pylist()]
+    return []
+
+
+def _near_words(near: Sequence[str]) -> str:
+    if not near:
+        return " `gristmill inspect` shows ids of a run."
+    return f" Ids that hold it: {', '.join(map(repr, near[:SHOWN_NEAR]))}."
+
+
+def _fate(row: dict[str, Any]) -> Text:
+    text = Text()
+    text.append(f"{row['source']}  {row['id']}", style="bold")
+    if row["fate"]:
+        text.append(f"\n{row['step']}: {row['fate']}", style="green")
+    else:
+        text.append_text(evidence(row))
+    for detail in DETAILS:
+        if row.get(detail):
+            text.append(f"\n{detail} {row[detail]}", style="dim")
+    excerpt = row.get("excerpt") or (row.get("text") or "")[:EXCERPT_CHARS]
+    text.append(f"\n{' '.join(excerpt.split())}\n")
+    return text
+
+
+def evidence(row: dict[str, Any]) -> Text:
+    """Why a document was dropped: step, reason, the value against the limit, the copy that stayed, the span; a row of REJECTED_SCHEMA."""
+    text = Text(f"\n{row['step']}: {row['reason']}", style="yellow")
+    words = ""
+    if row["value"] is not None:
+        words += f"  {row['value']:.4g}" + ("" if row["limit"] is None else f" against the limit {row['limit']:.4g}")
+    if row["duplicate_of"] is not None:
+        words += f"  copy of {row['duplicate_of']}"
+    text.append(words, style="default")
+    if row["detail"]:
+        text.append(f"\n{row['detail']}", style="dim default")
+    return text
+
+
+def _copies(rows: Sequence[dict[str, Any]]) -> Text:
+    text = Text(f"{len(rows):,} left because of it:")
+    for row in rows[:SHOWN_COPIES]:
+        against = "" if row["value"] is None else f" {row['value']:.3f}"
+        text.append(f"\n  {row['source']}  {row['id']}  {row['reason']}{against}")
+    if len(rows) > SHOWN_COPIES:
+        text.append(f"\n  and {len(rows) - SHOWN_COPIES:,} more", style="dim")
+    return text
