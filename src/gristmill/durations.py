@@ -1,6 +1,7 @@
 """How long each step takes on this machine: by the shipped ratios, corrected by what finished steps of the kind took here.
 
-Steps that ran while other processes used the cores correct nothing: what is said is the time on idle cores. Each step's record keeps what was said of it before it ran: the report holds reality against it, and later plans learn from it.
+Steps that ran while other processes used the cores correct nothing: forecasts are for idle cores. Each step's record keeps the
+forecast made before it ran: the report compares it with the time taken, and later plans learn from it.
 """
 
 from __future__ import annotations

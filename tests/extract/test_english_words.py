@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.extract.english_words import english_words, words_of
+from gristmill.extract.english_words import LONGEST_REMEMBERED, _remembered, english_words, words_of
 
 # What spaCy 3.8.18 makes of these pieces, as it answered: marks come off, what is known stays whole.
 CUT_BY_SPACY = r"""
@@ -156,3 +156,9 @@ def test_words_are_all_of_the_text_but_its_white_space(pieces: list[str]) -> Non
     assert "".join(english_words(text)) == "".join(pieces)
     assert all(english_words(text))
     assert english_words(text) == [word for piece in pieces for word in words_of(piece)]
+
+
+def test_long_pieces_are_not_kept_in_memory() -> None:
+    before = _remembered.cache_info().currsize
+    assert english_words("q" * (LONGEST_REMEMBERED + 1) + "-") == ["q" * (LONGEST_REMEMBERED + 1) + "-"]
+    assert _remembered.cache_info().currsize == before

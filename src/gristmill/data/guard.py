@@ -13,8 +13,9 @@ another; what is in it is never made twice, so results and their order do not de
 crash costs two starts of a child and what must be read again to reach its place.
 
 The deadline is the kernel's interval timer with its default action, so it also ends C code that holds the interpreter
-lock, and a child whose parent is gone. The end of a job has one, too, from one result that it takes to the next. The memory limit is
-on address space, counted from the child's size at start (Linux; elsewhere there is none). A crash, a lack of memory or of time is believed only when it happens again in a fresh
+lock, and a child whose parent is gone. The end of a job has one, too, from one result that it takes to the next. The memory
+limit is on address space, counted from the child's size at start (Linux; elsewhere there is none). A crash, a lack of memory
+or of time is believed only when it happens again in a fresh
 child: what went before in the same process may be to blame, or a machine that was busy or asleep.
 """
 

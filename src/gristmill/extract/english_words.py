@@ -18,7 +18,8 @@ import string
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-REMEMBERED = 2**17  # pieces; 20 MB
+REMEMBERED = 2**17  # pieces: 40 MB of real text
+LONGEST_REMEMBERED = 64  # characters: a longer piece hardly ever comes again, and may be megabytes
 MOST_PARTS = 7  # of a piece that is known as a whole
 LONGEST_ADDRESS = 2**10  # characters
 
@@ -144,9 +145,12 @@ def english_words(text: str) -> list[str]:
     return list(itertools.chain.from_iterable(map(words_of, text.split())))
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
 def words_of(piece: str) -> tuple[str, ...]:
     """The words and marks of a piece without white space."""
+    return _remembered(piece) if len(piece) <= LONGEST_REMEMBERED else _cut(piece)
+
+
+def _cut(piece: str) -> tuple[str, ...]:
     if (known := _KNOWN.get(piece)) is not None:
         return known
     if piece.isalpha() and piece.isascii():
@@ -168,6 +172,9 @@ def words_of(piece: str) -> tuple[str, ...]:
             back.append(piece[last:end])
         start, end = first, last
     return _joined((*front, *_inside(piece[start:end]), *reversed(back)))
+
+
+_remembered = functools.lru_cache(maxsize=REMEMBERED)(_cut)
 
 
 def _is_known(piece: str, start: int, end: int) -> bool:

@@ -27,10 +27,10 @@ class CoreWatch:
 
     def busy_cores(self) -> float | None:
         """Cores that other processes kept busy, on average since the last look; None where that was too short ago to tell."""
-        (then, all_then, own_then), (now, all_now, own_now) = self._since, _used()
-        if now - then < LOOK_SECONDS / 2:
+        then, all_then, own_then = self._since
+        if time.monotonic() - then < LOOK_SECONDS / 2:  # before a look, which goes through all processes
             return None
-        self._since = now, all_now, own_now
+        self._since = now, all_now, own_now = _used()
         others = (all_now - all_then - (own_now - own_then)) / (now - then)
         usable = usable_cpus()
         # Of a group whose time is limited, cores that others may keep busy first. Others in the same group are not told apart.
