@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -216,7 +217,7 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
     else:
         yield table(
             "Task packs: is what they ask in the training text?",
-            ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
+            ("pack", "items", "planted and found", "not looked for", "documents removed"),
             [
                 (
                     name,
@@ -229,11 +230,21 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
             ],
             numbers=(1, 2, 3, 4),
         )
+        forms = Counter[str](), Counter[str]()
+        for pack in found.packs.values():
+            for form, (seen, planted) in pack.by_form.items():
+                forms[0][form] += seen
+                forms[1][form] += planted
+        told = ", ".join(f"{form} {forms[0][form]:,} of {planted:,}" for form, planted in forms[1].items() if planted)
         yield paragraph(
-            "Items were planted into copies of real documents and had to be found. Real documents that held an item and "
-            f"were removed: {found.documents_removed:,}."
+            "Items were planted into copies of real documents, in forms that are not those of their packs, and looked for "
+            f"by the rule {found.rule}: {told or 'none could be'}. Items that are not looked for have too few words, or stand in "
+            "their own passage; documents that they were cut from leave by their ids. Real documents that held an item and were "
+            f"removed: {found.documents_removed:,}."
         )
-    hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in found.hits[:8]]
+    hits = [
+        (hit.source, hit.id, ", ".join(hit.items)[:60], f"{hit.share:.0%}", hit.excerpt[:110]) for hit in found.hits[:8]
+    ]
     if hits:
-        spans = table("Spans that match an item", ("source", "document", "item", "span"), hits)
+        spans = table("Spans that match an item", ("source", "document", "item", "of it", "span"), hits, numbers=(3,))
         yield fold("The documents that held an item", [spans])
