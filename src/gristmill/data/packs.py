@@ -32,7 +32,9 @@ from gristmill.store.jsonl import numbered_objects
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
-KINDS = ("multiple_choice", "generate", "unscored")
+WATCHED_KINDS = ("multiple_choice",)
+SCORED_KINDS = (*WATCHED_KINDS, "generate")
+KINDS = (*SCORED_KINDS, "unscored")
 PACK_LABEL = "pack "
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
 OPTIONAL_PACK_KEYS = {"description", "license"}
