@@ -25,9 +25,9 @@ from resiliparse.extract.html2text import extract_plain_text
 from gristmill.data.known_packages import read_package
 from gristmill.data.packs import Item, Pack
 from gristmill.select.decontaminate import RULES, Decontaminator
-from gristmill.select.item_words import item_name, questions_of
+from gristmill.select.item_words import item_name, questions_of, searched
 from gristmill.select.plain import plain
-from gristmill.select.planting import FORMS, question
+from gristmill.select.planting import FORMS
 from gristmill.select.words import split_words
 
 LENGTHS = ((5, 7), (8, 12), (13, 17), (18, 30), (31, 44), (45, 10**9))
@@ -40,7 +40,7 @@ def changed(count: int) -> Form:
     """The question with words exchanged."""
 
     def form(item: Item, rng: np.random.Generator) -> str:
-        words = question(item).split(" ")
+        words = searched(item).split(" ")
         places = [k for k, word in enumerate(words) if re.search(r"\w", word)]
         for place in rng.choice(places, min(count, len(places)), replace=False):
             words[place] = str(rng.choice(WORDS))
@@ -51,21 +51,21 @@ def changed(count: int) -> Form:
 
 def inserted(item: Item, rng: np.random.Generator) -> str:
     """The question with one word more."""
-    words = question(item).split(" ")
+    words = searched(item).split(" ")
     words.insert(int(rng.integers(1, max(2, len(words)))), str(rng.choice(WORDS)))
     return " ".join(words)
 
 
 def deleted(item: Item, rng: np.random.Generator) -> str:
     """The question with one word less."""
-    words = question(item).split(" ")
+    words = searched(item).split(" ")
     words.pop(int(rng.integers(len(words))))
     return " ".join(words)
 
 
 def hyphenated(item: Item, rng: np.random.Generator) -> str:
     """Every third long word broken at the end of a line."""
-    words = question(item).split(" ")
+    words = searched(item).split(" ")
     for k in [k for k, word in enumerate(words) if len(word) > 5 and word.isalpha()][::3]:
         words[k] = f"{words[k][:3]}-\n{words[k][3:]}"
     return " ".join(words)
@@ -73,23 +73,23 @@ def hyphenated(item: Item, rng: np.random.Generator) -> str:
 
 def hidden(item: Item, rng: np.random.Generator) -> str:
     """Zero-width spaces between letters."""
-    return "".join(c + "\u200b" * int(rng.random() < 0.2) for c in question(item))
+    return "".join(c + "\u200b" * int(rng.random() < 0.2) for c in searched(item))
 
 
 def json_twice(item: Item, rng: np.random.Generator) -> str:
     """JSON in JSON."""
-    return json.dumps(json.dumps({"q": question(item).replace("? ", "?\n"), "a": item.gold}))
+    return json.dumps(json.dumps({"q": searched(item).replace("? ", "?\n"), "a": item.gold}))
 
 
 ALL_FORMS: dict[str, Form] = {
-    "bare": lambda item, rng: question(item),
-    "question, answer": lambda item, rng: f"{question(item)} {item.gold.strip()}",
+    "bare": lambda item, rng: searched(item),
+    "question, answer": lambda item, rng: f"{searched(item)} {item.gold.strip()}",
     **FORMS,
     "JSON twice": json_twice,
     "hyphenated": hyphenated,
     "zero-width": hidden,
-    "upper case": lambda item, rng: question(item).upper(),
-    "upper case, no marks": lambda item, rng: re.sub(r"[^\w\s]", "", question(item)).upper(),
+    "upper case": lambda item, rng: searched(item).upper(),
+    "upper case, no marks": lambda item, rng: re.sub(r"[^\w\s]", "", searched(item)).upper(),
     "1 word changed": changed(1),
     "2 words changed": changed(2),
     "3 words changed": changed(3),
@@ -179,7 +179,7 @@ def main() -> None:
     packs = packs_of(options.wheels)
     pages = [json.loads(line)["text"] for line in options.pages.read_text(encoding="utf-8").splitlines()]
     items = [(item_name(pack, item), item) for pack in packs for item in pack.items]
-    lengths = np.diff(split_words([plain(question(item)) for _, item in items]).offsets_D1)
+    lengths = np.diff(split_words([plain(searched(item)) for _, item in items]).offsets_D1)
     rng = np.random.default_rng(7)
     cells = [
         [items[k] for k in rng.permutation(np.flatnonzero((lengths >= low) & (lengths <= high)))[: options.items]]

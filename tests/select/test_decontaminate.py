@@ -13,7 +13,7 @@ from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.select import decontaminate as d
 from gristmill.select.decontaminate import Decontaminator, longest_common_subsequence
-from gristmill.select.item_words import questions_of
+from gristmill.select.item_words import questions_of, searched
 from gristmill.select.planting import FORMS, plant, planted_recall
 from gristmill.select.questions import Questions
 from gristmill.select.words import split_words
@@ -79,7 +79,7 @@ def test_a_short_question_counts_whole_and_with_the_answer_on_either_side():
     assert found("Paris! What is the capital of France?") == (("quiz/short",), "question_and_answer")
     assert found("What is the capital of France? I never learnt it.") is None
     assert found("What is the capital of Italy? Not Paris.") is None
-    assert found(f"What is the capital of France? {'hm ' * (d.ANSWER_WINDOW + 1)} Paris") is None
+    assert found(f"What is the capital of France? {'hm ' * (d.ANSWER_WINDOW + 3)} Paris") is None
 
 
 def test_an_answer_that_tells_nothing_counts_only_next_to_its_question():
@@ -206,6 +206,36 @@ def test_options_that_a_prompt_lists_are_no_part_of_the_question():
     assert found(question, finder) == (("quiz/x",), "question")
 
 
+def test_options_are_listed_only_in_lines_or_behind_labels():
+    question, options = "Which of the two is bigger and brighter, the sun or the moon?", ("the sun", "the moon")
+    assert searched(Item(id="x", prompt=question, choices=options, answer=0)) == question
+    labelled = f"{question} (A) the sun (B) the moon\nAnswer:"
+    assert searched(Item(id="x", prompt=labelled, choices=options, answer=0)).strip() == question
+    letters = "According to A. Smith, what is B?\nA. the sun\nB. the moon\nAnswer:"
+    assert searched(Item(id="x", prompt=letters, choices=("A", "B"), answer=0)) == "According to A. Smith, what is B?"
+
+
+def test_what_most_questions_begin_with_is_wording_only_up_to_a_mark():
+    places = ("Peru", "Chile", "Japan", "Kenya", "Norway", "Mongolia", "Jordan", "Nepal")
+    asked = [f"What is the name of the largest city in {place}?" for place in places]
+    items = [Item(id=str(i), prompt=f"Question: {text}\nAnswer:", target="?") for i, text in enumerate(asked)]
+    finder = Decontaminator.of([pack(items)])
+    assert finder.unprotected == ()
+    assert [finder.questions.length_I.tolist()] == [[10] * 8]
+    assert [found(text, finder) is not None for text in asked] == [True] * 8
+
+
+def test_a_question_that_a_pack_asks_of_many_passages_is_wording():
+    rng = np.random.default_rng(15)
+    question = "What is the main idea of this passage?"
+    items = [Item(id=str(i), prompt="?", question=question, target=random_words(rng, 6)) for i in range(30)]
+    finder = Decontaminator.of([pack(items)])
+    assert finder.match(f"He asked us: {question} I slept.") is None
+    assert found(f"{question} {items[7].target}", finder) == (("quiz/7",), "question_and_answer")
+    copies = [pack([Item(id="x", prompt=random_words(np.random.default_rng(16), 12))], f"copy{k}") for k in range(30)]
+    assert len(Decontaminator.of(copies).match(copies[0].items[0].prompt).item_ids) == 30
+
+
 def test_a_passage_is_no_hit_and_its_question_is():
     rng = np.random.default_rng(11)
     passage, question = random_words(rng, 120), random_words(rng, 12)
@@ -311,6 +341,19 @@ def test_texts_together_match_as_they_do_alone():
     assert [match is not None for match in FINDER.match_all(texts)] == [False, False, False, True, False, True]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_an_edited_question_matches_the_same_whatever_stands_before_its_text(seed):
+    rng = np.random.default_rng(seed)
+    items = [Item(id=str(i), prompt=random_words(rng, rng.integers(8, 24))) for i in range(6)]
+    finder = Decontaminator.of([pack(items)])
+    for item in items:
+        words = item.prompt.split()
+        for place in rng.integers(0, len(words) - 2, 4).tolist():
+            words[place : place + int(rng.integers(2))] = [str(rng.choice(VOCABULARY))] * int(rng.integers(2))
+        text = f"{random_words(rng, rng.integers(4))} {' '.join(words)} {random_words(rng, 5)}"
+        assert [finder.match_all(["word " * k, text])[1] for k in range(4)] == [finder.match(text)] * 4
+
+
 def test_a_question_across_two_texts_is_in_neither():
     half = len(LONG) // 2
     assert FINDER.match_all([LONG[:half], LONG[half:]]) == [None, None]
@@ -324,6 +367,12 @@ def test_questions_are_the_same_when_they_are_read_back(tmp_path):
     assert again.unprotected == FINDER.unprotected
 
 
+def test_names_are_the_same_when_they_are_read_back_whatever_they_are(tmp_path):
+    finder = Decontaminator.of([pack([Item(id=name, prompt=LONG) for name in ("a\nb", "c\rd", "\ud800", "é")])])
+    finder.questions.write(tmp_path)
+    assert Questions.read(tmp_path).names == finder.questions.names
+
+
 # ── planting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -335,6 +384,49 @@ def test_recall_is_reported_per_pack_and_form_and_a_missed_item_stops():
     blind.match_all = lambda texts: [None] * len(texts)
     with pytest.raises(DataError, match=r"missed 1 planted items of pack 'quiz', the first is 'quiz/long'"):
         planted_recall(blind, [pack(ITEMS)], ORDINARY, seed=1)
+
+
+STATEMENTS = [
+    [f"{a} {b} are older than the hills that they climb on a day in the autumn" for b in ("goats", "sheep", "cows")]
+    for a in ("white", "black", "brown", "yellow", "grey", "green")
+]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [Item(id="x", prompt=" ".join(str(k * k) for k in range(25)), target="625")],
+        [
+            Item(id=str(i), prompt="Which is true?\nA. {}\nB. {}\nC. {}\nAnswer:".format(*of), choices=of, answer=2)
+            for i, of in enumerate(STATEMENTS)
+        ],
+        [
+            Item(
+                id=str(i),
+                prompt="What is said of {}?\nA. {}\nB. {}\nC. {}\nAnswer:".format(" ".join(of[0].split()[:2]), *of),
+                choices=("A", "B", "C"),
+                answer=2,
+            )
+            for i, of in enumerate(STATEMENTS)
+        ],
+        [
+            Item(
+                id=str(i),
+                prompt=f"How many {of[0].split()[0]} {a} are on board?\n{'Think step by step. ' * 9}",
+                target="3",
+            )
+            for i, (of, a) in enumerate(zip(STATEMENTS, ("walruses", "pilots", "cooks", "pandas", "nuns", "smiths")))
+        ],
+    ],
+    ids=["numbers", "options and a tiny question", "options named by letters", "a long instruction behind"],
+)
+def test_all_that_is_looked_for_is_found_as_question_and_answer_whatever_the_pack_is_like(items):
+    quiz = pack(items)
+    finder = Decontaminator.of([quiz])
+    assert finder.unprotected == ()
+    for seed in range(6):
+        found, planted = planted_recall(finder, [quiz], ORDINARY, seed=seed)["quiz"].by_form["row"]
+        assert found == planted > 0
 
 
 def test_planting_uses_other_forms_than_the_prompt_of_the_pack():

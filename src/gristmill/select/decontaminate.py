@@ -140,10 +140,14 @@ class Decontaminator:
         begin = places - offsets[text] + words.offsets_D1[text] - asked.place_S[seeds]
         bare = asked.way_I[item] == BARE
         near = self._finemath if self.rule == "finemath@1" else self._covered
-        whole = _distinct(text[~bare], item[~bare], begin[~bare], 1)
-        return _Hits.joined(
-            [near(words, *_distinct(text[bare], item[bare], begin[bare], SHIFT + 1)), self._whole(words, *whole)]
-        )
+        offset = words.offsets_D1[text]
+        candidates = _distinct(text, item, begin, np.where(bare, (begin - offset) // (SHIFT + 1), begin))
+        bare = asked.way_I[candidates[1]] == BARE
+        parts = [
+            near(words, *(column[bare] for column in candidates)),
+            self._whole(words, *(column[~bare] for column in candidates)),
+        ]
+        return _Hits.joined(parts)
 
     def _covered(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
         """Questions of which enough stands in the text."""
@@ -184,6 +188,7 @@ class Decontaminator:
             reach = len(answer) + (LITTLE_ANSWER_WINDOW if little else ANSWER_WINDOW)
             end = begin[hit] + length[hit]
             before = words.hashes_W[max(lowest, begin[hit] - reach) : begin[hit]]
+            reach += asked.behind_I[item[hit]]
             held[hit] = _stands_in(answer, words.hashes_W[end : min(highest, end + reach)]) or _stands_in(
                 answer, before
             )
@@ -252,12 +257,12 @@ def longest_common_subsequence(one: UInt64, other: UInt64) -> int:
     return len(one) - row.bit_count()
 
 
-def _distinct(text: Int64, item: Int64, begin: Int64, width: int) -> tuple[Int64, Int64, Int64]:
-    """One of the places of each item in each text that lie within `width` words."""
+def _distinct(text: Int64, item: Int64, begin: Int64, group: Int64) -> tuple[Int64, Int64, Int64]:
+    """The first of the places of each item in each text that have the same group."""
     order = np.lexsort((begin, item, text))
-    text, item, begin = text[order], item[order], begin[order]
+    text, item, begin, group = text[order], item[order], begin[order], group[order]
     new = np.ones(len(text), dtype=bool)
-    new[1:] = (np.diff(text) != 0) | (np.diff(item) != 0) | (np.diff(begin // width) != 0)
+    new[1:] = (np.diff(text) != 0) | (np.diff(item) != 0) | (np.diff(group) != 0)
     return text[new], item[new], begin[new]
 
 

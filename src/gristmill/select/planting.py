@@ -16,7 +16,7 @@ import numpy as np
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.select.decontaminate import Decontaminator
-from gristmill.select.item_words import item_name
+from gristmill.select.item_words import item_name, searched
 from gristmill.select.outputs import PlantedRecall
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
@@ -36,21 +36,16 @@ class Planted:
     text: str
 
 
-def question(item: Item) -> str:
-    """The question alone."""
-    return item.question or item.prompt
-
-
 def _dialogue(item: Item, rng: np.random.Generator) -> str:
-    return f"User: {question(item)}\nAssistant: {item.gold.strip()}"
+    return f"User: {searched(item)}\nAssistant: {item.gold.strip()}"
 
 
 def _json(item: Item, rng: np.random.Generator) -> str:
-    return json.dumps({"question": question(item), "answer": item.gold})
+    return json.dumps({"question": searched(item), "answer": item.gold})
 
 
 def _columns(item: Item, rng: np.random.Generator) -> str:
-    return "\n".join(f"> {line}" for line in textwrap.wrap(f"{question(item)} {item.gold.strip()}", COLUMN))
+    return "\n".join(f"> {line}" for line in textwrap.wrap(f"{searched(item)} {item.gold.strip()}", COLUMN))
 
 
 def _quiz(item: Item, rng: np.random.Generator) -> str:
@@ -58,15 +53,15 @@ def _quiz(item: Item, rng: np.random.Generator) -> str:
     listed = "\n".join(
         f"({chr(97 + k % 26)}) {options[place]}" for k, place in enumerate(rng.permutation(len(options)))
     )
-    return f"{question(item)}\n{listed}\nCorrect: {item.gold.strip()}"
+    return f"{searched(item)}\n{listed}\nCorrect: {item.gold.strip()}"
 
 
 def _answer_first(item: Item, rng: np.random.Generator) -> str:
-    return f"A: {item.gold.strip()}\nQ: {question(item)}"
+    return f"A: {item.gold.strip()}\nQ: {searched(item)}"
 
 
 def _row(item: Item, rng: np.random.Generator) -> str:
-    return f"{question(item)} {item.gold.strip()}"
+    return f"{searched(item)} {item.gold.strip()}"
 
 
 FORMS: dict[str, Form] = {

@@ -13,6 +13,7 @@ An item is looked for in one of three ways, by the words of its question:
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,10 +34,14 @@ Int32 = NDArray[np.int32]
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Items as arrays. way_I: BARE and so on; need_I: the share of a BARE question, by weight, that must be found. Item i has the words word_Q[start_I1[i]:start_I1[i + 1]] with weight_Q, and the
-    answer answer_A[answer_start_I1[i]:...], whose information is answer_tells_I; of its words the first asked_I are the question, the
-    others of ONE_RUN the answer. Seeds are runs of `seed_words` words, sorted by
-    hash: of which item, at which of its words."""
+    """Items as arrays.
+
+    way_I: BARE and so on. need_I: the share of a BARE question, by weight, that must be found. Item i has the words
+    word_Q[start_I1[i]:start_I1[i + 1]] with weight_Q; the first asked_I of them are the question, the others, of ONE_RUN, the answer.
+    Behind a question behind_I words may stand besides, the end of its prompt and its options, before its answer: that is
+    answer_A[answer_start_I1[i]:answer_start_I1[i + 1]], and its information answer_tells_I. Seeds are runs of `seed_words` words,
+    sorted by hash: of which item, at which of its words.
+    """
 
     seed_words: int
     names: tuple[str, ...]
@@ -46,6 +51,7 @@ class Questions:
     weight_Q: Float32
     start_I1: Int64
     asked_I: Int64
+    behind_I: Int64
     answer_A: UInt64
     answer_start_I1: Int64
     answer_tells_I: Float32
@@ -93,18 +99,16 @@ class Questions:
     def write(self, folder: Path) -> None:
         """Leaves the arrays in a folder, where other processes map them."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "names.txt").write_text(
-            "\n".join([str(self.seed_words), *self.names]), encoding="utf-8", newline="\n"
-        )
+        (folder / "names.json").write_text(json.dumps([self.seed_words, *self.names]), encoding="ascii")
         for name in _ARRAYS:
             np.save(folder / f"{name}.npy", getattr(self, name))
 
     @classmethod
     def read(cls, folder: Path) -> Questions:
         """What `write` left."""
-        seed_words, *names = (folder / "names.txt").read_text(encoding="utf-8").split("\n")
+        seed_words, *names = json.loads((folder / "names.json").read_text(encoding="ascii"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        return cls(seed_words=int(seed_words), names=tuple(names), **arrays)
+        return cls(seed_words=seed_words, names=tuple(names), **arrays)
 
     def answer(self, item: int) -> UInt64:
         """The words of one answer."""
