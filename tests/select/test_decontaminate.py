@@ -121,6 +121,27 @@ def test_the_span_is_that_of_the_original_text():
     assert "quiz/short by question_and_answer" in match.detail
 
 
+@given(st.integers(0, 10_000), st.integers(0, 3), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_the_span_begins_and_ends_with_words_of_the_question_where_words_were_added_or_left_out(seed, left_out, added):
+    rng = np.random.default_rng(seed)
+    question = random_words(rng, 20).split()
+    finder = Decontaminator.of([pack([Item(id="x", prompt=" ".join(question))])])
+    edited = question[left_out:9] + ["more"] * added + question[9:18]
+    match = finder.match(f"before {' '.join(edited)} after")
+    assert match is not None
+    assert match.excerpt.split() == edited
+
+
+def test_part_of_a_question_at_the_edge_of_a_text_is_found():
+    rng = np.random.default_rng(17)
+    question = random_words(rng, 30).split()
+    finder = Decontaminator.of([pack([Item(id="x", prompt=" ".join(question))])])
+    assert finder.match(" ".join(question[:20])) is not None
+    assert finder.match(" ".join(question[10:])) is not None
+    assert finder.match(" ".join(question[12:20])) is None
+
+
 def test_all_items_in_a_text_are_named_and_the_first_is_shown():
     match = FINDER.match(f"{ITEMS[0].prompt} nine. {ITEMS[1].prompt} Paris.")
     assert match is not None
@@ -352,6 +373,17 @@ def test_an_edited_question_matches_the_same_whatever_stands_before_its_text(see
             words[place : place + int(rng.integers(2))] = [str(rng.choice(VOCABULARY))] * int(rng.integers(2))
         text = f"{random_words(rng, rng.integers(4))} {' '.join(words)} {random_words(rng, 5)}"
         assert [finder.match_all(["word " * k, text])[1] for k in range(4)] == [finder.match(text)] * 4
+
+
+def test_candidates_compared_a_few_at_a_time_match_as_they_do_together(monkeypatch):
+    rng = np.random.default_rng(18)
+    items = [Item(id=str(i), prompt=random_words(rng, 6 + i % 20), target=random_words(rng, 3)) for i in range(60)]
+    finder = Decontaminator.of([pack(items)])
+    texts = [" ".join(f"{items[k].prompt} {items[k].target}" for k in rng.integers(0, 60, 9)) for _ in range(9)]
+    together = finder.match_all(texts)
+    monkeypatch.setattr(d, "COMPARED_WORDS", 30)
+    assert finder.match_all(texts) == together
+    assert None not in together
 
 
 def test_a_question_across_two_texts_is_in_neither():

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ ANSWER_WINDOW, LITTLE_ANSWER_WINDOW = 30, 6
 LITTLE_ANSWER = 3.0  # information of an answer such as "yes", which stands near anything
 EXCERPT_CHARS = 200
 BATCH_PASSAGES = 200
+COMPARED_WORDS = 1_000_000  # at once; arrays take some 60 bytes a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +77,13 @@ class _Hits:
     first_H: Int64
     end_H: Int64
 
-    def chosen(self, which: NDArray[np.bool_] | Int64) -> _Hits:
+    def chosen(self, which: NDArray[np.bool_] | Int64 | slice) -> _Hits:
         return _Hits(**{name: value[which] for name, value in vars(self).items()})
 
     @classmethod
     def joined(cls, parts: Sequence[_Hits]) -> _Hits:
         whole = cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__annotations__})
-        return whole.chosen(np.lexsort((whole.item_H, -whole.end_H, whole.first_H, whole.text_H)))
+        return whole.chosen(np.lexsort((whole.item_H, -whole.end_H, -whole.share_H, whole.first_H, whole.text_H)))
 
 
 class Decontaminator:
@@ -112,8 +114,10 @@ class Decontaminator:
             return found
         words = split_words([plain(text) for text in texts])
         hits = self._hits(words)
-        for text in np.unique(hits.text_H).tolist():
-            found[text] = self._match(hits.chosen(hits.text_H == text), words, texts[text])
+        firsts = np.unique(hits.text_H, return_index=True)[1].tolist()
+        for first, end in pairwise([*firsts, len(hits.text_H)]):
+            text = int(hits.text_H[first])
+            found[text] = self._match(hits.chosen(slice(first, end)), words, texts[text])
         return found
 
     def in_own_passages(self, packs: Sequence[Pack]) -> NDArray[np.float32]:
@@ -141,17 +145,26 @@ class Decontaminator:
         bare = asked.way_I[item] == BARE
         near = self._finemath if self.rule == "finemath@1" else self._covered
         offset = words.offsets_D1[text]
-        candidates = _distinct(text, item, begin, np.where(bare, (begin - offset) // (SHIFT + 1), begin))
-        bare = asked.way_I[candidates[1]] == BARE
-        parts = [
-            near(words, *(column[bare] for column in candidates)),
-            self._whole(words, *(column[~bare] for column in candidates)),
-        ]
+        text, item, begin = _distinct(text, item, begin, np.where(bare, (begin - offset) // (SHIFT + 1), begin))
+        cuts = np.flatnonzero(np.diff(np.cumsum(asked.length_I[item]) // COMPARED_WORDS)) + 1
+        parts = []
+        for first, end in pairwise([0, *cuts.tolist(), len(item)]):
+            here = slice(first, end)
+            bare = asked.way_I[item[here]] == BARE
+            parts.append(near(words, text[here][bare], item[here][bare], begin[here][bare]))
+            parts.append(self._whole(words, text[here][~bare], item[here][~bare], begin[here][~bare]))
         return _Hits.joined(parts)
 
     def _covered(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
         """Questions of which enough stands in the text."""
         asked = self.questions
+        lowest, highest = words.offsets_D1[text], words.offsets_D1[text + 1]
+        length, start = asked.length_I[item], asked.start_I1[item]
+        # Of a question that reaches over the end of the text no more can be there than lies inside.
+        inside = [np.clip(edge - begin, 0, length) for edge in (lowest - SHIFT, highest + SHIFT)]
+        most = asked.weight_until_Q1[start + inside[1]] - asked.weight_until_Q1[start + inside[0]]
+        likely = most >= (asked.need_I * asked.total_I)[item] - 1e-3
+        text, item, begin, lowest, highest = (column[likely] for column in (text, item, begin, lowest, highest))
         there, place, starts = _compared(words, asked, text, item, begin, SHIFT)
         weight = np.where(there, asked.weight_Q[place], np.float32(0))
         found = _sum_each(weight, starts)
@@ -159,18 +172,21 @@ class Decontaminator:
         enough = np.where(share >= WHOLE_SHARE, np.float32(LEAST_BARE), np.float32(LEAST_FOUND))
         count = _sum_each(there.astype(np.int64), starts)
         held = (share >= asked.need_I[item]) & (found >= enough) & (count >= LEAST_FOUND_WORDS)
-        order = np.arange(len(there)) - np.repeat(starts[:-1], np.diff(starts))
-        last = np.maximum.reduceat(np.where(there, order, -1), starts[:-1]) if len(item) else order
-        first = np.minimum.reduceat(np.where(there, order, len(order)), starts[:-1]) if len(item) else order
-        lowest, highest = words.offsets_D1[text], words.offsets_D1[text + 1]
+        order = np.arange(len(there))
+        last = np.maximum.reduceat(np.where(there, order, -1), starts[:-1])[held] if len(item) else order
+        first = np.minimum.reduceat(np.where(there, order, len(order)), starts[:-1])[held] if len(item) else order
+        moved = (begin - starts[:-1])[held]
+        first_H, last_H = (
+            _nearest(words, asked.word_Q[place[k]], moved + k, lowest[held], highest[held]) for k in (first, last)
+        )
         return _Hits(
-            text_H=text,
-            item_H=item,
-            share_H=share.astype(np.float32),
-            words_H=count,
-            first_H=np.clip(begin + first, lowest, highest - 1),
-            end_H=np.clip(begin + last + 1, lowest + 1, highest),
-        ).chosen(held)
+            text_H=text[held],
+            item_H=item[held],
+            share_H=share[held].astype(np.float32),
+            words_H=count[held],
+            first_H=first_H,
+            end_H=last_H + 1,
+        )
 
     def _whole(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
         """Questions that stand in the text as they are, with their answer where it is asked for."""
@@ -181,17 +197,10 @@ class Decontaminator:
         moved = before_answer & np.repeat(asked.way_I[item] == ONE_RUN, length)
         there |= moved & _compared(words, asked, text, item, begin, SHIFT)[0]
         held = _sum_each(there.astype(np.int64), starts) == length
-        for hit in np.flatnonzero(held & (asked.way_I[item] == WITH_ANSWER)).tolist():
-            lowest, highest = words.offsets_D1[text[hit]], words.offsets_D1[text[hit] + 1]
-            answer = asked.answer(int(item[hit]))
-            little = asked.answer_tells_I[item[hit]] < LITTLE_ANSWER
-            reach = len(answer) + (LITTLE_ANSWER_WINDOW if little else ANSWER_WINDOW)
-            end = begin[hit] + length[hit]
-            before = words.hashes_W[max(lowest, begin[hit] - reach) : begin[hit]]
-            reach += asked.behind_I[item[hit]]
-            held[hit] = _stands_in(answer, words.hashes_W[end : min(highest, end + reach)]) or _stands_in(
-                answer, before
-            )
+        asked_with = np.flatnonzero(held & (asked.way_I[item] == WITH_ANSWER))
+        new = (np.diff(text[asked_with]) != 0) | (np.diff(item[asked_with]) != 0)
+        for hits in np.split(asked_with, np.flatnonzero(new) + 1) if len(asked_with) else ():
+            held[hits] = self._has_answer(words, int(text[hits[0]]), int(item[hits[0]]), begin[hits])
         return _Hits(
             text_H=text,
             item_H=item,
@@ -200,6 +209,23 @@ class Decontaminator:
             first_H=np.maximum(begin, words.offsets_D1[text]),
             end_H=begin + length,
         ).chosen(held)
+
+    def _has_answer(self, words: Words, text: int, item: int, begins: Int64) -> NDArray[np.bool_]:
+        """Whether the answer stands close by, for each place where the question does in the text."""
+        asked, answer = self.questions, self.questions.answer(item)
+        offset, in_text = words.offsets_D1[text], words.of(text)
+        places = np.arange(max(0, len(in_text) - len(answer) + 1))
+        for k, word in enumerate(answer):
+            places = places[in_text[places + k] == word]
+        if not len(places):
+            return np.zeros(len(begins), dtype=bool)
+        places += offset
+        reach = LITTLE_ANSWER_WINDOW if asked.answer_tells_I[item] < LITTLE_ANSWER else ANSWER_WINDOW
+        ends = begins + asked.length_I[item]
+        after = places[np.minimum(np.searchsorted(places, ends), len(places) - 1)] - ends
+        before = begins - places[np.maximum(np.searchsorted(places, begins - len(answer), side="right") - 1, 0)]
+        found: NDArray[np.bool_] = (after >= 0) & (after <= reach + asked.behind_I[item])
+        return found | ((before >= len(answer)) & (before <= reach + len(answer)))
 
     def _finemath(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
         """Prompts that have a long common subsequence with the part of the text where they would stand."""
@@ -289,6 +315,12 @@ def _sum_each(values: NDArray[np.number[Any]], starts: Int64) -> NDArray[Any]:
     return np.add.reduceat(values, starts[:-1]) if len(starts) > 1 else values[:0]
 
 
-def _stands_in(answer: UInt64, words_W: UInt64) -> bool:
-    begins = np.flatnonzero(words_W == answer[0]).tolist()
-    return any(np.array_equal(words_W[place : place + len(answer)], answer) for place in begins)
+def _nearest(words: Words, wanted: UInt64, at: Int64, lowest: Int64, highest: Int64) -> Int64:
+    """Where each word stands that does within SHIFT places of its own, as near as it does."""
+    found, missing = at.copy(), np.ones(len(at), dtype=bool)
+    for moved in sorted(range(-SHIFT, SHIFT + 1), key=abs):
+        inside = (at + moved >= lowest) & (at + moved < highest)
+        there = missing & inside & (words.hashes_W[np.where(inside, at + moved, 0)] == wanted)
+        found[there] += moved
+        missing &= ~there
+    return found

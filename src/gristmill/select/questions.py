@@ -70,6 +70,11 @@ class Questions:
         return weight_each(self.weight_Q, self.start_I1)
 
     @cached_property
+    def weight_until_Q1(self) -> NDArray[np.float64]:
+        """Weight of all words before each, those of other questions included."""
+        return np.concatenate(([0.0], np.cumsum(self.weight_Q, dtype=np.float64)))
+
+    @cached_property
     def _sieve(self) -> NDArray[np.bool_]:
         sieve = np.zeros(1 << max(16, (16 * len(self.hash_S)).bit_length()), dtype=bool)
         sieve[self.hash_S & np.uint64(len(sieve) - 1)] = True
