@@ -62,7 +62,7 @@ def test_documents_are_those_of_whole_shards_with_language_site_and_words(tmp_pa
     german = "Der Ausschuss des Hafens traf sich am Abend, um über das Wetter zu sprechen."
     kept = [
         Document(id="a", source="web", text=english, url="https://one.example/x", origin="f#0", bytes_in=9),
-        Document(id="b", source="web", text=english, language="en", origin="f#0", bytes_in=9),
+        Document(id="b", source="web", text=english, language="en", url="http://[x", origin="f#0", bytes_in=9),
         Document(id="deep/down/c.txt", source="web", text=german, origin="f#0", bytes_in=9),
     ]
     write_rows(tmp_path / "documents-00000.parquet", DOCUMENT_SCHEMA, [one.row() for one in kept])

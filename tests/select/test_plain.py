@@ -64,6 +64,13 @@ def test_every_character_is_where_origin_says(parts):
         assert there == character or (there == "\\" and character in " é")
 
 
+@given(st.lists(st.sampled_from(["e\u200b\u0301", "x", "a\u200b", r"e\u0301"]), max_size=12))
+def test_places_hold_where_letters_and_accents_come_together(parts):
+    text = "".join([*parts, "|"])
+    assert composed(text)[origin(text, plain(text).index("|"))] == "|"
+    assert plain(text) == composed(plain(text))
+
+
 @given(st.text(max_size=200))
 def test_plain_text_is_plain(text):
     assert plain(text) == plain(composed(text))

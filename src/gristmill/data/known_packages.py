@@ -87,7 +87,7 @@ def _docs(member: str, data: bytes) -> Iterator[Doc]:
     if member.endswith(".arrow"):
         yield from pa.ipc.open_stream(data).read_all().to_pylist()
         return
-    lines = (gzip.decompress(data) if member.endswith(".gz") else data).decode("utf-8").splitlines()
+    lines = (gzip.decompress(data) if member.endswith(".gz") else data).splitlines()  # of bytes: U+2028 ends no row
     for line in lines:
         row = json.loads(line)
         yield row.get("doc", row)

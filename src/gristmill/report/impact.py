@@ -166,10 +166,17 @@ def _traits(name: str, url: str | None, text: str, language: str | None) -> froz
     traits = {("word", word.lower()) for word in WORD.findall(text)}
     if language is not None:
         traits.add(("language", language))
-    site = urlsplit(url).hostname if url else name.rpartition("/")[0].partition("#")[0]
+    site = _host(url) if url else name.rpartition("/")[0].partition("#")[0]
     if site:
         traits.add(("site", site))
     return frozenset(traits)
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # as of "http://[x"; such an address is of no site
+        return None
 
 
 def _log_choose(n: int, k: int) -> float:

@@ -14,6 +14,8 @@ letters. `plain` undoes that, for items and documents alike, so that both have t
 from __future__ import annotations
 
 import re
+import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from gristmill.select.words import composed
@@ -40,17 +42,26 @@ _FORMS = re.compile(
 def plain(text: str) -> str:
     """The text in NFC without the forms above; most texts come back as they are."""
     text = composed(text)
-    return _FORMS.sub(_without, text) if _may_hold_forms(text) else text
+    return composed(_FORMS.sub(_without, text)) if _may_hold_forms(text) else text
 
 
 def origin(text: str, place: int) -> int:
     """The place in `composed(text)` of what is at `place` in `plain(text)`."""
+    place = _before_composing(_FORMS.sub(_without, composed(text)), place)
     moved = 0  # characters that the composed text has more than the plain one, before the place
     for start, end, kept in _changes(composed(text)):
         if start - moved + kept > place:
             break
         moved += end - start - kept
     return place + moved
+
+
+def _before_composing(text: str, place: int) -> int:
+    """The place in a text of what is at `place` in its composed form: an accent may come next to its letter only when what stood
+    between them is left out."""
+    if unicodedata.is_normalized("NFC", text):
+        return place
+    return bisect_left(range(len(text)), place, key=lambda end: len(composed(text[: end + 1])) - 1)
 
 
 def _changes(text: str) -> Iterator[tuple[int, int, int]]:
