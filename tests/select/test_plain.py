@@ -74,3 +74,8 @@ def test_places_hold_where_letters_and_accents_come_together(parts):
 @given(st.text(max_size=200))
 def test_plain_text_is_plain(text):
     assert plain(text) == plain(composed(text))
+
+
+def test_a_long_run_of_backslashes_is_read_once():
+    """As in art made of characters; a search from each of them to the end of the run would take a minute."""
+    assert plain("\\" * 200_000 + " x" + r"\n") == "\\" * 200_000 + " x "

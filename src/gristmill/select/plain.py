@@ -35,7 +35,7 @@ _COMMANDS = (
 _FORMS = re.compile(
     rf"[{NO_WIDTH}]+"
     r"|-\r?\n[ \t]*(?=[^\W\d_])"
-    rf"|\\+(?:[nrt](?!{_COMMANDS})|u[0-9a-fA-F]{{4}}(?:\\+u[dD][c-fC-F][0-9a-fA-F]{{2}})?)"
+    rf"|(?<!\\)\\++(?:[nrt](?!{_COMMANDS})|u[0-9a-fA-F]{{4}}(?:\\+u[dD][c-fC-F][0-9a-fA-F]{{2}})?)"
 )
 
 
