@@ -136,14 +136,15 @@ def item_name(pack: Pack, item: Item) -> str:
 def searched(item: Item) -> str:
     """The text of an item that is looked for: its question, else its prompt up to where its options are listed."""
     if item.question:
-        return item.question
+        return item.question.strip()
     starts: list[int] = []
     for choice in item.choices:
         place = _listed_at(item.prompt, choice.strip(), starts[-1] + 1 if starts else 0)
         if place < 0:
-            return item.prompt
+            return item.prompt.strip()
         starts.append(place)
-    return item.prompt[: starts[0]] if len(starts) > 1 and item.prompt[: starts[0]].strip() else item.prompt
+    before = item.prompt[: starts[0]].strip() if len(starts) > 1 else ""
+    return before or item.prompt.strip()
 
 
 def without_wording(
