@@ -68,7 +68,7 @@ def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) 
             f"{one.account.came_in.documents:,}",
             f"{one.account.total('kept').documents - _copies(one):,}",
             *_taken_by_the_split(one),
-            _in_words(tokens[source.name]) if source.name in tokens else "too few",
+            str(tokens[source.name]) if source.name in tokens else "too few",
         )
     return table
 
@@ -93,13 +93,6 @@ def _left_out(one: SourceCount) -> str:
             reasons[reason] += amount.documents
     listed = [f"{reason} {number:,}" for reason, number in reasons.most_common(SHOWN_REASONS)]
     return ", ".join(listed) + (", …" if len(reasons) > SHOWN_REASONS else "")
-
-
-def _in_words(tokens: Estimate) -> str:
-    if tokens.is_counted:
-        return f"{tokens.value:,.0f}"
-    value, low, high = (scale(round(size)) for size in (tokens.value, tokens.low, tokens.high))
-    return f"≈ {value} ({low}-{high})"
 
 
 def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -130,7 +123,7 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Listed one by one in the recipe: {named}. A file added later is not read until its path is added there.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
-        for language, share in one.languages.items():
+        for language, share in one.languages.shares.items():
             languages[language] += round(share * found.text_bytes[name])
     total = max(1, languages.total())
     told = [f"{name} {size / total:.0%}" for name, size in languages.most_common(5) if size >= 0.005 * total]

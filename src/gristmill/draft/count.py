@@ -26,7 +26,7 @@ from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.prompts import opening_of
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
-from gristmill.extract.language import languages_in
+from gristmill.extract.language import Languages, languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.formats import Reader
@@ -53,8 +53,8 @@ class SourceCount:
     """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
     parts of a longer one.
 
-    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
-    the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
+    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: of the
+    text, by a sample of documents; opening: the word that most of their lines begin with.
     """
 
     account: SourceLedger
@@ -64,7 +64,7 @@ class SourceCount:
     copies: CopiesOfSource | None = None
     split: Split | None = None
     train_tokens: int = 0
-    languages: Mapping[str, float] = field(default_factory=dict)
+    languages: Languages = field(default_factory=Languages)
     opening: str = ""
 
 
@@ -246,7 +246,7 @@ class _Steps:
                 copies=copies.get(name),
                 split=split_of(self.folder("select"), name, left_bytes=size, units=units, sources=[*left]),
                 train_tokens=TokenShard(Tokenized(self.folder("tokenize")).of(name).train).num_tokens,
-                languages=languages_in(shards),
+                languages=languages_in(shards, weights=[self.samples[name].weight_of(path) for path in shards]),
                 opening=opening_of(shards),
             )
         return found
