@@ -468,6 +468,20 @@ def test_a_document_that_may_be_all_that_is_held_out_is_told_before_anything_run
     assert "sources.text.read.passage_chars: 20000" in said
 
 
+def test_a_document_that_is_too_large_to_be_held_out_is_not_said_to_be_all_that_is(
+    tmp_path: Path, machine: Machine
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text(rows("text", 300), encoding="utf-8")
+    film = "".join(f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n{prose(25, n)}\n\n" for n in range(60))
+    (tmp_path / "data" / "film.srt").write_text(film, encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    (said,) = [warning for warning in make_forecast(load_recipe(path), machine).warnings if "one document" in warning]
+    assert said.startswith("film.srt of subtitles is one document of about ")
+    assert "nothing of subtitles is held out" in said
+    assert "passage_chars" not in said
+
+
 def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Machine) -> None:
     (tmp_path / "a.jsonl").write_text(rows("text", 60), encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "a.jsonl", console=QUIET, machine=machine)
