@@ -1,13 +1,11 @@
-"""How `gristmill init` tells what it found and made: a line while it works, a table of the sources, what was left out and why."""
+"""How `gristmill init` tells what it found and made: a table of the sources, what was left out and why."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,24 +31,6 @@ SHOWN_PLACES = 3
 SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
-
-
-class Live(AbstractContextManager[Callable[[str], None]]):
-    """One line on a terminal that says what is done now; nothing elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._status: Any = console.status("looking") if console.is_terminal else nullcontext()
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._status.__enter__()
-        return self._say
-
-    def __exit__(self, *reason: Any) -> None:
-        self._status.__exit__(*reason)
-
-    def _say(self, line: str) -> None:
-        if not isinstance(self._status, nullcontext):
-            self._status.update(Text(line))
 
 
 def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:

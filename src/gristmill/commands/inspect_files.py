@@ -20,12 +20,13 @@ from rich.text import Text
 from gristmill.amounts import present_files
 from gristmill.commands.survey import OTHER, Found, files_by_format, look
 from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
+from gristmill.display import doing
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import Wish, shape_for
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
 from gristmill.planning.estimate import BYTES_PER_TOKEN_ERROR, bytes_per_token
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.units import megabytes
+from gristmill.units import counted, megabytes
 
 MAX_COLUMN_TABLES = 5
 MAX_WIDTH = 1000
@@ -53,7 +54,11 @@ def _show(
     groups: Mapping[str, tuple[str, Sequence[Path]]], not_read: Sequence[NotRead], samples: int, console: Console
 ) -> None:
     """groups: name → (format, files)."""
-    found = {name: look(kind, files, samples) for name, (kind, files) in groups.items()}
+    found = {}
+    with doing(console, "looking") as say:
+        for number, (name, (kind, files)) in enumerate(groups.items(), start=1):
+            say(f"looking, {number} of {len(groups)}: {name}, {counted(len(files), 'file')}")
+            found[name] = look(kind, files, samples)
     for name, one in found.items():
         for sample, excerpt in one.samples:
             console.print(Text.assemble((f"{name}  {sample}\n", "bold"), excerpt, "\n"))
