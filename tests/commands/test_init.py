@@ -237,6 +237,31 @@ def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp
             assert "more --minutes makes a better model of its size" in words, "there is no smaller size"
 
 
+@pytest.mark.parametrize("minutes", [1.6, 500.0])
+def test_a_time_is_used_by_passes_and_layers_or_what_binds_is_said(
+    tmp_path: Path, machine: Machine, minutes: float
+) -> None:
+    speed = SpeedPoint(
+        parameters=250_000, seq_len=128, micro_batch_tokens=1024, tokens_per_second=1.0, flops_per_second=2e10,
+        measured_by="doctor",
+    )  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(hardware=hardware_name(), device="cpu", threads=1, matmul_flops=1e9, points=(speed,)),
+    )
+    (tmp_path / "a.txt").write_text(prose(70_000), encoding="utf-8")
+    out = io.StringIO()
+    console = Console(file=out, width=300)
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=console, machine=machine, minutes=minutes)
+    made = make_forecast(load_recipe(path), machine)
+    if minutes < 2:
+        assert made.hours * 60 == pytest.approx(minutes, rel=0.1)
+        assert "are used" not in out.getvalue()
+    else:
+        assert "Of 500 minutes" in out.getvalue()
+        assert "are used: the text is drawn 3.8 times, and more passes teach little that is new" in out.getvalue()
+
+
 def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
     data = tmp_path / "data"
     data.mkdir()

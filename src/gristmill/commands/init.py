@@ -33,6 +33,7 @@ from gristmill.draft.size import (
     MIN_TOKENS,
     budget_for,
     check_size,
+    deepened,
     shape_for,
 )
 from gristmill.draft.write import (
@@ -133,9 +134,19 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
+    by_name = {source.name: source for source in looked.sources}
+    planned = PlannedTime(
+        [by_name[name] for name in found.priority],
+        folder=recipe_dir,
+        machine=machine,
+        speed=planned.speed,
+        chat=plan,
+        text_bytes=found.text_bytes,
+    )
+    wish = asked.wish(planned)
+    shape = deepened(shape, sum(one.value for one in tokens.values()), wish)
     budget = budget_for(shape, tokens, wish)
     say_what_has_no_share(found.priority, budget, console)
-    by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
         found,

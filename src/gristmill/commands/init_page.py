@@ -31,6 +31,7 @@ SHOWN_PLACES = 3
 SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
+USED = 0.9  # of it, at least, or what binds is said
 
 
 def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
@@ -175,6 +176,12 @@ def say_what_was_made(
             f"pretraining has at least {MIN_STEPS} steps.",
             highlight=False,
         )
+    if asked.minutes is not None and total < USED * 60 * asked.minutes:
+        bound = f"the text is drawn {budget.epochs:.1f} times, and more passes teach little that is new"
+        larger = (
+            "; a larger --size takes longer" if asked.parameters is not None else ", nor do more parameters than tokens"
+        )
+        console.print(f"  Of {asked.minutes:g} minutes {seconds(total)} are used: {bound}{larger}.", highlight=False)
     if parameters > budget.total_tokens:
         more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
         smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
