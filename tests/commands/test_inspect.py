@@ -279,6 +279,18 @@ def test_the_text_of_pages_that_were_not_looked_at_is_told_with_an_interval_that
     assert told.high - told.low < 0.3 * told.value
 
 
+def test_pages_that_are_small_next_to_other_documents_of_an_archive_and_empty_ones_are_estimates_too(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(260):  # more than the sample holds
+            archive.writestr(f"{number}.txt", prose(number, 300))
+        archive.writestr("small.html", "<p>a page</p>")
+        archive.writestr("empty.html", "")
+    found = look("archive", [tmp_path / "a.zip"], 0)
+    assert found.pages_left == 1
+    assert found.text_bytes.value == found.plain_bytes > 260 * 300
+    assert found.text_bytes.high - found.text_bytes.value == found.page_bytes == 13
+
+
 def test_files_that_are_not_read_are_told_by_a_random_sample_with_an_interval_that_holds_them(tmp_path):
     for number in range(60):
         gap = "" if number < 30 else " " * 100

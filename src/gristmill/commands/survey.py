@@ -90,6 +90,8 @@ class Found:
         if not self.pages_left:
             return self.page_text_bytes, 0.0
         drawn = [(weight, size, close) for weight, size, close in self.drawn.weighted() if close.is_page]
+        if not drawn:  # next to other documents they are small
+            return self.page_text_bytes, self.page_bytes
         share = ratio_of_sums([w * close.text_bytes / size for w, size, close in drawn], [w for w, _, _ in drawn])
         return self.page_bytes * share.value, self.page_bytes * min(1.0, share.high - share.value)
 
@@ -147,7 +149,7 @@ def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ
             found.plain_bytes += 0 if result.page_bytes else result.text_bytes or 0
             found.page_bytes += result.page_bytes
             found.page_text_bytes += result.text_bytes or 0 if result.page_bytes else 0
-            found.pages_left += result.text_bytes is None
+            found.pages_left += result.text_bytes is None and result.page_bytes > 0
             text_of[result.file] += result.page_bytes or result.text_bytes or 0
             found.copies += result.digest in digests
             digests.add(result.digest)
