@@ -316,7 +316,11 @@ def init(
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="add conversations, fine-tuning and preference pairs")] = False,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="time for reading; of a larger folder a random sample is read")
+        float,
+        typer.Option(
+            min=1,
+            help="for reading and counting, beside some seconds for any folder; of a larger one a random sample is read",
+        ),
     ] = 60.0,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
