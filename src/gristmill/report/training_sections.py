@@ -121,13 +121,8 @@ def post_training(facts: Facts) -> Section | None:
     ]
     if facts.has("pairs"):
         report = facts.left("pairs", PreferencePairs).counts
-        verdicts = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in report.samples.items())
         blocks.append(heading("Preference pairs"))
-        blocks.append(
-            paragraph(
-                f"{report.pairs:,} pairs from {report.prompts:,} prompts. Sampled answers: {verdicts}. All right: {report.prompts_all_right:,} prompts, all wrong: {report.prompts_all_wrong:,}; neither gives a pair."
-            )
-        )
+        blocks.append(paragraph(f"{report.words}. Sampled answers: {report.answers}."))
     if facts.has("dpo"):
         rows = facts.logged("dpo", "train")
         margin = [
