@@ -98,6 +98,9 @@ def plan(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="price of this machine per hour, for the sum")
     ] = None,
+    without_files: Annotated[
+        bool, typer.Option("--without-files", help="plan although files are missing, by declared unique_tokens")
+    ] = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
@@ -111,7 +114,15 @@ def plan(
 
     loaded = load_recipe(recipe, overrides or [])
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
-    print_plan(loaded, machine, console=_console(), resolved=resolved, as_json=as_json, price_per_hour=price_per_hour)
+    print_plan(
+        loaded,
+        machine,
+        console=_console(),
+        resolved=resolved,
+        as_json=as_json,
+        price_per_hour=price_per_hour,
+        without_files=without_files,
+    )
 
 
 @app.command()

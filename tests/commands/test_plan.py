@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import Command
 from rich.console import Console
 
 from gristmill import forecast
@@ -117,7 +118,7 @@ def made_until(path: Path, machine: Machine, step: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_plans(path: Path, machine: Machine) -> None:
-    text = page(path, machine)
+    text = page(path, machine, without_files=True)
     for source in load_recipe(path).recipe.sources:
         assert source in text
 
@@ -227,7 +228,8 @@ def test_plan_imports_no_torch(machine: Machine) -> None:
         "import sys; from pathlib import Path; from rich.console import Console;"
         "from gristmill.commands.plan import plan; from gristmill.recipe.load import load_recipe;"
         "from gristmill.graph.machine import Machine;"
-        f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console());"
+        f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console(),"
+        "without_files=True);"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -291,18 +293,29 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     ):
         make_forecast(load_recipe(book), machine)
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
-    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
-    assert warning == (
-        f"{book}:6: sources.book.read.paths matches no file on this machine; unique_tokens counts as declared"
-    )
+    assert made.missing == (f"{book}:6: sources.book.read.paths matches no file on this machine",)
 
 
-def test_sources_of_which_none_has_a_file_are_told_in_one_warning(book: Path, machine: Machine) -> None:
+def test_a_run_that_would_refuse_missing_files_has_no_plan_unless_one_is_asked_for(
+    book: Path, gristmill: Command
+) -> None:
+    asked = ("plan", book, "sources.book.unique_tokens=50000", "--runs-dir", book.parent / "runs")
+    assert gristmill(*asked).code == 0
+    (book.parent / "book.txt").unlink()
+    refused = gristmill(*asked)
+    assert (refused.code, refused.out) == (2, "")
+    assert "book.yaml:6: sources.book.read.paths matches no file" in refused.err
+    planned = gristmill(*asked, "--without-files")
+    assert planned.code == 0
+    assert "missing, so run would refuse" in planned.out
+
+
+def test_sources_of_which_none_has_a_file_are_told_in_one_line(book: Path, machine: Machine) -> None:
     (book.parent / "book.txt").unlink()
     more = ["sources.other={read: {format: text, paths: [other.txt]}, license: CC0, unique_tokens: 9000}"]
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000", *more]), machine)
-    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
-    assert warning.startswith(f"{book}:6: none of the 2 sources has a file on this machine, so `run` would refuse")
+    (line,) = made.missing
+    assert line.startswith(f"{book}:6: none of the 2 sources has a file on this machine")
 
 
 @pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
@@ -311,11 +324,11 @@ def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, ma
         make_forecast(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
 
 
-def test_other_files_that_are_missing_are_warnings_with_the_key_that_names_them(book: Path, machine: Machine) -> None:
+def test_other_files_that_are_missing_are_told_with_the_key_that_names_them(book: Path, machine: Machine) -> None:
     loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
-    warnings = make_forecast(loaded, machine).warnings
+    missing = make_forecast(loaded, machine).missing
     for key, path in (("packs.facts.path", "packs/facts"), ("chat.conversations.0", "chat.jsonl")):
-        assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in warnings
+        assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in missing
 
 
 # ── first rows ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -566,7 +579,7 @@ def test_the_resolved_recipe_can_be_read_back(book: Path, machine: Machine) -> N
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_number_is_cut_off_on_a_narrow_terminal(machine: Machine, width: int) -> None:
     console = Console(file=StringIO(), width=width)
-    plan(load_recipe(LARGE), machine, console=console)
+    plan(load_recipe(LARGE), machine, console=console, without_files=True)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert ("by each stage" in text) == (width == 80)

@@ -46,6 +46,7 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     _section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
     _section(console, "notes", list(plan.notes))
     _section(console, "warnings", list(plan.warnings), style="yellow")
+    _section(console, "missing, so run would refuse", list(plan.missing), style="yellow")
 
 
 def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> list[str]:
