@@ -111,6 +111,7 @@ class Forecast:
                     "work": step.work.words,
                     "records": step.num_records,
                     "done": step.is_done,
+                    "left_seconds": step.left_seconds,
                 }
                 for step in self.steps
             },

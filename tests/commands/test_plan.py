@@ -457,6 +457,14 @@ def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, 
 
 def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
     made_until(book, machine, "pretrain")
+    change = ["pretrain.decay_shape=one_minus_sqrt"]
+    made = make_forecast(load_recipe(book, change), machine)
+    step = next(step for step in made.steps if step.step == "pretrain")
+    assert step.left_seconds == pytest.approx(step.seconds * 20 / 100)
+    left = sum(0 if step.is_done else step.left_seconds for step in made.steps)
+    shown = page(book, machine, change)
+    assert "; 20 of 100 steps to make" in shown
+    assert re.search(rf"^ ?all +\S+ \w+ +{left:.0f} s +one after", shown, re.MULTILINE), shown
     links = RunLinks(Store(machine.runs_dir), "book")
     identity = links.target("pretrain")
     assert identity is not None
