@@ -127,7 +127,8 @@ def test_counts_add_up_and_no_pair_is_an_error_that_says_what_was_seen() -> None
     assert counts.prompts == fates == 4
     assert sum(counts.samples.values()) == 8
     with pytest.raises(
-        NoUsablePairs, match=r"none of 4 prompts.*1 were answered right every time, 2 wrong every time, and 1 never both"
+        NoUsablePairs,
+        match=r"none of 4 prompts.*1 were answered right every time, 2 wrong every time, and 1 never both",
     ):
         require_pairs(counts)
 

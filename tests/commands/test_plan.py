@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Command
 from rich.console import Console
 
+from conftest import Command
 from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents

@@ -179,7 +179,9 @@ def measure_matmul(cpu_seconds: float = 0.5, size: int = 64, count: int = 64) ->
         start = time.process_time()
         np.matmul(left, right, out=product)
         elapsed = time.process_time() - start
-        best = min(best, elapsed) if elapsed else best  # where the kernel counts CPU time in ticks, a short product takes none
+        best = (
+            min(best, elapsed) if elapsed else best
+        )  # where the kernel counts CPU time in ticks, a short product takes none
     return 2.0 * count * size**3 / best
 
 

@@ -49,7 +49,9 @@ def _evaluation(facts: Facts) -> list[str]:
         if row.model == YARDSTICK:
             continue
         kind = "trained on" if row.kind == "recall" else "at or below chance" if row.at_or_below_chance else ""
-        rows.append(f"| {row.model} | {in_words(row.task)} | {row.metric.replace('_', ' ')} | {bits(row)} | {row.n:,} | {kind} |")
+        rows.append(
+            f"| {row.model} | {in_words(row.task)} | {row.metric.replace('_', ' ')} | {bits(row)} | {row.n:,} | {kind} |"
+        )
     return [*rows, ""]
 
 
