@@ -296,6 +296,19 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     assert made.missing == (f"{book}:6: sources.book.read.paths matches no file on this machine",)
 
 
+def test_a_plan_says_where_its_run_is_and_where_else_one_of_the_recipe_is(
+    book: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("runs/.store", "runs/book", "inside"):
+        (book.parent / folder).mkdir(parents=True)
+    monkeypatch.chdir(book.parent)
+    assert gristmill("plan", "book.yaml").out.splitlines()[0] == "runs/book"
+    monkeypatch.chdir("inside")
+    hint = "runs/book is not there yet; ../runs/book is: --runs-dir ../runs uses it"
+    for verb in ("plan", "status"):
+        assert gristmill(verb, "../book.yaml").out.splitlines()[0] == hint
+
+
 def test_a_run_that_would_refuse_missing_files_has_no_plan_unless_one_is_asked_for(
     book: Path, gristmill: Command
 ) -> None:

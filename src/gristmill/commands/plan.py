@@ -7,10 +7,12 @@ import json
 from rich.console import Console
 
 from gristmill.commands.plan_page import print_forecast
+from gristmill.commands.run_folder import print_place
 from gristmill.forecast import Forecast, check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.resolved import resolved_yaml
+from gristmill.store.store import RunLinks, Store
 
 
 def plan(
@@ -39,6 +41,7 @@ def plan(
     elif as_json:
         console.out(json.dumps(made.to_json(), indent=1, ensure_ascii=False), highlight=False)
     else:
+        print_place(RunLinks(Store(machine.runs_dir), loaded.recipe.name), loaded.folder, console)
         print_forecast(made, machine, console)
     check_caps(made)
     return made

@@ -1,14 +1,24 @@
-"""Why a folder of links holds less than it seems to: it is a copy without its store, or a run is at work on it."""
+"""Where a run's folder is, and why it holds less than it seems to: it is a copy without its store, or a run is at work on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 from gristmill.errors import ArtifactError
-from gristmill.store.store import BEFORE_SUFFIX, UNFINISHED_SUFFIX, named_by
+from gristmill.store.place import where_words
+from gristmill.store.store import BEFORE_SUFFIX, UNFINISHED_SUFFIX, RunLinks, named_by
 
 UNDER_WAY = (UNFINISHED_SUFFIX, BEFORE_SUFFIX)
+
+
+def print_place(links: RunLinks, recipe_dir: Path, console: Console) -> None:
+    """The run's folder in a line, yellow where it is not there."""
+    style = "" if links.folder.is_dir() else "yellow"
+    console.print(Text(where_words(links, recipe_dir), style=style), soft_wrap=True)
 
 
 def refuse_broken_links(target: Path) -> None:

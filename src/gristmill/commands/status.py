@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gristmill.commands.follow import follow, loading_seconds, told
+from gristmill.commands.run_folder import print_place
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
@@ -53,8 +54,7 @@ def status(
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
         return 0
-    is_there = "" if links.folder.is_dir() else "  [yellow]is not there yet[/]"
-    console.print(f"{escape(str(links.folder))}{is_there}", highlight=False)
+    print_place(links, loaded.folder, console)
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
