@@ -25,6 +25,7 @@ from gristmill.units import counted
 
 COMMAND_LINE = "command line"
 IN_FOLDER = "recipe.yaml"
+RECIPE_SUFFIXES = (".yaml", ".yml")
 SCHEMA_FILE, CONVERSATIONS_FILE = "schema.json", "conversations.jsonl"  # that init writes beside it
 MAX_VALUES = 100_000  # of a recipe; a few hundred are usual
 PYDANTIC_KEY = "[key]"  # ends the location of a key that is wrong itself
