@@ -83,8 +83,9 @@ def _time_table(plan: Forecast) -> Table:
     is_begun = any(step.left_seconds < step.seconds for step in plan.steps)
     table = Table(title="time of each step on this machine", title_justify="left", box=None)
     for name in ("step", "time", *(["to do"] if is_begun else []), "known", "works through"):
-        justify = "right" if name in ("time", "to do") else "left"
-        table.add_column(name, justify=justify, no_wrap=name != "works through")
+        table.add_column(
+            name, justify="right" if name in ("time", "to do") else "left", no_wrap=name != "works through"
+        )
     kinds: dict[str, list[StepForecast]] = {}
     for step in plan.steps:
         kinds.setdefault(step.step.partition("/")[0], []).append(step)

@@ -59,14 +59,14 @@ def status(
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
     kept = kept_steps(loaded.recipe)
-    rows = _rows(states, links, machine, kept)
-    console.print(_table(rows))
+    before = _rows(states, links, machine, kept)
+    console.print(_table(before))
     if not follows:
         return 0
     made = Made(links, [*states.steps])
     code = follow(links.folder, console=console, made=made.lines, loading_seconds=loading_seconds())
     states.refresh()
-    if (now := _rows(states, links, machine, kept)) != rows:
+    if (now := _rows(states, links, machine, kept)) != before:
         console.print(_table(now))
     return code
 
@@ -74,7 +74,7 @@ def status(
 def _rows(states: States, links: RunLinks, machine: Machine, kept: Collection[str]) -> list[tuple[str, ...]]:
     """Step, state, when it was made, seconds, what will happen and why: of each step."""
     point = resume_point(states, machine)
-    rows = []
+    rows = list[tuple[str, ...]]()
     for state in states.all():
         facts = _facts(state, links)
         rows.append(
