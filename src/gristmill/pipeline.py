@@ -34,7 +34,10 @@ PACK_FILES = ("pack.yaml", "items.jsonl")
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
 WORDS = ("gristmill.select.words",)
-CONTAMINATION = (*PACKS, *WORDS, "gristmill.select.decontaminate")
+ITEMS = tuple(
+    f"gristmill.select.{name}" for name in ("plain", "word_shares", "questions", "item_words", "decontaminate")
+)
+CONTAMINATION = (*PACKS, *WORDS, *ITEMS)
 CLASSIFIER = ("gristmill.score.classifiers", "gristmill.score.hashed_ngrams")
 ENCODING = ("gristmill.tokens.tokenizer",)
 CHAT = (*ENCODING, "gristmill.tokens.chat")
@@ -182,7 +185,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
                 inputs=documents,
                 files=_held_out(recipe),
             ),
-            parts=CONTAMINATION,
+            parts=(*CONTAMINATION, "gristmill.select.planting"),
         )
 
 
@@ -226,7 +229,6 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                     name: {"classifier": threshold.classifier, "above": threshold.above}
                     for name, threshold in section.min_scores.items()
                 },
-                "decontaminate": section.decontaminate.inside(),
                 "validation": section.validation.inside(),
                 **order,
                 "seed": recipe.seed,

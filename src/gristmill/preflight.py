@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from gristmill.data.outside import absolute
-from gristmill.data.packs import read_pack
+from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.rules import check_rules
@@ -80,7 +80,11 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
     """(keys, path, what reads its first rows) of every file that the recipe names beside its sources."""
     recipe = loaded.recipe
     for name, pack in recipe.packs.items():
-        yield ("packs", name, "path"), absolute(loaded.folder, pack.path), _check_pack
+        watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
+        kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS
+        used = "pretrain.watch.packs" if watched else "evaluate.packs"
+        check = partial(_check_pack, kinds=kinds, used=used)
+        yield ("packs", name, "path"), absolute(loaded.folder, pack.path), check
     for name, item in recipe.classifiers.items():
         key = ("classifiers", name)
         yield (*key, "annotations"), absolute(loaded.folder, item.annotations), _check_annotations
@@ -90,10 +94,16 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         yield ("chat", "conversations", index), absolute(loaded.folder, path), _check_conversations
 
 
-def _check_pack(path: Path) -> None:
+def _check_pack(path: Path, *, kinds: tuple[str, ...], used: str) -> None:
     items = path / "items.jsonl"
-    if not items.is_file() or items.stat().st_size <= LARGE_PACK:
-        read_pack(path)
+    if items.is_file() and items.stat().st_size > LARGE_PACK:
+        return
+    pack = read_pack(path)
+    if pack.kind not in kinds:
+        raise RecipeError(
+            f"{path} is of kind {pack.kind}; {used} takes {' and '.join(kinds)}. Take it out there: under `packs` its text is "
+            "kept out of the training data all the same."
+        )
 
 
 def _check_annotations(path: Path) -> None:

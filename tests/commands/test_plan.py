@@ -22,6 +22,7 @@ from conftest import Command
 from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
+from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import Forecast, make_forecast
 from gristmill.graph.machine import Machine, usable_cpus
@@ -342,6 +343,25 @@ def test_other_files_that_are_missing_are_told_with_the_key_that_names_them(book
     missing = make_forecast(loaded, machine).missing
     for key, path in (("packs.facts.path", "packs/facts"), ("chat.conversations.0", "chat.jsonl")):
         assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in missing
+
+
+@pytest.mark.parametrize(
+    ("use", "kind", "words"),
+    [
+        ("evaluate.packs=[facts]", "unscored", "of kind unscored; evaluate.packs takes multiple_choice and generate"),
+        ("pretrain.watch.packs=[facts]", "generate", "of kind generate; pretrain.watch.packs takes multiple_choice"),
+    ],
+)
+def test_a_pack_of_a_kind_that_is_not_scored_there_is_refused_before_anything_runs(
+    book: Path, machine: Machine, use: str, kind: str, words: str
+) -> None:
+    item = Item(id="a", prompt="Why?", target="so")
+    write_pack(
+        book.parent / "facts", name="facts", version=1, kind=kind, metric="exact_match", chance=0.0, items=[item]
+    )
+    with pytest.raises(RecipeError, match=words):
+        make_forecast(load_recipe(book, ["packs.facts.path=facts", use]), machine)
+    make_forecast(load_recipe(book, ["packs.facts.path=facts"]), machine)
 
 
 # ── first rows ───────────────────────────────────────────────────────────────────────────────────────────────────────

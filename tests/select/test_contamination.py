@@ -18,7 +18,7 @@ from gristmill.select import contamination
 from gristmill.select.decontaminate import Decontaminator
 
 QUESTION = "A farmer had seventeen sheep in the north field and all but nine ran away, so how many are left?"
-WORDS = "in spring the river turns the wheel and the wheel turns the stone "
+WORDS = "in spring the river turns the wooden wheel and the wheel grinds barley under a granite stone "
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_passages_and_pieces_of_what_is_held_out_are_held_out(tmp_path: Path) ->
     names = ("held", "held#0", "held#3#1", "held2#0", "other#held")
     rows = [Document(id=name, source="web", text=WORDS, origin="f#0", bytes_in=1) for name in names]
     write_rows(tmp_path / "shard.parquet", DOCUMENT_SCHEMA, [row.row() for row in rows])
-    found = contamination.matches_in(tmp_path / "shard.parquet", Decontaminator([]), frozenset(["held"]))
+    found = contamination.matches_in(tmp_path / "shard.parquet", Decontaminator.of([]), frozenset(["held"]))
     assert [match["row"] for match in found] == [0, 1, 2]
 
 
@@ -45,14 +45,14 @@ def test_documents_that_are_held_out_and_those_with_items_are_named_by_shard_and
     assert rows_of(ctx.out, "matches-00000.parquet") == []
     held, found = rows_of(ctx.out, "matches-00001.parquet")
     assert (held["row"], held["rule"], held["items"]) == (0, "held_out_id", [])
-    assert (found["row"], found["rule"], found["items"]) == (1, "long_question", ["quiz/sheep"])
+    assert (found["row"], found["rule"], found["items"]) == (1, "question", ["quiz/sheep"])
     assert f"{WORDS} {QUESTION} Nine."[found["start"] : found["end"]] == found["excerpt"]
     report = json.loads((ctx.out / "report.json").read_text())
     assert (report["held_out_ids"], report["packs"]["quiz"]["found"]) == (2, 1)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def search_one_shard_only(project: Path, section: dict[str, Any] | None = None) -> Path:
@@ -120,34 +120,37 @@ def test_shards_that_were_searched_by_another_rule_are_searched_again(project: P
         "web",
         *[
             [Document(id=name, source="web", text=text, origin="f#0", bytes_in=1)]
-            for name, text in (("half", " ".join(QUESTION.split()[:18])), ("b", WORDS))
+            for name, text in (
+                ("edited", QUESTION.replace("sheep", "goats").replace("nine", "ten").replace("north", "south")),
+                ("b", WORDS),
+            )
         ],
     )
     fresh = fresh_run(project)
-    out = search_one_shard_only(project, {"decontaminate": Decontaminate(ngram=9)})
+    out = search_one_shard_only(project, {"decontaminate": Decontaminate(rule="finemath@1")})
     assert contents(out)["matches-00000.parquet"] != fresh["matches-00000.parquet"]
     assert resume(project) == fresh
 
 
-def test_a_pack_that_changes_while_shards_are_searched_stops_the_step(
+def test_a_pack_that_changes_while_shards_are_searched_changes_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = contamination.planted_recall
+    fresh = fresh_run(project)
+    plain = contamination.matches_in
 
-    def exchanging(*given: Any, **named: Any) -> Any:
-        quiz_about(project, WORDS * 2)
-        return plain(*given, **named)
+    def exchanging(*given: Any) -> Any:
+        quiz_about(project, WORDS)
+        return plain(*given)
 
-    monkeypatch.setattr(contamination, "planted_recall", exchanging)
-    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web")
-    with pytest.raises(DataError, match="a pack was changed while documents were searched"):
-        contamination.run(ctx)
-    assert not list(ctx.out.glob("*.parquet"))
+    monkeypatch.setattr(contamination, "matches_in", exchanging)
+    ctx = context(project, recipe_of({}, ["web"], []), "contamination/web", name="exchanged")
+    contamination.run(ctx)
+    assert contents(ctx.out) == fresh
 
 
 def test_an_item_that_is_planted_and_not_found_stops_the_step(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Decontaminator, "match_all", lambda _, texts: [None] * len(texts))
     ctx = context(project, recipe_of({"decontaminate": Decontaminate()}, ["web"], []), "contamination/web")
-    with pytest.raises(DataError, match="missed 1 of 1 planted items of pack 'quiz'"):
+    with pytest.raises(DataError, match="missed 1 planted items of pack 'quiz'"):
         contamination.run(ctx)
     assert not list(ctx.out.glob("*.json"))

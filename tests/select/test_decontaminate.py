@@ -1,5 +1,7 @@
-"""Decontamination: what is planted is found, what is ordinary is not."""
+"""Decontamination: what is planted is found in any form, what is ordinary is not; against slow and plain reckonings."""
 
+import difflib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,14 @@ from hypothesis import strategies as st
 
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
-from gristmill.select.decontaminate import Decontaminator, plant, planted_recall
+from gristmill.select import decontaminate as d
+from gristmill.select.decontaminate import Decontaminator, longest_common_subsequence
+from gristmill.select.item_words import questions_of
+from gristmill.select.planting import FORMS, plant, planted_recall
+from gristmill.select.questions import Questions
+from gristmill.select.words import split_words
 
-VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
+VOCABULARY = [f"{a}{b}{c}{e}" for a in "bdfgklmn" for b in "aeiou" for c in "prst" for e in "ou"]
 LONG = "A farmer had seventeen sheep in the north field and all but nine of them ran away in the night"
 ITEMS = (
     Item(id="long", prompt=f"{LONG} so how many sheep are left?", choices=("Eight", "nine", "none"), answer=1),
@@ -32,7 +39,7 @@ def pack(items, name="quiz"):
     )
 
 
-FINDER = Decontaminator([pack(ITEMS)])
+FINDER = Decontaminator.of([pack(ITEMS)])
 
 
 def random_words(rng, count):
@@ -44,28 +51,61 @@ def found(text, finder=FINDER):
     return None if match is None else (match.item_ids, match.rule)
 
 
-def test_a_long_question_is_enough():
-    assert found(f"Riddle: {LONG.upper()}, so how many sheep are left? No idea.") == (("quiz/long",), "long_question")
+# ── what is found ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_part_of_a_question_counts_only_with_the_answer():
-    part = "he said a farmer had seventeen sheep in the north field and all but nine of them were sold"
-    assert found(part) == (("quiz/long",), "question_and_answer")
-    assert found(part.replace("nine", "ten")) is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Riddle: {LONG.upper()}, so how many sheep are left? No idea.",
+        f"he said {LONG.replace('sheep', 'goats')} and so how many goats are left, friend?",
+        json.dumps(json.dumps({"q": f"{LONG}\nso how many sheep are left?"})),
+        "> " + f"{LONG} so how many sheep are left?".replace(" ", "\n> "),
+        LONG.replace("seventeen", "seven-\nteen").replace("farmer", "far\u200bmer") + " so how many sheep are left",
+        LONG.replace("farmer had", "farmer once had").replace("north ", ""),
+    ],
+    ids=["upper case", "two words changed", "JSON in JSON", "a word a line", "hyphenated", "a word more and one less"],
+)
+def test_a_long_question_is_found_without_its_answer_in_any_form(text):
+    assert found(text) == (("quiz/long",), "question")
 
 
-def test_a_short_question_counts_whole_and_with_the_answer_behind_it():
-    assert found("Quiz! What is the capital of France? (a) Lyon (b) Paris") == (("quiz/short",), "short_item")
+def test_part_of_a_long_question_is_ordinary_text():
+    assert found("the farmer had seventeen sheep in the north field, said the neighbour") is None
+
+
+def test_a_short_question_counts_whole_and_with_the_answer_on_either_side():
+    assert found("Quiz! What is the capital of France? (a) Lyon (b) Paris") == (("quiz/short",), "question_and_answer")
+    assert found("Paris! What is the capital of France?") == (("quiz/short",), "question_and_answer")
     assert found("What is the capital of France? I never learnt it.") is None
     assert found("What is the capital of Italy? Not Paris.") is None
+    assert found(f"What is the capital of France? {'hm ' * (d.ANSWER_WINDOW + 1)} Paris") is None
+
+
+def test_an_answer_that_tells_nothing_counts_only_next_to_its_question():
+    rng = np.random.default_rng(7)
+    others = [Item(id=str(i), prompt=random_words(rng, 12), target="yes") for i in range(5)]
+    finder = Decontaminator.of(
+        [pack([Item(id="x", prompt="Do walruses sleep on floating ice?", target="yes"), *others])]
+    )
+    assert finder.match("Do walruses sleep on floating ice? The answer is yes.") is not None
+    assert finder.match("Do walruses sleep on floating ice? I wondered for a while, but then I had to say yes.") is None
 
 
 def test_where_the_question_is_tiny_question_and_answer_count_as_one():
-    assert found("A dog is a tame animal of the wolf's family.") == (("quiz/tiny",), "short_item")
+    assert found("A dog is a tame animal of the wolf's family.") == (("quiz/tiny",), "one_run")
+    assert found("Q: A dog is ... A: a tame animal of the wolf's family") == (("quiz/tiny",), "one_run")
+    assert found("A dog, to all who know them well, is a tame animal of the wolf's family.") is None
+    assert found("A dog is a really tame animal of the wolf's family.") is None
 
 
 def test_an_item_too_short_for_all_is_named_as_unprotected():
     assert FINDER.unprotected == ("quiz/sum",)
+
+
+def test_a_run_of_numbers_or_letters_is_no_question():
+    items = [Item(id="n", prompt="1 2 3 4 5 6 7 8 9", target="10"), Item(id="l", prompt="a b c d e f g h", target="i")]
+    assert Decontaminator.of([pack(items)]).unprotected == ("quiz/n", "quiz/l")
 
 
 @pytest.mark.parametrize("text", ORDINARY)
@@ -74,35 +114,57 @@ def test_ordinary_text_on_the_same_subject_is_not_flagged(text):
 
 
 def test_the_span_is_that_of_the_original_text():
-    text = "Ünïcode “first” — " + "What is the\u00a0capital of FRANCE?" + " Paris!"
+    text = "Ünïcode “first” \u200b — " + "What is the\u00a0capi\u200btal of FRANCE?" + " Paris!"
     match = FINDER.match(text)
     assert match is not None
-    assert text[match.start : match.end] == match.excerpt == "What is the\u00a0capital of FRANCE"
-    assert "quiz/short by short_item" in match.detail
+    assert text[match.start : match.end] == match.excerpt == "What is the\u00a0capi\u200btal of FRANCE"
+    assert "quiz/short by question_and_answer" in match.detail
 
 
-def test_all_items_in_a_text_are_named():
-    both = f"{ITEMS[0].prompt} nine. {ITEMS[1].prompt} Paris."
-    match = FINDER.match(both)
+def test_all_items_in_a_text_are_named_and_the_first_is_shown():
+    match = FINDER.match(f"{ITEMS[0].prompt} nine. {ITEMS[1].prompt} Paris.")
     assert match is not None
     assert match.item_ids == ("quiz/long", "quiz/short")
+    assert (match.share, match.need, match.words) == (1.0, 0.6, 26)
 
 
-@given(st.integers(0, 10_000), st.integers(5, 60), st.integers(1, 30))
+@given(st.integers(0, 10_000), st.integers(8, 60), st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_a_changed_word_and_a_moved_start_hide_no_question(seed, question_words, answer_words):
+    rng = np.random.default_rng(seed)
+    items = [
+        Item(id=str(i), prompt=random_words(rng, question_words), target=random_words(rng, answer_words))
+        for i in range(5)
+    ]
+    finder = Decontaminator.of([pack(items)])
+    assert finder.unprotected == ()
+    for item in items:
+        words = item.prompt.split()
+        words[rng.integers(len(words))] = "unheard"
+        changed = f"{random_words(rng, rng.integers(0, 9))} {' '.join(words)} {random_words(rng, 3)}"
+        match = finder.match(changed)
+        assert match is not None
+        assert f"quiz/{item.id}" in match.item_ids
+
+
+@given(st.integers(0, 10_000), st.integers(5, 60), st.integers(1, 13))
 @settings(max_examples=40, deadline=None)
-def test_every_protected_item_is_found_wherever_it_is_planted(seed, question_words, answer_words):
+def test_every_protected_item_is_found_wherever_and_however_it_is_planted(seed, question_words, answer_words):
     rng = np.random.default_rng(seed)
     items = [
         Item(id=str(i), prompt=random_words(rng, question_words) + "?", target=random_words(rng, answer_words))
-        for i in range(5)
+        for i in range(len(FORMS))
     ]
     quiz = pack(items)
-    finder = Decontaminator([quiz])
+    finder = Decontaminator.of([quiz])
     assert finder.unprotected == ()
     for planted in plant(quiz, [random_words(rng, 50), "word", ""], seed=seed):
         match = finder.match(planted.text)
-        assert match is not None
+        assert match is not None, planted.form
         assert planted.item_id in match.item_ids
+
+
+# ── what is not ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_random_text_from_the_vocabulary_of_the_items_is_not_flagged():
@@ -110,18 +172,137 @@ def test_random_text_from_the_vocabulary_of_the_items_is_not_flagged():
     items = [
         Item(id=str(i), prompt=random_words(rng, n), target=random_words(rng, 2)) for i, n in enumerate((5, 9, 30) * 30)
     ]
-    finder = Decontaminator([pack(items)])
+    finder = Decontaminator.of([pack(items)])
     assert [finder.match(random_words(rng, 300)) for _ in range(200)] == [None] * 200
 
 
-def test_wording_that_many_items_share_is_not_an_item():
+@pytest.mark.parametrize("others", [0, 30_000])
+def test_the_instruction_of_a_pack_is_no_item_however_many_others_there_are(others):
     rng = np.random.default_rng(9)
-    preamble = random_words(rng, 40)
-    items = [Item(id=str(i), prompt=f"{preamble} {random_words(rng, 15)}", target="yes") for i in range(60)]
-    quiz = pack(items)
-    finder = Decontaminator([quiz])
-    assert finder.match(f"{preamble} and then something else, yes") is None
-    assert planted_recall(finder, ["some text"], seed=0)["quiz"].found == 60
+    preamble, middle, end = random_words(rng, 40), random_words(rng, 12), random_words(rng, 9)
+    items = [
+        Item(id=str(i), prompt=f"{preamble} {random_words(rng, 9)} {middle} {random_words(rng, 9)} {end}", target="yes")
+        for i in range(200)
+    ]
+    other = pack([Item(id=str(i), prompt=random_words(rng, 12), target="no") for i in range(others)], "other")
+    finder = Decontaminator.of([pack(items), other])
+    for wording in (preamble, middle, end, f"{preamble} {middle} {end}"):
+        assert finder.match(f"{wording} and then something else, yes") is None
+    assert planted_recall(finder, [pack(items)], ["some text"], seed=0)["quiz"].found == 200
+
+
+def test_a_bare_question_is_found_though_its_pack_always_puts_words_around_it():
+    rng = np.random.default_rng(10)
+    bare = [random_words(rng, 8) for _ in range(100)]
+    items = [Item(id=str(i), prompt=f"Question: {text}?\nAnswer:", target="yes") for i, text in enumerate(bare)]
+    finder = Decontaminator.of([pack(items)])
+    assert [found(text, finder) for text in bare] == [((f"quiz/{i}",), "question") for i in range(100)]
+
+
+def test_options_that_a_prompt_lists_are_no_part_of_the_question():
+    question, options = "Which bird of the southern seas cannot fly at all?", ("the albatross", "the king penguin")
+    prompt = f"{question}\nA. {options[0]}\nB. {options[1]}\nAnswer:"
+    finder = Decontaminator.of([pack([Item(id="x", prompt=prompt, choices=options, answer=1)])])
+    assert found(question, finder) == (("quiz/x",), "question")
+
+
+def test_a_passage_is_no_hit_and_its_question_is():
+    rng = np.random.default_rng(11)
+    passage, question = random_words(rng, 120), random_words(rng, 12)
+    item = Item(id="x", prompt=f"{passage}\n{question}", question=question, passage=passage, target="yes")
+    finder = Decontaminator.of([pack([item])])
+    assert finder.match(passage) is None
+    assert found(question, finder) == (("quiz/x",), "question")
+
+
+def test_a_question_that_its_passage_holds_is_unprotected_and_one_that_it_holds_in_part_needs_more():
+    rng = np.random.default_rng(12)
+    whole, partly = random_words(rng, 20), random_words(rng, 20)
+    inside = " ".join(partly.split()[:14])
+    passage = f"{random_words(rng, 40)} {whole} {random_words(rng, 40)} {inside} {random_words(rng, 40)}"
+    items = [
+        Item(id=name, prompt="?", question=question, passage=passage, target="yes")
+        for name, question in (("whole", whole), ("partly", partly))
+    ]
+    finder = Decontaminator.of([pack(items)])
+    assert finder.unprotected == ("quiz/whole",)
+    assert finder.match(passage) is None
+    assert found(partly, finder) == (("quiz/partly",), "question")
+
+
+# ── against plain reckonings ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shares_by_hand(finder, text):
+    """Per item the largest share of a question's weight that stands within SHIFT places of one beginning, over all beginnings."""
+    asked, words = finder.questions, split_words([text]).hashes_W.tolist()
+    best = {}
+    for item, name in enumerate(asked.names):
+        question = asked.question(item).tolist()
+        weights = asked.weight_Q[asked.start_I1[item] : asked.start_I1[item + 1]]
+        for begin in range(-len(question), len(words)):
+            there = [
+                question[k] in words[max(0, begin + k - d.SHIFT) : max(0, begin + k + d.SHIFT + 1)]
+                for k in range(len(question))
+            ]
+            best[name] = max(
+                best.get(name, 0), sum(weights[k] for k in range(len(question)) if there[k]) / sum(weights)
+            )
+    return best
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_no_hit_has_more_than_the_best_share_by_hand_and_whole_questions_have_all(seed):
+    rng = np.random.default_rng(seed)
+    items = [Item(id=str(i), prompt=random_words(rng, rng.integers(8, 24))) for i in range(4)]
+    finder = Decontaminator.of([pack(items)])
+    for item in items:
+        words = item.prompt.split()
+        for _ in range(rng.integers(0, 6)):
+            words[rng.integers(len(words))] = str(rng.choice(VOCABULARY))
+        text = f"{random_words(rng, 20)} {' '.join(words)} {random_words(rng, 20)}"
+        match, by_hand = finder.match(text), shares_by_hand(finder, text)
+        if match is not None:
+            assert match.share <= by_hand[match.item_ids[0]] + 1e-4
+            assert match.share >= match.need
+        if " ".join(words) == item.prompt:
+            assert match is not None
+            assert match.share == 1.0
+
+
+@given(st.lists(st.integers(0, 5), max_size=30), st.lists(st.integers(0, 5), max_size=30))
+def test_the_longest_common_subsequence_is_that_of_the_textbook(one, other):
+    table = np.zeros((len(one) + 1, len(other) + 1), dtype=int)
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+    found = longest_common_subsequence(np.array(one, dtype=np.uint64), np.array(other, dtype=np.uint64))
+    assert found == table[-1, -1]
+    blocks = difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    assert found >= sum(block.size for block in blocks)
+
+
+def test_the_published_rule_needs_thirteen_words_in_a_row_and_six_tenths_of_the_prompt():
+    rng = np.random.default_rng(13)
+    prompt = random_words(rng, 30).split()
+    finder = Decontaminator.of([pack([Item(id="x", prompt=" ".join(prompt), target="yes")])], rule="finemath@1")
+    around = " ".join(f"other{k}" for k in range(40))
+    assert found(f"{around} {' '.join(prompt[:18])} {around}", finder) == (("quiz/x",), "finemath@1")
+    assert finder.match(f"{around} {' '.join(prompt[:17])} {around}") is None
+    in_pieces = " ".join(f"{word} unheard" if k % 12 == 11 else word for k, word in enumerate(prompt))
+    assert finder.match(f"{around} {in_pieces}") is None
+    short = Decontaminator.of([pack([Item(id="x", prompt=" ".join(prompt[:12]), target="yes")])], rule="finemath@1")
+    assert short.unprotected == ("quiz/x",)
+
+
+def test_look_ups_are_those_of_a_dictionary():
+    rng = np.random.default_rng(14)
+    asked = questions_of([pack([Item(id=str(i), prompt=random_words(rng, 12)) for i in range(50)])])
+    grams = np.concatenate([rng.choice(asked.hash_S, 40), rng.integers(0, 2**63, 60).astype(np.uint64)])
+    rng.shuffle(grams)
+    expected = {(p, s) for p, gram in enumerate(grams) for s in np.flatnonzero(asked.hash_S == gram)}
+    assert set(zip(*(column.tolist() for column in asked.look_up(grams)), strict=True)) == expected
 
 
 def test_texts_together_match_as_they_do_alone():
@@ -130,16 +311,41 @@ def test_texts_together_match_as_they_do_alone():
     assert [match is not None for match in FINDER.match_all(texts)] == [False, False, False, True, False, True]
 
 
-def test_recall_is_reported_per_pack_and_a_missed_item_stops():
-    report = planted_recall(FINDER, ORDINARY, seed=1)["quiz"]
+def test_a_question_across_two_texts_is_in_neither():
+    half = len(LONG) // 2
+    assert FINDER.match_all([LONG[:half], LONG[half:]]) == [None, None]
+
+
+def test_questions_are_the_same_when_they_are_read_back(tmp_path):
+    FINDER.questions.write(tmp_path)
+    again = Decontaminator(Questions.read(tmp_path))
+    texts = [item.prompt + " " + item.gold for item in ITEMS]
+    assert again.match_all(texts) == FINDER.match_all(texts)
+    assert again.unprotected == FINDER.unprotected
+
+
+# ── planting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_recall_is_reported_per_pack_and_form_and_a_missed_item_stops():
+    report = planted_recall(FINDER, [pack(ITEMS)], ORDINARY, seed=1)["quiz"]
     assert (report.planted, report.found, report.unprotected_items) == (3, 3, 1)
-    blind = Decontaminator([pack(ITEMS)])
-    blind._items = [
-        type(item)(id="x/y", question=item.question, answer=item.answer, need=item.need) for item in blind._items
+    assert sum(found for found, _ in report.by_form.values()) == 3
+    blind = Decontaminator(FINDER.questions)
+    blind.match_all = lambda texts: [None] * len(texts)
+    with pytest.raises(DataError, match=r"missed 1 planted items of pack 'quiz', the first is 'quiz/long'"):
+        planted_recall(blind, [pack(ITEMS)], ORDINARY, seed=1)
+
+
+def test_planting_uses_other_forms_than_the_prompt_of_the_pack():
+    items = [
+        Item(id=str(i), prompt=f"Pack's own words: what number is {i}?", question=f"what number is {i}?", target="one")
+        for i in range(10)
     ]
-    with pytest.raises(DataError, match="missed 3 of 3 planted items of pack 'quiz'"):
-        planted_recall(blind, ORDINARY, seed=1)
+    planted = plant(pack(items), ["a document of some words"], seed=0)
+    assert {p.form for p in planted} == set(FORMS)
+    assert not any("own words" in p.text for p in planted)
 
 
 def test_no_packs_match_nothing():
-    assert Decontaminator([]).match("anything at all, in any number of words, whatever it may be about") is None
+    assert Decontaminator.of([]).match("anything at all, in any number of words, whatever it may be about") is None

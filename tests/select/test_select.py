@@ -141,7 +141,7 @@ def test_each_rejection_names_its_evidence(made):
     assert rejected["copy1"]["duplicate_of"] == "m1"
     assert rejected["near4"]["duplicate_of"] == "m4"
     assert 0.7 < rejected["near4"]["value"] < 1
-    assert "quiz/sheep by long_question" in rejected["quiz"]["detail"]
+    assert "quiz/sheep by question" in rejected["quiz"]["detail"]
     assert rejected["quiz"]["step"] == rejected["item-7"]["step"] == "select"
     assert all(len(row["excerpt"]) <= 300 for row in rejected.values())
 

@@ -243,7 +243,7 @@ def _curation_lines(plan: Forecast) -> list[str]:
             f"{duplicates.ngram}-grams, verified at {duplicates.min_jaccard:g}; P(found) = {curve}"
         )
     packs = ", ".join(recipe.packs) or "no pack, so nothing is removed"
-    lines.append(f"select: decontaminated by {recipe.select.decontaminate.ngram}-grams against {packs}")
+    lines.append(f"select: decontaminated by {recipe.select.decontaminate.rule} against {packs}")
     validation = recipe.select.validation
     lines.append(
         f"select: {validation.fraction:.1%} of each source is held out, at least {in_units(validation.min_bytes, 'B')}, "

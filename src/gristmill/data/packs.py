@@ -3,10 +3,12 @@
 A pack is a folder:
 
     pack.yaml     name, version, kind, metric, chance, items_sha256 [, description, license]
-    items.jsonl   one item per line: {"id", "prompt", "choices", "answer", "target", "ids"}
+    items.jsonl   one item per line: {"id", "prompt", "choices", "answer", "target", "ids", "question", "passage"}
 
-`kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one) or `generate` (the
-model writes; `target` is what it should write). `ids` are the ids of the documents that an item was cut from: they
+`kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one), `generate` (the
+model writes; `target` is what it should write) or `unscored` (a set that others score; its text is only kept out of the
+training data). `question` is what of the prompt belongs to this item alone, and `passage` the text that it asks about, where
+the prompt holds other words besides: decontamination looks for the question. `ids` are the ids of the documents that an item was cut from: they
 leave every source before anything is learnt from it, since n-gram decontamination cannot see short items.
 """
 
@@ -30,16 +32,19 @@ from gristmill.store.jsonl import numbered_objects
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
-KINDS = ("multiple_choice", "generate")
+WATCHED_KINDS = ("multiple_choice",)
+SCORED_KINDS = (*WATCHED_KINDS, "generate")
+KINDS = (*SCORED_KINDS, "unscored")
 PACK_LABEL = "pack "
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
 OPTIONAL_PACK_KEYS = {"description", "license"}
-ITEM_KEYS = {"id", "prompt", "choices", "answer", "target", "ids"}
+ITEM_KEYS = {"id", "prompt", "choices", "answer", "target", "ids", "question", "passage"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One question. `choices` and `answer` are set for multiple_choice, `target` for generate."""
+    """One question. `choices` and `answer` are set for multiple_choice, `target` for generate; `question` and `passage` may be
+    empty."""
 
     id: str
     prompt: str
@@ -47,14 +52,13 @@ class Item:
     answer: int | None = None
     target: str | None = None
     ids: tuple[str, ...] = ()
+    question: str = ""
+    passage: str = ""
 
     @property
     def gold(self) -> str:
-        """The right continuation of `prompt`, whatever the kind."""
-        if self.answer is not None:
-            return self.choices[self.answer]
-        assert self.target is not None, f"item {self.id!r} has neither answer nor target"
-        return self.target
+        """The right continuation of `prompt`, whatever the kind; empty where an unscored item has none."""
+        return self.choices[self.answer] if self.answer is not None else self.target or ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -202,6 +206,8 @@ def _read_items(path: Path, kind: str) -> tuple[Item, ...]:
             answer=value.get("answer"),
             target=value.get("target"),
             ids=tuple(value.get("ids") or ()),
+            question=value.get("question") or "",
+            passage=value.get("passage") or "",
         )
     if not items:
         raise DataError(f"{path} holds no items.")
@@ -219,14 +225,19 @@ def _item_problem(value: dict[str, Any], kind: str) -> str | None:
         texts = value.get(key) or []
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             return f"{key!r} is {texts!r}, expected a list of texts"
+    for key in ("question", "passage"):
+        if not isinstance(value.get(key) or "", str):
+            return f"{key!r} is {value[key]!r}, expected a text"
     choices, answer, target = value.get("choices") or [], value.get("answer"), value.get("target")
     if kind == "multiple_choice":
         if len(choices) < 2:
             return f"multiple_choice needs two or more choices, found {len(choices)}"
         if type(answer) is not int or not 0 <= answer < len(choices):
             return f"'answer' is {answer!r}, expected an index from 0 to {len(choices) - 1}"
-    elif not isinstance(target, str) or not target:
+    elif kind == "generate" and (not isinstance(target, str) or not target):
         return f"'target' is {target!r}, expected a non-empty text"
+    elif target is not None and not isinstance(target, str):
+        return f"'target' is {target!r}, expected a text"
     return None
 
 
@@ -238,5 +249,7 @@ def _item_line(item: Item) -> str:
         "answer": item.answer,
         "target": item.target,
         "ids": list(item.ids),
+        "question": item.question,
+        "passage": item.passage,
     }
     return json.dumps(value, ensure_ascii=False) + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -11,12 +12,14 @@ from gristmill.data.ledger import REASONED, Kind
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, prose, table
 from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
+from gristmill.report.impact import Impact
 from gristmill.score.outputs import ClassifierReport
 from gristmill.select.outputs import ContaminationReport, NearDuplicateReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
+SUBJECTS_SHOWN = 3
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
@@ -43,6 +46,7 @@ def what_came_in(facts: Facts) -> Section | None:
         blocks.append(
             fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
         )
+    blocks += _impact(facts.impact)
     if facts.not_read:
         blocks.append(what_was_not_read(facts))
     if samples := facts.rejected_samples:
@@ -106,6 +110,32 @@ def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) 
     headings = ("source", "reason", "documents", "raw bytes")
     rows = [row[:4] for row in reasons]
     return table(caption, headings, rows, numbers=(2, 3), grey=[is_off for *_, is_off in reasons])
+
+
+def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
+    """What each reason takes more of than of the rest; in words where it is nearly all of a language, site or subject."""
+    rows = [
+        (
+            source,
+            reason.replace("_", " "),
+            count,
+            f"{count / found.documents:.1%}",
+            "; ".join(h.words for h in found.of(reason)),
+        )
+        for source, found in impact.items()
+        for reason, count in found.dropped.most_common()
+    ]
+    if not rows:
+        return
+    caption = (
+        "What the reasons hit. A language, a site or a word among the first letters of which a reason took at least twice as large a "
+        "share as of the rest of its source, beyond what chance explains"
+    )
+    headings = ("source", "reason", "documents", "of the source", "takes most of")
+    yield table(caption, headings, rows[:REASONS_SHOWN], numbers=(2, 3))
+    for source, found in impact.items():
+        for hit in found.nearly_all[:SUBJECTS_SHOWN]:
+            yield paragraph(f"In {source}, {hit.reason.replace('_', ' ')} took {hit.words}: is that meant?")
 
 
 def what_was_not_read(facts: Facts) -> Markup:
@@ -216,7 +246,7 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
     else:
         yield table(
             "Task packs: is what they ask in the training text?",
-            ("pack", "items", "planted and found", "too short to protect", "hits in real text"),
+            ("pack", "items", "planted and found", "not looked for", "documents removed"),
             [
                 (
                     name,
@@ -229,11 +259,21 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
             ],
             numbers=(1, 2, 3, 4),
         )
+        forms = Counter[str](), Counter[str]()
+        for pack in found.packs.values():
+            for form, (seen, planted) in pack.by_form.items():
+                forms[0][form] += seen
+                forms[1][form] += planted
+        told = ", ".join(f"{form} {forms[0][form]:,} of {planted:,}" for form, planted in forms[1].items() if planted)
         yield paragraph(
-            "Items were planted into copies of real documents and had to be found. Real documents that held an item and "
-            f"were removed: {found.documents_removed:,}."
+            "Items were planted into copies of real documents, in forms that are not those of their packs, and looked for "
+            f"by the rule {found.rule}: {told or 'none could be'}. Items that are not looked for have too few words, or stand in "
+            "their own passage; documents that they were cut from leave by their ids. Real documents that held an item and were "
+            f"removed: {found.documents_removed:,}."
         )
-    hits = [(hit.source, hit.id, ", ".join(hit.items)[:60], hit.excerpt[:110]) for hit in found.hits[:8]]
+    hits = [
+        (hit.source, hit.id, ", ".join(hit.items)[:60], f"{hit.share:.0%}", hit.excerpt[:110]) for hit in found.hits[:8]
+    ]
     if hits:
-        spans = table("Spans that match an item", ("source", "document", "item", "span"), hits)
+        spans = table("Spans that match an item", ("source", "document", "item", "of it", "span"), hits, numbers=(3,))
         yield fold("The documents that held an item", [spans])

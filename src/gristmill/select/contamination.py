@@ -11,6 +11,7 @@ those that were searched for the items of other packs are searched again.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,33 +22,36 @@ import pyarrow as pa
 
 from gristmill.data.document import read_batches
 from gristmill.data.each_shard import each_shard, num_rows
-from gristmill.data.packs import Pack, held_out_ids, is_held_out, packs_of, read_pack
+from gristmill.data.packs import Pack, held_out_ids, is_held_out, packs_of
 from gristmill.data.write import write_rows
-from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.curation import Decontaminate
 from gristmill.select.catalogue import values_at
 from gristmill.select.corpus import BATCH_BYTES, BATCH_ROWS, pieces, text_bytes
-from gristmill.select.decontaminate import Decontaminator, Match, planted_recall
+from gristmill.select.decontaminate import Decontaminator, Match
 from gristmill.select.marks import mark
-from gristmill.select.outputs import SearchedForItems
+from gristmill.select.outputs import PlantedRecall, SearchedForItems
+from gristmill.select.planting import SURE_FORM, planted_recall
+from gristmill.select.questions import Questions
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
 
-VERSION = 1
-STEM = "matches"
+VERSION = 2
+STEM, QUESTIONS = "matches", "questions"
 HELD_OUT_ID = (
     "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
 )
-NOTHING: dict[str, Any] = {"items": [], "words": 0, "start": 0, "end": 0, "excerpt": ""}
+NOTHING: dict[str, Any] = {"items": [], "share": 0.0, "need": 0.0, "words": 0, "start": 0, "end": 0, "excerpt": ""}
 PLANTING_TEXTS, PLANTING_CHARS = 50, 20_000
 MATCH_SCHEMA = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("rule", pa.string(), nullable=False),
         pa.field("items", pa.list_(pa.string()), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),
+        pa.field("need", pa.float64(), nullable=False),
         pa.field("words", pa.int64(), nullable=False),
         pa.field("start", pa.int64(), nullable=False),
         pa.field("end", pa.int64(), nullable=False),
@@ -60,29 +64,19 @@ MATCH_SCHEMA = pa.schema(
 class SearchShard:
     """The function over shards: searches one shard of documents, writes its matches. Safe to repeat.
 
-    packs: their folders, which each process reads for itself. rules: `search_rules` of the packs that the step began with.
+    questions: the folder in which they lie, for all processes to map. held_out: ids of documents that items were cut from.
     """
 
-    packs: tuple[Path, ...]
-    ngram: int
+    questions: Path
+    held_out: frozenset[str]
     out: Path
-    rules: Mapping[str, Any]
 
     def __call__(self, shard: Path) -> tuple[int, int]:
-        """Searches one shard unless that was done before; returns its (documents, matches).
-
-        Raises DataError when the packs are no longer those that the step began with.
-        """
+        """Searches one shard unless that was done before; returns its (documents, matches)."""
         target = self.out / shard.name.replace("documents", STEM)
         if not target.is_file():
-            packs = [read_pack(path) for path in self.packs]
-            if search_rules(packs, ngram=self.ngram) != self.rules:
-                folders = ", ".join(map(str, self.packs))
-                raise DataError(
-                    f"a pack was changed while documents were searched for its items: {folders}. Run again."
-                )
-            finder, held_out = Decontaminator(packs, ngram=self.ngram), held_out_ids(packs)
-            write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, held_out))
+            finder = Decontaminator(Questions.read(self.questions))
+            write_rows(target, MATCH_SCHEMA, matches_in(shard, finder, self.held_out))
         return num_rows(shard), num_rows(target)
 
 
@@ -91,34 +85,38 @@ def run(ctx: StepContext) -> dict[str, Any]:
     section: Decontaminate = ctx.config["decontaminate"]
     documents: Extracted = ctx.inputs["documents"]
     packs, shards = packs_of(ctx.files), documents.documents
-    finder, held_out = Decontaminator(packs, ngram=section.ngram), held_out_ids(packs)
+    finder, held_out = Decontaminator.of(packs, rule=section.rule), held_out_ids(packs)
     planting = planting_texts(shards) or [""]
     seed = derive_seed(derive_seed(ctx.config["seed"], "select"), "plant")
-    recall = planted_recall(finder, planting, seed=seed)
-    function = SearchShard(
-        packs=tuple(pack.path for pack in packs),
-        ngram=section.ngram,
-        out=ctx.out,
-        rules=search_rules(packs, ngram=section.ngram),
-    )
-    made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules=function.rules)
+    recall = planted_recall(finder, packs, planting, seed=seed)
+    function = SearchShard(questions=ctx.out / QUESTIONS, held_out=held_out, out=ctx.out)
+    made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules=search_rules(packs, rule=section.rule))
+    finder.questions.write(function.questions)
     searched = found = 0
     for in_shard, matches in each_shard(ctx, function, shards):
         searched, found = searched + in_shard, found + matches
-    report = SearchedForItems(ngram=section.ngram, packs=recall, held_out_ids=len(held_out))
+    report = SearchedForItems(rule=section.rule, packs=recall, held_out_ids=len(held_out))
     write_json(ctx.out / "report.json", report.to_json())
+    shutil.rmtree(function.questions)
     made_by.unlink()
-    planted = sum(pack.planted for pack in recall.values())
     if packs:
-        ctx.say(
-            f"{ctx.name}: all {counted(planted, 'planted item')} found; {found:,} documents are held out or hold items"
-        )
-    return {"documents": searched, "matches": found, "planted": planted}
+        ctx.say(f"{ctx.name}: {in_words(recall)}; {found:,} documents are held out or hold items")
+    return {"documents": searched, "matches": found, "planted": sum(pack.planted for pack in recall.values())}
 
 
-def search_rules(packs: Sequence[Pack], *, ngram: int) -> dict[str, Any]:
+def in_words(recall: Mapping[str, PlantedRecall]) -> str:
+    """How many planted items were found, in the form in which all must be and in the others."""
+    sure = [sum(pack.by_form[SURE_FORM][k] for pack in recall.values()) for k in (0, 1)]
+    found, planted = sum(pack.found for pack in recall.values()), sum(pack.planted for pack in recall.values())
+    return (
+        f"found {sure[0]:,} of {counted(sure[1], 'item')} planted as question and answer, "
+        f"{found - sure[0]:,} of {planted - sure[1]:,} in other forms"
+    )
+
+
+def search_rules(packs: Sequence[Pack], *, rule: str) -> dict[str, Any]:
     """All that decides what is found in a document."""
-    return {"ngram": ngram, "packs": [[pack.name, pack.kind, pack.sha256] for pack in packs]}
+    return {"rule": rule, "packs": [[pack.name, pack.kind, pack.sha256] for pack in packs]}
 
 
 def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) -> Iterator[dict[str, Any]]:
@@ -127,7 +125,7 @@ def matches_in(shard: Path, finder: Decontaminator, held_out: frozenset[str]) ->
     for batch in read_batches(shard, columns=["id", "text"], batch_rows=BATCH_ROWS):
         for begin, end in pieces(text_bytes(batch.column("text")), BATCH_BYTES):
             piece = batch.slice(begin, end - begin)
-            texts = piece.column("text").to_pylist() if finder.packs else [""] * piece.num_rows
+            texts = piece.column("text").to_pylist() if finder.questions.names else [""] * piece.num_rows
             named = zip(piece.column("id").to_pylist(), finder.match_all(texts), strict=True)
             for row, (name, match) in enumerate(named, start=first + begin):
                 if is_held_out(name, held_out):
@@ -143,6 +141,8 @@ def read_matches(path: Path) -> dict[int, Match]:
         row["row"]: Match(
             item_ids=tuple(row["items"]),
             rule=row["rule"],
+            share=row["share"],
+            need=row["need"],
             words=row["words"],
             start=row["start"],
             end=row["end"],
@@ -172,6 +172,8 @@ def _row_of(match: Match) -> dict[str, Any]:
     return {
         "rule": match.rule,
         "items": list(match.item_ids),
+        "share": match.share,
+        "need": match.need,
         "words": match.words,
         "start": match.start,
         "end": match.end,

@@ -1,48 +1,58 @@
 """Evaluation items found in any text: documents, conversations, preference pairs.
 
-Question and answer of an item are looked for apart. With n = 13 words, an item is found in a text by one of
+    text ─→ plain ─→ words ─→ seeds of questions in it ─→ (item, where it would begin) ─→ compared word by word
 
-    long_question        min(2n, all) consecutive words of a question of n words or more
-    question_and_answer  n consecutive words of such a question, and the right answer close behind
-    short_item           a question of 5 to n - 1 words, whole, and the right answer close behind; or, where even the
-                         question is shorter, question and answer as one sequence of 5 or more words
+A question counts as found where enough of it stands in the text: the weight of its words that are there, each within SHIFT places of
+where it should be, against the weight of all. So words may be changed, left out or added; upper case, line breaks, quoting and
+JSON change nothing. Rules, by the way an item is looked for (`questions`):
 
-"Close behind" is within ANSWER_WINDOW words of where the question ends; of a long answer its first n words count.
-A shorter part of a question, or an answer without its question, is ordinary text. N-grams that many items share are the
-wording of the pack, not of an item, and are left out. Items too short for all three are counted as unprotected: their
-documents must be held out by id. `plant` puts known items into real texts, to measure that they are found.
+    question             .6 of the weight, .7 of a question below 18 words, and no less than LEAST_FOUND in all
+    question_and_answer  the whole question, and the right answer within ANSWER_WINDOW words of it, on either side
+    one_run              question and answer, with SHIFT words between them at most
+
+An answer alone, a passage, options or the wording of a pack are ordinary text. Where the passage of an item holds part of its
+question, more of it must be found; where it holds all, the item is not looked for, and counted as unprotected: its documents must
+be held out by id.
+
+`finemath@1` is the published rule instead: 13 words in a row of the prompt, and a longest common subsequence of .6 of its words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.data.packs import Item, Pack
-from gristmill.errors import DataError
-from gristmill.select.outputs import PlantedRecall
-from gristmill.select.words import Int64, UInt64, Words, composed, ngram_hashes, ngrams_per_text, split_words
+from gristmill.data.packs import Pack
+from gristmill.select.item_words import FINEMATH_WORDS, LEAST_BARE, prompts_of, questions_of
+from gristmill.select.plain import origin, plain
+from gristmill.select.questions import BARE, ONE_RUN, WITH_ANSWER, Questions
+from gristmill.select.words import Int64, UInt64, Words, composed, ngrams_per_text, split_words
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
 
-ANSWER_WINDOW = 30
-MIN_EXACT_WORDS = 5
-COMMON_ITEMS = 20  # an n-gram in more items than this, and in more than COMMON_SHARE of all, is common wording
-COMMON_SHARE = 0.01
+RULES = ("coverage@1", "finemath@1")
+SHIFT = 3
+LEAST_FOUND, LEAST_FOUND_WORDS = 11.0, 7  # weight and number of the words that were found
+WHOLE_SHARE = 0.97  # so much of a question is the question itself, and need only weigh LEAST_BARE
+ANSWER_WINDOW, LITTLE_ANSWER_WINDOW = 30, 6
+LITTLE_ANSWER = 3.0  # information of an answer such as "yes", which stands near anything
 EXCERPT_CHARS = 200
+BATCH_PASSAGES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """Items found in a text. `start` and `end` are characters of the first hit in the composed text (NFC); `words` is its
-    length in words."""
+    """Items found in a text. `start` and `end` are characters of the first hit in the composed text (NFC), `words` how many of
+    its words were found, `share` how much of the item that is, by weight, and `need` what is asked for."""
 
     item_ids: tuple[str, ...]
     rule: str
+    share: float
+    need: float
     words: int
     start: int
     end: int
@@ -55,54 +65,41 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planted:
-    """A text into which one item was put, question and right answer."""
+class _Hits:
+    """Hits in a batch of texts, in the order of texts and places. first, end: words of the text."""
 
-    item_id: str
-    text: str
+    text_H: Int64
+    item_H: Int64
+    share_H: NDArray[np.float32]
+    words_H: Int64
+    first_H: Int64
+    end_H: Int64
 
+    def chosen(self, which: NDArray[np.bool_] | Int64) -> _Hits:
+        return _Hits(**{name: value[which] for name, value in vars(self).items()})
 
-@dataclass(frozen=True, kw_only=True)
-class _Indexed:
-    """An item as word hashes. need: words of the question that suffice without the answer; 0 where they never do."""
-
-    id: str
-    question: UInt64
-    answer: UInt64
-    need: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Hit:
-    item_id: str
-    rule: str
-    first: int
-    end: int
+    @classmethod
+    def joined(cls, parts: Sequence[_Hits]) -> _Hits:
+        whole = cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__annotations__})
+        return whole.chosen(np.lexsort((whole.item_H, -whole.end_H, whole.first_H, whole.text_H)))
 
 
 class Decontaminator:
-    """Finds the items of packs in texts. `unprotected` are the ids of items too short or too common to be found."""
+    """Finds items in texts. `unprotected` are the ids of items that are not looked for."""
 
-    def __init__(self, packs: Iterable[Pack], *, ngram: int = 13) -> None:
-        self.ngram = ngram
-        self.packs = tuple(packs)
-        names = [item_name(pack, item) for pack in self.packs for item in pack.items]
-        items = [item for pack in self.packs for item in pack.items]
-        questions, answers = split_words([i.prompt for i in items]), split_words([i.gold for i in items])
-        self._items = [
-            _Indexed(id=name, question=questions.of(k), answer=answers.of(k)[:ngram], need=0)
-            for k, name in enumerate(names)
-        ]
-        self._long = _Table.of(
-            self._items, ngram, (k for k, item in enumerate(self._items) if len(item.question) >= ngram)
-        )
-        self._long = self._long.without_common(len(items))
-        for k, run in self._long.longest_runs().items():
-            self._items[k] = replace(self._items[k], need=min(2 * ngram, run + ngram - 1))
-        self._sequences = {k: sequence for k in range(len(items)) if len(sequence := self._short_sequence(k))}
-        self._short = _Table.anchors(self._sequences)
-        protected = {k for k, item in enumerate(self._items) if item.need} | set(self._sequences)
-        self.unprotected = tuple(name for k, name in enumerate(names) if k not in protected)
+    def __init__(self, questions: Questions) -> None:
+        self.questions = questions
+        self.rule = RULES[questions.seed_words == FINEMATH_WORDS]
+        self.unprotected = questions.unprotected
+
+    @classmethod
+    def of(cls, packs: Iterable[Pack], *, rule: str = RULES[0]) -> Decontaminator:
+        """Looks for the items of these packs by one of RULES."""
+        packs = tuple(packs)
+        if rule == "finemath@1":
+            return cls(prompts_of(packs))
+        finder = cls(questions_of(packs))
+        return cls(finder.questions.asking_more(finder.in_own_passages(packs)))
 
     def match(self, text: str) -> Match | None:
         """The items in one text, or None."""
@@ -111,207 +108,182 @@ class Decontaminator:
     def match_all(self, texts: Sequence[str]) -> list[Match | None]:
         """As match, for many texts at once; the cost per text is a few look-ups in sorted tables."""
         found: list[Match | None] = [None] * len(texts)
-        if not texts or not self._items:
+        if not texts or not len(self.questions.hash_S):
             return found
-        words = split_words(texts)
-        touched: set[int] = set()
-        for table in (self._long, self._short):
-            if table.size:
-                grams, offsets = ngrams_per_text(words, table.size)
-                places = table.found(grams)
-                touched.update((np.searchsorted(offsets, places, side="right") - 1).tolist())
-        for d in sorted(touched):
-            hits = self._hits(words.of(d))
-            if hits:
-                found[d] = _to_match(words, d, hits, composed(texts[d]))
+        words = split_words([plain(text) for text in texts])
+        hits = self._hits(words)
+        for text in np.unique(hits.text_H).tolist():
+            found[text] = self._match(hits.chosen(hits.text_H == text), words, texts[text])
         return found
 
-    def _short_sequence(self, k: int) -> UInt64:
-        """The words of an item that must occur one after another, for items without a long question."""
-        item = self._items[k]
-        if len(item.question) >= self.ngram or not len(item.answer):
-            return np.empty(0, dtype=np.uint64)
-        if len(item.question) >= MIN_EXACT_WORDS:
-            return item.question
-        both = np.concatenate([item.question, item.answer])[: self.ngram]
-        return both if len(both) >= MIN_EXACT_WORDS else np.empty(0, dtype=np.uint64)
+    def in_own_passages(self, packs: Sequence[Pack]) -> NDArray[np.float32]:
+        """Of each item the largest share that is found in a passage of its own pack, 0 for most: a page with that passage would be
+        taken for the item."""
+        share_I = np.zeros(len(self.questions.names), dtype=np.float32)
+        first = 0
+        for pack in packs:
+            end = first + len(pack.items)
+            passages = sorted({item.passage for item in pack.items if item.passage})
+            for begin in range(0, len(passages), BATCH_PASSAGES):
+                hits = self._hits(split_words([plain(text) for text in passages[begin : begin + BATCH_PASSAGES]]))
+                own = hits.chosen((hits.item_H >= first) & (hits.item_H < end))
+                np.maximum.at(share_I, own.item_H, own.share_H)
+            first = end
+        return share_I
 
-    def _hits(self, words_W: UInt64) -> list[_Hit]:
-        hits = []
-        for k, place, q_start, length in self._long.runs(words_W):
-            item = self._items[k]
-            rest = len(item.question) - q_start - length
-            if length >= item.need:
-                hits.append(_Hit(item_id=item.id, rule="long_question", first=place, end=place + length))
-            elif _follows(words_W, item.answer, place, place + length + rest + ANSWER_WINDOW):
-                hits.append(_Hit(item_id=item.id, rule="question_and_answer", first=place, end=place + length))
-        for k, place, _, _ in self._short.runs(words_W):
-            item, sequence = self._items[k], self._sequences[k]
-            end = place + len(sequence)
-            if not np.array_equal(words_W[place:end], sequence):
-                continue
-            answered = len(item.question) < MIN_EXACT_WORDS or _follows(words_W, item.answer, end, end + ANSWER_WINDOW)
-            if answered:
-                hits.append(_Hit(item_id=item.id, rule="short_item", first=place, end=end))
-        return hits
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Table:
-    """N-grams of items, sorted by hash: of which item, at which of its words."""
-
-    size: int
-    hash_G: UInt64
-    item_G: Int64
-    place_G: Int64
-
-    @cached_property
-    def _sieve(self) -> NDArray[np.bool_]:
-        """True at the low bits of every hash: most n-grams of ordinary text are told by one look."""
-        sieve = np.zeros(1 << max(16, (16 * len(self.hash_G)).bit_length()), dtype=bool)
-        sieve[self.hash_G & np.uint64(len(sieve) - 1)] = True
-        return sieve
-
-    @classmethod
-    def of(cls, items: Sequence[_Indexed], size: int, which: Iterable[int]) -> _Table:
-        return cls._sorted(size, [(k, ngram_hashes(items[k].question, size)) for k in which])
-
-    @classmethod
-    def anchors(cls, sequences: dict[int, UInt64]) -> _Table:
-        """The first words of each sequence."""
-        rows = [(k, ngram_hashes(sequence[:MIN_EXACT_WORDS], MIN_EXACT_WORDS)) for k, sequence in sequences.items()]
-        return cls._sorted(MIN_EXACT_WORDS, rows)
-
-    @classmethod
-    def _sorted(cls, size: int, rows: list[tuple[int, UInt64]]) -> _Table:
-        if not rows:
-            nothing = np.empty(0, dtype=np.int64)
-            return cls(size=0, hash_G=np.empty(0, dtype=np.uint64), item_G=nothing, place_G=nothing)
-        hashes = np.concatenate([grams for _, grams in rows])
-        item = np.concatenate([np.full(len(grams), k, dtype=np.int64) for k, grams in rows])
-        place = np.concatenate([np.arange(len(grams), dtype=np.int64) for _, grams in rows])
-        order = np.lexsort((place, item, hashes))
-        return cls(size=size, hash_G=hashes[order], item_G=item[order], place_G=place[order])
-
-    def without_common(self, num_items: int) -> _Table:
-        """Without the n-grams that are the common wording of many items."""
-        _, group, counts = np.unique(self.hash_G, return_inverse=True, return_counts=True)
-        keep = counts[group] <= max(COMMON_ITEMS, COMMON_SHARE * num_items)
-        return replace(self, hash_G=self.hash_G[keep], item_G=self.item_G[keep], place_G=self.place_G[keep])
-
-    def found(self, grams: UInt64) -> Int64:
-        """The places of the n-grams that are in the table."""
-        if not len(self.hash_G):
-            return np.empty(0, dtype=np.int64)
-        likely = np.flatnonzero(self._sieve[grams & np.uint64(len(self._sieve) - 1)])
-        places = np.minimum(np.searchsorted(self.hash_G, grams[likely]), len(self.hash_G) - 1)
-        held: Int64 = likely[self.hash_G[places] == grams[likely]]
-        return held
-
-    def longest_runs(self) -> dict[int, int]:
-        """Per item the longest run of consecutive n-grams of its question that are in the table."""
-        longest: dict[int, int] = {}
-        order = np.lexsort((self.place_G, self.item_G))
-        for k, _, _, grams in _diagonal_runs(self.item_G[order], self.place_G[order], self.place_G[order]):
-            longest[k] = max(longest.get(k, 0), grams)
-        return longest
-
-    def runs(self, words_W: UInt64) -> list[tuple[int, int, int, int]]:
-        """(item, first word in the text, first word in the question, words) of each maximal common run."""
-        if not self.size or len(words_W) < self.size:
-            return []
-        grams = ngram_hashes(words_W, self.size)
-        places = self.found(grams)
-        left = np.searchsorted(self.hash_G, grams[places], side="left")
-        counts = np.searchsorted(self.hash_G, grams[places], side="right") - left
-        entry = np.repeat(left - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
-        found = _diagonal_runs(self.item_G[entry], np.repeat(places, counts), self.place_G[entry])
-        return [(k, place, q_start, grams + self.size - 1) for k, place, q_start, grams in found]
-
-
-def item_name(pack: Pack, item: Item) -> str:
-    """How an item is named in ledgers: "pack/item", which is often what its id says already."""
-    return item.id if item.id.startswith(f"{pack.name}/") else f"{pack.name}/{item.id}"
-
-
-def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = 500) -> list[Planted]:
-    """Copies of the documents with one item each at a random gap between words: question, space, right answer.
-
-    All items where the pack has at most `max_items`, else a sample. Raises ValueError when there are no documents.
-    """
-    if not documents:
-        raise ValueError("planting needs at least one document")
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(pack.items))[:max_items])
-    planted = []
-    for k in chosen.tolist():
-        item = pack.items[k]
-        document = documents[int(rng.integers(len(documents)))]
-        gap = document.find(" ", int(rng.integers(len(document) + 1)))
-        cut = len(document) if gap < 0 else gap
-        text = f"{document[:cut]}\n\n{item.prompt} {item.gold}\n\n{document[cut:]}"
-        planted.append(Planted(item_id=item_name(pack, item), text=text))
-    return planted
-
-
-def planted_recall(
-    finder: Decontaminator, documents: Sequence[str], *, seed: int, max_items: int = 500
-) -> dict[str, PlantedRecall]:
-    """Per pack: items planted, found, and too short to be protected. Raises DataError when a protected one is missed."""
-    report: dict[str, PlantedRecall] = {}
-    unprotected = set(finder.unprotected)
-    for pack in finder.packs:
-        planted = [p for p in plant(pack, documents, seed=seed, max_items=max_items) if p.item_id not in unprotected]
-        matches = finder.match_all([p.text for p in planted])
-        missed = [p.item_id for p, m in zip(planted, matches, strict=True) if m is None or p.item_id not in m.item_ids]
-        if missed:
-            raise DataError(
-                f"decontamination missed {len(missed)} of {len(planted)} planted items of pack {pack.name!r}, "
-                f"the first is {missed[0]!r}. All verbatim items must be found, so nothing was selected.\n"
-                f"  Look at that item in {pack.path / 'items.jsonl'}; report it if its text is not unusual."
-            )
-        own = [name for name in finder.unprotected if name.startswith(f"{pack.name}/")]
-        report[pack.name] = PlantedRecall(
-            items=len(pack.items),
-            sha256=pack.sha256,
-            planted=len(planted),
-            found=len(planted),
-            unprotected_items=len(own),
-            unprotected_examples=tuple(own[:10]),
+    def _hits(self, words: Words) -> _Hits:
+        asked = self.questions
+        grams, offsets = ngrams_per_text(words, asked.seed_words)
+        places, seeds = asked.look_up(grams)
+        text = np.searchsorted(offsets, places, side="right") - 1
+        item = asked.item_S[seeds].astype(np.int64)
+        begin = places - offsets[text] + words.offsets_D1[text] - asked.place_S[seeds]
+        bare = asked.way_I[item] == BARE
+        near = self._finemath if self.rule == "finemath@1" else self._covered
+        whole = _distinct(text[~bare], item[~bare], begin[~bare], 1)
+        return _Hits.joined(
+            [near(words, *_distinct(text[bare], item[bare], begin[bare], SHIFT + 1)), self._whole(words, *whole)]
         )
-    return report
+
+    def _covered(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
+        """Questions of which enough stands in the text."""
+        asked = self.questions
+        there, place, starts = _compared(words, asked, text, item, begin, SHIFT)
+        weight = np.where(there, asked.weight_Q[place], np.float32(0))
+        found = _sum_each(weight, starts)
+        share = found / np.maximum(asked.total_I[item], np.float32(1e-9))
+        enough = np.where(share >= WHOLE_SHARE, np.float32(LEAST_BARE), np.float32(LEAST_FOUND))
+        count = _sum_each(there.astype(np.int64), starts)
+        held = (share >= asked.need_I[item]) & (found >= enough) & (count >= LEAST_FOUND_WORDS)
+        order = np.arange(len(there)) - np.repeat(starts[:-1], np.diff(starts))
+        last = np.maximum.reduceat(np.where(there, order, -1), starts[:-1]) if len(item) else order
+        first = np.minimum.reduceat(np.where(there, order, len(order)), starts[:-1]) if len(item) else order
+        lowest, highest = words.offsets_D1[text], words.offsets_D1[text + 1]
+        return _Hits(
+            text_H=text,
+            item_H=item,
+            share_H=share.astype(np.float32),
+            words_H=count,
+            first_H=np.clip(begin + first, lowest, highest - 1),
+            end_H=np.clip(begin + last + 1, lowest + 1, highest),
+        ).chosen(held)
+
+    def _whole(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
+        """Questions that stand in the text as they are, with their answer where it is asked for."""
+        asked = self.questions
+        there, place, starts = _compared(words, asked, text, item, begin, 0)
+        length = asked.length_I[item]
+        before_answer = place - np.repeat(asked.start_I1[item], length) < np.repeat(asked.asked_I[item], length)
+        moved = before_answer & np.repeat(asked.way_I[item] == ONE_RUN, length)
+        there |= moved & _compared(words, asked, text, item, begin, SHIFT)[0]
+        held = _sum_each(there.astype(np.int64), starts) == length
+        for hit in np.flatnonzero(held & (asked.way_I[item] == WITH_ANSWER)).tolist():
+            lowest, highest = words.offsets_D1[text[hit]], words.offsets_D1[text[hit] + 1]
+            answer = asked.answer(int(item[hit]))
+            little = asked.answer_tells_I[item[hit]] < LITTLE_ANSWER
+            reach = len(answer) + (LITTLE_ANSWER_WINDOW if little else ANSWER_WINDOW)
+            end = begin[hit] + length[hit]
+            before = words.hashes_W[max(lowest, begin[hit] - reach) : begin[hit]]
+            held[hit] = _stands_in(answer, words.hashes_W[end : min(highest, end + reach)]) or _stands_in(
+                answer, before
+            )
+        return _Hits(
+            text_H=text,
+            item_H=item,
+            share_H=np.ones(len(item), np.float32),
+            words_H=length,
+            first_H=np.maximum(begin, words.offsets_D1[text]),
+            end_H=begin + length,
+        ).chosen(held)
+
+    def _finemath(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
+        """Prompts that have a long common subsequence with the part of the text where they would stand."""
+        lowest, highest = words.offsets_D1[text], words.offsets_D1[text + 1]
+        length = self.questions.length_I[item]
+        first, end = np.maximum(lowest, begin - length), np.minimum(highest, begin + 2 * length)
+        common = [
+            longest_common_subsequence(self.questions.question(i), words.hashes_W[a:b])
+            for i, a, b in zip(item.tolist(), first.tolist(), end.tolist(), strict=True)
+        ]
+        share = (np.array(common, dtype=np.int64) / np.maximum(length, 1)).astype(np.float32)
+        return _Hits(
+            text_H=text,
+            item_H=item,
+            share_H=share,
+            words_H=np.array(common, dtype=np.int64),
+            first_H=np.clip(begin, lowest, highest - 1),
+            end_H=np.clip(begin + length, lowest + 1, highest),
+        ).chosen(share >= self.questions.need_I[item])
+
+    def _match(self, hits: _Hits, words: Words, text: str) -> Match:
+        asked = self.questions
+        first, end = words.characters(int(hits.text_H[0]), *self._within(hits, words))
+        start, end = origin(text, first), origin(text, end - 1) + 1
+        rules = {BARE: "question", WITH_ANSWER: "question_and_answer"}
+        rule = rules.get(int(asked.way_I[hits.item_H[0]]), "one_run")
+        return Match(
+            item_ids=tuple(dict.fromkeys(asked.names[item] for item in hits.item_H.tolist())),
+            rule=self.rule if self.rule == "finemath@1" else rule,
+            share=round(float(hits.share_H[0]), 4),
+            need=round(float(asked.need_I[hits.item_H[0]]), 4) if rule == "question" else 1.0,
+            words=int(hits.words_H[0]),
+            start=start,
+            end=end,
+            excerpt=composed(text)[start : min(end, start + EXCERPT_CHARS)],
+        )
+
+    @staticmethod
+    def _within(hits: _Hits, words: Words) -> tuple[int, int]:
+        """The first hit as words of its text."""
+        offset = int(words.offsets_D1[hits.text_H[0]])
+        return int(hits.first_H[0]) - offset, int(hits.end_H[0]) - offset
 
 
-def _diagonal_runs(item: Int64, place: Int64, question_place: Int64) -> list[tuple[int, int, int, int]]:
-    """(item, first place, first place in the question, length) of the maximal runs where both places rise by one."""
-    if not len(item):
-        return []
-    diagonal = place - question_place
-    order = np.lexsort((place, diagonal, item))
-    item, place, question_place, diagonal = item[order], place[order], question_place[order], diagonal[order]
-    breaks = (np.diff(item) != 0) | (np.diff(diagonal) != 0) | (np.diff(place) != 1)
-    starts = np.concatenate(([0], np.flatnonzero(breaks) + 1))
-    lengths = np.diff(np.concatenate((starts, [len(item)])))
-    columns = (item[starts], place[starts], question_place[starts], lengths)
-    return [(int(a), int(b), int(c), int(d)) for a, b, c, d in zip(*columns, strict=True)]
+def longest_common_subsequence(one: UInt64, other: UInt64) -> int:
+    """Its length, with a machine word a row (Hyyrö 2004): a step for each word of the other, whatever the length of the one."""
+    places: dict[int, int] = {}
+    for place, word in enumerate(one.tolist()):
+        places[word] = places.get(word, 0) | 1 << place
+    ones = (1 << len(one)) - 1
+    row = ones
+    for word in other.tolist():
+        matched = row & places.get(word, 0)
+        row = (row + matched | row - matched) & ones
+    return len(one) - row.bit_count()
 
 
-def _follows(words_W: UInt64, answer: UInt64, first: int, end: int) -> bool:
-    """Does the answer begin somewhere in words first..end of the text?"""
-    if not len(answer):
-        return False
-    begins = first + np.flatnonzero(words_W[first:end] == answer[0])
-    return any(np.array_equal(words_W[place : place + len(answer)], answer) for place in begins.tolist())
+def _distinct(text: Int64, item: Int64, begin: Int64, width: int) -> tuple[Int64, Int64, Int64]:
+    """One of the places of each item in each text that lie within `width` words."""
+    order = np.lexsort((begin, item, text))
+    text, item, begin = text[order], item[order], begin[order]
+    new = np.ones(len(text), dtype=bool)
+    new[1:] = (np.diff(text) != 0) | (np.diff(item) != 0) | (np.diff(begin // width) != 0)
+    return text[new], item[new], begin[new]
 
 
-def _to_match(words: Words, d: int, hits: list[_Hit], text: str) -> Match:
-    hits = sorted(hits, key=lambda hit: (hit.first, -hit.end, hit.item_id))
-    start, end = words.characters(d, hits[0].first, hits[0].end)
-    return Match(
-        item_ids=tuple(dict.fromkeys(hit.item_id for hit in hits)),
-        rule=hits[0].rule,
-        words=hits[0].end - hits[0].first,
-        start=start,
-        end=end,
-        excerpt=text[start : min(end, start + EXCERPT_CHARS)],
-    )
+def _compared(
+    words: Words, asked: Questions, text: Int64, item: Int64, begin: Int64, shift: int
+) -> tuple[NDArray[np.bool_], Int64, Int64]:
+    """For all words of the questions one after another: whether it stands in the text within `shift` places of its own, and its
+    place among the words of all questions; then where each question begins."""
+    length = asked.length_I[item]
+    starts = np.concatenate(([0], np.cumsum(length)))
+    within = np.arange(starts[-1]) - np.repeat(starts[:-1], length)
+    place = np.repeat(asked.start_I1[item], length) + within
+    wanted, at = asked.word_Q[place], np.repeat(begin, length) + within
+    lowest, highest = np.repeat(words.offsets_D1[text], length), np.repeat(words.offsets_D1[text + 1], length)
+    there = np.zeros(len(at), dtype=bool)
+    for moved in range(-shift, shift + 1):
+        inside = (at + moved >= lowest) & (at + moved < highest)
+        there |= inside & (words.hashes_W[np.where(inside, at + moved, 0)] == wanted)
+    return there, place, starts
+
+
+def _sum_each(values: NDArray[np.number[Any]], starts: Int64) -> NDArray[Any]:
+    """The sum of the values of each question."""
+    return np.add.reduceat(values, starts[:-1]) if len(starts) > 1 else values[:0]
+
+
+def _stands_in(answer: UInt64, words_W: UInt64) -> bool:
+    begins = np.flatnonzero(words_W == answer[0]).tolist()
+    return any(np.array_equal(words_W[place : place + len(answer)], answer) for place in begins)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gristmill.select.catalogue import Catalogue
 from gristmill.select.contamination import read_matches
-from gristmill.select.decontaminate import ANSWER_WINDOW, MIN_EXACT_WORDS
 from gristmill.select.fates import CONTAMINATED
 from gristmill.select.outputs import ContaminationHit, ContaminationReport, PlantedRecall, SearchedForItems
 
@@ -19,7 +18,7 @@ MAX_HITS = 200
 
 
 def contamination_report(
-    catalogue: Catalogue, fate_D: NDArray[np.int8], searched: Mapping[str, SearchedForItems], *, ngram: int
+    catalogue: Catalogue, fate_D: NDArray[np.int8], searched: Mapping[str, SearchedForItems]
 ) -> ContaminationReport:
     """Documents that left because they hold an item, by source and pack, and the first of them for a person to judge."""
     by_source, by_pack = Counter[str](), Counter[str]()
@@ -41,6 +40,7 @@ def contamination_report(
                     source=shard.source,
                     items=match.item_ids,
                     rule=match.rule,
+                    share=match.share,
                     words=match.words,
                     start=match.start,
                     end=match.end,
@@ -48,12 +48,7 @@ def contamination_report(
                 )
             )
     return ContaminationReport(
-        rule={
-            "ngram": ngram,
-            "long_question": f"{2 * ngram} consecutive words of the question, or all where it has fewer",
-            "question_and_answer": f"{ngram} words of the question and the answer within {ANSWER_WINDOW} words",
-            "short_item": f"whole question of {MIN_EXACT_WORDS} words or more, with its answer; shorter: both in one",
-        },
+        rule=next((found.rule for found in searched.values()), ""),
         packs=_planted(searched),
         documents_removed=sum(by_source.values()),
         by_source=dict(sorted(by_source.items())),
@@ -68,9 +63,13 @@ def _planted(searched: Mapping[str, SearchedForItems]) -> dict[str, PlantedRecal
     for found in searched.values():
         for name, recall in found.packs.items():
             before = total.get(name)
-            total[name] = (
-                recall
-                if before is None
-                else replace(before, planted=before.planted + recall.planted, found=before.found + recall.found)
-            )
+            total[name] = recall if before is None else _both(before, recall)
     return total
+
+
+def _both(one: PlantedRecall, other: PlantedRecall) -> PlantedRecall:
+    by_form = {
+        form: (found + other.by_form[form][0], planted + other.by_form[form][1])
+        for form, (found, planted) in one.by_form.items()
+    }
+    return replace(one, planted=one.planted + other.planted, found=one.found + other.found, by_form=by_form)

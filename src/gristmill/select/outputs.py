@@ -109,13 +109,14 @@ class NearDuplicateReport(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedRecall(Written):
-    """Items of a pack, and how many of them are too short to be protected. planted, found: items that were put into copies of
-    real documents; in an account of several sources, all of theirs."""
+    """Items of a pack, and how many of them are not looked for. planted, found: items that were put into copies of real documents,
+    by_form: (found, planted) in each form; in an account of several sources, all of theirs."""
 
     items: int
     sha256: str
     planted: int
     found: int
+    by_form: Mapping[str, tuple[int, int]]
     unprotected_items: int
     unprotected_examples: tuple[str, ...]
 
@@ -128,6 +129,7 @@ class ContaminationHit(Written):
     source: str
     items: tuple[str, ...]
     rule: str
+    share: float
     words: int
     start: int
     end: int
@@ -136,9 +138,9 @@ class ContaminationHit(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class ContaminationReport(Written):
-    """rule: the parts of the rule in words. by_source, by_pack: documents removed; hits: the first of them."""
+    """rule: by which items were looked for, such as "coverage@1". by_source, by_pack: documents removed; hits: the first of them."""
 
-    rule: Mapping[str, str | int]
+    rule: str
     packs: Mapping[str, PlantedRecall]
     documents_removed: int
     by_source: Mapping[str, int]
@@ -150,7 +152,7 @@ class ContaminationReport(Written):
 class SearchedForItems(Written):
     """What the documents of one source were searched for. held_out_ids: documents that packs hold out, in all sources."""
 
-    ngram: int
+    rule: str
     packs: Mapping[str, PlantedRecall]
     held_out_ids: int
 

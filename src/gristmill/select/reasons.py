@@ -55,10 +55,9 @@ def too_low(score: float, *, above: float) -> Rejection:
     return Rejection(reason="score_too_low", value=score, limit=above)
 
 
-def holds_item(match: Match, *, ngram: int) -> Rejection:
-    """An item of a pack, with its span."""
-    limit = None if match.rule == "short_item" else float(ngram)
-    return Rejection(reason="contaminated", value=float(match.words), limit=limit, detail=match.detail)
+def holds_item(match: Match) -> Rejection:
+    """An item of a pack, with its span: how much of the item stands in the document, against what is asked for."""
+    return Rejection(reason="contaminated", value=match.share, limit=match.need, detail=match.detail)
 
 
 def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float, rules: DuplicateRules) -> Rejection:

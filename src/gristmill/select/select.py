@@ -116,7 +116,7 @@ def _report(ctx: StepContext, left: Selected, catalogue: Catalogue, fate_D: NDAr
     write_json(left.thresholds, {source: row.to_json() for source, row in used.items()})
     matches: dict[str, Searched] = by_source(ctx.inputs, MATCHES)
     searched: dict[str, SearchedForItems] = {source: of.findings for source, of in matches.items()}
-    report = contamination_report(catalogue, fate_D, searched, ngram=ctx.config["decontaminate"].ngram)
+    report = contamination_report(catalogue, fate_D, searched)
     write_json(left.decontamination, report.to_json())
     ctx.say(f"select: evaluation items are in {counted(report.documents_removed, 'document')}")
     held_out = max((found.held_out_ids for found in searched.values()), default=0)
@@ -207,7 +207,6 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         decided=decided,
         rules=duplicate_rules(ctx.config["near_duplicates"]),
         above=_above(ctx),
-        ngram=ctx.config["decontaminate"].ngram,
         out=ctx.out,
         written=work / "written",
     )

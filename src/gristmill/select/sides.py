@@ -86,7 +86,6 @@ class WriteShard:
     decided: Decided
     rules: DuplicateRules
     above: Mapping[str, float]
-    ngram: int
     out: Path
     written: Path
 
@@ -134,7 +133,7 @@ class WriteShard:
                 found[row] = too_low(float(score_R[row]), above=above)
         matches = read_matches(shard.matches)
         for row in np.flatnonzero(fate_R == CONTAMINATED).tolist():
-            found[row] = holds_item(matches[row], ngram=self.ngram)
+            found[row] = holds_item(matches[row])
         names = Names(self.decided.names, self.catalogue)
         tables = (self.decided.copies, self.decided.freed)  # the second overrules
         copies = {row["document"]: row for path in tables for row in rows_between(path, shard.first, shard.end)}

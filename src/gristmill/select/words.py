@@ -83,7 +83,7 @@ def split_words(texts: Sequence[str]) -> Words:
 
 def composed(text: str) -> str:
     """The text in NFC; the same object where it is in that form."""
-    return unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def lowered(text: str) -> str:
@@ -140,10 +140,13 @@ def _word_ranges(raw: NDArray[np.uint8]) -> tuple[Int64, Int64]:
     alone = lead[((first >= 0xE3) & (first <= 0xE9)) | thai_lao]
     alone = alone[letter[1:][alone]]
     if len(alone):  # such a character is a word, and what follows it begins another
-        begins = np.concatenate([starts, alone, alone[letter[1:][alone + 3]] + 3])
-        starts = np.unique(begins)
-        stops = np.unique(np.concatenate([stops, starts]))
-        stops = stops[np.searchsorted(stops, starts, side="right")]
+        begins = np.zeros(len(letter), dtype=bool)
+        begins[starts] = begins[alone] = True
+        begins[alone[letter[1:][alone + 3]] + 3] = True
+        bounds = begins.copy()
+        bounds[stops] = True
+        starts, edges = np.flatnonzero(begins), np.flatnonzero(bounds)
+        stops = edges[np.flatnonzero(begins[edges]) + 1]
     return starts.astype(np.int64), stops.astype(np.int64)
 
 

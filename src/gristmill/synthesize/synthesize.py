@@ -50,7 +50,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     chat: ChatData = ctx.config["chat"]
     packs = packs_of(ctx.files)
     held_out = held_out_ids(packs)
-    finder = Decontaminator(packs, ngram=ctx.config["decontaminate"].ngram)
+    finder = Decontaminator.of(packs, rule=ctx.config["decontaminate"].rule)
     gate = Gate(held_out=held_out, finder=finder)
     kept = list(gate.pass_on(candidates(ctx, chat, held_out)))
     if not kept:

@@ -141,10 +141,12 @@ class NearDuplicates(Section):
 
 
 class Decontaminate(Section):
-    """Word n-gram overlap with the recipe's packs; items shorter than one n-gram are matched whole."""
+    """How the items of the recipe's packs are looked for in documents, which are dropped where one is found."""
 
-    ngram: Ngram = Field(
-        default=13, description="a document that shares this many consecutive words with an item is dropped"
+    rule: Literal["coverage@1", "finemath@1"] = Field(
+        default="coverage@1",
+        description="coverage@1: enough of a question, by the weight of its words, edited or not; "
+        "finemath@1: 13 words of the prompt in a row and a common subsequence of .6 of it, as published",
     )
 
 

@@ -1,0 +1,140 @@
+"""Evaluation items in forms that are not their pack's own, put into real documents: does decontamination find them?
+
+The forms are those in which questions get into a corpus: a dialogue, a quiz with its options in another order, a JSON file, narrow
+columns with quote marks. What was looked for comes from the pack alone, so that a form that hides an item shows as a miss.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gristmill.data.packs import Item, Pack
+from gristmill.errors import DataError
+from gristmill.select.decontaminate import Decontaminator
+from gristmill.select.item_words import item_name
+from gristmill.select.outputs import PlantedRecall
+
+VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+
+MAX_ITEMS = 500
+DOCUMENT_CHARS = 4_000
+COLUMN = 40
+Form = Callable[[Item, np.random.Generator], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A text into which one item was put, in one form."""
+
+    item_id: str
+    form: str
+    text: str
+
+
+def question(item: Item) -> str:
+    """The question alone."""
+    return item.question or item.prompt
+
+
+def _dialogue(item: Item, rng: np.random.Generator) -> str:
+    return f"User: {question(item)}\nAssistant: {item.gold.strip()}"
+
+
+def _json(item: Item, rng: np.random.Generator) -> str:
+    return json.dumps({"question": question(item), "answer": item.gold})
+
+
+def _columns(item: Item, rng: np.random.Generator) -> str:
+    return "\n".join(f"> {line}" for line in textwrap.wrap(f"{question(item)} {item.gold.strip()}", COLUMN))
+
+
+def _quiz(item: Item, rng: np.random.Generator) -> str:
+    options = [choice.strip() for choice in item.choices] or [item.gold.strip()]
+    listed = "\n".join(
+        f"({chr(97 + k % 26)}) {options[place]}" for k, place in enumerate(rng.permutation(len(options)))
+    )
+    return f"{question(item)}\n{listed}\nCorrect: {item.gold.strip()}"
+
+
+def _answer_first(item: Item, rng: np.random.Generator) -> str:
+    return f"A: {item.gold.strip()}\nQ: {question(item)}"
+
+
+def _row(item: Item, rng: np.random.Generator) -> str:
+    return f"{question(item)} {item.gold.strip()}"
+
+
+FORMS: dict[str, Form] = {
+    "row": _row,
+    "dialogue": _dialogue,
+    "JSON": _json,
+    "columns": _columns,
+    "quiz": _quiz,
+    "answer first": _answer_first,
+}
+SURE_FORM = "row"  # question and answer one behind the other, in which every item that is looked for must be found
+
+
+def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = MAX_ITEMS) -> list[Planted]:
+    """Copies of the documents with one item each at a random gap between words, the forms by turns.
+
+    All items where the pack has at most `max_items`, else a sample. Raises ValueError when there are no documents.
+    """
+    if not documents:
+        raise ValueError("planting needs at least one document")
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(len(pack.items))[:max_items])
+    planted = []
+    for turn, k in enumerate(chosen.tolist()):
+        item = pack.items[k]
+        form = list(FORMS)[turn % len(FORMS)]
+        document = documents[int(rng.integers(len(documents)))][:DOCUMENT_CHARS]
+        gap = document.find(" ", int(rng.integers(len(document) + 1)))
+        cut = len(document) if gap < 0 else gap
+        text = f"{document[:cut]}\n\n{FORMS[form](item, rng)}\n\n{document[cut:]}"
+        planted.append(Planted(item_id=item_name(pack, item), form=form, text=text))
+    return planted
+
+
+def planted_recall(
+    finder: Decontaminator, packs: Sequence[Pack], documents: Sequence[str], *, seed: int, max_items: int = MAX_ITEMS
+) -> dict[str, PlantedRecall]:
+    """Per pack: items planted and found, in all and by form, and items that are not looked for.
+
+    Raises DataError when an item that is looked for is missed in SURE_FORM.
+    """
+    report: dict[str, PlantedRecall] = {}
+    unprotected = set(finder.unprotected)
+    for pack in packs:
+        planted = [p for p in plant(pack, documents, seed=seed, max_items=max_items) if p.item_id not in unprotected]
+        matches = finder.match_all([p.text for p in planted])
+        found = [m is not None and p.item_id in m.item_ids for p, m in zip(planted, matches, strict=True)]
+        sure = [p.item_id for p, held in zip(planted, found, strict=True) if not held and p.form == SURE_FORM]
+        if sure and finder.rule != "finemath@1":
+            raise DataError(
+                f"decontamination missed {len(sure)} planted items of pack {pack.name!r}, the first is {sure[0]!r}. "
+                f"All items that are looked for must be found in the form {SURE_FORM!r}, so nothing was selected.\n"
+                f"  Look at that item in {pack.path / 'items.jsonl'}; report it if its text is not unusual."
+            )
+        own = [name for name in finder.unprotected if name.startswith(f"{pack.name}/")]
+        report[pack.name] = PlantedRecall(
+            items=len(pack.items),
+            sha256=pack.sha256,
+            planted=len(planted),
+            found=sum(found),
+            by_form={
+                form: (
+                    sum(held for p, held in zip(planted, found, strict=True) if p.form == form),
+                    sum(p.form == form for p in planted),
+                )
+                for form in FORMS
+            },
+            unprotected_items=len(own),
+            unprotected_examples=tuple(own[:10]),
+        )
+    return report
