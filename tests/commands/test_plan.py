@@ -485,7 +485,7 @@ def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, 
     kept.write_text(json.dumps({**extract, **change, "busy_cores": 0.0}), encoding="utf-8")
     step = next(step for step in make_forecast(load_recipe(book), machine).steps if step.step == "pretrain")
     assert (step.num_records, step.seconds) == (0, pytest.approx(work.seconds(1e10)))
-    assert re.search(r"^ ?pretrain +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
+    assert re.search(r"^ ?pretrain +[\d.]+ s +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
 
 
 def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
