@@ -47,6 +47,9 @@ def what_came_in(facts: Facts) -> Section | None:
             fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
         )
     blocks += _impact(facts.impact)
+    if facts.replaced:
+        told = "; ".join(f"{source}: {words}" for source, words in facts.replaced.items())
+        blocks.append(paragraph(f"Replaced in the text by what documentation uses in their place: {told}."))
     if facts.not_read:
         blocks.append(what_was_not_read(facts))
     if samples := facts.rejected_samples:
