@@ -15,6 +15,7 @@ from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
+from gristmill.extract.redact import in_words
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
 from gristmill.graph.step import OutsideFiles, StepContext, by_source
@@ -216,6 +217,12 @@ class Facts:
                     if len(kept) < SAMPLES_PER_REASON:
                         kept.append(row)
         return [row for rows in found.values() for row in rows]
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        """Source → the personal data that was replaced in its text, in words; sources with none are left out."""
+        found = {source: in_words(self.left(f"extract/{source}", Extracted).counts.details) for source in self.sources}
+        return {source: words for source, words in found.items() if words}
 
     @cached_property
     def impact(self) -> dict[str, Impact]:
