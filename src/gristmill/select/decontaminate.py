@@ -164,7 +164,7 @@ class Decontaminator:
         inside = [np.clip(edge - begin, 0, length) for edge in (lowest - SHIFT, highest + SHIFT)]
         most = asked.weight_until_Q1[start + inside[1]] - asked.weight_until_Q1[start + inside[0]]
         likely = most >= (asked.need_I * asked.total_I)[item] - 1e-3
-        text, item, begin, lowest, highest = (column[likely] for column in (text, item, begin, lowest, highest))
+        text, item, begin = text[likely], item[likely], begin[likely]
         there, place, starts = _compared(words, asked, text, item, begin, SHIFT)
         weight = np.where(there, asked.weight_Q[place], np.float32(0))
         found = _sum_each(weight, starts)
@@ -172,20 +172,15 @@ class Decontaminator:
         enough = np.where(share >= WHOLE_SHARE, np.float32(LEAST_BARE), np.float32(LEAST_FOUND))
         count = _sum_each(there.astype(np.int64), starts)
         held = (share >= asked.need_I[item]) & (found >= enough) & (count >= LEAST_FOUND_WORDS)
-        order = np.arange(len(there))
-        last = np.maximum.reduceat(np.where(there, order, -1), starts[:-1])[held] if len(item) else order
-        first = np.minimum.reduceat(np.where(there, order, len(order)), starts[:-1])[held] if len(item) else order
-        moved = (begin - starts[:-1])[held]
-        first_H, last_H = (
-            _nearest(words, asked.word_Q[place[k]], moved + k, lowest[held], highest[held]) for k in (first, last)
-        )
+        text, item, begin = text[held], item[held], begin[held]
+        first_H, end_H = _span(words, asked, text, item, begin)
         return _Hits(
-            text_H=text[held],
-            item_H=item[held],
+            text_H=text,
+            item_H=item,
             share_H=share[held].astype(np.float32),
             words_H=count[held],
             first_H=first_H,
-            end_H=last_H + 1,
+            end_H=end_H,
         )
 
     def _whole(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
@@ -315,12 +310,17 @@ def _sum_each(values: NDArray[np.number[Any]], starts: Int64) -> NDArray[Any]:
     return np.add.reduceat(values, starts[:-1]) if len(starts) > 1 else values[:0]
 
 
-def _nearest(words: Words, wanted: UInt64, at: Int64, lowest: Int64, highest: Int64) -> Int64:
-    """Where each word stands that does within SHIFT places of its own, as near as it does."""
-    found, missing = at.copy(), np.ones(len(at), dtype=bool)
+def _span(words: Words, asked: Questions, text: Int64, item: Int64, begin: Int64) -> tuple[Int64, Int64]:
+    """First and end of the words of each question that stand in the text, each as near to its own place as it does."""
+    there, place, starts = _compared(words, asked, text, item, begin, SHIFT)
+    at = np.arange(starts[-1]) + np.repeat(begin - starts[:-1], np.diff(starts))
+    lowest, highest = (np.repeat(words.offsets_D1[text + k], np.diff(starts)) for k in (0, 1))
+    stands, missing = at.copy(), there.copy()
     for moved in sorted(range(-SHIFT, SHIFT + 1), key=abs):
-        inside = (at + moved >= lowest) & (at + moved < highest)
-        there = missing & inside & (words.hashes_W[np.where(inside, at + moved, 0)] == wanted)
-        found[there] += moved
-        missing &= ~there
-    return found
+        near = np.clip(at + moved, lowest, highest - 1)
+        here = missing & (near == at + moved) & (words.hashes_W[near] == asked.word_Q[place])
+        stands[here] += moved
+        missing &= ~here
+    first = np.minimum.reduceat(np.where(there, stands, len(words.hashes_W)), starts[:-1])
+    last = np.maximum.reduceat(np.where(there, stands, -1), starts[:-1])
+    return first, last + 1

@@ -112,9 +112,10 @@ def planted_recall(
         sure = [p.item_id for p, held in zip(planted, found, strict=True) if not held and p.form == SURE_FORM]
         if sure and finder.rule != "finemath@1":
             raise DataError(
-                f"decontamination missed {len(sure)} planted items of pack {pack.name!r}, the first is {sure[0]!r}. "
-                f"All items that are looked for must be found in the form {SURE_FORM!r}, so nothing was selected.\n"
-                f"  Look at that item in {pack.path / 'items.jsonl'}; report it if its text is not unusual."
+                f"decontamination missed {len(sure)} planted items of pack {pack.name!r}, the first is {sure[0]!r}: question "
+                "and answer were put into documents of the source and not found, so nothing was searched.\n"
+                f"  That is a defect of gristmill: report it with the item, in {pack.path / 'items.jsonl'}. Until it is mended, give "
+                "the item a `question` that is text alone, or leave it out."
             )
         own = [name for name in finder.unprotected if name.startswith(f"{pack.name}/")]
         report[pack.name] = PlantedRecall(
