@@ -71,9 +71,12 @@ def test_places_hold_where_letters_and_accents_come_together(parts):
     assert plain(text) == composed(plain(text))
 
 
-@given(st.text(max_size=200))
-def test_plain_text_is_plain(text):
-    assert plain(text) == plain(composed(text))
+@given(st.text(st.sampled_from("ab\\\\nu0d83e-\n\r \u200b\u0301é\ud83d\ude00가ᄀ"), max_size=40))
+def test_any_text_has_a_plain_form_in_nfc_and_every_place_of_it_an_origin(text):
+    origins = [origin(text, place) for place in range(len(plain(text)))]
+    assert plain(text) == composed(plain(text))
+    assert origins == sorted(origins)
+    assert all(0 <= place < len(composed(text)) for place in origins)
 
 
 def test_a_long_run_of_backslashes_is_read_once():
