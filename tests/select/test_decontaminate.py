@@ -133,6 +133,12 @@ def test_the_span_begins_and_ends_with_words_of_the_question_where_words_were_ad
     assert match.excerpt.split() == edited
 
 
+def test_the_span_of_question_and_answer_in_a_row_begins_with_the_question():
+    match = FINDER.match("Q: A dog is ... A: a tame animal of the wolf's family")
+    assert match is not None
+    assert match.excerpt == "A dog is ... A: a tame animal of the wolf's family"
+
+
 def test_part_of_a_question_at_the_edge_of_a_text_is_found():
     rng = np.random.default_rng(17)
     question = random_words(rng, 30).split()

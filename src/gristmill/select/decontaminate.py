@@ -196,14 +196,16 @@ class Decontaminator:
         new = (np.diff(text[asked_with]) != 0) | (np.diff(item[asked_with]) != 0)
         for hits in np.split(asked_with, np.flatnonzero(new) + 1) if len(asked_with) else ():
             held[hits] = self._has_answer(words, int(text[hits[0]]), int(item[hits[0]]), begin[hits])
+        text, item, begin = text[held], item[held], begin[held]
+        first_H, end_H = _span(words, asked, text, item, begin)
         return _Hits(
             text_H=text,
             item_H=item,
             share_H=np.ones(len(item), np.float32),
-            words_H=length,
-            first_H=np.maximum(begin, words.offsets_D1[text]),
-            end_H=begin + length,
-        ).chosen(held)
+            words_H=length[held],
+            first_H=first_H,
+            end_H=end_H,
+        )
 
     def _has_answer(self, words: Words, text: int, item: int, begins: Int64) -> NDArray[np.bool_]:
         """Whether the answer stands close by, for each place where the question does in the text."""
