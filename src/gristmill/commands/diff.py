@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,19 +114,20 @@ def _groups(diff: Diff) -> Table:
     table = plain_table("source", "what became of them", "where or why", "documents >", "MB in >")
     for name, one in diff.sources.items():
         groups = merged(one.joined.groups)
-        for group in groups[:MAX_ROWS]:
-            style = "" if is_change(group) else "dim"
-            table.add_row(name, *what(group), f"{group.documents:,}", megabytes(group.bytes), style=style)
-        if left := groups[MAX_ROWS:]:
-            more = (f"{counted(len(left), 'smaller group')}; --json has them", "")
+        changes = [group for group in groups if is_change(group)]
+        for group in changes[:MAX_ROWS]:
+            table.add_row(name, *what(group), *_size([group]))
+        if left := changes[MAX_ROWS:]:
             table.add_row(
-                name,
-                *more,
-                f"{sum(group.documents for group in left):,}",
-                megabytes(sum(group.bytes for group in left)),
-                style="dim",
+                name, "other changes", f"{counted(len(left), 'smaller group')}; --json has them", *_size(left)
             )
+        for group in groups[len(changes) :]:
+            table.add_row(name, *what(group), *_size([group]), style="dim")
     return table
+
+
+def _size(groups: Sequence[Group]) -> tuple[str, str]:
+    return f"{sum(group.documents for group in groups):,}", megabytes(sum(group.bytes for group in groups))
 
 
 def _notes(diff: Diff) -> Iterator[str]:

@@ -18,7 +18,7 @@ from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.commands.why import evidence
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
-from gristmill.display import plain_table
+from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import kept_not_read
 from gristmill.recipe.load import IN_FOLDER, load_recipe
@@ -76,12 +76,12 @@ def inspect(
                 print_matches(chosen, RUN_SAMPLES if samples is None else samples, console)
         return
     if as_json:
-        rows = (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
-        print_lines(itertools.islice(rows, samples), console)
+        dropped = (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
+        print_lines(itertools.islice(dropped, samples), console)
         return
     if reason is None:
-        console.print(_overview(ledgers, source))
-    console.print(_fates(ledgers, source, reason))
+        print_whole(_overview(ledgers, source), console)
+    print_whole(_fates(ledgers, source, reason), console)
     rows = (
         (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
         if rejected or reason is not None

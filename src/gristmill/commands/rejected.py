@@ -107,7 +107,9 @@ class Rejected:
         except (duckdb.Error, pa.ArrowException) as error:
             said = re.split(r"\n|!$", str(error).strip())[0].rstrip(" .!")
             columns = ", ".join(f'"{name}"' if name in RESERVED else name for name in REJECTED_SCHEMA.names)
-            raise RecipeError(f"--where {self.where!r}: {said}.\n  The columns are {columns}.") from None
+            raise RecipeError(
+                f"--where {self.where!r}: {said}.\n  Expected one condition, as after WHERE; the columns are {columns}."
+            ) from None
 
 
 def rejected_files(folder: Path) -> list[Path]:

@@ -194,7 +194,7 @@ def _changes(a: Side, b: Side) -> dict[str, list[str]]:
     for step in dict.fromkeys([*reversed(a.records), *reversed(b.records)]):
         old, new = a.records.get(step), b.records.get(step)
         if old is None or new is None:
-            lines = [f"only {a.target if new is None else b.target} has it"]
+            lines = [f"only {'A' if new is None else 'B'} has it"]
         elif old["identity"] == new["identity"]:
             continue
         elif {"document", "resolved"} <= old.keys() & new.keys():
