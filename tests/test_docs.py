@@ -80,7 +80,11 @@ def test_every_command_and_its_options_exist(page: Path) -> None:
             continue
         verb, rest = found[1], found[2].partition("#")[0]
         assert verb in commands, f"{name_of(page)} names the command {code!r}"
-        known = {name for parameter in commands[verb].params for name in parameter.opts} | {"--help"}
+        command = commands[verb]
+        if isinstance(command, typer.core.TyperGroup) and (second := re.match(r" ([a-z-]+)", rest)):
+            assert second[1] in command.commands, f"{name_of(page)} names the command {code!r}"
+            command = command.commands[second[1]]
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
             assert option in known, f"{name_of(page)}: {verb} has no {option}"
 

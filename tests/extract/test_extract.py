@@ -52,7 +52,7 @@ def settings_of(**changes: Any) -> Settings:
     plain = Settings(
         source="s", read=READERS["text"].model_validate({"format": "text", "paths": ["x"]}), extractor=None, keep_maths=page.keep_maths,
         deadline_seconds=page.deadline_seconds, max_memory_mb=page.max_memory_mb, max_failed=1.0, languages=None,
-        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={},
+        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
     return replace(plain, **changes)
 

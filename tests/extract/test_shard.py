@@ -39,7 +39,7 @@ def settings_of(format: str) -> Settings:
     return Settings(
         source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=None,
         keep_maths=False, deadline_seconds=20.0, max_memory_mb=1024, max_failed=1.0, languages=None,
-        min_language_score=0.0, packs=(), off=frozenset(), limits={},
+        min_language_score=0.0, packs=(), off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def test_a_member_that_never_ends_or_eats_memory_costs_itself(tmp_path: Path, fo
     rules = Settings(
         source="s", read=READERS["archive"].model_validate({"format": "archive", "paths": ["x"]}), extractor="resiliparse",
         keep_maths=True, deadline_seconds=1.0, max_memory_mb=300, max_failed=1.0, languages=None, min_language_score=0.0, packs=(),
-        off=frozenset(), limits={},
+        off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
     shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=tmp_path / "out")
     shard.out.mkdir()

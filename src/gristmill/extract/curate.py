@@ -11,11 +11,12 @@ from typing import Any
 from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
-from gristmill.data.ledger import Kind, rejected_row
+from gristmill.data.ledger import EXCERPT_CHARACTERS, Kind, rejected_row
 from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
+from gristmill.extract.redact import REDACTED, redact
 from gristmill.extract.rules import judge
 from gristmill.recipe.schema.formats import ReadFiles
 
@@ -43,6 +44,7 @@ class Settings:
     packs: tuple[str, ...]
     off: frozenset[str]
     limits: dict[str, float]
+    redact: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +119,7 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
 
     A text too short to tell its language passes the language filter with no language (counted).
     """
-    source = settings.source
+    source, begin = settings.source, redact(text[:EXCERPT_CHARACTERS], settings.redact)[0]
     language, score = raw.language, None
     if settings.languages is not None:
         language, score = detect_language(text)
@@ -126,7 +128,7 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
             score = None
         elif language not in settings.languages:
             return reject(
-                raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=text, counts=counts
+                raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=begin, counts=counts
             )
         elif score <= settings.min_language_score:
             limit = settings.min_language_score
@@ -138,7 +140,7 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
                 value=score,
                 limit=limit,
                 detail=language,
-                text=text,
+                text=begin,
                 counts=counts,
             )
     told = cache(partial(_likely_language, text)) if settings.languages is None else lambda: language
@@ -146,11 +148,15 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
     counts.update({f"lines_removed:{reason}": count for reason, count in verdict.lines_removed.items()})
     if verdict.drop is not None:
         drop = verdict.drop
-        return reject(raw, source, "dropped", drop.reason, value=drop.value, limit=drop.limit, text=text, counts=counts)
+        return reject(
+            raw, source, "dropped", drop.reason, value=drop.value, limit=drop.limit, text=begin, counts=counts
+        )
+    final, replaced = redact(verdict.text, settings.redact)
+    counts.update({f"{REDACTED}{kind}": count for kind, count in replaced.items()})
     document = Document(
         id=clean_text(raw.id),
         source=source,
-        text=verdict.text,
+        text=final,
         origin=clean_text(raw.origin),
         bytes_in=raw.bytes_in,
         url=None if raw.url is None else clean_text(raw.url),

@@ -25,6 +25,7 @@ from gristmill.extract.curate import Settings
 from gristmill.extract.language import in_several_languages, languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
+from gristmill.extract.redact import in_words
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
@@ -35,7 +36,7 @@ from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
 
-VERSION = 10
+VERSION = 11
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
         listed = ", ".join(f"{reason} {count:,}" for reason, count in by_reason["failed"].items())
         size, whole = source.total("failed").num_bytes, source.came_in.num_bytes
         ctx.say(f"{ctx.part}: {failures:,} failed, {in_bytes(size)} of {in_bytes(whole)}: {listed}")
+    if replaced := in_words(left.counts.details):
+        ctx.say(f"{ctx.part}: replaced {replaced}")
     section: Source = ctx.config["source"]
     is_told = section.language is None and section.read.format != "code"
     if is_told and (words := in_several_languages(languages_in(left.documents))):
@@ -205,4 +208,5 @@ def settings_of_source(name: str, source: Source, *, max_failed: float) -> Setti
         packs=tuple(source.rules.packs),
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
+        redact=frozenset(source.redact),
     )

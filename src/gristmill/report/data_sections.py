@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -12,12 +12,14 @@ from gristmill.data.ledger import REASONED, Kind
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, prose, table
 from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
+from gristmill.report.impact import Impact
 from gristmill.score.outputs import ClassifierReport
 from gristmill.select.outputs import ContaminationReport, NearDuplicateReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
+SUBJECTS_SHOWN = 3
 
 
 FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
@@ -44,6 +46,10 @@ def what_came_in(facts: Facts) -> Section | None:
         blocks.append(
             fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
         )
+    blocks += _impact(facts.impact)
+    if facts.replaced:
+        told = "; ".join(f"{source}: {words}" for source, words in facts.replaced.items())
+        blocks.append(paragraph(f"Replaced in the text by what documentation uses in their place: {told}."))
     if facts.not_read:
         blocks.append(what_was_not_read(facts))
     if samples := facts.rejected_samples:
@@ -107,6 +113,32 @@ def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) 
     headings = ("source", "reason", "documents", "raw bytes")
     rows = [row[:4] for row in reasons]
     return table(caption, headings, rows, numbers=(2, 3), grey=[is_off for *_, is_off in reasons])
+
+
+def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
+    """What each reason takes more of than of the rest; in words where it is nearly all of a language, site or subject."""
+    rows = [
+        (
+            source,
+            reason.replace("_", " "),
+            count,
+            f"{count / found.documents:.1%}",
+            "; ".join(h.words for h in found.of(reason)),
+        )
+        for source, found in impact.items()
+        for reason, count in found.dropped.most_common()
+    ]
+    if not rows:
+        return
+    caption = (
+        "What the reasons hit. A language, a site or a word among the first letters of which a reason took at least twice as large a "
+        "share as of the rest of its source, beyond what chance explains"
+    )
+    headings = ("source", "reason", "documents", "of the source", "takes most of")
+    yield table(caption, headings, rows[:REASONS_SHOWN], numbers=(2, 3))
+    for source, found in impact.items():
+        for hit in found.nearly_all[:SUBJECTS_SHOWN]:
+            yield paragraph(f"In {source}, {hit.reason.replace('_', ' ')} took {hit.words}: is that meant?")
 
 
 def what_was_not_read(facts: Facts) -> Markup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from gristmill.align.outputs import PreferencePairs
@@ -14,11 +15,13 @@ from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
+from gristmill.extract.redact import in_words
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
 from gristmill.graph.step import OutsideFiles, StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.training import ModelSection, Stage
+from gristmill.report.impact import Impact, impact_of, seen_in
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
 from gristmill.select.outputs import (
     MOST_SEEN,
@@ -42,7 +45,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import counted, scale, seconds
 
-VERSION = 4  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 5  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 Left = TypeVar("Left", bound=Outputs)
@@ -214,6 +217,24 @@ class Facts:
                     if len(kept) < SAMPLES_PER_REASON:
                         kept.append(row)
         return [row for rows in found.values() for row in rows]
+
+    @property
+    def replaced(self) -> dict[str, str]:
+        """Source → the personal data that was replaced in its text, in words; sources with none are left out."""
+        found = {source: in_words(self.left(f"extract/{source}", Extracted).counts.details) for source in self.sources}
+        return {source: words for source, words in found.items() if words}
+
+    @cached_property
+    def impact(self) -> dict[str, Impact]:
+        """Source → what the reasons of extraction and selection hit."""
+        left: dict[str, list[Path]] = {source: [] for source in self.sources}
+        for path in self.left("select", Selected).rejected:
+            left[path.parent.name].append(path)
+        found = {}
+        for source in self.sources:
+            extracted = self.left(f"extract/{source}", Extracted)
+            found[source] = impact_of(seen_in(extracted.documents, extracted.rejected, left[source]))
+        return found
 
     @cached_property
     def classifiers(self) -> dict[str, ClassifierReport]:

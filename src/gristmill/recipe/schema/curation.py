@@ -69,6 +69,10 @@ class Source(Section):
     )
     language: LanguageFilter | None = Field(default=None, description="which languages are kept; absent: all")
     rules: Rules = Rules()
+    redact: list[Literal["emails", "ip_addresses", "phone_numbers", "secrets"]] = Field(
+        default=["emails", "ip_addresses", "secrets"],
+        description="personal data that is replaced in the text; secrets are keys and tokens. [] replaces nothing",
+    )
     max_failed: Annotated[Share, CAP] = Field(
         default=0.5,
         description="stop when a larger share of the documents, or of the bytes, cannot be read or processed than this",
