@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.display import Block, Display, Lines, Output, block, screen_for
+from gristmill.display import Block, Display, Lines, Output, block, doing, screen_for
 from gristmill.errors import Interrupted
 from gristmill.graph.progress import Moment, Position
 from gristmill.store.heartbeat import Heart, read_beat
@@ -193,3 +195,32 @@ def test_what_is_printed_cannot_steer_the_terminal() -> None:
     assert "␛[2J" in written
     assert not re.search(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;]*m)", written)
     assert "\x1b[31m" not in written
+
+
+def test_what_is_done_now_is_shown_on_standard_error_where_only_that_is_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keyboard, screen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    with open(screen, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        console, out = pipe()
+        with doing(console, "looking at the files") as say:
+            say("counting, 2 of 9: signatures text")
+        console.print("Wrote recipe.yaml")
+        with doing(Console(quiet=True), "not to be seen"):
+            pass
+        stderr.flush()
+        shown = os.read(keyboard, 10_000).decode()
+    os.close(keyboard)
+    assert "looking at the files" in shown
+    assert "counting, 2 of 9: signatures text" in shown
+    assert "not to be seen" not in shown
+    assert out.getvalue() == "Wrote recipe.yaml\n"
+
+
+def test_what_is_done_now_is_shown_nowhere_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console, out = pipe()
+    with doing(console, "looking") as say:
+        say("counting")
+    assert out.getvalue() + capsys.readouterr().err == ""

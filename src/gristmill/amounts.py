@@ -120,7 +120,7 @@ def _files_of(name: str, source: Source, loaded: LoadedRecipe) -> list[Path]:
     except RecipeError as error:
         if source.unique_tokens is None:
             raise RecipeError(
-                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens to plan without them."
+                f"{error}\n  Put the files there, or declare sources.{name}.unique_tokens and use `gristmill plan --without-files`."
             ) from None
     return []
 

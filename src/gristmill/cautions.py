@@ -12,6 +12,7 @@ from gristmill.graph.machine import Machine, usable_memory
 from gristmill.planning.budget import SelectionBudget, asked_readings
 from gristmill.planning.cost import Disk, Memory
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select.split import most_bytes
 from gristmill.units import counted, in_units
 
 LONG_BYTES = 20_000  # of a document that is worth cutting
@@ -82,12 +83,21 @@ def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
     """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
     for name, (path, size) in found.largest.items():
-        wanted = found.held_out[name][1]
-        if size > wanted:
+        wanted, most = (
+            found.held_out[name][1],
+            most_bytes(round(found.facts[name].text_bytes), recipe.select.validation),
+        )
+        told = f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text"
+        cut = f"sources.{name}.read.passage_chars: {LONG_BYTES} cuts long documents"
+        if wanted < size <= most:
             warnings.append(
-                f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text, more than the "
-                f"{in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike to it then leaves "
-                f"the training text; sources.{name}.read.passage_chars: 20000 cuts long documents"
+                f"{told}, more than the {in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike "
+                f"to it then leaves the training text; {cut}"
+            )
+        elif size > most:
+            warnings.append(
+                f"{told}, more than may be held out ({in_units(most, 'B')}), and is trained on as a whole: little or nothing of {name} "
+                f"is held out, so no score tells of it; {cut if size > 2 * LONG_BYTES else 'add text if one should'}"
             )
     few = {
         name: (documents, num_bytes)

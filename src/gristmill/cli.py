@@ -98,6 +98,9 @@ def plan(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="price of this machine per hour, for the sum")
     ] = None,
+    without_files: Annotated[
+        bool, typer.Option("--without-files", help="plan although files are missing, by declared unique_tokens")
+    ] = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
@@ -111,7 +114,15 @@ def plan(
 
     loaded = load_recipe(recipe, overrides or [])
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
-    print_plan(loaded, machine, console=_console(), resolved=resolved, as_json=as_json, price_per_hour=price_per_hour)
+    print_plan(
+        loaded,
+        machine,
+        console=_console(),
+        resolved=resolved,
+        as_json=as_json,
+        price_per_hour=price_per_hour,
+        without_files=without_files,
+    )
 
 
 @app.command()
@@ -252,13 +263,15 @@ def chat(
         int | None,
         typer.Option(help="longest answer in tokens; by default 128, or half of the context if that is less"),
     ] = None,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Talk to a model in the terminal, or to several side by side."""
     from gristmill.commands.chat import chat as talk
+    from gristmill.commands.run_folder import run_of
 
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
     talk(
-        targets,
+        [run_of(target, runs_dir) for target in targets],
         prompt=prompt,
         system=system,
         temperature=temperature,
@@ -282,12 +295,14 @@ def serve(
     max_active: Annotated[int, typer.Option(min=1, help="requests generated at the same time")] = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="requests that may wait; more are refused")] = 32,
     threads: Annotated[int, typer.Option(min=1, help="threads per model; more help large models on idle cores")] = 1,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Serve models: an OpenAI-compatible API and a chat page for the browser."""
+    from gristmill.commands.run_folder import run_of
     from gristmill.commands.serve import serve as serve_models
 
     serve_models(
-        targets,
+        [run_of(target, runs_dir) for target in targets],
         host=host,
         port=port,
         token=token or None,
@@ -302,7 +317,7 @@ def serve(
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="a run's folder, or a model folder", metavar="TARGET")],
+    target: Annotated[Path, typer.Argument(help="a recipe, a run's folder, or a model folder", metavar="TARGET")],
     to: Annotated[
         str | None,
         typer.Option(
@@ -320,12 +335,14 @@ def export(
     public: Annotated[
         bool, typer.Option("--public", help="make the uploaded model public; private by default")
     ] = False,
+    runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Write a model for llama.cpp and Ollama, or upload it to the Hugging Face Hub."""
     from gristmill.commands.export import export as export_model
+    from gristmill.commands.run_folder import run_of
 
     export_model(
-        target,
+        run_of(target, runs_dir),
         to_gguf=to == "gguf",
         forms=form or ["f16"],
         out=out,
@@ -350,7 +367,11 @@ def init(
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="add conversations, fine-tuning and preference pairs")] = False,
     max_seconds: Annotated[
-        float, typer.Option(min=1, help="time for reading; of a larger folder a random sample is read")
+        float,
+        typer.Option(
+            min=1,
+            help="for reading and counting, beside some seconds for any folder; of a larger one a random sample is read",
+        ),
     ] = 60.0,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",

@@ -72,6 +72,6 @@ def format_of_export(value: str | None) -> str | None:
 
 Models = Annotated[
     list[Path],
-    typer.Argument(help="folders of runs, exported models or Hugging Face Llamas", metavar="MODEL..."),
+    typer.Argument(help="recipes, folders of runs, exported models or Hugging Face Llamas", metavar="MODEL..."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]

@@ -111,6 +111,19 @@ def print_whole(table: Table, console: Console) -> None:
     console.print(table, crop=False)
 
 
+@contextmanager
+def doing(console: Console, words: str) -> Iterator[Callable[[str], None]]:
+    """One line that says what is done now, as long as it is: on the console's terminal, or on that of standard error, where the
+    console writes into a pipe or file; nothing elsewhere. Yields the function that changes it."""
+    shown = console if console.quiet or _is_live(console) else Console(stderr=True)
+    if shown.quiet or not _is_live(shown):
+        yield lambda line: None
+        return
+    with Live(Text(words), console=shown, refresh_per_second=FRAMES_PER_SECOND, transient=True) as live:
+        shown.show_cursor(True)
+        yield lambda line: live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
 def _is_live(console: Console) -> bool:
     return console.is_terminal and not console.is_dumb_terminal and not console.is_jupyter
 

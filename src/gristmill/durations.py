@@ -22,7 +22,7 @@ from gristmill.planning.steps import Amounts, Work, correction, works
 from gristmill.preflight import check_files
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.remake import PRETRAIN, work_in
+from gristmill.remake import PRETRAIN, ResumePoint, resume_point, work_in
 from gristmill.store.store import RunLinks, Store
 
 RECENT_RECORDS = 40  # of a kind of step that are looked at
@@ -32,6 +32,7 @@ RECENT_RECORDS = 40  # of a kind of step that are looked at
 class StepForecast:
     """How long one step takes on this machine. work: what it works through. seconds: of the whole step; is_done: it took so long.
 
+    resumes: the checkpoint that a training resumes from, if any; its steps are kept.
     num_records: how many finished steps of its kind on this machine the seconds rest on, beside the shipped ratios.
     """
 
@@ -40,6 +41,14 @@ class StepForecast:
     seconds: float
     num_records: int
     is_done: bool = False
+    resumes: ResumePoint | None = None
+
+    @property
+    def left_seconds(self) -> float:
+        """Of what is still to be made."""
+        if self.is_done:
+            return 0.0
+        return self.seconds if self.resumes is None else self.seconds * (1 - self.resumes.step / self.resumes.num_steps)
 
 
 def step_forecasts(
@@ -48,13 +57,16 @@ def step_forecasts(
     """The forecast of every step of the recipe, in the order of the table."""
     work = works(recipe, amounts, machine)
     corrections = Corrections(links.store, machine, speed)
-    return tuple(_as_it_was(corrections.step_forecast(step.name, work[step.name]), states) for step in steps_of(recipe))
+    forecasts = [corrections.step_forecast(step.name, work[step.name]) for step in steps_of(recipe)]
+    return tuple(forecasts) if states is None else tuple(_as_it_is(made, states, machine) for made in forecasts)
 
 
-def _as_it_was(forecast: StepForecast, states: States | None) -> StepForecast:
-    """The forecast, or of a step that is done what it took."""
-    state = None if states is None else states[forecast.step]
-    if states is None or state is None or state.state != "done" or state.identity is None:
+def _as_it_is(forecast: StepForecast, states: States, machine: Machine) -> StepForecast:
+    """The forecast; of a step that is done what it took, of pretraining with the checkpoint that it resumes from."""
+    state = states[forecast.step]
+    if forecast.step == PRETRAIN and (point := resume_point(states, machine)) is not None and point.step:
+        return replace(forecast, resumes=point)
+    if state.state != "done" or state.identity is None:
         return forecast
     record = states.record(forecast.step, state.identity)
     return replace(forecast, is_done=True, seconds=forecast.seconds if record is None else work_in(record))

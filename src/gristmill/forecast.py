@@ -64,6 +64,7 @@ class Forecast:
     """Everything that `gristmill plan` says of a recipe. hours, price: of all steps, done ones too.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
+    missing: files that the recipe names and that are not on this machine; unique_tokens then counts as declared.
     states: the state of each step; None where files of the recipe are missing. busy_cores: those that other processes used while
     it was made; the hours are those of idle ones.
     """
@@ -83,6 +84,7 @@ class Forecast:
     price: float | None
     found_duplicates: tuple[tuple[float, float], ...]
     warnings: tuple[str, ...]
+    missing: tuple[str, ...]
     notes: tuple[str, ...]
     states: States | None
     busy_cores: float
@@ -109,6 +111,7 @@ class Forecast:
                     "work": step.work.words,
                     "records": step.num_records,
                     "done": step.is_done,
+                    "left_seconds": step.left_seconds,
                 }
                 for step in self.steps
             },
@@ -119,12 +122,14 @@ class Forecast:
             "price": self.price,
             "found_duplicates": [list(point) for point in self.found_duplicates],
             "warnings": list(self.warnings),
+            "missing": list(self.missing),
             "notes": list(self.notes),
         }
 
 
 def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Forecast:
-    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them.
+    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that are missing;
+    `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
@@ -168,8 +173,8 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
             *recipe_cautions(recipe, budget, found),
             *([note] if note and not all(step.is_done for step in steps) else []),
             *machine_cautions(memory, disk, machine),
-            *missing,
         ),
+        missing=tuple(missing),
         notes=(*notes, *speed_notes),
         states=states,
         busy_cores=busy,
@@ -195,6 +200,16 @@ def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, fl
         return ()
     bands, rows = duplicates.num_bands, duplicates.rows_per_band
     return tuple((similarity, 1 - (1 - similarity**rows) ** bands) for similarity in SIMILARITIES)
+
+
+def check_present(made: Forecast) -> None:
+    """Raises RecipeError, as a run would, for files that are missing."""
+    if made.missing:
+        lines = "\n".join(made.missing)
+        raise RecipeError(
+            f"{lines}\n  Put the files there, or change the paths. `gristmill plan --without-files` plans without them; unique_tokens then "
+            "counts as declared."
+        )
 
 
 def check_caps(made: Forecast) -> None:

@@ -32,7 +32,7 @@ COLUMN_KEYS = ("text_field", "id_field", "url_field", "text_column", "id_column"
 
 
 def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[str]:
-    """Warnings: the files that are missing, each with the key that names it. files: of each source.
+    """The files that are missing, each with the key that names it. files: of each source.
 
     Raises RecipeError for a rule, or a column of a source, that does not exist; and DataError for a malformed pack,
     conversation or annotation: all of them together, of the kind of the first.
@@ -53,15 +53,14 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
 
 
 def _sources_without_files(loaded: LoadedRecipe, names: list[str]) -> list[str]:
-    """A warning for each of the sources, or a single one where they are all that the recipe has."""
+    """A line for each of the sources, or a single one where they are all that the recipe has."""
     if len(names) > 1 and len(names) == len(loaded.recipe.sources):
         where = loaded.origin_near(("sources", names[0], "read", "paths"))
         return [
-            f"{where}: none of the {len(names)} sources has a file on this machine, so `run` would refuse; unique_tokens counts as "
-            "declared. Paths start at the recipe's folder"
+            f"{where}: none of the {len(names)} sources has a file on this machine; paths start at the recipe's folder"
         ]
     return [
-        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine; unique_tokens counts as declared"
+        f"{loaded.origin_near(key)}: {_dotted(key)} matches no file on this machine"
         for key in [("sources", name, "read", "paths") for name in names]
     ]
 

@@ -45,6 +45,7 @@ from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
 from gristmill.store.heartbeat import Heart
+from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
@@ -78,6 +79,8 @@ def run(
 
         store = Store(machine.runs_dir, say=say, should_stop=lambda: signals.received is not None)
         links = RunLinks(store, loaded.recipe.name)
+        if run_elsewhere(links, loaded.folder) is not None:
+            say(where_words(links, loaded.folder))
         _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
         with (

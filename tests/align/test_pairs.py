@@ -127,9 +127,18 @@ def test_counts_add_up_and_no_pair_is_an_error_that_says_what_was_seen() -> None
     assert counts.prompts == fates == 4
     assert sum(counts.samples.values()) == 8
     with pytest.raises(
-        NoUsablePairs, match=r"none of 4 prompts.*1 were answered right every time, 2 wrong every time, 1 neither"
+        NoUsablePairs,
+        match=r"none of 4 prompts.*1 were answered right every time, 2 wrong every time, and 1 never both",
     ):
         require_pairs(counts)
+
+
+def test_words_on_pairs_account_for_every_prompt() -> None:
+    right, wrong, cut = (sample(i, verdict, 3) for i, verdict in enumerate(["right", "wrong", "unfinished"]))
+    outcomes = [([right, wrong], match_pairs(prompt(), [right, wrong], max_pairs=1)), ([right, cut], []), ([cut], [])]
+    said = count(outcomes).words
+    assert said.startswith("1 pair from 3 prompts: 1 gave pairs, 0 were")
+    assert "0 wrong every time, and 2 never both right and wrong" in said
 
 
 @settings(deadline=None, max_examples=5)

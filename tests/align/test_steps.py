@@ -38,6 +38,7 @@ from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor
 from gristmill.train.session import Session
+from gristmill.units import counted
 
 OPTIMIZER = {"peak_lr": 0.01}
 GOLDEN_ORDERS = [[6, 3, 7, 0, 1, 5, 4, 8, 2, 9], [4, 3, 9, 0, 1, 8, 2, 5, 7, 6]]
@@ -346,7 +347,7 @@ def test_pairs_that_are_too_long_are_left_out_and_counted(
     done = dpo.run(context("dpo", tmp_path, tmp_path / "dpo", recipe=short, say=said.append))
     fitting = lengths.count(min(lengths))
     assert (done["pairs"], done["too_long"]) == (fitting, len(rows) - fitting)
-    assert f"{len(rows) - fitting} pairs are longer than dpo.seq_len {min(lengths)} and are left out" in said
+    assert f"left out: {counted(len(rows) - fitting, 'pair')} longer than dpo.seq_len {min(lengths)}" in said
 
 
 def test_what_the_recipe_says_of_dpo_and_sampling_reaches_them(

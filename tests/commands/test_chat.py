@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from rich.console import Console
 from gristmill.commands import model_folder
 from gristmill.commands.chat import Conversation, chat
 from gristmill.commands.model_folder import find_model, names_of
+from gristmill.commands.run_folder import run_of
 from gristmill.display import VISIBLE
 from gristmill.errors import ArtifactError, DataError, RecipeError
 from gristmill.model.generate import generate
@@ -270,6 +272,33 @@ def test_commands_change_the_conversation_and_say_so(
     for part in ("System message: The cat sat", "Saved 1 conversation", "exists; nothing was written", "expected a number",
                  "Temperature 0.5.", "Unknown command /what", "/quit"):  # fmt: skip
         assert part in told
+
+
+def test_a_system_message_that_was_set_late_is_said_to_stand_first_in_the_file(
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path / "m", model, tokenizer)
+    first, later = f"/system A\ncat\n/save {tmp_path / '1'}\n", f"/reset\ncat\n/system B\n/save {tmp_path / '2'}\n"
+    said(folder, stdin=io.StringIO(first))
+    assert "stands first" not in capsys.readouterr().err
+    said(folder, stdin=io.StringIO(later))
+    assert "The system message, set later, stands first" in capsys.readouterr().err
+    assert json.loads((tmp_path / "2").read_text())["messages"][0] == {"role": "system", "content": "B"}
+
+
+def test_a_recipe_means_the_model_of_its_run(project: Path) -> None:
+    runs = project / "runs"
+    with pytest.raises(
+        ArtifactError, match=r"is a recipe without a model: \S*runs/tiny is not there yet.*\n.*gristmill run"
+    ):
+        run_of(project, runs)
+    (runs / "tiny" / "pretrain" / "model").mkdir(parents=True)
+    (runs / ".store").mkdir()
+    assert run_of(project, runs) == run_of(project / "recipe.yaml", runs) == runs / "tiny"
+    shutil.copy(project / "recipe.yaml", runs / "tiny")
+    copied = Path(shutil.copytree(runs / "tiny", project / "copied"))
+    for folder in (runs / "tiny", copied, runs / "tiny" / "pretrain" / "model", project / "absent"):
+        assert run_of(folder, runs) == folder
 
 
 def test_names_are_the_last_folders_that_tell_models_apart() -> None:

@@ -74,7 +74,10 @@ def test_following_a_killed_run_is_a_failure_and_one_that_never_was_is_none(tmp_
     change(tmp_path, started=1.0)
     assert follow(tmp_path, console=console, sleep=lambda _: None) == 1
     assert isinstance(console.file, io.StringIO)
-    assert "the last run was killed, at pretrain: stage decay, step 450 of 900" in console.file.getvalue()
+    said = " ".join(console.file.getvalue().split())
+    assert said.endswith(
+        "the last run was killed, at pretrain: stage decay, step 450 of 900 (50%); run the same command to resume"
+    )
 
 
 def test_a_run_that_was_started_a_moment_before_is_followed_and_not_the_end_of_the_last_one(tmp_path: Path) -> None:

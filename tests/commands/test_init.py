@@ -237,6 +237,31 @@ def test_a_time_that_was_asked_for_is_kept_by_all_steps_of_the_plan_together(tmp
             assert "more --minutes makes a better model of its size" in words, "there is no smaller size"
 
 
+@pytest.mark.parametrize("minutes", [1.6, 500.0])
+def test_a_time_is_used_by_passes_and_layers_or_what_binds_is_said(
+    tmp_path: Path, machine: Machine, minutes: float
+) -> None:
+    speed = SpeedPoint(
+        parameters=250_000, seq_len=128, micro_batch_tokens=1024, tokens_per_second=1.0, flops_per_second=2e10,
+        measured_by="doctor",
+    )  # fmt: skip
+    write_profile(
+        machine.runs_dir,
+        Profile(hardware=hardware_name(), device="cpu", threads=1, matmul_flops=1e9, points=(speed,)),
+    )
+    (tmp_path / "a.txt").write_text(prose(70_000), encoding="utf-8")
+    out = io.StringIO()
+    console = Console(file=out, width=300)
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=console, machine=machine, minutes=minutes)
+    made = make_forecast(load_recipe(path), machine)
+    if minutes < 2:
+        assert made.hours * 60 == pytest.approx(minutes, rel=0.1)
+        assert "are used" not in out.getvalue()
+    else:
+        assert "Of 500 minutes" in out.getvalue()
+        assert "are used: the text is drawn 3.8 times, and more passes teach little that is new" in out.getvalue()
+
+
 def test_a_context_holds_four_questions_and_answers_of_the_conversations(tmp_path: Path, machine: Machine) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -466,6 +491,20 @@ def test_a_document_that_may_be_all_that_is_held_out_is_told_before_anything_run
     ]
     assert said.startswith("long.md of text is one document of about ")
     assert "sources.text.read.passage_chars: 20000" in said
+
+
+def test_a_document_that_is_too_large_to_be_held_out_is_not_said_to_be_all_that_is(
+    tmp_path: Path, machine: Machine
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text(rows("text", 300), encoding="utf-8")
+    film = "".join(f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n{prose(25, n)}\n\n" for n in range(60))
+    (tmp_path / "data" / "film.srt").write_text(film, encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    (said,) = [warning for warning in make_forecast(load_recipe(path), machine).warnings if "one document" in warning]
+    assert said.startswith("film.srt of subtitles is one document of about ")
+    assert "nothing of subtitles is held out" in said
+    assert "passage_chars" not in said
 
 
 def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Machine) -> None:

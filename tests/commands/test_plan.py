@@ -18,6 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from conftest import Command
 from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
@@ -118,7 +119,7 @@ def made_until(path: Path, machine: Machine, step: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_plans(path: Path, machine: Machine) -> None:
-    text = page(path, machine)
+    text = page(path, machine, without_files=True)
     for source in load_recipe(path).recipe.sources:
         assert source in text
 
@@ -228,7 +229,8 @@ def test_plan_imports_no_torch(machine: Machine) -> None:
         "import sys; from pathlib import Path; from rich.console import Console;"
         "from gristmill.commands.plan import plan; from gristmill.recipe.load import load_recipe;"
         "from gristmill.graph.machine import Machine;"
-        f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console());"
+        f"plan(load_recipe(Path({str(LARGE)!r})), Machine(runs_dir=Path({str(machine.runs_dir)!r})), console=Console(),"
+        "without_files=True);"
         "print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -292,18 +294,42 @@ def test_files_that_are_missing_are_refused_unless_their_tokens_are_declared(boo
     ):
         make_forecast(load_recipe(book), machine)
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
-    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
-    assert warning == (
-        f"{book}:6: sources.book.read.paths matches no file on this machine; unique_tokens counts as declared"
-    )
+    assert made.missing == (f"{book}:6: sources.book.read.paths matches no file on this machine",)
 
 
-def test_sources_of_which_none_has_a_file_are_told_in_one_warning(book: Path, machine: Machine) -> None:
+def test_a_plan_says_where_its_run_is_and_where_else_one_of_the_recipe_is(
+    book: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("runs/.store", "runs/book", "inside"):
+        (book.parent / folder).mkdir(parents=True)
+    monkeypatch.chdir(book.parent)
+    assert gristmill("plan", "book.yaml").out.splitlines()[0] == "runs/book"
+    monkeypatch.chdir("inside")
+    hint = "runs/book is not there yet; ../runs/book is: --runs-dir ../runs uses it"
+    for verb in ("plan", "status"):
+        assert gristmill(verb, "../book.yaml").out.splitlines()[0] == hint
+
+
+def test_a_run_that_would_refuse_missing_files_has_no_plan_unless_one_is_asked_for(
+    book: Path, gristmill: Command
+) -> None:
+    asked = ("plan", book, "sources.book.unique_tokens=50000", "--runs-dir", book.parent / "runs")
+    assert gristmill(*asked).code == 0
+    (book.parent / "book.txt").unlink()
+    refused = gristmill(*asked)
+    assert (refused.code, refused.out) == (2, "")
+    assert "book.yaml:6: sources.book.read.paths matches no file" in refused.err
+    planned = gristmill(*asked, "--without-files")
+    assert planned.code == 0
+    assert "missing, so run would refuse" in planned.out
+
+
+def test_sources_of_which_none_has_a_file_are_told_in_one_line(book: Path, machine: Machine) -> None:
     (book.parent / "book.txt").unlink()
     more = ["sources.other={read: {format: text, paths: [other.txt]}, license: CC0, unique_tokens: 9000}"]
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000", *more]), machine)
-    (warning,) = [one for one in made.warnings if "unique_tokens counts" in one]
-    assert warning.startswith(f"{book}:6: none of the 2 sources has a file on this machine, so `run` would refuse")
+    (line,) = made.missing
+    assert line.startswith(f"{book}:6: none of the 2 sources has a file on this machine")
 
 
 @pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
@@ -312,11 +338,11 @@ def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, ma
         make_forecast(load_recipe(book, [f"sources.book.rules={rules}"]), machine)
 
 
-def test_other_files_that_are_missing_are_warnings_with_the_key_that_names_them(book: Path, machine: Machine) -> None:
+def test_other_files_that_are_missing_are_told_with_the_key_that_names_them(book: Path, machine: Machine) -> None:
     loaded = load_recipe(book, ["packs.facts.path=packs/facts", "chat.conversations=[chat.jsonl]"])
-    warnings = make_forecast(loaded, machine).warnings
+    missing = make_forecast(loaded, machine).missing
     for key, path in (("packs.facts.path", "packs/facts"), ("chat.conversations.0", "chat.jsonl")):
-        assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in warnings
+        assert f"command line: {key} names {book.parent / path}, which does not exist on this machine" in missing
 
 
 @pytest.mark.parametrize(
@@ -459,11 +485,19 @@ def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, 
     kept.write_text(json.dumps({**extract, **change, "busy_cores": 0.0}), encoding="utf-8")
     step = next(step for step in make_forecast(load_recipe(book), machine).steps if step.step == "pretrain")
     assert (step.num_records, step.seconds) == (0, pytest.approx(work.seconds(1e10)))
-    assert re.search(r"^ ?pretrain +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
+    assert re.search(r"^ ?pretrain +[\d.]+ s +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
 
 
 def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
     made_until(book, machine, "pretrain")
+    change = ["pretrain.decay_shape=one_minus_sqrt"]
+    made = make_forecast(load_recipe(book, change), machine)
+    step = next(step for step in made.steps if step.step == "pretrain")
+    assert step.left_seconds == pytest.approx(step.seconds * 20 / 100)
+    left = sum(0 if step.is_done else step.left_seconds for step in made.steps)
+    shown = page(book, machine, change)
+    assert "; 20 of 100 steps to make" in shown
+    assert re.search(rf"^ ?all +\S+ \w+ +{left:.0f} s +one after", shown, re.MULTILINE), shown
     links = RunLinks(Store(machine.runs_dir), "book")
     identity = links.target("pretrain")
     assert identity is not None
@@ -586,7 +620,7 @@ def test_the_resolved_recipe_can_be_read_back(book: Path, machine: Machine) -> N
 @pytest.mark.parametrize("width", [80, 200])
 def test_no_number_is_cut_off_on_a_narrow_terminal(machine: Machine, width: int) -> None:
     console = Console(file=StringIO(), width=width)
-    plan(load_recipe(LARGE), machine, console=console)
+    plan(load_recipe(LARGE), machine, console=console, without_files=True)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "…" not in text
     assert ("by each stage" in text) == (width == 80)

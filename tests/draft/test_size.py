@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import SHAPES, Wish, budget_for, check_size, shape_for
+from gristmill.draft.size import MAX_EPOCHS, SHAPES, Shape, Wish, budget_for, check_size, deepened, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.planning.budget import num_windows
 from gristmill.tokens.mixture import Mixture
@@ -100,3 +101,20 @@ def test_a_size_is_refused_at_once_or_kept(digits: float) -> None:
     elif 151_000 < parameters < 385_000_000:
         check_size(parameters)
         assert shape_for(1e12, Wish(parameters=parameters)).parameters == pytest.approx(parameters, rel=0.4)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(SHAPES[:5]), st.floats(1e4, 1e8), st.floats(0.1, 1000))
+def test_layers_are_added_only_where_all_passes_fit_and_parameters_are_no_more_than_tokens(
+    shape: Shape, tokens: float, minutes: float
+) -> None:
+    wish, drawn = in_minutes(minutes), MAX_EPOCHS * tokens
+    found = deepened(shape, tokens, wish)
+    added = found.num_hidden_layers - shape.num_hidden_layers
+    assert replace(found, num_hidden_layers=shape.num_hidden_layers) == shape
+    assert 0 <= added <= shape.num_hidden_layers
+    assert not added or (found.parameters <= drawn <= wish.most_tokens(found))
+    if added < shape.num_hidden_layers:
+        next_one = replace(found, num_hidden_layers=found.num_hidden_layers + 1)
+        assert next_one.parameters > drawn or wish.most_tokens(next_one) < drawn
+    assert deepened(shape, tokens, Wish()) == shape

@@ -14,9 +14,11 @@ from gristmill.data.record import clean_text
 from gristmill.data.write import write_rows
 from gristmill.extract.language import (
     MODEL_PATH,
+    SAMPLE_DOCUMENTS,
+    Languages,
     detect_language,
-    in_several_languages,
     is_too_short,
+    language_of,
     languages_in,
 )
 
@@ -46,24 +48,50 @@ def test_a_text_of_a_few_letters_is_too_short_to_tell() -> None:
     assert not is_too_short("a" * 20)
 
 
+def shard_of(path: Path, texts: list[tuple[str, str, str | None]]) -> Path:
+    """Documents of (id, text, language that the filter told)."""
+    rows = [Document(id=n, source="s", text=t, origin="o", bytes_in=1, language=told).row() for n, t, told in texts]
+    write_rows(path, DOCUMENT_SCHEMA, rows)
+    return path
+
+
 def test_languages_are_shares_of_bytes_and_those_that_the_filter_told_are_believed(tmp_path: Path) -> None:
     told = [("en", None), ("de", None), ("ru", "xx"), ("short", None)]
-    for number, (name, language) in enumerate(told):
-        text = TEXTS.get(name, "A few.")
-        one = Document(id=name, source="s", text=text, origin="o", bytes_in=1, language=language)
-        write_rows(tmp_path / f"{number}.parquet", DOCUMENT_SCHEMA, [one.row()])
+    shards = [
+        shard_of(tmp_path / f"{n}.parquet", [(name, TEXTS.get(name, "A few."), language)])
+        for n, (name, language) in enumerate(told)
+    ]
     sizes = {"en": len(TEXTS["en"]), "de": len(TEXTS["de"].encode()), "xx": len(TEXTS["ru"].encode()), "?": 6}
-    expected = {language: size / sum(sizes.values()) for language, size in sizes.items()}
-    assert languages_in(sorted(tmp_path.iterdir())) == pytest.approx(expected)
-    assert languages_in([]) == {}
+    found = languages_in(shards)
+    assert found.shares == pytest.approx({language: size / sum(sizes.values()) for language, size in sizes.items()})
+    assert (found.documents, found.of_documents) == (4, 4)
+    weighted = languages_in(shards, weights=[3.0, 1.0, 1.0, 1.0])
+    assert weighted.shares["en"] == pytest.approx(3 * sizes["en"] / (2 * sizes["en"] + sum(sizes.values())))
+    assert languages_in([]).shares == {}
+
+
+def test_languages_that_lie_in_blocks_are_told_by_documents_from_all_over(tmp_path: Path) -> None:
+    blocks = [("en", 1600), ("de", 1200), ("fr", 1200)]
+    texts = [(f"{name}{i}", f"{TEXTS[name]} {i}", None) for name, count in blocks for i in range(count)]
+    found = languages_in([shard_of(tmp_path / "all.parquet", texts)])
+    sizes = {name: sum(len(text.encode()) for key, text, _ in texts if key.startswith(name)) for name, _ in blocks}
+    for name, _ in blocks:
+        assert found.shares[name] == pytest.approx(sizes[name] / sum(sizes.values()), abs=0.06)  # 4 standard errors
+    assert (found.documents, found.of_documents) == (SAMPLE_DOCUMENTS, 4000)
+
+
+def test_a_book_is_told_by_its_middle() -> None:
+    title = "The Programmer's Manual. Published by the Inter-University Accelerator Centre of New Delhi. " * 12
+    assert language_of(title + TEXTS["fr"] * 100) == "fr"
+    assert language_of("Too few.") == "?"
 
 
 def test_a_language_of_few_bytes_makes_no_source_one_of_several() -> None:
-    assert in_several_languages({"en": 0.96, "de": 0.04}) == ""
-    assert in_several_languages({"en": 0.5, "?": 0.5}) == ""
-    said = in_several_languages({"de": 0.2, "en": 0.6, "fr": 0.02, "?": 0.18})
-    assert said.startswith("in several languages: en 73%, de 24%; ")
-    assert "keep: [en]" in said
+    assert Languages.of([("en", 96), ("de", 4)], of_documents=2).choice() == ""
+    assert Languages.of([("en", 50), ("?", 50)], of_documents=2).choice() == ""
+    said = Languages.of([("de", 20), ("en", 60), ("fr", 2), ("?", 18)], of_documents=9).choice()
+    assert said.startswith("in several languages, by bytes: en 73%, de 24% (4 of 9 documents); all are kept")
+    assert said.endswith("`language: {keep: [en]}` of the source drops the other 27%")
 
 
 @given(st.text(st.characters(exclude_categories=[])).map(clean_text))

@@ -112,9 +112,11 @@ def test_what_init_wrote_for_an_older_model_is_no_text_and_is_named(folder: Path
 
 
 def test_what_to_do_depends_on_what_it_is(folder: Path) -> None:
+    (folder / "spec.info.gz").write_bytes(b"")
     advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")], has_chat=False)}
     assert advice[".html"] == "name it, or its folder, in a source with `format: html`"
     assert advice[".xlsx"] == "save each sheet as CSV"
+    assert advice[".info.gz"].startswith("if what is packed in it is plain text, name it")
     assert advice[".qqq"] == "if it is plain text, name it under `paths` of a source with `format: text`"
 
 

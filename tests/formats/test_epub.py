@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from accounting import read_whole, reasons
 from gristmill.data.charset import decode
-from gristmill.data.record import RawDocument
+from gristmill.data.record import RawDocument, Unread
 from gristmill.extract.main_text import find_main_text
 from hostile.books import book, chapter, package, zipped
 
@@ -46,3 +46,12 @@ def test_what_is_no_chapter_is_counted(tmp_path: Path) -> None:
     members = {"OEBPS/book.opf": spine, "OEBPS/nav.xhtml": chapter(1), "OEBPS/cover.jpg": bytes(99)}
     (tmp_path / "x.epub").write_bytes(zipped(book(1, **members)))
     assert reasons(read_whole("epub", tmp_path / "x.epub")) == {"navigation": 1, "no_chapter": 4, "zip_framing": 1}
+
+
+def test_a_book_that_was_packed_with_its_folder_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "x.epub").write_bytes(zipped({f"book/{name}": data for name, data in book(2).items()}))
+    (lost,) = [record for record in read_whole("epub", tmp_path / "x.epub") if isinstance(record, Unread)]
+    assert (lost.reason, lost.detail) == (
+        "no_container",
+        "META-INF lies in book/; pack what is in that folder, not the folder",
+    )

@@ -212,6 +212,11 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     assert "<unicode string>" not in words
 
 
+@pytest.mark.parametrize("text", ["name: a\nseed 8\n\n# more\nsources: {}\n", "name: a\nseed 8\n"])
+def test_a_key_without_a_colon_is_told_with_its_own_line(tmp_path: Path, text: str) -> None:
+    assert failure(text, tmp_path).startswith(f"{tmp_path / 'r.yaml'}:2: not valid YAML: could not find expected ':'")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -84,6 +84,15 @@ def test_warmup_and_decay_must_fit_into_the_stages(small: dict[str, Any]) -> Non
     assert "exceed the 1,024,000 tokens of all stages" in message(small)
 
 
+@pytest.mark.parametrize("key", ["warmup_tokens", "decay_tokens"])
+def test_a_phase_of_less_than_a_step_is_refused(small: dict[str, Any], key: str) -> None:
+    small["pretrain"][key] = 100
+    step = small["pretrain"]["global_batch_tokens"]
+    assert f"{key} 100 is less than one step of {step:,} tokens" in message(small)
+    small["pretrain"][key] = step
+    Recipe.model_validate(small)
+
+
 def test_two_stages_of_one_name_are_refused(small: dict[str, Any]) -> None:
     small["pretrain"]["stages"][1]["name"] = "stable"
     assert "two stages share a name" in message(small)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from gristmill.align.outputs import PreferencePairs
 from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import prose, quote, table
 from gristmill.report.data_sections import duplicates_and_contamination
@@ -124,6 +125,13 @@ def test_page_fits_its_window_without_sideways_scroll_or_columns_of_a_letter_or_
 def test_what_the_page_says_has_commands_as_code_and_as_many_pairs_as_there_were(page: str, finished_run: Path) -> None:
     pairs = read_json(finished_run / "pairs" / "report.json")["pairs"]
     assert f"fine-tuned on conversations, then on {pairs:,} preference pair" in page
+    assert PreferencePairs(finished_run / "pairs").counts.words in page
+
+
+def test_conversations_that_the_recipe_names_are_called_written(page: str, finished_run: Path) -> None:
+    kinds = read_json(finished_run / "synthesize" / "record.json")["counts"]["by_kind"]
+    assert f"{kinds['everyday']:,} written" in page
+    assert "everyday" not in page.replace("everyday.jsonl", "")
     assert ". The speed of pretraining was " not in page, "the sentence is beside the title of the table, not in it"
     assert "The speed of pretraining was " in page
     assert "<code>gristmill run</code> makes it" in table("A table. `gristmill run` makes it", ("a",), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,37 @@ def test_canonical_is_a_fixed_point(value: Any) -> None:
 def test_values_differ_exactly_where_differences_says_so(one: Any, other: Any) -> None:
     one, other = canonical(one), canonical(other)
     assert (fingerprint(one) == fingerprint(other)) == (not differences(one, other))
+
+
+draws = st.dictionaries(
+    st.tuples(st.sampled_from(["web", "code", "book"]), st.sampled_from([None, 8, 1024])),
+    st.integers(1, 10**6).map(lambda part: part / 10**6),
+    min_size=1,
+).map(
+    lambda shares: [
+        {"source": name, "min_document_tokens": least, "weight": weight} for (name, least), weight in shares.items()
+    ]
+)
+
+
+@given(draws, draws)
+@settings(deadline=None, max_examples=100)
+def test_mixtures_differ_in_one_line_by_source_that_names_only_what_changed(one: Any, other: Any) -> None:
+    lines = differences({"mixture": one}, {"mixture": other})
+    assert (canonical(one) == canonical(other)) == (not lines)
+    shares = [{(draw["source"], draw["min_document_tokens"]): draw["weight"] for draw in each} for each in (one, other)]
+    changed = sum(shares[0].get(key) != shares[1].get(key) for key in shares[0] | shares[1])
+    if changed:
+        (line,) = lines
+        assert line.startswith("mixture: ")
+        assert line.count(" → ") == changed
+        assert not any(was == now for was, now in re.findall(r"(\S+) → ([^,\s]+)", line))
+
+
+def test_a_mixture_is_shown_as_the_recipe_writes_it() -> None:
+    old = [{"source": "text", "weight": 0.186335, "min_document_tokens": None}, {"source": "html", "weight": 0.5}]
+    new = [{"source": "html", "weight": 0.5}, {"source": "web", "weight": 0.09, "min_document_tokens": 1024}]
+    assert differences(old, new, prefix="mixture") == ["mixture: text 0.19 → 0, web ≥1,024 0 → 0.09"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.graph.progress import Position
-from gristmill.train.runtime import Runtime, ThreadsByLoad, choose_device
+from gristmill.train.runtime import Runtime, ThreadsByLoad, TrainingThreads, choose_device
+from gristmill.train.threads import IDLE_SECONDS, ThreadChoice
 
 HALF = Position(done=1, total=2, unit="step")
 
@@ -89,3 +91,34 @@ def test_pieces_that_cannot_be_compared_follow_the_load_itself(
         by_load.next_piece()
     in_use = asked + asked[-1:] * (4 - len(asked))
     assert in_use == found
+
+
+@pytest.fixture
+def threads_as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_words_follow_the_number_of_threads_both_ways(threads_as_before: None) -> None:
+    said = list[str]()
+    choice = ThreadChoice(most=2, first=1)
+    threads = TrainingThreads(choice, said.append)
+    for _ in range(4):
+        assert not threads.after_step(100, 1.0, 1.0)
+    (line,) = said
+    assert "training with 1 of 2 threads" in line
+    choice.see_cores(2.0, IDLE_SECONDS)
+    assert threads.after_step(100, 1.0, 1.0)
+    assert torch.get_num_threads() == 2
+    assert len(said) == 1, "a trial is not yet a choice"
+    for _ in range(2):
+        threads.after_step(200, 1.0, 2.0)
+    assert said[1:] == ["Training with 2 threads again."]
+
+
+def test_a_number_that_was_asked_for_is_kept_in_silence(threads_as_before: None) -> None:
+    said = list[str]()
+    threads = TrainingThreads(ThreadChoice(most=2, may_change=False), said.append)
+    assert not any(threads.after_step(100, seconds, 1.0) for seconds in (1.0, 1.0, 1.0, 30.0, 30.0, 30.0))
+    assert said == []

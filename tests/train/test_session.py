@@ -276,7 +276,7 @@ def test_a_load_is_answered_at_the_next_step_noted_and_said_once(tmp_path: Path)
     said: list[str] = []
     try:
         session = open_as("first", tmp_path, said.append)
-        session.threads = ThreadChoice(most=2)
+        session = replace(session, threads=ThreadChoice(most=2))
         torch.set_num_threads(2)
         start = {**session.progress.lineage[0]["environment"], "threads": 2}
         session.progress.lineage = [{**session.progress.lineage[0], "environment": start}]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.train.threads import FIRST_WAIT_SECONDS, TRIAL_SHARE, ThreadChoice
+from gristmill.train.threads import FIRST_WAIT_SECONDS, IDLE_SECONDS, TRIAL_SHARE, ThreadChoice
 
 STEP_TOKENS = 2048
 ONE_THREAD = 5000.0  # tokens per second
@@ -29,9 +29,16 @@ def busy_after(start: float, cores: int, now: float) -> int:
 
 
 def simulate(
-    choice: ThreadChoice, busy: Busy, *, cores: int, seconds: float, noise: float = 0.0, seed: int = 0
+    choice: ThreadChoice,
+    busy: Busy,
+    *,
+    cores: int,
+    seconds: float,
+    noise: float = 0.0,
+    seed: int = 0,
+    sees: bool = True,
 ) -> list[tuple[float, int, float]]:
-    """(time, threads, seconds) of each step."""
+    """(time, threads, seconds) of each step. sees: the cores are looked at."""
     random, now, steps = np.random.default_rng(seed), 0.0, list[tuple[float, int, float]]()
     while now < seconds:
         speed = machine_speed(choice.threads, cores, busy(now)) * (1 + noise * random.uniform(-1, 1))
@@ -39,6 +46,8 @@ def simulate(
         steps.append((now, choice.threads, took))
         free = max(1, cores - busy(now))
         share = 1.0 if choice.threads <= free else (free - 0.5) / choice.threads
+        if sees and choice.may_rise:
+            choice.see_cores(cores - busy(now), took)
         choice.after_step(STEP_TOKENS, took, share * took * choice.threads)
         now += took
     return steps
@@ -114,6 +123,7 @@ def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
         seconds=latest + 60,
         noise=0.1,
         seed=seed,
+        sees=False,
     )
     if lasts > 2 * STEP_TOKENS / machine_speed(
         2, 2, busy
@@ -122,10 +132,48 @@ def test_a_load_that_ends_gives_all_threads_back_and_they_stay(
     assert {threads for now, threads, _ in steps if now > latest} == {2}
 
 
+@settings(max_examples=12, deadline=None)
+@given(start=st.floats(5, 30), lasts=st.floats(60, 300), cores=st.sampled_from([2, 4, 8]), seed=st.integers(0, 99))
+def test_all_threads_are_back_seconds_after_the_cores_are_seen_idle(
+    start: float, lasts: float, cores: int, seed: int
+) -> None:
+    """However many trials failed while the load lasted."""
+    choice, end = ThreadChoice(most=cores), start + lasts
+    steps = simulate(
+        choice, lambda now: (cores - 1) * (start < now < end), cores=cores, seconds=end + 60, noise=0.1, seed=seed
+    )
+    assert any(threads == 1 for now, threads, _ in steps if start < now < end)
+    slow_step = STEP_TOKENS / machine_speed(cores, cores, cores - 1)  # may be under way when the load ends
+    latest = end + (IDLE_SECONDS + 2) * cores.bit_length() + slow_step
+    assert {threads for now, threads, _ in steps if now > latest} == {cores}
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_two_runs_beside_each_other_settle_on_a_thread_each_and_do_not_swing(sees: bool) -> None:
+    """Each is the other's load, for as many cores as it has threads."""
+    runs, now, numbers = (
+        [ThreadChoice(most=2), ThreadChoice(most=2, first=1)],
+        [0.0, 0.0],
+        list[tuple[float, int, int]](),
+    )
+    while min(now) < 900:
+        mine = 0 if now[0] <= now[1] else 1
+        choice, other = runs[mine], runs[1 - mine]
+        took = STEP_TOKENS / machine_speed(choice.threads, 2, other.threads if choice.threads > 1 else 1)
+        if sees and choice.may_rise:
+            choice.see_cores(2 - other.threads, took)
+        choice.after_step(STEP_TOKENS, took, took * choice.threads * (1.0 if choice.threads == 1 else 0.6))
+        now[mine] += took
+        numbers.append((now[mine], runs[0].threads, runs[1].threads))
+    late = [(first, second) for at, first, second in numbers if at > 60]
+    assert late.count((1, 1)) > 0.95 * len(late)
+
+
+@pytest.mark.parametrize("sees", [True, False])
 @pytest.mark.parametrize("period", [10.0, 20.0, 45.0, 90.0])
-def test_a_load_that_comes_and_goes_makes_no_more_changes_than_it_has_itself(period: float) -> None:
+def test_a_load_that_comes_and_goes_makes_no_more_changes_than_it_has_itself(period: float, sees: bool) -> None:
     choice = ThreadChoice(most=2)
-    steps = simulate(choice, lambda now: int(now % (2 * period) > period), cores=2, seconds=1800)
+    steps = simulate(choice, lambda now: int(now % (2 * period) > period), cores=2, seconds=1800, sees=sees)
     assert changes(steps) <= 2 * 1800 / period
     fixed = STEP_TOKENS / machine_speed(1, 2, 1)
     assert sum(took for *_, took in steps) / len(steps) <= 1.1 * fixed, "slower than one thread all the time"

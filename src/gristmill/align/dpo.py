@@ -20,6 +20,7 @@ from gristmill.tokens.chat import EncodedChat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, open_session, optimizer_options
+from gristmill.units import counted
 
 VERSION = 2
 REFERENCE = "reference.json"
@@ -39,7 +40,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if not fitting:
         raise DataError(f"none of {len(rows)} pairs fits dpo.seq_len {section.seq_len}. Raise it.")
     if len(fitting) < len(encoded):
-        ctx.say(f"{len(encoded) - len(fitting)} pairs are longer than dpo.seq_len {section.seq_len} and are left out")
+        ctx.say(f"left out: {counted(len(encoded) - len(fitting), 'pair')} longer than dpo.seq_len {section.seq_len}")
     runtime = Runtime.of(ctx)
     session = open_session(
         ctx.out,

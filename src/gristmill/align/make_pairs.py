@@ -21,6 +21,7 @@ from gristmill.store.jsonl import append_jsonl, read_jsonl, read_sound, write_js
 from gristmill.synthesize.templates import is_held_out_sum
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.runtime import ThreadsByLoad, choose_device
+from gristmill.units import counted
 
 VERSION = 1
 SAMPLES = "samples.jsonl"
@@ -56,10 +57,10 @@ def run(ctx: StepContext) -> dict[str, Any]:
             append_jsonl(ctx.out / SAMPLES, [asdict(sample) for sample in drawn])
         outcomes.append((drawn, match_pairs(prompt, drawn, max_pairs=section.max_pairs_per_prompt)))
         pairs += len(outcomes[-1][1])
-        figures = (f"{pairs:,} pairs",)
+        figures = (counted(pairs, "pair"),)
         ctx.progress(Position(done=number, total=len(prompts), unit="prompt", figures=figures))
     counts = count(outcomes)
-    ctx.say(f"{counts.pairs:,} pairs of {len(prompts):,} prompts; answers {dict(counts.samples)}")
+    ctx.say(f"{counts.words}; answers: {counts.answers}")
     write_json(ctx.out / "report.json", counts.to_json())
     require_pairs(counts)
     write_jsonl(ctx.out / "pairs.jsonl", (pair_row(pair) for _, found in outcomes for pair in found))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from gristmill.graph.outputs import File, Outputs
 from gristmill.store.durable import read_json
 from gristmill.train.outputs import TrainedModel, TrainingCounts
+from gristmill.units import counted
 from gristmill.written import Written
 
 
@@ -41,6 +42,28 @@ class PairReport(Written):
     prompts_other: int
     pairs: int
     samples: Mapping[str, int]
+
+    @property
+    def words(self) -> str:
+        """Pairs and prompts, and why the other prompts gave none."""
+        return (
+            f"{counted(self.pairs, 'pair')} from {counted(self.prompts, 'prompt')}: {self.prompts_with_pairs:,} gave pairs, "
+            f"{self.why_none}"
+        )
+
+    @property
+    def why_none(self) -> str:
+        """The prompts that gave no pair, by reason."""
+        return (
+            f"{self.prompts_all_right:,} were answered right every time, {self.prompts_all_wrong:,} wrong every time, and "
+            f"{self.prompts_other:,} never both right and wrong, with answers that are neither (unfinished, empty, or with a "
+            "special token)"
+        )
+
+    @property
+    def answers(self) -> str:
+        """ "12 right, 40 wrong, …": all answers by verdict."""
+        return ", ".join(f"{number:,} {verdict.replace('_', ' ')}" for verdict, number in self.samples.items())
 
 
 class Finetuned(TrainedModel):

@@ -177,8 +177,7 @@ def require_pairs(counts: PairReport) -> None:
     if counts.pairs:
         return
     raise NoUsablePairs(
-        f"none of {counts.prompts} prompts gave a preference pair: {counts.prompts_all_right} were answered right every time, "
-        f"{counts.prompts_all_wrong} wrong every time, {counts.prompts_other} neither (answers: {counts.samples}).\n"
+        f"none of {counts.prompts:,} prompts gave a preference pair: {counts.why_none}; answers: {counts.answers}.\n"
         "  All right: raise pairs.temperature or ask harder prompts. All wrong: train SFT longer, or ask easier ones. "
         "Unfinished: raise pairs.max_new_tokens."
     )

@@ -23,6 +23,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.loss import next_token_loss
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
+from gristmill.units import counted
 
 VERSION = 2
 CHATS = "chats"
@@ -45,7 +46,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         should_stop=ctx.should_stop,
     )
     if chats.too_long:
-        ctx.say(f"{chats.too_long} conversations are longer than sft.seq_len {section.seq_len} and are left out")
+        ctx.say(f"left out: {counted(chats.too_long, 'conversation')} longer than sft.seq_len {section.seq_len}")
     if not chats.num_conversations:
         raise DataError(
             f"none of {chats.too_long} conversations fits sft.seq_len {section.seq_len}. Raise it, or shorten them."

@@ -86,12 +86,16 @@ def chat(
 
 @dataclass(kw_only=True)
 class Conversation:
-    """The turns so far, and the model that answers. Turns that no longer fit are dropped, oldest first."""
+    """The turns so far, and the model that answers. Turns that no longer fit are dropped, oldest first.
+
+    system_since: messages before the system message was set; the model reads it first all the same.
+    """
 
     speaker: Speaker
     max_new_tokens: int
     temperature: float
     system: str | None = None
+    system_since: int = 0
     messages: list[dict[str, str]] = field(default_factory=list)
     num_dropped: int = 0
 
@@ -185,10 +189,11 @@ def _obey(line: str, talks: Sequence[Conversation]) -> str:
     if verb == "/reset":
         for talk in talks:
             talk.messages.clear()
+            talk.system_since = 0
         return "New conversation."
     if verb == "/system":
         for talk in talks:
-            talk.system = rest or None
+            talk.system, talk.system_since = rest or None, len(talk.messages)
         unable = [talk.speaker.name for talk in talks if not talk.speaker.is_chat]
         told = f"System message: {rest}" if rest else "No system message."
         return told + (f" It has no effect on a base model ({', '.join(unable)})." if unable else "")
@@ -222,7 +227,9 @@ def _save(name: str, talks: Sequence[Conversation]) -> str:
         return f"{path} exists; nothing was written. Choose another name."
     except OSError as error:
         return f"{path}: {error.strerror}; nothing was written."
-    return f"Saved {counted(len(lines), 'conversation')} to {path}."
+    late = any(talk.system and talk.system_since for talk in told)
+    first = " The system message, set later, stands first: so the model has read it since." if late else ""
+    return f"Saved {counted(len(lines), 'conversation')} to {path}.{first}"
 
 
 def _answer(talks: Sequence[Conversation], text: str, console: Console, told: Console, *, interactive: bool) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from gristmill.commands.joined import KEPT, Fates, Group
 from gristmill.commands.selections import Diff, SourceDiff, Total, compare
 from gristmill.commands.why import EXCERPT_CHARS, evidence
-from gristmill.display import plain_table, print_whole
+from gristmill.display import doing, plain_table, print_whole
 from gristmill.graph.state import by_kind
 from gristmill.units import counted, megabytes
 
@@ -30,7 +30,8 @@ def diff(a: Path, b: Path, *, console: Console, as_json: bool = False) -> None:
 
     Raises RecipeError where one is no run with a selection, or both have the same one; ArtifactError for a copy without its files.
     """
-    found = compare(a, b)
+    with doing(console, "comparing the documents of both"):
+        found = compare(a, b)
     if as_json:
         console.print_json(json.dumps(_plain(found)))
     else:

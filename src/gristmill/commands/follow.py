@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +16,14 @@ from gristmill.display import screen_for, waiting
 from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Moment
 from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
+from gristmill.store.store import RunLinks
 from gristmill.units import seconds
 
 LOOK_SECONDS = 1.0
 LOADING_SECONDS = 6.0  # a process loads its modules before its first beat
 MOST_LOADING_SECONDS = 60.0
 OLD_SECONDS = 10.0
+BETWEEN = "between two steps"
 KILLED = 1  # the exit code of following a run that could leave none
 
 
@@ -38,11 +40,12 @@ def moment_of(beat: Beat) -> Moment | None:
 def told(beat: Beat) -> str:
     """What the run is doing, or how it ended, in a line."""
     moment = moment_of(beat)
-    doing = "between two steps" if moment is None else str(moment.after(beat.age_seconds if beat.is_alive else 0.0))
     if beat.state == "ended":
         return f"the last run ended with exit code {beat.exit_code}"
     if beat.state == "killed":
-        return f"the last run was killed, at {doing}; run the same command to resume"
+        at = BETWEEN if moment is None else f"at {moment.place}"
+        return f"the last run was killed, {at}; run the same command to resume"
+    doing = BETWEEN if moment is None else str(moment.after(beat.age_seconds))
     where = f"process {beat.pid}" + (f" on {beat.host}" if beat.state == "elsewhere" else "")
     old = f", last heartbeat {seconds(beat.age_seconds)} ago" if beat.age_seconds > OLD_SECONDS else ""
     return f"running: {doing} ({where}{old})"
@@ -54,15 +57,41 @@ def loading_seconds() -> float:
     return min(MOST_LOADING_SECONDS, max(LOADING_SECONDS, 2 * age))
 
 
+class Made:
+    """Tells which steps of a run were made since the last look."""
+
+    def __init__(self, links: RunLinks, steps: Sequence[str]) -> None:
+        self._links, self._steps = links, steps
+        self._known = {step: self._made_at(step) for step in steps}
+
+    def lines(self) -> Iterator[str]:
+        """A line for each step that was made since, in the words of the run itself."""
+        for step in self._steps:
+            found = self._made_at(step)
+            if found is not None and found != self._known[step]:
+                self._known[step] = found
+                yield f"[green]made[/]     {step:<22} [dim]{found[1]:.1f} s[/]"
+
+    def _made_at(self, step: str) -> tuple[str, float] | None:
+        """(when it was made, seconds); None while it is being made."""
+        try:
+            identity = self._links.target(step)
+            record = None if identity is None else self._links.record_of(step, identity)
+        except (ArtifactError, OSError):
+            return None  # it is being linked at this moment
+        return None if record is None else (record["made_at"], record["wall_seconds"])
+
+
 def follow(
     folder: Path,
     *,
     console: Console,
+    made: Callable[[], Iterable[str]] = tuple,
     loading_seconds: float = LOADING_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
     """Shows what the run in `folder` is doing until it ends; returns its exit code. Where none is at work, one that was only just
-    started is waited for, as long as loading its modules may take."""
+    started is waited for, as long as loading its modules may take. made: a line for each step that was made since it was last called."""
     screen = screen_for(console)
     beat, step = _first_beat(folder, console, loading_seconds, sleep), None
     try:
@@ -70,6 +99,8 @@ def follow(
             moment = moment_of(beat)
             if moment is None or moment.step != step:
                 screen.hide()
+            for line in made():
+                console.print(line, highlight=False)
             if moment is not None and moment.step != step:
                 screen.show(partial(_now, folder, moment))
             step = None if moment is None else moment.step
@@ -78,6 +109,8 @@ def follow(
             beat = read_beat(folder)
     finally:
         screen.hide()
+    for line in made():
+        console.print(line, highlight=False)
     if beat is None:
         console.print(f"{escape(str(folder))} has no heartbeat: no run was started there", highlight=False)
         return 0

@@ -17,10 +17,11 @@ from pathlib import Path
 from rich.console import Console
 
 from gristmill.commands.doctor import measure_training
-from gristmill.commands.init_page import Live, say_what_has_no_share, say_what_is_left, say_what_was_made, sources_table
+from gristmill.commands.init_page import say_what_has_no_share, say_what_is_left, say_what_was_made, sources_table
 from gristmill.commands.survey import heads_of
 from gristmill.commands.survey_job import EMPTY, MESSAGES
 from gristmill.data.outside import visible_files, why_no_file, without_dots
+from gristmill.display import doing
 from gristmill.draft.conversations import with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import FolderSource, Looked, files_by_kind, sources_of
@@ -32,6 +33,7 @@ from gristmill.draft.size import (
     MIN_TOKENS,
     budget_for,
     check_size,
+    deepened,
     shape_for,
 )
 from gristmill.draft.write import (
@@ -105,7 +107,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
 def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: Limits, console: Console) -> Path:
     recipe_dir = without_dots(folder.absolute())
-    with Live(console) as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
+    with doing(console, "looking at the files") as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
         looked = _look(texts, recipe_dir)
         plan = write_conversations(folder, looked.conversations) if asked.chat else None
         planned = PlannedTime(
@@ -132,9 +134,19 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     _check_enough(texts, found, tokens)
     shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
     shape = shape if plan is None else shape.with_context(plan.context)
+    by_name = {source.name: source for source in looked.sources}
+    planned = PlannedTime(
+        [by_name[name] for name in found.priority],
+        folder=recipe_dir,
+        machine=machine,
+        speed=planned.speed,
+        chat=plan,
+        text_bytes=found.text_bytes,
+    )
+    wish = asked.wish(planned)
+    shape = deepened(shape, sum(one.value for one in tokens.values()), wish)
     budget = budget_for(shape, tokens, wish)
     say_what_has_no_share(found.priority, budget, console)
-    by_name = {source.name: source for source in looked.sources}
     text = recipe_text(
         [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
         found,

@@ -1,13 +1,11 @@
-"""How `gristmill init` tells what it found and made: a line while it works, a table of the sources, what was left out and why."""
+"""How `gristmill init` tells what it found and made: a table of the sources, what was left out and why."""
 
 from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -33,24 +31,7 @@ SHOWN_PLACES = 3
 SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
-
-
-class Live(AbstractContextManager[Callable[[str], None]]):
-    """One line on a terminal that says what is done now; nothing elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._status: Any = console.status("looking") if console.is_terminal else nullcontext()
-
-    def __enter__(self) -> Callable[[str], None]:
-        self._status.__enter__()
-        return self._say
-
-    def __exit__(self, *reason: Any) -> None:
-        self._status.__exit__(*reason)
-
-    def _say(self, line: str) -> None:
-        if not isinstance(self._status, nullcontext):
-            self._status.update(Text(line))
+USED = 0.9  # of it, at least, or what binds is said
 
 
 def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) -> Table:
@@ -68,7 +49,7 @@ def sources_table(looked: Looked, found: Count, tokens: Mapping[str, Estimate]) 
             f"{one.account.came_in.documents:,}",
             f"{one.account.total('kept').documents - _copies(one):,}",
             *_taken_by_the_split(one),
-            _in_words(tokens[source.name]) if source.name in tokens else "too few",
+            str(tokens[source.name]) if source.name in tokens else "too few",
         )
     return table
 
@@ -93,13 +74,6 @@ def _left_out(one: SourceCount) -> str:
             reasons[reason] += amount.documents
     listed = [f"{reason} {number:,}" for reason, number in reasons.most_common(SHOWN_REASONS)]
     return ", ".join(listed) + (", …" if len(reasons) > SHOWN_REASONS else "")
-
-
-def _in_words(tokens: Estimate) -> str:
-    if tokens.is_counted:
-        return f"{tokens.value:,.0f}"
-    value, low, high = (scale(round(size)) for size in (tokens.value, tokens.low, tokens.high))
-    return f"≈ {value} ({low}-{high})"
 
 
 def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
@@ -130,7 +104,7 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
         say(f"Listed one by one in the recipe: {named}. A file added later is not read until its path is added there.")
     languages: Counter[str] = Counter()
     for name, one in found.sources.items():
-        for language, share in one.languages.items():
+        for language, share in one.languages.shares.items():
             languages[language] += round(share * found.text_bytes[name])
     total = max(1, languages.total())
     told = [f"{name} {size / total:.0%}" for name, size in languages.most_common(5) if size >= 0.005 * total]
@@ -202,6 +176,12 @@ def say_what_was_made(
             f"pretraining has at least {MIN_STEPS} steps.",
             highlight=False,
         )
+    if asked.minutes is not None and total < USED * 60 * asked.minutes:
+        bound = f"the text is drawn {budget.epochs:.1f} times, and more passes teach little that is new"
+        larger = (
+            "; a larger --size takes longer" if asked.parameters is not None else ", nor do more parameters than tokens"
+        )
+        console.print(f"  Of {asked.minutes:g} minutes {seconds(total)} are used: {bound}{larger}.", highlight=False)
     if parameters > budget.total_tokens:
         more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
         smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""

@@ -21,14 +21,13 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected
 from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import kept_not_read
-from gristmill.recipe.load import IN_FOLDER, load_recipe
+from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe
 from gristmill.store.store import RunLinks, Store
 from gristmill.synthesize.outputs import Conversations
 from gristmill.units import megabytes
 
 SAMPLE_CHARS = 300
 FILE_SAMPLES, RUN_SAMPLES = 1, 10
-RECIPE_SUFFIXES = (".yaml", ".yml")
 
 
 def inspect(

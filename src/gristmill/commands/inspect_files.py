@@ -1,11 +1,12 @@
 """What a file or folder of raw text holds: formats, records, columns, languages, copies, tokens by estimate, samples.
 
-Files are read as the sources of a recipe would read them, up to READ_BYTES of each format; what is scaled up is marked with ≈. Tokens
-are those of a vocabulary of the size that `init` would choose. The table comes last, for it is what one looks for.
+Files are read as the sources of a recipe would read them, up to READ_BYTES of each format; ≈ marks estimates. Tokens are those of a
+vocabulary of the size that `init` would choose. The table comes last, for it is what one looks for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,13 @@ from rich.text import Text
 from gristmill.amounts import present_files
 from gristmill.commands.survey import OTHER, Found, files_by_format, look
 from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
-from gristmill.display import print_whole
+from gristmill.display import doing, print_whole
+from gristmill.draft.interval import Estimate
 from gristmill.draft.size import Wish, shape_for
-from gristmill.extract.language import in_several_languages
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
-from gristmill.planning.estimate import bytes_per_token
+from gristmill.planning.estimate import BYTES_PER_TOKEN_ERROR, bytes_per_token
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.units import megabytes
+from gristmill.units import counted, megabytes
 
 MAX_COLUMN_TABLES = 5
 SHOWN_LANGUAGES = 4
@@ -51,7 +52,11 @@ def _show(
     groups: Mapping[str, tuple[str, Sequence[Path]]], not_read: Sequence[NotRead], samples: int, console: Console
 ) -> None:
     """groups: name → (format, files)."""
-    found = {name: look(kind, files, samples) for name, (kind, files) in groups.items()}
+    found = {}
+    with doing(console, "looking") as say:
+        for number, (name, (kind, files)) in enumerate(groups.items(), start=1):
+            say(f"looking, {number} of {len(groups)}: {name}, {counted(len(files), 'file')}")
+            found[name] = look(kind, files, samples)
     for name, one in found.items():
         for sample, excerpt in one.samples:
             console.print(Text.assemble((f"{name}  {sample}\n", "bold"), excerpt, "\n"))
@@ -61,6 +66,7 @@ def _show(
                 console.print(_columns(head))
     if found:
         print_totals(found, console)
+        console.print("≈ marks estimates, with 95 % intervals.", markup=False, highlight=False)
     for name, one in found.items():
         for line in _notes(one, is_code=groups[name][0] == "code"):
             console.print(f"{name}: {line}", markup=False, highlight=False)
@@ -75,7 +81,7 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
         yield f"records without text: {listed}"
         yield from map(str, found.lost)
     yield from (f"{head.path.name}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
-    if not is_code and (words := in_several_languages(found.languages)):
+    if not is_code and (words := found.languages.choice()):
         yield words
 
 
@@ -97,26 +103,32 @@ def _overview(formats: Mapping[str, Found]) -> Table:
         "languages",
     ):
         table.add_column(heading, justify="left" if heading in ("", "languages") else "right", no_wrap=True)
-    all_text = sum(found.text_bytes * found.scale for found in formats.values())
-    per_token = bytes_per_token(shape_for(all_text, Wish()).vocab_size)
+    texts = {name: found.text_bytes for name, found in formats.items()}
+    vocab_size = shape_for(sum(text.value for text in texts.values()), Wish()).vocab_size
     for name, found in formats.items():
-        documents, size = found.documents * found.scale, found.text_bytes * found.scale
-        total = max(1, sum(found.languages.values()))
+        text = texts[name]
         table.add_row(
             Text(name),
             f"{len(found.files):,}",
             megabytes(found.num_bytes),
-            f"{'≈ ' if found.scale > 1 else ''}{documents:,.0f}",
-            f"{'≈ ' if found.is_estimate else ''}{megabytes(size)}",
-            f"≈ {size / per_token:,.0f}",
+            f"{'≈ ' if found.scale > 1 else ''}{found.documents * found.scale:,.0f}",
+            f"{'' if text.is_counted else '≈ '}{megabytes(text.value)}",
+            str(_tokens(text, vocab_size)),
             f"{found.copies:,}",
             "\n".join(
-                f"{language} {count / total:.0%}"
-                for language, count in found.languages.most_common(SHOWN_LANGUAGES)
-                if count >= LEAST_SHARE * total
+                f"{language} {share:.0%}"
+                for language, share in [*found.languages.shares.items()][:SHOWN_LANGUAGES]
+                if share >= LEAST_SHARE
             ),
         )
     return table
+
+
+def _tokens(text: Estimate, vocab_size: int) -> Estimate:
+    """Of a tokenizer with so large a vocabulary that nobody has trained yet, in so many bytes."""
+    value = text.value / bytes_per_token(vocab_size)
+    half = value * math.hypot(BYTES_PER_TOKEN_ERROR, (text.high - text.value) / max(1.0, text.value))
+    return Estimate(value=value, low=max(0.0, value - half), high=value + half)
 
 
 def _columns(head: Head) -> Table:

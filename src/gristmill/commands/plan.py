@@ -7,10 +7,12 @@ import json
 from rich.console import Console
 
 from gristmill.commands.plan_page import print_forecast
-from gristmill.forecast import Forecast, check_caps, make_forecast
+from gristmill.commands.run_folder import print_place
+from gristmill.forecast import Forecast, check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.resolved import resolved_yaml
+from gristmill.store.store import RunLinks, Store
 
 
 def plan(
@@ -21,20 +23,25 @@ def plan(
     resolved: bool = False,
     as_json: bool = False,
     price_per_hour: float | None = None,
+    without_files: bool = False,
 ) -> Forecast:
     """Show what the recipe will take and return it.
 
     resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
+    without_files: plan although files are missing, sources by their declared tokens.
     Raises RecipeError, after the page, when a source would be read more often than its cap. Before it: RecipeError when files are
-    missing whose tokens are not declared and when a rule or a column is named that does not exist, DataError when the first rows
-    of a pack, of annotations or of conversations are malformed.
+    missing and when a rule or a column is named that does not exist, DataError when the first rows of a pack, of annotations or of
+    conversations are malformed.
     """
     made = make_forecast(loaded, machine, price_per_hour=price_per_hour)
+    if not without_files and not resolved:
+        check_present(made)
     if resolved:
         console.out(resolved_yaml(loaded), highlight=False, end="")
     elif as_json:
         console.out(json.dumps(made.to_json(), indent=1, ensure_ascii=False), highlight=False)
     else:
+        print_place(RunLinks(Store(machine.runs_dir), loaded.recipe.name), loaded.folder, console)
         print_forecast(made, machine, console)
     check_caps(made)
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -46,6 +48,7 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     _section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
     _section(console, "notes", list(plan.notes))
     _section(console, "warnings", list(plan.warnings), style="yellow")
+    _section(console, "missing, so run would refuse", list(plan.missing), style="yellow")
 
 
 def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> list[str]:
@@ -76,26 +79,40 @@ def _section(console: Console, title: str, lines: list[str], *, style: str = "")
 
 
 def _time_table(plan: Forecast) -> Table:
-    """A row for each kind of step: what it works through, how long it takes here, and what that rests on."""
+    """A row for each kind of step: how long it takes here, how long what is left of it, what that rests on, what it works through."""
+    is_begun = any(step.left_seconds < step.seconds for step in plan.steps)
     table = Table(title="time of each step on this machine", title_justify="left", box=None)
-    for name in ("step", "time", "known", "works through"):
-        table.add_column(name, justify="right" if name == "time" else "left", no_wrap=name != "works through")
+    for name in ("step", "time", *(["to do"] if is_begun else []), "known", "works through"):
+        table.add_column(
+            name, justify="right" if name in ("time", "to do") else "left", no_wrap=name != "works through"
+        )
     kinds: dict[str, list[StepForecast]] = {}
     for step in plan.steps:
         kinds.setdefault(step.step.partition("/")[0], []).append(step)
     for kind, steps in kinds.items():
+        is_done = all(step.is_done for step in steps)
         table.add_row(
             kind,
-            seconds(sum(step.seconds for step in steps)),
-            "done" if all(step.is_done for step in steps) else _how_timed(steps),
-            steps[0].work.words
-            if len(steps) == 1
-            else f"{len(steps)} {'classifiers' if kind == 'classifier' else 'sources'}",
+            *_times(steps, is_begun=is_begun),
+            "done" if is_done else _how_timed(steps),
+            _works_through(kind, steps),
         )
-    left = sum(step.seconds for step in plan.steps if not step.is_done)
-    done = "" if left == plan.hours * 3600 else f"; {seconds(left)} of it to do"
-    table.add_row("all", seconds(plan.hours * 3600), "", f"one after the other{done}", style="bold")
+    table.add_row("all", *_times(plan.steps, is_begun=is_begun), "", "one after the other", style="bold")
     return table
+
+
+def _times(steps: Sequence[StepForecast], *, is_begun: bool) -> list[str]:
+    """The seconds of steps together; where something is made already, then of what is left."""
+    left = [] if all(step.is_done for step in steps) else [seconds(sum(step.left_seconds for step in steps))]
+    return [seconds(sum(step.seconds for step in steps)), *((left or ["·"]) if is_begun else [])]
+
+
+def _works_through(kind: str, steps: Sequence[StepForecast]) -> str:
+    if len(steps) > 1:
+        return f"{len(steps)} {'classifiers' if kind == 'classifier' else 'sources'}"
+    [step], point = steps, steps[0].resumes
+    left = "" if point is None else f"; {point.num_steps - point.step:,} of {point.num_steps:,} steps to make"
+    return f"{step.work.words}{left}"
 
 
 def _how_timed(steps: list[StepForecast]) -> str:

@@ -1,14 +1,48 @@
-"""Why a folder of links holds less than it seems to: it is a copy without its store, or a run is at work on it."""
+"""Where a run's folder is, and why it holds less than it seems to: it is a copy without its store, or a run is at work on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
+from rich.text import Text
+
 from gristmill.errors import ArtifactError
-from gristmill.store.store import BEFORE_SUFFIX, UNFINISHED_SUFFIX, named_by
+from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe
+from gristmill.store.place import where_words
+from gristmill.store.store import BEFORE_SUFFIX, STORE, UNFINISHED_SUFFIX, RunLinks, Store, named_by
+from gristmill.train.outputs import MODEL_STEPS
 
 UNDER_WAY = (UNFINISHED_SUFFIX, BEFORE_SUFFIX)
+
+
+def print_place(links: RunLinks, recipe_dir: Path, console: Console) -> None:
+    """The run's folder in a line, yellow where it is not there."""
+    style = "" if links.folder.is_dir() else "yellow"
+    console.print(Text(where_words(links, recipe_dir), style=style), soft_wrap=True)
+
+
+def run_of(target: Path, runs_dir: Path) -> Path:
+    """The folder of the run of a recipe, a YAML file or its folder; any other path as it is.
+
+    Raises ArtifactError where the recipe has no run there.
+    """
+    file = target / IN_FOLDER if target.is_dir() else target
+    if file.suffix not in RECIPE_SUFFIXES or not file.is_file() or _is_run(target):
+        return target
+    loaded = load_recipe(target)
+    links = RunLinks(Store(runs_dir), loaded.recipe.name)
+    if not links.folder.is_dir():
+        raise ArtifactError(
+            f"{target} is a recipe without a model: {where_words(links, loaded.folder)}.\n  `gristmill run {target}` makes it."
+        )
+    return links.folder
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, or a copy of one: either has a recipe of its own."""
+    return (folder.absolute().parent / STORE).is_dir() or any((folder / step).exists() for step in MODEL_STEPS)
 
 
 def refuse_broken_links(target: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.commands.follow import follow, loading_seconds, told
+from gristmill.commands.follow import Made, follow, loading_seconds, told
+from gristmill.commands.run_folder import print_place
 from gristmill.graph.machine import Machine
-from gristmill.graph.state import StepState
+from gristmill.graph.state import States, StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
@@ -53,26 +55,48 @@ def status(
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
         return 0
-    is_there = "" if links.folder.is_dir() else "  [yellow]is not there yet[/]"
-    console.print(f"{escape(str(links.folder))}{is_there}", highlight=False)
+    print_place(links, loaded.folder, console)
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
+    kept = kept_steps(loaded.recipe)
+    before = _rows(states, links, machine, kept)
+    console.print(_table(before))
+    if not follows:
+        return 0
+    made = Made(links, [*states.steps])
+    code = follow(links.folder, console=console, made=made.lines, loading_seconds=loading_seconds())
+    states.refresh()
+    if (now := _rows(states, links, machine, kept)) != before:
+        console.print(_table(now))
+    return code
+
+
+def _rows(states: States, links: RunLinks, machine: Machine, kept: Collection[str]) -> list[tuple[str, ...]]:
+    """Step, state, when it was made, seconds, what will happen and why: of each step."""
+    point = resume_point(states, machine)
+    rows = list[tuple[str, ...]]()
+    for state in states.all():
+        facts = _facts(state, links)
+        rows.append(
+            (
+                state.step.name,
+                f"[{COLOURS[state.state]}]{state.state}[/]",
+                str(facts.get("made_at", ""))[5:16].replace("T", " "),
+                f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
+                _words(state, facts, point, is_kept=state.step.name in kept),
+            )
+        )
+    return rows
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("step", "state", "made", "seconds"):
         table.add_column(heading, justify="right" if heading == "seconds" else "left", no_wrap=True)
     table.add_column("what will happen and why", overflow="fold")
-    point = resume_point(states, machine)
-    for state in states.all():
-        facts = _facts(state, links)
-        table.add_row(
-            state.step.name,
-            f"[{COLOURS[state.state]}]{state.state}[/]",
-            str(facts.get("made_at", ""))[5:16].replace("T", " "),
-            f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
-            _words(state, facts, point, is_kept=state.step.name in kept_steps(loaded.recipe)),
-        )
-    console.print(table)
-    return follow(links.folder, console=console, loading_seconds=loading_seconds()) if follows else 0
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _facts(state: StepState, links: RunLinks) -> dict[str, object]:

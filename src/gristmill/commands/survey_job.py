@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from gristmill.data.by_size import SampleBySize
 from gristmill.data.charset import decode
 from gristmill.data.job import Place
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Skip, Unread, failed
 from gristmill.errors import DataError
-from gristmill.extract.language import detect_language
+from gristmill.extract.language import UNTOLD, language_of
 from gristmill.extract.main_text import find_main_text
 from gristmill.formats.format import Span, format_named, size_of, unreadable
 from gristmill.formats.jsonl import what_is_wrong
@@ -25,7 +26,8 @@ from gristmill.recipe.schema.formats import READERS
 from gristmill.select.signatures import exact_hash
 
 PEEK_ROWS = 200
-SAMPLE = 300  # documents that are looked at closely
+SAMPLE = 1000  # documents that are looked at closely
+SAMPLE_PAGES = 200  # of pages, whose main text takes some milliseconds each
 EXCERPT_CHARS = 200
 MESSAGES = "messages"
 NO_TEXT = "no key holds plain text"
@@ -62,24 +64,38 @@ class Head:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
-    """One document. num_bytes: of its text, None for a page that was not looked at closely; page_bytes: of a page. language, sample:
-    None where enough others have told theirs."""
+class Close:
+    """A document that was looked at closely. key: that it was drawn by; size: bytes of the page, or else of the text."""
 
-    num_bytes: int | None
+    key: str
+    is_page: bool
+    size: int
+    text_bytes: int
+    language: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One document. text_bytes: None for a page that was not looked at closely; page_bytes: of a page. sample: None where enough
+    others have told theirs."""
+
+    file: int
+    text_bytes: int | None
     page_bytes: int
     digest: tuple[int, int]
-    language: str | None
+    close: Close | None
     sample: tuple[str, str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
-    """A record without text. place: where it is, for people; empty where enough others have told theirs."""
+    """A record without text. place: where it is, for people; empty where enough others have told theirs. close: of a page in which
+    no text was found."""
 
     reason: str
     place: str
     detail: str
+    close: Close | None = None
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}{self.detail and f' ({self.detail})'}"
@@ -97,6 +113,7 @@ class SurveyJob:
         self._at = Place()
         self._is_in_head = False
         self._documents = 0  # in this process: enough to know when samples suffice
+        self._drawn: SampleBySize[None] = sample_of(kind)
         self._lost = Counter[str]()
 
     def __str__(self) -> str:
@@ -187,19 +204,34 @@ class SurveyJob:
         text = item.text if item.text is not None else decode(item.payload or b"", item.charset)[0]
         digest = exact_hash(text)
         self._documents += 1
-        is_looked_at = self._documents <= SAMPLE
         is_page = item.payload is not None and not item.is_all_text and self.reader.holds_html
-        if item.is_all_text or (is_page and is_looked_at):
-            found = find_main_text(text, extractor=None if item.is_all_text else EXTRACTOR)
+        if item.is_all_text:
+            found = find_main_text(text, extractor=None)
             if found.reason is not None:
                 return self._without_text(found.reason, "", item)
             text = found.text
+        size = len(item.payload or b"") if is_page else len(text.encode("utf-8", "replace"))
+        key = f"{self._at.part}/{item.id}"  # files of several folders may have one name
+        is_drawn = self._drawn.wants(key, size)
+        self._drawn.add(key, size, None)
+        if is_page and (is_drawn or self._documents <= self.limit):
+            found = find_main_text(text, extractor=EXTRACTOR)
+            if found.reason is not None:
+                close = Close(key=key, is_page=True, size=size, text_bytes=0, language=UNTOLD)
+                return replace(self._without_text(found.reason, "", item), close=close)
+            text, is_page_read = found.text, True
+        else:
+            is_page_read = not is_page
         excerpt = " ".join(text.split())[:EXCERPT_CHARS] if self._documents <= self.limit else ""
+        text_bytes = len(text.encode("utf-8", "replace"))
+        language = item.language or language_of(text) if is_drawn else UNTOLD
+        close = Close(key=key, is_page=is_page, size=size, text_bytes=text_bytes, language=language)
         return Seen(
-            num_bytes=None if is_page and not is_looked_at else len(text.encode("utf-8", "replace")),
-            page_bytes=len(item.payload or b"") if is_page else 0,
+            file=self._at.part,
+            text_bytes=text_bytes if is_page_read else None,
+            page_bytes=size if is_page else 0,
             digest=digest,
-            language=(item.language or detect_language(text)[0] or "?") if is_looked_at else None,
+            close=close if is_drawn else None,
             sample=(item.id, excerpt) if excerpt else None,
         )
 
@@ -234,6 +266,11 @@ class SurveyJob:
     def finish(self, results: Iterator[Any], *, again: bool) -> list[Any]:
         """All results."""
         return list(results)
+
+
+def sample_of(kind: str) -> SampleBySize[Any]:
+    """An empty sample of documents of a format, as large as is looked at closely."""
+    return SampleBySize(SAMPLE_PAGES if READERS[kind].holds_html else SAMPLE)
 
 
 def _where(path: Path, record: RawDocument | Unread, kind: str) -> str:

@@ -26,7 +26,7 @@ from gristmill.draft.interval import Stratum, Tally, UnitTally
 from gristmill.draft.prompts import opening_of
 from gristmill.draft.sample import Limits, SourceSample, read_sample
 from gristmill.errors import RecipeError
-from gristmill.extract.language import languages_in
+from gristmill.extract.language import Languages, languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.formats import Reader
@@ -39,6 +39,7 @@ from gristmill.tokens.train_tokenizer import document_bytes
 LEAST_BYTES = 5_000  # of text that a source is left with, or it is no source
 SMALLEST_VOCABULARY = 512
 FEW_BYTES = 20_000_000  # of text: processes would take longer to start than they save
+ONCE = ("duplicates", "select", "tokenizer", "tokenize")  # over all sources together
 BLOCKS = 8  # that the first part of a large piece counts as
 LEFT, LOST, GONE = range(
     3
@@ -53,8 +54,8 @@ class SourceCount:
     """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
     parts of a longer one.
 
-    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: share of
-    the text's bytes, of a sample of documents; opening: the word that most of their lines begin with.
+    Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: of the
+    text, by a sample of documents; opening: the word that most of their lines begin with.
     """
 
     account: SourceLedger
@@ -64,7 +65,7 @@ class SourceCount:
     copies: CopiesOfSource | None = None
     split: Split | None = None
     train_tokens: int = 0
-    languages: Mapping[str, float] = field(default_factory=dict)
+    languages: Languages = field(default_factory=Languages)
     opening: str = ""
 
 
@@ -138,6 +139,7 @@ def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]
     they hold is then no copy in others."""
     kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in steps.samples.items()}
     priority = [name for name in order if kept[name]]
+    steps.num_runs = 2 * len(priority) + len(ONCE)
     for name in priority:
         steps.run("signatures", name, priority)
         steps.run("contamination", name, priority)
@@ -147,6 +149,7 @@ def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]
         if not (few := [name for name in priority if left[name] < LEAST_BYTES * steps.samples[name].share]):
             return left
         priority.remove(min(few, key=lambda name: left[name]))
+        steps.num_runs += 1
     return {}
 
 
@@ -177,7 +180,7 @@ class _Steps:
         self.machine = Machine(processes=1 if is_small else machine.processes, threads=machine.threads, runs_dir=work)
         self.vocab_size = SMALLEST_VOCABULARY
         self.text_bytes: dict[str, float] = {}
-        self.runs = 0
+        self.runs, self.num_runs = 0, 0
         self.folders = {f"extract/{name}": sample.folder for name, sample in samples.items()}
 
     def folder(self, step: str) -> Path:
@@ -191,7 +194,7 @@ class _Steps:
         self.runs += 1
         out = self.work / f"{kind}-{self.runs}"
         out.mkdir()
-        self.say(f"{kind} {source}".rstrip())
+        self.say(f"counting, {self.runs} of {max(self.runs, self.num_runs)}: {kind} {source}".rstrip())
         module = next(step.module for step in steps_of(recipe) if step.name == name)
         ctx = context_of(
             recipe,
@@ -246,7 +249,7 @@ class _Steps:
                 copies=copies.get(name),
                 split=split_of(self.folder("select"), name, left_bytes=size, units=units, sources=[*left]),
                 train_tokens=TokenShard(Tokenized(self.folder("tokenize")).of(name).train).num_tokens,
-                languages=languages_in(shards),
+                languages=languages_in(shards, weights=[self.samples[name].weight_of(path) for path in shards]),
                 opening=opening_of(shards),
             )
         return found

@@ -5,7 +5,7 @@ The time is linear in the tokens of pretraining, so two plans tell how many fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,7 +31,8 @@ MANY_STEPS = 1000
 
 
 class PlannedTime:
-    """What plan would say of a recipe over these sources. speed: of training, by parameters."""
+    """What plan would say of a recipe over these sources. speed: of training, by parameters; text_bytes: by source, where they are
+    counted: they decide how much is held out."""
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class PlannedTime:
         machine: Machine,
         speed: Callable[[int], Speed],
         chat: ChatPlan | None,
+        text_bytes: Mapping[str, float] | None = None,
     ) -> None:
         self._sources, self._folder, self._machine, self.speed, self._chat = sources, folder, machine, speed, chat
+        self._validation = validation_for(text_bytes or {})
 
     def tokens_within(self, shape: Shape, seconds: float) -> float:
         """Tokens of pretraining with which all steps together take so long; 0 where the others take longer alone."""
@@ -63,7 +66,7 @@ class PlannedTime:
         return sum(step.seconds for step in self.of(self._loaded(self._recipe(shape, tokens))))
 
     def _recipe(self, shape: Shape, tokens: int) -> Recipe:
-        draft = draft_recipe(self._sources, self._names, shape.vocab_size, validation_for({}))
+        draft = draft_recipe(self._sources, self._names, shape.vocab_size, self._validation)
         data: dict[str, Any] = draft.model_dump(mode="json")
         data["model"] = shape.model.model_dump(mode="json")
         stage = {**data["pretrain"]["stages"][0], "tokens": tokens, "seq_len": shape.seq_len}
@@ -78,7 +81,7 @@ class PlannedTime:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        drafted = draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, validation_for({}))
+        drafted = draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, self._validation)
         return present_files(self._loaded(drafted))
 
     @property

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from gristmill.draft.distinct import Draws, at_least, most_likely
+from gristmill.units import scale
 
 DRAWS = 2_000
 VOCABULARY_ERROR = (
@@ -84,6 +85,13 @@ class Estimate:
     def is_counted(self) -> bool:
         """Whether there is no interval."""
         return self.low == self.high
+
+    def __str__(self) -> str:
+        """For people: a count in full, an estimate with its interval."""
+        if self.is_counted:
+            return f"{self.value:,.0f}"
+        value, low, high = (scale(round(size)) for size in (self.value, self.low, self.high))
+        return f"≈ {value} ({low}-{high})"
 
 
 def unique_tokens(tallies: Mapping[str, Tally], *, seed: int) -> dict[str, Estimate]:

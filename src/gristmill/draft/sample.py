@@ -99,6 +99,13 @@ class SourceSample:
         units = (*self.units, *self.large)
         return sum(unit.read_bytes for unit in units) / max(1, sum(unit.size for unit in units))
 
+    def weight_of(self, shard: Path) -> float:
+        """How much text a byte in a shard of documents stands for: units are drawn by chance, of each large piece its own share is
+        read."""
+        number = int(shard.stem.rpartition("-")[2])
+        alike = self.units if number < len(self.units) else [self.large[number - len(self.units)]]
+        return sum(unit.size for unit in alike) / max(1.0, sum(unit.read_bytes for unit in alike))
+
 
 def read_sample(
     sources: Mapping[str, Source],

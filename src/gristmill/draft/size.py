@@ -119,6 +119,20 @@ def shape_for(text_bytes: float, wish: Wish) -> Shape:
     return fitting[-1] if fitting else SHAPES[0]
 
 
+def deepened(shape: Shape, tokens: float, wish: Wish) -> Shape:
+    """With up to twice the layers, as long as all passes over so many unique tokens fit into the time that was asked for, and there
+    are no more parameters than tokens."""
+    if wish.parameters is not None or wish.tokens_in_time is None:
+        return shape
+    drawn = MAX_EPOCHS * tokens
+    for layers in range(shape.num_hidden_layers + 1, 2 * shape.num_hidden_layers + 1):
+        deeper = replace(shape, num_hidden_layers=layers)
+        if deeper.parameters > drawn or wish.most_tokens(deeper) < drawn:
+            break
+        shape = deeper
+    return shape
+
+
 def _of_size(parameters: int, text_bytes: float) -> Shape:
     fitted = [replace(shape, num_hidden_layers=_layers_for(shape, parameters)) for shape in SHAPES]
     shape, _ = min(

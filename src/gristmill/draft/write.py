@@ -164,7 +164,8 @@ def _source(one: Written, is_whole: bool) -> str:
     keys = {name: value for name, value in source.read.items() if name not in ("format", "paths")}
     if found.share_read == 1 and not found.passages:
         keys.pop("passage_chars")  # no document is longer
-    languages = ", ".join(f"{name} {share:.0%}" for name, share in [*found.languages.items()][:3] if share >= 0.005)
+    shares = found.languages.shares
+    languages = ", ".join(f"{name} {share:.0%}" for name, share in [*shares.items()][:3] if share >= 0.005)
     spread = "counted" if tokens.is_counted else f"estimated, {tokens.low:,.0f} to {tokens.high:,.0f}"
     lines = [
         f"  {source.name}:",
@@ -176,13 +177,13 @@ def _source(one: Written, is_whole: bool) -> str:
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
     ]
     if source.kind != "code":
-        first = next((name for name in found.languages if name != "?"), "en")
+        first = next((name for name in shares if name != "?"), "en")
         lines.append(
             f"    # language: {{keep: [{first}], min_score: 0.65}}   # several: keep: [de, fr]; without this line all are kept"
-            f" (found: {languages or 'none'})"
+            f" (found, by bytes: {languages or 'none'})"
         )
     hint = "" if source.rules else "   # for web pages: [gopher_repetition@1, gopher_quality@1]"
-    if "gopher_quality@1" in source.rules and {*found.languages} - {"en", "?"}:
+    if "gopher_quality@1" in source.rules and {*shares} - {"en", "?"}:
         hint = "   # its stop-word rule judges English pages only"
     lines.append(f"    rules: {{packs: [{', '.join(source.rules)}]}}{hint}")
     if one.max_failed is not None:

@@ -32,7 +32,7 @@ from gristmill.statistics import at_or_below_chance
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_jsonl, write_jsonl
-from gristmill.synthesize.outputs import Conversations
+from gristmill.synthesize.outputs import Conversations, in_words
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import BITS, CHAT_STEPS, TrainedModel
@@ -219,7 +219,7 @@ def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
                     too_long=num_too_long,
                 )
             )
-            ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
+            ctx.say(f"evaluate: {name} on {in_words(task)}: {_said(figures[-1])}")
     return figures
 
 

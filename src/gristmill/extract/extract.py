@@ -22,7 +22,7 @@ from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
-from gristmill.extract.language import in_several_languages, languages_in
+from gristmill.extract.language import languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.redact import in_words
@@ -64,7 +64,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.say(f"{ctx.part}: replaced {replaced}")
     section: Source = ctx.config["source"]
     is_told = section.language is None and section.read.format != "code"
-    if is_told and (words := in_several_languages(languages_in(left.documents))):
+    if is_told and (words := languages_in(left.documents).choice()):
         ctx.say(f"{ctx.part}: {words}")
     return {
         "documents_in": source.came_in.documents,

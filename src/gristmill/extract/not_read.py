@@ -18,7 +18,7 @@ from gristmill.data.outside import files_beside, find_outside, look_through, rea
 from gristmill.errors import DataError
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import format_named, size_of
-from gristmill.recipe.schema.formats import READERS, ReadCode, ReadFiles, reader_of, without_packing
+from gristmill.recipe.schema.formats import READERS, ReadCode, ReadFiles, packing_by_name, reader_of, without_packing
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
 from gristmill.written import Written
@@ -46,6 +46,9 @@ ADVICE = {
     **dict.fromkeys(SOUNDS, "sound or film: put a transcript beside it"),
 }
 NAME_IT = "if it is plain text, name it under `paths` of a source with `format: text`"
+NAME_PACKED = (
+    "if what is packed in it is plain text, name it under `paths` of a source with `format: text`, which unpacks it"
+)
 SHOWN_KINDS = 4
 SHOWN_NAMES = 3
 MESSAGES = "messages"
@@ -166,4 +169,5 @@ def _advice(kind: str) -> str:
     if kind in NO_FILES:
         return NO_FILES[kind][1]
     known = next((name for name, reader in READERS.items() if kind.endswith(reader.suffixes)), None)
-    return ADVICE.get(kind, NAME_IT) if known is None else f"name it, or its folder, in a source with `format: {known}`"
+    other = NAME_IT if packing_by_name(kind) is None else NAME_PACKED
+    return ADVICE.get(kind, other) if known is None else f"name it, or its folder, in a source with `format: {known}`"

@@ -118,6 +118,9 @@ def _chapter(
 
 def _spine(file: IO[bytes], members: Mapping[str, ZipMember]) -> list[_Item]:
     """The items of the spine, in their order. Raises Refused."""
+    if CONTAINER not in members and (deeper := [name for name in members if name.endswith(f"/{CONTAINER}")]):
+        folder = deeper[0].removesuffix(CONTAINER)
+        raise Refused("no_container", f"META-INF lies in {folder}; pack what is in that folder, not the folder")
     container = _parsed(file, members.get(CONTAINER), "no_container")
     files = [element.get("full-path", "") for element in container.iter("{*}rootfile")]
     package_name = next((name for name in files if name in members), files[0] if files else "")

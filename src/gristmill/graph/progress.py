@@ -102,10 +102,15 @@ class Moment(Written):
         left = None if self.left_seconds is None or self.left_seconds <= seconds else self.left_seconds - seconds
         return replace(self, spent_seconds=self.spent_seconds + seconds, left_seconds=left)
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """ "pretrain: stage decay, step 450 of 933 (48%)", without figures and times."""
         share = "" if self.share is None else f" ({self.share:.0%})"
-        at = f"{self.where}{share}" if self.where else ""
-        return f"{self.step}: {', '.join(filter(None, (at, *self.figures, *self.time)))}"
+        return f"{self.step}: {self.where}{share}" if self.where else self.step
+
+    def __str__(self) -> str:
+        rest = ", ".join((*self.figures, *self.time))
+        return f"{self.place}{', ' if self.where else ': '}{rest}" if rest else self.place
 
 
 class Pace:

@@ -25,6 +25,7 @@ from gristmill.units import counted
 
 COMMAND_LINE = "command line"
 IN_FOLDER = "recipe.yaml"
+RECIPE_SUFFIXES = (".yaml", ".yml")
 SCHEMA_FILE, CONVERSATIONS_FILE = "schema.json", "conversations.jsonl"  # that init writes beside it
 MAX_VALUES = 100_000  # of a recipe; a few hundred are usual
 PYDANTIC_KEY = "[key]"  # ends the location of a key that is wrong itself
@@ -164,7 +165,9 @@ def yaml_words(error: yaml.YAMLError | RecursionError) -> str:
         return ": its values are nested too deeply, or within themselves."
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" ({error.context})" if error.context else ""
-        return f":{error.problem_mark.line + 1}: not valid YAML: {error.problem}{context}."
+        is_key = error.context == "while scanning a simple key"  # then the problem is known only at a later line
+        mark = (error.context_mark if is_key else None) or error.problem_mark
+        return f":{mark.line + 1}: not valid YAML: {error.problem}{context}."
     if isinstance(error, yaml.reader.ReaderError):
         return f": not valid YAML: the character U+{ord(str(error.character)):04X} has no place in it; remove it."
     return f": not valid YAML: {error}."

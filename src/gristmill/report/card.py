@@ -7,6 +7,7 @@ import yaml
 from gristmill.evaluate.outputs import YARDSTICK
 from gristmill.report.facts import Facts, bits
 from gristmill.report.verdict import verdict
+from gristmill.synthesize.outputs import in_words
 from gristmill.units import scale
 
 
@@ -48,7 +49,9 @@ def _evaluation(facts: Facts) -> list[str]:
         if row.model == YARDSTICK:
             continue
         kind = "trained on" if row.kind == "recall" else "at or below chance" if row.at_or_below_chance else ""
-        rows.append(f"| {row.model} | {row.task} | {row.metric.replace('_', ' ')} | {bits(row)} | {row.n:,} | {kind} |")
+        rows.append(
+            f"| {row.model} | {in_words(row.task)} | {row.metric.replace('_', ' ')} | {bits(row)} | {row.n:,} | {kind} |"
+        )
     return [*rows, ""]
 
 

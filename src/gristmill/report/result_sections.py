@@ -13,6 +13,7 @@ from gristmill.report.blocks import Section, figure, fold, heading, paragraph, t
 from gristmill.report.charts import Score, interval_chart
 from gristmill.report.facts import Facts, bits, seconds_of
 from gristmill.report.proof import parity_words
+from gristmill.synthesize.outputs import in_words
 from gristmill.train.outputs import BITS
 from gristmill.units import in_bytes, seconds
 
@@ -77,7 +78,7 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Markup:
     rows = [
         (
             f"{row.a} − {row.b}",
-            row.task,
+            in_words(row.task),
             row.metric.replace("_", " "),
             f"{row.difference:+.3f}",
             _range(row.interval),
@@ -100,7 +101,7 @@ def _score_table(caption: str, rows: Sequence[Figure]) -> Markup:
     shown = [
         (
             row.model,
-            row.task,
+            in_words(row.task),
             row.metric.replace("_", " "),
             f"{row.value:.3f}",
             _range(row.interval),

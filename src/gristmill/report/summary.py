@@ -13,6 +13,7 @@ from gristmill.evaluate.outputs import Evaluated, Figure
 from gristmill.graph.outputs import Outputs
 from gristmill.report.facts import bits
 from gristmill.store.artifact import RECORD
+from gristmill.synthesize.outputs import in_words
 from gristmill.train.outputs import BITS, MODEL_STEPS, Pretrained, TrainedModel
 from gristmill.units import counted, scale, seconds
 
@@ -33,7 +34,7 @@ def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
     for row in Evaluated(run / "evaluate").figures:
         if _tells(row, last):
             console.print(
-                f"  {row.model:<9} {row.task:<26} {row.metric.replace('_', ' '):<14} {bits(row)}  {_words(row)}",
+                f"  {row.model:<9} {in_words(row.task):<26} {row.metric.replace('_', ' '):<14} {bits(row)}  {_words(row)}",
                 highlight=False,
             )
     said = (TrainedModel(run / name).texts for name in MODEL_STEPS[::-1])

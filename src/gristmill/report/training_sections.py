@@ -13,6 +13,7 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Series, line_chart
 from gristmill.report.facts import Caps, Facts
+from gristmill.synthesize.outputs import in_words
 from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
 
 
@@ -109,7 +110,7 @@ def post_training(facts: Facts) -> Section | None:
     """Conversations, fine-tuning, preference pairs, preference optimisation."""
     if not facts.has("sft"):
         return None
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts.chat_kinds.items())
+    kinds = ", ".join(f"{count:,} {in_words(kind)}" for kind, count in facts.chat_kinds.items())
     blocks = [
         paragraph(f"Conversations by kind: {kinds}. The loss counts only the assistant's tokens."),
         _curve(
@@ -121,13 +122,8 @@ def post_training(facts: Facts) -> Section | None:
     ]
     if facts.has("pairs"):
         report = facts.left("pairs", PreferencePairs).counts
-        verdicts = ", ".join(f"{count:,} {verdict.replace('_', ' ')}" for verdict, count in report.samples.items())
         blocks.append(heading("Preference pairs"))
-        blocks.append(
-            paragraph(
-                f"{report.pairs:,} pairs from {report.prompts:,} prompts. Sampled answers: {verdicts}. All right: {report.prompts_all_right:,} prompts, all wrong: {report.prompts_all_wrong:,}; neither gives a pair."
-            )
-        )
+        blocks.append(paragraph(f"{report.words}. Sampled answers: {report.answers}."))
     if facts.has("dpo"):
         rows = facts.logged("dpo", "train")
         margin = [

@@ -46,7 +46,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
 
 def differences(old: Any, new: Any, *, prefix: str = "") -> list[str]:
-    """Field-by-field difference of two canonical values, as lines "pretrain.seed: 8 → 9"."""
+    """Field-by-field difference of two canonical values, as lines "pretrain.seed: 8 → 9"; that of mixtures, lists of draws, in one
+    line by source, "mixture: web 0.7 → 0.6, code 0 → 0.1"."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         lines: list[str] = []
         for key in sorted(set(old) | set(new)):
@@ -58,11 +59,31 @@ def differences(old: Any, new: Any, *, prefix: str = "") -> list[str]:
             else:
                 lines += differences(old[key], new[key], prefix=path)
         return lines
+    was, now = _weights(old), _weights(new)
+    if was and now and (changed := [key for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]):
+        return [f"{prefix}: {', '.join(_weight_change(key, was.get(key, 0), now.get(key, 0)) for key in changed)}"]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for i, (a, b) in enumerate(zip(old, new)) for line in differences(a, b, prefix=f"{prefix}[{i}]")]
     if json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True):  # not ==, for which True is 1
         return []
     return [f"{prefix}: {_short(old)} → {_short(new)}"]
+
+
+def _weights(value: Any) -> dict[str, float]:
+    """The weight of each draw of a mixture, by what it draws; empty for any other value."""
+    found: dict[str, float] = {}
+    for draw in value if isinstance(value, list) else ():
+        if not isinstance(draw, Mapping) or "source" not in draw or not isinstance(draw.get("weight"), (int, float)):
+            return {}
+        least = draw.get("min_document_tokens")
+        found[f"{draw['source']}{'' if least is None else f' ≥{least:,}'}"] = draw["weight"]
+    return found
+
+
+def _weight_change(key: str, old: float, new: float) -> str:
+    short = f"{old:.2g}", f"{new:.2g}"
+    was, now = short if short[0] != short[1] else (f"{old:.6g}", f"{new:.6g}")
+    return f"{key} {was} → {now}"
 
 
 def _short(value: Any) -> str:

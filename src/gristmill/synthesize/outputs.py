@@ -11,6 +11,14 @@ from gristmill.graph.outputs import File, Outputs
 from gristmill.store.jsonl import numbered_objects
 from gristmill.written import Written
 
+WRITTEN_NAMES = {"everyday": "written", "trained_everyday": "trained_written"}
+
+
+def in_words(name: str) -> str:
+    """A kind of conversation, or a task over one, as people read it: what came from chat.conversations, written and not made by a
+    template, is "everyday" in files only."""
+    return WRITTEN_NAMES.get(name, name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation(Written):

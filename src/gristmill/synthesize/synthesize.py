@@ -23,7 +23,7 @@ from gristmill.select.decontaminate import Decontaminator
 from gristmill.select.outputs import Selected
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import write_jsonl
-from gristmill.synthesize.outputs import Conversation, ConversationCounts, RefusedConversation
+from gristmill.synthesize.outputs import Conversation, ConversationCounts, RefusedConversation, in_words
 from gristmill.synthesize.rows import read_conversations
 from gristmill.synthesize.templates import (
     LARGE_SUM_WORDINGS,
@@ -70,7 +70,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     write_jsonl(ctx.out / "rejected.jsonl", (row.to_json() for row in gate.rejected))
     write_json(ctx.out / "ledger.json", gate.ledger.to_json())
     for kind in gate.ledger.sources:
-        ctx.say(f"{kind}: {gate.ledger.source(kind).total('kept').documents} kept")
+        ctx.say(f"{in_words(kind)}: {gate.ledger.source(kind).total('kept').documents} kept")
     counts = ConversationCounts(
         conversations=len(kept),
         by_kind=Counter(row.kind for row in kept),

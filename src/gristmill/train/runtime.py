@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from gristmill.errors import RecipeError
-from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads
+from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words
 from gristmill.graph.machine import Machine, Threads, usable_cpus
 from gristmill.graph.progress import Report, unreported
 from gristmill.graph.step import StepContext
 from gristmill.train.threads import ThreadChoice
+from gristmill.units import counted
+
+LOOK_EVERY_SECONDS = 1.5  # a look goes through all processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,52 @@ class Runtime:
         may_change = self.threads == "auto" and self.device == "cpu"
         first = idle_threads(most, busy_cores()) if may_change and most > 1 else most
         return ThreadChoice(most=most, first=first, expected=expected, may_change=may_change)
+
+
+class TrainingThreads:
+    """Torch's threads of a training, as `choice` says after each step; says when their number changes, with the load of that moment.
+
+    While more threads could be used, it looks at the cores every few seconds.
+    """
+
+    def __init__(self, choice: ThreadChoice, say: Callable[[str], None]) -> None:
+        self.choice, self._say = choice, say
+        self._told = choice.most
+        self._watch_from_now()
+
+    def after_step(self, tokens: int, seconds: float, cpu_seconds: float) -> bool:
+        """Takes the cost of a step; returns whether the next one has another number of threads."""
+        self._look()
+        before = self.choice.threads
+        self.choice.after_step(tokens, seconds, cpu_seconds)
+        if self.choice.settled != self._told:
+            self._told = self.choice.settled
+            self._tell()
+        if self.choice.threads == before:
+            return False
+        torch.set_num_threads(self.choice.threads)
+        self._watch_from_now()
+        return True
+
+    def _watch_from_now(self) -> None:
+        self._watch = CoreWatch() if self.choice.may_rise else None
+        self._looked_at = time.monotonic()
+
+    def _look(self) -> None:
+        past = time.monotonic() - self._looked_at
+        if self._watch is not None and past >= LOOK_EVERY_SECONDS and (busy := self._watch.busy_cores()) is not None:
+            self.choice.see_cores(usable_cpus() - busy, past)
+            self._looked_at += past
+
+    def _tell(self) -> None:
+        if self._told == self.choice.most:
+            self._say(f"Training with {counted(self._told, 'thread')} again.")
+            return
+        why = load_words(busy_cores()) or "more threads are slower now"
+        self._say(
+            f"{why[0].upper()}{why[1:]}: training with {self._told} of {counted(self.choice.most, 'thread')}. More are tried when the "
+            "cores are idle, and now and then; --threads N sets a fixed number."
+        )
 
 
 class ThreadsByLoad:

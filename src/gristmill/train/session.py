@@ -39,7 +39,7 @@ from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
-from gristmill.train.runtime import Runtime
+from gristmill.train.runtime import Runtime, TrainingThreads
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
 
@@ -155,7 +155,9 @@ class Session:
     runtime: Runtime
     threads: ThreadChoice
     notes: dict[str, Any] = field(default_factory=dict)
-    has_told_of_load: bool = False
+
+    def __post_init__(self) -> None:
+        self.at_work = TrainingThreads(self.threads, self.runtime.say)
 
     def save(self, progress: Progress) -> None:
         """Commits a checkpoint of this moment, with the metrics log so far."""
@@ -190,17 +192,8 @@ class Session:
 
         total: steps of the whole training. part: the current part, such as "stage decay".
         """
-        before = self.threads.threads
-        self.threads.after_step(took.tokens, took.seconds, took.cpu_seconds)
-        if self.threads.threads != before:
-            torch.set_num_threads(self.threads.threads)
+        if self.at_work.after_step(took.tokens, took.seconds, took.cpu_seconds):
             progress.start_in({**progress.lineage[-1]["environment"], "threads": self.threads.threads})
-        if self.threads.is_reduced and not self.has_told_of_load:
-            self.has_told_of_load = True
-            self.runtime.say(
-                f"Other processes use these cores: training with {self.threads.threads} of {self.threads.most} threads. "
-                "More are tried again later; --threads N sets a fixed number."
-            )
         self.runtime.progress(
             Position(
                 done=progress.step,
@@ -243,7 +236,7 @@ def _figures(values: Mapping[str, float], threads: ThreadChoice) -> tuple[str, .
     words = [form.format(values[name]) for name, form in shown.items() if name in values]
     if threads.expected is not None and "throughput/tok_per_sec" in values:
         words.append(f"{values['throughput/tok_per_sec'] / threads.expected:.0%} of the measured speed")
-    return (*words, *([] if threads.threads == threads.most else [counted(threads.threads, "thread")]))
+    return (*words, *([] if threads.threads == threads.most else [f"{threads.threads} of {threads.most} threads"]))
 
 
 def optimizer_options(section: Optimizer) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 Threads that spin while they wait lose most of their speed as soon as another process takes one of their cores; fewer threads keep
 theirs (figures in docs/log.md). So after steps that are far slower than usual, half as many threads are tried, and the faster number
-is kept. More are tried again later. After a failed trial the next one waits longer, so that trials take a small share of the time.
+is kept. More are tried again later, and soon where other processes were seen to leave the cores idle. After a failed trial the next one
+waits longer, so that trials take a small share of the time.
 
-Nothing here knows torch or a clock: time is the sum of the seconds of the steps.
+Nothing here knows torch, a clock or the cores: time is the sum of the seconds of the steps, and who looks at the cores tells.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ TRIAL_STEPS = 2
 FIRST_WAIT_SECONDS = 30.0
 MAX_WAIT_SECONDS = 600.0
 TRIAL_SHARE = 0.05  # of the time that trials of more threads may cost
+IDLE_SECONDS = (
+    3.0  # that the cores are seen idle before more threads are tried; longer after each such trial that did not last
+)
+SPARED_CORES = 0.25  # that others may use of cores that count as idle
 
 
 @dataclass(kw_only=True)
@@ -46,6 +51,7 @@ class _Trial:
     home_speed: float
     steps: int
     speed: Speed
+    is_by_idle_cores: bool = False
 
 
 class ThreadChoice:
@@ -71,11 +77,22 @@ class ThreadChoice:
         self._now = self._no_fewer_before = self._raised_at = 0.0
         self._no_more_before = FIRST_WAIT_SECONDS if self.threads < most else 0.0
         self._wait_for_fewer = self._wait_for_more = FIRST_WAIT_SECONDS
+        self._idle_seconds, self._idle_needed = 0.0, IDLE_SECONDS
 
     @property
-    def is_reduced(self) -> bool:
-        """Whether fewer threads were found to be faster."""
-        return self._trial is None and self.threads < self.most
+    def settled(self) -> int:
+        """The number that was found to be the fastest; during a trial, the one before it."""
+        return self.threads if self._trial is None else self._trial.threads
+
+    @property
+    def may_rise(self) -> bool:
+        """Whether it matters what others leave of the cores."""
+        return self._may_change and self.threads < self.most
+
+    def see_cores(self, idle_cores: float, seconds: float) -> None:
+        """Takes how many cores others left idle, on average over the last so many seconds."""
+        wanted = min(self.most, 2 * self.threads)
+        self._idle_seconds = self._idle_seconds + seconds if idle_cores >= wanted - SPARED_CORES else 0.0
 
     def after_step(self, tokens: int, seconds: float, cpu_seconds: float) -> None:
         """Takes the cost of a step with `threads` threads; afterwards `threads` is the number for the next step.
@@ -106,12 +123,20 @@ class ThreadChoice:
             return
         if is_slow and is_certain and self.threads > 1 and self._now >= self._no_fewer_before:
             self._begin_trial(self.threads // 2, max(self._recent[-self._slow_steps :]))
-        elif self.threads < self.most and self._now >= self._no_more_before:
+        elif self.threads < self.most and (self._is_idle or self._now >= self._no_more_before):
             self._begin_trial(min(self.most, 2 * self.threads), median(self._recent))
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._idle_seconds >= self._idle_needed
+
     def _begin_trial(self, threads: int, home_speed: float, *, home: int | None = None) -> None:
-        self._trial = _Trial(threads=home or self.threads, home_speed=home_speed, steps=0, speed=Speed())
-        self.threads = threads
+        home = home or self.threads
+        is_by_idle_cores = threads > home and self._is_idle
+        self._trial = _Trial(
+            threads=home, home_speed=home_speed, steps=0, speed=Speed(), is_by_idle_cores=is_by_idle_cores
+        )
+        self.threads, self._idle_seconds = threads, 0.0
 
     def _try(self, trial: _Trial, tokens: int, seconds: float) -> None:
         trial.steps += 1
@@ -136,6 +161,7 @@ class ThreadChoice:
             return
         was_short = self._raised_at and self._now - self._raised_at < self._wait_for_more
         self._wait_for_more = min(2 * self._wait_for_more, MAX_WAIT_SECONDS) if was_short else FIRST_WAIT_SECONDS
+        self._idle_needed = min(2 * self._idle_needed, MAX_WAIT_SECONDS) if was_short else IDLE_SECONDS
         self._no_more_before = self._now + self._wait_for_more
         share = self._references.get(trial.threads, 0.0) * self.threads / trial.threads
         self._references[self.threads] = max(found, share)  # far below its share: still fewer are worth a trial
@@ -143,6 +169,8 @@ class ThreadChoice:
     def _return(self, trial: _Trial, *, lost_seconds: float) -> None:
         """The earlier number is at least as fast."""
         if self.threads > trial.threads:
+            if trial.is_by_idle_cores:
+                self._idle_needed = min(2 * self._idle_needed, MAX_WAIT_SECONDS)
             self._wait_for_more = max(min(2 * self._wait_for_more, MAX_WAIT_SECONDS), lost_seconds / TRIAL_SHARE)
             self._no_more_before = self._now + self._wait_for_more
         else:  # the threads are not the reason: this is how fast the machine is at present

@@ -214,6 +214,14 @@ class Pretrain(Section):
                 f"{self.total_tokens:,} tokens of all stages; lower them together with the tokens"
             )
             problems.append((("decay_tokens",), words))
+        problems += [
+            ((key,), f"{key} {tokens:,} is less than one step of {self.global_batch_tokens:,} tokens; {advice}")
+            for key, tokens, advice in (
+                ("warmup_tokens", self.warmup_tokens, f"use 0, or {self.global_batch_tokens:,} and more"),
+                ("decay_tokens", self.decay_tokens, f"use {self.global_batch_tokens:,} or more"),
+            )
+            if 0 < tokens < self.global_batch_tokens
+        ]
         if problems:
             raise Misfit(*problems)
         first, begins = 0, dict[str, int]()
