@@ -175,6 +175,14 @@ def test_tokens_are_counted_or_by_the_bytes_of_the_other_run_or_of_the_vocabular
     assert json.loads(told(c, b, as_json=True))["sources"]["web"]["b"]["tokens"] == round(30 / 2.4)
 
 
+def test_tokens_of_an_earlier_selection_do_not_count(runs: tuple[Path, Path]) -> None:
+    links = RunLinks(Store(runs[0].parent), runs[0].name)
+    _open(links, "tokenize", 50)
+    counts = {"web": {side: {"tokens": 10} for side in SIDES}}
+    _commit(links, "tokenize", 50, {}, made_from={"select": _identity("select", 40)}, counts=counts)
+    assert not json.loads(told(*runs, as_json=True))["sources"]["web"]["a"]["is_counted"]
+
+
 def test_an_id_that_stands_twice_is_said_and_rows_are_counted(tmp_path: Path) -> None:
     a, b = made(tmp_path, "a", {"web": A}), made(tmp_path, "b", {"web": B}, limit=40)
     path = b / "select/web/train-00000.parquet"
