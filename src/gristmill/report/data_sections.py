@@ -123,16 +123,21 @@ def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
             reason.replace("_", " "),
             count,
             f"{count / found.documents:.1%}",
-            "; ".join(h.words for h in found.of(reason)),
+            "; ".join(hit.words for hit in hits),
         )
         for source, found in impact.items()
         for reason, count in found.dropped.most_common()
+        if (hits := found.of(reason))
     ]
     if not rows:
+        if any(found.dropped for found in impact.values()):
+            yield paragraph(
+                "No reason took much more of a language, a site or a subject than of the rest of its source, beyond chance."
+            )
         return
     caption = (
         "What the reasons hit. A language, a site or a word among the first letters of which a reason took at least twice as large a "
-        "share as of the rest of its source, beyond what chance explains"
+        "share as of the rest of its source, beyond what chance explains. Other reasons hit nothing in particular"
     )
     headings = ("source", "reason", "documents", "of the source", "takes most of")
     yield table(caption, headings, rows[:REASONS_SHOWN], numbers=(2, 3))

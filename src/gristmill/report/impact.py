@@ -29,7 +29,7 @@ ALPHA = 0.01
 TIMES, MORE = 2.0, 0.1
 LEAST_DOCUMENTS = 10  # with a trait
 SHOWN = 3  # traits of a reason
-NEARLY_ALL = 0.8
+NEARLY_ALL, NEARLY_ALL_DOCUMENTS = 0.8, 20
 WORD = re.compile(r"[^\W\d_]{4,}")
 HOST = re.compile(r"https?://\S+")
 
@@ -79,8 +79,8 @@ class Impact:
 
     @property
     def nearly_all(self) -> list[Hit]:
-        """Traits of which a reason took nearly all: a whole language, site or subject."""
-        return [hit for hit in self.hits if hit.share >= NEARLY_ALL]
+        """Traits of which a reason took nearly all, of no few documents: a whole language, site or subject."""
+        return [hit for hit in self.hits if hit.share >= NEARLY_ALL and hit.documents >= NEARLY_ALL_DOCUMENTS]
 
 
 def impact_of(seen: Iterable[Seen]) -> Impact:
