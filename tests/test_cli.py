@@ -93,9 +93,14 @@ def test_a_verb_of_another_name_is_answered_with_ours(gristmill: Command, verb: 
     assert f"No such command '{verb}'. Did you mean '{meant}'?" in answer.err
 
 
-@pytest.mark.parametrize("verb", ["run", "plan", "status", "inspect", "chat", "serve", "export", "recipe"])
+MORE = {"export": ("--to", "gguf"), "diff": ("another",), "why": ("an-id",)}  # that a verb takes beside the path
+
+
+@pytest.mark.parametrize(
+    "verb", ["run", "plan", "status", "inspect", "chat", "serve", "export", "recipe", "diff", "why"]
+)
 def test_a_path_that_leads_nowhere_is_a_wrong_command_line(gristmill: Command, tmp_path: Path, verb: str) -> None:
-    answer = gristmill(verb, tmp_path / "nowhere", *(["--to", "gguf"] if verb == "export" else []))
+    answer = gristmill(verb, tmp_path / "nowhere", *MORE.get(verb, ()))
     assert answer.code == 2
     assert "nowhere" in answer.err
 

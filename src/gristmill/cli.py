@@ -198,14 +198,36 @@ def inspect(
     rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
     source: Annotated[str | None, typer.Option(help="only this source")] = None,
     reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=0, help="how many samples: 10 of a run in all, else 1 of each format")
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="with --rejected: a condition in SQL, such as \"reason = 'too_few_words' and value > 40\"",
+            metavar="SQL",
+        ),
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", "--limit", min=0, help="how many samples: 10 of a run in all, else 1 of each format"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --rejected: a document a line, all of them unless --limit is given")
+    ] = False,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""
+    if (where is not None or as_json) and not rejected:
+        raise typer.BadParameter("--where and --json show what was dropped. Add --rejected.")
     from gristmill.commands.inspect import inspect as show
 
-    show(target, rejected=rejected, source=source, reason=reason, samples=samples, console=_console())
+    show(
+        target,
+        rejected=rejected,
+        source=source,
+        reason=reason,
+        samples=samples,
+        console=_console(),
+        where=where,
+        as_json=as_json,
+    )
 
 
 @app.command()
@@ -217,6 +239,18 @@ def why(
     from gristmill.commands.why import why as print_why
 
     print_why(target, name, console=_console())
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
+    b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
+    as_json: AsJson = False,
+) -> None:
+    """What a changed rule did: documents that one run kept and the other dropped, and why."""
+    from gristmill.commands.diff import diff as print_diff
+
+    print_diff(a, b, console=_console(), as_json=as_json)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from typing import Protocol
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
@@ -33,6 +34,7 @@ LINE_SECONDS = 10.0
 BEAT_SECONDS = 1.0
 INDENT = 9
 BAR_WIDTH = 24
+MAX_WIDTH = 1000
 
 VISIBLE = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
@@ -93,6 +95,20 @@ def waiting(console: Console, words: str) -> Iterator[None]:
     with Live(Text(words), console=console, refresh_per_second=FRAMES_PER_SECOND, transient=True):
         console.show_cursor(True)
         yield
+
+
+def plain_table(*headings: str) -> Table:
+    """A table without lines; a column whose heading ends with " >" stands right."""
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(">") else "left")
+    return table
+
+
+def print_whole(table: Table, console: Console) -> None:
+    """A table whose cells stay whole, in a pipe or a narrow window, too."""
+    table.width = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
+    console.print(table, crop=False)
 
 
 @contextmanager

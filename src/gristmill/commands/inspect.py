@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.commands.inspect_files import inspect_files, inspect_sources
+from gristmill.commands.rejected import Rejected, print_lines, print_matches, rejected_files
 from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.commands.why import evidence
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
+from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import kept_not_read
 from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe
@@ -29,23 +31,32 @@ FILE_SAMPLES, RUN_SAMPLES = 1, 10
 
 
 def inspect(
-    target: Path, *, rejected: bool, source: str | None, reason: str | None, samples: int | None, console: Console
+    target: Path,
+    *,
+    rejected: bool,
+    source: str | None,
+    reason: str | None,
+    samples: int | None,
+    console: Console,
+    where: str | None = None,
+    as_json: bool = False,
 ) -> None:
     """Shows a run (ledgers, samples of what was kept or, with `rejected`, dropped, and why), what a recipe reads, or raw files.
 
-    `source` and `reason` narrow a run down; `samples`: of a run in all, spread over sources and reasons; of anything else, of each
-    source or format.
+    `source`, `reason` and `where`, a condition in SQL over REJECTED_SCHEMA, narrow a run down; `samples`: of a run in all, spread over
+    sources and reasons, with `where` the first; of anything else, of each source or format. as_json: what was dropped as lines, all
+    of them unless `samples` says how many.
     Raises RecipeError when `target` does not exist or the options do not fit, DataError when the run has no such source or
-    reason, ArtifactError when it is a copy of a run without its files.
+    reason, ArtifactError when it is a copy of a run without its files, MissingExtra for `where` without DuckDB.
     """
     if not target.exists():
         raise RecipeError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
     artefacts = ledger_folders(target)
     if not artefacts:
         refuse_broken_links(target)
-        if rejected or source is not None or reason is not None:
+        if rejected or as_json or (source, reason, where) != (None, None, None):
             raise RecipeError(
-                f"--rejected, --source and --reason look into a run, and {target} holds no ledger of one."
+                f"--rejected, --where, --json, --source and --reason look into a run, and {target} holds no ledger of one."
             )
         samples = FILE_SAMPLES if samples is None else samples
         recipe = target / IN_FOLDER if target.is_dir() else target
@@ -56,9 +67,20 @@ def inspect(
         return
     ledgers = {name: read_ledger(folder / "ledger.json") for name, folder in artefacts.items()}
     _check_names(ledgers, source, reason)
+    if where is not None:
+        with Rejected(artefacts.values(), where, source=source, reason=reason) as chosen:
+            if as_json:
+                print_lines(chosen.rows(samples), console)
+            else:
+                print_matches(chosen, RUN_SAMPLES if samples is None else samples, console)
+        return
+    if as_json:
+        dropped = (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
+        print_lines(itertools.islice(dropped, samples), console)
+        return
     if reason is None:
-        console.print(_overview(ledgers, source))
-    console.print(_fates(ledgers, source, reason))
+        print_whole(_overview(ledgers, source), console)
+    print_whole(_fates(ledgers, source, reason), console)
     rows = (
         (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
         if rejected or reason is not None
@@ -99,7 +121,7 @@ def rejected_rows(folder: Path, source: str | None = None, reason: str | None = 
 
 
 def _rejected_documents(folder: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted([*folder.glob("rejected-*.parquet"), *folder.glob("*/rejected-*.parquet")]):
+    for path in rejected_files(folder):
         for batch in read_batches(path, columns=REJECTED_SCHEMA.names):
             yield from batch.to_pylist()
 
@@ -152,7 +174,7 @@ def _check_names(ledgers: dict[str, Ledger], source: str | None, reason: str | N
 
 
 def _overview(ledgers: dict[str, Ledger], source: str | None) -> Table:
-    table = _table("step", "source", "documents in >", "kept >", "dropped >", "failed >", "MB in >", "MB kept >")
+    table = plain_table("step", "source", "documents in >", "kept >", "dropped >", "failed >", "MB in >", "MB kept >")
     for step, ledger in ledgers.items():
         for name, row in sorted(ledger.sources.items()):
             if source in (None, name):
@@ -169,7 +191,7 @@ def _overview(ledgers: dict[str, Ledger], source: str | None) -> Table:
 
 
 def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -> Table:
-    table = _table("step", "source", "fate", "reason", "documents >", "share >", "MB >")
+    table = plain_table("step", "source", "fate", "reason", "documents >", "share >", "MB >")
     for step, ledger in ledgers.items():
         for name, row in sorted(ledger.sources.items()):
             for kind in ("dropped", "failed", "would_drop"):
@@ -181,17 +203,10 @@ def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -
     return table
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading.removesuffix(" >"), justify="right" if heading.endswith(">") else "left")
-    return table
-
-
 def _sample(row: dict[str, Any]) -> Text:
     text = Text()
     text.append(f"\n{row['source']}  {row['id']}", style="bold")
     if row["reason"]:
-        text.append_text(evidence(row))
+        text.append("\n").append_text(evidence(row))
     text.append(f"\n{' '.join(row['excerpt'].split())}")
     return text

@@ -13,14 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from gristmill.amounts import present_files
 from gristmill.commands.survey import OTHER, Found, files_by_format, look
 from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
-from gristmill.display import doing
+from gristmill.display import doing, print_whole
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import Wish, shape_for
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
@@ -29,7 +28,6 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.units import counted, megabytes
 
 MAX_COLUMN_TABLES = 5
-MAX_WIDTH = 1000
 SHOWN_LANGUAGES = 4
 LEAST_SHARE = 0.005  # what is less rounds to 0 %
 
@@ -88,10 +86,8 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
 
 
 def print_totals(formats: Mapping[str, Found], console: Console) -> None:
-    """A row for each format. In a pipe or a narrow window, too, figures stay whole."""
-    table = _overview(formats)
-    table.width = Measurement.get(console, console.options.update(max_width=MAX_WIDTH), table).maximum
-    console.print(table, crop=False)
+    """A row for each format."""
+    print_whole(_overview(formats), console)
 
 
 def _overview(formats: Mapping[str, Found]) -> Table:

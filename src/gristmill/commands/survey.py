@@ -162,9 +162,10 @@ def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ
 
 
 def _chosen(files: Sequence[Path], read_bytes: int) -> tuple[Path, ...]:
-    """All files, in their order, or a random sample of about so many bytes."""
+    """All files, in their order, or a random sample of about so many bytes; which it is does not depend on where they lie."""
     left, chosen = read_bytes, []
-    for path in sorted(files, key=lambda path: xxhash.xxh3_64_intdigest(os.fsencode(path))):
+    above = os.path.commonpath([path.parent for path in files]) if files else ""
+    for path in sorted(files, key=lambda path: xxhash.xxh3_64_intdigest(os.fsencode(os.path.relpath(path, above)))):
         if left <= 0:
             break
         chosen.append(path)

@@ -108,7 +108,7 @@ def _fate(row: dict[str, Any]) -> Text:
     if row["fate"]:
         text.append(f"\n{row['step']}: {row['fate']}", style="green")
     else:
-        text.append_text(evidence(row))
+        text.append("\n").append_text(evidence(row))
     for detail in DETAILS:
         if row.get(detail):
             text.append(f"\n{detail} {row[detail]}", style="dim")
@@ -119,7 +119,7 @@ def _fate(row: dict[str, Any]) -> Text:
 
 def evidence(row: dict[str, Any]) -> Text:
     """Why a document was dropped: step, reason, the value against the limit, the copy that stayed, the span; a row of REJECTED_SCHEMA."""
-    text = Text(f"\n{row['step']}: {row['reason']}", style="yellow")
+    text = Text(f"{row['step']}: {row['reason']}", style="yellow")
     words = ""
     if row["value"] is not None:
         words += f"  {row['value']:.4g}" + ("" if row["limit"] is None else f" against the limit {row['limit']:.4g}")

@@ -204,17 +204,7 @@ def explain(
 ) -> list[str]:
     """Why a step that has a record is not done, in words. same_inputs: steps whose artefacts are still the ones it was made from."""
     was = old["document"]
-    reasons: list[str] = []
-    if was["config"] != document["config"]:
-        reasons += differences(_common(old["resolved"], resolved(step.given.config)), resolved(step.given.config))
-    for module, version in document["version"].items():
-        if (earlier := was["version"].get(module)) != version:
-            reasons.append(
-                f"the code of {module.rpartition('.')[2]} changed its meaning: version {earlier} → {version}"
-            )
-    for label in dict.fromkeys([*document["files"], *was["files"]]):
-        if (reason := _files_changed(was["files"].get(label), document["files"].get(label, {}))) is not None:
-            reasons.append(f"{label}: {reason}")
+    reasons = asked_otherwise(old, {"document": document, "resolved": resolved(step.given.config)})
     for role in dict.fromkeys([*document["inputs"], *was["inputs"]]):
         if was["inputs"].get(role) == document["inputs"].get(role):
             continue
@@ -229,10 +219,30 @@ def explain(
     return reasons or ["the record is of an older form"]
 
 
-def _common(old: Any, new: Any) -> Any:
-    """The old values, and where the old record knows nothing of a key, the new ones: it was introduced since."""
+def asked_otherwise(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two records of a step, its inputs aside: config, versions of the code, outside files; in words."""
+    was, document = old["document"], new["document"]
+    reasons: list[str] = []
+    if was["config"] != document["config"]:
+        reasons += differences(_common(old["resolved"], new["resolved"], document["config"]), new["resolved"])
+    for module, version in document["version"].items():
+        if (earlier := was["version"].get(module)) != version:
+            reasons.append(
+                f"the code of {module.rpartition('.')[2]} changed its meaning: version {earlier} → {version}"
+            )
+    for label in dict.fromkeys([*document["files"], *was["files"]]):
+        if (reason := _files_changed(was["files"].get(label), document["files"].get(label, {}))) is not None:
+            reasons.append(f"{label}: {reason}")
+    return reasons
+
+
+def _common(old: Any, new: Any, asked: Any) -> Any:
+    """The old values, and where the old record knows nothing of a key that is not asked for, the new default: it was introduced
+    since."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {key: _common(old[key], new.get(key)) if key in old else new[key] for key in [*old, *new]}
+        asked = asked if isinstance(asked, Mapping) else {}
+        known = {key: _common(value, new.get(key), asked.get(key)) for key, value in old.items()}
+        return known | {key: value for key, value in new.items() if key not in old and key not in asked}
     return old
 
 
