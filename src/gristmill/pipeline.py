@@ -241,6 +241,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **scores,
             },
         ),
+        watching=Given(config={"max_loss": {name: source.max_loss for name, source in recipe.sources.items()}}),
         parts=WORDS,
     )
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, check_failures, in_sequence, rejected_row
+from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, check_failures, check_loss, in_sequence, rejected_row
 from gristmill.errors import DataError
 
 FATES = st.lists(
@@ -79,6 +79,22 @@ def test_a_rejected_row_has_the_columns_of_the_schema_and_a_short_excerpt() -> N
     row = rejected_row(id="a", source="web", step="extract", reason="timeout", bytes_in=3, text="x" * 1000)
     assert list(row) == REJECTED_SCHEMA.names
     assert row["excerpt"] == "x" * 300
+
+
+@given(st.integers(0, 10), st.integers(0, 10), st.integers(0, 10), st.sampled_from([None, 0.0, 0.3, 0.5, 1.0]))
+def test_a_loss_is_limited_by_documents_and_by_bytes(kept: int, dropped: int, failed: int, limit: float | None) -> None:
+    ledger = Ledger()
+    for kind, count, size in (("kept", kept, 3), ("dropped", dropped, 1), ("failed", failed, 5)):
+        ledger.saw("web", count * size, documents=count)
+        for _ in range(count):
+            ledger.add("web", kind, size, reason="" if kind == "kept" else "some")
+    documents, num_bytes = kept + dropped + failed, 3 * kept + dropped + 5 * failed
+    allowed = limit is None or (dropped + failed <= limit * documents and dropped + 5 * failed <= limit * num_bytes)
+    if allowed:
+        check_loss(ledger.source("web"), "web", max_loss=limit)
+    else:
+        with pytest.raises(DataError, match=r"source 'web' loses .*(?s:.)*raise sources\.web\.max_loss"):
+            check_loss(ledger.source("web"), "web", max_loss=limit)
 
 
 def test_failures_are_limited_by_documents_and_by_bytes() -> None:

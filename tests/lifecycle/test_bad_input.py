@@ -177,6 +177,19 @@ def test_source_that_keeps_nothing_says_which_rules_took_its_documents(
     )
 
 
+def test_source_that_loses_more_than_it_may_stops_and_goes_on_when_it_may(
+    project: Path, recipe: Recipe, gristmill: Command
+) -> None:
+    recipe["select"]["validation"] = {"fraction": 0.01, "min_bytes": 100}
+    recipe["sources"]["glosses"]["max_loss"] = 0.0
+    write(project, recipe)
+    answer = gristmill("run", "recipe.yaml", "--until", "select", *OPTIONS)
+    assert_says(answer, 1, "source 'glosses' loses", "dropped: held_out_item", "raise sources.glosses.max_loss")
+    recipe["sources"]["glosses"]["max_loss"] = 1.0
+    write(project, recipe)
+    assert gristmill("run", "recipe.yaml", "--until", "select", *OPTIONS).code == 0
+
+
 def test_parquet_without_the_named_column_is_answered_with_the_columns_there_are(
     project: Path, recipe: Recipe, gristmill: Command
 ) -> None:

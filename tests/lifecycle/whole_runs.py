@@ -41,6 +41,7 @@ HARMLESS = {
     "Pretrain.max_epochs": "pretrain.max_epochs=4.5",
     "Pretrain.sample_prompts": "pretrain.sample_prompts=[Once]",
     "Pretrain.warn_epochs": "pretrain.warn_epochs=3.5",
+    "Source.max_loss": "sources.novel.max_loss=0.99",
     "Source.max_failed": "sources.novel.max_failed=0.25",
     "Source.unique_tokens": "sources.novel.unique_tokens=30000",
     "Watch.every_tokens": "pretrain.watch.every_tokens=3072",

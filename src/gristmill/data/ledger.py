@@ -209,6 +209,21 @@ def check_failures(ledger: Ledger, source: str, *, max_failed: float) -> None:
         )
 
 
+def check_loss(counts: SourceLedger, source: str, *, max_loss: float | None) -> None:
+    """Raises DataError where a larger share of a source's documents, or of its bytes, is not kept than `max_loss`, with the reasons."""
+    came, kept = counts.came_in, counts.total("kept")
+    lost = (came.documents - kept.documents, came.num_bytes - kept.num_bytes)
+    if max_loss is None or (lost[0] <= max_loss * came.documents and lost[1] <= max_loss * came.num_bytes):
+        return
+    account = Ledger()
+    account.sources[source] = counts
+    raise DataError(
+        f"source {source!r} loses {lost[0]:,} of {came.documents:,} documents, {lost[1]:,} of {came.num_bytes:,} bytes; the limit "
+        f"is {max_loss:.3g} of either:\n{account.table(source)}\n"
+        f"  The reasons say what takes most: change that, or raise sources.{source}.max_loss if it is meant."
+    )
+
+
 def in_sequence(first: SourceLedger, second: SourceLedger) -> SourceLedger:
     """One account of two steps, of which the second takes what the first kept: in, kept at the end, all reasons."""
     joined = SourceLedger(

@@ -18,7 +18,7 @@ from typing import Any
 
 from gristmill.data.document import count_rows, read_batches
 from gristmill.data.executor import executor_for, results_of
-from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures
+from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
@@ -142,6 +142,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
             f"  The reasons say what to change: the files, the reader's settings, language, or rules (off, limits)."
         )
     check_failures(ledger, name, max_failed=ctx.watching.config["source"].max_failed)
+    check_loss(ledger.source(name), name, max_loss=ctx.watching.config["source"].max_loss)
     more = TextCounts(text_bytes=text_bytes, shards=len(shards), details=dict(sorted(counts.items())))
     write_json(ledger_path, {**ledger.to_json(), "counts": more.to_json()})
 

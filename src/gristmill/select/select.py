@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import read_batches
 from gristmill.data.executor import results_of
-from gristmill.data.ledger import Ledger, SourceLedger
+from gristmill.data.ledger import Ledger, SourceLedger, check_loss, in_sequence
 from gristmill.data.write import write_rows, write_table
 from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
@@ -70,11 +70,15 @@ Sizes = dict[str, dict[str, tuple[int, int]]]  # source → side → documents, 
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
-    """Splits and writes. Raises DataError when nothing is left of a source."""
+    """Splits and writes. Raises DataError when nothing is left of a source, or less than its `max_loss` allows."""
     left, work = Selected(ctx.out), ctx.out / "work"
     if not left.accounts.is_file():
         work.mkdir(exist_ok=True)
         _select(ctx, left, work)
+    extracted: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
+    for source, limit in ctx.watching.config["max_loss"].items():
+        both = in_sequence(extracted[source].ledger.source(source), left.ledger.source(source))
+        check_loss(both, source, max_loss=limit)
     if work.exists():
         shutil.rmtree(work)
     return _counts(left.ledger, read_json(left.split))

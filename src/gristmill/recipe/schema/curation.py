@@ -77,6 +77,11 @@ class Source(Section):
         default=0.5,
         description="stop when a larger share of the documents, or of the bytes, cannot be read or processed than this",
     )
+    max_loss: Annotated[Share | None, CAP] = Field(
+        default=None,
+        description="stop when a larger share of the documents, or of the bytes, is dropped or fails than this, in extraction or "
+        "after selection; absent: no limit",
+    )
     late: Annotated[bool, Outside("is in the config of select")] = Field(
         default=False,
         description="true: added after others had been trained on. It does not change their documents or the tokenizer; what "
