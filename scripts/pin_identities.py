@@ -182,7 +182,19 @@ def _others(value: Any) -> list[Any]:
         )
     if value is None:
         return [7, 7.0, "web", "books", ["another"]]
-    return ["other", f"{value}x", "coverage@1", "resiliparse", "fasttext", "one_minus_sqrt", "bfloat16", "books", "web", "facts", "|"]
+    return [
+        "other",
+        f"{value}x",
+        "coverage@1",
+        "resiliparse",
+        "fasttext",
+        "one_minus_sqrt",
+        "bfloat16",
+        "books",
+        "web",
+        "facts",
+        "|",
+    ]
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
