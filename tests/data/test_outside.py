@@ -323,3 +323,17 @@ def test_a_name_that_is_no_utf8_can_be_written_down(tmp_path: Path) -> None:
     hashes = FileHashes(tmp_path / "runs" / "known.json", threads=1, say=lambda line: None)
     assert [*hashes.of(found)] == ["bad\\xff.txt"]
     hashes._keep()
+
+
+def test_what_lies_beside_is_looked_for_once_for_patterns_that_differ_in_the_last_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/x.txt", "a/b/y.md", "a/b/z.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    looked: list[str] = []
+    plain = outside._glob
+    monkeypatch.setattr(outside, "_glob", lambda folder, pattern: looked.append(pattern) or plain(folder, pattern))
+    found = [path.name for path, _ in outside.files_beside(tmp_path, ["a/**/*.txt", "a/**/*.md", "a/**/*.rst"])]
+    assert sorted(found) == ["x.txt", "y.md", "z.bin"]
+    assert looked == ["a/**/*"]

@@ -28,6 +28,7 @@ from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
 SHOWN_PLACES = 3
+SHOWN_UNREAD = 8  # kinds of files, the largest first
 SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
 KEPT = 1.1  # of a time that was asked for
@@ -128,8 +129,15 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
             lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
             for record in [record for record in lost if record.reason in reasons][:SHOWN_PLACES]:
                 say(f"{source.name}: cannot be read: {record}")
-    for other in not_read_in(texts):
+    left = not_read_in(texts)
+    for other in left[:SHOWN_UNREAD]:
         say(f"not read: {other}")
+    if more := left[SHOWN_UNREAD:]:
+        size = in_bytes(sum(one.num_bytes for one in more))
+        inspect = shlex.join(["gristmill", "inspect", str(texts)])
+        say(
+            f"not read: {counted(sum(one.files for one in more), 'file')} of {len(more)} more kinds, {size}; {inspect} lists them"
+        )
 
 
 def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Console) -> None:

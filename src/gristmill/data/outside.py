@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
@@ -73,14 +73,19 @@ def why_no_file(path: Path) -> str | None:
     return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "special_file"
 
 
-def files_beside(recipe_dir: Path, pattern: str) -> Iterator[tuple[Path, str | None]]:
-    """What lies where a pattern looks, under whatever name, as `look_through` tells it: all of a folder that it names; where the
-    last part of a pattern has wildcards, what the same pattern with "*" there names. Nothing beside a file that is named."""
-    plain = absolute(recipe_dir, pattern)
-    if plain.is_dir():
-        yield from look_through(plain)
-    elif not plain.exists() and has_magic(Path(pattern).name):
-        for path in _glob(recipe_dir, str(Path(pattern).parent / "*"))[1]:
+def files_beside(recipe_dir: Path, patterns: Iterable[str]) -> Iterator[tuple[Path, str | None]]:
+    """What lies where patterns look, under whatever name, as `look_through` tells it: all of a folder that one names; where the
+    last part of a pattern has wildcards, what the same pattern with "*" there names, once for all that differ there alone. Nothing
+    beside a file that is named."""
+    wider: dict[str, None] = {}
+    for pattern in patterns:
+        plain = absolute(recipe_dir, pattern)
+        if plain.is_dir():
+            yield from look_through(plain)
+        elif not plain.exists() and has_magic(Path(pattern).name):
+            wider[str(Path(pattern).parent / "*")] = None
+    for pattern in wider:
+        for path in _glob(recipe_dir, pattern)[1]:
             if not path.is_dir():
                 yield path, why_no_file(path)
 
@@ -177,11 +182,18 @@ def _glob(recipe_dir: Path, pattern: str) -> tuple[Path, list[Path]]:
     start = absolute(recipe_dir, str(fixed))
     is_passed_over = cache(lambda folder: is_made_here(folder) or _leads_back(folder))
     matches = _expanded(start, named.parts[len(fixed.parts) :], is_passed_over)
+
+    @cache
+    def is_inside_one(folder: Path) -> bool:
+        """Whether a folder, or one above it but below `start`, is passed over: what lies above the pattern is not its concern."""
+        if folder == start or not folder.is_relative_to(start):
+            return False
+        return is_passed_over(folder) or is_inside_one(folder.parent)
+
     return start, [
         path
         for path in dict.fromkeys(matches)
-        if not any(map(is_passed_over, _folders_between(start, path)))
-        and not (path.parent != start and is_project_file(path))
+        if not is_inside_one(path.parent) and not (path.parent != start and is_project_file(path))
     ]
 
 
@@ -202,20 +214,25 @@ def _folders_below(top: Path, is_passed_over: Callable[[Path], bool]) -> Iterato
     if not top.is_dir():
         return
     yield top
-    with contextlib.suppress(OSError):  # may not be listed
-        for inner in sorted(top.iterdir()):
-            if not inner.name.startswith(".") and inner.is_dir() and not is_passed_over(inner):
-                yield from _folders_below(inner, is_passed_over)
+    inner: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(top) as entries:  # may not be listed
+        inner = sorted(one.name for one in entries if not one.name.startswith(".") and _is_folder(one))
+    for name in inner:
+        if not is_passed_over(top / name):
+            yield from _folders_below(top / name, is_passed_over)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Known without another look for all but links."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _leads_back(folder: Path) -> bool:
     """Whether a folder is a link to one that it lies in: "**" would follow it round and round."""
     return folder.is_symlink() and any(above.resolve().is_relative_to(folder.resolve()) for above in folder.parents)
-
-
-def _folders_between(start: Path, path: Path) -> list[Path]:
-    """The folders below `start` that `path` lies in: what lies above the pattern is not its concern."""
-    return [folder for folder in path.parents if folder != start and folder.is_relative_to(start)]
 
 
 class NotHashedYet(Exception):

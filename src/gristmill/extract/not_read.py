@@ -89,14 +89,12 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: b
     """What lies where sources look (`data.outside.files_beside`) and none of them reads. has_chat: the recipe reads conversations,
     and files that hold them are taken for these. Raises RecipeError where a path of a source names nothing."""
     read: set[Path] = set()
-    beside: dict[Path, str | None] = {}
+    beside = dict(files_beside(recipe_dir, [pattern for one in reads for pattern in one.paths]))
     for one in reads:
         outside = find_outside(recipe_dir, one.paths, where="read.paths")
         read.update(
             outside.files if isinstance(one, ReadCode) else find_files(outside, one)
         )  # a tree accounts for all of it
-        for pattern in one.paths:
-            beside.update(files_beside(recipe_dir, pattern))
     left = ((path, why) for path, why in beside.items() if path not in read)
     return summed(
         ((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path))), recipe_dir

@@ -33,10 +33,12 @@ def table(
     *,
     numbers: Sequence[int] = (),
     grey: Sequence[bool] = (),
+    has_sentences: bool = False,
 ) -> Markup:
     """A table. The first sentence of the caption is its title; the first column names the rows; `numbers`: right-aligned columns; `grey`: rows in grey.
 
-    On a narrow screen each row of a table with more than NARROW columns becomes a block of lines, a cell beside its heading.
+    On a narrow screen each row of a table with more than NARROW columns, or that has sentences, becomes a block of lines, a cell
+    beside its heading.
     """
     kinds = [" class=n" if index in numbers else "" for index in range(len(headings))]
     head = "".join(f"<th scope=col{kind}>{escape(text)}</th>" for text, kind in zip(headings, kinds, strict=True))
@@ -51,7 +53,7 @@ def table(
         body.append(f"<tr{quiet}><th scope=row{kinds[0]}>{first}</th>{''.join(cells)}</tr>")
     title, _, more = caption.partition(". ")
     return Markup(
-        f"<table{' class=wide' if len(headings) > NARROW else ''}><caption><b>{escape(title)}</b> {prose(more)}</caption>"
+        f"<table{' class=wide' if has_sentences or len(headings) > NARROW else ''}><caption><b>{escape(title)}</b> {prose(more)}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     )
 

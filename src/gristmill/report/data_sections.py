@@ -150,7 +150,7 @@ def what_was_not_read(facts: Facts) -> Markup:
     """Files beside those of the sources, by suffix, with what to do."""
     rows = [(one.title, one.files, in_bytes(one.num_bytes), prose(one.advice)) for one in facts.not_read]
     headings = ("files beside those of the sources", "number", "bytes", "what to do")
-    return table("What was not read", headings, rows, numbers=(1, 2))
+    return table("What was not read", headings, rows, numbers=(1, 2), has_sentences=True)
 
 
 def _sample_table(samples: list[dict[str, Any]]) -> Markup:

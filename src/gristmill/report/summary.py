@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from gristmill.evaluate.outputs import Evaluated, Figure
 from gristmill.graph.outputs import Outputs
-from gristmill.report.facts import bits
+from gristmill.report.facts import bits, seconds_of
 from gristmill.store.artifact import RECORD
 from gristmill.synthesize.outputs import in_words
 from gristmill.train.outputs import BITS, MODEL_STEPS, Pretrained, TrainedModel
@@ -24,7 +24,7 @@ def print_summary(run: Path, steps: Sequence[str], console: Console) -> None:
     """Print the end of a run from the records of its steps; those whose files were removed are left out."""
     records = [Outputs(run / step).record for step in steps if (run / step / RECORD).is_file()]
     pretrain = Pretrained(run / "pretrain").counts
-    work = sum(record.wall_seconds for record in records)
+    work = sum(map(seconds_of, records))
     console.print(
         f"\n[bold]{run.name}[/]: {scale(pretrain.parameters)} parameters, {scale(pretrain.tokens)} tokens in "
         f"{counted(pretrain.steps, 'step')}, {seconds(work)} of work.",
