@@ -153,13 +153,13 @@ def test_the_page_names_the_rule_its_effect_and_documents_to_judge(runs: tuple[P
     text = told(*runs)
     assert "source.min_words: 50 → 40  extract/web" in text
     rows = [" ".join(line.split()) for line in text.splitlines()]
-    assert "web dropped by B alone score_too_low 2 0.00" in rows
+    assert "web dropped by B only score_too_low 2 0.00" in rows
     assert "web dropped by both near_duplicate → too_few_words 1 0.00" in rows
     assert "web kept by both train → validation 1 0.00" in rows
     assert "web kept by both on the same side 2 0.00" in rows
     assert "late only B has it kept 1 0.00" in rows
     assert "web: 1 document of those that both extracted with another text under the same id" in " ".join(text.split())
-    judged = text[text.index("web: dropped by B alone, score_too_low, 2 documents") :]
+    judged = text[text.index("web: dropped by B only, score_too_low, 2 documents") :]
     assert "B select: score_too_low  12 against the limit 50\na [bold]text[/] that B drops" in judged
     assert f"gristmill why {runs[1]} lost" in judged.replace("\n", "")
 

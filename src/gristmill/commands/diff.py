@@ -68,9 +68,9 @@ def what(group: Group) -> tuple[str, str]:
     if group.a in KEPT and group.b in KEPT:
         return "kept by both", SAME[0] if group.a == group.b else f"{group.a} → {group.b}"
     if group.a in KEPT:
-        return "dropped by B alone", group.b
+        return "dropped by B only", group.b
     if group.b in KEPT:
-        return "dropped by A alone", group.a
+        return "dropped by A only", group.a
     return "dropped by both", SAME[1] if group.a == group.b else f"{group.a} → {group.b}"
 
 

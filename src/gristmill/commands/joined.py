@@ -1,6 +1,6 @@
 """The documents of one source in two runs, joined by id: columns of ids, fates and sizes, and no loop over documents.
 
-An id may stand twice. Then the first row of one run meets the first of the other, in the order train, validation, reasons; rows are
+An id may occur more than once. Then its first row in one run is paired with its first in the other, in the order train, validation, reasons; rows are
 counted, not ids. Time grows with the rows; memory is that of one source: its ids, and some 100 bytes a row.
 """
 

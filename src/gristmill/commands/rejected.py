@@ -1,7 +1,7 @@
 """`gristmill inspect RUN --rejected` by a condition in SQL, and as lines of JSON: the rejected documents of extract and select.
 
 DuckDB (pip install "gristmill[sql]") reads the columns that the condition names. Of the condition it takes one expression, not a
-statement, and it may open no file: what it sees is the table alone.
+statement, and it may open no file: it sees only the table.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The selections of two runs: what was asked otherwise, and each document of the one beside the same document of the other.
 
     records    what was asked otherwise of the steps that the two selections were made from
-    documents  by source and id: kept by both, dropped by one and why, moved between train and validation, there in one alone
+    documents  by source and id: kept by both, dropped by one and why, moved between train and validation, present in only one
     prints     documents that both extracted, whose text is another one now
 
-Time and memory are those of joined.py; texts are read for the samples alone.
+Time and memory are those of joined.py; texts are read only for the samples.
 """
 
 from __future__ import annotations

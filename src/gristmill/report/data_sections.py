@@ -274,7 +274,7 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
                 forms[1][form] += planted
         told = ", ".join(f"{form} {forms[0][form]:,} of {planted:,}" for form, planted in forms[1].items() if planted)
         yield paragraph(
-            "Items were planted into copies of real documents, in forms that are not those of their packs, and looked for "
+            "Items were planted into copies of real documents, as question and answer in several forms, and looked for "
             f"by the rule {found.rule}: {told or 'none could be'}. Items that are not looked for have too few words, or stand in "
             "their own passage; documents that they were cut from leave by their ids. Real documents that held an item and were "
             f"removed: {found.documents_removed:,}."

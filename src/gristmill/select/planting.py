@@ -1,7 +1,8 @@
-"""Evaluation items in forms that are not their pack's own, put into real documents: does decontamination find them?
+"""Evaluation items in several forms, put into real documents: does decontamination find them?
 
 The forms are those in which questions get into a corpus: a dialogue, a quiz with its options in another order, a JSON file, narrow
-columns with quote marks. What was looked for comes from the pack alone, so that a form that hides an item shows as a miss.
+columns with quote marks. An item that names its `question` is planted without the wording of its pack; of another the whole prompt
+is planted, so a pack without `question` is measured with its wording.
 """
 
 from __future__ import annotations
