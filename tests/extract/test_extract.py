@@ -146,6 +146,25 @@ def test_a_file_s_own_licence_stays_with_its_document_and_that_of_the_source_doe
     assert documents == {"tree#own.py": "BSD-3-Clause", "tree#silent.py": None}
 
 
+@pytest.mark.parametrize(
+    ("redact", "address"), [({}, "email@example.com"), ({"redact": ["secrets"]}, "jane.doe@mill.de")]
+)
+def test_personal_data_is_replaced_in_what_is_kept_and_in_excerpts_and_counted(
+    tmp_path: Path, context: Any, redact: dict[str, Any], address: str
+) -> None:
+    """By default; not where the source leaves it out."""
+    kept, dropped = f"{ENGLISH}Write to jane.doe@mill.de. " * 5, f"{GERMAN}An jane.doe@mill.de. " * 5
+    write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": kept}, {"id": "b", "text": dropped})
+    out, said = tmp_path / "out", list[str]()
+    source = {**JSONL, **redact, "language": {"keep": ["en"]}}
+    counts = extract.run(context(tmp_path, out, source, say=said.append))
+    (document,) = read_documents(Extracted(out).documents[0])
+    assert document.text == kept.replace("jane.doe@mill.de", address)
+    assert rejected(out)["b"]["excerpt"].startswith(f"{GERMAN}An {address}.")
+    assert counts["details"].get("redacted:emails", 0) == (0 if redact else 5)
+    assert any("replaced 5 e-mail addresses" in line for line in said) is not bool(redact)
+
+
 def test_a_rule_that_is_off_is_counted_as_would_drop(tmp_path: Path, context: Any) -> None:
     write_jsonl(tmp_path / "x.jsonl", {"id": "a", "text": ENGLISH}, {"id": "b", "text": ENGLISH * 10})
     source = {**JSONL, "rules": {"packs": ["gopher_quality@1"], "off": ["too_few_words"]}}
