@@ -17,7 +17,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates
+from gristmill.recipe.schema.curation import NearDuplicates, Source, rules_label
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -110,12 +110,18 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             name=f"extract/{name}",
             module="gristmill.extract.extract",
             outputs=Extracted,
-            given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths)}),
+            given=Given(config={"source": source.inside()}, files=_source_files(source)),
             watching=Given(config={"source": source}),
         )
     yield from _scoring(recipe)
     yield from _search(recipe)
     yield from _selection(recipe)
+
+
+def _source_files(source: Source) -> dict[str, tuple[str, ...]]:
+    """The files that extract reads: the documents, and rules of the user's own."""
+    own = {rules_label(path): (path,) for path in source.rules.own.values()}
+    return {"source": tuple(source.read.paths), **own}
 
 
 def _scoring(recipe: Recipe) -> Iterable[Step]:

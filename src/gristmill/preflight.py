@@ -16,6 +16,7 @@ from gristmill.data.outside import absolute
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
+from gristmill.extract.own_packs import load_own_packs, read_own_packs
 from gristmill.extract.rules import check_rules
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
@@ -120,7 +121,8 @@ def _check_conversations(path: Path) -> None:
 
 def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[Path]) -> None:
     where = f"{loaded.origin_near(('sources', name))}: sources.{name}.rules"
-    check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where)
+    own = load_own_packs(read_own_packs(source.rules, partial(absolute, loaded.folder)))
+    check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where, own=own)
     if source.read.text_key is None or getattr(source.read, "delimiter", None) is not None:
         return
     rows = list(_first_rows(source, files))

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from gristmill.data.executor import executor_for
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
-from gristmill.data.outside import find_outside
+from gristmill.data.outside import absolute, find_outside
 from gristmill.data.record import Record, Skip
 from gristmill.errors import DataError
 from gristmill.extract.account import Taken
 from gristmill.extract.curate import PASSAGES, Settings
 from gristmill.extract.extract import settings_of_source
+from gristmill.extract.own_packs import read_own_packs
 from gristmill.extract.shard import CurateJob, Result, Shard
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
@@ -123,7 +125,7 @@ def read_sample(
     total = sum(max(span.size, LEAST_FILE_BYTES) for spans in pieces.values() for span in spans)
     unit_bytes = _unit_bytes(total, limits)
     samples = {name: _sample(name, out / name, spans, unit_bytes, rng) for name, spans in pieces.items()}
-    reading = _Reading(sources, samples, machine, limits, total, say)
+    reading = _Reading(sources, samples, machine, limits, total, say, partial(absolute, recipe_dir))
     first = [unit for sample in samples.values() for unit in sample.units[:1]]
     reading.read(first)
     if not first:
@@ -185,8 +187,12 @@ class _Reading:
         limits: Limits,
         total: int,
         say: Callable[[str], None],
+        find: Callable[[str], Path],
     ) -> None:
-        self.settings = {name: settings_of_source(name, source, max_failed=1.0) for name, source in sources.items()}
+        self.settings = {
+            name: settings_of_source(name, source, max_failed=1.0, own_packs=read_own_packs(source.rules, find))
+            for name, source in sources.items()
+        }
         self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say
         self.started = time.monotonic()
         self.done = self.tried = 0.0

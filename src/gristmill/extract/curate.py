@@ -16,8 +16,9 @@ from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
+from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
-from gristmill.extract.rules import judge
+from gristmill.extract.rules import RuleError, judge
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
@@ -45,6 +46,7 @@ class Settings:
     off: frozenset[str]
     limits: dict[str, float]
     redact: frozenset[str]
+    own_packs: tuple[OwnPack, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +146,13 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
                 counts=counts,
             )
     told = cache(partial(_likely_language, text)) if settings.languages is None else lambda: language
-    verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told)
+    own = load_own_packs(settings.own_packs) if settings.own_packs else {}
+    try:
+        verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own)
+    except RuleError as error:
+        path = error.pack.rpartition(":")[0]
+        reason, detail = f"rule_error:{path}:{error.reason}", said_where(error.cause, path)
+        return reject(raw, source, "failed", reason, detail=detail, text=begin, counts=counts)
     counts.update({f"lines_removed:{reason}": count for reason, count in verdict.lines_removed.items()})
     if verdict.drop is not None:
         drop = verdict.drop

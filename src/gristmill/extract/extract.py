@@ -25,13 +25,14 @@ from gristmill.extract.curate import Settings
 from gristmill.extract.language import languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
+from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
 from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import MainText, Source
+from gristmill.recipe.schema.curation import MainText, Source, rules_label
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
@@ -78,12 +79,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
 def _extract(ctx: StepContext, ledger_path: Path) -> None:
     name = ctx.part
     source: Source = ctx.config["source"]
-    check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
+    settings = settings_of(ctx)
+    rules, own = source.rules, load_own_packs(settings.own_packs)
+    check_rules(rules.packs, rules.off, rules.limits, where=f"sources.{name}.rules", own=own)
     files = find_files(ctx.files["source"], source.read)
     shards = [
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
-    settings = settings_of(ctx)
     waiting = [shard for shard in shards if not shard.is_done()]
     if len(waiting) < len(shards):
         ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
@@ -189,10 +191,16 @@ def _first_rejected(shards: list[Shard]) -> str:
 
 def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source."""
-    return settings_of_source(ctx.part, ctx.config["source"], max_failed=ctx.watching.config["source"].max_failed)
+    source: Source = ctx.config["source"]
+    own_packs = read_own_packs(source.rules, lambda path: ctx.files[rules_label(path)].only)
+    return settings_of_source(
+        ctx.part, source, max_failed=ctx.watching.config["source"].max_failed, own_packs=own_packs
+    )
 
 
-def settings_of_source(name: str, source: Source, *, max_failed: float) -> Settings:
+def settings_of_source(
+    name: str, source: Source, *, max_failed: float, own_packs: tuple[OwnPack, ...] = ()
+) -> Settings:
     """What is done to each document of a source."""
     page = source.main_text or MainText()
     language = source.language
@@ -210,4 +218,5 @@ def settings_of_source(name: str, source: Source, *, max_failed: float) -> Setti
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
         redact=frozenset(source.redact),
+        own_packs=own_packs,
     )

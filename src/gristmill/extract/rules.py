@@ -15,6 +15,7 @@ Where papers and the code that made FineWeb differ (case-sensitive distinct stop
 from __future__ import annotations
 
 import functools
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -69,11 +70,20 @@ class Edited:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """A rule that failed: what was measured and what is allowed."""
+    """A rule that failed: what was measured and what is allowed. of: what the rule judges."""
 
     reason: str
     value: float
     limit: float
+    of: Of = "text"
+
+
+class RuleError(Exception):
+    """A rule of a user's own that raised on a text, or gave no number."""
+
+    def __init__(self, pack: str, reason: str, cause: Exception) -> None:
+        super().__init__(f"{pack}, {reason}: {cause}")
+        self.pack, self.reason, self.cause = pack, reason, cause
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -274,12 +284,23 @@ def reasons_of(pack: str) -> list[str]:
     return list(_C4_LIMITS) if pack == "c4@1" else [rule.reason for rule in PACKS[pack]]
 
 
-def check_rules(packs: Sequence[str], off: Collection[str], limits: Mapping[str, float], *, where: str) -> None:
+def check_rules(
+    packs: Sequence[str],
+    off: Collection[str],
+    limits: Mapping[str, float],
+    *,
+    where: str,
+    own: Mapping[str, Sequence[Rule]] | None = None,
+) -> None:
     """Raises RecipeError for a pack that does not exist, or a reason in `off` or `limits` that none of `packs` has."""
+    own = own or {}
     for pack in packs:
-        if pack not in PACKS:
-            raise RecipeError(f"{where}.packs names {pack!r}; there are {', '.join(PACKS)}.")
-    known = {reason for pack in packs for reason in reasons_of(pack)}
+        if pack not in PACKS and pack not in own:
+            raise RecipeError(
+                f"{where}.packs names {pack!r}; there are {', '.join(PACKS)}, and your own as FILE.py:NAME."
+            )
+    known = {rule.reason for rules in own.values() for rule in rules}
+    known |= {reason for pack in packs if pack in PACKS for reason in reasons_of(pack)}
     for name, reasons in (("off", off), ("limits", limits)):
         if unknown := sorted(set(reasons) - known):
             raise RecipeError(
@@ -290,7 +311,22 @@ def check_rules(packs: Sequence[str], off: Collection[str], limits: Mapping[str,
 
 def _judge_rule(rule: Rule, measures: Measures, limits: Mapping[str, float]) -> Failure | None:
     value, limit = rule.measure(measures), limits.get(rule.reason, rule.limit)
-    return Failure(reason=rule.reason, value=value, limit=limit) if rule.fails(value, limit) else None
+    return Failure(reason=rule.reason, value=value, limit=limit, of=rule.of) if rule.fails(value, limit) else None
+
+
+def _judge_own(pack: str, rule: Rule, measures: Measures, limits: Mapping[str, float]) -> Failure | None:
+    def measure(text: Measures) -> float:
+        value = rule.measure(text)
+        if not isinstance(value, int | float) or math.isnan(value):
+            raise TypeError(f"expected a number, got {value!r:.40}")
+        return float(value)
+
+    try:
+        return _judge_rule(replace(rule, measure=measure), measures, limits)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever code of the user's may raise
+        raise RuleError(pack, rule.reason, error) from error
 
 
 def _judge_c4(edited: Edited, limits: Mapping[str, float]) -> Iterator[Failure | None]:
@@ -300,7 +336,7 @@ def _judge_c4(edited: Edited, limits: Mapping[str, float]) -> Iterator[Failure |
         yield Failure(reason=reason, value=value, limit=limit) if value > limit else None
     limit = limits.get("too_few_sentences", _C4_LIMITS["too_few_sentences"])
     if edited.num_sentences < limit:
-        yield Failure(reason="too_few_sentences", value=edited.num_sentences, limit=limit)
+        yield Failure(reason="too_few_sentences", value=edited.num_sentences, limit=limit, of="words")
 
 
 def judge(
@@ -311,14 +347,16 @@ def judge(
     limits: Mapping[str, float] | None = None,
     language: Callable[[], str | None] = lambda: None,
     tokens: Callable[[str], Sequence[str]] = english_words,
+    own: Mapping[str, Sequence[Rule]] | None = None,
 ) -> Verdict:
-    """The verdict of the packs on a text, in their order. Any text gets one; no rule raises.
+    """The verdict of the packs on a text, in their order. Any text gets one; no rule of PACKS raises.
 
     `off` and `limits` are by reason. Judging stops at the first failure of a rule that is on; rules that are off and
     come later in the order are then not judged. language: asked for where a rule fails that does not fit all languages;
     None, which is not known, is judged as English is. tokens: cuts a text into words and punctuation marks.
+    own: the rules of packs of a user's own, which may raise RuleError.
     """
-    limits = limits or {}
+    limits, own = limits or {}, own or {}
     would_drop: list[Failure] = []
     lines_removed: Counter[str] = Counter()
     measures = Measures(text, tokens)
@@ -331,12 +369,14 @@ def judge(
             lines_removed.update(edited.lines_removed)
             measures = Measures(edited.text, tokens)
             failures = _judge_c4(edited, limits)
+        elif pack in own:
+            failures = (_judge_own(pack, rule, measures, limits) for rule in own[pack])
         else:
             failures = (_judge_rule(rule, measures, limits) for rule in PACKS[pack])
         for failure in failures:
             if failure is None:
                 continue
-            if failure.reason not in off and _fits(failure.reason, language):
+            if failure.reason not in off and _fits(failure.of, language):
                 return Verdict(
                     text=measures.text, drop=failure, would_drop=tuple(would_drop), lines_removed=lines_removed
                 )
@@ -344,11 +384,5 @@ def judge(
     return Verdict(text=measures.text, drop=None, would_drop=tuple(would_drop), lines_removed=lines_removed)
 
 
-_OF: Mapping[str, Of] = {rule.reason: rule.of for rules in PACKS.values() for rule in rules} | {
-    "too_few_sentences": "words"
-}
-
-
-def _fits(reason: str, language: Callable[[], str | None]) -> bool:
-    of = _OF.get(reason, "text")
+def _fits(of: Of, language: Callable[[], str | None]) -> bool:
     return of == "text" or (told := language()) is None or fits(of, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -46,17 +47,30 @@ class LanguageFilter(Section):
     )
 
 
+OWN_PACK = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 RuleLimit = Annotated[float, Field(ge=0, le=1e9), Unit("as the rule counts", "rules count words, lines, shares")]
 
 
 class Rules(Section):
     """Heuristic rules, as named and versioned packs with published thresholds."""
 
-    packs: list[str] = Field(default=[], description="such as gopher_quality@1, fineweb@1, code@1")
+    packs: list[str] = Field(
+        default=[], description="such as gopher_quality@1, fineweb@1, code@1; your own as my_rules.py:PACK"
+    )
     off: list[str] = Field(
         default=[], description="reasons that drop nothing in this source; still counted in the ledger"
     )
     limits: dict[str, RuleLimit] = Field(default={}, description="another limit for a reason, for this source only")
+
+    @property
+    def own(self) -> dict[str, str]:
+        """Packs of the user's own → the path of their file."""
+        return {pack: found[1] for pack in self.packs if (found := OWN_PACK.fullmatch(pack))}
+
+
+def rules_label(path: str) -> str:
+    """What a file of a user's own rules is called among the files of a step."""
+    return f"rules {path}"
 
 
 class Source(Section):
