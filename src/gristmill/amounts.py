@@ -2,6 +2,8 @@
 
 tokenize done, or refused when it had counted     ─→ measured           before the recipe changed ─→ counted before
 unique_tokens     ─→ declared           bytes of text, as select or extract counted them or by the sizes of files ─→ estimated
+
+What select kept overrules a declaration that it contradicts.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from gristmill.tokens.tokenize import selection_tokens
 
 HowKnown = Literal["measured", "counted before", "declared", "estimated", "unknown"]
 DOCUMENT_BYTES = 3000  # of text in a web page, on average
+CONTRADICTS = 0.75  # of the declared tokens: fewer by the bytes that select kept cannot be the error of the ratio
 COUNTED_BYTES = 64_000_000  # of lines that are counted without asking; of larger files, estimated by their first part
 
 
@@ -193,14 +196,15 @@ def _unique_tokens(
     found: dict[Selection, int] = {}
     how_known: dict[str, HowKnown] = {}
     for name, source in recipe.sources.items():
-        tokens, how = before.get(name), "counted before"
-        if tokens is None and source.unique_tokens is not None:
-            tokens, how = source.unique_tokens, "declared"
-        if tokens is None:
-            train = split.get(name, {}).get("train", {}).get("bytes", text_bytes[name])
-            tokens, how = round(train / bytes_per_token(recipe.tokenizer.vocab_size)), "estimated"
-        found[Selection(name)] = tokens
-        how_known[name] = how  # type: ignore[assignment]  # one of three literals
+        kept = split.get(name, {}).get("train", {}).get("bytes")
+        estimated = round((text_bytes[name] if kept is None else kept) / bytes_per_token(recipe.tokenizer.vocab_size))
+        declared = source.unique_tokens
+        if name in before:
+            found[Selection(name)], how_known[name] = before[name], "counted before"
+        elif declared is not None and (kept is None or estimated >= CONTRADICTS * declared):
+            found[Selection(name)], how_known[name] = declared, "declared"
+        else:
+            found[Selection(name)], how_known[name] = estimated, "estimated"
     return found, how_known
 
 

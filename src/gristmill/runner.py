@@ -40,7 +40,7 @@ from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
+from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remade_words, remakes, resume_point
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
@@ -142,8 +142,14 @@ class _Run:
                 self._refuse_costly(self.states[name])
         if any(self.states[name].state != "done" for name in wanted):
             self._say_load()
+        self._say_remakes()
         for name in wanted:
             self._bring(name, bytes_wanted=name in self.kept)
+
+    def _say_remakes(self) -> None:
+        ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
+        if sum(remake.seconds for remake in ahead) > TRIED_SECONDS:
+            self.display.say(remade_words(ahead))
 
     def _say_load(self) -> None:
         if note := load_note(busy_cores(), self.foretold.speed):

@@ -237,8 +237,13 @@ class _Reading:
                 raise outcome
             self._enter(unit)
             self.done += unit.read_bytes
-            spent = time.monotonic() - self.started
-            self.say(f"read {in_bytes(self.done)} of {in_bytes(self.total)} in {seconds(spent)}")
+            self.say(f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}, {seconds(self._seconds_left())} left")
+
+    def _seconds_left(self) -> float:
+        """At the rate so far, and no longer than the reading of a sample may take."""
+        spent = time.monotonic() - self.started
+        of_all = spent * (self.total / self.done - 1) if self.done else self.limits.seconds
+        return max(0.0, min(of_all, READ_SHARE * self.limits.seconds - spent))
 
     def try_out(self, units: Sequence[Unit]) -> None:
         """Reads the first part of large pieces for the time that it takes."""
