@@ -155,7 +155,7 @@ def test_a_redirect_leads_neither_to_files_nor_to_private_addresses(
     server: Server, tmp_path: Path, location: str
 ) -> None:
     server.script, server.location = [("redirect", 0)], location.format(port=server.server_port)
-    with pytest.raises(DataError, match="only http|a private address"):
+    with pytest.raises(DataError, match=r"only http|a private address"):
         fetch(server, tmp_path)
     assert server.sent == []
 
