@@ -40,7 +40,7 @@ class FileAddress(Section):
 class FetchUrls(Section):
     """Files by their addresses, each held against its SHA-256."""
 
-    kind: Literal["urls"]
+    kind: Literal["urls"] = Field(description="single files of the web")
     urls: list[FileAddress] = Field(min_length=1, description="addresses and hashes; no two files of one name")
     max_bytes: Annotated[Bytes | None, CAP] = Field(
         default=None, description="stop when the files together are larger than this; absent: no limit"
@@ -57,7 +57,7 @@ class FetchUrls(Section):
 class FetchHub(Section):
     """Files of a data set of the Hugging Face Hub, at one commit."""
 
-    kind: Literal["hub"]
+    kind: Literal["hub"] = Field(description="a data set of the Hugging Face Hub")
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(description="OWNER/NAME")
     revision: str = Field(
         default="main",
