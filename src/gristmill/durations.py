@@ -114,7 +114,7 @@ class Foretold:
     def __init__(self, loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> None:
         """Raises RecipeError or DataError for files, as far as they are here, whose first rows are not what the recipe says."""
         self._loaded, self._machine, self._links = loaded, machine, links
-        self._files = present_files(loaded)
+        self._files = present_files(loaded, links)
         self._speed: Speed | None = None
         check_files(loaded, self._files)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gristmill.align.outputs import Finetuned, PreferencePairs, PreferenceTuned
+from gristmill.data.outputs import Fetched
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.evaluate.outputs import Evaluated
 from gristmill.export.outputs import Exported
@@ -106,11 +107,24 @@ def hashes_of(
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
+        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths)})
+        if source.fetch is not None:
+            yield Step(
+                name=f"fetch/{name}",
+                module="gristmill.data.fetch",
+                outputs=Fetched,
+                given=Given(config={"fetch": source.fetch.inside()}),
+                watching=Given(config={"fetch": source.fetch}),
+            )
+            given = Given(
+                config={"source": source.inside(), "paths": source.read.paths},
+                inputs={"fetched": reads(f"fetch/{name}", Fetched, "files")},
+            )
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
             outputs=Extracted,
-            given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths)}),
+            given=given,
             watching=Given(config={"source": source}),
         )
     yield from _scoring(recipe)

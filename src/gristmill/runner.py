@@ -101,7 +101,7 @@ def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str
     """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
     gone, what was told stays."""
     with contextlib.suppress(RecipeError):
-        reads = [source.read for source in loaded.recipe.sources.values()]
+        reads = [source.read for source in loaded.recipe.sources.values() if source.fetch is None]
         found = not_read_beside(loaded.folder, reads, has_chat=loaded.recipe.chat is not None)
         for line in in_a_line(found, loaded.path):
             say(line)

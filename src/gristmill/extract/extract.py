@@ -19,6 +19,7 @@ from typing import Any
 from gristmill.data.document import count_rows, read_batches
 from gristmill.data.executor import executor_for, results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
+from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
@@ -30,7 +31,7 @@ from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
-from gristmill.graph.step import StepContext
+from gristmill.graph.step import OutsideFiles, StepContext
 from gristmill.recipe.schema.curation import MainText, Source
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
@@ -79,7 +80,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     name = ctx.part
     source: Source = ctx.config["source"]
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=f"sources.{name}.rules")
-    files = find_files(ctx.files["source"], source.read)
+    files = find_files(_outside(ctx), source.read)
     shards = [
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
@@ -109,6 +110,15 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     _finish(ctx, ledger_path, shards)
 
 
+def _outside(ctx: StepContext) -> OutsideFiles:
+    """The files of the source: outside of the run, or among those that were fetched."""
+    if "fetched" not in ctx.inputs:
+        return ctx.files["source"]
+    return find_outside(
+        ctx.inputs["fetched"].files, ctx.config["paths"], where=f"sources.{ctx.part}.read.paths, among what was fetched"
+    )
+
+
 def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
     """Adds the shards up, holds the sum against files and rows, and writes the ledger."""
     name = ctx.part
@@ -129,7 +139,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
         enter(ledger, name, file, taken)
     ledger.check()
     _hold_against_rows(source, shards)
-    paths = ", ".join(map(str, [*ctx.files["source"].paths][:3]))
+    paths = ", ".join(map(str, [*_outside(ctx).paths][:3]))
     if source.came_in.documents == 0:
         raise DataError(
             f"the source {name!r} holds no documents: {len(shards)} shards of {paths} were read.\n"

@@ -24,6 +24,7 @@ MB = 1e6
 READ = {"trafilatura": 0.25, "resiliparse": 0.03, "pdf": 1.3}  # seconds a megabyte: of HTML, by extractor; of PDF
 READ_OTHER = 0.05  # seconds a megabyte
 PAGE = {"trafilatura": 0.005, "resiliparse": 0.0006}  # seconds a document beside that: small pages cost more a byte
+FETCH = 0.1  # seconds a megabyte, assumed: a line of 80 Mbit/s; finished fetches correct it
 LANGUAGE, RULES = 0.03, 0.25  # seconds a megabyte of text
 CLASSIFIER, SCORE = 0.005, 0.0035  # seconds a document
 SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
@@ -50,13 +51,14 @@ LEAST, MOST = 0.1, 10.0  # a correction beyond this says that the step was somet
 class Amounts:
     """What there is to work through. By source: bytes of its files unpacked, bytes of text that extract keeps, documents.
 
-    conversations: to fine-tune on. pack_bytes, pack_items: by pack; 0 where its files are elsewhere.
+    conversations: to fine-tune on. fetch_bytes: of sources that lie elsewhere, as they are sent; 0 where nobody told. pack_bytes, pack_items: by pack; 0 where its files are elsewhere.
     """
 
     read_bytes: Mapping[str, float]
     text_bytes: Mapping[str, float]
     documents: Mapping[str, float]
     conversations: float = 0.0
+    fetch_bytes: Mapping[str, float] = field(default_factory=dict)
     pack_bytes: Mapping[str, float] = field(default_factory=dict)
     pack_items: Mapping[str, float] = field(default_factory=dict)
 
@@ -111,6 +113,10 @@ def _of_sources(recipe: Recipe, amounts: Amounts, machine: Machine) -> dict[str,
     held_out = sum(amounts.pack_items.get(name, 0) for name, pack in recipe.packs.items() if pack.held_out)
     for name, source in recipe.sources.items():
         text, documents = amounts.text_bytes[name] / MB, amounts.documents[name]
+        if source.fetch is not None:
+            size = amounts.fetch_bytes.get(name, 0.0)
+            words = in_bytes(size) if size else "size not known yet"
+            found[f"fetch/{name}"] = Work(ratio="fetch", words=words, cpu_seconds=size / MB * FETCH)
         how, rate, page = _reading(source)
         work = amounts.read_bytes[name] / MB * rate + documents * page
         work += text * (LANGUAGE * (source.language is not None) + RULES * bool(source.rules.packs))
