@@ -109,6 +109,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
+            maps_shards=True,
             outputs=Extracted,
             given=Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths)}),
             watching=Given(config={"source": source}),
@@ -139,6 +140,7 @@ def _scoring(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"score/{name}",
             module="gristmill.score.score",
+            maps_shards=True,
             outputs=Scored,
             given=Given(
                 config={"labelled_here": labelled_here},
@@ -164,6 +166,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"signatures/{name}",
             module="gristmill.select.signatures",
+            maps_shards=True,
             outputs=Signed,
             given=Given(
                 config={
@@ -179,6 +182,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"contamination/{name}",
             module="gristmill.select.contamination",
+            maps_shards=True,
             outputs=Searched,
             given=Given(
                 config={"decontaminate": section.decontaminate.inside(), "seed": recipe.seed},
