@@ -36,7 +36,7 @@ def each_shard(ctx: StepContext, function: Callable[[Path], Result], shards: Seq
     Raises the first error, Interrupted between two shards when the step is asked to stop, and at the end ShareDone where the shards
     of a rank are not all there are.
     """
-    mine = ctx.machine.share_of(shards)
+    mine = ctx.machine.share_of(shards, ctx.name)
     sizes = {shard: num_rows(shard) for shard in mine}
     done, total = 0, sum(sizes.values())
 

@@ -88,7 +88,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
     settings = settings_of(ctx)
-    mine = ctx.machine.share_of(shards)
+    mine = ctx.machine.share_of(shards, ctx.name)
     waiting = [shard for shard in mine if not shard.is_done()]
     if len(waiting) < len(mine):
         ctx.say(f"{name}: {len(mine) - len(waiting)} of {len(mine)} shards are done already")

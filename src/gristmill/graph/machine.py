@@ -129,9 +129,9 @@ class Machine:
         if self.ray is not None and self.share is not None:
             raise RecipeError("--ray and --array exclude each other: a rank of an array maps its shards by itself.")
 
-    def share_of(self, shards: Sequence[Shard]) -> Sequence[Shard]:
-        """The shards that this process makes: all, or those of its rank."""
-        return shards if self.share is None else self.share.of(shards)
+    def share_of(self, shards: Sequence[Shard], step: str) -> Sequence[Shard]:
+        """The shards of a step that this process makes: all, or those of its rank."""
+        return shards if self.share is None else self.share.of(shards, step)
 
     @property
     def most_threads(self) -> int:

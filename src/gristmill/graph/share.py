@@ -3,12 +3,14 @@
     gristmill run recipe.yaml --array 0/3 … 2/3       each makes every third shard of the steps that map shards, and ends there
     gristmill run recipe.yaml                         finds the shards, makes what is missing, commits
 
-Which shards these are depends on their order and the number of ranks only, so that a rank that is started again finds its own.
+Which shards these are depends on the step's name, their order and the number of ranks only, so that a rank that is started again
+finds its own. Each step begins with another rank: many small sources of a shard each are spread over all ranks.
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -31,14 +33,14 @@ class ShareDone(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Every `size`-th shard, beginning with number `rank`."""
+    """Every `size`-th shard of a step, for `rank` from 0."""
 
     rank: int
     size: int
 
-    def of(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+    def of(self, shards: Sequence[Shard], step: str) -> Sequence[Shard]:
         """The shards of this rank, of all those of a step in order."""
-        return shards[self.rank :: self.size]
+        return shards[(self.rank - zlib.crc32(step.encode())) % self.size :: self.size]
 
     def __str__(self) -> str:
         return f"{self.rank}/{self.size}"
