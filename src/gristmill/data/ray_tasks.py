@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ AUTO = "auto"  # the cluster that RAY_ADDRESS names, or that runs on this machin
 MAX_RETRIES = 3  # of a task whose worker or node died
 TASKS_PER_CORE = 2
 CONNECT_SECONDS = 5.0
+HEALTH_SECONDS = 20.0  # the import of Ray included
 NODE_SECONDS = 60.0  # to start a worker and answer
 REPORT_SECONDS = 1.0
 LOCAL_STORE_BYTES = 80_000_000  # Ray's own memory for objects, near its least; ours are small
@@ -226,15 +228,18 @@ def _join(address: str, processes: int) -> Any:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself tries for minutes."""
+    """Asks in a process that can be ended: Ray itself tries for minutes, then aborts."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise RecipeError(f"--ray {address!r} is no address; expected {LOCAL}, {AUTO} or HOST:PORT of the head node.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+        command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        subprocess.run(command, capture_output=True, check=True, timeout=HEALTH_SECONDS)
+    except (OSError, OverflowError, subprocess.SubprocessError) as error:
+        why = error if isinstance(error, OSError) else "it is not the head node of one"
         raise ResourceError(
-            f"no Ray cluster answers at {address}: {error}.\n  Look whether its head node runs (`ray status --address {address}`)."
+            f"no Ray cluster answers at {address}: {why}.\n  Look whether its head node runs (`ray status --address {address}`)."
         ) from error
 
 
