@@ -111,7 +111,8 @@ def opened(
             with _one_at_a_time(store, who=links.name) if rank is not None else contextlib.nullcontext():
                 hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
                 states = open_states(loaded, links, hashes)
-                states.all()
+                for name in () if rank is None else needed_by(states, last):
+                    _ = states[name]  # hashes its files
             yield Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed), last
 
 
