@@ -55,6 +55,7 @@ def provenance_of(
             "threads": machine.threads,
             "device": machine.device,
             "micro_batch_tokens": machine.micro_batch_tokens,
+            **({} if machine.ray is None or not step.maps_shards else {"ray": machine.ray}),
             "hardware": hardware_name(),
             "platform": platform.platform(),
             "python": platform.python_version(),
