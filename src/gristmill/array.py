@@ -23,7 +23,7 @@ from gristmill.graph.state import StepState, by_kind, needed_by
 from gristmill.provenance import WorkClock
 from gristmill.rank_notes import note_of_rank
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.runner import Run, opened
+from gristmill.runner import Run, given_command, opened
 
 
 def run_rank(
@@ -103,12 +103,24 @@ class _Rank:
             if self.made
             else "Nothing to share."
         )
-        recipe = shlex.quote(str(self.run.loaded.path))
+        command = shlex.join(_without(given_command(self.run.loaded), "--array", "--until"))
         if not self.waits:
-            return f"{did} When all ranks have ended, this makes the rest:\n  gristmill run {recipe}"
+            return f"{did} When all ranks have ended, this makes the rest:\n  {command}"
         between = [name for name in needed_by(self.run.states, self.waits) if name not in self.waits]
         kinds = dict.fromkeys(
             name.partition("/")[0] for name in (*self.made, *between) if self.run.states[name].state != "done"
         )
-        commands = "".join(f"\n  gristmill run {recipe} --until {kind}" for kind in kinds)
+        commands = "".join(f"\n  {command} --until {kind}" for kind in kinds)
         return f"{did} When all ranks have ended:{commands}\nThen the same array again, for {', '.join(by_kind(self.waits))}."
+
+
+def _without(command: Sequence[str], *options: str) -> list[str]:
+    """A command without options that have a value, in whichever way it was written."""
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word in options:
+            next(words, None)
+        elif word.partition("=")[0] not in options:
+            kept.append(word)
+    return kept

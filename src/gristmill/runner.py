@@ -409,7 +409,7 @@ class Run:
             f"up to {units.seconds(total)} of work in {self.links.folder} would be remade:\n"
             f"  {name}: {'; '.join(asked[name].reasons)}{self._resumes(name)}\n"
             + (f"  and, as far as they change: {', '.join(others)}\n" if others else "")
-            + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
+            + f"  To do so: {shlex.join(given_command(self.loaded))} --remake all   (nothing is deleted: what was made stays in "
             f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
         )
 
@@ -428,8 +428,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _same_command(loaded: LoadedRecipe) -> str:
+def given_command(loaded: LoadedRecipe) -> list[str]:
     """The command that was given, overrides and options included; from Python, the plainest one."""
     if Path(sys.argv[0]).name == "gristmill":
-        return shlex.join(["gristmill", *sys.argv[1:]])
-    return shlex.join(["gristmill", "run", str(loaded.path)])
+        return ["gristmill", *sys.argv[1:]]
+    return ["gristmill", "run", str(loaded.path)]

@@ -80,16 +80,16 @@ def test_ranks_and_a_run_that_names_the_missing_one_leave_the_bytes_of_a_plain_r
 ) -> None:
     first = gristmill("run", "recipe.yaml", "--processes", 1, "--array", "0/2")
     assert first.code == 0, first.err
-    assert "gristmill run recipe.yaml --until extract" in first.out
+    assert "\n  gristmill run recipe.yaml --processes 1 --until extract\n" in first.out
     assert links_of(project).artefact("extract/manuals") is None
     committed = gristmill("run", "recipe.yaml", "--processes", 1, "--until", "extract")
     assert committed.code == 0, committed.err
     assert "1 of 2 ranks did not finish their shares (1); what is missing is made here" in committed.out
     assert gristmill("run", "recipe.yaml", "--processes", 1, "--until", "classifier").code == 0
     for rank in (1, 0):
-        answer = gristmill("run", "recipe.yaml", "--processes", 1, "--array", f"{rank}/2")
+        answer = gristmill("run", "recipe.yaml", "--processes", 1, f"--array={rank}/2")
         assert answer.code == 0, answer.err
-        assert "this makes the rest:\n  gristmill run recipe.yaml\n" in answer.out
+        assert "this makes the rest:\n  gristmill run recipe.yaml --processes 1\n" in answer.out
     rest = gristmill("run", "recipe.yaml", "--processes", 1, "--until", "select")
     assert rest.code == 0, rest.err
     assert rest.out.count("all 2 ranks made their shares") == 9
