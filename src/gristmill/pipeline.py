@@ -123,6 +123,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
+            maps_shards=True,
             outputs=Extracted,
             given=given,
             watching=Given(config={"source": source}),
@@ -153,6 +154,7 @@ def _scoring(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"score/{name}",
             module="gristmill.score.score",
+            maps_shards=True,
             outputs=Scored,
             given=Given(
                 config={"labelled_here": labelled_here},
@@ -178,6 +180,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"signatures/{name}",
             module="gristmill.select.signatures",
+            maps_shards=True,
             outputs=Signed,
             given=Given(
                 config={
@@ -193,6 +196,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"contamination/{name}",
             module="gristmill.select.contamination",
+            maps_shards=True,
             outputs=Searched,
             given=Given(
                 config={"decontaminate": section.decontaminate.inside(), "seed": recipe.seed},

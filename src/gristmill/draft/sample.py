@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.data.executor import executor_for
+from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
@@ -231,7 +231,7 @@ class _Reading:
             self._places.acquire()
 
     def _read_all(self, units: Sequence[Unit]) -> None:
-        executor = executor_for(self.machine, num_items=len(units), guarded=True, should_stop=self._is_over.is_set)
+        executor = LocalThreads(threads=self.machine.processes, should_stop=self._is_over.is_set)
         for unit, outcome in executor.map(self._read_unit, units):
             if isinstance(outcome, Exception):
                 raise outcome
@@ -264,7 +264,7 @@ class _Reading:
             job = CurateFirstPart(settings, shard, max_bytes=int(unit.part * content))
         run_guarded(
             job,
-            spool=shard.spool_path,
+            spool=shard.new_spool(),
             deadline_seconds=settings.deadline_seconds,
             max_memory_mb=settings.max_memory_mb,
             should_stop=self._is_over.is_set,

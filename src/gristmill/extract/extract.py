@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import count_rows, read_batches
-from gristmill.data.executor import executor_for, results_of
+from gristmill.data.each_shard import map_guarded, shard_executor
+from gristmill.data.executor import results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
 from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
@@ -31,6 +32,7 @@ from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
+from gristmill.graph.share import ShareDone
 from gristmill.graph.step import OutsideFiles, StepContext
 from gristmill.recipe.schema.curation import MainText, Source
 from gristmill.recipe.schema.formats import ReadFiles
@@ -48,6 +50,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     ledger_path = ctx.out / "ledger.json"
     if not ledger_path.exists():
         _extract(ctx, ledger_path)
+    elif ctx.machine.share is not None:
+        raise ShareDone(mine=0, num_shards=0)  # a run was stopped when it had put all together
     left = Extracted(ctx.out)
     for leftover in ctx.out.glob("shard-*"):
         leftover.unlink()
@@ -85,19 +89,26 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
     settings = settings_of(ctx)
-    waiting = [shard for shard in shards if not shard.is_done()]
-    if len(waiting) < len(shards):
-        ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
-    meter = Meter(name, shards, waiting=waiting, report=ctx.progress)
+    mine = ctx.machine.share_of(shards, ctx.name)
+    waiting = [shard for shard in mine if not shard.is_done()]
+    if len(waiting) < len(mine):
+        ctx.say(f"{name}: {len(mine) - len(waiting)} of {len(mine)} shards are done already")
+    meter = Meter(name, mine, waiting=waiting, report=ctx.progress)
     errors: list[Exception] = []
 
     def should_stop() -> bool:
         return bool(errors) or ctx.should_stop()
 
-    executor = executor_for(ctx.machine, num_items=len(waiting), should_stop=should_stop, guarded=True)
+    outcomes = map_guarded(
+        ctx,
+        partial(extract_shard, settings),
+        waiting,
+        reads=[span.path for shard in shards[:1] for span in shard.spans[:1]],
+        should_stop=should_stop,
+        progress=meter.reads,
+    )
     try:
-        function = partial(extract_shard, settings, should_stop=should_stop, progress=meter.reads)
-        for shard, outcome in executor.map(function, waiting):
+        for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
                 errors.append(outcome)
                 continue
@@ -107,6 +118,8 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
             raise
     if errors:
         raise errors[0]
+    if ctx.machine.share is not None:
+        raise ShareDone(mine=len(mine), num_shards=len(shards))
     _finish(ctx, ledger_path, shards)
 
 
@@ -160,7 +173,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
 def _measure_whole(ctx: StepContext, shards: list[Shard], shared: dict[str, Taken]) -> None:
     """Measures files that several shards share as a whole: what their spans hold may rest on the same mistake."""
     paths = {span.name: span.path for shard in shards for span in shard.spans if span.name in shared}
-    executor = executor_for(ctx.machine, num_items=len(paths), should_stop=ctx.should_stop)
+    executor = shard_executor(ctx, num_items=len(paths), reads=[*paths.values()][:1])
     for name, content in results_of(executor, partial(measure_file, ctx.config["source"].read, paths), sorted(paths)):
         shared[name].content = content
 
