@@ -10,8 +10,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from huggingface_hub import HfApi, get_token, hf_hub_url
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import HfApi, constants, get_token, hf_hub_url
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its transport's
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from gristmill.data.download import AGAIN, UnreachableError, Wanted
@@ -29,6 +35,12 @@ class Listing:
     licence: str | None
 
 
+def hub_client() -> HfApi:
+    """The Hub's client, told to send nothing about this machine and to ask for nothing that nobody asked it for."""
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return HfApi()
+
+
 def list_dataset(
     dataset: str, revision: str, patterns: Sequence[str], *, timeout_seconds: float | None = None
 ) -> Listing:
@@ -36,7 +48,7 @@ def list_dataset(
 
     Raises DataError where the set, the revision or a file is not there or may not be read, UnreachableError where nobody answers.
     """
-    api = HfApi()
+    api = hub_client()
     try:
         about = api.dataset_info(dataset, revision=revision, timeout=timeout_seconds)
         commit = about.sha or revision
@@ -52,7 +64,7 @@ def list_dataset(
         ) from error
     except HFValidationError as error:
         raise DataError(f"{dataset!r} is no data set of the Hub: {_first_line(error)}") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status is None or status in AGAIN:
             raise UnreachableError(
