@@ -9,7 +9,10 @@ fresh one. A template has a fiftieth of N / 20 members. Text depends on (seed, n
 Signatures and `find_duplicates` run as select runs them, in processes. CPU seconds (of this process and of the functions in workers,
 without their start) say more than seconds on a machine that others use. Peak memory is the high-water mark of resident memory
 of each process (VmHWM), pages of mapped files included; "walk" is the process that drives the search. Disk is sampled twice
-a second. Prints a table and a JSON line at the end.
+a second. Prints a table, what --plan documents would take by the rows above, and a JSON line at the end.
+
+The plan fits c × N log2 N to CPU seconds and c × N to disk, through the origin, so that large sizes count most, and says how far each
+row lies from the curve. It is a plan for texts like these: longer ones cost in proportion to their words.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import multiprocessing
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,10 +237,30 @@ def show(row: dict[str, Any]) -> None:
     print("    " + ", ".join(f"{name} {value:,}" for name, value in row["counts"].items()), flush=True)
 
 
+def plan(rows: Sequence[dict[str, Any]], total: int) -> None:
+    """Prints what `total` documents would take, by curves fitted to the rows."""
+    sizes = np.array([row["documents"] for row in rows], dtype=float)
+    for what, unit, of_N, at_total in (
+        ("cpu_seconds", "s", sizes * np.log2(sizes), total * math.log2(total)),
+        ("prints_mb", "MB", sizes, float(total)),
+        ("search_disk_mb", "MB", sizes, float(total)),
+    ):
+        measured = np.array([row[what] for row in rows])
+        slope = float((of_N * measured).sum() / (of_N * of_N).sum())
+        off = ", ".join(f"{share:+.0%}" for share in measured / (slope * of_N) - 1)
+        print(f"{total:>11,} documents, {what}: {slope * at_total:,.0f} {unit} (rows off the curve: {off})")
+    pairs, documents = rows[-1]["counts"]["compared_pairs"], rows[-1]["counts"]["with_candidates"]
+    print(
+        f"            compared pairs: {pairs / documents:.1f} for each document with candidates at {rows[-1]['documents']:,}; "
+        f"at most {RULES.max_comparisons}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1,000 and 5,000 documents: a check that it runs")
     parser.add_argument("--documents", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--plan", type=int, default=10_000_000, help="documents to plan for from the rows")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/select-bench"))
@@ -247,6 +270,7 @@ def main() -> None:
     for total in [1_000, 5_000] if args.quick else args.documents:
         rows.append(measure(total, args.folder, processes=args.processes, seed=args.seed))
         show(rows[-1])
+    plan(rows, args.plan)
     print(json.dumps({"benchmark": "select", "processes": args.processes, "rows": rows}))
 
 

@@ -24,13 +24,13 @@ def test_load_is_the_mean_by_time_over_all_attempts(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(provenance, "CoreWatch", Load)
     monkeypatch.setattr(provenance.time, "monotonic", lambda: now[0])
     (tmp_path / "step.partial.json").write_text("{}")
-    first = WorkClock(tmp_path / "step.partial")
+    first = WorkClock(tmp_path / "step.partial.json")
     Load.told = [None, 2.0]
     assert first.busy_cores() is None
     now[0] = 10.0
     first.save()
     now[0] = 500.0  # the machine was off
-    second = WorkClock(tmp_path / "step.partial")
+    second = WorkClock(tmp_path / "step.partial.json")
     Load.told = [0.5]
     now[0] = 530.0
     assert second.busy_cores() == pytest.approx((10 * 2.0 + 30 * 0.5) / 40, abs=0.01)

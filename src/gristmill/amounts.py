@@ -2,6 +2,8 @@
 
 tokenize done, or refused when it had counted     ─→ measured           before the recipe changed ─→ counted before
 unique_tokens     ─→ declared           bytes of text, as select or extract counted them or by the sizes of files ─→ estimated
+
+What select kept overrules a declaration that it contradicts.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.data.outputs import Fetched
 from gristmill.data.outside import absolute, find_outside
 from gristmill.errors import RecipeError
 from gristmill.graph.state import States
@@ -34,6 +37,7 @@ from gristmill.tokens.tokenize import selection_tokens
 
 HowKnown = Literal["measured", "counted before", "declared", "estimated", "unknown"]
 DOCUMENT_BYTES = 3000  # of text in a web page, on average
+CONTRADICTS = 0.75  # of the declared tokens: fewer by the bytes that select kept cannot be the error of the ratio
 COUNTED_BYTES = 64_000_000  # of lines that are counted without asking; of larger files, estimated by their first part
 
 
@@ -62,19 +66,35 @@ class Found:
     largest: Mapping[str, tuple[Path, float]]
 
 
-def source_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
-    """The files of each source; none where they are absent and its tokens are declared. Raises RecipeError otherwise."""
-    return {name: _files_of(name, source, loaded) for name, source in loaded.recipe.sources.items()}
+def source_files(loaded: LoadedRecipe, links: RunLinks) -> dict[str, list[Path]]:
+    """The files of each source; none where they are absent and its tokens are declared, or not fetched yet. Raises RecipeError
+    otherwise."""
+    return {
+        name: _files_of(name, source, loaded) if source.fetch is None else _fetched(name, source, links)
+        for name, source in loaded.recipe.sources.items()
+    }
 
 
-def present_files(loaded: LoadedRecipe) -> dict[str, list[Path]]:
-    """The files of each source that are on this machine."""
+def present_files(loaded: LoadedRecipe, links: RunLinks | None = None) -> dict[str, list[Path]]:
+    """The files of each source that are on this machine; of fetched ones those of a run, where one is given."""
     found: dict[str, list[Path]] = {}
     for name, source in loaded.recipe.sources.items():
-        found[name] = []
-        with suppress(RecipeError):
-            found[name] = [*find_outside(loaded.folder, source.read.paths, where=name).files]
+        found[name] = [] if source.fetch is None or links is None else _fetched(name, source, links)
+        if source.fetch is None:
+            with suppress(RecipeError):
+                found[name] = [*find_outside(loaded.folder, source.read.paths, where=name).files]
     return found
+
+
+def _fetched(name: str, source: Source, links: RunLinks) -> list[Path]:
+    """The files of a source among what the run fetched of it last."""
+    identity = links.before(f"fetch/{name}")
+    folder = None if identity is None else links.bytes_of(f"fetch/{name}", identity)
+    if folder is None:
+        return []
+    with suppress(RecipeError):
+        return [*find_outside(Fetched(folder).files, source.read.paths, where=name).files]
+    return []
 
 
 def find_amounts(
@@ -101,6 +121,11 @@ def find_amounts(
             text_bytes=kept,
             documents=documents,
             conversations=0.0 if recipe.chat is None else _conversations(recipe.chat, loaded.folder),
+            fetch_bytes={
+                name: float((_counts(f"fetch/{name}", links, states) or {}).get("bytes", 0))
+                for name, source in recipe.sources.items()
+                if source.fetch is not None
+            },
             pack_bytes={name: path.stat().st_size if path.is_file() else 0 for name, path in pack_files.items()},
             pack_items={name: _num_lines(path) for name, path in pack_files.items()},
         ),
@@ -193,14 +218,17 @@ def _unique_tokens(
     found: dict[Selection, int] = {}
     how_known: dict[str, HowKnown] = {}
     for name, source in recipe.sources.items():
-        tokens, how = before.get(name), "counted before"
-        if tokens is None and source.unique_tokens is not None:
-            tokens, how = source.unique_tokens, "declared"
-        if tokens is None:
-            train = split.get(name, {}).get("train", {}).get("bytes", text_bytes[name])
-            tokens, how = round(train / bytes_per_token(recipe.tokenizer.vocab_size)), "estimated"
-        found[Selection(name)] = tokens
-        how_known[name] = how  # type: ignore[assignment]  # one of three literals
+        kept = split.get(name, {}).get("train", {}).get("bytes")
+        estimated = round((text_bytes[name] if kept is None else kept) / bytes_per_token(recipe.tokenizer.vocab_size))
+        declared = source.unique_tokens
+        if name in before:
+            found[Selection(name)], how_known[name] = before[name], "counted before"
+        elif declared is not None and (kept is None or estimated >= CONTRADICTS * declared):
+            found[Selection(name)], how_known[name] = declared, "declared"
+        elif source.fetch is not None and not text_bytes[name]:
+            how_known[name] = "unknown"  # until its files are fetched
+        else:
+            found[Selection(name)], how_known[name] = estimated, "estimated"
     return found, how_known
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gristmill import forecast, runner
+from gristmill import array, forecast, runner
 from gristmill.errors import GristmillError
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
@@ -41,7 +41,9 @@ def run(
     recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. console: where progress is printed; standard
     output, or the notebook's cell, if None. remake: costly steps that may be remade; "all" for all.
     """
-    return runner.run(_loaded(recipe), machine or Machine(), console=console or Console(), until=until, remake=remake)
+    machine = machine or Machine()
+    make = runner.run if machine.share is None else array.run_rank
+    return make(_loaded(recipe), machine, console=console or Console(), until=until, remake=remake)
 
 
 def _loaded(recipe: RecipeLike) -> LoadedRecipe:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gristmill.cli_options import (
+    Array,
     AsJson,
     Device,
     MicroBatchTokens,
     Models,
     Overrides,
     Processes,
+    Ray,
     RecipePath,
     RunsDir,
     Threads,
@@ -73,15 +75,26 @@ def run(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ray: Ray = None,
+    array: Array = None,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
+    from dataclasses import replace
 
     from gristmill.recipe.load import load_recipe
-    from gristmill.runner import run as run_recipe
 
     console = _console()
+    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), ray=ray)
+    if array is not None:
+        from gristmill.array import run_rank
+        from gristmill.graph.share import read_share
+
+        machine = replace(machine, share=read_share(array, os.environ))
+        run_rank(load_recipe(recipe, overrides or []), machine, console=console, until=until, remake=remake or [])
+        return
+    from gristmill.runner import run as run_recipe
+
     loaded = load_recipe(recipe, overrides or [])
-    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
     folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
     if until is None:
         from gristmill.pipeline import steps_of

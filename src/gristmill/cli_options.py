@@ -57,6 +57,22 @@ Threads = Annotated[
     ),
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        help="map shards on a Ray cluster: local starts one here, auto finds the one of this machine",
+        metavar="local|auto|HOST:PORT",
+    ),
+]
+Array = Annotated[
+    str | None,
+    typer.Option(
+        "--array",
+        help="make only this rank's share of the shards, from 0/SIZE to SIZE-1/SIZE; slurm: as the job array says",
+        metavar="RANK/SIZE|slurm",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 

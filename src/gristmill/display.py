@@ -26,6 +26,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from gristmill import units
 from gristmill.graph.progress import Moment, Position, Report, Tracker
 from gristmill.store.heartbeat import Heart
 
@@ -113,15 +114,26 @@ def print_whole(table: Table, console: Console) -> None:
 
 @contextmanager
 def doing(console: Console, words: str) -> Iterator[Callable[[str], None]]:
-    """One line that says what is done now, as long as it is: on the console's terminal, or on that of standard error, where the
+    """One line that says what is done now and since when, as long as it is: on the console's terminal, or on that of standard error, where the
     console writes into a pipe or file; nothing elsewhere. Yields the function that changes it."""
     shown = console if console.quiet or _is_live(console) else Console(stderr=True)
     if shown.quiet or not _is_live(shown):
         yield lambda line: None
         return
-    with Live(Text(words), console=shown, refresh_per_second=FRAMES_PER_SECOND, transient=True) as live:
+    line, since = words, time.monotonic()
+
+    def say(words: str) -> None:
+        nonlocal line
+        line = words
+        live.refresh()
+
+    def draw() -> Text:
+        return Text(f"{line}, {units.seconds(time.monotonic() - since)} so far", no_wrap=True, overflow="ellipsis")
+
+    with Live(console=shown, get_renderable=draw, refresh_per_second=FRAMES_PER_SECOND, transient=True) as live:
         shown.show_cursor(True)
-        yield lambda line: live.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        live.refresh()
+        yield say
 
 
 def _is_live(console: Console) -> bool:

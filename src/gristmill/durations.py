@@ -103,7 +103,9 @@ class Corrections:
 
 
 def _is_of(made_with: Mapping[str, Any], machine: Machine) -> bool:
-    """Whether a record was made on this machine, with as many processes and threads as now."""
+    """Whether a record was made on this machine, with as many processes and threads as now; on a cluster only for its own runs."""
+    if made_with.get("ray") not in (None, machine.ray):
+        return False
     now = {"processes": machine.processes, "threads": machine.threads, "hardware": hardware_name()}
     return all(made_with.get(key) == value for key, value in now.items())
 
@@ -114,7 +116,7 @@ class Foretold:
     def __init__(self, loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> None:
         """Raises RecipeError or DataError for files, as far as they are here, whose first rows are not what the recipe says."""
         self._loaded, self._machine, self._links = loaded, machine, links
-        self._files = present_files(loaded)
+        self._files = present_files(loaded, links)
         self._speed: Speed | None = None
         check_files(loaded, self._files)
 

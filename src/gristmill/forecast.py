@@ -135,7 +135,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     """
     recipe, cores = loaded.recipe, CoreWatch()
     links = RunLinks(Store(machine.runs_dir), recipe.name)
-    files = source_files(loaded)
+    files = source_files(loaded, links)
     missing = check_files(loaded, files)
     states, notes = _states(loaded, machine, links)
     found = find_amounts(loaded, files, links, states)
@@ -148,7 +148,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
     text_bytes = found.amounts.all_text
     disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
-    present = [source.read for name, source in recipe.sources.items() if files[name]]
+    present = [source.read for name, source in recipe.sources.items() if files[name] and source.fetch is None]
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     hours = sum(step.seconds for step in steps) / 3600

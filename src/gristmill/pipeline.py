@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gristmill.align.outputs import Finetuned, PreferencePairs, PreferenceTuned
+from gristmill.data.outputs import Fetched
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.evaluate.outputs import Evaluated
 from gristmill.export.outputs import Exported
@@ -17,7 +18,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, Source, rules_label
+from gristmill.recipe.schema.curation import NearDuplicates, rules_label
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -106,22 +107,32 @@ def hashes_of(
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
+        own_rules = {rules_label(path): (path,) for path in source.rules.own.values()}
+        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **own_rules})
+        if source.fetch is not None:
+            yield Step(
+                name=f"fetch/{name}",
+                module="gristmill.data.fetch",
+                outputs=Fetched,
+                given=Given(config={"fetch": source.fetch.inside()}),
+                watching=Given(config={"fetch": source.fetch}),
+            )
+            given = Given(
+                config={"source": source.inside(), "paths": source.read.paths},
+                inputs={"fetched": reads(f"fetch/{name}", Fetched, "files")},
+                files=own_rules,
+            )
         yield Step(
             name=f"extract/{name}",
             module="gristmill.extract.extract",
+            maps_shards=True,
             outputs=Extracted,
-            given=Given(config={"source": source.inside()}, files=_source_files(source)),
+            given=given,
             watching=Given(config={"source": source}),
         )
     yield from _scoring(recipe)
     yield from _search(recipe)
     yield from _selection(recipe)
-
-
-def _source_files(source: Source) -> dict[str, tuple[str, ...]]:
-    """The files that extract reads: the documents, and rules of the user's own."""
-    own = {rules_label(path): (path,) for path in source.rules.own.values()}
-    return {"source": tuple(source.read.paths), **own}
 
 
 def _scoring(recipe: Recipe) -> Iterable[Step]:
@@ -145,6 +156,7 @@ def _scoring(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"score/{name}",
             module="gristmill.score.score",
+            maps_shards=True,
             outputs=Scored,
             given=Given(
                 config={"labelled_here": labelled_here},
@@ -170,6 +182,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"signatures/{name}",
             module="gristmill.select.signatures",
+            maps_shards=True,
             outputs=Signed,
             given=Given(
                 config={
@@ -185,6 +198,7 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name=f"contamination/{name}",
             module="gristmill.select.contamination",
+            maps_shards=True,
             outputs=Searched,
             given=Given(
                 config={"decontaminate": section.decontaminate.inside(), "seed": recipe.seed},

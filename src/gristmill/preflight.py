@@ -41,7 +41,9 @@ def check_files(loaded: LoadedRecipe, files: Mapping[str, list[Path]]) -> list[s
     recipe, problems = loaded.recipe, list[GristmillError]()
     for name, source in recipe.sources.items():
         _collect(problems, partial(_check_source, loaded, name, source, files[name]))
-    missing = _sources_without_files(loaded, [name for name in recipe.sources if not files[name]])
+    missing = _sources_without_files(
+        loaded, [name for name, source in recipe.sources.items() if not files[name] and source.fetch is None]
+    )
     for key, path, check in _other_files(loaded):
         where = f"{loaded.origin_near(key)}: {_dotted(key)}"
         if not path.exists():

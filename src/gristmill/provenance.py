@@ -8,19 +8,17 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine
 from gristmill.graph.peak_memory import PeakMemory
-from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast
+from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast, versions
 from gristmill.graph.state import StepState, resolved
 from gristmill.planning.speed import hardware_name
 from gristmill.store.durable import read_json, write_json
 
-RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
 SAVE_SECONDS = 5.0
 
 
@@ -57,29 +55,23 @@ def provenance_of(
             "threads": machine.threads,
             "device": machine.device,
             "micro_batch_tokens": machine.micro_batch_tokens,
+            **({} if machine.ray is None or not step.maps_shards else {"ray": machine.ray}),
             "hardware": hardware_name(),
             "platform": platform.platform(),
             "python": platform.python_version(),
         },
-        versions={name: found for name in RECORDED_PACKAGES if (found := _version(name)) is not None},
+        versions=versions(),
     )
     return made.to_json()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 class WorkClock:
-    """Seconds of work on a step over all its attempts, and how busy other processes kept the cores meanwhile: kept in the note beside
-    the working folder."""
+    """Seconds of work on a step over all its attempts, and how busy other processes kept the cores meanwhile: kept in a note, which
+    is that beside the working folder, or a rank's own."""
 
-    def __init__(self, working: Path) -> None:
-        self._note = working.with_name(f"{working.name}.json")
-        self._noted: dict[str, Any] = dict(read_json(self._note))
+    def __init__(self, note: Path) -> None:
+        self._note = note
+        self._noted: dict[str, Any] = dict(read_json(note)) if note.is_file() else {}
         self.is_new = "seconds" not in self._noted
         self._before = float(self._noted.get("seconds", 0.0))
         self._watched, self._busy = self._noted.get("watched_seconds", 0.0), self._noted.get("busy_core_seconds", 0.0)
@@ -102,11 +94,11 @@ class WorkClock:
             if time.monotonic() - self._saved > SAVE_SECONDS:
                 self.save()
 
-    def save(self) -> None:
-        """Writes the totals into the note."""
+    def save(self, **more: Any) -> None:
+        """Writes the totals into the note, and what else is to be noted."""
         self._look()
         totals = {"seconds": self.total(), "watched_seconds": self._watched, "busy_core_seconds": self._busy}
-        write_json(self._note, {**self._noted, **totals})
+        write_json(self._note, {**self._noted, **totals, **more})
         self._saved = time.monotonic()
 
     def _look(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from gristmill import units
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States, StepState
@@ -73,6 +74,15 @@ def remakes(states: States, machine: Machine, *, wanted: Iterable[str], kept: Co
     for name in wanted:
         bring(name, bytes_wanted=name in kept)
     return [found[name] for name in states.steps if name in found]
+
+
+def remade_words(ahead: Iterable[Remake]) -> str:
+    """How much work a run would remake at most, and whether it asks first; "" where there is none."""
+    most = sum(remake.seconds for remake in ahead)
+    if not most:
+        return ""
+    asks = "it asks first" if most > CHEAP_SECONDS else f"above {units.seconds(CHEAP_SECONDS)} it asks first"
+    return f"the next run remakes at most {units.seconds(most)} of work; nothing is deleted; {asks} (--remake agrees)"
 
 
 def seconds_at_stake(states: States, name: str, machine: Machine) -> float:

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.data.ray_tasks import ray_session
 from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
@@ -35,16 +36,17 @@ from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
 from gristmill.graph.step import Reads, Step
-from gristmill.pipeline import hashes_of, kept_steps, open_states, steps_of
+from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
+from gristmill.rank_notes import take_in_ranks
 from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remakes, resume_point
-from gristmill.store.artifact import verify_manifest
+from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remade_words, remakes, resume_point
+from gristmill.store.artifact import note_beside, verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
-from gristmill.store.heartbeat import Heart
+from gristmill.store.heartbeat import Heart, remove_beats_of_ranks
 from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
@@ -65,6 +67,20 @@ def run(
 
     until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     """
+    with opened(loaded, machine, console=console, until=until, remake=remake) as (under_way, last):
+        loaded, folder = under_way.loaded, under_way.links.folder
+        remove_beats_of_ranks(folder)
+        write_text(folder / RUN_RECIPE, recipe_as_it_became(loaded))
+        _say_what_is_not_read(loaded, folder, under_way.display.say)
+        under_way.carry_out(last, kept_steps(loaded.recipe) if until is None else set(last))
+    return folder
+
+
+@contextlib.contextmanager
+def opened(
+    loaded: LoadedRecipe, machine: Machine, *, console: Console, until: str | None, remake: Sequence[str]
+) -> Iterator[tuple[Run, list[str]]]:
+    """A run under way with its folder locked, and the steps that it is asked for; the arguments are those of `run`."""
     names = [step.name for step in steps_of(loaded.recipe)]
     last = names if until is None else steps_named(names, until, option="--until")
     agreed = {
@@ -83,32 +99,40 @@ def run(
             say(where_words(links, loaded.folder))
         _make_folder(store.root)  # first: a folder with a store is no part of a source that lies around it
         _make_folder(links.folder)
+        rank = None if machine.share is None else str(machine.share)
         with (
-            store.locks.running(links.folder),
-            Display(console, Heart(links.folder), is_stopping=lambda: signals.received is not None) as display,
+            ray_session(machine.ray),
+            store.locks.running(links.folder, as_rank=rank is not None),
+            Display(
+                console, Heart(links.folder, rank=rank), is_stopping=lambda: signals.received is not None
+            ) as display,
         ):
             loaded = with_interventions(loaded, links.folder)
-            hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
-            states = open_states(loaded, links, hashes)
-            kept = kept_steps(loaded.recipe) if until is None else set(last)
-            write_text(links.folder / RUN_RECIPE, recipe_as_it_became(loaded))
-            _say_what_is_not_read(loaded, links.folder, say)
-            _Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed).carry_out(last, kept)
-    return links.folder
+            with _one_at_a_time(store, who=links.name) if rank is not None else contextlib.nullcontext():
+                hashes = hashes_of(loaded, machine, say=say, should_stop=lambda: signals.received is not None)
+                states = open_states(loaded, links, hashes)
+                for name in () if rank is None else needed_by(states, last):
+                    _ = states[name]  # hashes its files
+            yield Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed), last
+
+
+def _one_at_a_time(store: Store, *, who: str) -> contextlib.AbstractContextManager[bool]:
+    """Of many ranks that begin at once, one hashes the outside files and the others read what it kept."""
+    return store.locks.making(store.root / FILE_HASHES, what="the hashes of outside files", who=who)
 
 
 def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str], None]) -> None:
     """Tells what lies beside the files of the sources, and keeps it in the run's folder for the report. Of a source whose files are
     gone, what was told stays."""
     with contextlib.suppress(RecipeError):
-        reads = [source.read for source in loaded.recipe.sources.values()]
+        reads = [source.read for source in loaded.recipe.sources.values() if source.fetch is None]
         found = not_read_beside(loaded.folder, reads, has_chat=loaded.recipe.chat is not None)
         for line in in_a_line(found, loaded.path):
             say(line)
         keep_not_read(folder, found)
 
 
-class _Run:
+class Run:
     """One run under way."""
 
     def __init__(
@@ -133,17 +157,27 @@ class _Run:
 
     def carry_out(self, last: Sequence[str], kept: set[str]) -> None:
         """Makes the steps of `last` and what they need, in order; those of `kept` also where only their files are gone."""
-        wanted = self.wanted = needed_by(self.states, last)
-        self.kept = kept
-        check_finished(self.loaded.recipe, self.states, wanted)
-        self.foretold = Foretold(self.loaded, self.machine, self.links)
+        wanted = self.begin(last, kept)
         for name in wanted:
             if self.states[name].state != "done":
-                self._refuse_costly(self.states[name])
+                self.refuse_costly(self.states[name])
         if any(self.states[name].state != "done" for name in wanted):
             self._say_load()
+        self._say_remakes()
         for name in wanted:
             self._bring(name, bytes_wanted=name in self.kept)
+
+    def begin(self, last: Sequence[str], kept: set[str]) -> list[str]:
+        """Checks what can be known before anything is made; returns the steps of `last` and what they need, in order."""
+        self.wanted, self.kept = needed_by(self.states, last), kept
+        check_finished(self.loaded.recipe, self.states, self.wanted)
+        self.foretold = Foretold(self.loaded, self.machine, self.links)
+        return self.wanted
+
+    def _say_remakes(self) -> None:
+        ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
+        if sum(remake.seconds for remake in ahead) > TRIED_SECONDS:
+            self.display.say(remade_words(ahead))
 
     def _say_load(self) -> None:
         if note := load_note(busy_cores(), self.foretold.speed):
@@ -155,12 +189,12 @@ class _Run:
         if state.state == "done" and (state.folder is not None or not bytes_wanted):
             self._link(state)
             return
-        self._leave_if_asked()
+        self.leave_if_asked()
         for needed in self.states.steps[name].inputs:
             if self.states[needed].folder is None:
                 self._bring(needed, bytes_wanted=True)
         state = self.states[name]  # an input may have been remade with other content
-        self._refuse_costly(state)
+        self.refuse_costly(state)
         self._make(state)
         self.states.refresh()
 
@@ -197,7 +231,9 @@ class _Run:
             else:
                 self.links.mark_unfinished(step.name, identity)
                 working = self.store.open_work(step.name, identity)
-                clock = WorkClock(working)
+                for line in take_in_ranks(working):
+                    self.display.say(f"{step.name}: {line}")
+                clock = WorkClock(note_beside(working))
                 record = self._work(state, working, clock)
                 self.store.commit(step.name, identity, record)
                 self.links.link(step.name, identity)
@@ -218,22 +254,50 @@ class _Run:
     def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
         step = state.step
-        assert state.identity is not None, step.name
         assert state.document is not None, step.name
+        planned = self.foretold.of(step.name)
+        training = self.foretold.of_training() if step.name == PRETRAIN else None
+        try:
+            counts, peak = self.do(
+                state, working, clock, planned.seconds, self.foretold.seconds_of(self._after(step.name))
+            )
+        except RecipeError:
+            self.links.put_back(step.name)  # refused: nothing is under way
+            raise
+        if changed := self.changed_files(step, state.document):
+            shutil.rmtree(working)
+            raise ArtifactError(
+                f"files that {step.name} reads ({', '.join(changed)}) changed while it ran.\n"
+                "  The output was discarded. Run again once the files stop changing."
+            )
+        return provenance_of(
+            state,
+            made_from={needed: self.states[needed].identity for needed in step.inputs},
+            counts=counts,
+            clock=clock,
+            peak=peak,
+            planned=planned,
+            forecast=training,
+            machine=self.machine,
+        )
+
+    def do(
+        self, state: StepState, working: Path, clock: WorkClock, expected_seconds: float, later_seconds: float
+    ) -> tuple[dict[str, Any], PeakMemory]:
+        """Runs the step's code in its working folder; returns the counts and the memory it took."""
+        step = state.step
+        assert state.identity is not None, step.name
 
         def say(line: str) -> None:
             clock.note()
             self.display.say(line)
 
-        planned = self.foretold.of(step.name)
-        training = self.foretold.of_training() if step.name == PRETRAIN else None
-        later_seconds = self.foretold.seconds_of(self._after(step.name))
         give_freed_memory_back()
         try:
             with (
                 out_of_space_is_a_resource_error(working),
                 self.display.following(
-                    step.name, expected_seconds=planned.seconds, later_seconds=later_seconds
+                    step.name, expected_seconds=expected_seconds, later_seconds=later_seconds
                 ) as report,
                 PeakMemory() as peak,
             ):
@@ -257,27 +321,13 @@ class _Run:
                     progress=progress,
                     should_stop=lambda: self.signals.received is not None,
                 )
-                counts = importlib.import_module(step.module).run(context)
-        except RecipeError:
-            self.links.put_back(step.name)  # refused: nothing is under way
-            raise
+                return importlib.import_module(step.module).run(context), peak
         except Interrupted as stopped:
             clock.save()
             raise Interrupted(
                 f"{step.name}: {str(stopped).rstrip('.')}.\n  Run the same command to resume.",
                 signal_number=self.signals.received or signal.SIGTERM,
             ) from stopped
-        self._check_files(step, state.document, working)
-        return provenance_of(
-            state,
-            made_from={needed: self.states[needed].identity for needed in step.inputs},
-            counts=counts,
-            clock=clock,
-            peak=peak,
-            planned=planned,
-            forecast=training,
-            machine=self.machine,
-        )
 
     def _after(self, name: str) -> list[str]:
         """The wanted steps after this one that are not done."""
@@ -308,16 +358,11 @@ class _Run:
                     f"remake {name}."
                 ) from error
 
-    def _check_files(self, step: Step, document: Mapping[str, Any], working: Path) -> None:
-        """Discard the work and raise ArtifactError when an outside file is not what it was when the step's identity was made."""
+    def changed_files(self, step: Step, document: Mapping[str, Any]) -> list[str]:
+        """The labels of outside files that are not what they were when the step's identity was made."""
         now = {label: self.hashes.of(files) for label, files in
                find_step_files(step.given, self.loaded.folder, step.name).items()}  # fmt: skip
-        if changed := [label for label, files in document["files"].items() if now[label] != files]:
-            shutil.rmtree(working)
-            raise ArtifactError(
-                f"files that {step.name} reads ({', '.join(changed)}) changed while it ran.\n"
-                "  The output was discarded. Run again once the files stop changing."
-            )
+        return [label for label, files in document["files"].items() if now[label] != files]
 
     def _say_if_other_bytes(self, step: Step, known: Mapping[str, Any] | None, identity: str) -> None:
         """A remake of removed files may come out otherwise; then what follows is remade, and this says why."""
@@ -341,7 +386,7 @@ class _Run:
                 highlight=False,
             )
 
-    def _leave_if_asked(self) -> None:
+    def leave_if_asked(self) -> None:
         if self.signals.received is not None:
             raise Interrupted(
                 "stopped between two steps; run the same command to resume.", signal_number=self.signals.received
@@ -349,7 +394,7 @@ class _Run:
 
     # ── cost of a change ──
 
-    def _refuse_costly(self, state: StepState) -> None:
+    def refuse_costly(self, state: StepState) -> None:
         """Stop when more than ten minutes of finished work would be remade that nobody agreed to remake.
 
         Asked as soon as it is decided that the step is remade. All that the run may remake counts together, but for the steps
@@ -370,7 +415,7 @@ class _Run:
             f"up to {units.seconds(total)} of work in {self.links.folder} would be remade:\n"
             f"  {name}: {'; '.join(asked[name].reasons)}{self._resumes(name)}\n"
             + (f"  and, as far as they change: {', '.join(others)}\n" if others else "")
-            + f"  To do so: {_same_command(self.loaded)} --remake all   (nothing is deleted: what was made stays in "
+            + f"  To do so: {shlex.join(given_command(self.loaded))} --remake all   (nothing is deleted: what was made stays in "
             f"{self.store.root})\n  To keep it: undo the change, or give the recipe another name."
         )
 
@@ -389,8 +434,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _same_command(loaded: LoadedRecipe) -> str:
+def given_command(loaded: LoadedRecipe) -> list[str]:
     """The command that was given, overrides and options included; from Python, the plainest one."""
     if Path(sys.argv[0]).name == "gristmill":
-        return shlex.join(["gristmill", *sys.argv[1:]])
-    return shlex.join(["gristmill", "run", str(loaded.path)])
+        return ["gristmill", *sys.argv[1:]]
+    return ["gristmill", "run", str(loaded.path)]

@@ -28,10 +28,13 @@ from gristmill.forecast import Forecast, make_forecast
 from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.pipeline import steps_of
 from gristmill.planning.budget import Selection
+from gristmill.planning.estimate import bytes_per_token
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.runner import run
+from gristmill.select.outputs import Selected
+from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.shards import TokenShard
 
@@ -273,6 +276,16 @@ def test_tokens_that_were_counted_before_the_recipe_changed_are_used_and_marked(
 def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> None:
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert (made.sources["book"].how_known, made.budget[0].unique_tokens) == ("declared", 50_000)
+
+
+def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(book: Path, machine: Machine) -> None:
+    made_until(book, machine, "select")
+    split = read_json(Selected(machine.runs_dir / "book" / "select").split)
+    estimated = round(split["book"]["train"]["bytes"] / bytes_per_token(load_recipe(book).recipe.tokenizer.vocab_size))
+    for declared, used in ((4 * estimated, estimated), (round(1.2 * estimated), round(1.2 * estimated)), (10, 10)):
+        made = make_forecast(load_recipe(book, [f"sources.book.unique_tokens={declared}"]), machine)
+        assert made.budget[0].unique_tokens == used
+        assert made.sources["book"].how_known == ("declared" if used == declared else "estimated")
 
 
 def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine) -> None:

@@ -6,12 +6,13 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gristmill.data.deadline import extend
+from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.errors import DataError
 
@@ -174,3 +175,60 @@ def square(number: int) -> int:
     if number == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number
+
+
+# ── functions of items, as Ray tasks carry them ──────────────────────────────────────────────────────────────────────
+
+
+def square_on(folder: Path, number: int) -> int:
+    """Counts its attempts in a file."""
+    path = folder / str(number)
+    path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
+    return square(number)
+
+
+def square_slowly(folder: Path, number: int) -> int:
+    """Says that it has begun, then takes its time."""
+    (folder / str(number)).touch()
+    time.sleep(1.0)
+    return number * number
+
+
+def guarded(
+    folder: Path,
+    bad: dict[int, str],
+    number: int,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[int], None] = lambda results: None,
+) -> Any:
+    """Sixty records, some of them bad."""
+    return run_guarded(
+        HostileJob(60, processing=bad, seconds_per_item=0.05),
+        spool=folder / f"spool-{number}.tmp",
+        deadline_seconds=1.0,
+        max_memory_mb=300,
+        should_stop=should_stop,
+        progress=progress,
+    )
+
+
+class Hanging(HostileJob):
+    """Leaves the number of its process and hangs."""
+
+    def process(self, item: int) -> tuple[int, str]:
+        assert self.started is not None
+        (self.started.parent / f"pid-{os.getpid()}").write_text(str(os.getpid()))
+        time.sleep(600)
+        return item, "never"
+
+
+def guarded_hanging(folder: Path, number: int, *, progress: Callable[[int], None]) -> Any:
+    """Hangs until its process is ended."""
+    return run_guarded(
+        Hanging(3, started=folder / "started"),
+        spool=folder / f"spool-{number}.tmp",
+        deadline_seconds=600.0,
+        max_memory_mb=300,
+        progress=progress,
+    )

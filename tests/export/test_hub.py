@@ -26,6 +26,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories: dict[str, bool] = {}  # name → private
         self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,6 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say({}, 404)
 
     def do_GET(self) -> None:
+        self.server.asked.append(self.path)
         name = self.path.removeprefix("/api/models/").partition("/revision")[0].partition("?")[0]
         if name in self.server.repositories:
             self._say({"id": name, "sha": "0" * 40, "private": self.server.repositories[name], "siblings": []})
@@ -125,6 +127,7 @@ def test_push_makes_a_private_repository_of_the_folders(folders: tuple[Path, Pat
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("/ada/quickstart")
     assert hub.repositories == {"ada/quickstart": True}
+    assert all(path.startswith("/api/models/ada/quickstart") for path in hub.asked), "nothing else is asked for"
     sent = {name: content for name, content in hub.files.items() if name != ".gitattributes"}
     assert sent == {"model.bin": b"model" * 100, "gguf/gguf.bin": b"gguf" * 100}
 

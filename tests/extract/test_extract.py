@@ -300,7 +300,7 @@ def test_killed_in_the_middle_of_shards_and_run_again_gives_the_same_bytes(tmp_p
     broken = tmp_path / "broken"
     process = run_in_process(pages, broken)
     while process.poll() is None:
-        if len(list(broken.glob("shard-*.json"))) >= 2 and list(broken.glob("*.parquet.tmp")):
+        if len(list(broken.glob("shard-*.json"))) >= 2 and list(broken.glob("*.parquet.*.tmp")):
             os.kill(process.pid, signal.SIGKILL)
             break
         time.sleep(0.002)

@@ -127,6 +127,17 @@ def test_the_content_of_the_file_is_in_the_identity(tmp_path: Path, run_extract:
     assert hashes[0]["rules my_rules.py"] != hashes[1]["rules my_rules.py"]
 
 
+def test_a_source_that_is_fetched_has_its_rules_here(run_extract: Any) -> None:
+    source = {
+        "license": "MIT",
+        "fetch": {"kind": "hub", "dataset": "owner/name", "revision": "0" * 40, "files": ["x.txt"]},
+        "read": {"format": "text", "paths": ["x.txt"]},
+        "rules": {"packs": ["my_rules.py:MINE"]},
+    }
+    (step,) = (one for one in steps_of(run_extract.recipe({"web": source})) if one.name == "extract/web")
+    assert step.given.files == {"rules my_rules.py": ("my_rules.py",)}
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [

@@ -138,7 +138,9 @@ def test_plan_says_what_a_change_remakes_how_long_that_took_and_where_training_r
     found = plan_of(gristmill, "pretrain.decay_shape=one_minus_sqrt", *OPTIONS[:2])
     assert found[0] == 'pretrain: pretrain.decay_shape: "linear" → "one_minus_sqrt" (40 s)'
     assert found[-2] == "pretrain resumes from step 14 of 28; 14 steps to make"
-    assert re.fullmatch(r"at most 4\d s of work would be remade; nothing is deleted", found[-1])
+    assert re.fullmatch(
+        r"the next run remakes at most 4\d s of work; nothing is deleted; above 10\.0 min it asks first .*", found[-1]
+    )
 
 
 def test_plan_counts_begun_work_and_says_that_a_run_asks_first(done_project: Path, gristmill: Command) -> None:

@@ -202,8 +202,13 @@ def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"cannot read the recipe .*absent\.yaml: No such file"):
+    with pytest.raises(RecipeError, match=r"absent\.yaml does not exist\. Name a recipe, or the folder of one"):
         load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "mymodel").mkdir()
+    (tmp_path / "mymodel" / "recipe.yaml").touch()
+    (tmp_path / "mymodels").mkdir()  # holds no recipe
+    with pytest.raises(RecipeError, match=r"mymodle does not exist\. Did you mean 'mymodel'\? Name"):
+        load_recipe(tmp_path / "mymodle")
 
 
 def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:

@@ -191,13 +191,42 @@ def test_bits_show_half_the_interval() -> None:
 
 
 def score(task: str, value: float, *, model: str = "sft", metric: str = "acc", **other: Any) -> Figure:
-    return replace(figure(interval=(0.0, 1.0)), model=model, task=task, metric=metric, value=value, **other)
+    interval = other.pop("interval", (0.0, 1.0))
+    return replace(figure(interval=interval), model=model, task=task, metric=metric, value=value, **other)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "values", "words"),
+    [
+        ([(1.4, 1.6)], [1.5], "better than a compressor"),
+        ([(2.4, 2.6)], [2.5], "worse than a compressor"),
+        ([(1.4, 2.6)], [2.5], "about as well as a compressor"),
+        ([(1.2, 2.8), (1.2, 2.8)], [1.5, 1.4], "about as well as a compressor"),  # half of the mean's interval is .57
+        ([(1.2, 2.8), (1.2, 2.8)], [1.4, 1.4], "better than a compressor"),
+        ([(1.4, 1.6), None], [1.5, 1.0], "With one held-out document of a source (s1) that says little of other text."),
+    ],
+)
+def test_nothing_is_called_better_inside_its_interval(
+    intervals: list[tuple[float, float] | None], values: list[float], words: str
+) -> None:
+    class Found:
+        results = tuple(
+            score(f"s{number}", value, model=model, metric="bits_per_byte", interval=interval)
+            for number, (interval, ours) in enumerate(zip(intervals, values, strict=True))
+            for model, value in (("pretrain", ours), ("xz", 2.0))
+        )
+        seen = MappingProxyType(dict[str, float]())
+
+        def has(self, step: str) -> bool:
+            return False
+
+    assert words in verdict(cast(Facts, Found()))
 
 
 def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
     class Found:
         results = (
-            score("web", 1.5, model="pretrain", metric="bits_per_byte"),
+            score("web", 1.5, model="pretrain", metric="bits_per_byte", interval=(1.2, 1.8)),
             score("web", 2.0, model="xz", metric="bits_per_byte"),
             score("cloze", 0.9, model="pretrain", chance=0.25),
             score("cloze", 0.4, chance=0.25),

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 MIN_CONTAINMENT = 0.95
+WIDENING = 8
+MIN_DISTINCT = 0.9
 Words = frozenset[tuple[str, ...]]
 
 
@@ -55,7 +57,7 @@ def find_duplicates(documents: list[Document], keys: list[list[int]], text_hashe
     first_with: dict[str, int] = {}
     original = {d: first_with.setdefault(_plain(documents[d].text), d) for d in order}
     sets = {d: ngrams(documents[d].text, rules.ngram) for d in passed}
-    walk = _Walk(rules, sets)
+    walk = _Walk(rules, sets, {d: documents[d].text for d in passed})
     members: dict[tuple[int, int], list[int]] = defaultdict(list)
     for d in order:
         if original[d] == d and sets[d]:
@@ -94,6 +96,24 @@ def ngrams(text: str, n: int) -> Words:
     return frozenset(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
+def same_order_of(text: str, other: str, rules: Any) -> bool:
+    """False where both texts have many n-grams twice, and too few runs of WIDENING × n words in common."""
+    if not (_is_repetitive(text, rules.ngram) and _is_repetitive(other, rules.ngram)):
+        return True
+    mine, theirs = ngrams(text, rules.ngram * WIDENING), ngrams(other, rules.ngram * WIDENING)
+    if not mine or not theirs:
+        return True
+    shared = len(mine & theirs)
+    left = (2 * rules.min_jaccard / (1 + rules.min_jaccard)) ** WIDENING
+    needed = left / (2 - left) * len(mine | theirs), MIN_CONTAINMENT**WIDENING * min(len(mine), len(theirs))
+    return bool(shared >= min(needed))
+
+
+def _is_repetitive(text: str, n: int) -> bool:
+    count = len(re.findall("[a-z0-9]+", text.lower())) - n + 1
+    return len(ngrams(text, n)) < MIN_DISTINCT * count
+
+
 def _sort_key(document: Document, text_hash: int) -> tuple[Any, ...]:
     size = len(document.text.encode())
     return (document.priority, -document.score, -size, document.id.encode(), document.source.encode(), text_hash)
@@ -104,9 +124,10 @@ def _plain(text: str) -> str:
 
 
 class _Walk:
-    def __init__(self, rules: Any, sets: dict[int, Words]) -> None:
+    def __init__(self, rules: Any, sets: dict[int, Words], texts: dict[int, str]) -> None:
         self.rules = rules
         self.sets = sets
+        self.texts = texts
         self.copies: dict[int, Copy] = {}
         self.links: list[tuple[int, int]] = []
         self.kept: dict[tuple[int, int], list[int]] = {}  # (band, key) -> kept documents, in survivor order
@@ -135,10 +156,11 @@ class _Walk:
         jaccard, containment = shared / len(mine | theirs), shared / len(mine)
         contained = len(theirs) >= len(mine) and containment >= MIN_CONTAINMENT
         contains = shared / len(theirs) >= MIN_CONTAINMENT
-        is_copy = jaccard >= self.rules.min_jaccard or contained
+        same_order = same_order_of(self.texts[d], self.texts[other], self.rules)
+        is_copy = same_order and (jaccard >= self.rules.min_jaccard or contained)
         self.counts["compared_pairs"] += 1
         self.counts["refused_pairs"] += not is_copy
-        if is_copy or contains:
+        if is_copy or (same_order and contains):
             self.links.append((d, other))
         if is_copy and self.rules.remove_near:
             self.copies[d] = Copy(document=d, survivor=other, exact=False, jaccard=jaccard, containment=containment)

@@ -39,14 +39,15 @@ def altered(text, rng, changes):
 
 
 def planted(seed, count=40, words=30, sources=("web", "books")):
-    """Documents of few words in common: originals, exact copies, near copies, parts and wholes, templates, short and empty ones."""
+    """Documents of few words in common: originals, exact copies, near copies, parts and wholes, templates, ones of few words
+    in many orders, short and empty ones."""
     rng = np.random.default_rng(seed)
     frame = [f"f{n}" for n in range(words // 2)]
     texts = []
     for _ in range(count):
         fresh = [f"w{n}" for n in rng.integers(0, 40, rng.integers(0, words))]
         old = texts[rng.integers(len(texts))].split() if texts else fresh
-        kind = rng.integers(6)
+        kind = rng.integers(7)
         if kind == 1:
             texts.append("  ".join(old).upper())
         elif kind == 2:
@@ -57,6 +58,8 @@ def planted(seed, count=40, words=30, sources=("web", "books")):
             texts.append(" ".join(old + fresh[:8]))
         elif kind == 4:
             texts.append(" ".join(frame + fresh[: words // 3]))
+        elif kind == 5:
+            texts.append(" ".join(rng.choice(["go", "on", "up"], rng.integers(1, 3 * words))))
         else:
             texts.append(" ".join(fresh))
     return [

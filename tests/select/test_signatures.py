@@ -22,8 +22,9 @@ from gristmill.graph.step import StepContext, Watching
 from gristmill.select import corpus as corpus_module
 from gristmill.select import signatures
 from gristmill.select.corpus import PrintedShard, batches_of_texts, corpus_of
-from gristmill.select.sets import ngram_set, ngram_sets
+from gristmill.select.sets import ngram_set, text_sets
 from gristmill.select.signatures import Bands, PrintShard, exact_column, exact_hash, keys_column, print_texts
+from gristmill.select.words import WIDENING
 from gristmill.store.fingerprint import derive_seed
 
 BANDS = Bands(num_bands=14, rows_per_band=8, ngram=5)
@@ -213,8 +214,10 @@ def test_a_text_that_is_split_in_pieces_has_the_same_ngrams(words: list[str], si
         patched.setattr("gristmill.select.sets.BATCH_BYTES", size)
         patched.setattr(corpus_module, "BATCH_BYTES", size)
         assert np.array_equal(ngram_set(text, n), whole)
-        for one, other in zip(ngram_sets([text, text[:20]], n), (whole, ngram_set(text[:20], n)), strict=True):
-            assert np.array_equal(one, other)
+        for one, sets in zip((text, text[:20]), text_sets([text, text[:20]], n), strict=True):
+            assert np.array_equal(sets.narrow, ngram_set(one, n))
+            if len(sets.wide):
+                assert np.array_equal(sets.wide, ngram_set(one, n * WIDENING))
 
 
 @given(st.text("aÉΣ \t\n\x1c\u00a0\u0301", max_size=40), st.integers(1, 12))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.store.heartbeat import HEARTBEAT, Heart, read_beat
+from gristmill.store.heartbeat import HEARTBEAT, Heart, read_beat, read_beats_of_ranks, remove_beats_of_ranks
 
 BEATS = """
 import sys, time
@@ -76,6 +76,18 @@ def test_the_last_beat_says_how_it_ended(tmp_path: Path) -> None:
     assert beat is not None
     assert (beat.state, beat.exit_code, beat.doing) == ("ended", 143, {"step": "sft"})
     assert [path.name for path in tmp_path.iterdir()] == [HEARTBEAT]
+
+
+def test_each_rank_has_a_heartbeat_of_its_own_until_a_run_without_ranks_begins(tmp_path: Path) -> None:
+    for rank in ("10/12", "9/12"):
+        Heart(tmp_path, rank=rank).beat({"step": rank})
+    assert [(rank, beat.doing) for rank, beat in read_beats_of_ranks(tmp_path).items()] == [
+        ("9/12", {"step": "9/12"}),
+        ("10/12", {"step": "10/12"}),
+    ]
+    assert read_beat(tmp_path) is None
+    remove_beats_of_ranks(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"host": "x"}', '{"pid": "x", "host": null, "exit_code": null}'])

@@ -123,6 +123,46 @@ for _ in range(25):
     assert (tmp_path / "number").read_text(encoding="utf-8") == "100"
 
 
+def test_ranks_make_shards_side_by_side_and_whoever_makes_all_waits_for_them(tmp_path: Path) -> None:
+    folder, said = tmp_path / "select" / "x", []
+    with held_elsewhere(tmp_path, "making_shards", folder) as process:
+        with of(tmp_path).making_shards(folder, what="select", who="ours") as waited:
+            assert not waited
+        assert of(tmp_path).is_being_made(folder)
+        assert process.stdin is not None
+        timer = threading.Timer(0.8, process.stdin.close)
+        timer.start()
+        with of(tmp_path, said).making(folder, what="select", who="ours") as waited:
+            assert waited
+        timer.join()
+    assert said == ["waiting for ranks of run 'ours', which are making select"]
+    assert not lock_file(folder).exists()
+
+
+def test_ranks_wait_for_whoever_makes_all(tmp_path: Path) -> None:
+    answers = iter([False, True])
+    with (
+        held_elsewhere(tmp_path, "making", tmp_path / "x"),
+        pytest.raises(Interrupted, match="stopped while waiting for select"),
+        of(tmp_path, should_stop=lambda: next(answers)).making_shards(tmp_path / "x", what="select", who="ours"),
+    ):
+        pass
+
+
+def test_ranks_share_a_run_and_a_run_of_its_own_is_refused(tmp_path: Path) -> None:
+    with of(tmp_path).running(tmp_path / "run", as_rank=True):
+        with of(tmp_path).running(tmp_path / "run", as_rank=True):
+            pass
+        with pytest.raises(ResourceError, match="or a rank of an array"), of(tmp_path).running(tmp_path / "run"):
+            pass
+    with (
+        of(tmp_path).running(tmp_path / "run"),
+        pytest.raises(ResourceError, match="another run is using"),
+        of(tmp_path).running(tmp_path / "run", as_rank=True),
+    ):
+        pass
+
+
 def test_shared_goes_with_shared_and_not_with_exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.1)
     with held_elsewhere(tmp_path, "shared"):

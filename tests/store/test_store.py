@@ -299,14 +299,6 @@ def test_a_run_of_version_0_1_is_refused_with_what_to_do(run: RunLinks, tmp_path
     assert json.dumps(read_json(run.folder / "select" / "record.json")) == before
 
 
-def test_a_leftover_of_a_killed_link_does_not_stop_the_next(store: Store, run: RunLinks) -> None:
-    make(store, "select", ONE)
-    run.folder.mkdir()
-    (run.folder / f".select.{os.getpid()}.tmp").symlink_to("nowhere")
-    assert run.link("select", ONE)
-    assert [path.name for path in run.folder.iterdir()] == ["select"]
-
-
 def test_a_folder_that_lost_its_record_does_not_block_its_step(store: Store, run: RunLinks) -> None:
     """An interrupted copy of a store looks like this."""
     (make(store, "select", ONE) / "record.json").unlink()

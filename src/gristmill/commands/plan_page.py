@@ -16,7 +16,7 @@ from gristmill.pipeline import kept_steps
 from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.remake import CHEAP_SECONDS, remakes, resume_point
+from gristmill.remake import remade_words, remakes, resume_point
 from gristmill.units import counted, in_units, scale, seconds
 
 VERDICT_STYLES = {
@@ -62,9 +62,8 @@ def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> 
             lines.append(f"{remake.step}: {'; '.join(remake.reasons)} ({seconds(remake.seconds)})")
     if (point := resume_point(states, machine)) is not None and (point.step or point.notes):
         lines.append("; ".join([f"pretrain {point}", *point.notes]))
-    if most := sum(remake.seconds for remake in ahead):
-        asks = "; it asks first (--remake agrees)" if most > CHEAP_SECONDS else ""
-        lines.append(f"at most {seconds(most)} of work would be remade; nothing is deleted{asks}")
+    if words := remade_words(ahead):
+        lines.append(words)
     if others := [state.step.name for state in states.all() if state.is_made_but_not_linked]:
         lines.append(f"made earlier, and linked again by the next run: {', '.join(others)}")
     return lines

@@ -17,7 +17,7 @@ from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
-from gristmill.store.heartbeat import read_beat
+from gristmill.store.heartbeat import read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 
 COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
@@ -58,6 +58,9 @@ def status(
     print_place(links, loaded.folder, console)
     if beat is not None and beat.exit_code != 0:
         console.print(escape(told(beat)), highlight=False)
+    for rank, of_rank in read_beats_of_ranks(links.folder).items():
+        if of_rank.exit_code != 0:
+            console.print(escape(f"rank {rank}: {told(of_rank)}"), highlight=False)
     kept = kept_steps(loaded.recipe)
     before = _rows(states, links, machine, kept)
     console.print(_table(before))

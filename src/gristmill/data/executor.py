@@ -38,15 +38,8 @@ def _never() -> bool:
     return False
 
 
-def executor_for(
-    machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never, guarded: bool = False
-) -> Executor:
-    """The executor of a step with so many items on this machine: `machine.processes` of them at a time.
-
-    guarded: the function starts a guarded child of its own and only waits for it; it must look at `should_stop` itself.
-    """
-    if guarded:
-        return LocalThreads(threads=machine.processes, should_stop=should_stop)
+def executor_for(machine: Machine, *, num_items: int, should_stop: Callable[[], bool] = _never) -> Executor:
+    """The executor of a step with so many items on this machine: `machine.processes` of them at a time."""
     if machine.processes == 1 or num_items == 1:
         return InProcess(should_stop=should_stop)
     return LocalProcesses(processes=machine.processes, should_stop=should_stop)

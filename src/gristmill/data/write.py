@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.store.durable import TEMPORARY_SUFFIX, atomic_path, publish
+from gristmill.store.durable import atomic_path, publish, temporary_beside
 
 ROWS_PER_GROUP = 1024
 
@@ -31,7 +31,7 @@ class ShardWriter:
         self._schema = schema
         self._rows_per_group = rows_per_group
         self._rows: list[Mapping[str, Any]] = []
-        self._temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        self._temporary = temporary_beside(path)
         self._writer = pq.ParquetWriter(self._temporary, schema, compression="zstd")
 
     def write(self, row: Mapping[str, Any]) -> None:

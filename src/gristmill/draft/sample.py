@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.data.executor import executor_for
+from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
@@ -237,14 +237,19 @@ class _Reading:
             self._places.acquire()
 
     def _read_all(self, units: Sequence[Unit]) -> None:
-        executor = executor_for(self.machine, num_items=len(units), guarded=True, should_stop=self._is_over.is_set)
+        executor = LocalThreads(threads=self.machine.processes, should_stop=self._is_over.is_set)
         for unit, outcome in executor.map(self._read_unit, units):
             if isinstance(outcome, Exception):
                 raise outcome
             self._enter(unit)
             self.done += unit.read_bytes
-            spent = time.monotonic() - self.started
-            self.say(f"read {in_bytes(self.done)} of {in_bytes(self.total)} in {seconds(spent)}")
+            self.say(f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}, {seconds(self._seconds_left())} left")
+
+    def _seconds_left(self) -> float:
+        """At the rate so far, and no longer than the reading of a sample may take."""
+        spent = time.monotonic() - self.started
+        of_all = spent * (self.total / self.done - 1) if self.done else self.limits.seconds
+        return max(0.0, min(of_all, READ_SHARE * self.limits.seconds - spent))
 
     def try_out(self, units: Sequence[Unit]) -> None:
         """Reads the first part of large pieces for the time that it takes."""
@@ -265,7 +270,7 @@ class _Reading:
             job = CurateFirstPart(settings, shard, max_bytes=int(unit.part * content))
         run_guarded(
             job,
-            spool=shard.spool_path,
+            spool=shard.new_spool(),
             deadline_seconds=settings.deadline_seconds,
             max_memory_mb=settings.max_memory_mb,
             should_stop=self._is_over.is_set,

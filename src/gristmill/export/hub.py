@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from gristmill.errors import ArtifactError, MissingExtra, RecipeError
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]  # of its transport
+
+from gristmill.data.hub import hub_client
+from gristmill.errors import ArtifactError, RecipeError
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -22,13 +22,7 @@ def push(folders: Mapping[str, Path], repository: str, *, public: bool) -> str:
     """
     if not REPOSITORY.fullmatch(repository):
         raise RecipeError(f"--push is {repository!r}; expected OWNER/NAME, such as ada/quickstart.")
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise MissingExtra(
-            "--push needs the package huggingface_hub, which is not installed: pip install huggingface_hub"
-        )
-    hub: Any = importlib.import_module("huggingface_hub")
-    transport: Any = importlib.import_module("huggingface_hub.errors")
-    api = hub.HfApi()
+    api = hub_client()
     try:
         address = api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.repo_info(repository).private:
@@ -39,7 +33,7 @@ def push(folders: Mapping[str, Path], repository: str, *, public: bool) -> str:
             api.upload_folder(
                 repo_id=repository, folder_path=folder, path_in_repo=place, commit_message="Add the model"
             )
-    except (transport.HTTPError, transport.HFValidationError, OSError) as error:
+    except (HTTPError, HFValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArtifactError(
             f"{repository}: the upload to the Hugging Face Hub failed: {first}\n"

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.document import count_rows, read_batches
-from gristmill.data.executor import executor_for, results_of
+from gristmill.data.each_shard import map_guarded, shard_executor
+from gristmill.data.executor import results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
+from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
@@ -31,7 +33,8 @@ from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
-from gristmill.graph.step import StepContext
+from gristmill.graph.share import ShareDone
+from gristmill.graph.step import OutsideFiles, StepContext
 from gristmill.recipe.schema.curation import MainText, Source, rules_label
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
@@ -48,6 +51,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     ledger_path = ctx.out / "ledger.json"
     if not ledger_path.exists():
         _extract(ctx, ledger_path)
+    elif ctx.machine.share is not None:
+        raise ShareDone(mine=0, num_shards=0)  # a run was stopped when it had put all together
     left = Extracted(ctx.out)
     for leftover in ctx.out.glob("shard-*"):
         leftover.unlink()
@@ -82,23 +87,30 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     settings = settings_of(ctx)
     rules, own = source.rules, load_own_packs(settings.own_packs)
     check_rules(rules.packs, rules.off, rules.limits, where=f"sources.{name}.rules", own=own)
-    files = find_files(ctx.files["source"], source.read)
+    files = find_files(_outside(ctx), source.read)
     shards = [
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]
-    waiting = [shard for shard in shards if not shard.is_done()]
-    if len(waiting) < len(shards):
-        ctx.say(f"{name}: {len(shards) - len(waiting)} of {len(shards)} shards are done already")
-    meter = Meter(name, shards, waiting=waiting, report=ctx.progress)
+    mine = ctx.machine.share_of(shards, ctx.name)
+    waiting = [shard for shard in mine if not shard.is_done()]
+    if len(waiting) < len(mine):
+        ctx.say(f"{name}: {len(mine) - len(waiting)} of {len(mine)} shards are done already")
+    meter = Meter(name, mine, waiting=waiting, report=ctx.progress)
     errors: list[Exception] = []
 
     def should_stop() -> bool:
         return bool(errors) or ctx.should_stop()
 
-    executor = executor_for(ctx.machine, num_items=len(waiting), should_stop=should_stop, guarded=True)
+    outcomes = map_guarded(
+        ctx,
+        partial(extract_shard, settings),
+        waiting,
+        reads=[span.path for shard in shards[:1] for span in shard.spans[:1]],
+        should_stop=should_stop,
+        progress=meter.reads,
+    )
     try:
-        function = partial(extract_shard, settings, should_stop=should_stop, progress=meter.reads)
-        for shard, outcome in executor.map(function, waiting):
+        for shard, outcome in outcomes:
             if isinstance(outcome, Exception):
                 errors.append(outcome)
                 continue
@@ -108,7 +120,18 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
             raise
     if errors:
         raise errors[0]
+    if ctx.machine.share is not None:
+        raise ShareDone(mine=len(mine), num_shards=len(shards))
     _finish(ctx, ledger_path, shards)
+
+
+def _outside(ctx: StepContext) -> OutsideFiles:
+    """The files of the source: outside of the run, or among those that were fetched."""
+    if "fetched" not in ctx.inputs:
+        return ctx.files["source"]
+    return find_outside(
+        ctx.inputs["fetched"].files, ctx.config["paths"], where=f"sources.{ctx.part}.read.paths, among what was fetched"
+    )
 
 
 def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
@@ -131,7 +154,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
         enter(ledger, name, file, taken)
     ledger.check()
     _hold_against_rows(source, shards)
-    paths = ", ".join(map(str, [*ctx.files["source"].paths][:3]))
+    paths = ", ".join(map(str, [*_outside(ctx).paths][:3]))
     if source.came_in.documents == 0:
         raise DataError(
             f"the source {name!r} holds no documents: {len(shards)} shards of {paths} were read.\n"
@@ -152,7 +175,7 @@ def _finish(ctx: StepContext, ledger_path: Path, shards: list[Shard]) -> None:
 def _measure_whole(ctx: StepContext, shards: list[Shard], shared: dict[str, Taken]) -> None:
     """Measures files that several shards share as a whole: what their spans hold may rest on the same mistake."""
     paths = {span.name: span.path for shard in shards for span in shard.spans if span.name in shared}
-    executor = executor_for(ctx.machine, num_items=len(paths), should_stop=ctx.should_stop)
+    executor = shard_executor(ctx, num_items=len(paths), reads=[*paths.values()][:1])
     for name, content in results_of(executor, partial(measure_file, ctx.config["source"].read, paths), sorted(paths)):
         shared[name].content = content
 

@@ -13,7 +13,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from gristmill.extract.account import NOTHING, Taken, enter, take
 from gristmill.extract.curate import Fate, Settings, curate, reject
 from gristmill.extract.own_packs import load_own_packs
 from gristmill.formats.format import Content, Span, format_of
-from gristmill.store.durable import TEMPORARY_SUFFIX, write_json
+from gristmill.store.durable import temporary_beside, write_json
 
 Result = tuple[int, tuple[Fate, ...] | Skip]  # of a record, and the number of its span
 FORM = 2  # of a shard's record: one of an earlier form is made again
@@ -56,9 +55,9 @@ class Shard:
     def record_path(self) -> Path:
         return self.out / f"shard-{self.number:05d}.json"
 
-    @property
-    def spool_path(self) -> Path:
-        return self.out / f"shard-{self.number:05d}.spool{TEMPORARY_SUFFIX}"
+    def new_spool(self) -> Path:
+        """A path for the spool of an attempt."""
+        return temporary_beside(self.out / f"shard-{self.number:05d}.spool")
 
     def inputs(self) -> str:
         """What the shard is made from, as a hash of stamps: tells whether a finished one still matches its files."""
@@ -81,18 +80,18 @@ def extract_shard(
     shard: Shard,
     *,
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[Shard, int], None] = lambda shard, records: None,
+    progress: Callable[[int], None] = lambda records: None,
 ) -> int:
-    """Makes the three files of a shard in a guarded child; returns how many documents are kept. progress: gets the shard and the
-    number of its records that have a fate."""
+    """Makes the three files of a shard in a guarded child; returns how many documents are kept. progress: gets the number of
+    its records that have a fate."""
     kept: int = run_guarded(
         CurateJob(settings, shard),
-        spool=shard.spool_path,
+        spool=shard.new_spool(),
         deadline_seconds=settings.deadline_seconds,
         max_memory_mb=settings.max_memory_mb,
         max_crashed=settings.max_failed,
         should_stop=should_stop,
-        progress=partial(progress, shard),
+        progress=progress,
     )
     return kept
 

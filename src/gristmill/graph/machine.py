@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
 
 from gristmill.errors import RecipeError
+from gristmill.graph.share import Share
+
+Shard = TypeVar("Shard")
 
 DEVICES = ("auto", "cpu", "cuda")
 Threads = int | Literal["auto"]  # a number is kept; "auto" is all cores, and fewer while other processes use them
@@ -108,7 +111,8 @@ class Machine:
     """Circumstances of a run.
 
     processes: workers for curation. threads: of a training process. micro_batch_tokens: tokens in one forward pass
-    (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept.
+    (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept. ray: the address of a Ray cluster
+    that maps shards, or "local" for one that is started here. share: of a rank of an array, which then makes nothing else.
     """
 
     processes: int = field(default_factory=usable_cpus)
@@ -116,10 +120,18 @@ class Machine:
     device: str = "auto"
     micro_batch_tokens: int = 16_384
     runs_dir: Path = Path("runs")
+    ray: str | None = None
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise RecipeError(f"the device is {self.device!r}; expected auto, cpu or cuda.")
+        if self.ray is not None and self.share is not None:
+            raise RecipeError("--ray and --array exclude each other: a rank of an array maps its shards by itself.")
+
+    def share_of(self, shards: Sequence[Shard], step: str) -> Sequence[Shard]:
+        """The shards of a step that this process makes: all, or those of its rank."""
+        return shards if self.share is None else self.share.of(shards, step)
 
     @property
     def most_threads(self) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -13,6 +15,17 @@ from gristmill.recipe.schema.section import Section
 from gristmill.written import Written
 
 SectionT = TypeVar("SectionT", bound=Section)
+
+RECORDED_PACKAGES = ("gristmill", "torch", "numpy", "pyarrow", "tokenizers", "trafilatura", "rensa", "lm_eval")
+
+
+def versions() -> dict[str, str]:
+    """The installed ones of the packages whose versions a record keeps."""
+    found: dict[str, str] = {}
+    for package in RECORDED_PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

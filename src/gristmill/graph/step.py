@@ -65,7 +65,8 @@ class Step:
     """One step of the lifecycle.
 
     module: where `run` and VERSION are. parts: other modules with a VERSION whose meaning this step's output depends on.
-    outputs: what it leaves. given: what shapes that; watching: what does not.
+    outputs: what it leaves. given: what shapes that; watching: what does not. maps_shards: the bulk of its work is a function over
+    shards, which ranks of an array can share.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Step:
     given: Given
     watching: Given = field(default_factory=Given)
     parts: tuple[str, ...] = ()
+    maps_shards: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -21,11 +21,10 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.units import counted, in_bytes, scale
 
 MB = 1e6
-READ = {
-    "trafilatura": 0.5,
-    "resiliparse": 0.055,
-    "files": 0.05,
-}  # seconds a megabyte: of HTML, by extractor; of anything else
+READ = {"trafilatura": 0.25, "resiliparse": 0.03, "pdf": 1.3}  # seconds a megabyte: of HTML, by extractor; of PDF
+READ_OTHER = 0.05  # seconds a megabyte
+PAGE = {"trafilatura": 0.005, "resiliparse": 0.0006}  # seconds a document beside that: small pages cost more a byte
+FETCH = 0.1  # seconds a megabyte, assumed: a line of 80 Mbit/s; finished fetches correct it
 LANGUAGE, RULES = 0.03, 0.25  # seconds a megabyte of text
 CLASSIFIER, SCORE = 0.005, 0.0035  # seconds a document
 SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
@@ -52,13 +51,14 @@ LEAST, MOST = 0.1, 10.0  # a correction beyond this says that the step was somet
 class Amounts:
     """What there is to work through. By source: bytes of its files unpacked, bytes of text that extract keeps, documents.
 
-    conversations: to fine-tune on. pack_bytes, pack_items: by pack; 0 where its files are elsewhere.
+    conversations: to fine-tune on. fetch_bytes: of sources that lie elsewhere, as they are sent; 0 where nobody told. pack_bytes, pack_items: by pack; 0 where its files are elsewhere.
     """
 
     read_bytes: Mapping[str, float]
     text_bytes: Mapping[str, float]
     documents: Mapping[str, float]
     conversations: float = 0.0
+    fetch_bytes: Mapping[str, float] = field(default_factory=dict)
     pack_bytes: Mapping[str, float] = field(default_factory=dict)
     pack_items: Mapping[str, float] = field(default_factory=dict)
 
@@ -113,8 +113,12 @@ def _of_sources(recipe: Recipe, amounts: Amounts, machine: Machine) -> dict[str,
     held_out = sum(amounts.pack_items.get(name, 0) for name, pack in recipe.packs.items() if pack.held_out)
     for name, source in recipe.sources.items():
         text, documents = amounts.text_bytes[name] / MB, amounts.documents[name]
-        how, rate = _reading(source)
-        work = amounts.read_bytes[name] / MB * rate
+        if source.fetch is not None:
+            size = amounts.fetch_bytes.get(name, 0.0)
+            words = in_bytes(size) if size else "size not known yet"
+            found[f"fetch/{name}"] = Work(ratio="fetch", words=words, cpu_seconds=size / MB * FETCH)
+        how, rate, page = _reading(source)
+        work = amounts.read_bytes[name] / MB * rate + documents * page
         work += text * (LANGUAGE * (source.language is not None) + RULES * bool(source.rules.packs))
         together = min(machine.processes, max(1, math.ceil(amounts.read_bytes[name] / SHARD_BYTES)))
         found[f"extract/{name}"] = Work(
@@ -142,12 +146,12 @@ def _of_sources(recipe: Recipe, amounts: Amounts, machine: Machine) -> dict[str,
     return found
 
 
-def _reading(source: Source) -> tuple[str, float]:
-    """What a source is read as, in words, and seconds a megabyte."""
+def _reading(source: Source) -> tuple[str, float, float]:
+    """What a source is read as, in words, seconds a megabyte and seconds a document."""
     if not source.read.holds_html:
-        return source.read.format, READ["files"]
+        return source.read.format, READ.get(source.read.format, READ_OTHER), 0.0
     extractor = source.main_text.extractor if source.main_text else "trafilatura"
-    return f"{source.read.format} by {extractor}", READ[extractor]
+    return f"{source.read.format} by {extractor}", READ[extractor], PAGE[extractor]
 
 
 def _of_all_text(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from gristmill.errors import RecipeError
 from gristmill.recipe.keys import known_keys, metadata_at, near_keys
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, expected_words, range_words
+from gristmill.recipe.schema.section import KeyPath, Misfit, Unit, did_you_mean, expected_words, range_words
 from gristmill.store.store import STORE
 from gristmill.units import counted
 
@@ -96,6 +97,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
 def _recipe_file(path: Path) -> Path:
     """The recipe in a folder; any other path as it is."""
+    if not path.exists():
+        raise RecipeError(f"{path} does not exist. {_named_nearly(path)}Name a recipe, or the folder of one.")
     if not path.is_dir():
         return path
     if (path.absolute().parent / STORE).is_dir():
@@ -110,6 +113,18 @@ def _recipe_file(path: Path) -> Path:
             + (f"Name one of its files: {others}." if others else "`gristmill init` makes one over your text.")
         )
     return path / IN_FOLDER
+
+
+def _named_nearly(path: Path) -> str:
+    """The recipe beside `path` that was probably meant, in words."""
+    with suppress(OSError):
+        beside = [
+            found.name
+            for found in path.absolute().parent.iterdir()
+            if found.suffix == ".yaml" or (found / IN_FOLDER).is_file()
+        ]
+        return did_you_mean(path.name, beside).capitalize()
+    return ""
 
 
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[KeyPath, str]]:

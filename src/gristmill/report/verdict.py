@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from gristmill.evaluate.outputs import YARDSTICK, Figure
@@ -45,11 +46,22 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
     if xz.keys() != ours.keys():
         return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents}).{without}"
     yardstick = sum(xz.values()) / len(xz)
-    how = "better than" if mean < yardstick else "worse than"
-    return (
-        f"{it_predicts} text that it never saw {how} a compressor that has read all of its training text: {mean:.2f} against "
-        f"{yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents}).{without}"
-    )
+    compressor = "a compressor that has read all of its training text"
+    figures = f"{mean:.2f} against {yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})"
+    half = _half_interval(list(ours.values()))
+    if half is None:
+        alone = ", ".join(source for source, row in ours.items() if row.interval is None)
+        return f"{it_predicts} text that it never saw at {figures} of {compressor}. With one held-out document of a source ({alone}) that says little of other text.{without}"
+    how = "about as well as" if abs(mean - yardstick) <= half else "better than" if mean < yardstick else "worse than"
+    return f"{it_predicts} text that it never saw {how} {compressor}: {figures}.{without}"
+
+
+def _half_interval(rows: Sequence[Figure]) -> float | None:
+    """Half of the 95 % interval of the mean over sources; None where one of them has no interval."""
+    intervals = [row.interval for row in rows if row.interval is not None]
+    if len(intervals) < len(rows):
+        return None
+    return math.sqrt(sum(((high - low) / 2) ** 2 for low, high in intervals)) / len(rows)
 
 
 def _of_items(rows: Sequence[Figure]) -> str:

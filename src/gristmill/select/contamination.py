@@ -12,6 +12,7 @@ those that were searched for the items of other packs are searched again.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
 
 VERSION = 2
-STEM, QUESTIONS = "matches", "questions"
+STEM, QUESTIONS = "matches", "questions-"
 HELD_OUT_ID = (
     "held_out_id"  # the rule of a document that is held out by its id; the other rules are those of `decontaminate`
 )
@@ -89,15 +90,17 @@ def run(ctx: StepContext) -> dict[str, Any]:
     planting = planting_texts(shards) or [""]
     seed = derive_seed(derive_seed(ctx.config["seed"], "select"), "plant")
     recall = planted_recall(finder, packs, planting, seed=seed)
-    function = SearchShard(questions=ctx.out / QUESTIONS, held_out=held_out, out=ctx.out)
     made_by = mark(ctx.out, shards=f"{STEM}-*.parquet", rules=search_rules(packs, rule=section.rule))
-    finder.questions.write(function.questions)
     searched = found = 0
-    for in_shard, matches in each_shard(ctx, function, shards):
-        searched, found = searched + in_shard, found + matches
+    with tempfile.TemporaryDirectory(prefix=QUESTIONS, dir=ctx.out) as folder:  # ranks of an array have one each
+        function = SearchShard(questions=Path(folder), held_out=held_out, out=ctx.out)
+        finder.questions.write(function.questions)
+        for in_shard, matches in each_shard(ctx, function, shards):
+            searched, found = searched + in_shard, found + matches
     report = SearchedForItems(rule=section.rule, packs=recall, held_out_ids=len(held_out))
     write_json(ctx.out / "report.json", report.to_json())
-    shutil.rmtree(function.questions)
+    for leftover in ctx.out.glob(f"{QUESTIONS}*"):
+        shutil.rmtree(leftover)
     made_by.unlink()
     if packs:
         ctx.say(f"{ctx.name}: {in_words(recall)}; {found:,} documents are held out or hold items")

@@ -38,7 +38,7 @@ from gristmill.select.rules import DuplicateRules
 from gristmill.store.durable import write_json
 from gristmill.units import counted
 
-VERSION = 1
+VERSION = 2
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from gristmill.data.write import write_table
 from gristmill.select.corpus import Corpus, batches_of_texts
 from gristmill.select.files import Array, read_part, write_parts
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
-from gristmill.select.sets import distinct_ngrams
+from gristmill.select.sets import BothNgrams, both_ngrams
 from gristmill.select.stages import run_all
 from gristmill.select.words import Int64, UInt64
 from gristmill.store.durable import atomic_path
@@ -32,6 +32,7 @@ PART_BYTES = (
     50_000_000  # of held-out text in one part of the index, which then takes some 200 MB, and 600 MB while it is built
 )
 MAX_PAIRS = 4_000_000  # (n-gram of a text, held-out document that has it) looked at together
+PAIR = np.dtype([("text", "<i8"), ("owner", "<i8"), ("jaccard", "<f8"), ("containment", "<f8")])
 NEIGHBOURS = "neighbours.parquet"
 NEIGHBOURS_SCHEMA = pa.schema(
     [
@@ -56,21 +57,53 @@ class Resemblance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Index:
+class Owners:
     """G n-grams of V held-out documents, H of them distinct: hash_H has the owners owner_G[first_H1[h] : first_H1[h + 1]].
 
-    document_V, size_V: the number of each document, and how many distinct n-grams it has.
+    size_V: how many distinct n-grams each document has.
     """
 
     hash_H: UInt64
     first_H1: Int64
     owner_G: NDArray[np.int32]
-    document_V: Int64
     size_V: Int64
 
+    def of(self, grams_N: UInt64) -> tuple[Int64, NDArray[np.bool_]]:
+        """The place of each n-gram in hash_H, and whether it is there."""
+        if not len(self.hash_H):
+            return np.zeros(len(grams_N), dtype=np.int64), np.zeros(len(grams_N), dtype=bool)
+        place_N = np.minimum(np.searchsorted(self.hash_H, grams_N), len(self.hash_H) - 1)
+        return place_N, self.hash_H[place_N] == grams_N
 
-INDEX_FIELDS = ("hash_H", "first_H1", "owner_G", "document_V", "size_V")
-INDEX_KINDS = (np.uint64, np.int64, np.int32, np.int64, np.int64)  # of its fields
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """The owners of n-grams and those of wide ones, which only repetitive documents have. document_V: the number of each document."""
+
+    narrow: Owners
+    wide: Owners
+    repetitive_V: NDArray[np.bool_]
+    document_V: Int64
+
+    def arrays(self) -> list[Array]:
+        """All arrays, to be written."""
+        owners = [getattr(of, name) for of in (self.narrow, self.wide) for name in OWNER_FIELDS]
+        return [*owners, self.repetitive_V, self.document_V]
+
+    @classmethod
+    def read(cls, path: Path) -> Index:
+        """From a file with `arrays` as its parts."""
+        kinds = (*OWNER_KINDS, *OWNER_KINDS, np.bool_, np.int64)
+        arrays = [read_part(path, place, kind) for place, kind in enumerate(kinds)]
+        narrow, wide = (
+            Owners(**dict(zip(OWNER_FIELDS, arrays[first : first + len(OWNER_FIELDS)], strict=True)))
+            for first in (0, len(OWNER_FIELDS))
+        )
+        return cls(narrow=narrow, wide=wide, repetitive_V=arrays[-2], document_V=arrays[-1])
+
+
+OWNER_FIELDS = ("hash_H", "first_H1", "owner_G", "size_V")
+OWNER_KINDS = (np.uint64, np.int64, np.int32, np.int64)  # of its fields
 
 
 class HeldOutTexts:
@@ -83,83 +116,116 @@ class HeldOutTexts:
     def find(self, batch: Sequence[tuple[int, str]]) -> dict[int, Resemblance]:
         """Those of the documents that are copies of a held-out one, part of one, or contain one, each with the closest."""
         index = self.index
-        if not len(index.hash_H):
-            return {}
-        grams, text_G = distinct_ngrams([text for _, text in batch], self.rules.ngram)
-        size_D = np.bincount(text_G, minlength=len(batch))
-        place_G = np.minimum(np.searchsorted(index.hash_H, grams), len(index.hash_H) - 1)
-        known = index.hash_H[place_G] == grams
+        both = both_ngrams([text for _, text in batch], self.rules.ngram)
         found: dict[int, Resemblance] = {}
-        for text_P, owner_P, shared_P in self._shared(text_G[known], place_G[known], len(batch)):
-            for d, closest in self._closest(size_D, text_P, owner_P, shared_P):
-                found[batch[d][0]] = closest
+        for alike in self._alike(both, len(batch)):
+            order = np.lexsort(
+                (index.document_V[alike["owner"]], -alike["containment"], -alike["jaccard"], alike["text"])
+            )
+            texts, first = np.unique(alike["text"][order], return_index=True)
+            for d, pair in zip(texts.tolist(), alike[order[first]], strict=True):
+                held = int(index.document_V[pair["owner"]])
+                found[batch[d][0]] = Resemblance(
+                    held=held, jaccard=float(pair["jaccard"]), containment=float(pair["containment"])
+                )
         return found
 
-    def _shared(self, text_K: Int64, place_K: Int64, num_texts: int) -> Iterator[tuple[Int64, Int64, Int64]]:
-        """(text, held-out document, how many n-grams they share) of all pairs that share one; all of a text together."""
-        first_H1, owner_G, num_held = self.index.first_H1, self.index.owner_G, len(self.index.document_V)
-        count_K = first_H1[place_K + 1] - first_H1[place_K]
-        end_D = np.searchsorted(text_K, np.arange(num_texts + 1))
-        pairs_D = np.diff(np.concatenate([[0], np.cumsum(count_K)])[end_D])
-        d = 0
-        while d < num_texts:
-            stop = max(d + 1, int(np.searchsorted(np.cumsum(pairs_D[d:]), MAX_PAIRS, side="right")) + d)
-            mine = slice(end_D[d], end_D[stop])
-            if stop == d + 1:  # one text may have more pairs than fit
-                shared_V = self._shared_of_one(place_K[mine])
-                owners = np.flatnonzero(shared_V)
-                yield np.full(len(owners), d), owners, shared_V[owners]
-            else:
-                entries = _ranges(first_H1[place_K[mine]], count_K[mine])
-                pair = np.repeat(text_K[mine], count_K[mine]) * num_held + owner_G[entries]
-                pair, shared = np.unique(pair, return_counts=True)
-                yield pair // num_held, pair % num_held, shared
-            d = stop
+    def _alike(self, both: BothNgrams, num_texts: int) -> Iterator[NDArray[np.void]]:
+        """The pairs that the rule calls alike, rows of PAIR; all of a text together."""
+        index, rules = self.index, self.rules
+        size_D = np.bincount(both.narrow[1], minlength=num_texts)
+        for text_P, owner_P, shared_P in _shared(index.narrow, both.narrow, num_texts):
+            mine, theirs = size_D[text_P], index.narrow.size_V[owner_P]
+            pairs = np.empty(len(text_P), dtype=PAIR)
+            pairs["text"], pairs["owner"] = text_P, owner_P
+            pairs["jaccard"] = shared_P / (mine + theirs - shared_P)
+            pairs["containment"] = shared_P / np.minimum(mine, theirs)
+            pairs = pairs[(pairs["jaccard"] >= rules.min_jaccard) | (pairs["containment"] >= MIN_CONTAINMENT)]
+            in_doubt = both.repetitive_D[pairs["text"]] & index.repetitive_V[pairs["owner"]]
+            if in_doubt.any():
+                pairs = np.concatenate([pairs[~in_doubt], self._in_order(pairs[in_doubt], both, num_texts)])
+            yield pairs
 
-    def _shared_of_one(self, place_K: Int64) -> Int64:
-        """How many n-grams one text shares with each held-out document."""
-        first_H1 = self.index.first_H1
-        shared_V = np.zeros(len(self.index.document_V), dtype=np.int64)
-        count_K = first_H1[place_K + 1] - first_H1[place_K]
-        ends = np.flatnonzero(np.diff(np.cumsum(count_K) // MAX_PAIRS)) + 1
-        for places in np.split(place_K, ends):
-            owners = self.index.owner_G[_ranges(first_H1[places], first_H1[places + 1] - first_H1[places])]
-            shared_V += np.bincount(owners, minlength=len(shared_V))
-        return shared_V
+    def _in_order(self, pairs: NDArray[np.void], both: BothNgrams, num_texts: int) -> NDArray[np.void]:
+        """Those of the pairs of repetitive documents that have their n-grams in the same order."""
+        grams, text_W = both.wide
+        mine = np.isin(text_W, pairs["text"])
+        size_D = np.bincount(text_W, minlength=num_texts)
+        kept = [pairs[:0]]
+        for text_P, owner_P, shared_P in _shared(self.index.wide, (grams[mine], text_W[mine]), num_texts):
+            agrees = self.rules.same_order(shared_P, size_D[text_P], self.index.wide.size_V[owner_P])
+            num_held = len(self.index.document_V)
+            keys = text_P[agrees] * num_held + owner_P[agrees]
+            kept.append(pairs[np.isin(pairs["text"] * num_held + pairs["owner"], keys)])
+        return np.concatenate(kept)
 
-    def _closest(
-        self, size_D: Int64, text_P: Int64, owner_P: Int64, shared_P: Int64
-    ) -> Iterator[tuple[int, Resemblance]]:
-        """Of the pairs that the rule calls alike, the closest of each text: by Jaccard, then containment, then number."""
-        mine, theirs = size_D[text_P], self.index.size_V[owner_P]
-        jaccard = shared_P / (mine + theirs - shared_P)
-        containment = shared_P / np.minimum(mine, theirs)
-        held = self.index.document_V[owner_P]
-        alike = np.flatnonzero((jaccard >= self.rules.min_jaccard) | (containment >= MIN_CONTAINMENT))
-        order = alike[np.lexsort((held[alike], -containment[alike], -jaccard[alike], text_P[alike]))]
-        texts, first = np.unique(text_P[order], return_index=True)
-        for d, p in zip(texts.tolist(), order[first].tolist(), strict=True):
-            yield d, Resemblance(held=int(held[p]), jaccard=float(jaccard[p]), containment=float(containment[p]))
+
+def _shared(owners: Owners, ngrams: tuple[UInt64, Int64], num_texts: int) -> Iterator[tuple[Int64, Int64, Int64]]:
+    """(text, held-out document, how many n-grams they share) of all pairs that share one; all of a text together."""
+    place_N, known_N = owners.of(ngrams[0])
+    place_K, text_K = place_N[known_N], ngrams[1][known_N]
+    first_H1, num_held = owners.first_H1, len(owners.size_V)
+    count_K = first_H1[place_K + 1] - first_H1[place_K]
+    end_D = np.searchsorted(text_K, np.arange(num_texts + 1))
+    pairs_D = np.diff(np.concatenate([[0], np.cumsum(count_K)])[end_D])
+    d = 0
+    while d < num_texts:
+        stop = max(d + 1, int(np.searchsorted(np.cumsum(pairs_D[d:]), MAX_PAIRS, side="right")) + d)
+        mine = slice(end_D[d], end_D[stop])
+        if stop == d + 1:  # one text may have more pairs than fit
+            shared_V = _shared_of_one(owners, place_K[mine])
+            found = np.flatnonzero(shared_V)
+            yield np.full(len(found), d), found, shared_V[found]
+        else:
+            entries = _ranges(first_H1[place_K[mine]], count_K[mine])
+            pair = np.repeat(text_K[mine], count_K[mine]) * num_held + owners.owner_G[entries]
+            pair, shared = np.unique(pair, return_counts=True)
+            yield pair // num_held, pair % num_held, shared
+        d = stop
+
+
+def _shared_of_one(owners: Owners, place_K: Int64) -> Int64:
+    """How many n-grams one text shares with each held-out document."""
+    first_H1 = owners.first_H1
+    shared_V = np.zeros(len(owners.size_V), dtype=np.int64)
+    count_K = first_H1[place_K + 1] - first_H1[place_K]
+    ends = np.flatnonzero(np.diff(np.cumsum(count_K) // MAX_PAIRS)) + 1
+    for places in np.split(place_K, ends):
+        found = owners.owner_G[_ranges(first_H1[places], first_H1[places + 1] - first_H1[places])]
+        shared_V += np.bincount(found, minlength=len(shared_V))
+    return shared_V
 
 
 def index_of(batches: Iterable[Sequence[tuple[int, str]]], ngram: int) -> Index:
     """The index of held-out documents; a number names one document."""
     documents: list[int] = []
-    grams, owners = [np.empty(0, np.uint64)], [np.empty(0, np.int32)]
+    repetitive = [np.empty(0, dtype=bool)]
+    narrow: list[tuple[UInt64, Int64]] = []
+    wide: list[tuple[UInt64, Int64]] = []
     for batch in batches:
-        found, text_G = distinct_ngrams([text for _, text in batch], ngram)
-        grams.append(found)
-        owners.append((text_G + len(documents)).astype(np.int32))
+        both = both_ngrams([text for _, text in batch], ngram)
+        for of, found in ((narrow, both.narrow), (wide, both.wide)):
+            of.append((found[0], found[1] + len(documents)))
+        repetitive.append(both.repetitive_D)
         documents += [document for document, _ in batch]
-    flat, owner_G = np.concatenate(grams), np.concatenate(owners)
+    return Index(
+        narrow=_owners_of(narrow, len(documents)),
+        wide=_owners_of(wide, len(documents)),
+        repetitive_V=np.concatenate(repetitive),
+        document_V=np.array(documents, dtype=np.int64),
+    )
+
+
+def _owners_of(found: Sequence[tuple[UInt64, Int64]], num_held: int) -> Owners:
+    flat = np.concatenate([np.empty(0, np.uint64), *(grams for grams, _ in found)])
+    owner_G = np.concatenate([np.empty(0, np.int32), *(owner.astype(np.int32) for _, owner in found)])
     order = np.argsort(flat, kind="stable")
     hash_H, first_H = np.unique(flat[order], return_index=True)
-    return Index(
+    return Owners(
         hash_H=hash_H,
         first_H1=np.append(first_H, len(flat)),
         owner_G=owner_G[order],
-        document_V=np.array(documents, dtype=np.int64),
-        size_V=np.bincount(owner_G, minlength=len(documents)),
+        size_V=np.bincount(owner_G, minlength=num_held),
     )
 
 
@@ -216,7 +282,7 @@ class BuildPart:
         """Builds one part."""
         first, end = self.cuts()[number : number + 2]
         index = index_of(self._batches(first, end), self.ngram)
-        arrays: list[Array] = [index.hash_H, index.first_H1, index.owner_G, index.document_V, index.size_V]
+        arrays = index.arrays()
         write_parts(self.target(number), arrays, count=len(arrays))
 
     def cuts(self) -> list[int]:
@@ -264,8 +330,7 @@ class FindNeighbours:
         numbers = np.flatnonzero(self.corpus.mask(self.asked, k)) + first
         closest: dict[int, Resemblance] = {}
         for path in self.parts if len(numbers) else ():
-            arrays = [read_part(path, place, kind) for place, kind in enumerate(INDEX_KINDS)]
-            texts = HeldOutTexts(Index(**dict(zip(INDEX_FIELDS, arrays, strict=True))), self.rules)
+            texts = HeldOutTexts(Index.read(path), self.rules)
             for batch in numbered(self.corpus.shards[k].documents, numbers, first):
                 for d, found in texts.find(batch).items():
                     closest[d] = max(closest.get(d, found), found, key=_closeness)

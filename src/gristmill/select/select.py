@@ -65,7 +65,7 @@ from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import derive_seed
 from gristmill.units import counted
 
-VERSION = 6
+VERSION = 7
 Sizes = dict[str, dict[str, tuple[int, int]]]  # source → side → documents, bytes of text
 
 

@@ -2,6 +2,10 @@
 
     documents of a shard with candidates -> sorted distinct n-gram hashes, 8 bytes each -> sets-NNNNN.bin, places-NNNNN.bin
 
+The n-grams of a text say which text it is as long as few of them occur twice. Logs of the calls of four functions have the same
+ones, in whatever order the calls are. So a text of which many n-grams occur again has a second set, of n-grams
+WIDENING times as long, unless it is shorter than one; two such texts are compared by both.
+
 A set is read whole where it fits the block that is compared, or in pieces where one document is larger than a block.
 """
 
@@ -13,42 +17,99 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts, text_pieces
 from gristmill.select.files import Array, mapped, read_flat, write_flat
 from gristmill.select.stages import Stage
-from gristmill.select.words import Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
+from gristmill.select.words import WIDENING, Int64, UInt64, Words, ngram_hashes, ngrams_per_text, split_words
 
-PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8")])
+MIN_DISTINCT = 0.9  # of the n-grams of a text; marin-community/marin takes texts below it for repetitive, too
+PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8"), ("wide", "<i8")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSets:
+    """The sorted distinct n-gram hashes of a text; `wide`: those of WIDENING × n words where it is repetitive, else none."""
+
+    narrow: UInt64
+    wide: UInt64
 
 
 def ngram_set(text: str, n: int) -> UInt64:
     """The sorted distinct word n-gram hashes of the whole text, which is split in pieces where it is long."""
+    return _counted_set(text, n)[0]
+
+
+def text_sets(texts: Sequence[str], n: int) -> Iterator[TextSets]:
+    """The sets of each text; short texts are split into words together."""
+    if sum(map(len, texts)) > BATCH_BYTES:
+        for text in texts:
+            narrow, count = _counted_set(text, n)
+            repetitive = len(narrow) < MIN_DISTINCT * count
+            yield TextSets(narrow=narrow, wide=ngram_set(text, n * WIDENING) if repetitive else np.empty(0, np.uint64))
+        return
+    both = both_ngrams(texts, n)
+    places = np.arange(len(texts) + 1)
+    end_D, wide_end_D = (np.searchsorted(text_N, places) for _, text_N in (both.narrow, both.wide))
+    for d in range(len(texts)):
+        yield TextSets(
+            narrow=both.narrow[0][end_D[d] : end_D[d + 1]], wide=both.wide[0][wide_end_D[d] : wide_end_D[d + 1]]
+        )
+
+
+def _counted_set(text: str, n: int) -> tuple[UInt64, int]:
+    """The set of `ngram_set`, and how many n-grams there are."""
     composed = unicodedata.normalize("NFC", text)
     carried = np.empty(0, dtype=np.uint64)
     found = [np.empty(0, dtype=np.uint64)]
+    count = 0
     for piece in text_pieces(composed):
         words = np.concatenate([carried, split_words([piece]).hashes_W])
+        count += max(0, len(words) - n + 1)
         found.append(_distinct(ngram_hashes(words, n)))
         carried = words[max(0, len(words) - n + 1) :]
-    return _distinct(np.concatenate(found))
+    return _distinct(np.concatenate(found)), count
 
 
-def ngram_sets(texts: Sequence[str], n: int) -> Iterator[UInt64]:
-    """`ngram_set` of each text; short texts are split into words together."""
-    if sum(map(len, texts)) > BATCH_BYTES:
-        yield from (ngram_set(text, n) for text in texts)
-        return
-    grams, text_G = distinct_ngrams(texts, n)
-    ends = np.searchsorted(text_G, np.arange(len(texts) + 1))
-    for d in range(len(texts)):
-        yield grams[ends[d] : ends[d + 1]]
+def _words(texts: Sequence[str]) -> Words:
+    return split_words([unicodedata.normalize("NFC", text) for text in texts])
 
 
 def distinct_ngrams(texts: Sequence[str], n: int) -> tuple[UInt64, Int64]:
     """The distinct n-grams of each text, sorted, one text after another, and of which text each is."""
-    grams, offsets = ngrams_per_text(split_words([unicodedata.normalize("NFC", text) for text in texts]), n)
-    text_G = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    return _distinct_of_words(_words(texts), n)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BothNgrams:
+    """Of D texts: `distinct_ngrams`, the wide ones of those that are repetitive in the same form, and which are."""
+
+    narrow: tuple[UInt64, Int64]
+    wide: tuple[UInt64, Int64]
+    repetitive_D: NDArray[np.bool_]
+
+
+def both_ngrams(texts: Sequence[str], n: int) -> BothNgrams:
+    """The n-grams of texts, and what tells repetitive ones apart."""
+    words = _words(texts)
+    grams, text_G = _distinct_of_words(words, n)
+    count_D = np.maximum(np.diff(words.offsets_D1) - n + 1, 0)
+    repetitive_D = np.bincount(text_G, minlength=len(texts)) < MIN_DISTINCT * count_D
+    repetitive_D &= count_D > n * (WIDENING - 1)  # shorter texts have no wide n-gram
+    these = np.flatnonzero(repetitive_D)
+    wide = [_distinct(ngram_hashes(words.of(d), n * WIDENING)) for d in these.tolist()]
+    text_W = np.repeat(these, [len(some) for some in wide])
+    return BothNgrams(
+        narrow=(grams, text_G),
+        wide=(np.concatenate([np.empty(0, np.uint64), *wide]), text_W.astype(np.int64)),
+        repetitive_D=repetitive_D,
+    )
+
+
+def _distinct_of_words(words: Words, n: int) -> tuple[UInt64, Int64]:
+    grams, offsets = ngrams_per_text(words, n)
+    text_G = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     order = np.lexsort((grams, text_G))
     grams = grams[order]  # text_G is in order already
     new = np.ones(len(grams), dtype=bool)
@@ -112,23 +173,28 @@ class SpillSets:
         touched = mapped(self.touched, np.int64)
         place_D = np.minimum(np.searchsorted(touched, rank_D), max(len(touched) - 1, 0))
         rows = np.flatnonzero((rank_D >= 0) & (touched[place_D] == rank_D)) if len(touched) else np.empty(0, np.int64)
-        sizes: list[int] = []
+        sizes: list[tuple[int, int]] = []
 
         def sets() -> Iterator[UInt64]:
             for _, texts in batches_of_texts(self.corpus.shards[k].documents, rows):
-                for grams in ngram_sets(texts, self.ngram):
-                    sizes.append(len(grams))
-                    yield grams
+                for found in text_sets(texts, self.ngram):
+                    sizes.append((len(found.narrow), len(found.wide)))
+                    yield from (found.narrow, found.wide)
 
         write_flat(self.sets(k), sets())
         places = np.zeros(len(rows), dtype=PLACE)
-        places["touched"], places["size"] = place_D[rows], sizes
-        places["first"] = np.cumsum(places["size"]) - places["size"]
+        places["touched"] = place_D[rows]
+        places["size"], places["wide"] = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
+        lengths = places["size"] + places["wide"]
+        places["first"] = np.cumsum(lengths) - lengths
         write_flat(self.target(k), [places])
 
 
 class NgramSets:
-    """The spilled sets of all shards, by the place of the document among those with candidates. 12 bytes for each."""
+    """The spilled sets of all shards, by the place of the document among those with candidates. 16 bytes for each.
+
+    size_T, wide_T: n-grams of each set of a document, the wide ones after the others; wide_T is 0 where it is not repetitive.
+    """
 
     def __init__(self, stage: Stage, spilled: SpillSets, *, num_touched: int) -> None:
         self._files = [spilled.sets(k) for k in range(len(spilled.corpus.shards))]
@@ -136,36 +202,55 @@ class NgramSets:
         self._bases = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._first_T = stage.array("set-firsts.scratch", num_touched, np.int64)
         self.size_T = stage.array("set-sizes.scratch", num_touched, np.int32)
+        self.wide_T = stage.array("wide-sizes.scratch", num_touched, np.int32)
         for k in range(len(self._files)):
             places = read_flat(spilled.target(k), PLACE)
             self._first_T[places["touched"]] = places["first"] + self._bases[k]
             self.size_T[places["touched"]] = places["size"]
+            self.wide_T[places["touched"]] = places["wide"]
+
+    def lengths(self, wanted: Int64) -> Int64:
+        """How many n-grams `load` reads of each document."""
+        lengths: Int64 = self.size_T[wanted].astype(np.int64) + self.wide_T[wanted]
+        return lengths
 
     def load(self, wanted: Int64) -> dict[int, UInt64]:
-        """The sets of some documents, read file by file."""
+        """The sets of some documents, read file by file: both of a document as one array."""
         order = wanted[np.argsort(self._first_T[wanted], kind="stable")]
         file_N = np.searchsorted(self._bases, self._first_T[order], side="right") - 1
         found: dict[int, UInt64] = {}
         for k in np.unique(file_N).tolist():
             with self._files[k].open("rb") as file:
-                for t in order[file_N == k].tolist():
+                mine = order[file_N == k]
+                for t, length in zip(mine.tolist(), self.lengths(mine).tolist(), strict=True):
                     file.seek(8 * int(self._first_T[t] - self._bases[k]))
-                    found[t] = np.frombuffer(file.read(8 * int(self.size_T[t])), dtype=np.uint64)
+                    found[t] = np.frombuffer(file.read(8 * length), dtype=np.uint64)
         return found
 
-    def num_shared_streamed(self, one: int, other: int, *, chunk: int) -> int:
-        """As `num_shared`, holding at most `chunk` n-grams of each set at a time."""
-        places, sizes, shared = [0, 0], [int(self.size_T[one]), int(self.size_T[other])], 0
-        while places[0] < sizes[0] and places[1] < sizes[1]:
-            parts = [self._read(t, place, chunk) for t, place in zip((one, other), places, strict=True)]
+    def num_shared(self, one: int, other: int, loaded: dict[int, UInt64], *, wide: bool, chunk: int) -> int:
+        """How many n-grams two documents have in common, or how many wide ones. What is not loaded is read, at most `chunk`
+        n-grams of each at a time."""
+        ranges = [self._range(t, wide=wide) for t in (one, other)]
+        if one in loaded:
+            return num_shared(*(loaded[t][first:end] for t, (first, end) in zip((one, other), ranges, strict=True)))
+        shared = 0
+        while all(first < end for first, end in ranges):
+            parts = [
+                self._read(t, first, min(chunk, end - first))
+                for t, (first, end) in zip((one, other), ranges, strict=True)
+            ]
             last = min(part[-1] for part in parts)
             counts = [int(np.searchsorted(part, last, side="right")) for part in parts]
             shared += num_shared(parts[0][: counts[0]], parts[1][: counts[1]])
-            places = [place + count for place, count in zip(places, counts, strict=True)]
+            ranges = [(first + count, end) for (first, end), count in zip(ranges, counts, strict=True)]
         return shared
+
+    def _range(self, t: int, *, wide: bool) -> tuple[int, int]:
+        """Where the n-grams of a document begin and end among all that it has."""
+        size = int(self.size_T[t])
+        return (size, size + int(self.wide_T[t])) if wide else (0, size)
 
     def _read(self, t: int, place: int, count: int) -> Array:
         first = int(self._first_T[t])
         k = int(np.searchsorted(self._bases, first, side="right")) - 1
-        count = min(count, int(self.size_T[t]) - place)
         return read_flat(self._files[k], np.uint64, first=first - int(self._bases[k]) + place, count=count)

@@ -4,10 +4,15 @@ Reads extract/<source>, writes prints-NNNNN.parquet: same rows, same order as do
 with the shards that are not there yet; those that were signed with other bands or another seed are signed again. Which documents
 take part is decided later, so a changed threshold or pack remakes nothing here; a print depends on the text, the bands and the
 seed only.
+
+Texts that repeat a few phrases in many orders, such as logs, have nearly the same n-grams, so all their keys would be the same. Of
+a text in which each n-gram occurs more than twice on average, every second band is signed over wide n-grams (see `sets`); the
+other bands still find a copy that repeats itself a little less.
 """
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +31,13 @@ from gristmill.graph.step import StepContext
 from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
 from gristmill.select.marks import mark
 from gristmill.select.minhash import band_keys, sign
-from gristmill.select.words import Int64, UInt64, ngrams_per_text, split_words
+from gristmill.select.words import WIDENING, Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
 from gristmill.store.durable import atomic_path
 from gristmill.store.fingerprint import derive_seed
 
-VERSION = 1
+VERSION = 2
 STEM = "prints"
+MIN_DISTINCT_SIGNED = 0.5  # of the n-grams of a text; below it every second band is signed over wide ones
 MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
 ROWS_PER_GROUP = 8192
 
@@ -141,10 +147,32 @@ def print_texts(texts: Sequence[str], *, bands: Bands, seed: int) -> Prints:
     """Exact hashes and band keys of all texts. The same bands and seed must be used for all that is compared."""
     exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
     signed = [unicodedata.normalize("NFC", text)[:MAX_SIGNED_CHARS] for text in texts]
-    ngrams, offsets = ngrams_per_text(split_words(signed), bands.ngram)
-    signatures = sign(ngrams, offsets, num_hashes=bands.num_bands * bands.rows_per_band, seed=seed)
-    keys = band_keys(signatures, num_bands=bands.num_bands, rows_per_band=bands.rows_per_band)
-    return Prints(exact_D2=exact, keys_DB=keys, num_ngrams_D=np.diff(offsets))
+    words = split_words(signed)
+    ngrams, offsets = ngrams_per_text(words, bands.ngram)
+    keys_DB = _keys(ngrams, offsets, bands=bands, seed=seed)
+    repetitive = [
+        d for d, (first, end) in enumerate(itertools.pairwise(offsets.tolist())) if _repeats(ngrams[first:end])
+    ]
+    wide = {d: ngram_hashes(words.of(d), bands.ngram * WIDENING) for d in repetitive}
+    wide = {d: grams for d, grams in wide.items() if len(grams)}
+    if wide:
+        wide_offsets = np.cumsum([0, *map(len, wide.values())])
+        wide_keys = _keys(np.concatenate(list(wide.values())), wide_offsets, bands=bands, seed=seed)
+        keys_DB[list(wide), 1::2] = wide_keys[:, 1::2]
+    return Prints(exact_D2=exact, keys_DB=keys_DB, num_ngrams_D=np.diff(offsets))
+
+
+def _keys(ngrams: UInt64, offsets_D1: Int64, *, bands: Bands, seed: int) -> UInt64:
+    signatures = sign(ngrams, offsets_D1, num_hashes=bands.num_bands * bands.rows_per_band, seed=seed)
+    return band_keys(signatures, num_bands=bands.num_bands, rows_per_band=bands.rows_per_band)
+
+
+def _repeats(ngrams: UInt64) -> bool:
+    """Whether the n-grams of a text occur more than twice on average."""
+    if len(ngrams) < 2:
+        return False
+    ordered = np.sort(ngrams)
+    return bool(1 + (ordered[1:] != ordered[:-1]).sum() < MIN_DISTINCT_SIGNED * len(ngrams))
 
 
 def exact_hash(text: str) -> tuple[int, int]:

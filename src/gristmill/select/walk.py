@@ -24,7 +24,7 @@ from gristmill.graph.progress import Position
 from gristmill.select.files import Array, read_part, write_parts
 from gristmill.select.groups import LiveEntries
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
-from gristmill.select.sets import NgramSets, num_shared, similarity
+from gristmill.select.sets import NgramSets, similarity
 from gristmill.select.stages import Stage
 from gristmill.select.words import Int64, UInt64
 
@@ -127,7 +127,7 @@ class Walk:
         while end < len(window):
             before, _ = self.lists.candidates(window.slots[end])
             new = {window.first + end, *before[: self.rules.max_comparisons].tolist()} - wanted
-            ngrams += int(self.sets.size_T[list(new)].sum(dtype=np.int64))
+            ngrams += int(self.sets.lengths(np.array(sorted(new), dtype=np.int64)).sum())
             if ngrams > self.block_ngrams:
                 break
             wanted |= new
@@ -144,6 +144,8 @@ class Walk:
             size, other_size = int(self.sets.size_T[t]), int(self.sets.size_T[other])
             is_copy = jaccard >= self.rules.min_jaccard or (other_size >= size and containment >= MIN_CONTAINMENT)
             contains = containment * size >= MIN_CONTAINMENT * other_size
+            if (is_copy or contains) and self._differ_in_order(t, other, loaded):
+                is_copy = contains = False
             found.counts["compared_pairs"] += 1
             found.counts["refused_pairs"] += not is_copy
             if is_copy or contains:
@@ -154,11 +156,19 @@ class Walk:
         return False
 
     def _compare(self, t: int, other: int, loaded: dict[int, UInt64]) -> tuple[float, float]:
-        if t in loaded:
-            shared = num_shared(loaded[t], loaded[other])
-        else:
-            shared = self.sets.num_shared_streamed(t, other, chunk=max(1, self.block_ngrams // 2))
+        shared = self._shared(t, other, loaded, wide=False)
         return similarity(shared, int(self.sets.size_T[t]), int(self.sets.size_T[other]))
+
+    def _differ_in_order(self, t: int, other: int, loaded: dict[int, UInt64]) -> bool:
+        """Whether two repetitive documents that have the same n-grams have them in other orders."""
+        wide, other_wide = int(self.sets.wide_T[t]), int(self.sets.wide_T[other])
+        if not min(wide, other_wide):
+            return False
+        shared = self._shared(t, other, loaded, wide=True)
+        return not bool(self.rules.same_order(np.array(shared), np.array(wide), np.array(other_wide)))
+
+    def _shared(self, t: int, other: int, loaded: dict[int, UInt64], *, wide: bool) -> int:
+        return self.sets.num_shared(t, other, loaded, wide=wide, chunk=max(1, self.block_ngrams // 2))
 
 
 @dataclass(frozen=True, kw_only=True)

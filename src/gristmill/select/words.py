@@ -29,6 +29,7 @@ Int64 = NDArray[np.int64]
 _SPACE = 0x20
 _BASE = 0x9E3779B97F4A7C15
 _LONG_WORD = 256  # bytes
+WIDENING = 8  # wide n-grams are so many times as long: with n-grams of 5, 40 words in a row
 DOTTED_CAPITAL_I = "\u0130"
 # ASCII letters and digits stay, other ASCII becomes a space, bytes of multi-byte characters stay.
 _BYTE_TABLE = bytes(b if b >= 0x80 or chr(b).isalnum() else _SPACE for b in range(256))

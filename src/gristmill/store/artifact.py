@@ -37,8 +37,7 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
     What a killed writer left is removed first, so that it does not become part of the artefact.
     """
-    for leftover in [path for pattern in LEFTOVERS for path in folder.rglob(pattern) if path.is_file()]:
-        leftover.unlink()
+    remove_leftovers(folder)
     entries: dict[str, dict[str, Any]] = {}
     with out_of_space_is_a_resource_error(folder):
         for path in sorted(folder.rglob("*")):
@@ -53,6 +52,12 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         write_json(folder / MANIFEST, entries)
         flush_to_disk(folder)
     return entries
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of killed writers below `folder`. Only while nobody writes there."""
+    for leftover in [path for pattern in LEFTOVERS for path in folder.rglob(pattern) if path.is_file()]:
+        leftover.unlink()
 
 
 def verify_manifest(folder: Path, *, hashes: bool = True) -> None:
@@ -98,13 +103,23 @@ def make_read_only(folder: Path) -> None:
             path.chmod(path.stat().st_mode & ~0o222)
 
 
+def working_folder(final: Path) -> Path:
+    """Where the artefact `final` is made."""
+    return final.with_name(final.name + PARTIAL_SUFFIX)
+
+
+def note_beside(working: Path) -> Path:
+    """Where the note of a working folder is."""
+    return working.with_name(f"{working.name}.json")
+
+
 def open_working_folder(final: Path, fingerprint: str) -> Path:
     """The folder to work in for `final`. What a killed attempt left is kept if it had the same fingerprint.
 
     The note beside it names the fingerprint; whatever else a caller noted there for this fingerprint stays.
     """
-    working = final.with_name(final.name + PARTIAL_SUFFIX)
-    note = working.with_name(f"{working.name}.json")
+    working = working_folder(final)
+    note = note_beside(working)
     noted = _read_note(note) if working.exists() else {}
     if noted.get("fingerprint") != fingerprint:
         noted = {}
@@ -126,5 +141,7 @@ def _read_note(note: Path) -> dict[str, Any]:
 
 
 def close_working_folder(final: Path) -> None:
-    """Remove the note that `open_working_folder` left beside the working folder."""
-    final.with_name(f"{final.name}{PARTIAL_SUFFIX}.json").unlink(missing_ok=True)
+    """Remove the note that `open_working_folder` left beside the working folder, and what killed writers left of it."""
+    note = note_beside(working_folder(final))
+    for path in (note, *note.parent.glob(f"{note.name}.*{TEMPORARY_SUFFIX}")):
+        path.unlink(missing_ok=True)

@@ -1,4 +1,8 @@
-"""Files that are absent or complete: written to a temporary neighbour, flushed to the disk, renamed into place."""
+"""Files that are absent or complete: written to a temporary neighbour, flushed to the disk, renamed into place.
+
+Each attempt has a temporary file of its own. Two processes that make the same file, because one of them is believed dead, leave one
+of two whole files.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,13 +30,18 @@ class OutOfSpaceError(ResourceError):
     """The disk is full; nothing committed was touched."""
 
 
+def temporary_beside(path: Path) -> Path:
+    """A new name beside `path` for what will become it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to; published when the block ends well, removed otherwise.
 
     A full disk raises OutOfSpaceError; what lay at `path` before stays.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = temporary_beside(path)
     try:
         with out_of_space_is_a_resource_error(path):
             yield temporary

@@ -1,5 +1,7 @@
 """The heartbeat of a run: a small file in its folder that says what the running process is doing, or how it ended.
 
+Each rank of an array has one of its own, `.heartbeat-0-of-64.json`; they are removed when a run without ranks begins.
+
 Each beat replaces the file by a rename without a flush to disk: a reader never sees a partial beat, and after a power cut the last
 beat is of no use anyway. The process is identified by host, process number and start time, because numbers are reused. Nothing
 depends on this file except what is displayed.
@@ -20,6 +22,7 @@ from typing import Any, Literal
 import psutil
 
 HEARTBEAT = ".heartbeat.json"
+OF_RANKS = ".heartbeat-*-of-*.json"
 SAME_START_SECONDS = 1.0  # the clock that a start is computed from may be set
 
 State = Literal["running", "ended", "killed", "elsewhere"]
@@ -49,8 +52,9 @@ class Beat:
 class Heart:
     """Writes the heartbeat of this process for the run in `folder`. A beat that cannot be written is skipped without an error."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / HEARTBEAT
+    def __init__(self, folder: Path, *, rank: str | None = None) -> None:
+        """rank: such as "0/64"."""
+        self._path = folder / (HEARTBEAT if rank is None else f".heartbeat-{rank.replace('/', '-of-')}.json")
         self._who = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
         self._doing: Mapping[str, Any] = {}
 
@@ -58,7 +62,7 @@ class Heart:
         """Writes what the process is doing."""
         self._doing = doing
         beat = {**self._who, "at": time.time(), "exit_code": exit_code, "doing": dict(doing)}
-        temporary = self._path.with_name(f"{HEARTBEAT}.tmp")
+        temporary = self._path.with_name(f"{self._path.name}.tmp")
         with suppress(OSError):
             temporary.write_text(json.dumps(beat), encoding="utf-8")
             os.replace(temporary, self._path)
@@ -68,10 +72,30 @@ class Heart:
         self.beat(self._doing, exit_code=exit_code)
 
 
+def remove_beats_of_ranks(folder: Path) -> None:
+    """Only while no rank is at work in the folder."""
+    for path in folder.glob(OF_RANKS):
+        path.unlink(missing_ok=True)
+
+
+def read_beats_of_ranks(folder: Path) -> dict[str, Beat]:
+    """Rank, such as "0/64", → its last beat, in order."""
+    found: dict[tuple[int, int], Beat] = {}
+    for path in folder.glob(OF_RANKS):
+        numbers = [int(word) for word in path.stem.split("-") if word.isdecimal()]
+        if len(numbers) == 2 and (beat := _read(path)) is not None:
+            found[numbers[1], numbers[0]] = beat
+    return {f"{rank}/{size}": beat for (size, rank), beat in sorted(found.items(), key=lambda entry: entry[0])}
+
+
 def read_beat(folder: Path) -> Beat | None:
     """The last beat of the run in `folder`; None where there is none that can be read."""
+    return _read(folder / HEARTBEAT)
+
+
+def _read(path: Path) -> Beat | None:
     try:
-        found = json.loads((folder / HEARTBEAT).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
         return Beat(
             state=_state(found),
             host=found["host"],

@@ -1,7 +1,9 @@
 """Locks between processes: flock, which the kernel releases when its holder dies, however it dies.
 
     .store/lock               shared while a run takes a link, exclusive while something is removed; both last for milliseconds
-    .store/X.lock             held by the one run that makes X; the file says which run, and is removed with the lock
+    .store/X.lock             held by the one run that makes X, or shared by the ranks of an array that make its shards; the file
+                              says which run, and is removed with the lock
+    RUN/.lock                 held by the process that works in a run's folder, or shared by ranks
 
 Nothing waits for X.lock while it holds .store/lock, so there is no deadlock. A child that was forked while a lock was held
 shares the lock with its parent; one that was started by exec does not.
@@ -82,43 +84,63 @@ class Locks:
         what, who: how this step and this run are named to those who wait. Raises Interrupted when should_stop says so.
         """
         path = lock_file(folder)
-        waited = False
-        while (descriptor := self._take_file(path)) is None:
-            if not waited:
-                self._say(f"waiting for {_holder(path)}, which is making {what}")
-            waited = True
-            if self._should_stop():
-                raise Interrupted(f"stopped while waiting for {what}")
-            time.sleep(MAKING_POLL_SECONDS)
+        descriptor, waited = self._wait_for(path, fcntl.LOCK_EX, what)
         try:
             holder = {"host": socket.gethostname(), "pid": os.getpid(), "run": who}
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+            _write_holder(descriptor, holder)
             yield waited
         finally:
             path.unlink(missing_ok=True)  # before the lock is free: see _take_file
             os.close(descriptor)
 
     @contextmanager
-    def running(self, folder: Path) -> Iterator[None]:
-        """Held while a run works in its folder. Raises ResourceError when another process does."""
+    def making_shards(self, folder: Path, *, what: str, who: str) -> Iterator[bool]:
+        """As `making`, but held by several ranks of an array side by side, each of which makes other shards of `folder`."""
+        path = lock_file(folder)
+        descriptor, waited = self._wait_for(path, fcntl.LOCK_SH, what)
+        try:
+            _write_holder(descriptor, {"array": who})  # the same of all ranks
+            yield waited
+        finally:
+            if self._take(descriptor, fcntl.LOCK_EX):  # the last one of them
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+    @contextmanager
+    def running(self, folder: Path, *, as_rank: bool = False) -> Iterator[None]:
+        """Held while a run works in its folder. Raises ResourceError when another process does; ranks of an array share it."""
         with self._opened(folder / LOCK_SUFFIX) as descriptor:
-            if not self._take(descriptor, fcntl.LOCK_EX):
-                raise ResourceError(f"another run is using {folder}; wait for it, or stop it, then try again.")
+            if not self._take(descriptor, fcntl.LOCK_SH if as_rank else fcntl.LOCK_EX):
+                raise ResourceError(
+                    f"another run{'' if as_rank else ', or a rank of an array,'} is using {folder}; wait for it, or stop it, then "
+                    "try again."
+                )
             yield
 
     def is_being_made(self, folder: Path) -> bool:
-        """True while a process holds `making(folder)`. Writes nothing."""
+        """True while a process holds `making(folder)` or `making_shards(folder)`. Writes nothing."""
         try:
             descriptor = os.open(lock_file(folder), os.O_RDWR)
         except FileNotFoundError:
             return False
         try:
-            return not self._take(descriptor, fcntl.LOCK_SH)
+            return not self._take(descriptor, fcntl.LOCK_EX)
         finally:
             os.close(descriptor)
 
-    def _take_file(self, path: Path) -> int | None:
+    def _wait_for(self, path: Path, operation: int, what: str) -> tuple[int, bool]:
+        """A descriptor that holds the lock of the file at `path`, and whether it had to be waited for."""
+        waited = False
+        while (descriptor := self._take_file(path, operation)) is None:
+            if not waited:
+                self._say(f"waiting for {_holder(path)} making {what}")
+            waited = True
+            if self._should_stop():
+                raise Interrupted(f"stopped while waiting for {what}")
+            time.sleep(MAKING_POLL_SECONDS)
+        return descriptor, waited
+
+    def _take_file(self, path: Path, operation: int) -> int | None:
         """A descriptor that holds the lock of the file at `path`; None when another process has it.
 
         A holder removes its file while it still holds the lock. Whoever then gets the lock of that file has the lock of
@@ -128,7 +150,7 @@ class Locks:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                taken = self._take(descriptor, fcntl.LOCK_EX)
+                taken = self._take(descriptor, operation)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -172,6 +194,11 @@ def lock_file(folder: Path) -> Path:
     return folder.with_name(folder.name + LOCK_SUFFIX)
 
 
+def _write_holder(descriptor: int, holder: dict[str, object]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
 def _is_still_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
@@ -180,12 +207,14 @@ def _is_still_at(descriptor: int, path: Path) -> bool:
 
 
 def _holder(path: Path) -> str:
-    """Who holds a lock, in words; what a killed holder wrote may still be there when the next one has not written yet."""
+    """Who holds a lock, and the verb, in words; what a killed holder wrote may still be there when the next one has not written yet."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return f"run {found['run']!r} (process {found['pid']} on {found['host']})"
+        if "array" in found:
+            return f"ranks of run {found['array']!r}, which are"
+        return f"run {found['run']!r} (process {found['pid']} on {found['host']}), which is"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
+        return "another run, which is"
 
 
 # ── where flock does not work ────────────────────────────────────────────────────────────────────────────────────────

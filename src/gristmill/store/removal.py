@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from gristmill.errors import ArtifactError
-from gristmill.store.artifact import MANIFEST, PARTIAL_SUFFIX, RECORD, is_committed
+from gristmill.store.artifact import MANIFEST, PARTIAL_SUFFIX, RECORD, is_committed, note_beside
 from gristmill.store.durable import TEMPORARY_SUFFIX, AbsentError, read_json
 from gristmill.store.store import CHECKPOINTS, IDENTITY, RECORDS, STORE, TRASH, Store, named_by
 
@@ -70,7 +70,7 @@ def remove(store: Store, items: Iterable[Removable]) -> list[Removable]:
                 store.keep_record(item.step, item.identity)
             store.discard(item.path)
             if item.kind == "unfinished":
-                _note(item.path).unlink(missing_ok=True)
+                note_beside(item.path).unlink(missing_ok=True)
             removed.append(item)
         discard_leftovers(store)
         _remove_half_written_records(store)
@@ -182,8 +182,8 @@ def _look_at(store: Store, kind: Kind, path: Path) -> Removable:
         seconds = read_json(path / RECORD).get("wall_seconds")
     elif kind == "unfinished":
         with contextlib.suppress(FileNotFoundError, AbsentError):
-            seconds = read_json(_note(path)).get("seconds")
-            last_used = max(last_used, _note(path).stat().st_mtime)
+            seconds = read_json(note_beside(path)).get("seconds")
+            last_used = max(last_used, note_beside(path).stat().st_mtime)
     return Removable(
         kind=kind,
         path=path,
@@ -193,7 +193,3 @@ def _look_at(store: Store, kind: Kind, path: Path) -> Removable:
         seconds=seconds,
         last_used=last_used,
     )
-
-
-def _note(partial: Path) -> Path:
-    return partial.with_name(f"{partial.name}.json")

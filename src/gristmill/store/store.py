@@ -38,7 +38,7 @@ from typing import Any
 from gristmill.errors import ArtifactError
 from gristmill.store import artifact
 from gristmill.store.artifact import MANIFEST, PARTIAL_SUFFIX, RECORD, is_committed, make_read_only
-from gristmill.store.durable import TEMPORARY_SUFFIX, flush_to_disk, read_json, write_json
+from gristmill.store.durable import flush_to_disk, read_json, temporary_beside, write_json
 from gristmill.store.locks import Locks
 
 STORE = ".store"
@@ -77,8 +77,23 @@ class Store:
         """Held while one run makes the artefact; another waits. Gives True after a wait. See Locks.making."""
         return self.locks.making(self.folder(step, identity), what=step, who=who)
 
+    def making_shards(self, step: str, identity: str, *, who: str) -> AbstractContextManager[bool]:
+        """Held while ranks of an array make shards of the artefact side by side. See Locks.making_shards."""
+        return self.locks.making_shards(self.folder(step, identity), what=step, who=who)
+
     def open_work(self, step: str, identity: str) -> Path:
         """The folder to make the artefact in, with what an earlier attempt left there. Call it within `making`."""
+        working = self._open_work(step, identity)
+        artifact.remove_leftovers(working)
+        return working
+
+    def open_work_beside_ranks(self, step: str, identity: str) -> Path:
+        """The same within `making_shards`, while other ranks write there."""
+        working = artifact.working_folder(self.folder(step, identity))
+        with self.locks.making(working, what=step, who="an array"):
+            return self._open_work(step, identity)
+
+    def _open_work(self, step: str, identity: str) -> Path:
         final = self.folder(step, identity)
         if final.exists() and not is_committed(final):  # a person removed its record, or a copy of the store broke off
             with self.locks.exclusive():
@@ -93,7 +108,7 @@ class Store:
         `record` gets "record_version", "step" and "identity" in front. "wall_seconds" and "lineage" are read by `clean`.
         """
         final = self.folder(step, identity)
-        working = final.with_name(final.name + PARTIAL_SUFFIX)
+        working = artifact.working_folder(final)
         stamp = {"record_version": RECORD_VERSION, "step": step, "identity": identity}
         assert not stamp.keys() & record.keys(), f"the record of {step} holds a key of the store: {sorted(stamp)}"
         is_ours = not is_committed(final)
@@ -251,7 +266,7 @@ class RunLinks:
     def withdraw(self, step: str) -> None:
         """Removes the step's link; the artefact stays in the store until `clean`."""
         if (self.folder / step).is_symlink():
-            (self.folder / step).unlink()
+            (self.folder / step).unlink(missing_ok=True)  # another rank may have
 
     def mark_unfinished(self, step: str, identity: str) -> None:
         """Points `<step>.unfinished` at the unfinished work, which need not be there yet."""
@@ -275,8 +290,7 @@ class RunLinks:
         self._refuse_folder(name)
         link, folder = self.folder / name, self.store.root / target
         link.parent.mkdir(parents=True, exist_ok=True)
-        temporary = link.with_name(f".{link.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-        temporary.unlink(missing_ok=True)
+        temporary = temporary_beside(link.with_name(f".{link.name}"))
         # by way of .store, which may itself be a link to another disk: `named_by` reads the text
         temporary.symlink_to(os.path.relpath(self.store.runs_dir.resolve() / STORE / target, link.parent.resolve()))
         os.replace(temporary, link)

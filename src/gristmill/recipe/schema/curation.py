@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gristmill.recipe.schema.fetching import Fetch
 from gristmill.recipe.schema.formats import Reader
 from gristmill.recipe.schema.languages import LanguageCode
 from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Bytes, Name, Outside, Section, Share, Tokens, Unit
@@ -76,6 +77,10 @@ def rules_label(path: str) -> str:
 class Source(Section):
     """A named collection of documents with its own curation."""
 
+    fetch: Annotated[Fetch | None, Outside("is in the config of fetch; its content counts")] = Field(
+        default=None,
+        description="where its files come from, if they lie elsewhere; `read.paths` then names files among those that were fetched",
+    )
     read: Reader = Field(description="the format of its files and their paths")
     license: Annotated[str, LABEL] = Field(description="the licence its documents carry into the data card")
     main_text: MainText | None = Field(

@@ -1,0 +1,134 @@
+"""STEP fetch, one per source that lies elsewhere: addresses or a data set of the Hub ─→ files, checked, and their origins.
+
+listing.json   what is fetched, decided once: sizes, hashes, the commit
+parts/         files under way; a killed step goes on with the bytes that are there
+files/         files that are complete; the content of the artefact
+origins.json   url, size, hash and ETag of each
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any
+
+from gristmill.data.download import Client, Patience, UnreachableError, Wanted
+from gristmill.data.executor import LocalThreads
+from gristmill.data.hub import account_headers, list_dataset
+from gristmill.errors import DataError, Interrupted
+from gristmill.graph.progress import Position
+from gristmill.graph.step import StepContext
+from gristmill.recipe.schema.fetching import Fetch, FetchHub
+from gristmill.store.durable import read_json, write_json
+from gristmill.units import counted, in_bytes
+
+VERSION = 1
+CONNECTIONS = 4  # at a time: what one host takes without complaint
+
+
+def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]:
+    """Fetches what is missing of one source; returns counts.
+
+    Raises DataError for an answer that is wrong, UnreachableError (75) where the network fails: what is there stays for the next
+    start.
+    """
+    section: Fetch = ctx.config["fetch"]
+    listing = _listing(ctx, section)
+    wanted = [Wanted(**entry) for entry in listing["files"]]
+    files, parts = ctx.out / "files", ctx.out / "parts"
+    parts.mkdir(exist_ok=True)
+    lock, sizes = threading.Lock(), dict[str, int]()
+    total = None if any(one.num_bytes is None for one in wanted) else sum(one.num_bytes or 0 for one in wanted)
+
+    def count(name: str, num_bytes: int) -> None:
+        with lock:
+            sizes[name] = num_bytes
+            done = sum(sizes.values())
+            if max_bytes is not None and done > max_bytes:
+                errors.append(
+                    DataError(
+                        f"{ctx.part}: more than max_bytes ({in_bytes(max_bytes)}) would be fetched; raise it, or name fewer files."
+                    )
+                )
+            ctx.progress(Position(done=done, total=total, unit="byte", counts={"byte": done}))
+
+    errors: list[Exception] = []
+    max_bytes = None if isinstance(section, FetchHub) else ctx.watching.config["fetch"].max_bytes
+    client = Client(
+        headers=account_headers() if isinstance(section, FetchHub) else {},
+        patience=patience or Patience(),
+        should_stop=lambda: bool(errors) or ctx.should_stop(),
+        say=ctx.say,
+        count=count,
+    )
+    number = {one.name: f"{index:05}" for index, one in enumerate(wanted)}
+    origins: dict[str, Any] = {}
+
+    def fetch(one: Wanted) -> dict[str, Any]:
+        facts = client.fetch(one, files / one.name, parts / number[one.name], max_bytes=max_bytes)
+        count(one.name, facts["bytes"])
+        return facts
+
+    executor = LocalThreads(threads=CONNECTIONS, should_stop=client.should_stop)
+    try:
+        for one, outcome in executor.map(fetch, wanted):
+            if isinstance(outcome, Exception):
+                errors.append(outcome)
+            else:
+                origins[one.name] = outcome
+    except Interrupted:
+        if not errors:
+            raise
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, UnreachableError))  # a wrong answer is told first
+    origins = dict(sorted(origins.items()))
+    write_json(ctx.out / "origins.json", {"commit": listing["commit"], "licence": listing["licence"], "files": origins})
+    shutil.rmtree(parts)
+    (ctx.out / "listing.json").unlink()
+    num_bytes = sum(facts["bytes"] for facts in origins.values())
+    ctx.say(f"{ctx.part}: fetched {counted(len(origins), 'file')}, {in_bytes(num_bytes)}")
+    return {"files": len(origins), "bytes": num_bytes, "commit": listing["commit"], "licence": listing["licence"]}
+
+
+def _listing(ctx: StepContext, section: Fetch) -> dict[str, Any]:
+    """What to fetch, decided at the first start: a branch that moves later does not mix two versions."""
+    path = ctx.out / "listing.json"
+    if not path.exists():
+        commit = licence = None
+        if isinstance(section, FetchHub):
+            ctx.progress(Position.doing(f"asking the Hub for {section.dataset}"))
+            found = list_dataset(section.dataset, section.revision, section.files)
+            commit, licence = found.commit, found.licence
+            files = first_files(found.files, max_files=section.max_files, max_bytes=section.max_bytes)
+            ctx.say(f"{ctx.part}: {section.dataset} at {commit}, {counted(len(files), 'file')} of {len(found.files):,}")
+        else:
+            files = [Wanted(name=one.name, url=one.url, sha256=one.sha256) for one in section.urls]
+        for one in files:
+            _check_name(one.name)
+        entries = [
+            {"name": one.name, "url": one.url, "num_bytes": one.num_bytes, "sha256": one.sha256} for one in files
+        ]
+        write_json(path, {"commit": commit, "licence": licence, "files": entries})
+    return dict(read_json(path))
+
+
+def first_files(files: Iterable[Wanted], *, max_files: int | None, max_bytes: int | None) -> list[Wanted]:
+    """The first files that fit. Raises DataError where not even one does."""
+    chosen: list[Wanted] = []
+    size = 0
+    for one in files:
+        size += one.num_bytes or 0
+        if (max_files is not None and len(chosen) == max_files) or (max_bytes is not None and size > max_bytes):
+            break
+        chosen.append(one)
+    if not chosen:
+        raise DataError(f"the first file alone is {in_bytes(size)}, larger than max_bytes; raise it.")
+    return chosen
+
+
+def _check_name(name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise DataError(f"the listing names a file {name!r}, which would lie outside of its folder.")

@@ -1,0 +1,169 @@
+"""Downloads from a real server that cuts, lies, asks to wait and changes its mind: what comes out is the file, or a refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gristmill.data.download import Client, Patience, UnreachableError, Wanted
+from gristmill.data.hub import matches
+from gristmill.errors import DataError
+
+CONTENT = bytes(range(256)) * 40
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+QUICK = Patience(attempts=4, first_seconds=0.001, most_seconds=0.002, timeout_seconds=0.3)
+FAULTS = ("cut", "busy", "wait", "ignores ranges", "close")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT; each request takes the next fault of the script."""
+
+    script: list[tuple[str, int]]
+    sent: list[int]
+    etag = '"1"'
+    content = CONTENT
+    location = ""
+    daemon_threads = True
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        fault, place = self.server.script.pop(0) if self.server.script else ("", 0)
+        if fault == "busy":
+            return self._head(503, {"Content-Length": "0"})
+        if fault == "wait":
+            return self._head(429, {"Content-Length": "0", "Retry-After": "0"})
+        if fault == "missing":
+            return self._head(404, {"Content-Length": "0"})
+        if fault == "redirect":
+            return self._head(302, {"Content-Length": "0", "Location": self.server.location})
+        if fault == "close":
+            self.close_connection = True
+            return None
+        content, etag = self.server.content, self.server.etag
+        asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = (
+            int(asked[1]) if asked and self.headers.get("If-Range", etag) == etag and fault != "ignores ranges" else 0
+        )
+        headers = {"ETag": etag, "Content-Length": str(len(content) - start)}
+        if fault == "packed":
+            headers["Content-Encoding"] = "gzip"
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._head(206 if start else 200, headers)
+        body = content[start:] if fault != "cut" else content[start : start + place]
+        self.server.sent.append(len(body))
+        self.wfile.write(body)
+        self.close_connection = True
+        return None
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(started: Server) -> Server:
+    started.script, started.sent, started.etag, started.content = [], [], '"1"', CONTENT
+    return started
+
+
+def fetch(server: Server, folder: Path, **keys: Any) -> bytes:
+    wanted = Wanted(name="a.bin", url=f"http://127.0.0.1:{server.server_port}/a.bin", **{"sha256": SHA256, **keys})
+    folder.mkdir(exist_ok=True)
+    Client(patience=QUICK).fetch(wanted, folder / "a.bin", folder / "part")
+    return (folder / "a.bin").read_bytes()
+
+
+@given(
+    script=st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(1, len(CONTENT) - 1)), max_size=3),
+    has_hash=st.booleans(),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_failures_end_in_the_bytes_of_an_unbroken_fetch(
+    server: Server, tmp_path_factory: pytest.TempPathFactory, script: list[tuple[str, int]], has_hash: bool
+) -> None:
+    server.script, server.sent = [*script], []
+    assert fetch(server, tmp_path_factory.mktemp("x"), sha256=SHA256 if has_hash else None) == CONTENT
+    if all(fault != "ignores ranges" for fault, _ in script):
+        assert sum(server.sent) == len(CONTENT), "a byte was sent twice"
+
+
+def test_a_later_start_asks_for_the_missing_bytes_alone(server: Server, tmp_path: Path) -> None:
+    server.script = [("cut", 1000), *[("close", 0)] * 4]
+    with pytest.raises(UnreachableError, match="in a row") as caught:
+        fetch(server, tmp_path)
+    assert caught.value.exit_code == 75
+    assert fetch(server, tmp_path) == CONTENT
+    assert server.sent == [1000, len(CONTENT) - 1000]
+
+
+def test_a_file_that_changed_between_two_ranges_is_begun_again(server: Server, tmp_path: Path) -> None:
+    server.script = [("cut", 1000), *[("close", 0)] * 4]
+    with pytest.raises(UnreachableError):
+        fetch(server, tmp_path, sha256=None)
+    server.etag, server.content = '"2"', CONTENT[::-1]
+    assert fetch(server, tmp_path, sha256=None) == CONTENT[::-1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "keys", "said"),
+    [
+        ("missing", {}, "answers 404"),
+        ("packed", {}, "sent packed"),
+        ("", {"sha256": "0" * 64}, "twice; expected 0000"),
+        ("", {"num_bytes": 5}, "were announced"),
+    ],
+)
+def test_a_wrong_answer_is_refused_in_words(
+    server: Server, tmp_path: Path, fault: str, keys: dict[str, Any], said: str
+) -> None:
+    server.script = [(fault, 0)]
+    with pytest.raises(DataError, match=said):
+        fetch(server, tmp_path, **keys)
+    assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "http://localhost:{port}/a.bin"])
+def test_a_redirect_leads_neither_to_files_nor_to_private_addresses(
+    server: Server, tmp_path: Path, location: str
+) -> None:
+    server.script, server.location = [("redirect", 0)], location.format(port=server.server_port)
+    with pytest.raises(DataError, match=r"only http|a private address"):
+        fetch(server, tmp_path)
+    assert server.sent == []
+
+
+def test_wildcards_of_the_hub_stay_in_a_folder_but_for_two_stars() -> None:
+    paths = ["a.parquet", "x/a.parquet", "x/y/a.parquet"]
+    found = {
+        pattern: [path for path in paths if matches(path, pattern)]
+        for pattern in ("*.parquet", "x/*.parquet", "**/*.parquet")
+    }
+    assert found == {"*.parquet": paths[:1], "x/*.parquet": paths[1:2], "**/*.parquet": paths}
