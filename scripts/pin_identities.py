@@ -194,6 +194,7 @@ def _others(value: Any) -> list[Any]:
         "web",
         "facts",
         "|",
+        "0" * 64,
     ]
 
 

@@ -63,7 +63,7 @@ def test_misspelt_key_is_answered_with_file_line_and_the_key_that_was_meant(
 
 def test_recipe_that_does_not_exist_is_named(project: Path, gristmill: Command) -> None:
     for verb in ("plan", "run", "status"):
-        assert_says(gristmill(verb, "recipes/tiny.yaml"), 2, "recipes/tiny.yaml", "No such file")
+        assert_says(gristmill(verb, "recipes/tiny.yaml"), 2, "recipes/tiny.yaml", "does not exist. Name a recipe")
 
 
 def test_weights_that_do_not_sum_to_one_are_refused_with_the_sum(

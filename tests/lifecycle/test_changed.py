@@ -386,7 +386,7 @@ def test_second_run_at_the_same_time_leaves_with_75_and_disturbs_nothing(project
         assert any(line.startswith("running  extract/manuals") for line in first.stdout)
         answer = gristmill("run", "recipe.yaml", *OPTIONS)
         assert answer.code == 75
-        assert "another run is using runs/tiny" in answer.err
+        assert "another run, or a rank of an array" in answer.err
         assert "wait for it, or stop it" in answer.err
         rest = first.stdout.read()
     assert first.returncode == 0
