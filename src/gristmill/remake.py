@@ -81,8 +81,8 @@ def remade_words(ahead: Iterable[Remake]) -> str:
     most = sum(remake.seconds for remake in ahead)
     if not most:
         return ""
-    asks = "it asks first" if most > CHEAP_SECONDS else f"above {units.seconds(CHEAP_SECONDS)} it asks first"
-    return f"the next run remakes at most {units.seconds(most)} of work; nothing is deleted; {asks} (--remake agrees)"
+    asks = "run asks first" if most > CHEAP_SECONDS else f"above {units.seconds(CHEAP_SECONDS)} run asks first"
+    return f"at most {units.seconds(most)} of work would be remade; nothing is deleted; {asks} (--remake agrees)"
 
 
 def seconds_at_stake(states: States, name: str, machine: Machine) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -85,10 +86,11 @@ def hub() -> Iterator[Hub]:
 
 def listed(address: str, pattern: str = "data/*.parquet", **setting: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own: the client reads its endpoint when it is imported."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, **setting}
-    return subprocess.run(
-        [sys.executable, "-c", LIST, pattern], env=environment, capture_output=True, text=True, check=False
-    )
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": home, **setting}
+        return subprocess.run(
+            [sys.executable, "-c", LIST, pattern], env=environment, capture_output=True, text=True, check=False
+        )
 
 
 def test_a_branch_is_resolved_to_its_commit_and_its_files_have_size_hash_and_address(hub: Hub) -> None:

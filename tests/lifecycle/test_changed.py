@@ -320,7 +320,7 @@ def test_all_that_follows_counts_together_once_the_first_of_it_is_above_the_limi
     monkeypatch.setattr(runner, "CHEAP_SECONDS", 5000.0)
     answer = gristmill("run", "recipe.yaml", "sft.epochs=11", "--until", "sft", *OPTIONS)
     assert (answer.code, lines(answer.out, "made")) == (0, ["sft"])
-    assert "the next run remakes at most" in answer.out, "what is below the limit is told"
+    assert "of work would be remade" in answer.out, "what is below the limit is told"
 
 
 def test_unfinished_costly_work_is_refused_too_and_kept_when_agreed(done_project: Path, gristmill: Command) -> None:

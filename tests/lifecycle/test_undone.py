@@ -139,7 +139,7 @@ def test_plan_says_what_a_change_remakes_how_long_that_took_and_where_training_r
     assert found[0] == 'pretrain: pretrain.decay_shape: "linear" → "one_minus_sqrt" (40 s)'
     assert found[-2] == "pretrain resumes from step 14 of 28; 14 steps to make"
     assert re.fullmatch(
-        r"the next run remakes at most 4\d s of work; nothing is deleted; above 10\.0 min it asks first .*", found[-1]
+        r"at most 4\d s of work would be remade; nothing is deleted; above 10\.0 min run asks first .*", found[-1]
     )
 
 
@@ -153,7 +153,7 @@ def test_plan_counts_begun_work_and_says_that_a_run_asks_first(done_project: Pat
     write_json(working.with_name(f"{working.name}.json"), {"fingerprint": "0" * 32, "seconds": 36_000.0})
     found = plan_of(gristmill, "dpo.beta=0.3")
     assert "dpo: not made yet (10.0 h)" in found
-    assert found[-1].endswith("; it asks first (--remake agrees)")
+    assert found[-1].endswith("; run asks first (--remake agrees)")
     assert gristmill("run", "recipe.yaml", "dpo.beta=0.3", *OPTIONS).code == 2
 
 

@@ -34,7 +34,7 @@ OF_THE_DISK = (*OUT_OF_SPACE, errno.EIO)
 
 
 class UnreachableError(ResourceError):
-    """The network, or a server, does not answer as it should for now; what was fetched stays (exit code 75)."""
+    """The network, or a server, does not answer as it should; what was fetched stays (exit code 75)."""
 
 
 class _Cut(Exception):
@@ -130,7 +130,7 @@ class _Download:
                 if failures >= patience.attempts:
                     raise UnreachableError(
                         f"{self.wanted.url}: {_words(error)}, {failures} times in a row; {in_bytes(self.have)} of it are here.\n"
-                        "  What was fetched stays: run the same command again later to go on."
+                        "  What was fetched stays: run the same command again later to resume."
                     ) from error
                 asked = error.wait_seconds if isinstance(error, _Cut) else None
                 wait = min(patience.most_seconds, patience.first_seconds * 2 ** (failures - 1))

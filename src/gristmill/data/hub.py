@@ -91,7 +91,7 @@ def list_dataset(
 
 
 def account_headers() -> dict[str, str]:
-    """The account of HF_TOKEN or `hf auth login`, as headers for the Hub alone; empty without one."""
+    """The account of HF_TOKEN or `hf auth login`, as headers for the Hub only; empty without one."""
     token = get_token()
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
