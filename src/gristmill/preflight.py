@@ -15,12 +15,14 @@ from pathlib import Path
 from gristmill.data.outside import absolute
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
+from gristmill.data.software_heritage import open_table
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
 from gristmill.extract.rules import check_rules
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.fetching import FetchSoftwareHeritage
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
@@ -88,6 +90,10 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         used = "pretrain.watch.packs" if watched else "evaluate.packs"
         check = partial(_check_pack, kinds=kinds, used=used)
         yield ("packs", name, "path"), absolute(loaded.folder, pack.path), check
+    for name, source in recipe.sources.items():
+        if isinstance(source.fetch, FetchSoftwareHeritage):
+            check_ids = partial(open_table, id_column=source.fetch.id_column)
+            yield ("sources", name, "fetch", "ids"), absolute(loaded.folder, source.fetch.ids), check_ids
     for name, item in recipe.classifiers.items():
         key = ("classifiers", name)
         yield (*key, "annotations"), absolute(loaded.folder, item.annotations), _check_annotations

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.download import Client, Patience, UnreachableError, Wanted
+from gristmill.data.download import Client, Wanted
+from gristmill.data.patience import Patience, UnreachableError
 from gristmill.errors import DataError
 
 CONTENT = bytes(range(256)) * 40

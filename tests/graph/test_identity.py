@@ -35,15 +35,16 @@ OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py ch
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
     "ChatData.conversations", "Classifier.annotations", "PackRef.path",
-    *(f"{reader.__name__}.paths" for reader in READERS.values()),
-} - {"ReadParquet.paths", "ReadText.paths"}  # of fetched files, which the pins have of these formats, the names count  # fmt: skip
+    "FetchCommonCrawl.data", "FetchCommonCrawl.index", "FetchSoftwareHeritage.api", "FetchSoftwareHeritage.content",
+    "FetchSoftwareHeritage.ids", *(f"{reader.__name__}.paths" for reader in READERS.values()),
+} - {"ReadParquet.paths", "ReadText.paths", "ReadWarc.paths"}  # of fetched files, which the pins have of these formats, the names count  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
     "Dpo.optimizer", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 FETCHED = {"FetchUrls.max_bytes"}  # outside as well; nothing is fetched in the runs of tests/lifecycle/test_changed.py
 NOT_ALONE = {  # no other value is valid while everything else stays
-    "Recipe.schema_version", "FetchHub.kind", "FetchUrls.kind", *(f"{reader.__name__}.format" for reader in READERS.values()),
+    "Recipe.schema_version", "FetchHub.kind", "FetchUrls.kind", "FetchCommonCrawl.kind", "FetchSoftwareHeritage.kind", *(f"{reader.__name__}.format" for reader in READERS.values()),
 }  # fmt: skip
 
 

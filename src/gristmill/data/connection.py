@@ -11,8 +11,10 @@ import contextlib
 import http.client
 import ipaddress
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -22,6 +24,10 @@ MAX_REDIRECTS = 10
 REDIRECTS = (301, 302, 303, 307, 308)
 CREDENTIALS = ("authorization", "cookie")
 DEFAULT_PORTS = {"http": 80, "https": 443}
+CHUNK_BYTES = 256_000
+SLOWEST = 100  # bytes a second, over a whole time limit: slower is a server that keeps the line busy and sends nothing
+
+Place = tuple[str, str, int]  # scheme, host, port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +39,50 @@ class Answer:
     headers: Mapping[str, str]
     body: http.client.HTTPResponse
 
+    def chunks(self, *, timeout_seconds: float) -> Iterator[bytes]:
+        """The body as it comes. Raises TimeoutError once it has been slower than SLOWEST for timeout_seconds."""
+        since, arrived = time.monotonic(), 0
+        while chunk := self.body.read1(CHUNK_BYTES):
+            yield chunk
+            arrived += len(chunk)
+            if (passed := time.monotonic() - since) > timeout_seconds:
+                if arrived < SLOWEST * passed:
+                    raise TimeoutError(f"{arrived:,} bytes in {passed:.0f} s")
+                since, arrived = time.monotonic(), 0
+
+
+class Kept:
+    """Connections that stay open from one request to the next, by place; for many small answers of one host."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[tuple[Place, bool], http.client.HTTPConnection]] = []
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, _kind: type | None, _error: BaseException | None, _trace: TracebackType | None) -> None:
+        while self._open:
+            self._open.pop()[1].close()
+
+    def take(self, key: tuple[Place, bool]) -> http.client.HTTPConnection | None:
+        """An open connection to the place; the caller has it for itself."""
+        while self._open:
+            found, connection = self._open.pop()
+            if found == key:
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, key: tuple[Place, bool], connection: http.client.HTTPConnection) -> None:
+        """Gives a connection back for the next request."""
+        self._open.append((key, connection))
+
 
 @contextlib.contextmanager
-def ask(url: str, headers: Mapping[str, str], *, timeout_seconds: float) -> Iterator[Answer]:
-    """GET, redirects followed; closes the connection at the end.
+def ask(
+    url: str, headers: Mapping[str, str], *, timeout_seconds: float, method: str = "GET", kept: Kept | None = None
+) -> Iterator[Answer]:
+    """A request, redirects followed; closes the connection at the end, unless `kept` takes it.
 
     timeout_seconds: of connecting, and of each wait for bytes. Raises DataError for a redirect that is refused, OSError or
     HTTPException where the network fails.
@@ -48,22 +94,44 @@ def ask(url: str, headers: Mapping[str, str], *, timeout_seconds: float) -> Iter
         host = _place(parts)
         if host != first:
             sent = {name: value for name, value in sent.items() if name.lower() not in CREDENTIALS}
-        connection = _connect(parts, timeout_seconds=timeout_seconds, may_be_private=host == first)
+        key = (host, host == first)
+        connection = kept.take(key) if kept is not None else None
+        target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        is_kept = False
         try:
-            target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-            connection.request("GET", target, headers=sent)
-            response = connection.getresponse()
+            try:
+                response = None if connection is None else _request(connection, method, target, sent)
+            except (OSError, http.client.HTTPException):  # closed by the other side while it was kept
+                response = None
+            if connection is None or response is None:
+                if connection is not None:
+                    connection.close()
+                connection = _connect(parts, timeout_seconds=timeout_seconds, may_be_private=host == first)
+                response = _request(connection, method, target, sent)
             found = {name.lower(): value for name, value in response.getheaders()}
             if response.status not in REDIRECTS:
                 yield Answer(url=url, status=response.status, headers=found, body=response)
+                is_read = response.isclosed() or response.length == 0
+                if kept is not None and is_read and not response.will_close:
+                    response.close()
+                    kept.keep(key, connection)
+                    is_kept = True
                 return
             url = _next(url, found.get("location"))
         finally:
-            connection.close()
+            if connection is not None and not is_kept:
+                connection.close()
     raise DataError(f"{url}: more than {MAX_REDIRECTS} redirects, one after the other.")
 
 
-def _place(parts: SplitResult) -> tuple[str, str, int]:
+def _request(
+    connection: http.client.HTTPConnection, method: str, target: str, headers: Mapping[str, str]
+) -> http.client.HTTPResponse:
+    connection.request(method, target, headers=dict(headers))
+    return connection.getresponse()
+
+
+def _place(parts: SplitResult) -> Place:
     try:
         port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
     except ValueError:
