@@ -1,4 +1,8 @@
-"""A small web for the tests of fetching: a real server on this machine, which gives files in ranges and fails as it is told."""
+"""A small web for the tests of fetching: a real server on this machine, which gives files in ranges and fails as it is told.
+
+cut: half of the body. stall: half of it, then silence until `resume` is set; `stalled` says that it is so far. trickle: a byte now
+and then.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,8 @@ class Web(http.server.ThreadingHTTPServer):
         self.asked: list[tuple[str, str]] = []
         self.agents: set[str] = set()
         self.connections = 0
+        self.stalled = threading.Event()
+        self.resume = threading.Event()
 
     @property
     def address(self) -> str:
@@ -46,7 +52,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.server.connections += 1
 
     def do_GET(self) -> None:
-        fault = self.server.faults.pop(0) if self.server.faults else ""
+        self.fault = fault = self.server.faults.pop(0) if self.server.faults else ""
         parts = urlsplit(self.path)
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         self.server.asked.append((self.path, self.headers.get("Range", "")))
@@ -58,32 +64,51 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "close":
             self.close_connection = True
             return None
-        if fault == "silent":
-            threading.Event().wait(0.5)
-            self.close_connection = True
-            return None
         if parts.path in self.server.pages:
             answer = self.server.pages[parts.path](parse_qs(parts.query))
             status, body = answer if isinstance(answer, tuple) else (200, answer)
-            return self._send(status, body, cut=fault == "cut")
+            return self._send(status, body)
         body = self.server.files.get(parts.path, b"")
         if parts.path not in self.server.files:
             return self._send(404, b"")
         if span is None or fault == "ignores ranges":
-            return self._send(200, body, cut=fault == "cut")
+            return self._send(200, body)
         first, last = int(span[1]), min(int(span[2] or len(body)), len(body) - 1)
         if first > last:
             return self._send(416, b"")
         told = {"Content-Range": f"bytes {first}-{last}/{len(body)}"}
-        return self._send(206, body[first : last + 1], told, cut=fault == "cut")
+        return self._send(206, body[first : last + 1], told)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
+    def do_HEAD(self) -> None:
+        body = self.server.files.get(urlsplit(self.path).path)
+        self.server.asked.append((self.path, "HEAD"))
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {**self.server.headers, **(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if cut else body)
-        self.close_connection = self.close_connection or cut
+        if self.fault == "trickle":
+            self._trickle(body)
+            return
+        half = self.fault in ("cut", "stall")
+        with contextlib.suppress(OSError):
+            self.wfile.write(body[: len(body) // 2] if half else body)
+        if self.fault == "stall":
+            self.server.stalled.set()
+            self.server.resume.wait(30)
+        self.close_connection = self.close_connection or half
+
+    def _trickle(self, body: bytes) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for place in range(len(body)):
+                self.wfile.write(body[place : place + 1])
+                if self.server.resume.wait(0.05):
+                    return
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""

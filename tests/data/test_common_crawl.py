@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from crawl import CRAWL, make_crawl, page_html, serve_index
 from gristmill.data import common_crawl
 from gristmill.data.common_crawl import Wish, fetch_crawl, what_is_wrong
-from gristmill.data.connection import Kept
+from gristmill.data.connection import Connections
 from gristmill.data.crawl_index import Query
 from gristmill.data.download import Client
 from gristmill.data.patience import Patience, UnreachableError
@@ -61,8 +61,8 @@ def fetch(web: Web, out: Path, *, stop_after: int | None = None, **keys: Any) ->
     def should_stop() -> bool:
         return stop_after is not None and len(web.asked) >= stop_after
 
-    with Kept() as kept:
-        client = Client(patience=QUICK, kept=kept, should_stop=should_stop)
+    with Connections() as connections:
+        client = Client(patience=QUICK, connections=connections, should_stop=should_stop)
         return fetch_crawl(client, wish, out, progress=lambda position: None, say=lambda line: None)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.data import software_heritage
-from gristmill.data.connection import Kept
+from gristmill.data.connection import Connections
 from gristmill.data.download import Client
 from gristmill.data.patience import Patience
 from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of
@@ -72,8 +72,8 @@ def fetch(web: Web, ids: Path, out: Path, *, stop_after: int | None = None, **ke
     def should_stop() -> bool:
         return stop_after is not None and len(web.asked) >= stop_after
 
-    with Kept() as kept:
-        client = Client(patience=QUICK, kept=kept, should_stop=should_stop)
+    with Connections() as connections:
+        client = Client(patience=QUICK, connections=connections, should_stop=should_stop)
         return fetch_blobs(client, blobs, out, progress=lambda position: None, say=lambda line: None)
 
 

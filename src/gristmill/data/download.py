@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.connection import Answer, Kept, ask
+from gristmill.data.connection import Answer, Connections, ask
 from gristmill.data.patience import AGAIN, Cut, Patience, Trying, retry_after
 from gristmill.errors import DataError, Interrupted
 from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, publish, read_json, write_json
@@ -52,7 +52,7 @@ class Client:
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: None
     count: Callable[[str, int], None] = lambda name, num_bytes: None
-    kept: Kept | None = None
+    connections: Connections | None = None
 
     @property
     def trying(self) -> Trying:
@@ -69,7 +69,9 @@ class Client:
             headers = {"User-Agent": AGENT, "Accept-Encoding": "identity", **self.headers}
             if span is not None:
                 headers["Range"] = f"bytes={span[0]}-{span[1]}"
-            with ask(url, headers, timeout_seconds=self.patience.timeout_seconds, kept=self.kept) as answer:
+            with ask(
+                url, headers, timeout_seconds=self.patience.timeout_seconds, connections=self.connections
+            ) as answer:
                 return self._whole(answer, url, max_bytes, span)
 
         return self.trying.until_done(attempt, url=url, name=url)
@@ -152,7 +154,10 @@ class _Download:
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity", **self.client.headers}
         if have:
             headers |= {"Range": f"bytes={have}-"} | ({"If-Range": self.validator} if self.validator else {})
-        with ask(self.wanted.url, headers, timeout_seconds=self.client.patience.timeout_seconds) as answer:
+        client = self.client
+        with ask(
+            self.wanted.url, headers, timeout_seconds=client.patience.timeout_seconds, connections=client.connections
+        ) as answer:
             self._check_head(answer, have)
             with out_of_space_is_a_resource_error(self.part), self.part.open("ab") as file:
                 for chunk in answer.chunks(timeout_seconds=self.client.patience.timeout_seconds):

@@ -18,12 +18,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gristmill.data.common_crawl import Wish, fetch_crawl
-from gristmill.data.connection import Kept
+from gristmill.data.connection import Connections
 from gristmill.data.crawl_index import Query
 from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
-from gristmill.data.patience import Patience, UnreachableError
+from gristmill.data.patience import Patience, UnreachableError, offline_words
 from gristmill.data.software_heritage import Blobs, fetch_blobs
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.progress import Position
@@ -44,16 +44,15 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
     """
     section, place = ctx.config["fetch"], ctx.watching.config["fetch"]
     trying = patience or Patience()
-    if isinstance(section, FetchCommonCrawl | FetchSoftwareHeritage):
-        with Kept() as kept:
-            client = Client(patience=trying, should_stop=ctx.should_stop, say=ctx.say, kept=kept)
-            counts = (
-                _crawl(ctx, client, section, place)
-                if isinstance(section, FetchCommonCrawl)
-                else _blobs(ctx, client, section, place)
-            )
-        return _committed(ctx, counts)
-    return _files(ctx, section, trying)
+    if ctx.machine.offline:
+        raise UnreachableError(offline_words([ctx.name]))
+    with Connections() as connections, connections.shut_when(ctx.should_stop):
+        if not isinstance(section, FetchCommonCrawl | FetchSoftwareHeritage):
+            return _files(ctx, section, trying, connections)
+        client = Client(patience=trying, should_stop=ctx.should_stop, say=ctx.say, connections=connections)
+        if isinstance(section, FetchCommonCrawl):
+            return _committed(ctx, _crawl(ctx, client, section, place))
+        return _committed(ctx, _blobs(ctx, client, section, place))
 
 
 def _crawl(ctx: StepContext, client: Client, section: FetchCommonCrawl, place: FetchCommonCrawl) -> dict[str, Any]:
@@ -97,7 +96,9 @@ def _committed(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
     return {"files": len(facts), "bytes": num_bytes, "commit": None, "licence": None, **counts}
 
 
-def _files(ctx: StepContext, section: FetchUrls | FetchHub, patience: Patience) -> dict[str, Any]:
+def _files(
+    ctx: StepContext, section: FetchUrls | FetchHub, patience: Patience, connections: Connections
+) -> dict[str, Any]:
     """Files that are there as they are, each fetched by its address."""
     listing = _listing(ctx, section)
     wanted = [Wanted(**entry) for entry in listing["files"]]
@@ -126,6 +127,7 @@ def _files(ctx: StepContext, section: FetchUrls | FetchHub, patience: Patience) 
         should_stop=lambda: bool(errors) or ctx.should_stop(),
         say=ctx.say,
         count=count,
+        connections=connections,
     )
     number = {one.name: f"{index:05}" for index, one in enumerate(wanted)}
     origins: dict[str, Any] = {}

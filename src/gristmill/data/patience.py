@@ -10,7 +10,7 @@ import errno
 import http.client
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -74,6 +74,8 @@ class Trying:
                     raise
                 if isinstance(error, ssl.SSLCertVerificationError):
                     raise DataError(f"{url}: its certificate is not trusted: {error.verify_message}.") from error
+                if self.should_stop():
+                    raise Interrupted(f"stopped; what was fetched of {name} is kept.") from error
                 failures = 1 if have() > before else failures + 1
                 if failures >= self.patience.attempts:
                     raise UnreachableError(
@@ -93,6 +95,12 @@ class Trying:
             if self.should_stop():
                 raise Interrupted(f"stopped while waiting for {name}; what was fetched is kept.")
             time.sleep(min(left, POLL_SECONDS))
+
+
+def offline_words(steps: Sequence[str]) -> str:
+    """What is said where something would have to be fetched and nothing may be asked."""
+    names = ", ".join(steps)
+    return f"--offline, and not yet fetched: {names}.\n  Run once without --offline; what is fetched then is used from there on."
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
