@@ -64,9 +64,14 @@ def rows_of_files() -> list[dict[str, Any]]:
     ]
 
 
-def fetch(web: Web, ids: Path, out: Path, *, stop_after: int | None = None, **keys: Any) -> dict[str, Any]:
+def fetch(web: Web, ids: Path | list[Path], out: Path, *, stop_after: int | None = None, **keys: Any) -> dict[str, Any]:
     plain = {"id_column": "blob_id", "encoding_column": "src_encoding", "max_files": None, "max_bytes": None}
-    blobs = Blobs(ids=ids, content=f"{web.address}/content", api=f"{web.address}/api/1", **{**plain, **keys})
+    blobs = Blobs(
+        ids=[ids] if isinstance(ids, Path) else ids,
+        content=f"{web.address}/content",
+        api=f"{web.address}/api/1",
+        **{**plain, **keys},
+    )
     out.mkdir(exist_ok=True)
 
     def should_stop() -> bool:
@@ -158,6 +163,17 @@ def test_caps_take_the_first_of_the_table(web: Web, tmp_path: Path) -> None:
     ids, size = table(tmp_path, rows_of_files()), sum(map(len, [*FILES.values()][:2]))
     assert fetch(web, ids, tmp_path / "a", max_files=3)["blobs"] == 3
     assert fetch(web, ids, tmp_path / "b", max_bytes=size)["blobs"] == 2
+
+
+def test_tables_follow_each_other_and_one_without_ids_is_named(web: Web, tmp_path: Path) -> None:
+    rows = rows_of_files()
+    paths = [tmp_path / f"{name}.parquet" for name in ("a", "b")]
+    pq.write_table(pa.Table.from_pylist(rows[:2]), paths[0])
+    pq.write_table(pa.Table.from_pylist(rows[2:]), paths[1])
+    assert fetch(web, paths, tmp_path / "out")["blobs"] == 6
+    pq.write_table(pa.table({"sha": ["a"]}), paths[1])
+    with pytest.raises(DataError, match=r"b\.parquet has no column 'blob_id'"):
+        fetch(web, paths, tmp_path / "other")
 
 
 def test_a_table_without_ids_or_with_hashes_of_git_is_told_what_to_change(web: Web, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def _blobs(
     ctx: StepContext, client: Client, section: FetchSoftwareHeritage, place: FetchSoftwareHeritage
 ) -> dict[str, Any]:
     blobs = Blobs(
-        ids=ctx.files["ids"].only,
+        ids=tuple(ctx.files["ids"].files),
         id_column=section.id_column,
         encoding_column=section.encoding_column,
         content=place.content,

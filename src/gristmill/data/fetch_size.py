@@ -27,7 +27,8 @@ def ask_sizes(sections: Mapping[str, Fetch], *, seconds: float = SECONDS) -> dic
         try:
             found[name] = _of_hub(section, seconds) if isinstance(section, FetchHub) else _of_urls(section, seconds)
         except (GristmillError, OSError) as error:
-            found[name] = Told(problem=(str(error).splitlines() or [type(error).__name__])[0])
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            found[name] = Told(problem=words.removeprefix(f"{getattr(section, 'dataset', '')}: ").rstrip("."))
 
     askable = {name: section for name, section in sections.items() if isinstance(section, FetchUrls | FetchHub)}
     _side_by_side([partial(answer, name, section) for name, section in askable.items()], seconds=seconds)

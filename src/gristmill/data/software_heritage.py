@@ -15,9 +15,9 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
 CONNECTIONS = 8
 TEXT = "text"
+LINES_OF_JSON = (".jsonl", ".ndjson")
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
 
 Row = Mapping[str, str | None]
@@ -45,7 +46,7 @@ Row = Mapping[str, str | None]
 class Blobs:
     """What is fetched. content, api: where blobs lie by SHA-1, and by SWHID."""
 
-    ids: Path
+    ids: Sequence[Path]
     id_column: str
     encoding_column: str | None
     content: str
@@ -97,7 +98,7 @@ def fetch_blobs(
     listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(failed.items()))
     if not num_blobs:
         raise DataError(
-            f"none of the ids of {blobs.ids} gives a text: {listed or 'there are none'}.\n"
+            f"none of the ids in {', '.join(map(str, blobs.ids))} gives a text: {listed or 'there are none'}.\n"
             "  A bare id is the SHA-1 of the content; write hashes of git as swh:1:cnt:ID."
         )
     say(
@@ -190,24 +191,38 @@ def hashes_of(content: bytes) -> tuple[str, str]:
     return hashlib.sha1(content, usedforsecurity=False).hexdigest(), git.hexdigest()
 
 
-def open_table(path: Path, id_column: str) -> tuple[list[str], Iterator[Row]]:
-    """The columns of a table of ids, and its rows; what is no text is written as JSON. Of lines of JSON, the keys of the first line.
+def open_table(paths: Sequence[Path], id_column: str) -> tuple[list[str], Iterator[Row]]:
+    """The columns of the first table, and the rows of all, one after the other; what is no text is written as JSON. Of lines of
+    JSON, the columns are the keys of the first line.
 
-    Raises DataError where there is no column of ids.
+    Raises DataError where there is no column of ids, in the first table at once, in a later one when it is its turn.
     """
+    kept = [column for column in _columns(paths[0], id_column) if column != TEXT]
+    rows = chain.from_iterable(_rows(path, id_column) for path in paths)
+    return kept, ({column: _as_text(row.get(column)) for column in kept} for row in rows)
+
+
+def _columns(path: Path, id_column: str) -> list[str]:
     if path.suffix == ".parquet":
         with open_parquet(path) as file:
             columns = list(file.schema_arrow.names)
-        rows = _parquet_rows(path)
-    elif path.suffix in (".jsonl", ".ndjson"):
+    elif path.suffix in LINES_OF_JSON:
         columns = [*next((row for _, row in numbered_objects(path)), {})]
-        rows = (row for _, row in numbered_objects(path))
     else:
-        columns, rows = [id_column], _lines(path, id_column)
+        columns = [id_column]
     if id_column not in columns:
         raise DataError(f"{path} has no column {id_column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
-    kept = [column for column in columns if column != TEXT]
-    return kept, ({column: _as_text(row.get(column)) for column in kept} for row in rows)
+    return columns
+
+
+def _rows(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
+    _columns(path, id_column)
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path)
+    elif path.suffix in LINES_OF_JSON:
+        yield from (row for _, row in numbered_objects(path))
+    else:
+        yield from _lines(path, id_column)
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -113,9 +113,9 @@ class FetchSoftwareHeritage(Section):
     """Files of the Software Heritage archive by their hashes, such as The Stack v2 lists them."""
 
     kind: Literal["software_heritage"] = Field(description="files of the Software Heritage archive")
-    ids: Annotated[str, PLACE] = Field(
+    ids: Annotated[list[str], PLACE] = Field(
         min_length=1,
-        description="a file of Parquet (.parquet), lines of JSON (.jsonl) or text with an id a line, relative to the recipe",
+        description="files or globs of Parquet (.parquet), lines of JSON (.jsonl) or text with an id a line, relative to the recipe",
     )
     id_column: str = Field(
         default="blob_id", description="SHA-1 of the content in hex, or a SWHID (swh:1:cnt:…), which is the hash of git"
