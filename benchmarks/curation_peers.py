@@ -188,9 +188,9 @@ def datatrove_rules(texts: Path, work: Path, cores: int, *, split: bool = False)
     from datatrove.utils import text as of_text
 
     if split:
-        for module in list(sys.modules.values()):
-            if getattr(module, "split_into_words", None) is of_text.split_into_words:
-                module.split_into_words = lambda text, language="eng": text.split()
+        theirs = of_text.split_into_words
+        for module in [one for one in sys.modules.values() if getattr(one, "split_into_words", None) is theirs]:
+            module.split_into_words = lambda text, language="eng": text.split()  # type: ignore[attr-defined]
     filters = [
         GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False), FineWebQualityFilter(),
     ]  # fmt: skip
