@@ -18,7 +18,8 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, rules_label
+from gristmill.recipe.schema.curation import NearDuplicates, RepeatedText, rules_label
+from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -35,6 +36,7 @@ PACK_FILES = ("pack.yaml", "items.jsonl")
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
 WORDS = ("gristmill.select.words",)
+UNITS = ("gristmill.select.units", "gristmill.select.repeated")
 ITEMS = tuple(
     f"gristmill.select.{name}" for name in ("plain", "word_shares", "questions", "item_words", "decontaminate")
 )
@@ -214,6 +216,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
     section = recipe.select
     order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
+    repeated = {} if section.repeated_text is None else {"repeated_text": _repeated_text(recipe, section.repeated_text)}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
 
@@ -250,6 +253,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                     for name, threshold in section.min_scores.items()
                 },
                 "validation": section.validation.inside(),
+                **repeated,
                 **order,
                 "seed": recipe.seed,
             },
@@ -261,9 +265,25 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **scores,
             },
         ),
-        watching=Given(config={"max_loss": {name: source.max_loss for name, source in recipe.sources.items()}}),
-        parts=WORDS,
+        watching=Given(
+            config={
+                "max_loss": {name: source.max_loss for name, source in recipe.sources.items()},
+                "repeated_text": section.repeated_text,
+            }
+        ),
+        parts=(*WORDS, *(UNITS if repeated else ())),
     )
+
+
+def _repeated_text(recipe: Recipe, section: RepeatedText) -> dict[str, Any]:
+    """What `select` compares, with the sources by name: order and repetition in the recipe's list mean nothing."""
+    chosen = [name for name, source in recipe.sources.items() if not isinstance(source.read, ReadCode)]
+    return {
+        "unit": section.unit,
+        "min_words": section.min_words,
+        "min_documents": section.min_documents,
+        "sources": sorted(set(chosen if section.sources is None else section.sources)),
+    }
 
 
 def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:
