@@ -43,7 +43,9 @@ def find(folder, documents, held, *, rules=RULES, worker_bytes=TINY, executor=No
         say=lambda _: None,
     )
     levels = [LEVELS["abcd".index(shard.source)] for shard in corpus.shards]
-    found = find_repeated(stage, corpus, rules=rules, level_S=levels, held=folder / "held.npy", worker_bytes=worker_bytes)
+    found = find_repeated(
+        stage, corpus, rules=rules, level_S=levels, held=folder / "held.npy", worker_bytes=worker_bytes
+    )
     lost = {}
     for k, first in enumerate(corpus.firsts_S1[:-1].tolist()):
         for row, unit, owner, is_held in found.lost_by(k).tolist():
@@ -159,7 +161,9 @@ def corpus(seed, count):
     shared = [f"shared line {n} with a few more words" for n in range(count // 10)]
     rows = []
     for n in range(count):
-        lines = [shared[int(rng.integers(len(shared)))] for _ in range(3)] + [f"own line {n} {k} of this one" for k in range(3)]
+        lines = [shared[int(rng.integers(len(shared)))] for _ in range(3)] + [
+            f"own line {n} {k} of this one" for k in range(3)
+        ]
         rows.append(oracle.Document(id=f"d{n}", source="a", text="\n".join(lines)))
     return rows, (rng.random(count) < 0.05).tolist()
 
@@ -238,10 +242,11 @@ def share_lost(texts, rules):
 PARAGRAPHS = RepeatedRules(unit="paragraph", min_words=13, min_documents=2)
 
 
-def test_pages_of_a_template_lose_the_template_and_no_page_its_contents():
-    share, dropped = share_lost([one.text for one in shapes.templates(0)], PARAGRAPHS)
-    assert share == pytest.approx(180 / 280, abs=0.02)  # head and foot of all but the first, and contents of near copies
-    assert dropped < 0.1  # near copies of which a word of the template was changed: only their contents stand elsewhere
+def test_pages_of_a_template_lose_the_template_in_all_but_the_first_page_and_no_page_its_contents():
+    pages = {one.origin: one.text for one in reversed(shapes.templates(0))}  # of near copies one
+    share, dropped = share_lost(list(pages.values()), PARAGRAPHS)
+    assert share == pytest.approx(180 / 280 * (1 - 3 / len(pages)), rel=0.01)
+    assert dropped == 0
 
 
 def test_long_books_with_sentences_in_common_lose_nothing():
@@ -257,4 +262,4 @@ def test_logs_of_calls_lose_nothing_as_paragraphs_and_as_lines_all_but_the_first
     assert share_lost(logs, lines) == (0, 0)
     share, dropped = share_lost(logs, RepeatedRules(unit="line", min_words=2, min_documents=2))
     assert share > 0.99
-    assert dropped == pytest.approx(len(logs[1:]) / len(logs))
+    assert dropped == (len(logs) - 2) / len(logs)  # the first one keeps four calls, another one a fifth

@@ -55,7 +55,14 @@ def test_of_the_white_space_around_what_goes_the_larger_break_stays():
 
 def test_units_are_the_same_by_their_words_alone():
     hashes_U2, words_U = unit_hashes(
-        ["The  caf\u00e9, 7 steps.", "the CAFE\u0301\n7 (steps)", "the cafe 7 steps", "the café 8 steps", "café the 7 steps", "…!"]
+        [
+            "The  caf\u00e9, 7 steps.",
+            "the CAFE\u0301\n7 (steps)",
+            "the cafe 7 steps",
+            "the café 8 steps",
+            "café the 7 steps",
+            "…!",
+        ]
     )
     assert words_U.tolist() == [4, 4, 4, 4, 4, 0]
     assert hashes_U2[0].tolist() == hashes_U2[1].tolist()

@@ -318,7 +318,9 @@ def _check_kept(ledger: Ledger) -> None:
 
 def _counts(ledger: Ledger, split: Mapping[str, Any], repeated: RepeatedReport | None) -> dict[str, Any]:
     held = sum(row["validation"]["documents"] for row in split.values())
-    taken = {} if repeated is None else {source: {"repeated": lost.to_json()} for source, lost in repeated.taken.items()}
+    taken = (
+        {} if repeated is None else {source: {"repeated": lost.to_json()} for source, lost in repeated.taken.items()}
+    )
     return {
         "validation_documents": held,
         **{source: {**_fates_of(ledger.source(source)), **taken.get(source, {})} for source in ledger.sources},
