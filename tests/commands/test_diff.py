@@ -170,7 +170,7 @@ def test_tokens_are_counted_or_by_the_bytes_of_the_other_run_or_of_the_vocabular
     c = made(tmp_path, "c", {"web": B}, limit=30)
     web = json.loads(told(a, b, as_json=True))["sources"]["web"]
     assert (web["a"]["tokens"], web["a"]["is_counted"]) == (20, True)
-    assert web["b"] == {"documents": 4, "bytes": 30, "is_counted": False,
+    assert web["b"] == {"documents": 4, "bytes": 30, "is_counted": False, "edited_documents": 0, "edited_bytes": 0,
                         "tokens": round(30 * 20 / web["a"]["bytes"])}  # fmt: skip
     assert json.loads(told(c, b, as_json=True))["sources"]["web"]["b"]["tokens"] == round(30 / 2.4)
 

@@ -200,6 +200,11 @@ def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -
                         share = count.documents / max(1, row.came_in.documents)
                         words = (step, name, kind.replace("_", " "), why)
                         table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", megabytes(count.num_bytes))
+            for why, count in row.edited.items():
+                if source in (None, name) and reason in (None, why):
+                    share = count.documents / max(1, row.came_in.documents)
+                    words = (step, name, "edited", why)
+                    table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", megabytes(count.num_bytes))
     return table
 
 

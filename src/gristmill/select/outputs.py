@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.graph.outputs import File, Files, Outputs
@@ -240,15 +241,17 @@ class Deduplicated(Outputs):
         return NearDuplicateReport.from_json(read_json(self.near_duplicates), where=self.near_duplicates)
 
 
+REJECTED, EDITED = (f"{{source}}/{stem}-[0-9][0-9][0-9][0-9][0-9].parquet" for stem in ("rejected", "edited"))
+REPEATED = "repeated.json"
+
+
 class Selected(Outputs):
     """Per source the documents to train on and those held out; then the account, and the evidence for each decision."""
 
     train = Files("{source}/train-[0-9][0-9][0-9][0-9][0-9].parquet")
     validation = Files("{source}/validation-[0-9][0-9][0-9][0-9][0-9].parquet")
-    accounts = File("ledger.json", notes=True)
-    rejected = Files("{source}/rejected-[0-9][0-9][0-9][0-9][0-9].parquet", notes=True)
-    edited = Files("{source}/edited-[0-9][0-9][0-9][0-9][0-9].parquet", notes=True)
-    repeated = File("repeated.json", notes=True)
+    accounts = File("ledger.json", covers=("ledger.json", REPEATED), notes=True)
+    rejected = Files(REJECTED, covers=(REJECTED, EDITED), notes=True)
     thresholds = File("thresholds.json", notes=True)
     decontamination = File("decontamination.json", notes=True)
     split = File("split.json", notes=True)
@@ -268,6 +271,11 @@ class Selected(Outputs):
     def seen(self) -> dict[str, float]:
         """Source → the share of its validation text's 13-grams that training text has, too."""
         return {source: float(row["seen"]) for source, row in read_json(self.split).items()}
+
+    @property
+    def repeated(self) -> Path:
+        """The account of repeated text; there where the recipe asks for it."""
+        return self.accounts.with_name(REPEATED)
 
     @property
     def repeated_text(self) -> RepeatedReport | None:

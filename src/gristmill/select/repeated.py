@@ -196,7 +196,9 @@ def decided(sums: Array, *, min_documents: int) -> Array:
     is_held = found["held"] != NONE
     keeps_it = ~is_held & (found["first"] == own_first) & (found["trained"] > 0)
     found["trained"] -= keeps_it
-    return found[(is_held | (found["documents"] >= min_documents)) & (found["trained"] > 0)]
+    loses = (is_held | (found["documents"] >= min_documents)) & (found["trained"] > 0)
+    chosen: Array = found[loses]
+    return chosen
 
 
 def owner_of(sums: Array) -> tuple[Int64, Array]:
