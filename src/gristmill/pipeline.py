@@ -216,7 +216,10 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
     section = recipe.select
     order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
-    repeated = {} if section.repeated_text is None else {"repeated_text": _repeated_text(recipe, section.repeated_text)}
+    repeated = {}
+    if (units := section.repeated_text) is not None:
+        rules_of_units = {name: getattr(units, name) for name in ("unit", "min_words", "min_documents")}
+        repeated = {"repeated_text": {**rules_of_units, "sources": repeated_sources(recipe, units)}}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
 
@@ -275,15 +278,11 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
     )
 
 
-def _repeated_text(recipe: Recipe, section: RepeatedText) -> dict[str, Any]:
-    """What `select` compares, with the sources by name: order and repetition in the recipe's list mean nothing."""
-    chosen = [name for name, source in recipe.sources.items() if not isinstance(source.read, ReadCode)]
-    return {
-        "unit": section.unit,
-        "min_words": section.min_words,
-        "min_documents": section.min_documents,
-        "sources": sorted(set(chosen if section.sources is None else section.sources)),
-    }
+def repeated_sources(recipe: Recipe, section: RepeatedText) -> list[str]:
+    """The sources that take part in the search for repeated text: those that are named, else all but code."""
+    if section.sources is not None:
+        return sorted(set(section.sources))
+    return sorted(name for name, source in recipe.sources.items() if not isinstance(source.read, ReadCode))
 
 
 def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:

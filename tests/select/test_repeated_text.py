@@ -1,9 +1,12 @@
 """Repeated text as a part of select: what is written, its account, what stays held out, what stops the step."""
 
+import io
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from selecting import (
     SOURCE,
     bytes_of,
@@ -17,6 +20,9 @@ from selecting import (
 )
 from test_resumed import Deaths, content
 
+from gristmill.cautions import _recipe_warnings
+from gristmill.commands.inspect import inspect
+from gristmill.commands.why import why
 from gristmill.data.document import Document
 from gristmill.data.ledger import in_sequence, read_ledger
 from gristmill.data.packs import Item, write_pack
@@ -24,6 +30,7 @@ from gristmill.errors import DataError
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.curation import RepeatedText, Validation
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.report.data_sections import duplicates_and_contamination
 from gristmill.select import select
 from gristmill.select.outputs import Selected
 from gristmill.select.units import num_words, units_of
@@ -282,3 +289,61 @@ def test_all_sources_but_code_take_part_unless_some_are_named():
     written["select"]["repeated_text"]["sources"] = ["kode"]
     with pytest.raises(ValueError, match=r"select.repeated_text.sources names the source 'kode'; did you mean 'code'"):
         Recipe.model_validate(written)
+
+
+def test_settings_by_which_texts_lose_what_belongs_to_them_are_warned_of():
+    def warned(**section):
+        recipe = recipe_of({**PLAIN, "repeated_text": RepeatedText(**section)}, ("manuals", "web"), ())
+        return [line for line in _recipe_warnings(recipe) if "repeated_text" in line]
+
+    assert warned() == []
+    assert "min_words is 3" in warned(min_words=3)[0]
+    assert "quotations and verses" in warned(unit="line")[0]
+    assert warned(unit="line", min_documents=10) == []
+    assert "lets 80% of a source go" in warned(max_loss=0.8)[0]
+
+
+# ── what commands and the page say ───────────────────────────────────────────────────────────────────────────────────
+
+
+def told(command, *given, **named):
+    console = Console(file=io.StringIO(), width=300)
+    command(*given, **named, console=console)
+    return console.file.getvalue()
+
+
+def test_why_names_what_a_document_lost_and_who_keeps_it_and_of_a_keeper_how_many_lost_to_it(done):
+    out, _ = done
+    edited = rows_of(out, "*/edited-*.parquet")
+    left = {row["id"] for row in kept_rows(out, "*", "train")}
+    one = next(row for row in edited if row["id"] in left)
+    text = told(why, out.parent, one["id"])
+    assert "select: kept to train on" in text
+    assert f"kept by {one['kept_in']}  {one['kept_by']}" in text
+    losers = {row["id"] for row in edited if row["kept_by"] == one["kept_by"]}
+    assert f"{len(losers)} document{'s' if len(losers) > 1 else ''} lost text that it keeps" in told(
+        why, out.parent, one["kept_by"]
+    )
+    assert "only_repeated  3 against the limit 10" in told(why, out.parent, "quotes")
+
+
+def test_inspect_tells_of_bytes_and_of_what_is_boilerplate(done):
+    out, _ = done
+    options = {"rejected": False, "source": None, "reason": None, "samples": 0}
+    text = told(inspect, out.parent, **options)
+    taken = Selected(out).repeated_text.taken["web"]
+    assert f"web: {taken.num_bytes:,} bytes of training text" in text
+    assert NOTICE[:60] in text
+    assert re.search(r"edited +repeated_paragraph +\d+", text)
+
+
+def test_the_page_shows_what_went_with_its_tokens_and_the_most_frequent_units(done):
+    report = Selected(done[0]).repeated_text
+    nothing = SimpleNamespace(packs={}, by_pack={}, hits=(), documents_removed=0)
+    facts = SimpleNamespace(
+        near_duplicates=None, contamination=nothing, repeated_text=report, repeated_tokens=lambda source: 1234
+    )
+    page = "".join(duplicates_and_contamination(facts).blocks)
+    assert NOTICE[:60] in page
+    assert "1,234" in page or "1.23" in page
+    assert f"{report.share('web'):.1%}" in page

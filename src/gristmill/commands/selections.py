@@ -33,7 +33,7 @@ from gristmill.store.store import RunLinks, Store
 class Total:
     """What a run kept of a source: text bytes, and tokens, which are counted or estimated from these; None where neither can be.
 
-    edited: kept documents that lost repeated text, and its bytes.
+    edited: kept documents that lost repeated text. taken: bytes of training text that went with it, dropped documents too.
     """
 
     documents: int
@@ -41,12 +41,12 @@ class Total:
     tokens: int | None
     is_counted: bool
     edited_documents: int
-    edited_bytes: int
+    taken_bytes: int
 
     @property
-    def edited_tokens(self) -> int | None:
-        """What the edited text would be in tokens, as many a byte as in what is left."""
-        return None if self.tokens is None or not self.bytes else round(self.tokens * self.edited_bytes / self.bytes)
+    def taken_tokens(self) -> int | None:
+        """What was taken, in tokens: as many a byte as in what is left."""
+        return None if self.tokens is None or not self.bytes else round(self.tokens * self.taken_bytes / self.bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class Side:
             tokens=sum(made[side]["tokens"] for side in KEPT) if made else None,
             is_counted=bool(made),
             edited_documents=taken.edited_documents,
-            edited_bytes=taken.edited_bytes,
+            taken_bytes=taken.num_bytes,
         )
 
     def estimated(self, total: Total | None, other: Total | None) -> Total | None:
@@ -153,6 +153,11 @@ class Side:
         return (
             total if self.bytes_per_token is None else replace(total, tokens=round(total.bytes / self.bytes_per_token))
         )
+
+    def tokens_taken(self, source: str) -> int | None:
+        """Of the repeated text that a source lost; None where tokens are neither counted nor estimated."""
+        total = self.estimated(self.total(source), None)
+        return None if total is None else total.taken_tokens
 
     def fates(self, source: str, pool: Executor) -> Fates:
         """Every document of a source: those that extract dropped, and all that it left to select."""
