@@ -16,8 +16,8 @@ from gristmill.data.outside import absolute
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
+from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
-from gristmill.extract.rules import check_rules
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Source

@@ -14,11 +14,11 @@ from gristmill.data.document import Document
 from gristmill.data.ledger import EXCERPT_CHARACTERS, Kind, rejected_row
 from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
+from gristmill.extract.judge import RuleError, judge
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
-from gristmill.extract.rules import RuleError, judge
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"

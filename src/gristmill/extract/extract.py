@@ -24,12 +24,12 @@ from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
+from gristmill.extract.judge import check_rules
 from gristmill.extract.language import languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
-from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.formats.format import Content, Span, format_of, size_of
