@@ -18,7 +18,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, rules_label
+from gristmill.recipe.schema.curation import NearDuplicates, rules_label, urls_label
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -107,8 +107,10 @@ def hashes_of(
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
-        own_rules = {rules_label(path): (path,) for path in source.rules.own.values()}
-        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **own_rules})
+        rules: dict[str, tuple[str, ...]] = {rules_label(path): (path,) for path in source.rules.own.values()}
+        if source.urls is not None:
+            rules |= {urls_label(kind): tuple(paths) for kind, paths in source.urls.lists.items()}
+        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **rules})
         if source.fetch is not None:
             yield Step(
                 name=f"fetch/{name}",
@@ -120,7 +122,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             given = Given(
                 config={"source": source.inside(), "paths": source.read.paths},
                 inputs={"fetched": reads(f"fetch/{name}", Fetched, "files")},
-                files=own_rules,
+                files=rules,
             )
         yield Step(
             name=f"extract/{name}",

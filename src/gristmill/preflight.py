@@ -18,6 +18,7 @@ from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
+from gristmill.extract.urls import check_list
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Source
@@ -82,6 +83,10 @@ def _dotted(key: KeyPath) -> str:
 def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable[[Path], object]]]:
     """(keys, path, what reads its first rows) of every file that the recipe names beside its sources."""
     recipe = loaded.recipe
+    for source, section in recipe.sources.items():
+        for kind, paths in section.urls.lists.items() if section.urls is not None else ():
+            for index, path in enumerate(paths):
+                yield ("sources", source, "urls", kind, index), absolute(loaded.folder, path), check_list
     for name, pack in recipe.packs.items():
         watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
         kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS

@@ -34,6 +34,7 @@ from gristmill.extract.extract import settings_of_source
 from gristmill.extract.own_packs import read_own_packs
 from gristmill.extract.shard import CurateJob, Result, Shard
 from gristmill.extract.shards import find_files
+from gristmill.extract.urls import UrlLists
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import Source
@@ -190,7 +191,15 @@ class _Reading:
         find: Callable[[str], Path],
     ) -> None:
         self.settings = {
-            name: settings_of_source(name, source, max_failed=1.0, own_packs=read_own_packs(source.rules, find))
+            name: settings_of_source(
+                name,
+                source,
+                max_failed=1.0,
+                own_packs=read_own_packs(source.rules, find),
+                urls=None
+                if source.urls is None
+                else UrlLists.of({kind: map(find, paths) for kind, paths in source.urls.lists.items()}),
+            )
             for name, source in sources.items()
         }
         self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say

@@ -1,4 +1,4 @@
-"""One record to its fates: main text, passages where the recipe cuts long documents, language, rules. Runs inside the guard."""
+"""One record to its fates: URL, main text, passages where the recipe cuts long documents, language, rules. Runs inside the guard."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
+from gristmill.extract.urls import WITHOUT_URL, UrlLists, load_url_filter
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
@@ -47,6 +48,7 @@ class Settings:
     limits: dict[str, float]
     redact: frozenset[str]
     own_packs: tuple[OwnPack, ...] = ()
+    urls: UrlLists | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,8 @@ class Fate:
 def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
     """The fates of a record: one, or one of each passage, whose bytes are shares of the record's and add up to them."""
     counts: Counter[str] = Counter()
+    if settings.urls is not None and (blocked := _blocked(raw, settings, counts)):
+        return (blocked,)
     text = _text_of(raw, settings, counts)
     if isinstance(text, Fate):
         return (text,)
@@ -77,6 +81,19 @@ def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
         fates.append(_judge(own, passage, settings, counts))
         counts = Counter()
     return tuple(fates)
+
+
+def _blocked(raw: RawDocument, settings: Settings, counts: Counter[str]) -> Fate | None:
+    """The fate of a record whose URL is on a list. One without a URL is counted."""
+    assert settings.urls is not None
+    if not raw.url:
+        counts[WITHOUT_URL] += 1
+        return None
+    if (why := load_url_filter(settings.urls).blocks(raw.url)) is None:
+        return None
+    return reject(
+        raw, settings.source, "dropped", why.reason, value=why.value, limit=why.limit, detail=clean_text(why.entry)
+    )
 
 
 def _documents(raw: RawDocument, passages: list[str]) -> Iterator[tuple[RawDocument, str]]:

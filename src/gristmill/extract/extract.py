@@ -1,4 +1,4 @@
-"""STEP extract, one per source: read → main text → language → rules → documents, rejected, ledger.
+"""STEP extract, one per source: read → URL → main text → language → rules → documents, rejected, ledger.
 
     files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet       (shard.py)
                                                        rejected-NNNNN.parquet
@@ -32,10 +32,11 @@ from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
+from gristmill.extract.urls import WITHOUT_URL, UrlLists
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.share import ShareDone
 from gristmill.graph.step import OutsideFiles, StepContext
-from gristmill.recipe.schema.curation import MainText, Source, rules_label
+from gristmill.recipe.schema.curation import MainText, Source, UrlRules, rules_label, urls_label
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
@@ -69,6 +70,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if replaced := in_words(left.counts.details):
         ctx.say(f"{ctx.part}: replaced {replaced}")
     section: Source = ctx.config["source"]
+    if section.urls is not None and (untold := left.counts.details.get(WITHOUT_URL, 0)):
+        ctx.say(f"{ctx.part}: {counted(untold, 'document')} without a URL, which the lists of URLs let pass")
     is_told = section.language is None and section.read.format != "code"
     if is_told and (words := languages_in(left.documents).choice()):
         ctx.say(f"{ctx.part}: {words}")
@@ -216,13 +219,23 @@ def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source."""
     source: Source = ctx.config["source"]
     own_packs = read_own_packs(source.rules, lambda path: ctx.files[rules_label(path)].only)
+    urls = {kind: ctx.files[label].files for kind in UrlRules.model_fields if (label := urls_label(kind)) in ctx.files}
     return settings_of_source(
-        ctx.part, source, max_failed=ctx.watching.config["source"].max_failed, own_packs=own_packs
+        ctx.part,
+        source,
+        max_failed=ctx.watching.config["source"].max_failed,
+        own_packs=own_packs,
+        urls=UrlLists.of(urls),
     )
 
 
 def settings_of_source(
-    name: str, source: Source, *, max_failed: float, own_packs: tuple[OwnPack, ...] = ()
+    name: str,
+    source: Source,
+    *,
+    max_failed: float,
+    own_packs: tuple[OwnPack, ...] = (),
+    urls: UrlLists | None = None,
 ) -> Settings:
     """What is done to each document of a source."""
     page = source.main_text or MainText()
@@ -242,4 +255,5 @@ def settings_of_source(
         limits=dict(source.rules.limits),
         redact=frozenset(source.redact),
         own_packs=own_packs,
+        urls=urls,
     )

@@ -48,6 +48,36 @@ class LanguageFilter(Section):
     )
 
 
+ListFiles = Annotated[list[str], PLACE]
+
+
+class UrlRules(Section):
+    """Lists by which documents are dropped for their URL, before anything else is done: files with one entry a line.
+
+    Upper and lower case are one. A document without a URL passes.
+    """
+
+    domains: ListFiles = Field(default=[], description="drops their hosts and all hosts below them")
+    hosts: ListFiles = Field(default=[], description="drops these hosts only")
+    urls: ListFiles = Field(default=[], description="drops these URLs, as they are written")
+    hard_words: ListFiles = Field(default=[], description="drops URLs with one of these words")
+    soft_words: ListFiles = Field(default=[], description="drops URLs with two different ones of these words")
+    substrings: ListFiles = Field(
+        default=[], description="drops URLs that, stripped to letters and digits, contain one of these"
+    )
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Kind → the paths of its files, where there are any."""
+        return {kind: paths for kind in type(self).model_fields if (paths := getattr(self, kind))}
+
+    @model_validator(mode="after")
+    def _has_a_list(self) -> UrlRules:
+        if not self.lists:
+            raise ValueError(f"names no lists; expected some of {', '.join(type(self).model_fields)}")
+        return self
+
+
 OWN_PACK = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 RuleLimit = Annotated[float, Field(ge=0, le=1e9), Unit("as the rule counts", "rules count words, lines, shares")]
 
@@ -74,6 +104,11 @@ def rules_label(path: str) -> str:
     return f"rules {path}"
 
 
+def urls_label(kind: str) -> str:
+    """What the files of a list of `UrlRules` are called among the files of a step."""
+    return f"urls {kind}"
+
+
 class Source(Section):
     """A named collection of documents with its own curation."""
 
@@ -87,6 +122,7 @@ class Source(Section):
         default=None, description="absent: the defaults for formats with HTML; other formats have none"
     )
     language: LanguageFilter | None = Field(default=None, description="which languages are kept; absent: all")
+    urls: UrlRules | None = Field(default=None, description="which URLs are dropped; absent: none")
     rules: Rules = Rules()
     redact: list[Literal["emails", "ip_addresses", "phone_numbers", "secrets"]] = Field(
         default=["emails", "ip_addresses", "secrets"],
