@@ -15,7 +15,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NEEDS = ("datatrove==0.10.0", "spacy==3.8.18", "nltk==3.9.2", "regex", "ftfy", "tldextract", "fasteners", "pyahocorasick", "numpy")
+NEEDS = (
+    "datatrove==0.10.0",
+    "spacy==3.8.18",
+    "nltk==3.9.2",
+    "regex",
+    "ftfy",
+    "tldextract",
+    "fasteners",
+    "pyahocorasick",
+    "numpy",
+)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gristmill" / "datatrove-0.10.0"
 TESTS = ROOT / "tests" / "extract"
 

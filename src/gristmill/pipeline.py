@@ -18,7 +18,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, rules_label, urls_label
+from gristmill.recipe.schema.curation import Listed, NearDuplicates, list_label, rules_label
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -109,7 +109,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
         rules: dict[str, tuple[str, ...]] = {rules_label(path): (path,) for path in source.rules.own.values()}
         if source.urls is not None:
-            rules |= {urls_label(kind): tuple(paths) for kind, paths in source.urls.lists.items()}
+            rules |= _lists(source.urls)
         given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **rules})
         if source.fetch is not None:
             yield Step(
@@ -236,6 +236,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **order,
             },
             inputs={**documents("documents"), **prints, **matches("matches"), **scores},
+            files={} if section.opt_out is None else _lists(section.opt_out),
         ),
         watching=Given(config={"near_duplicates": section.near_duplicates}),
         parts=WORDS,
@@ -266,6 +267,10 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
         watching=Given(config={"max_loss": {name: source.max_loss for name, source in recipe.sources.items()}}),
         parts=WORDS,
     )
+
+
+def _lists(section: Listed) -> dict[str, tuple[str, ...]]:
+    return {list_label(kind): tuple(paths) for kind, paths in section.lists.items()}
 
 
 def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:

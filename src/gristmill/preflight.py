@@ -12,16 +12,16 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from gristmill.data.lists import check_list
 from gristmill.data.outside import absolute
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
-from gristmill.extract.urls import check_list
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.curation import Listed, Source
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
@@ -83,10 +83,13 @@ def _dotted(key: KeyPath) -> str:
 def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable[[Path], object]]]:
     """(keys, path, what reads its first rows) of every file that the recipe names beside its sources."""
     recipe = loaded.recipe
-    for source, section in recipe.sources.items():
-        for kind, paths in section.urls.lists.items() if section.urls is not None else ():
+    lists: dict[KeyPath, Listed | None] = {
+        ("sources", name, "urls"): each.urls for name, each in recipe.sources.items()
+    }
+    for key, section in {**lists, ("select", "opt_out"): recipe.select.opt_out}.items():
+        for kind, paths in section.lists.items() if section is not None else ():
             for index, path in enumerate(paths):
-                yield ("sources", source, "urls", kind, index), absolute(loaded.folder, path), check_list
+                yield (*key, kind, index), absolute(loaded.folder, path), check_list
     for name, pack in recipe.packs.items():
         watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
         kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gristmill.data.lists import Lists, check_list, read_list
 from gristmill.data.outside import FileHashes, find_step_files
 from gristmill.errors import DataError
 from gristmill.extract import extract
 from gristmill.extract.outputs import Extracted
-from gristmill.extract.urls import URL_REASONS, UrlFilter, UrlLists, check_list, host_of, load_url_filter, read_list
+from gristmill.extract.urls import URL_REASONS, UrlFilter, host_of, load_url_filter
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.curation import UrlRules
 
@@ -168,7 +169,7 @@ def test_a_list_that_changes_under_way_and_one_without_entries_are_refused(tmp_p
     path.write_text("# nothing\n\n")
     with pytest.raises(DataError, match=r"list.txt has no entries; expected one a line"):
         check_list(path)
-    lists = UrlLists.of({"hosts": [path]})
+    lists = Lists.of({"hosts": [path]})
     assert lists is not None
     path.write_text("example.org\n")
     with pytest.raises(DataError, match=r"list.txt changed while documents were judged by it"):

@@ -25,6 +25,7 @@ from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
+from gristmill.data.lists import Lists
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.record import Record, Skip
 from gristmill.errors import DataError
@@ -34,7 +35,6 @@ from gristmill.extract.extract import settings_of_source
 from gristmill.extract.own_packs import read_own_packs
 from gristmill.extract.shard import CurateJob, Result, Shard
 from gristmill.extract.shards import find_files
-from gristmill.extract.urls import UrlLists
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import Source
@@ -198,7 +198,7 @@ class _Reading:
                 own_packs=read_own_packs(source.rules, find),
                 urls=None
                 if source.urls is None
-                else UrlLists.of({kind: map(find, paths) for kind, paths in source.urls.lists.items()}),
+                else Lists.of({kind: map(find, paths) for kind, paths in source.urls.lists.items()}),
             )
             for name, source in sources.items()
         }

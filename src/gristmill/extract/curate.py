@@ -12,6 +12,7 @@ from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
 from gristmill.data.ledger import EXCERPT_CHARACTERS, Kind, rejected_row
+from gristmill.data.lists import Lists
 from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
 from gristmill.extract.judge import RuleError, judge
@@ -19,7 +20,7 @@ from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
-from gristmill.extract.urls import WITHOUT_URL, UrlLists, load_url_filter
+from gristmill.extract.urls import WITHOUT_URL, load_url_filter
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
@@ -48,7 +49,7 @@ class Settings:
     limits: dict[str, float]
     redact: frozenset[str]
     own_packs: tuple[OwnPack, ...] = ()
-    urls: UrlLists | None = None
+    urls: Lists | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

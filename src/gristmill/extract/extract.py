@@ -20,6 +20,7 @@ from gristmill.data.document import count_rows, read_batches
 from gristmill.data.each_shard import map_guarded, shard_executor
 from gristmill.data.executor import results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
+from gristmill.data.lists import Lists
 from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
@@ -32,11 +33,11 @@ from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
-from gristmill.extract.urls import WITHOUT_URL, UrlLists
+from gristmill.extract.urls import WITHOUT_URL
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.share import ShareDone
 from gristmill.graph.step import OutsideFiles, StepContext
-from gristmill.recipe.schema.curation import MainText, Source, UrlRules, rules_label, urls_label
+from gristmill.recipe.schema.curation import MainText, Source, UrlRules, rules_label
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
@@ -219,13 +220,12 @@ def settings_of(ctx: StepContext) -> Settings:
     """The settings of this step's source."""
     source: Source = ctx.config["source"]
     own_packs = read_own_packs(source.rules, lambda path: ctx.files[rules_label(path)].only)
-    urls = {kind: ctx.files[label].files for kind in UrlRules.model_fields if (label := urls_label(kind)) in ctx.files}
     return settings_of_source(
         ctx.part,
         source,
         max_failed=ctx.watching.config["source"].max_failed,
         own_packs=own_packs,
-        urls=UrlLists.of(urls),
+        urls=Lists.among(ctx.files, UrlRules.model_fields),
     )
 
 
@@ -235,7 +235,7 @@ def settings_of_source(
     *,
     max_failed: float,
     own_packs: tuple[OwnPack, ...] = (),
-    urls: UrlLists | None = None,
+    urls: Lists | None = None,
 ) -> Settings:
     """What is done to each document of a source."""
     page = source.main_text or MainText()

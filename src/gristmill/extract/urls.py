@@ -10,16 +10,14 @@ Lists are read by each process that curates. Of domains, hosts and URLs only 64-
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import xxhash
 
-from gristmill.errors import DataError
-from gristmill.store.durable import file_sha256
+from gristmill.data.lists import Lists
 
 SOFT_WORDS = 2  # so many in one URL drop the document
 URL_REASONS = (
@@ -34,19 +32,6 @@ WITHOUT_URL = "without_url"  # the count of documents that no list can tell
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://|//", re.IGNORECASE)
 _NO_WORD = re.compile(r"[^a-zA-Z0-9]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UrlLists:
-    """The files of each list with their SHA-256: what a shard is judged by is what the step began with."""
-
-    files: tuple[tuple[str, tuple[tuple[Path, str], ...]], ...]
-
-    @classmethod
-    def of(cls, paths: Mapping[str, Iterable[Path]]) -> UrlLists | None:
-        """paths: of the files of each kind of list."""
-        files = ((kind, tuple((path, file_sha256(path)) for path in files)) for kind, files in paths.items())
-        return cls(files=tuple(files)) if paths else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,14 +56,14 @@ class Entries:
 
 
 class UrlFilter:
-    """The rules with their lists; each is given as lines of text."""
+    """The rules with their lists. entries: from the kind of a list to what is on it."""
 
-    def __init__(self, lines: Callable[[str], Iterator[str]]) -> None:
-        self._domains = Entries(line.casefold().strip(".") for line in lines("domains"))
-        self._hosts = Entries(line.casefold().strip(".") for line in lines("hosts"))
-        self._urls = Entries(line.casefold() for line in lines("urls"))
+    def __init__(self, entries: Callable[[str], Iterator[str]]) -> None:
+        self._domains = Entries(entry.casefold().strip(".") for entry in entries("domains"))
+        self._hosts = Entries(entry.casefold().strip(".") for entry in entries("hosts"))
+        self._urls = Entries(entry.casefold() for entry in entries("urls"))
         self._hard, self._soft, self._substrings = (
-            dict.fromkeys(filter(None, map(letters_and_digits, lines(kind))))
+            dict.fromkeys(filter(None, map(letters_and_digits, entries(kind))))
             for kind in ("hard_words", "soft_words", "substrings")
         )
 
@@ -104,31 +89,9 @@ class UrlFilter:
 
 
 @cache
-def load_url_filter(lists: UrlLists) -> UrlFilter:
-    """Reads the lists. Raises DataError for a file that changed since the step began."""
-    files = dict(lists.files)
-
-    def lines(kind: str) -> Iterator[str]:
-        for path, sha256 in files.get(kind, ()):
-            if file_sha256(path) != sha256:
-                raise DataError(
-                    f"{path} changed while documents were judged by it.\n  Run again once it stops changing."
-                )
-            yield from read_list(path)
-
-    return UrlFilter(lines)
-
-
-def read_list(path: Path) -> Iterator[str]:
-    """The entries of a list, one a line; blank lines and such that begin with "#" are none."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
-        yield from (entry for line in file if (entry := line.strip()) and not entry.startswith("#"))
-
-
-def check_list(path: Path) -> None:
-    """Raises DataError for a list without entries."""
-    if next(read_list(path), None) is None:
-        raise DataError(f"{path} has no entries; expected one a line.")
+def load_url_filter(lists: Lists) -> UrlFilter:
+    """Reads the lists, once in a process."""
+    return UrlFilter(lists.entries)
 
 
 def host_of(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -51,7 +51,22 @@ class LanguageFilter(Section):
 ListFiles = Annotated[list[str], PLACE]
 
 
-class UrlRules(Section):
+class Listed(Section):
+    """Kinds of lists, each in files with one entry a line."""
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Kind → the paths of its files, where there are any."""
+        return {kind: paths for kind in type(self).model_fields if (paths := getattr(self, kind))}
+
+    @model_validator(mode="after")
+    def _has_a_list(self) -> Self:
+        if not self.lists:
+            raise ValueError(f"names no lists; expected some of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class UrlRules(Listed):
     """Lists by which documents are dropped for their URL, before anything else is done: files with one entry a line.
 
     Upper and lower case are one. A document without a URL passes.
@@ -65,17 +80,6 @@ class UrlRules(Section):
     substrings: ListFiles = Field(
         default=[], description="drops URLs that, stripped to letters and digits, contain one of these"
     )
-
-    @property
-    def lists(self) -> dict[str, list[str]]:
-        """Kind → the paths of its files, where there are any."""
-        return {kind: paths for kind in type(self).model_fields if (paths := getattr(self, kind))}
-
-    @model_validator(mode="after")
-    def _has_a_list(self) -> UrlRules:
-        if not self.lists:
-            raise ValueError(f"names no lists; expected some of {', '.join(type(self).model_fields)}")
-        return self
 
 
 OWN_PACK = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
@@ -104,9 +108,9 @@ def rules_label(path: str) -> str:
     return f"rules {path}"
 
 
-def urls_label(kind: str) -> str:
-    """What the files of a list of `UrlRules` are called among the files of a step."""
-    return f"urls {kind}"
+def list_label(kind: str) -> str:
+    """What the files of a kind of list are called among the files of a step."""
+    return f"list of {kind}"
 
 
 class Source(Section):
@@ -224,9 +228,20 @@ class Validation(Section):
     max_bytes: Bytes = Field(default=10_000_000, description="held out of each source at most")
 
 
+class OptOut(Listed):
+    """Lists of documents that must not be trained on: files with one entry a line. They are found after extraction, which is not repeated."""
+
+    domains: ListFiles = Field(default=[], description="drops their hosts and all hosts below them")
+    urls: ListFiles = Field(
+        default=[], description="drops these URLs, as they are written, but for upper and lower case"
+    )
+    ids: ListFiles = Field(default=[], description="drops documents with these ids, such as paths, and their passages")
+
+
 class Select(Section):
     """Which documents are kept, decided over all sources together."""
 
+    opt_out: OptOut | None = Field(default=None, description="documents that are dropped on request; absent: none")
     min_scores: dict[Name, MinScore] = Field(default={}, description="source → threshold")
     priority: list[str] = Field(
         default=[], description="whose copy of a duplicate survives; unlisted sources come next, late ones last"
