@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -31,8 +31,8 @@ PASSAGES = "passages"  # the count of documents that are a part of a longer one
 class Settings:
     """What is done to each document of a source. `read` is the reader's section of the recipe.
 
-    extractor: None for sources without HTML. languages: None keeps all, and language is then not looked for.
-    min_language_score is exclusive. max_failed: share of records that may end their process.
+    extractor: None for sources without HTML. min_language_scores: of the languages that are kept, exclusive; None keeps all, and
+    language is then not looked for. max_failed: share of records that may end their process.
     """
 
     source: str
@@ -42,8 +42,7 @@ class Settings:
     deadline_seconds: float
     max_memory_mb: int
     max_failed: float
-    languages: frozenset[str] | None
-    min_language_score: float
+    min_language_scores: Mapping[str, float] | None
     packs: tuple[str, ...]
     off: frozenset[str]
     limits: dict[str, float]
@@ -141,17 +140,16 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
     """
     source, begin = settings.source, redact(text[:EXCERPT_CHARACTERS], settings.redact)[0]
     language, score = raw.language, None
-    if settings.languages is not None:
+    if settings.min_language_scores is not None:
         language, score = detect_language(text)
         if language is None:
             counts["too_short_to_tell_language"] += 1
             score = None
-        elif language not in settings.languages:
+        elif (limit := settings.min_language_scores.get(language)) is None:
             return reject(
                 raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=begin, counts=counts
             )
-        elif score <= settings.min_language_score:
-            limit = settings.min_language_score
+        elif score <= limit:
             return reject(
                 raw,
                 source,
@@ -163,7 +161,7 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
                 text=begin,
                 counts=counts,
             )
-    told = cache(partial(_likely_language, text)) if settings.languages is None else lambda: language
+    told = cache(partial(_likely_language, text)) if settings.min_language_scores is None else lambda: language
     own = load_own_packs(settings.own_packs) if settings.own_packs else {}
     try:
         verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own)

@@ -39,13 +39,29 @@ class MainText(Section):
     )
 
 
+LanguageScore = Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")]
+
+
 class LanguageFilter(Section):
     """Which languages are kept, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
 
     keep: list[LanguageCode] = Field(default=["en"], min_length=1, description="such as en, de, fr")
-    min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = (
-        Field(default=0.65, description="a document whose language score is not above this is dropped")
+    min_score: LanguageScore = Field(
+        default=0.65, description="a document whose language score is not above this is dropped"
     )
+    min_scores: dict[LanguageCode, LanguageScore] = Field(
+        default={}, description="language → another score for it, such as {fr: 0.824}"
+    )
+
+    def score_of(self, language: str) -> float:
+        """What the score of a document in this language must be above."""
+        return self.min_scores.get(language, self.min_score)
+
+    @model_validator(mode="after")
+    def _scores_are_of_kept_languages(self) -> LanguageFilter:
+        if other := [language for language in self.min_scores if language not in self.keep]:
+            raise ValueError(f"min_scores names {', '.join(other)}, which `keep` does not list")
+        return self
 
 
 ListFiles = Annotated[list[str], PLACE]
