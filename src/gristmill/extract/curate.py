@@ -78,7 +78,7 @@ def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
         if own.is_passage:
             counts[PASSAGES] += 1
             deadline.extend()  # each document has its own
-        fates.append(_judge(own, passage, settings, counts))
+        fates.append(_judge(own, passage, settings, counts, name=raw.id))
         counts = Counter()
     return tuple(fates)
 
@@ -133,8 +133,8 @@ def _text_of(raw: RawDocument, settings: Settings, counts: Counter[str]) -> str 
     return text
 
 
-def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]) -> Fate:
-    """The fate of one document: language and rules; the first failure decides.
+def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str], *, name: str) -> Fate:
+    """The fate of one document: language and rules; the first failure decides. name: of its record.
 
     A text too short to tell its language passes the language filter with no language (counted).
     """
@@ -164,7 +164,9 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
     told = cache(partial(_likely_language, text)) if settings.min_language_scores is None else lambda: language
     own = load_own_packs(settings.own_packs) if settings.own_packs else {}
     try:
-        verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own)
+        verdict = judge(
+            text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own, name=name
+        )
     except RuleError as error:
         path = error.pack.rpartition(":")[0]
         reason, detail = f"rule_error:{path}:{error.reason}", said_where(error.cause, path)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from gristmill.errors import RecipeError
 from gristmill.extract.code_packs import CODE
+from gristmill.extract.dclm_pack import DCLM_RW
 from gristmill.extract.english_words import english_words
+from gristmill.extract.maths_pack import OPENWEBMATH
 from gristmill.extract.measures import Measures
 from gristmill.extract.rules import (
     Edited,
@@ -29,6 +31,7 @@ from gristmill.extract.rules import (
     fits,
     not_known,
 )
+from gristmill.extract.starcoder_pack import STARCODER
 from gristmill.extract.web_packs import C4, FINEWEB, GOPHER_QUALITY, GOPHER_REPETITION
 
 PACKS: Mapping[str, Pack] = {
@@ -36,7 +39,10 @@ PACKS: Mapping[str, Pack] = {
     "gopher_quality@1": GOPHER_QUALITY,
     "c4@1": C4,
     "fineweb@1": FINEWEB,
+    "dclm-rw@1": DCLM_RW,
+    "openwebmath@1": OPENWEBMATH,
     "code@1": CODE,
+    "starcoder@1": STARCODER,
 }
 
 
@@ -103,28 +109,30 @@ def judge(
     language: Language = not_known,
     tokens: Tokens = english_words,
     own: Mapping[str, Sequence[Rule]] | None = None,
+    name: str = "",
 ) -> Verdict:
     """The verdict of the packs on a text, in their order. Any text gets one; no rule of PACKS raises.
 
     `off` and `limits` are by reason. Judging stops at the first failure of a rule that is on; rules that are off and
     come later in the order are then not judged. language: asked for where a rule fails that does not fit all languages;
     None, which is not known, is judged as English is. tokens: cuts a text into words and punctuation marks.
-    own: the rules of packs of a user's own, which may raise RuleError.
+    own: the rules of packs of a user's own, which may raise RuleError. name: the id of its record, for rules that go by the
+    extension of a file.
     """
     limits, own = limits or {}, own or {}
     would_drop: list[Failure] = []
     lines_removed: Counter[str] = Counter()
-    measures = Measures(text, tokens)
-    for name in packs:
-        pack: Pack = own[name] if name in own else PACKS[name]
+    measures = Measures(text, tokens, name=name)
+    for listed in packs:
+        pack: Pack = own[listed] if listed in own else PACKS[listed]
         failures: Iterable[Failure | None]
         if isinstance(pack, EditingPack):
             edited = pack.edit(measures.text, tokens, language)
             lines_removed.update(edited.lines_removed)
-            measures = Measures(edited.text, tokens)
+            measures = Measures(edited.text, tokens, name=name)
             failures = _of_edited(pack, edited, limits)
-        elif name in own:
-            failures = (_judge_own(name, rule, measures, limits) for rule in pack)
+        elif listed in own:
+            failures = (_judge_own(listed, rule, measures, limits) for rule in pack)
         else:
             failures = (_judge_rule(rule, measures, limits) for rule in pack)
         for failure in failures:
@@ -145,7 +153,8 @@ def _of_edited(pack: EditingPack, edited: Edited, limits: Mapping[str, float]) -
 
 
 def _judge_rule(rule: Rule, measures: Measures, limits: Mapping[str, float]) -> Failure | None:
-    return rule.judge(rule.measure(measures), limits.get(rule.reason, rule.limit))
+    limit = rule.limit if rule.limit_of is None else rule.limit_of(measures)
+    return None if limit is None else rule.judge(rule.measure(measures), limits.get(rule.reason, limit))
 
 
 def _judge_own(pack: str, rule: Rule, measures: Measures, limits: Mapping[str, float]) -> Failure | None:

@@ -56,9 +56,10 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule(Limit):
-    """A limit, and what is measured of a text."""
+    """A limit, and what is measured of a text. limit_of: where texts have limits of their own; None: not judged."""
 
     measure: Callable[[Measures], float]
+    limit_of: Callable[[Measures], float | None] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
