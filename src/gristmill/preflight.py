@@ -131,7 +131,11 @@ def _check_conversations(path: Path) -> None:
 
 def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[Path]) -> None:
     where = f"{loaded.origin_near(('sources', name))}: sources.{name}.rules"
-    own = load_own_packs(read_own_packs(source.rules, partial(absolute, loaded.folder)))
+    try:
+        own = load_own_packs(read_own_packs(source.rules, partial(absolute, loaded.folder)))
+    except RecipeError as error:
+        place: KeyPath = ("sources", name, "rules", "packs")
+        raise RecipeError(f"{loaded.origin_near(place)}: {_dotted(place)}: {error}") from error
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where, own=own)
     if source.read.text_key is None or getattr(source.read, "delimiter", None) is not None:
         return
@@ -149,7 +153,7 @@ def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[P
     text = getattr(source.read, source.read.text_key)
     values = [row[text] for row in rows if row.get(text) is not None]
     if values and not any(isinstance(value, str) for value in values):
-        place: KeyPath = ("sources", name, "read", source.read.text_key)
+        place = ("sources", name, "read", source.read.text_key)
         texts = [column for column in columns if any(isinstance(row.get(column), str) for row in rows)]
         raise RecipeError(
             f"{loaded.origin_near(place)}: {_dotted(place)} is {text!r}, which has no text in the first rows of {files[0]}, but "
