@@ -18,8 +18,9 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, rules_label
+from gristmill.recipe.schema.curation import Listed, NearDuplicates, RepeatedText, list_label, rules_label
 from gristmill.recipe.schema.fetching import Fetch, FetchSoftwareHeritage
+from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -36,6 +37,7 @@ PACK_FILES = ("pack.yaml", "items.jsonl")
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
 WORDS = ("gristmill.select.words",)
+UNITS = ("gristmill.select.units", "gristmill.select.repeated")
 ITEMS = tuple(
     f"gristmill.select.{name}" for name in ("plain", "word_shares", "questions", "item_words", "decontaminate")
 )
@@ -108,8 +110,10 @@ def hashes_of(
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
-        own_rules = {rules_label(path): (path,) for path in source.rules.own.values()}
-        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **own_rules})
+        rules: dict[str, tuple[str, ...]] = {rules_label(path): (path,) for path in source.rules.own.values()}
+        if source.urls is not None:
+            rules |= _lists(source.urls)
+        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **rules})
         if source.fetch is not None:
             yield Step(
                 name=f"fetch/{name}",
@@ -121,7 +125,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             given = Given(
                 config={"source": source.inside(), "paths": source.read.paths},
                 inputs={"fetched": reads(f"fetch/{name}", Fetched, "files")},
-                files=own_rules,
+                files=rules,
             )
         yield Step(
             name=f"extract/{name}",
@@ -220,6 +224,10 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
     section = recipe.select
     order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
+    repeated = {}
+    if (units := section.repeated_text) is not None:
+        rules_of_units = {name: getattr(units, name) for name in ("unit", "min_words", "min_documents")}
+        repeated = {"repeated_text": {**rules_of_units, "sources": repeated_sources(recipe, units)}}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
 
@@ -240,6 +248,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **order,
             },
             inputs={**documents("documents"), **prints, **matches("matches"), **scores},
+            files={} if section.opt_out is None else _lists(section.opt_out),
         ),
         watching=Given(config={"near_duplicates": section.near_duplicates}),
         parts=WORDS,
@@ -256,6 +265,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                     for name, threshold in section.min_scores.items()
                 },
                 "validation": section.validation.inside(),
+                **repeated,
                 **order,
                 "seed": recipe.seed,
             },
@@ -267,9 +277,25 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **scores,
             },
         ),
-        watching=Given(config={"max_loss": {name: source.max_loss for name, source in recipe.sources.items()}}),
-        parts=WORDS,
+        watching=Given(
+            config={
+                "max_loss": {name: source.max_loss for name, source in recipe.sources.items()},
+                "repeated_text": section.repeated_text,
+            }
+        ),
+        parts=(*WORDS, *(UNITS if repeated else ())),
     )
+
+
+def _lists(section: Listed) -> dict[str, tuple[str, ...]]:
+    return {list_label(kind): tuple(paths) for kind, paths in section.lists.items()}
+
+
+def repeated_sources(recipe: Recipe, section: RepeatedText) -> list[str]:
+    """The sources that take part in the search for repeated text: those that are named, else all but code."""
+    if section.sources is not None:
+        return sorted(set(section.sources))
+    return sorted(name for name, source in recipe.sources.items() if not isinstance(source.read, ReadCode))
 
 
 def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:

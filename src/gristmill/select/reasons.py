@@ -10,6 +10,7 @@ from typing import Any
 from gristmill.data.ledger import rejected_row
 from gristmill.select.decontaminate import Match
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
+from gristmill.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Named:
     source: str
 
 
+ON_OPT_OUT_LIST = Rejection(reason="opted_out", detail="its URL, its domain or its id is on a list of select.opt_out")
 HELD_OUT_ITEM = Rejection(reason="held_out_item", detail="an evaluation item was cut from this document")
 SECOND_ID = Rejection(reason="duplicate_id", detail="an earlier document of this source has this id")
 
@@ -74,6 +76,17 @@ def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float,
         limit=limit,
         duplicate_of=survivor.id,
         detail=f"survivor in source {survivor.source}, Jaccard {jaccard:.3f}, {containment:.3f} of its n-grams occur there",
+    )
+
+
+def only_repeated(words: int, *, min_words: int, num_units: int, unit: str, keeper: Named) -> Rejection:
+    """A document of which hardly anything is left without what other documents have. keeper: of them, the one that keeps most of it."""
+    return Rejection(
+        reason="only_repeated",
+        value=words,
+        limit=min_words,
+        duplicate_of=keeper.id,
+        detail=f"words left without {counted(num_units, unit)} of other documents, most of them of this one in source {keeper.source}",
     )
 
 
