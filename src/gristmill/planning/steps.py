@@ -31,8 +31,8 @@ SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
 PLANTED = 0.001  # seconds an item: it is put into documents and has to be found
 DUPLICATES = 5e-5  # seconds a document
 TOKENIZER, TOKENIZE = 0.35, 0.35  # seconds a megabyte of text
-XZ = 0.6  # seconds a megabyte: all training text is compressed once, and once more with the text of each source
-XZ_MOST = 50 * MB
+XZ = 0.45  # seconds a megabyte: training text is compressed once, and once more with the text of each source
+XZ_MOST = 4_000_000  # bytes of training text that xz reads: the more, the stronger it is, and the slower beyond proportion
 STARTS = {"extract": 0.35, "pretrain": 4.0, "sft": 1.0, "pairs": 1.0, "dpo": 1.0, "evaluate": 4.0, "export": 5.0}
 START = 0.2  # seconds: of any other step
 SHARD_BYTES = 8 * MB
@@ -225,7 +225,8 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     packs = sum(amounts.pack_bytes.get(name, 0) for name in recipe.evaluate.packs) * ITEM_READINGS
     window = recipe.pretrain.stages[-1].seq_len
     tokens = models * held_out / per_token + models * packs / per_token
-    xz = min(amounts.all_text, XZ_MOST) / MB * XZ * (1 + len(recipe.sources)) if recipe.evaluate.xz_yardstick else 0.0
+    primed = min(amounts.all_text, XZ_MOST) if recipe.evaluate.xz_yardstick else 0.0
+    xz = (primed * (1 + len(recipe.sources)) + (held_out if primed else 0.0)) / MB * XZ
     return Work(
         ratio="evaluate",
         words=f"{counted(models, 'model')}, {in_bytes(held_out)} held out, "
