@@ -227,7 +227,9 @@ def test_verdict_says_how_much_the_compressor_has_read() -> None:
     class Found:
         results = (
             score("web", 1.5, model="pretrain", metric="bits_per_byte", interval=(1.2, 1.8)),
-            score("web", 2.0, model="xz", metric="bits_per_byte", training_bytes=4_000_000, all_training_bytes=33_000_000),
+            score(
+                "web", 2.0, model="xz", metric="bits_per_byte", training_bytes=4_000_000, all_training_bytes=33_000_000
+            ),
         )
         seen = MappingProxyType(dict[str, float]())
 

@@ -17,14 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.amounts import present_files
-from gristmill.commands.survey import OTHER, Found, files_by_format, look
+from gristmill.commands.survey import OTHER, READ_BYTES, Found, files_by_format, look
 from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
 from gristmill.display import doing, print_whole
+from gristmill.draft.ahead import Pace
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import Wish, shape_for
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
+from gristmill.formats.format import size_of
 from gristmill.planning.estimate import BYTES_PER_TOKEN_ERROR, bytes_per_token
+from gristmill.planning.steps import MB, READ, READ_OTHER
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.formats import READERS
 from gristmill.units import counted, megabytes
 
 MAX_COLUMN_TABLES = 5
@@ -53,10 +57,20 @@ def _show(
 ) -> None:
     """groups: name → (format, files)."""
     found = {}
+    work = {name: _work(kind, files) for name, (kind, files) in groups.items()}
     with doing(console, "looking") as say:
+        pace, done = Pace(sum(work.values())), 0.0
+
+        def tell(share: float) -> None:
+            at = done + share * work[name]
+            of_all = at / max(1e-9, sum(work.values()))
+            say(f"looking, {of_all:.0%}: {what}", pace.seconds(sum(work.values()) - at, done=at))
+
         for number, (name, (kind, files)) in enumerate(groups.items(), start=1):
-            say(f"looking, {number} of {len(groups)}: {name}, {counted(len(files), 'file')}")
-            found[name] = look(kind, files, samples)
+            what = f"{name}, {number} of {len(groups)}, {counted(len(files), 'file')}"
+            tell(0.0)
+            found[name] = look(kind, files, samples, progress=tell)
+            done += work[name]
     for name, one in found.items():
         for sample, excerpt in one.samples:
             console.print(Text.assemble((f"{name}  {sample}\n", "bold"), excerpt, "\n"))
@@ -72,6 +86,12 @@ def _show(
             console.print(f"{name}: {line}", markup=False, highlight=False)
     for other in not_read:
         console.print(f"not read: {other}", markup=False, highlight=False)
+
+
+def _work(kind: str, files: Sequence[Path]) -> float:
+    """Seconds of looking at the files of a format, by the ratios of reading."""
+    rate = READ["trafilatura"] if READERS[kind].holds_html else READ.get(kind, READ_OTHER)
+    return min(READ_BYTES, sum(map(size_of, files))) / MB * rate
 
 
 def _notes(found: Found, *, is_code: bool) -> Iterator[str]:

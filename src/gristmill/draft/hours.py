@@ -28,6 +28,7 @@ from gristmill.store.store import RunLinks, Store
 from gristmill.units import scale
 
 MANY_STEPS = 1000
+CURATION = ("extract", "signatures", "contamination", "duplicates", "select", "tokenizer", "tokenize")
 
 
 class PlannedTime:
@@ -52,6 +53,15 @@ class PlannedTime:
         few, many = shape.global_batch_tokens, MANY_STEPS * shape.global_batch_tokens
         at_least, more = (self._seconds(shape, tokens) for tokens in (few, many))
         return max(0.0, few + (seconds - at_least) * (many - few) / (more - at_least))
+
+    def of_curation(self) -> tuple[dict[str, float], float]:
+        """Seconds of each step up to tokenize, and the bytes of all text by the sizes of files; nothing where there are no sources."""
+        if not self._sources:
+            return {}, 0.0
+        loaded = self._loaded(draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, self._validation))
+        links = RunLinks(Store(self._machine.runs_dir), loaded.recipe.name)
+        text = find_amounts(loaded, self._files, links, None).amounts.all_text
+        return {step.step: step.seconds for step in self.of(loaded) if step.step.partition("/")[0] in CURATION}, text
 
     def of(self, loaded: LoadedRecipe) -> tuple[StepForecast, ...]:
         """The forecast of every step of a recipe over these sources, or some of them."""

@@ -27,6 +27,7 @@ from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.record import Record, Skip
+from gristmill.draft.ahead import Ahead
 from gristmill.errors import DataError
 from gristmill.extract.account import Taken
 from gristmill.extract.curate import PASSAGES, Settings
@@ -38,7 +39,7 @@ from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import Source
 from gristmill.store.durable import read_json, write_json
-from gristmill.units import in_bytes, seconds
+from gristmill.units import in_bytes
 
 WHOLE_BYTES = 2_000_000  # a folder of so much is not cut into units
 UNITS = 64  # that a folder is cut into, at least, where they are not smaller than MIN_UNIT_BYTES
@@ -47,7 +48,7 @@ MAX_UNIT_BYTES = 1_000_000
 LARGE_UNITS = 4  # a piece of more units than this is read in part
 FIRST_UNITS = 4  # of each source that are read, however long it takes: fewer tell too little of the others
 BATCH_SHARE = 0.25  # of the time that is left, for the next batch
-READ_SHARE = 0.6  # of the time, for reading; the rest is for copies and tokens
+READ_SHARE = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,11 @@ class Limits:
 
     seconds: float = 60.0
     max_bytes: int | None = None
+
+    @property
+    def reading_seconds(self) -> float:
+        """Of the time; the rest is for copies and tokens."""
+        return READ_SHARE * self.seconds
 
 
 @dataclass(kw_only=True)
@@ -117,7 +123,7 @@ def read_sample(
     machine: Machine,
     limits: Limits,
     seed: int,
-    say: Callable[[str], None],
+    ahead: Ahead,
 ) -> dict[str, SourceSample]:
     """Reads the sources, in part where the limits ask for it, and leaves in OUT/NAME what extract would."""
     rng = np.random.default_rng(seed)
@@ -125,7 +131,7 @@ def read_sample(
     total = sum(max(span.size, LEAST_FILE_BYTES) for spans in pieces.values() for span in spans)
     unit_bytes = _unit_bytes(total, limits)
     samples = {name: _sample(name, out / name, spans, unit_bytes, rng) for name, spans in pieces.items()}
-    reading = _Reading(sources, samples, machine, limits, total, say, partial(absolute, recipe_dir))
+    reading = _Reading(sources, samples, machine, limits, total, ahead, partial(absolute, recipe_dir))
     first = [unit for sample in samples.values() for unit in sample.units[:1]]
     reading.read(first)
     if not first:
@@ -186,24 +192,25 @@ class _Reading:
         machine: Machine,
         limits: Limits,
         total: int,
-        say: Callable[[str], None],
+        ahead: Ahead,
         find: Callable[[str], Path],
     ) -> None:
         self.settings = {
             name: settings_of_source(name, source, max_failed=1.0, own_packs=read_own_packs(source.rules, find))
             for name, source in sources.items()
         }
-        self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say
+        self.samples, self.machine, self.limits, self.total, self.ahead = samples, machine, limits, total, ahead
         self.started = time.monotonic()
         self.done = self.tried = 0.0
         self._is_over = threading.Event()
         self._places = threading.Semaphore(max(1, machine.processes))  # one for each unit that is being read
+        self._tell()
 
     def bytes_left(self) -> float:
         """How much more can be read within the limits, at the speed so far."""
         spent = time.monotonic() - self.started
         speed = max(self.tried, self.done) / max(spent, 1e-3)
-        by_time = speed * max(0.0, READ_SHARE * self.limits.seconds - spent)
+        by_time = speed * max(0.0, self.limits.reading_seconds - spent)
         by_bytes = self.total if self.limits.max_bytes is None else max(0.0, self.limits.max_bytes - self.done)
         return min(by_time, by_bytes)
 
@@ -243,13 +250,16 @@ class _Reading:
                 raise outcome
             self._enter(unit)
             self.done += unit.read_bytes
-            self.say(f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}, {seconds(self._seconds_left())} left")
+            self._tell()
 
-    def _seconds_left(self) -> float:
-        """At the rate so far, and no longer than the reading of a sample may take."""
-        spent = time.monotonic() - self.started
-        of_all = spent * (self.total / self.done - 1) if self.done else self.limits.seconds
-        return max(0.0, min(of_all, READ_SHARE * self.limits.seconds - spent))
+    def _tell(self) -> None:
+        of_all = max(1, self.total)
+        self.ahead.reads(
+            f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}",
+            share=self.done / of_all,
+            most_share=1.0 if self.limits.max_bytes is None else min(1.0, self.limits.max_bytes / of_all),
+            text_bytes=sum(sample.text_bytes for sample in self.samples.values()),
+        )
 
     def try_out(self, units: Sequence[Unit]) -> None:
         """Reads the first part of large pieces for the time that it takes."""

@@ -59,7 +59,11 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
 def _primed_with(rows: Sequence[Figure]) -> str:
     """What the compressor read beforehand."""
     [(read, of)] = {(row.training_bytes, row.all_training_bytes) for row in rows if row.model == YARDSTICK}
-    return "all of its training text" if read == of else f"{in_bytes(read or 0)} of its {in_bytes(of or 0)} of training text"
+    return (
+        "all of its training text"
+        if read == of
+        else f"{in_bytes(read or 0)} of its {in_bytes(of or 0)} of training text"
+    )
 
 
 def _half_interval(rows: Sequence[Figure]) -> float | None:
