@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from rich.console import Console
@@ -47,8 +47,9 @@ from gristmill.draft.write import (
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.formats.format import size_of
-from gristmill.graph.cores import busy_cores, times_as_long
+from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, times_as_long
 from gristmill.graph.machine import Machine
+from gristmill.planning.reading import keep_readings
 from gristmill.planning.speed import hardware_name, keep_matmul, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE
@@ -114,20 +115,17 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
         looked = _look(texts, recipe_dir)
         plan = write_conversations(folder, looked.conversations) if asked.chat else None
         keep_matmul(machine)
-        planned = PlannedTime(
-            looked.sources,
-            folder=recipe_dir,
-            machine=machine,
-            speed=lambda parameters: machine_speed(parameters, machine)[0],
-            chat=plan,
-        )
+        speed = cache(lambda parameters: machine_speed(parameters, machine)[0])
+        planned = PlannedTime(looked.sources, folder=recipe_dir, machine=machine, speed=speed, chat=plan)
         forecast, text_bytes = planned.of_curation()
         slower = times_as_long(busy_cores())
         now = {step: slower * took for step, took in forecast.items()}
         ahead = Ahead(say, now, text_bytes=text_bytes, reading_seconds=limits.reading_seconds)
-        if asked.minutes is not None and not planned.speed(1_000_000).is_measured:
-            _measure_speed(machine, ahead)
+        if asked.minutes is not None and not speed(1_000_000).is_measured:
+            _measure_speed(machine, ahead, slower)
+            speed.cache_clear()
         wish = asked.wish(planned)
+        cores = CoreWatch()
         found = count(
             looked.sources,
             partial(_draft, looked.sources),
@@ -139,6 +137,8 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             seed=SEED,
             ahead=ahead,
         )
+        if looked.sources and (cores.busy_cores() or 0.0) < NOTABLE:  # the forecasts are those of idle cores
+            keep_readings(machine.runs_dir, planned.of_reading({**found.emptied, **found.sources}))
         if plan is not None and found.tokenizer is not None:
             plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
@@ -312,9 +312,11 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
         )
 
 
-def _measure_speed(machine: Machine, ahead: Ahead) -> None:
-    """Trains for some seconds, as a time is to be kept, and keeps the speed in the machine's profile, for plan, too."""
-    ahead.waits("measuring how fast this machine trains", MEASURED_USUAL_SECONDS)
+def _measure_speed(machine: Machine, ahead: Ahead, slower: float) -> None:
+    """Trains for some seconds, as a time is to be kept, and keeps the speed in the machine's profile, for plan, too. slower: than on idle
+    cores."""
+    usual = min(MEASURED_MOST_SECONDS, slower * MEASURED_USUAL_SECONDS)
+    ahead.waits("measuring how fast this machine trains", usual)
     about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
     device = about.get("device", "cpu")
     for point in points:

@@ -53,7 +53,7 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
     """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
-    parts of a longer one.
+    parts of a longer one. read_seconds: of one process, in so many units.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: of the
     text, by a sample of documents; opening: the word that most of their lines begin with.
@@ -63,6 +63,8 @@ class SourceCount:
     share_read: float
     text_bytes: int
     passages: int
+    read_seconds: float
+    units_read: int
     copies: CopiesOfSource | None = None
     split: Split | None = None
     train_tokens: int = 0
@@ -162,6 +164,8 @@ def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
         share_read=1.0 if sample.is_whole else sample.share,
         text_bytes=sample.text_bytes,
         passages=sample.passages,
+        read_seconds=sample.seconds,
+        units_read=sum(unit.read_bytes > 0 for unit in (*sample.units, *sample.large)),
         **left,
     )
 

@@ -68,7 +68,7 @@ class Limits:
 class Unit:
     """Pieces that are sampled together. read_bytes: of its bytes on disk, read; num_records: that came out of them.
 
-    part: how much of its content is read, None for all.
+    part: how much of its content is read, None for all. seconds: that it took.
     """
 
     source: str
@@ -76,6 +76,7 @@ class Unit:
     spans: tuple[Span, ...]
     part: float | None = None
     read_bytes: float = 0.0
+    seconds: float = 0.0
 
     @property
     def size(self) -> int:
@@ -86,7 +87,7 @@ class Unit:
 @dataclass(kw_only=True)
 class SourceSample:
     """What was read of one source: its documents, one shard per unit, and what became of its records. passages: of its documents,
-    parts of a longer one."""
+    parts of a longer one. seconds: of all its units, one after the other."""
 
     name: str
     folder: Path
@@ -95,6 +96,7 @@ class SourceSample:
     ledger: Ledger = field(default_factory=Ledger)
     text_bytes: int = 0
     passages: int = 0
+    seconds: float = 0.0
 
     @property
     def is_whole(self) -> bool:
@@ -270,7 +272,9 @@ class _Reading:
 
     def _read_unit(self, unit: Unit) -> None:
         with self._places:
+            started = time.monotonic()
             self._read_in_place(unit)
+            unit.seconds = time.monotonic() - started
 
     def _read_in_place(self, unit: Unit) -> None:
         settings, sample = self.settings[unit.source], self.samples[unit.source]
@@ -295,6 +299,7 @@ class _Reading:
         record = read_json(record_path)
         sample.ledger.merge(_came_in(record, unit.source))
         sample.text_bytes += record["text_bytes"]
+        sample.seconds += unit.seconds
         sample.passages += record["counts"].get(PASSAGES, 0)
         record_path.unlink()
 
