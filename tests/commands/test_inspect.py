@@ -322,6 +322,20 @@ def test_tokens_are_estimated_as_init_counts_them(tmp_path):
     assert low < counted < high
 
 
+def test_the_vocabulary_of_the_tokens_is_said(tmp_path):
+    for name, size, words in (
+        ("small", 20_000, "of a vocabulary of 1,024, which init takes for so much text."),
+        (
+            "large",
+            9_000_000,
+            "of a vocabulary of 4,096, which init takes for so much text; with --minutes or --size it may take a smaller",
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("words of a text " * (size // 16))
+        assert words in " ".join(shown(tmp_path / name).split())
+
+
 def number_of(told):
     """18.9k → 18,900."""
     return float(told.rstrip("kMG")) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(told[-1], 1)

@@ -22,7 +22,7 @@ from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
 from gristmill.display import doing, print_whole
 from gristmill.draft.ahead import Pace
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import Wish, shape_for
+from gristmill.draft.size import SHAPES, Wish, shape_for
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
 from gristmill.formats.format import size_of
 from gristmill.planning.estimate import BYTES_PER_TOKEN_ERROR, bytes_per_token
@@ -80,7 +80,9 @@ def _show(
                 console.print(_columns(head))
     if found:
         print_totals(found, console)
-        console.print("≈ marks estimates, with 95 % intervals.", markup=False, highlight=False)
+        console.print(
+            f"≈ marks estimates, with 95 % intervals. {_of_which_tokens(found)}", markup=False, highlight=False
+        )
     for name, one in found.items():
         for line in _notes(one, is_code=groups[name][0] == "code"):
             console.print(f"{name}: {line}", markup=False, highlight=False)
@@ -105,6 +107,20 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
         yield words
 
 
+def _vocab_size(formats: Mapping[str, Found]) -> int:
+    """That init chooses for so much text, where no time is asked for."""
+    return shape_for(sum(one.text_bytes.value for one in formats.values()), Wish()).vocab_size
+
+
+def _of_which_tokens(formats: Mapping[str, Found]) -> str:
+    vocab_size, smallest = _vocab_size(formats), SHAPES[0].vocab_size
+    words = f"Tokens are those of a vocabulary of {vocab_size:,}, which init takes for so much text"
+    if vocab_size == smallest:
+        return f"{words}."
+    more = bytes_per_token(vocab_size) / bytes_per_token(smallest)
+    return f"{words}; with --minutes or --size it may take a smaller one, and one of {smallest:,} makes {more:.1f} times as many."
+
+
 def print_totals(formats: Mapping[str, Found], console: Console) -> None:
     """A row for each format."""
     print_whole(_overview(formats), console)
@@ -123,8 +139,7 @@ def _overview(formats: Mapping[str, Found]) -> Table:
         "languages",
     ):
         table.add_column(heading, justify="left" if heading in ("", "languages") else "right", no_wrap=True)
-    texts = {name: found.text_bytes for name, found in formats.items()}
-    vocab_size = shape_for(sum(text.value for text in texts.values()), Wish()).vocab_size
+    texts, vocab_size = {name: found.text_bytes for name, found in formats.items()}, _vocab_size(formats)
     for name, found in formats.items():
         text = texts[name]
         table.add_row(
