@@ -186,6 +186,7 @@ def _others(value: Any) -> list[Any]:
         "other",
         f"{value}x",
         "coverage@1",
+        "paragraph",
         "resiliparse",
         "fasttext",
         "one_minus_sqrt",

@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gristmill.amounts import Found
 from gristmill.graph.machine import Machine, usable_memory
 from gristmill.planning.budget import SelectionBudget, asked_readings
 from gristmill.planning.cost import Disk, Memory
+from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.split import most_bytes
 from gristmill.units import counted, in_units
 
 LONG_BYTES = 20_000  # of a document that is worth cutting
+SHORT_UNIT = 8  # words: shorter runs are phrases that unrelated texts share
+MOST_REPEATED = 0.5  # of a source's text
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
@@ -76,7 +79,35 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 f"stage {stage.name} goes from {before.seq_len:,} to {stage.seq_len:,} tokens of context with the same "
                 "rope_theta; a longer context usually needs a larger one"
             )
-    return warnings
+    return [*warnings, *_repeated_text_warnings(recipe)]
+
+
+def _repeated_text_warnings(recipe: Recipe) -> Iterator[str]:
+    """Settings of repeated text by which documents lose what belongs to them."""
+    section = recipe.select.repeated_text
+    if section is None:
+        return
+    if section.min_words < SHORT_UNIT:
+        yield (
+            f"select.repeated_text.min_words is {section.min_words}: {section.unit}s so short are answers, headings and phrases that "
+            f"unrelated texts share, and are taken out of all but one; {SHORT_UNIT} or more leave them"
+        )
+    if section.unit == "line" and section.min_documents == 2:
+        yield (
+            "select.repeated_text takes a line out of a text as soon as another document has it, quotations and verses too; "
+            "min_documents: 10 takes what stands on many pages"
+        )
+    code = [name for name in section.sources or () if isinstance(recipe.sources[name].read, ReadCode)]
+    if code:
+        yield (
+            f"select.repeated_text takes part in {', '.join(code)}, whose files lose licence heads and lines that programs need; "
+            "leave code out of select.repeated_text.sources"
+        )
+    if section.max_loss > MOST_REPEATED:
+        yield (
+            f"select.repeated_text.max_loss lets {section.max_loss:.0%} of a source go; a source that repeats so much is one text many "
+            "times, or forms and logs whose lines belong to each of them"
+        )
 
 
 def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:

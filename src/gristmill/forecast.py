@@ -42,7 +42,8 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.dedup import disk_bytes
-from gristmill.select.outputs import Deduplicated
+from gristmill.select.outputs import Deduplicated, Selected
+from gristmill.select.repeated_text import check_repeated
 from gristmill.store.store import RunLinks, Store
 
 WORD_BYTES = 6  # of English text, the space included
@@ -232,15 +233,17 @@ def check_caps(made: Forecast) -> None:
 def check_finished(recipe: Recipe, states: States, steps: Iterable[str]) -> None:
     """Holds what those of the steps that are finished checked against the limits of their time against the limits of now.
 
-    Raises DataError for a source of which more failed, RecipeError for one that lost more to one document.
+    Raises DataError for a source of which more failed or more text was repeated, RecipeError for one that lost more to one document.
     """
     for step in steps:
         kind, _, name = step.partition("/")
-        folder = states[step].folder if kind in ("extract", "duplicates") else None
+        folder = states[step].folder if kind in ("extract", "duplicates", "select") else None
         if folder is not None and kind == "extract":
             check_failures(Extracted(folder).ledger, name, max_failed=recipe.sources[name].max_failed)
-        elif folder is not None:
+        elif folder is not None and kind == "duplicates":
             _check_source_loss(recipe, Deduplicated(folder))
+        elif folder is not None:
+            check_repeated(Selected(folder).repeated_text, recipe.select.repeated_text)
 
 
 def _check_source_loss(recipe: Recipe, found: Deduplicated) -> None:

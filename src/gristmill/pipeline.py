@@ -18,7 +18,8 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, rules_label
+from gristmill.recipe.schema.curation import NearDuplicates, RepeatedText, rules_label
+from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
 from gristmill.score.outputs import Scored, TrainedClassifier
@@ -35,6 +36,7 @@ PACK_FILES = ("pack.yaml", "items.jsonl")
 # Parts that several steps share: their versions are part of the identity of each.
 PACKS = ("gristmill.data.packs",)
 WORDS = ("gristmill.select.words",)
+UNITS = ("gristmill.select.units", "gristmill.select.repeated")
 ITEMS = tuple(
     f"gristmill.select.{name}" for name in ("plain", "word_shares", "questions", "item_words", "decontaminate")
 )
@@ -214,6 +216,10 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
     section = recipe.select
     order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
     rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
+    repeated = {}
+    if (units := section.repeated_text) is not None:
+        rules_of_units = {name: getattr(units, name) for name in ("unit", "min_words", "min_documents")}
+        repeated = {"repeated_text": {**rules_of_units, "sources": repeated_sources(recipe, units)}}
     scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
     prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
 
@@ -250,6 +256,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                     for name, threshold in section.min_scores.items()
                 },
                 "validation": section.validation.inside(),
+                **repeated,
                 **order,
                 "seed": recipe.seed,
             },
@@ -261,9 +268,21 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **scores,
             },
         ),
-        watching=Given(config={"max_loss": {name: source.max_loss for name, source in recipe.sources.items()}}),
-        parts=WORDS,
+        watching=Given(
+            config={
+                "max_loss": {name: source.max_loss for name, source in recipe.sources.items()},
+                "repeated_text": section.repeated_text,
+            }
+        ),
+        parts=(*WORDS, *(UNITS if repeated else ())),
     )
+
+
+def repeated_sources(recipe: Recipe, section: RepeatedText) -> list[str]:
+    """The sources that take part in the search for repeated text: those that are named, else all but code."""
+    if section.sources is not None:
+        return sorted(set(section.sources))
+    return sorted(name for name, source in recipe.sources.items() if not isinstance(source.read, ReadCode))
 
 
 def _held_out(recipe: Recipe) -> dict[str, tuple[str, ...]]:

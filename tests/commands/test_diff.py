@@ -16,6 +16,7 @@ from gristmill.data.document import DOCUMENT_SCHEMA, Document, shard_path
 from gristmill.data.ledger import REJECTED_SCHEMA, rejected_row
 from gristmill.data.write import write_rows
 from gristmill.errors import ArtifactError, RecipeError
+from gristmill.select.outputs import RepeatedReport, TextTaken
 from gristmill.select.signatures import Bands, PrintShard
 from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import fingerprint
@@ -170,7 +171,7 @@ def test_tokens_are_counted_or_by_the_bytes_of_the_other_run_or_of_the_vocabular
     c = made(tmp_path, "c", {"web": B}, limit=30)
     web = json.loads(told(a, b, as_json=True))["sources"]["web"]
     assert (web["a"]["tokens"], web["a"]["is_counted"]) == (20, True)
-    assert web["b"] == {"documents": 4, "bytes": 30, "is_counted": False,
+    assert web["b"] == {"documents": 4, "bytes": 30, "is_counted": False, "edited_documents": 0, "taken_bytes": 0,
                         "tokens": round(30 * 20 / web["a"]["bytes"])}  # fmt: skip
     assert json.loads(told(c, b, as_json=True))["sources"]["web"]["b"]["tokens"] == round(30 / 2.4)
 
@@ -220,3 +221,17 @@ def test_what_is_no_selection_is_refused(runs: tuple[Path, Path], tmp_path: Path
     shutil.copytree(runs[0], tmp_path / "elsewhere" / "deep" / "a", symlinks=True)
     with pytest.raises(ArtifactError, match="leads nowhere"):
         told(tmp_path / "elsewhere" / "deep" / "a", runs[1])
+
+
+def test_text_that_was_taken_out_of_kept_documents_is_told_with_its_tokens(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "a", {"web": A}, tokens=10), made(tmp_path, "b", {"web": A}, limit=40)
+    taken = TextTaken(edited_documents=3, edited_units=4, edited_bytes=17, dropped_documents=1, dropped_bytes=20)
+    report = RepeatedReport(
+        unit="line", min_words=8, min_documents=2, train_bytes={"web": 99}, taken={"web": taken}, most_frequent=()
+    )
+    write_json(b / "select" / "repeated.json", report.to_json())
+    size = sum(len(text) for fate, text in A.values() if fate in SIDES)
+    words = f"web: B takes 37 bytes (about {round(20 * 37 / size)} tokens) of repeated text out of training text, and edits 3 documents"
+    assert words in " ".join(told(a, b).split())
+    found = json.loads(told(a, b, as_json=True))["sources"]["web"]
+    assert (found["b"]["edited_documents"], found["b"]["taken_bytes"]) == (3, 37)

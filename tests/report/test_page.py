@@ -140,7 +140,9 @@ def test_conversations_that_the_recipe_names_are_called_written(page: str, finis
 
 def test_without_task_packs_the_page_says_that_nothing_was_searched_for() -> None:
     clean = SimpleNamespace(packs={}, by_pack={}, hits=(), documents_removed=0)
-    section = duplicates_and_contamination(cast(Facts, SimpleNamespace(near_duplicates=None, contamination=clean)))
+    section = duplicates_and_contamination(
+        cast(Facts, SimpleNamespace(near_duplicates=None, repeated_text=None, contamination=clean))
+    )
     said = "".join(section.blocks if section else ())
     assert "names no task packs, so the text was not searched" in said
     assert "<table" not in said

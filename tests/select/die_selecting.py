@@ -1,4 +1,6 @@
-"""Steps of selection that are killed right before one of their changes to the file system: die_selecting.py FOLDER STEP
+"""Steps of selection that are killed right before one of their changes to the file system: die_selecting.py FOLDER STEP MODULE SECTION
+
+MODULE is one of the tests, SECTION the name of the section `select` in it.
 
 Each line of the input, "NAME NUMBER", runs the step of the run NAME in a process of its own and is answered by that process's exit
 status: 0 when it came to its end, -9 when it was killed before change NUMBER; 0 kills never. Counted are renames, links, removals
@@ -17,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from selecting import context, recipe_of
-from test_select import SELECT
+
+from gristmill.graph.step import StepContext
 
 CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")
 
@@ -25,16 +28,17 @@ CHANGES = ("rename", "replace", "link", "unlink", "rmdir", "mkdir")
 def main() -> None:
     """Loads what the step needs once, then forks for every line."""
     folder, step = Path(sys.argv[1]), sys.argv[2]
+    section = getattr(importlib.import_module(sys.argv[3]), sys.argv[4])
     module = importlib.import_module(f"gristmill.select.{step.partition('/')[0]}")
     for line in sys.stdin:
         name, number = line.split()
         child = os.fork()
         if not child:
-            _run(module, folder, step, name, int(number))
+            _run(module, context(folder, recipe_of(section, ("manuals", "web"), ()), step, name=name), int(number))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
-def _run(module: Any, folder: Path, step: str, name: str, number: int) -> None:
+def _run(module: Any, ctx: StepContext, number: int) -> None:
     counted = 0
 
     def dying(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +53,6 @@ def _run(module: Any, folder: Path, step: str, name: str, number: int) -> None:
 
     status = 1
     try:
-        ctx = context(folder, recipe_of(SELECT, ("manuals", "web"), ()), step, name=name)
         for change in CHANGES:
             setattr(os, change, dying(getattr(os, change)))
         module.run(ctx)

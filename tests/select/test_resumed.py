@@ -28,10 +28,11 @@ KILLS = {"contamination/web": (2, 2), "duplicates": (3, 11, 23, 17, 12), "select
 class Deaths:
     """Runs one step of runs in this folder, each time in a process that may be killed in the middle."""
 
-    def __init__(self, folder: Path, step: str) -> None:
+    def __init__(self, folder: Path, step: str, *, section: tuple[str, str] = ("test_select", "SELECT")) -> None:
+        """section: the module and the name of the section `select`."""
         places = [str(DIE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
-            [sys.executable, DIE, folder, step],
+            [sys.executable, DIE, folder, step, *section],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

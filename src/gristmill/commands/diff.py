@@ -138,6 +138,13 @@ def _notes(diff: Diff) -> Iterator[str]:
     if estimated:
         yield "≈ by bytes of text: that selection is not tokenized."
     for name, one in diff.sources.items():
+        for label, total in (("A", one.a), ("B", one.b)):
+            if total and total.taken_bytes:
+                tokens = "" if total.taken_tokens is None else f" (about {counted(total.taken_tokens, 'token')})"
+                yield (
+                    f"{name}: {label} takes {total.taken_bytes:,} bytes{tokens} of repeated text out of training text, and edits "
+                    f"{counted(total.edited_documents, 'document')} for it"
+                )
         if one.other_text:
             yield f"{name}: {counted(one.other_text, 'document')} of those that both extracted with another text under the same id"
         if one.other_text is None:

@@ -15,19 +15,22 @@ from rich.text import Text
 from gristmill.commands.inspect_files import inspect_files, inspect_sources
 from gristmill.commands.rejected import Rejected, print_lines, print_matches, rejected_files
 from gristmill.commands.run_folder import refuse_broken_links
-from gristmill.commands.why import evidence
+from gristmill.commands.selections import Side
+from gristmill.commands.why import UNIT_CHARS, evidence
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected_row
 from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import kept_not_read
-from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe
+from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe, named_nearly
+from gristmill.select.outputs import Selected
 from gristmill.store.store import RunLinks, Store
 from gristmill.synthesize.outputs import Conversations
-from gristmill.units import megabytes
+from gristmill.units import counted, megabytes
 
 SAMPLE_CHARS = 300
 FILE_SAMPLES, RUN_SAMPLES = 1, 10
+SHOWN_UNITS = 5
 
 
 def inspect(
@@ -50,7 +53,10 @@ def inspect(
     reason, ArtifactError when it is a copy of a run without its files, MissingExtra for `where` without DuckDB.
     """
     if not target.exists():
-        raise RecipeError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
+        near = named_nearly(target)
+        raise RecipeError(
+            f"{target} does not exist. {near}Give a run's folder (runs/<name>), or a file or folder of texts."
+        )
     artefacts = ledger_folders(target)
     if not artefacts:
         refuse_broken_links(target)
@@ -81,6 +87,8 @@ def inspect(
     if reason is None:
         print_whole(_overview(ledgers, source), console)
     print_whole(_fates(ledgers, source, reason), console)
+    for line in _repeated(target, source) if "select" in artefacts and reason is None else ():
+        console.print(line, markup=False, highlight=False)
     rows = (
         (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
         if rejected or reason is not None
@@ -200,7 +208,31 @@ def _fates(ledgers: dict[str, Ledger], source: str | None, reason: str | None) -
                         share = count.documents / max(1, row.came_in.documents)
                         words = (step, name, kind.replace("_", " "), why)
                         table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", megabytes(count.num_bytes))
+            for why, count in row.edited.items():
+                if source in (None, name) and reason in (None, why):
+                    share = count.documents / max(1, row.came_in.documents)
+                    words = (step, name, "edited", why)
+                    table.add_row(*words, f"{count.documents:,}", f"{share:.1%}", megabytes(count.num_bytes))
     return table
+
+
+def _repeated(target: Path, source: str | None) -> Iterator[str]:
+    """What select took out of documents as repeated, and the units that most of them lost."""
+    report = Selected(target / "select").repeated_text
+    if report is None:
+        return
+    is_run = RunLinks(Store(target.absolute().parent), target.absolute().name).target("select") is not None
+    for name, taken in report.taken.items():
+        if taken.num_bytes and source in (None, name):
+            tokens = Side(target).tokens_taken(name) if is_run else None
+            yield (
+                f"{name}: {taken.num_bytes:,} bytes of training text ({report.share(name):.1%}"
+                f"{'' if tokens is None else f', about {tokens:,} tokens'}) stand in other documents: "
+                f"{counted(taken.edited_units, report.unit)} taken out of {counted(taken.edited_documents, 'document')}, "
+                f"{taken.dropped_documents:,} dropped"
+            )
+    for one in report.most_frequent[:SHOWN_UNITS]:
+        yield f"  lost by {one.lost_by:,}, kept by {one.kept_by}: {' '.join(one.excerpt.split())[:UNIT_CHARS]}"
 
 
 def _sample(row: dict[str, Any]) -> Text:

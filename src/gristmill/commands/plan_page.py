@@ -12,7 +12,7 @@ from gristmill.durations import StepForecast
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
-from gristmill.pipeline import kept_steps
+from gristmill.pipeline import kept_steps, repeated_sources
 from gristmill.planning.budget import SelectionBudget
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.recipe import Recipe
@@ -240,6 +240,11 @@ def _curation_lines(plan: Forecast) -> list[str]:
         lines.append(
             f"select: near-duplicates by {duplicates.num_bands} bands × {duplicates.rows_per_band} rows of "
             f"{duplicates.ngram}-grams, verified at {duplicates.min_jaccard:g}; P(found) = {curve}"
+        )
+    if (repeated := recipe.select.repeated_text) is not None:
+        lines.append(
+            f"select: {repeated.unit}s of {repeated.min_words} words or more that stand in {repeated.min_documents} documents or more, "
+            f"or in validation text, stay in the first only, in {', '.join(repeated_sources(recipe, repeated))}"
         )
     packs = ", ".join(recipe.packs) or "no pack, so nothing is removed"
     lines.append(f"select: decontaminated by {recipe.select.decontaminate.rule} against {packs}")

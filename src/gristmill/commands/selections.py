@@ -24,19 +24,29 @@ from gristmill.graph.state import asked_otherwise
 from gristmill.planning.estimate import bytes_per_token
 from gristmill.recipe.interventions import RUN_RECIPE
 from gristmill.recipe.load import read_yaml
-from gristmill.select.outputs import Selected, Signed
+from gristmill.select.outputs import RepeatedReport, Selected, Signed, TextTaken
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """What a run kept of a source: text bytes, and tokens, which are counted or estimated from these; None where neither can be."""
+    """What a run kept of a source: text bytes, and tokens, which are counted or estimated from these; None where neither can be.
+
+    edited: kept documents that lost repeated text. taken: bytes of training text that went with it, dropped documents too.
+    """
 
     documents: int
     bytes: int
     tokens: int | None
     is_counted: bool
+    edited_documents: int
+    taken_bytes: int
+
+    @property
+    def taken_tokens(self) -> int | None:
+        """What was taken, in tokens: as many a byte as in what is left."""
+        return None if self.tokens is None or not self.bytes else round(self.tokens * self.taken_bytes / self.bytes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,11 @@ class Side:
         return dict(read_json(Selected(self.target / "select").split))
 
     @cached_property
+    def repeated(self) -> RepeatedReport | None:
+        """What this selection took from training text as repeated."""
+        return Selected(self.target / "select").repeated_text
+
+    @cached_property
     def tokens(self) -> Mapping[str, Any]:
         """Source → side → tokens, where this selection was tokenized."""
         identity = self.links.target("tokenize")
@@ -119,11 +134,14 @@ class Side:
             return None
         sides = [self.split[source][side] for side in KEPT]
         made = self.tokens.get(source)
+        taken = TextTaken() if self.repeated is None else self.repeated.taken.get(source, TextTaken())
         return Total(
             documents=sum(side["documents"] for side in sides),
             bytes=sum(side["bytes"] for side in sides),
             tokens=sum(made[side]["tokens"] for side in KEPT) if made else None,
             is_counted=bool(made),
+            edited_documents=taken.edited_documents,
+            taken_bytes=taken.num_bytes,
         )
 
     def estimated(self, total: Total | None, other: Total | None) -> Total | None:
@@ -135,6 +153,11 @@ class Side:
         return (
             total if self.bytes_per_token is None else replace(total, tokens=round(total.bytes / self.bytes_per_token))
         )
+
+    def tokens_taken(self, source: str) -> int | None:
+        """Of the repeated text that a source lost; None where tokens are neither counted nor estimated."""
+        total = self.estimated(self.total(source), None)
+        return None if total is None else total.taken_tokens
 
     def fates(self, source: str, pool: Executor) -> Fates:
         """Every document of a source: those that extract dropped, and all that it left to select."""

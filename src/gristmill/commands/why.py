@@ -2,7 +2,9 @@
 
     extract/<source>   kept, or the rule that dropped it with value and limit
     select             train or validation, or why it left: the score, the item with its span, the survivor that it lost to
-    and the other way  the copies that were dropped for it, the training texts that left because they resemble it
+    repeated text      which paragraphs or lines it lost, and to which documents
+    and the other way  the copies that were dropped for it, the training texts that left because they resemble it, and how many others
+                       lost text that it keeps
 
 Only columns of ids are read through; of the rows that match, everything.
 """
@@ -23,11 +25,14 @@ from rich.text import Text
 from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.data.document import open_parquet
 from gristmill.errors import DataError, RecipeError
+from gristmill.units import counted
 
 KEPT = {"documents": "kept", "train": "kept to train on", "validation": "kept, held out"}
+OTHERS = {"rejected": ["duplicate_of"], "edited": ["kept_by"]}  # columns that name another document
 SHOWN_NEAR = 5
 SHOWN_COPIES = 10
 EXCERPT_CHARS = 300
+UNIT_CHARS = 80
 DETAILS = ("url", "license", "language", "origin")
 
 
@@ -42,13 +47,18 @@ def why(target: Path, name: str, *, console: Console) -> None:
         raise RecipeError(f"{target} is no run's folder with curated documents. Give runs/<name>.")
     with ThreadPoolExecutor() as pool:
         found = [row for rows in pool.map(lambda path: list(_rows(path, target, name)), shards) for row in rows]
-        fates = [row for row in found if row["id"] == name]
+        fates = [row for row in found if row["id"] == name and "kept_by" not in row]
         if not fates:
             near = sorted({one for ids in pool.map(lambda path: _ids_with(path, name), shards) for one in ids})
             raise DataError(f"no document of {target} has the id {name!r}.{_near_words(near)}")
     for row in fates:
         console.print(_fate(row))
-    if copies := [row for row in found if row["id"] != name]:
+        if lost := [one for one in found if "kept_by" in one and (one["id"], one["source"]) == (name, row["source"])]:
+            console.print(_lost(lost))
+        if keeps := [one for one in found if (one.get("kept_by"), one.get("kept_in")) == (name, row["source"])]:
+            documents = len({(one["source"], one["id"]) for one in keeps})
+            console.print(f"{counted(documents, 'document')} lost text that it keeps", highlight=False)
+    if copies := [row for row in found if row["id"] != name and "kept_by" not in row]:
         console.print(_copies(copies))
 
 
@@ -63,7 +73,7 @@ def _rows(path: Path, target: Path, name: str) -> Iterator[dict[str, Any]]:
     """The rows of the document, and of the documents that name it as the one that stayed."""
     kind = path.name.rpartition("-")[0]
     with open_parquet(path) as file:
-        columns = ["id", "duplicate_of"] if kind == "rejected" else ["id"]
+        columns = ["id", *OTHERS.get(kind, ())]
         for number in range(file.metadata.num_row_groups):
             if not _may_hold(file.metadata.row_group(number), columns, name):
                 continue
@@ -128,6 +138,18 @@ def evidence(row: dict[str, Any]) -> Text:
     text.append(words, style="default")
     if row["detail"]:
         text.append(f"\n{row['detail']}", style="dim default")
+    return text
+
+
+def _lost(rows: Sequence[dict[str, Any]]) -> Text:
+    """The units that a document lost, in the order of its text, each with the document that keeps it."""
+    text = Text(f"lost as repeated, {sum(row['bytes'] for row in rows):,} bytes in {len(rows):,}:")
+    for row in rows[:SHOWN_COPIES]:
+        held = ", held out" if row["held_out"] else ""
+        text.append(f"\n  kept by {row['kept_in']}  {row['kept_by']}{held}  ")
+        text.append(" ".join(row["excerpt"].split())[:UNIT_CHARS], style="dim")
+    if len(rows) > SHOWN_COPIES:
+        text.append(f"\n  and {len(rows) - SHOWN_COPIES:,} more", style="dim")
     return text
 
 

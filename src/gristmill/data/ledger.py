@@ -2,6 +2,7 @@
 
     documents in = kept + dropped (by reason) + failed (by reason)
     bytes in     = kept + dropped + failed + skipped (by reason: bytes of files that are no document, such as blank lines)
+                                            + edited  (by reason: bytes that kept documents lost)
 
 What came in is measured apart from what became of it, so `check` compares two independent counts.
 A rule that is switched off is still evaluated; what it would have removed is counted apart, under `would_drop`, and
@@ -89,12 +90,14 @@ class Count:
 class SourceLedger:
     """The counts of one source: what came in, and per kind and reason what became of it. Kept has the reason ''.
 
-    skipped: reason → bytes that are no document.
+    skipped: reason → bytes that are no document. edited: reason → kept documents that lost a part of their text, and the part of their
+    payload bytes that it stands for.
     """
 
     came_in: Count = field(default_factory=Count)
     fates: dict[tuple[Kind, str], Count] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
+    edited: dict[str, Count] = field(default_factory=dict)
 
     def total(self, kind: Kind) -> Count:
         """All reasons of one kind together."""
@@ -133,6 +136,10 @@ class Ledger:
         """Counts bytes that are no document."""
         self.source(source).skipped[reason] += num_bytes
 
+    def edit(self, source: str, num_bytes: int, *, reason: str, documents: int = 1) -> None:
+        """Counts bytes that kept documents lost; these are not among the bytes kept."""
+        self.source(source).edited.setdefault(reason, Count()).add(documents, num_bytes)
+
     def merge(self, other: Ledger) -> None:
         """Adds the counts of `other` (another shard, say) to these."""
         for name, theirs in other.sources.items():
@@ -141,24 +148,28 @@ class Ledger:
             mine.skipped.update(theirs.skipped)
             for key, count in theirs.fates.items():
                 mine.fates.setdefault(key, Count()).add(count.documents, count.num_bytes)
+            for reason, count in theirs.edited.items():
+                self.edit(name, count.num_bytes, reason=reason, documents=count.documents)
 
     def check(self) -> None:
         """Raises AssertionError naming the source when documents or bytes do not add up: always a bug of ours."""
         for name, counts in self.sources.items():
             kept, dropped, failed = counts.total("kept"), counts.total("dropped"), counts.total("failed")
             skipped = Count(num_bytes=counts.skipped.total())
+            edited = Count(num_bytes=sum(count.num_bytes for count in counts.edited.values()))
             for what in ("documents", "num_bytes"):
-                parts = [int(getattr(count, what)) for count in (kept, dropped, failed, skipped)]
+                parts = [int(getattr(count, what)) for count in (kept, dropped, failed, skipped, edited)]
                 came_in = int(getattr(counts.came_in, what))
                 if came_in != sum(parts):
                     raise AssertionError(
                         f"the ledger of source {name!r} does not add up: {what} in {came_in}, "
-                        f"kept {parts[0]} + dropped {parts[1]} + failed {parts[2]} + skipped {parts[3]} = {sum(parts)}"
+                        f"kept {parts[0]} + dropped {parts[1]} + failed {parts[2]} + skipped {parts[3]} + edited {parts[4]} = "
+                        f"{sum(parts)}"
                     )
 
     def to_json(self) -> dict[str, Any]:
         """{"sources": {name: {"in": count, "kept": count, "dropped" | "failed" | "would_drop": {reason: count}, "skipped":
-        {reason: bytes}}}}, the last only where bytes were skipped.
+        {reason: bytes}, "edited": {reason: count}}}}, the last two only where there are any.
 
         A count is {"documents", "bytes"}.
         """
@@ -175,6 +186,8 @@ class Ledger:
                 for reason, count in counts[kind].items():
                     ledger.add(name, kind, count["bytes"], reason=reason, documents=count["documents"])
             ledger.source(name).skipped.update(counts.get("skipped", {}))
+            for reason, count in counts.get("edited", {}).items():
+                ledger.edit(name, count["bytes"], reason=reason, documents=count["documents"])
         return ledger
 
     def table(self, source: str) -> str:
@@ -184,6 +197,7 @@ class Ledger:
         for kind in REASONED:
             label = kind.replace("_", " ")
             rows += [(f"{label}: {reason}", count) for reason, count in counts.reasons(kind).items()]
+        rows += [(f"edited: {reason}", count) for reason, count in sorted(counts.edited.items())]
         rows += [(f"no document: {reason}", Count(num_bytes=size)) for reason, size in sorted(counts.skipped.items())]
         width = max(len(label) for label, _ in rows)
         head = f"  {'':{width}}  documents         bytes"
@@ -233,6 +247,8 @@ def in_sequence(first: SourceLedger, second: SourceLedger) -> SourceLedger:
         for kind in REASONED:
             for reason, count in step.reasons(kind).items():
                 joined.fates.setdefault((kind, reason), Count()).add(count.documents, count.num_bytes)
+        for reason, count in step.edited.items():
+            joined.edited.setdefault(reason, Count()).add(count.documents, count.num_bytes)
     return joined
 
 
@@ -241,7 +257,14 @@ def _source_to_json(counts: SourceLedger) -> dict[str, Any]:
         kind: {reason: count.to_json() for reason, count in counts.reasons(kind).items()} for kind in REASONED
     }
     skipped = {"skipped": dict(sorted(counts.skipped.items()))} if counts.skipped else {}
-    return {"in": counts.came_in.to_json(), "kept": counts.total("kept").to_json(), **by_kind, **skipped}
+    edited = {reason: count.to_json() for reason, count in sorted(counts.edited.items())}
+    return {
+        "in": counts.came_in.to_json(),
+        "kept": counts.total("kept").to_json(),
+        **by_kind,
+        **skipped,
+        **({"edited": edited} if edited else {}),
+    }
 
 
 def read_ledger(path: Path) -> Ledger:

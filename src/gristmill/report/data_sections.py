@@ -14,7 +14,7 @@ from gristmill.report.charts import Series, line_chart, share_bar
 from gristmill.report.facts import Facts, plus_minus
 from gristmill.report.impact import Impact
 from gristmill.score.outputs import ClassifierReport
-from gristmill.select.outputs import ContaminationReport, NearDuplicateReport
+from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, RepeatedReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
@@ -227,7 +227,8 @@ def duplicates_and_contamination(facts: Facts) -> Section | None:
     """Near-duplicates with their evidence; overlap with task packs; planted recall."""
     near = facts.near_duplicates
     found = _near_duplicates(near) if near is not None else []
-    blocks = [heading("Duplicates"), *found, *_contamination(facts.contamination)]
+    repeated = _repeated_text(facts, facts.repeated_text) if facts.repeated_text is not None else []
+    blocks = [heading("Duplicates"), *found, *repeated, *_contamination(facts.contamination)]
     return Section(title="Duplicates and contamination", intro="", blocks=blocks)
 
 
@@ -242,10 +243,57 @@ def _near_duplicates(near: NearDuplicateReport) -> Iterator[Markup]:
     ]
     if rows:
         headings = ("source", "survivor", "copies removed", "least similarity", "begins")
-        yield table("The largest groups of near-duplicates", headings, rows, numbers=(2, 3))
+        caption = (
+            "The largest groups of near-duplicates. Similarity: Jaccard of word 5-grams; below the recipe's limit where nearly all of a "
+            "copy stands in a longer document"
+        )
+        yield table(caption, headings, rows, numbers=(2, 3))
     curve = Series(name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve])
     chart = line_chart([curve], x_label="Jaccard similarity of word 5-grams", y_label="probability", from_zero=True)
     yield fold("How likely a pair of a given similarity is found", [figure(chart, "Theory of the bands used.")])
+
+
+def _repeated_text(facts: Facts, found: RepeatedReport) -> Iterator[Markup]:
+    """What was taken out of documents, source by source, and the units that most of them lost."""
+    yield paragraph(
+        f"Training text lost each {found.unit} of {found.min_words} words or more that validation text has, or that stands in "
+        f"{found.min_documents} documents or more and in one before it in the order of survivors. Documents of which less than "
+        f"{found.min_words} words were left were dropped. Bytes in = kept + dropped + failed + taken out in this way."
+    )
+    rows = [
+        (
+            source,
+            taken.edited_documents,
+            taken.edited_units,
+            taken.dropped_documents,
+            in_bytes(taken.num_bytes),
+            percent(found.share(source)),
+            scale(facts.repeated_tokens(source)),
+        )
+        for source, taken in found.taken.items()
+    ]
+    headings = (
+        "source",
+        "documents edited",
+        f"{found.unit}s taken out",
+        "documents dropped",
+        "text",
+        "of its training text",
+        "tokens, about",
+    )
+    yield table("Repeated text", headings, rows, numbers=(1, 2, 3, 4, 5, 6))
+    if found.most_frequent:
+        units = [
+            (one.lost_by, one.kept_in, one.kept_by + (" (held out)" if one.held_out else ""), one.excerpt[:160])
+            for one in found.most_frequent
+        ]
+        named = table(
+            f"The {found.unit}s that most documents lost: is it boilerplate?",
+            ("documents", "kept in", "by", "begins"),
+            units,
+            numbers=(0,),
+        )
+        yield fold("What was taken out most often", [named])
 
 
 def _contamination(found: ContaminationReport) -> Iterator[Markup]:

@@ -28,6 +28,7 @@ from gristmill.select.outputs import (
     ContaminationReport,
     Deduplicated,
     NearDuplicateReport,
+    RepeatedReport,
     Selected,
     ThresholdUsed,
 )
@@ -251,6 +252,19 @@ class Facts:
         """What was removed; None where near copies stay."""
         found = self.left("duplicates", Deduplicated).findings
         return found if found.rules.removed else None
+
+    @cached_property
+    def repeated_text(self) -> RepeatedReport | None:
+        """What was taken out of training text because it stands in others; None where the recipe does not ask."""
+        return self.left("select", Selected).repeated_text
+
+    def repeated_tokens(self, source: str) -> int:
+        """About how many tokens that is of one source: as many a byte as in what is left."""
+        report = self.repeated_text
+        assert report is not None
+        taken = report.taken[source].num_bytes
+        left = report.train_bytes[source] - taken
+        return round(taken * TokenShard(self.left("tokenize", Tokenized).of(source).train).num_tokens / max(1, left))
 
     @cached_property
     def contamination(self) -> ContaminationReport:

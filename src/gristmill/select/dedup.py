@@ -179,12 +179,11 @@ def _plan(corpus: Corpus, rules: DuplicateRules, memory: SearchMemory, folder: P
         _check_bands(shard.prints, rules)
     path = folder / "plan.json"
     documents = int(sum(int(corpus.passed_of(k).sum()) for k in range(len(corpus.shards))))
-    sort_bytes = documents * order.ROW_BYTES + corpus.id_bytes() * order.COPIES_OF_IDS
     new = _Plan(
         corpus=_fingerprint(corpus),
         rules=str(rules),
         documents=documents,
-        sort_ranges=max(1, math.ceil(sort_bytes / memory.worker_bytes)),
+        sort_ranges=order.num_ranges(corpus, documents, worker_bytes=memory.worker_bytes),
         hash_ranges=max(1, math.ceil(documents * groups.ROW_BYTES / memory.worker_bytes)),
         window_ranks=memory.window_ranks,
     )

@@ -56,7 +56,7 @@ class SpillExact:
         exact_D2 = exact_column(self.corpus.prints_of(k, "exact").column("exact"))[mine]
         rows = np.empty(len(exact_D2), dtype=EXACT)
         rows["high"], rows["low"], rows["rank"] = exact_D2[:, 0], exact_D2[:, 1], rank_D[mine]
-        write_parts(self.target(k), _cut(rows, exact_D2[:, 0], self.num_ranges), count=self.num_ranges)
+        write_parts(self.target(k), cut(rows, exact_D2[:, 0], self.num_ranges), count=self.num_ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class GroupExact:
     def __call__(self, r: int) -> None:
         rows = read_part_of_all(map(self.spilled.target, range(len(self.spilled.corpus.shards))), r, EXACT)
         rows = rows[np.lexsort((rows["rank"], rows["low"], rows["high"]))]
-        begins = _begins(rows["high"], rows["low"])
+        begins = begins_of(rows["high"], rows["low"])
         first = np.flatnonzero(begins)[np.cumsum(begins) - 1]
         pairs = np.empty(int((~begins).sum()), dtype=PAIR)
         pairs["rank"], pairs["other"] = rows["rank"][~begins], rows["rank"][first[~begins]]
@@ -125,7 +125,7 @@ class SpillBands:
         for band in range(self.num_bands):
             rows = np.empty(len(rank_D), dtype=KEYED)
             rows["key"], rows["rank"] = keys_DB[:, band], rank_D
-            yield from _cut(rows, keys_DB[:, band], self.num_ranges)
+            yield from cut(rows, keys_DB[:, band], self.num_ranges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class GroupBand:
     def __call__(self, number: int) -> None:
         rows = read_part_of_all(map(self.spilled.target, range(len(self.spilled.corpus.shards))), number, KEYED)
         rows = rows[np.argsort(rows["key"], kind="stable")]
-        begins = _begins(rows["key"])
+        begins = begins_of(rows["key"])
         group_N = np.cumsum(begins) - 1
         size_G = np.bincount(group_N)
         space_G = np.where(size_G > 1, 1 + np.minimum(size_G, self.max_listed), 0)
@@ -220,14 +220,14 @@ def _ranks(corpus: Corpus, sort: SortPaths, k: int) -> Int64:
     return ranks
 
 
-def _cut(rows: Array, hash_N: UInt64, num_ranges: int) -> list[Array]:
+def cut(rows: Array, hash_N: UInt64, num_ranges: int) -> list[Array]:
     """The rows sorted by hash, in ranges that divide all hashes evenly."""
     order = np.argsort(hash_N, kind="stable")
     bounds = np.array([(r << 64) // num_ranges for r in range(1, num_ranges)], dtype=np.uint64)
     return np.split(rows[order], np.searchsorted(hash_N[order], bounds))
 
 
-def _begins(*columns: Array) -> NDArray[np.bool_]:
+def begins_of(*columns: Array) -> NDArray[np.bool_]:
     """Where a group of equal neighbours begins."""
     begins = np.zeros(len(columns[0]), dtype=bool)
     begins[:1] = True

@@ -10,6 +10,7 @@ number, and two such documents have the same id, source and text.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,11 @@ class SortPaths:
     def range(self, r: int) -> Path:
         """The documents of range r in order."""
         return self.folder / f"order-{r:05d}.bin"
+
+
+def num_ranges(corpus: Corpus, documents: int, *, worker_bytes: int) -> int:
+    """Into how many ranges the keys of so many documents are cut, so that a worker that sorts one holds `worker_bytes`."""
+    return max(1, math.ceil((documents * ROW_BYTES + corpus.id_bytes() * COPIES_OF_IDS) / worker_bytes))
 
 
 def sort_corpus(stage: Stage, corpus: Corpus, *, num_ranges: int) -> SortPaths:

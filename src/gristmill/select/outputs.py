@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from gristmill.data.ledger import Ledger, read_ledger
 from gristmill.graph.outputs import File, Files, Outputs
@@ -157,6 +158,56 @@ class SearchedForItems(Written):
     held_out_ids: int
 
 
+@dataclass(kw_only=True)
+class TextTaken(Written):
+    """What training text lost as repeated, in documents, units and bytes of text: kept documents that were edited, and those that
+    were dropped because too little was left."""
+
+    edited_documents: int = 0
+    edited_units: int = 0
+    edited_bytes: int = 0
+    dropped_documents: int = 0
+    dropped_bytes: int = 0
+
+    def add(self, other: TextTaken) -> None:
+        """Counts what another one counted."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text that training text has less."""
+        return self.edited_bytes + self.dropped_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedUnit(Written):
+    """A unit that others lost, the document that keeps it, and its beginning. lost_by: documents. held_out: that one is validation text."""
+
+    lost_by: int
+    kept_by: str
+    kept_in: str
+    held_out: bool
+    excerpt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedReport(Written):
+    """What repeated in the training text of the sources that took part. train_bytes: source → bytes of text before; taken: source → what
+    of it went. most_frequent: the units that most documents lost."""
+
+    unit: str
+    min_words: int
+    min_documents: int
+    train_bytes: Mapping[str, int]
+    taken: Mapping[str, TextTaken]
+    most_frequent: tuple[RepeatedUnit, ...]
+
+    def share(self, source: str) -> float:
+        """Of the bytes of training text of a source, what went."""
+        return self.taken[source].num_bytes / max(1, self.train_bytes[source])
+
+
 class Signed(Outputs):
     """Exact hashes and band keys of one source's documents: same shards, same rows."""
 
@@ -190,13 +241,17 @@ class Deduplicated(Outputs):
         return NearDuplicateReport.from_json(read_json(self.near_duplicates), where=self.near_duplicates)
 
 
+REJECTED, EDITED = (f"{{source}}/{stem}-[0-9][0-9][0-9][0-9][0-9].parquet" for stem in ("rejected", "edited"))
+REPEATED = "repeated.json"
+
+
 class Selected(Outputs):
     """Per source the documents to train on and those held out; then the account, and the evidence for each decision."""
 
     train = Files("{source}/train-[0-9][0-9][0-9][0-9][0-9].parquet")
     validation = Files("{source}/validation-[0-9][0-9][0-9][0-9][0-9].parquet")
-    accounts = File("ledger.json", notes=True)
-    rejected = Files("{source}/rejected-[0-9][0-9][0-9][0-9][0-9].parquet", notes=True)
+    accounts = File("ledger.json", covers=("ledger.json", REPEATED), notes=True)
+    rejected = Files(REJECTED, covers=(REJECTED, EDITED), notes=True)
     thresholds = File("thresholds.json", notes=True)
     decontamination = File("decontamination.json", notes=True)
     split = File("split.json", notes=True)
@@ -216,6 +271,17 @@ class Selected(Outputs):
     def seen(self) -> dict[str, float]:
         """Source → the share of its validation text's 13-grams that training text has, too."""
         return {source: float(row["seen"]) for source, row in read_json(self.split).items()}
+
+    @property
+    def repeated(self) -> Path:
+        """The account of repeated text; there where the recipe asks for it."""
+        return self.accounts.with_name(REPEATED)
+
+    @property
+    def repeated_text(self) -> RepeatedReport | None:
+        """What repeated.json says; None where the recipe did not ask."""
+        path = self.repeated
+        return RepeatedReport.from_json(read_json(path), where=path) if path.is_file() else None
 
     @property
     def contamination(self) -> ContaminationReport:

@@ -10,6 +10,7 @@ from typing import Any
 from gristmill.data.ledger import rejected_row
 from gristmill.select.decontaminate import Match
 from gristmill.select.rules import MIN_CONTAINMENT, DuplicateRules
+from gristmill.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,17 @@ def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float,
         limit=limit,
         duplicate_of=survivor.id,
         detail=f"survivor in source {survivor.source}, Jaccard {jaccard:.3f}, {containment:.3f} of its n-grams occur there",
+    )
+
+
+def only_repeated(words: int, *, min_words: int, num_units: int, unit: str, keeper: Named) -> Rejection:
+    """A document of which hardly anything is left without what other documents have. keeper: of them, the one that keeps most of it."""
+    return Rejection(
+        reason="only_repeated",
+        value=words,
+        limit=min_words,
+        duplicate_of=keeper.id,
+        detail=f"words left without {counted(num_units, unit)} of other documents, most of them of this one in source {keeper.source}",
     )
 
 

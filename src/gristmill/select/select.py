@@ -2,6 +2,7 @@
 
     fates, copies, links of `duplicates` ─→ clusters ─→ split by level ─→ what resembles validation text leaves
                                                                        ─→ its copies are searched again
+                                                                       ─→ what repeats in training text, if the recipe asks
                                                                        ─→ <source>/train-NNNNN, validation-NNNNN, rejected-NNNNN
 
 Late sources are decided after all others and after the late ones before them, and change no byte of those. Each rejected document
@@ -55,7 +56,17 @@ from gristmill.select.levels import (
     Split,
     split_by_level,
 )
-from gristmill.select.outputs import MOST_SEEN, Deduplicated, Searched, SearchedForItems, Selected
+from gristmill.select.outputs import (
+    MOST_SEEN,
+    Deduplicated,
+    RepeatedReport,
+    Searched,
+    SearchedForItems,
+    Selected,
+    TextTaken,
+)
+from gristmill.select.repeated import Repeated
+from gristmill.select.repeated_text import check_repeated, repeated_report, search_repeated
 from gristmill.select.searches import resembling, search_again
 from gristmill.select.seen import seen_shares
 from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
@@ -76,12 +87,14 @@ def run(ctx: StepContext) -> dict[str, Any]:
         work.mkdir(exist_ok=True)
         _select(ctx, left, work)
     extracted: dict[str, Extracted] = by_source(ctx.inputs, DOCUMENTS)
+    report = left.repeated_text
+    check_repeated(report, ctx.watching.config["repeated_text"])
     for source, limit in ctx.watching.config["max_loss"].items():
         both = in_sequence(extracted[source].ledger.source(source), left.ledger.source(source))
         check_loss(both, source, max_loss=limit)
     if work.exists():
         shutil.rmtree(work)
-    return _counts(left.ledger, read_json(left.split))
+    return _counts(left.ledger, read_json(left.split), report)
 
 
 def _select(ctx: StepContext, left: Selected, work: Path) -> None:
@@ -100,15 +113,25 @@ def _select(ctx: StepContext, left: Selected, work: Path) -> None:
     )
     if not decided.resembling.is_file():
         _split(ctx, catalogue, found, fate_D, decided, work)
+    repeated = search_repeated(
+        ctx,
+        catalogue,
+        np.load(decided.sides, mmap_mode="r"),
+        work=work / "repeated",
+        executor=executor_of(ctx, catalogue),
+    )
     named = [
         read_column(found.copies, "survivor"),
         read_column(decided.freed, "survivor"),
         read_column(decided.resembling, "held"),
+        *([] if repeated is None else [repeated.owners]),
     ]
     wanted = np.unique(np.concatenate(named))
     Names.write(decided.names, catalogue, wanted[wanted >= 0])
-    ledger, sizes = _write(ctx, catalogue, decided, work)
+    ledger, sizes, taken = _write(ctx, catalogue, decided, repeated, work)
     _check_kept(ledger)
+    if repeated is not None:
+        _report_repeated(ctx, left, catalogue, repeated, taken, sizes)
     _report_split(ctx, left, sizes, decided, _seen(ctx, catalogue, left, work))
     write_json(left.accounts, ledger.to_json())
 
@@ -199,7 +222,9 @@ def _table(rows: NDArray[np.void]) -> pa.Table:
 # ── the writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path) -> tuple[Ledger, Sizes]:
+def _write(
+    ctx: StepContext, catalogue: Catalogue, decided: Decided, repeated: Repeated | None, work: Path
+) -> tuple[Ledger, Sizes, dict[str, TextTaken]]:
     """Writes all shards. What came in is what extract counted as kept. A side of a source without a document is a file
     without rows."""
     (work / "written").mkdir(exist_ok=True)
@@ -211,6 +236,7 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         decided=decided,
         rules=duplicate_rules(ctx.config["near_duplicates"]),
         above=_above(ctx),
+        repeated=repeated,
         out=ctx.out,
         written=work / "written",
     )
@@ -223,9 +249,11 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         kept = of.ledger.source(source).total("kept")
         ledger.saw(source, kept.num_bytes, documents=kept.documents)
     sizes: Sizes = {source: dict.fromkeys(SIDES, (0, 0)) for source in names}
+    taken = {source: TextTaken() for source in names}
     for shard in catalogue.shards:
-        one, counts = read_written(function.target(shard))
+        one, counts, lost = read_written(function.target(shard))
         ledger.merge(one)
+        taken[shard.source].add(lost)
         for side, (documents_now, size) in counts.items():
             before = sizes[shard.source][side]
             sizes[shard.source][side] = (before[0] + documents_now, before[1] + size)
@@ -234,7 +262,27 @@ def _write(ctx: StepContext, catalogue: Catalogue, decided: Decided, work: Path)
         for side, (count, _) in sides.items():
             if not count:
                 write_rows(ctx.out / source / f"{side}-00000.parquet", SELECTED_SCHEMA, [])
-    return ledger, sizes
+    return ledger, sizes, taken
+
+
+def _report_repeated(
+    ctx: StepContext,
+    left: Selected,
+    catalogue: Catalogue,
+    repeated: Repeated,
+    taken: Mapping[str, TextTaken],
+    sizes: Sizes,
+) -> None:
+    mine = {source: taken[source] for source in ctx.config["repeated_text"]["sources"]}
+    train_bytes = {source: sides["train"][1] for source, sides in sizes.items()}
+    report = repeated_report(catalogue, repeated, mine, train_bytes)
+    write_json(left.repeated, report.to_json())
+    for source, lost in mine.items():
+        if lost.num_bytes:
+            ctx.say(
+                f"select: {source} loses {report.share(source):.1%} of its training text as repeated {report.unit}s: "
+                f"{counted(lost.edited_documents, 'document')} edited, {lost.dropped_documents:,} dropped"
+            )
 
 
 def _seen(ctx: StepContext, catalogue: Catalogue, left: Selected, work: Path) -> dict[str, float]:
@@ -268,11 +316,14 @@ def _check_kept(ledger: Ledger) -> None:
             raise DataError(f"select leaves nothing of source {source!r}:\n{ledger.table(source)}")
 
 
-def _counts(ledger: Ledger, split: Mapping[str, Any]) -> dict[str, Any]:
+def _counts(ledger: Ledger, split: Mapping[str, Any], repeated: RepeatedReport | None) -> dict[str, Any]:
     held = sum(row["validation"]["documents"] for row in split.values())
+    taken = (
+        {} if repeated is None else {source: {"repeated": lost.to_json()} for source, lost in repeated.taken.items()}
+    )
     return {
         "validation_documents": held,
-        **{source: _fates_of(ledger.source(source)) for source in ledger.sources},
+        **{source: {**_fates_of(ledger.source(source)), **taken.get(source, {})} for source in ledger.sources},
     }
 
 

@@ -2,6 +2,7 @@
 
     documents-NNNNN, scores, matches, prints ┐
     fates, copies, clusters and sides        ┴─→ <source>/train-NNNNN, validation-NNNNN, rejected-NNNNN  (those with rows)
+    what is repeated, if the recipe asks         <source>/edited-NNNNN                                   (a row per unit that went)
                                                  work/written/<source>-NNNNN.json                        (last; the shard is done)
 
 Of the files over all documents it reads the part of its shard. The ids of survivors and of held-out texts, which lie in other
@@ -25,9 +26,12 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.write import ShardWriter
 from gristmill.select.catalogue import BATCH_ROWS, Catalogue, Shard, read_column
 from gristmill.select.contamination import read_matches
+from gristmill.select.edits import EDITED_SCHEMA, Edits
 from gristmill.select.fates import CONTAMINATED, DUPLICATE_ID, HELD_OUT, LOW_SCORE
 from gristmill.select.levels import VALIDATION
+from gristmill.select.outputs import TextTaken
 from gristmill.select.reasons import HELD_OUT_ITEM, SECOND_ID, Named, Rejection, copy_of, holds_item, resembles, too_low
+from gristmill.select.repeated import Repeated
 from gristmill.select.rules import DuplicateRules
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path, read_json, write_json
@@ -86,6 +90,7 @@ class WriteShard:
     decided: Decided
     rules: DuplicateRules
     above: Mapping[str, float]
+    repeated: Repeated | None
     out: Path
     written: Path
 
@@ -97,10 +102,10 @@ class WriteShard:
         """Writes one shard unless that was done before."""
         if self.target(shard).is_file():
             return
-        rejections = self._rejections(shard)
+        rejections, edits = self._rejections(shard), self._edits(shard)
         cluster_R = np.load(self.decided.clusters, mmap_mode="r")[shard.first : shard.end]
         side_R = np.load(self.decided.sides, mmap_mode="r")[shard.first : shard.end]
-        ledger, counts = Ledger(), {side: [0, 0] for side in SIDES}
+        ledger, counts, taken = Ledger(), {side: [0, 0] for side in SIDES}, TextTaken()
         writers: dict[str, ShardWriter] = {}
         with ExitStack() as stack:
 
@@ -111,16 +116,32 @@ class WriteShard:
                 writers[stem].write(row)
 
             for place, row in enumerate(_rows(shard.documents)):
-                if (why := rejections.get(place)) is not None:
+                edit = None if edits is None else edits.of(place, row)
+                if edit is not None:
+                    taken.add(edit.taken)
+                    for unit in edit.rows:
+                        write("edited", EDITED_SCHEMA, unit)
+                why = rejections.get(place) if edit is None else edit.why
+                if why is not None:
                     write("rejected", REJECTED_SCHEMA, why.row(row, step=STEP))
                     ledger.add(shard.source, "dropped", row["bytes_in"], reason=why.reason)
                     continue
+                lost = 0
+                if edit is not None:
+                    lost, row = edit.share_of(row["bytes_in"]), {**row, "text": edit.text}
+                    ledger.edit(shard.source, lost, reason=edit.reason)
                 side = "validation" if side_R[place] == VALIDATION else "train"
                 write(side, SELECTED_SCHEMA, {**row, "cluster": int(cluster_R[place])})
-                ledger.add(shard.source, "kept", row["bytes_in"])
+                ledger.add(shard.source, "kept", row["bytes_in"] - lost)
                 counts[side][0] += 1
                 counts[side][1] += len(row["text"].encode())
-        write_json(self.target(shard), {**ledger.to_json(), "sides": counts})
+        write_json(self.target(shard), {**ledger.to_json(), "sides": counts, "taken": taken.to_json()})
+
+    def _edits(self, shard: Shard) -> Edits | None:
+        if self.repeated is None:
+            return None
+        lost = self.repeated.lost_by(self.catalogue.shards.index(shard))
+        return Edits(self.repeated, lost, Names(self.decided.names, self.catalogue).of)
 
     def _rejections(self, shard: Shard) -> dict[int, Rejection]:
         """Row → why its document is dropped."""
@@ -165,10 +186,11 @@ def rows_between(path: Path, first: int, end: int) -> list[dict[str, Any]]:
     return rows
 
 
-def read_written(path: Path) -> tuple[Ledger, dict[str, tuple[int, int]]]:
-    """The record of one shard: its ledger, and (documents, bytes of text) by side."""
+def read_written(path: Path) -> tuple[Ledger, dict[str, tuple[int, int]], TextTaken]:
+    """The record of one shard: its ledger, (documents, bytes of text) by side, and what repeated text it lost."""
     value = read_json(path)
-    return Ledger.from_json(value), {side: (documents, size) for side, (documents, size) in value["sides"].items()}
+    sides = {side: (documents, size) for side, (documents, size) in value["sides"].items()}
+    return Ledger.from_json(value), sides, TextTaken.from_json(value["taken"], where=path)
 
 
 def _rows(documents: Path) -> Iterator[dict[str, Any]]:

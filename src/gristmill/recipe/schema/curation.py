@@ -168,6 +168,29 @@ class NearDuplicates(Section):
     )
 
 
+class RepeatedText(Section):
+    """Paragraphs or lines that occur again in later documents are removed from these; the first document keeps them."""
+
+    unit: Literal["paragraph", "line"] = Field(
+        default="paragraph",
+        description="what is compared: neighbouring lines without a blank one between them, or single lines",
+    )
+    min_words: Annotated[int, Field(ge=2, le=10_000), Unit("words", "no paragraph is longer")] = Field(
+        default=13,
+        description="a shorter unit stays wherever it is; an edited document with fewer words left is dropped",
+    )
+    min_documents: Annotated[int, Field(ge=2, le=10**9), Unit("documents", "there are no more")] = Field(
+        default=2, description="a unit that fewer have stays, unless validation text has it"
+    )
+    sources: list[str] | None = Field(
+        default=None,
+        description="which take part; absent: all but those of format code, whose licence heads belong to them",
+    )
+    max_loss: Annotated[Share, CAP] = Field(
+        default=0.2, description="stop when a source would lose a larger share of its training text this way"
+    )
+
+
 class Decontaminate(Section):
     """How the items of the recipe's packs are looked for in documents, which are dropped where one is found."""
 
@@ -197,6 +220,9 @@ class Select(Section):
     )
     near_duplicates: NearDuplicates | None = Field(
         default=NearDuplicates(), description="null: only exact copies are removed"
+    )
+    repeated_text: RepeatedText | None = Field(
+        default=None, description="absent: documents are kept or dropped as a whole"
     )
     decontaminate: Decontaminate = Decontaminate()
     validation: Validation = Validation()

@@ -94,6 +94,9 @@ class Recipe(Section):
         )
         for index, name in enumerate(self.select.priority):
             yield ("select", "priority", index), "select.priority", name
+        if self.select.repeated_text is not None:
+            for index, name in enumerate(self.select.repeated_text.sources or ()):
+                yield ("select", "repeated_text", "sources", index), "select.repeated_text.sources", name
         yield from ((("tokenizer", "mixture", name), "tokenizer.mixture", name) for name in self.tokenizer.mixture)
         yield from (
             (("pretrain", "allow_epochs", name), "pretrain.allow_epochs", name) for name in self.pretrain.allow_epochs
