@@ -17,6 +17,7 @@ MAX_CHARACTERS = 5_000_000
 
 _PARAGRAPH_END = re.compile(r"\n{2,}")
 _LINE_END = re.compile(r"\n+")
+_PLACE = re.compile(r"(?:#\d+)+\Z")
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse
 _HASH_INVERSE = np.uint64(pow(int(_HASH_BASE), -1, 2**64))
 
@@ -27,13 +28,19 @@ Hashes = npt.NDArray[np.uint64]
 class Measures:
     """What the rules ask about one text. Everything is computed when first asked for; shares of nothing are 0.
 
-    tokens: cuts a text into words and punctuation marks.
+    tokens: cuts a text into words and punctuation marks. name: the id of the record, which for a file ends in its path.
     """
 
-    def __init__(self, text: str, tokens: Callable[[str], Sequence[str]] = english_words) -> None:
+    def __init__(self, text: str, tokens: Callable[[str], Sequence[str]] = english_words, *, name: str = "") -> None:
         self.text = text
+        self.name = name
         self._tokens = tokens
         self.num_characters = max(1, len(text))
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot of the file's name, or a name without one, in lower case: "py", "makefile"."""
+        return _PLACE.sub("", self.name).rpartition("/")[2].rpartition("#")[2].rpartition(".")[2].lower()
 
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
