@@ -234,7 +234,8 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     return Work(
         ratio="evaluate",
         words=f"{counted(models, 'model')}, {in_bytes(held_out)} held out, "
-        f"{counted(round(sum(amounts.pack_items.get(name, 0) for name in recipe.evaluate.packs)), 'item')}",
+        f"{counted(round(sum(amounts.pack_items.get(name, 0) for name in recipe.evaluate.packs)), 'item')}"
+        + (f", xz on {in_bytes(primed)}" if primed else ""),
         cpu_seconds=xz + chat_models * ASKED * CHAT_TOKENS / 2 * ANSWER_STEP,
         flops=tokens * of_token(window) * FORWARD,
     )
