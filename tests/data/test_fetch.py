@@ -213,3 +213,21 @@ def test_pages_of_a_crawl_become_documents(web: Web, tmp_path: Path, gristmill: 
     assert gristmill("run", recipe, *options).code == 0
     assert len(web.asked) == num_asked, "another mirror fetches nothing again"
     assert len(read_jsonl(tmp_path / "runs" / "mill" / "fetch" / "book" / "records.jsonl")) == 6
+
+
+def test_files_of_a_store_are_fetched_and_keep_their_folders(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    (store / "deep").mkdir(parents=True)
+    for name in ("a.txt", "deep/b.txt", "c.md"):
+        (store / name).write_text(f"{name} is a text of the store. " * 200)
+    recipe = written(
+        tmp_path,
+        {"kind": "object_store", "address": f"file://{store}", "files": ["**/*.txt"]},
+        format="text",
+        paths=["**/*.txt"],
+    )
+    code, words = finished(started(recipe))
+    assert code == 0, words
+    files = tmp_path / "runs" / "mill" / "fetch" / "book" / "files"
+    assert (files / "deep" / "b.txt").read_bytes() == (store / "deep" / "b.txt").read_bytes()
+    assert not (files / "c.md").exists()

@@ -35,12 +35,14 @@ class RefusedError(DataError):
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A file to fetch. name: relative to the folder of files. num_bytes, sha256: None where nobody told."""
+    """A file to fetch. name: relative to the folder of files. num_bytes, sha256: None where nobody told. version: as an object store
+    calls it."""
 
     name: str
     url: str
     num_bytes: int | None = None
     sha256: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,12 @@
-"""STEP fetch, one per source that lies elsewhere: addresses, a data set of the Hub, pages of Common Crawl or files of Software
-Heritage ─→ files, checked, and their origins.
+"""STEP fetch, one per source that lies elsewhere: addresses, a data set of the Hub, an object store, pages of Common Crawl or files of
+Software Heritage ─→ files, checked, and their origins.
 
 files/         files that are complete; the content of the artefact
 origins.json   url, size, hash and ETag of each
-listing.json   of addresses and the Hub: what is fetched, decided once: sizes, hashes, the commit
+listing.json   of addresses, the Hub and object stores: what is fetched, decided once: sizes, hashes, the commit
 parts/         of these: files under way; a killed step goes on with the bytes that are there
 
-What the other two write beside the files, and how they resume, is in `common_crawl.py` and `software_heritage.py`.
+What the last two write beside the files, and how they resume, is in `common_crawl.py` and `software_heritage.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,13 +24,21 @@ from gristmill.data.crawl_index import Query
 from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
+from gristmill.data.object_store import StoreClient, list_store
 from gristmill.data.patience import Patience, UnreachableError, offline_words
 from gristmill.data.software_heritage import Blobs, fetch_blobs
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.fetching import FetchCommonCrawl, FetchHub, FetchSoftwareHeritage, FetchUrls
+from gristmill.recipe.schema.fetching import (
+    FetchCommonCrawl,
+    FetchHub,
+    FetchObjectStore,
+    FetchSoftwareHeritage,
+    FetchUrls,
+)
 from gristmill.store.durable import file_sha256, read_json, write_json
+from gristmill.store.remote import Remote
 from gristmill.units import counted, in_bytes
 
 VERSION = 1
@@ -97,10 +106,11 @@ def _committed(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _files(
-    ctx: StepContext, section: FetchUrls | FetchHub, patience: Patience, connections: Connections
+    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, patience: Patience, connections: Connections
 ) -> dict[str, Any]:
     """Files that are there as they are, each fetched by its address."""
-    listing = _listing(ctx, section)
+    remote = Remote(section.address) if isinstance(section, FetchObjectStore) else None
+    listing = _listing(ctx, section, remote)
     wanted = [Wanted(**entry) for entry in listing["files"]]
     files, parts = ctx.out / "files", ctx.out / "parts"
     parts.mkdir(exist_ok=True)
@@ -120,15 +130,23 @@ def _files(
             ctx.progress(Position(done=done, total=total, unit="byte", counts={"byte": done}))
 
     errors: list[Exception] = []
-    max_bytes: int | None = None if isinstance(section, FetchHub) else ctx.watching.config["fetch"].max_bytes
-    client = Client(
-        headers=account_headers() if isinstance(section, FetchHub) else {},
-        patience=patience,
-        should_stop=lambda: bool(errors) or ctx.should_stop(),
-        say=ctx.say,
-        count=count,
-        connections=connections,
-    )
+    max_bytes: int | None = ctx.watching.config["fetch"].max_bytes if isinstance(section, FetchUrls) else None
+
+    def should_stop() -> bool:
+        return bool(errors) or ctx.should_stop()
+
+    client: Client | StoreClient
+    if remote is None:
+        client = Client(
+            headers=account_headers() if isinstance(section, FetchHub) else {},
+            patience=patience,
+            should_stop=should_stop,
+            say=ctx.say,
+            count=count,
+            connections=connections,
+        )
+    else:
+        client = StoreClient(remote=remote, should_stop=should_stop, count=count)
     number = {one.name: f"{index:05}" for index, one in enumerate(wanted)}
     origins: dict[str, Any] = {}
 
@@ -137,7 +155,7 @@ def _files(
         count(one.name, facts["bytes"])
         return facts
 
-    executor = LocalThreads(threads=CONNECTIONS, should_stop=client.should_stop)
+    executor = LocalThreads(threads=CONNECTIONS, should_stop=should_stop)
     try:
         for one, outcome in executor.map(fetch, wanted):
             if isinstance(outcome, Exception):
@@ -158,7 +176,9 @@ def _files(
     return {"files": len(origins), "bytes": num_bytes, "commit": listing["commit"], "licence": listing["licence"]}
 
 
-def _listing(ctx: StepContext, section: FetchUrls | FetchHub) -> dict[str, Any]:
+def _listing(
+    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, remote: Remote | None
+) -> dict[str, Any]:
     """What to fetch, decided at the first start: a branch that moves later does not mix two versions."""
     path = ctx.out / "listing.json"
     if not path.exists():
@@ -169,13 +189,17 @@ def _listing(ctx: StepContext, section: FetchUrls | FetchHub) -> dict[str, Any]:
             commit, licence = found.commit, found.licence
             files = first_files(found.files, max_files=section.max_files, max_bytes=section.max_bytes)
             ctx.say(f"{ctx.part}: {section.dataset} at {commit}, {counted(len(files), 'file')} of {len(found.files):,}")
+        elif isinstance(section, FetchObjectStore):
+            assert remote is not None
+            ctx.progress(Position.doing(f"asking {remote.address} for its files"))
+            listed = list_store(remote, section.files)
+            files = first_files(listed, max_files=section.max_files, max_bytes=section.max_bytes)
+            ctx.say(f"{ctx.part}: {remote.address}, {counted(len(files), 'file')} of {len(listed):,}")
         else:
             files = [Wanted(name=one.name, url=one.url, sha256=one.sha256) for one in section.urls]
         for one in files:
             _check_name(one.name)
-        entries = [
-            {"name": one.name, "url": one.url, "num_bytes": one.num_bytes, "sha256": one.sha256} for one in files
-        ]
+        entries = [asdict(one) for one in files]
         write_json(path, {"commit": commit, "licence": licence, "files": entries})
     return dict(read_json(path))
 

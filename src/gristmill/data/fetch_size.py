@@ -11,9 +11,11 @@ from gristmill.data.connection import ask
 from gristmill.data.download import AGENT
 from gristmill.data.fetch import first_files
 from gristmill.data.hub import list_dataset
+from gristmill.data.object_store import list_store
 from gristmill.errors import GristmillError
 from gristmill.planning.fetches import Told
-from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchUrls
+from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchObjectStore, FetchUrls
+from gristmill.store.remote import Remote
 
 SECONDS = 1.0  # for all sources together: a plan answers at once, with a network and without
 MAX_HEADS = 16
@@ -23,20 +25,27 @@ def ask_sizes(sections: Mapping[str, Fetch], *, seconds: float = SECONDS) -> dic
     """What is told of each source, all asked at once; of those whose size can be asked for without fetching them."""
     found: dict[str, Told] = {}
 
-    def answer(name: str, section: FetchUrls | FetchHub) -> None:
+    def answer(name: str, section: FetchUrls | FetchHub | FetchObjectStore) -> None:
         try:
-            found[name] = _of_hub(section, seconds) if isinstance(section, FetchHub) else _of_urls(section, seconds)
+            found[name] = _of_urls(section, seconds) if isinstance(section, FetchUrls) else _listed(section, seconds)
         except (GristmillError, OSError) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
             found[name] = Told(problem=words.removeprefix(f"{getattr(section, 'dataset', '')}: ").rstrip("."))
 
-    askable = {name: section for name, section in sections.items() if isinstance(section, FetchUrls | FetchHub)}
+    askable = {
+        name: section
+        for name, section in sections.items()
+        if isinstance(section, FetchUrls | FetchHub | FetchObjectStore)
+    }
     _side_by_side([partial(answer, name, section) for name, section in askable.items()], seconds=seconds)
     return {name: found.get(name, Told(problem=f"no answer within {seconds:g} s")) for name in askable}
 
 
-def _of_hub(section: FetchHub, seconds: float) -> Told:
-    listed = list_dataset(section.dataset, section.revision, section.files, timeout_seconds=seconds).files
+def _listed(section: FetchHub | FetchObjectStore, seconds: float) -> Told:
+    if isinstance(section, FetchHub):
+        listed = list_dataset(section.dataset, section.revision, section.files, timeout_seconds=seconds).files
+    else:
+        listed = list_store(Remote(section.address), section.files)
     chosen = first_files(listed, max_files=section.max_files, max_bytes=section.max_bytes)
     return Told(files=len(chosen), num_bytes=sum(one.num_bytes or 0 for one in chosen))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from gristmill.graph.state import States
-from gristmill.recipe.schema.fetching import Fetch, FetchCommonCrawl, FetchHub, FetchSoftwareHeritage
+from gristmill.recipe.schema.fetching import Fetch, FetchCommonCrawl, FetchHub, FetchObjectStore, FetchSoftwareHeritage
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.store import RunLinks
 from gristmill.units import counted, in_bytes
@@ -100,6 +100,8 @@ def _bytes_under(folder: Path | None) -> int:
 def _words(fetch: Fetch) -> str:
     if isinstance(fetch, FetchHub):
         return f"{fetch.dataset} at {fetch.revision}, {' '.join(fetch.files)}"
+    if isinstance(fetch, FetchObjectStore):
+        return f"{fetch.address}, {' '.join(fetch.files)}"
     if isinstance(fetch, FetchCommonCrawl):
         return f"{fetch.crawl}, at most {counted(fetch.max_records, 'page')} of {fetch.url}"
     if isinstance(fetch, FetchSoftwareHeritage):

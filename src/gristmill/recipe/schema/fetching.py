@@ -1,5 +1,5 @@
-"""Where the files of a source come from when they are not on this machine yet: addresses, a data set of the Hugging Face Hub, pages
-of Common Crawl, or files of Software Heritage."""
+"""Where the files of a source come from when they are not on this machine yet: addresses, a data set of the Hugging Face Hub, an
+object store, pages of Common Crawl, or files of Software Heritage."""
 
 from __future__ import annotations
 
@@ -78,6 +78,22 @@ class FetchHub(Section):
     )
 
 
+class FetchObjectStore(Section):
+    """Files below an address of an object store, or of what else fsspec reads."""
+
+    kind: Literal["object_store"] = Field(description="files of an object store")
+    address: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s?#@]+$")] = Field(
+        description="a folder, such as s3://bucket/folder; without a user or password"
+    )
+    files: list[str] = Field(
+        min_length=1, description="paths or globs below the address, such as `data/*.parquet`; `*` stops at no slash"
+    )
+    max_files: NumFiles | None = Field(default=None, description="take so many at most, by name; absent: all")
+    max_bytes: Bytes | None = Field(
+        default=None, description="take files by name while they are together no larger than this; absent: all"
+    )
+
+
 class FetchCommonCrawl(Section):
     """Pages of one crawl of Common Crawl that its index finds, as WARC files."""
 
@@ -140,4 +156,6 @@ class FetchSoftwareHeritage(Section):
     )
 
 
-Fetch = Annotated[FetchUrls | FetchHub | FetchCommonCrawl | FetchSoftwareHeritage, Field(discriminator="kind")]
+Fetch = Annotated[
+    FetchUrls | FetchHub | FetchObjectStore | FetchCommonCrawl | FetchSoftwareHeritage, Field(discriminator="kind")
+]
