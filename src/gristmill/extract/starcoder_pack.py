@@ -12,6 +12,7 @@ named Dockerfile and Makefile are known.
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 from collections.abc import Callable
@@ -56,6 +57,7 @@ _NOT_SHOWN = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1)  # two rules ask it of a file
 def visible_text(page: str) -> str:
     """The text of a page of HTML between its tags, without scripts and styles."""
     return html.unescape(_NOT_SHOWN.sub("", page))

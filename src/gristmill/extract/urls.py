@@ -63,7 +63,7 @@ class UrlFilter:
         self._hosts = Entries(entry.casefold().strip(".") for entry in entries("hosts"))
         self._urls = Entries(entry.casefold() for entry in entries("urls"))
         self._hard, self._soft, self._substrings = (
-            dict.fromkeys(filter(None, map(letters_and_digits, entries(kind))))
+            frozenset(filter(None, map(letters_and_digits, entries(kind))))
             for kind in ("hard_words", "soft_words", "substrings")
         )
 
@@ -78,13 +78,13 @@ class UrlFilter:
         if url.casefold() in self._urls:
             return Blocked(reason="blocked_url", entry=url)
         words = set(_NO_WORD.split(url.lower()))
-        if (word := next((word for word in self._hard if word in words), None)) is not None:
-            return Blocked(reason="hard_word_in_url", entry=word)
-        if len(soft := [word for word in self._soft if word in words]) >= SOFT_WORDS:
+        if hard := self._hard & words:
+            return Blocked(reason="hard_word_in_url", entry=min(hard))
+        if len(soft := sorted(self._soft & words)) >= SOFT_WORDS:
             return Blocked(reason="soft_words_in_url", entry=" ".join(soft), value=len(soft), limit=SOFT_WORDS - 1)
         flat = letters_and_digits(url)
-        if (part := next((part for part in self._substrings if part in flat), None)) is not None:
-            return Blocked(reason="substring_of_url", entry=part)
+        if parts := [part for part in self._substrings if part in flat]:
+            return Blocked(reason="substring_of_url", entry=min(parts))
         return None
 
 
