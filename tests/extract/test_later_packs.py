@@ -1,4 +1,4 @@
-"""dclm-rw@1, openwebmath@1 and starcoder@1: the published limits, each rule at its limit, and what they decided when they were frozen."""
+"""dclm-rw@1, openwebmath@1, olmo2@1 and starcoder@1: the published limits, each rule at its limit, and what they decided when they were frozen."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from gristmill.extract.judge import PACKS, judge, limits_of, reasons_of
 from gristmill.extract.measures import Measures
 from gristmill.extract.starcoder_pack import ANY_CHARACTERS, ANY_LINES, INCLUDED, LETTERS, visible_text
 
-LATER = ("dclm-rw@1", "openwebmath@1", "starcoder@1")
+LATER = ("dclm-rw@1", "openwebmath@1", "olmo2@1", "starcoder@1")
 PUBLISHED = {
     "dclm-rw@1": {"too_many_words_removed": ("max", 0.05)},  # DCLM's configuration; RefinedWeb, appendix G.2
     "openwebmath@1": {  # OpenWebMath's filter
         "too_few_characters": ("min", 100),
         "too_many_accented_letters": ("max", 0.015),
     },
+    "olmo2@1": {"ngram_repeated_in_a_row": ("max", 31)},  # OLMo 2, section 3.1: 32 or more
     "starcoder@1": {  # BigCode's table; SantaCoder, section 3; DeepSeek-Coder, section 2.1
         "unlisted_extension": ("max", 0),
         "line_too_long": ("max", 1000),
@@ -122,6 +123,36 @@ def test_openwebmath_at_its_limits() -> None:
     verdict = judge(text, ["openwebmath@1"])
     assert verdict.text == f"{'x' * 100}\n\\newcommand c"
     assert verdict.lines_removed == {"several_newcommands": 1}
+
+
+# ── olmo2 ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.integers(1, 6))
+def test_repeats_in_a_row_are_those_of_a_plain_count(tokens: list[str], n: int) -> None:
+    def repeats(first: int, length: int) -> int:
+        gram, count = tokens[first : first + length], 1
+        while tokens[first + count * length : first + (count + 1) * length] == gram:
+            count += 1
+        return count
+
+    places = [(first, k) for k in range(1, n + 1) for first in range(len(tokens) - k + 1)]
+    wanted = max((repeats(*place) for place in places), default=0)
+    assert Measures(" ".join(tokens)).most_repeats_in_a_row(n) == wanted
+
+
+@pytest.mark.parametrize("length", [1, 2, 13, 14])
+def test_olmo2_at_its_limit(length: int) -> None:
+    gram = "".join(f"w{chr(97 + place)} " for place in range(length))
+    assert dropped("Begin " + 31 * gram + "end", "olmo2@1") is None
+    assert dropped("Begin " + 32 * gram + "end", "olmo2@1") == ("ngram_repeated_in_a_row" if length <= 13 else None)
+    assert dropped("Begin " + 32 * gram.replace(" ", ",") + "end", "olmo2@1") == (
+        "ngram_repeated_in_a_row" if length <= 6 else None
+    )
+
+
+def test_ruled_lines_are_no_runs() -> None:
+    assert dropped(f"{'=' * 80}\nA head\n{'-' * 80}\n# {'* ' * 31}", "olmo2@1") is None
 
 
 # ── starcoder ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,6 +256,7 @@ def test_long_runs_take_linear_time(run: str) -> None:
 FROZEN = {
     "dclm-rw@1": {"-": 1857, "too_many_words_removed": 458, "sha256": "fffd34b221d9f454"},
     "openwebmath@1": {"-": 2308, "too_many_accented_letters": 6, "too_few_characters": 1, "sha256": "72047d8aa9ed9b46"},
+    "olmo2@1": {"-": 2315, "sha256": "6c76d58dc46adab0"},
     "starcoder@1": {
         "-": 2142,
         "too_little_visible_text": 3,

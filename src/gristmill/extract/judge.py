@@ -18,6 +18,7 @@ from gristmill.extract.dclm_pack import DCLM_RW
 from gristmill.extract.english_words import english_words
 from gristmill.extract.maths_pack import OPENWEBMATH
 from gristmill.extract.measures import Measures
+from gristmill.extract.olmo_pack import OLMO2
 from gristmill.extract.rules import (
     Edited,
     EditingPack,
@@ -41,6 +42,7 @@ PACKS: Mapping[str, Pack] = {
     "fineweb@1": FINEWEB,
     "dclm-rw@1": DCLM_RW,
     "openwebmath@1": OPENWEBMATH,
+    "olmo2@1": OLMO2,
     "code@1": CODE,
     "starcoder@1": STARCODER,
 }
