@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ import pytest
 import yaml
 
 from crawl import CRAWL, make_crawl
+from gristmill.data.document import read_documents
 from gristmill.data.fetch_size import ask_sizes
 from gristmill.extract.outputs import Extracted
 from gristmill.recipe.schema.fetching import FetchUrls
@@ -231,3 +233,30 @@ def test_files_of_a_store_are_fetched_and_keep_their_folders(tmp_path: Path) -> 
     files = tmp_path / "runs" / "mill" / "fetch" / "book" / "files"
     assert (files / "deep" / "b.txt").read_bytes() == (store / "deep" / "b.txt").read_bytes()
     assert not (files / "c.md").exists()
+
+
+def test_files_of_software_heritage_become_documents_and_tables_that_lack_are_told(
+    web: Web, tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    contents = [f"def grind_{n}():\n    return {n}\n".encode() for n in range(3)]
+    hashes = [hashlib.sha1(content).hexdigest() for content in contents]
+    web.files |= {f"/content/{sha1}": gzip.compress(content) for sha1, content in zip(hashes, contents)}
+    fetch = {"kind": "software_heritage", "ids": ["ids/*.txt"], "content": f"{web.address}/content"}
+    recipe = written(tmp_path, fetch, format="parquet", paths=["*.parquet"], id_column="blob_id")
+    options = ("--processes", "1", "--runs-dir", tmp_path / "runs")
+    refused = gristmill("plan", recipe, *options)
+    assert refused.code == 2
+    assert "sources.book.fetch.ids.0 names" in refused.err
+    assert web.asked == []
+    (tmp_path / "ids").mkdir()
+    (tmp_path / "ids" / "a.txt").write_text("\n".join([*hashes, "0" * 40]))
+    done = gristmill("run", recipe, *options, "--until", "extract/book")
+    assert done.code == 0, done.err
+    out = Extracted(tmp_path / "runs" / "mill" / "extract" / "book")
+    texts = {document.id: document.text for path in out.documents for document in read_documents(path)}
+    assert texts == {sha1: content.decode() for sha1, content in zip(hashes, contents)}
+    assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 0
+    (tmp_path / "ids" / "b.txt").write_text(hashes[0])
+    assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 75, (
+        "other ids, other files"
+    )
