@@ -18,6 +18,7 @@ from gristmill.cli_options import (
     Device,
     MicroBatchTokens,
     Models,
+    Only,
     Overrides,
     Processes,
     Ray,
@@ -177,6 +178,31 @@ def clean(
     from gristmill.commands.clean import clean as clean_store
 
     clean_store(runs_dir, console=_console(), yes=yes, unfinished=unfinished)
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="a run's folder, or its recipe", metavar="RUN")],
+    address: Annotated[str, typer.Argument(help="a folder elsewhere, such as s3://bucket/folder", metavar="ADDRESS")],
+    only: Only = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Copy a run's artefacts to another place: an object store, a mounted disk. `pull` copies them back."""
+    from gristmill.commands.copies import push as push_run
+
+    push_run(run, address, runs_dir=runs_dir, only=only or [], console=_console())
+
+
+@app.command()
+def pull(
+    address: Annotated[str, typer.Argument(help="where `push` put a run, with its name", metavar="ADDRESS/RUN")],
+    only: Only = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Copy a pushed run into the runs folder; what is there already is not fetched again."""
+    from gristmill.commands.copies import pull as pull_run
+
+    pull_run(address, runs_dir=runs_dir, only=only or [], console=_console())
 
 
 packs = typer.Typer(no_args_is_help=True, help="Task packs: sets of evaluation items.")

@@ -14,7 +14,7 @@ OTHER_WORDS = {
     "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
     "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
     "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "compare": "diff", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
-    "gc": "clean", "convert": "export", "gguf": "export", "push": "export", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
+    "gc": "clean", "convert": "export", "gguf": "export", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
 }  # fmt: skip
 
 
@@ -56,6 +56,7 @@ Threads = Annotated[
         callback=threads,
     ),
 ]
+Only = Annotated[list[str] | None, typer.Option(help="a step or kind of step to copy, such as sft; all if absent")]
 Processes = Annotated[int | None, typer.Option(min=1, help="worker processes for curation; all cores if absent")]
 Ray = Annotated[
     str | None,

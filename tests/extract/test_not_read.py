@@ -112,12 +112,25 @@ def test_what_init_wrote_for_an_older_model_is_no_text_and_is_named(folder: Path
 
 
 def test_what_to_do_depends_on_what_it_is(folder: Path) -> None:
-    (folder / "spec.info.gz").write_bytes(b"")
+    (folder / "spec.info.gz").write_bytes(b"x")
     advice = {one.kind: one.advice for one in not_read_beside(folder.parent, [read("text", "data")], has_chat=False)}
-    assert advice[".html"] == "name it, or its folder, in a source with `format: html`"
+    assert advice[".html"] == (
+        "no source reads it; if `gristmill inspect` finds text in it, name it in a source with `format: html`"
+    )
     assert advice[".xlsx"] == "save each sheet as CSV"
     assert advice[".info.gz"].startswith("if what is packed in it is plain text, name it")
     assert advice[".qqq"] == "if it is plain text, name it under `paths` of a source with `format: text`"
+
+
+def test_of_an_empty_file_nothing_is_advised_that_a_run_would_refuse(folder: Path) -> None:
+    (folder / "none.pdf").touch()
+    (folder / "none.qqq").touch()
+    (empty,) = [
+        one
+        for one in not_read_beside(folder.parent, [read("text", "data")], has_chat=False)
+        if one.names[:1] == ("data/none.pdf",)
+    ]
+    assert str(empty) == "2 paths, empty (data/none.pdf, data/none.qqq): nothing can be read from it"
 
 
 def test_beside_a_file_that_is_named_nothing_is_looked_for(folder: Path) -> None:

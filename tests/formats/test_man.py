@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from accounting import read_whole, texts
 from gristmill.data.record import Skip
 from gristmill.formats.manual_page import text_of
+from gristmill.recipe.schema.formats import READERS, ReadMan, reader_of
 
 WORD = st.text("abc", min_size=1, max_size=5)
 WORDS = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
@@ -172,3 +173,21 @@ def test_what_is_no_page_has_a_reason(tmp_path: Path, page: bytes, reason: str) 
 def test_a_page_in_another_charset_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "x.1").write_bytes(".TH X 1\n.SH NAME\nmühle \\- mahlt Körner für die Bäckerei\n".encode("latin-1"))
     assert texts(read_whole("man", tmp_path / "x.1")) == ["NAME\nmühle - mahlt Körner für die Bäckerei"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ls.1", "style.9", "after.3tcl", "Bio::Seq.3pm", "ifconfig.8freebsd", "req.1ssl", "stdio.0p", "button.n", "X.3Xt"],
+)
+def test_sections_with_letters_are_known_plain_and_packed(name: str) -> None:
+    suffix = name[name.rindex(".") :]
+    for packing in ("", ".gz", ".zst"):
+        assert reader_of(name + packing) is ReadMan
+        assert ReadMan.suffix_in(name + packing) == suffix + packing
+
+
+@pytest.mark.parametrize(
+    "name", ["film.3gp", "all.7z", "part.7z.zst", "model.3ds", "read.1st", "notes.12a", "a.1-2", "1ssl"]
+)
+def test_other_suffixes_that_begin_with_a_digit_are_no_sections(name: str) -> None:
+    assert not any(reader.suffix_in(name) for reader in READERS.values())

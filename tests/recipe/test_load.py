@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.load import load_recipe
+from gristmill.recipe.load import load_recipe, named_nearly
 from gristmill.recipe.resolved import resolved_yaml
 from gristmill.recipe.schema.recipe import Recipe
 
@@ -209,6 +209,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "mymodels").mkdir()  # holds no recipe
     with pytest.raises(RecipeError, match=r"mymodle does not exist\. Did you mean 'mymodel'\? Name"):
         load_recipe(tmp_path / "mymodle")
+
+
+def test_a_path_that_is_nearly_one_that_is_there_is_named_as_it_is_written(tmp_path: Path) -> None:
+    for name in ("MyModel", ".hidden"):
+        (tmp_path / name).mkdir()
+    assert named_nearly(tmp_path / "MyModle", Path.is_dir) == "Did you mean 'MyModel'? "
+    assert named_nearly(tmp_path / "MyModle", Path.is_file) == named_nearly(tmp_path / "hidden") == ""
+    assert named_nearly(tmp_path / "no" / "MyModle") == ""
 
 
 def test_broken_yaml_is_told_with_its_line(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_first_commit_of_an_identity_stays_and_the_second_run_is_told(
     working = store.open_work("select", ONE)
     (working / "a.txt").write_text("ours", encoding="utf-8")
 
-    def overtaken(ours: Path, final: Path, record: Any) -> None:
+    def overtaken(ours: Path, final: Path, record: Any, **more: Any) -> None:
         theirs = final.with_name("theirs")
         theirs.mkdir()
         (theirs / "a.txt").write_text("theirs", encoding="utf-8")

@@ -49,7 +49,7 @@ from gristmill.formats.format import size_of
 from gristmill.graph.machine import Machine
 from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
-from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE
+from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE, named_nearly
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 from gristmill.recipe.schema.recipe import Recipe
@@ -215,7 +215,9 @@ def _texts(folder: Path, data: Path | None) -> Path:
     """The folder of text. Raises RecipeError where there is none."""
     texts = without_dots((data or folder / "data").absolute())
     if not texts.exists() and data is not None:
-        raise RecipeError(f"--data: {texts} does not exist; name the folder, or the file, that holds your text.")
+        raise RecipeError(
+            f"--data: {texts} does not exist. {named_nearly(texts)}Name the folder, or the file, that holds your text."
+        )
     if texts.exists() and (why := why_no_file(texts)) is not None:
         raise RecipeError(f"--data: {texts} is no file that could be read: {why}. Name a file or a folder.")
     if not texts.exists():

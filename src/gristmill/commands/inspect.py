@@ -22,7 +22,7 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, read_ledger, rejected
 from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract.not_read import kept_not_read
-from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe
+from gristmill.recipe.load import IN_FOLDER, RECIPE_SUFFIXES, load_recipe, named_nearly
 from gristmill.select.outputs import Selected
 from gristmill.store.store import RunLinks, Store
 from gristmill.synthesize.outputs import Conversations
@@ -53,7 +53,10 @@ def inspect(
     reason, ArtifactError when it is a copy of a run without its files, MissingExtra for `where` without DuckDB.
     """
     if not target.exists():
-        raise RecipeError(f"{target} does not exist. Give a run's folder (runs/<name>), or a file or folder of texts.")
+        near = named_nearly(target)
+        raise RecipeError(
+            f"{target} does not exist. {near}Give a run's folder (runs/<name>), or a file or folder of texts."
+        )
     artefacts = ledger_folders(target)
     if not artefacts:
         refuse_broken_links(target)

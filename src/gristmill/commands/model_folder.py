@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
 from gristmill.errors import ArtifactError, RecipeError
+from gristmill.recipe.load import named_nearly
 from gristmill.serve.speaker import Speaker
 from gristmill.train.outputs import MODEL_STEPS
 
@@ -24,7 +25,7 @@ def find_model(target: Path) -> Path:
     Raises RecipeError when the path does not exist, ArtifactError when there is no model.
     """
     if not target.exists():
-        raise RecipeError(f"{target} does not exist. {WANTED}")
+        raise RecipeError(f"{target} does not exist. {named_nearly(target, Path.is_dir)}{WANTED}")
     for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
         if (folder / "config.json").is_file():
             return folder

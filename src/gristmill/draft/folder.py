@@ -133,12 +133,7 @@ def _relative(texts: Path, recipe_dir: Path) -> str:
 
 def _suffixes(kind: str, files: Iterable[Path]) -> set[str]:
     """The suffixes of the format as these files spell them."""
-    known = sorted(READERS[kind].suffixes, key=len, reverse=True)
-    return {
-        path.name[-len(suffix) :]
-        for path in files
-        for suffix in [next(one for one in known if path.name.lower().endswith(one))]
-    }
+    return {suffix for path in files if (suffix := READERS[kind].suffix_in(path.name)) is not None}
 
 
 def _as_pattern(path: Path) -> str:

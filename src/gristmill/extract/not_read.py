@@ -28,6 +28,7 @@ NO_SUFFIX = "without suffix"
 NO_FILES = {
     "dangling_link": ("link that leads nowhere", "put back what it leads to, or remove it"),
     "special_file": ("pipe, socket or device", "nothing can be read from it; remove it"),
+    "empty_file": ("empty", "nothing can be read from it"),
     "project_file": ("written by init for a model", "not your text; name the file itself to read it"),
 }
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".svg", ".webp", ".bmp", ".ico", ".tif", ".tiff", ".heic")
@@ -139,10 +140,11 @@ def summed(paths: Iterable[tuple[Path, str | None]], folder: Path) -> list[NotRe
     """By suffix or reason, the most bytes first. folder: that names are relative to."""
     files, sizes, names = Counter[str](), defaultdict[str, int](int), defaultdict[str, list[str]](list)
     for path, why in paths:
-        kind = why or suffix_of(path.name)
+        num_bytes = size_of(path)
+        kind = why or (suffix_of(path.name) if num_bytes else "empty_file")
         files[kind] += 1
-        sizes[kind] += size_of(path)
-        if why is not None:
+        sizes[kind] += num_bytes
+        if kind in NO_FILES:
             names[kind].append(readable_name(os.path.relpath(path, folder)))
     rows = [
         NotRead(
@@ -166,6 +168,8 @@ def suffix_of(name: str) -> str:
 def _advice(kind: str) -> str:
     if kind in NO_FILES:
         return NO_FILES[kind][1]
-    known = next((name for name, reader in READERS.items() if kind.endswith(reader.suffixes)), None)
+    known = next((name for name, reader in READERS.items() if reader.suffix_in(kind) is not None), None)
     other = NAME_IT if packing_by_name(kind) is None else NAME_PACKED
-    return ADVICE.get(kind, other) if known is None else f"name it, or its folder, in a source with `format: {known}`"
+    if known is None:
+        return ADVICE.get(kind, other)
+    return f"no source reads it; if `gristmill inspect` finds text in it, name it in a source with `format: {known}`"

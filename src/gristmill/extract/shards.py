@@ -23,7 +23,7 @@ def find_files(outside: OutsideFiles, read: ReadFiles) -> dict[Path, str]:
     return {
         file: name
         for file, name in outside.files.items()
-        if file in outside.paths or file.name.lower().endswith(read.suffixes)
+        if file in outside.paths or read.suffix_in(file.name) is not None
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +98,8 @@ def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 def _recipe_file(path: Path) -> Path:
     """The recipe in a folder; any other path as it is."""
     if not path.exists():
-        raise RecipeError(f"{path} does not exist. {_named_nearly(path)}Name a recipe, or the folder of one.")
+        near = named_nearly(path, lambda found: found.suffix == ".yaml" or (found / IN_FOLDER).is_file())
+        raise RecipeError(f"{path} does not exist. {near}Name a recipe, or the folder of one.")
     if not path.is_dir():
         return path
     if (path.absolute().parent / STORE).is_dir():
@@ -115,15 +116,13 @@ def _recipe_file(path: Path) -> Path:
     return path / IN_FOLDER
 
 
-def _named_nearly(path: Path) -> str:
-    """The recipe beside `path` that was probably meant, in words."""
+def named_nearly(path: Path, fits: Callable[[Path], bool] = Path.exists) -> str:
+    """What lies where `path` should, and was probably meant, in words. fits: whether it is of the kind that is looked for."""
     with suppress(OSError):
         beside = [
-            found.name
-            for found in path.absolute().parent.iterdir()
-            if found.suffix == ".yaml" or (found / IN_FOLDER).is_file()
+            found.name for found in path.absolute().parent.iterdir() if not found.name.startswith(".") and fits(found)
         ]
-        return did_you_mean(path.name, beside).capitalize()
+        return did_you_mean(path.name, beside).replace("did", "Did", 1)
     return ""
 
 

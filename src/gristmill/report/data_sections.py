@@ -243,7 +243,11 @@ def _near_duplicates(near: NearDuplicateReport) -> Iterator[Markup]:
     ]
     if rows:
         headings = ("source", "survivor", "copies removed", "least similarity", "begins")
-        yield table("The largest groups of near-duplicates", headings, rows, numbers=(2, 3))
+        caption = (
+            "The largest groups of near-duplicates. Similarity: Jaccard of word 5-grams; below the recipe's limit where nearly all of a "
+            "copy stands in a longer document"
+        )
+        yield table(caption, headings, rows, numbers=(2, 3))
     curve = Series(name="found", xs=[point.jaccard for point in near.curve], ys=[point.found for point in near.curve])
     chart = line_chart([curve], x_label="Jaccard similarity of word 5-grams", y_label="probability", from_zero=True)
     yield fold("How likely a pair of a given similarity is found", [figure(chart, "Theory of the bands used.")])

@@ -74,21 +74,43 @@ def verify_manifest(folder: Path, *, hashes: bool = True) -> None:
             raise ArtifactError(f"{path} does not have the SHA-256 of its manifest: its content has changed.")
 
 
-def commit(working: Path, final: Path, record: Mapping[str, Any] | None = None) -> None:
+def commit(
+    working: Path,
+    final: Path,
+    record: Mapping[str, Any] | None = None,
+    *,
+    manifest: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """Turn the working folder into the artefact `final`. With a record, it is written after the manifest.
 
-    Raises ArtifactError when `final` exists: nothing is ever overwritten.
+    Raises ArtifactError when `final` exists: nothing is ever overwritten; and when the files are not those of `manifest`, which are
+    then removed, so that another attempt makes them anew.
     """
     if final.exists():
         raise ArtifactError(f"{final} exists already; an artefact is never overwritten.")
     with out_of_space_is_a_resource_error(final):
-        write_manifest(working)
+        found = write_manifest(working)
+        if manifest is not None:
+            _remove_others(working, found, manifest)
         if record is not None:
             write_json(working / RECORD, record)
         flush_to_disk(working)
         final.parent.mkdir(parents=True, exist_ok=True)
         working.rename(final)
         flush_to_disk(final.parent)
+
+
+def _remove_others(
+    working: Path, found: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Mapping[str, Any]]
+) -> None:
+    others = [name for name, entry in found.items() if manifest.get(name) != entry]
+    for name in others:
+        (working / name).unlink()
+    if wrong := [*others, *(name for name in manifest if name not in found)]:
+        raise ArtifactError(
+            f"{working / wrong[0]} does not have the bytes that its manifest names ({len(wrong):,} of {len(manifest):,} files).\n"
+            "  It was removed here. Run the same command again; where it stays so, the copy that it came from is damaged."
+        )
 
 
 def is_committed(folder: Path) -> bool:

@@ -46,6 +46,7 @@ RECORDS, CHECKPOINTS, TRASH = "records", "checkpoints", ".trash"  # folders of t
 UNFINISHED_SUFFIX = ".unfinished"
 BEFORE_SUFFIX = ".before"
 RECORD_VERSION = 2  # records of gristmill 0.1 have no version
+STAMP = ("record_version", "step", "identity")  # what the store writes into every record
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -102,19 +103,22 @@ class Store:
         with self.locks.shared():
             return artifact.open_working_folder(final, identity)
 
-    def commit(self, step: str, identity: str, record: Mapping[str, Any]) -> bool:
+    def commit(
+        self, step: str, identity: str, record: Mapping[str, Any], *, manifest: Mapping[str, Any] | None = None
+    ) -> bool:
         """Turns the unfinished work into the artefact. False: another run committed it meanwhile; ours is dropped.
 
         `record` gets "record_version", "step" and "identity" in front. "wall_seconds" and "lineage" are read by `clean`.
+        manifest: that of a copy, to which its files are held; see `artifact.commit`.
         """
         final = self.folder(step, identity)
         working = artifact.working_folder(final)
-        stamp = {"record_version": RECORD_VERSION, "step": step, "identity": identity}
+        stamp = dict(zip(STAMP, (RECORD_VERSION, step, identity), strict=True))
         assert not stamp.keys() & record.keys(), f"the record of {step} holds a key of the store: {sorted(stamp)}"
         is_ours = not is_committed(final)
         try:
             if is_ours:
-                artifact.commit(working, final, {**stamp, **record})
+                artifact.commit(working, final, {**stamp, **record}, manifest=manifest)
         except (ArtifactError, OSError):
             if not (working.is_dir() and is_committed(final)):
                 raise

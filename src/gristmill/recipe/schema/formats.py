@@ -49,6 +49,9 @@ LANGUAGES = {
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 
 
+OWN_SECTION = re.compile(
+    r"\.[0-9](?!(?:z|zip|st|nd|rd|th|g2|gp|gpp|gp2|gpp2|ds|dm|dml|mf|bit)$)[a-z]{1,10}$", re.IGNORECASE
+)
 PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -95,6 +98,12 @@ class ReadFiles(Section):
         description="a longer document is cut into passages of at most so many characters, at paragraphs or else lines, so that "
         "it can lie on both sides of the split; absent: documents stay whole",
     )
+
+    @classmethod
+    def suffix_in(cls, file_name: str) -> str | None:
+        """The suffix by which a file in a folder is of this format, as its name spells it; None: it is not."""
+        ends = [suffix for suffix in cls.suffixes if file_name.lower().endswith(suffix)]
+        return file_name[-len(max(ends, key=len)) :] if ends else None
 
 
 class ReadWarc(ReadFiles):
@@ -212,12 +221,21 @@ class ReadSubtitles(ReadFiles):
 
 
 class ReadMan(ReadFiles):
-    """Manual pages in the macros man and mdoc, without the language that sets them; plain, .gz or .zst."""
+    """Manual pages in the macros man and mdoc, without the language that sets them; plain, .gz or .zst.
 
-    suffixes = packed(*(f".{section}" for section in range(1, 9)), ".3pm", ".man")
+    Projects name sections of their own by letters behind the digit: .3tcl, .1ssl, .9freebsd.
+    """
+
+    suffixes = packed(*(f".{section}" for section in range(1, 10)), ".n", ".man")
     text_per_byte = 0.85
 
     format: Literal["man"]
+
+    @classmethod
+    def suffix_in(cls, file_name: str) -> str | None:
+        """See ReadFiles; and a section with letters."""
+        named = OWN_SECTION.search(without_packing(file_name))
+        return file_name[named.start() :] if named is not None else super().suffix_in(file_name)
 
 
 class ReadMbox(ReadFiles):
@@ -304,4 +322,4 @@ READERS: dict[str, type[ReadFiles]] = {
 
 def reader_of(file_name: str) -> type[ReadFiles] | None:
     """The first format that knows the suffix of a file."""
-    return next((reader for reader in READERS.values() if file_name.lower().endswith(reader.suffixes)), None)
+    return next((reader for reader in READERS.values() if reader.suffix_in(file_name) is not None), None)
