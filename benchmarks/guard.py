@@ -45,7 +45,7 @@ def settings() -> Settings:
     """Settings that do nothing to a document."""
     return Settings(
         source="s", read=READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"]}), extractor=None,
-        keep_maths=False, deadline_seconds=10.0, max_memory_mb=1024, max_failed=1.0, languages=None, min_language_score=0.0, packs=(),
+        keep_maths=False, deadline_seconds=10.0, max_memory_mb=1024, max_failed=1.0, min_language_scores=None, packs=(),
         off=frozenset(), limits={},
     )  # fmt: skip
 

@@ -21,7 +21,7 @@ from datatrove.pipeline.filters import C4QualityFilter  # type: ignore[import-no
 from datatrove.utils.text import split_into_words  # type: ignore[import-not-found]
 from rule_texts import rule_texts
 
-from gristmill.extract.rules import judge
+from gristmill.extract.judge import judge
 
 FILTERS = {
     "gopher_repetition@1": repetition.GopherRepetitionFilter(),

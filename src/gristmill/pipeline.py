@@ -18,7 +18,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import NearDuplicates, RepeatedText, rules_label
+from gristmill.recipe.schema.curation import Listed, NearDuplicates, RepeatedText, list_label, rules_label
 from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
@@ -109,8 +109,10 @@ def hashes_of(
 
 def _curation(recipe: Recipe) -> Iterable[Step]:
     for name, source in recipe.sources.items():
-        own_rules = {rules_label(path): (path,) for path in source.rules.own.values()}
-        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **own_rules})
+        rules: dict[str, tuple[str, ...]] = {rules_label(path): (path,) for path in source.rules.own.values()}
+        if source.urls is not None:
+            rules |= _lists(source.urls)
+        given = Given(config={"source": source.inside()}, files={"source": tuple(source.read.paths), **rules})
         if source.fetch is not None:
             yield Step(
                 name=f"fetch/{name}",
@@ -122,7 +124,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
             given = Given(
                 config={"source": source.inside(), "paths": source.read.paths},
                 inputs={"fetched": reads(f"fetch/{name}", Fetched, "files")},
-                files=own_rules,
+                files=rules,
             )
         yield Step(
             name=f"extract/{name}",
@@ -240,6 +242,7 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
                 **order,
             },
             inputs={**documents("documents"), **prints, **matches("matches"), **scores},
+            files={} if section.opt_out is None else _lists(section.opt_out),
         ),
         watching=Given(config={"near_duplicates": section.near_duplicates}),
         parts=WORDS,
@@ -276,6 +279,10 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
         ),
         parts=(*WORDS, *(UNITS if repeated else ())),
     )
+
+
+def _lists(section: Listed) -> dict[str, tuple[str, ...]]:
+    return {list_label(kind): tuple(paths) for kind, paths in section.lists.items()}
 
 
 def repeated_sources(recipe: Recipe, section: RepeatedText) -> list[str]:

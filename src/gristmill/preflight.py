@@ -12,15 +12,16 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from gristmill.data.lists import check_list
 from gristmill.data.outside import absolute
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
+from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
-from gristmill.extract.rules import check_rules
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.curation import Listed, Source
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
@@ -82,6 +83,13 @@ def _dotted(key: KeyPath) -> str:
 def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable[[Path], object]]]:
     """(keys, path, what reads its first rows) of every file that the recipe names beside its sources."""
     recipe = loaded.recipe
+    lists: dict[KeyPath, Listed | None] = {
+        ("sources", name, "urls"): each.urls for name, each in recipe.sources.items()
+    }
+    for key, section in {**lists, ("select", "opt_out"): recipe.select.opt_out}.items():
+        for kind, paths in section.lists.items() if section is not None else ():
+            for index, path in enumerate(paths):
+                yield (*key, kind, index), absolute(loaded.folder, path), check_list
     for name, pack in recipe.packs.items():
         watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
         kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS
@@ -123,7 +131,11 @@ def _check_conversations(path: Path) -> None:
 
 def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[Path]) -> None:
     where = f"{loaded.origin_near(('sources', name))}: sources.{name}.rules"
-    own = load_own_packs(read_own_packs(source.rules, partial(absolute, loaded.folder)))
+    try:
+        own = load_own_packs(read_own_packs(source.rules, partial(absolute, loaded.folder)))
+    except RecipeError as error:
+        place: KeyPath = ("sources", name, "rules", "packs")
+        raise RecipeError(f"{loaded.origin_near(place)}: {_dotted(place)}: {error}") from error
     check_rules(source.rules.packs, source.rules.off, source.rules.limits, where=where, own=own)
     if source.read.text_key is None or getattr(source.read, "delimiter", None) is not None:
         return
@@ -141,7 +153,7 @@ def _check_source(loaded: LoadedRecipe, name: str, source: Source, files: list[P
     text = getattr(source.read, source.read.text_key)
     values = [row[text] for row in rows if row.get(text) is not None]
     if values and not any(isinstance(value, str) for value in values):
-        place: KeyPath = ("sources", name, "read", source.read.text_key)
+        place = ("sources", name, "read", source.read.text_key)
         texts = [column for column in columns if any(isinstance(row.get(column), str) for row in rows)]
         raise RecipeError(
             f"{loaded.origin_near(place)}: {_dotted(place)} is {text!r}, which has no text in the first rows of {files[0]}, but "

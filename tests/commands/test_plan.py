@@ -345,6 +345,33 @@ def test_sources_of_which_none_has_a_file_are_told_in_one_line(book: Path, machi
     assert line.startswith(f"{book}:6: none of the 2 sources has a file on this machine")
 
 
+def test_own_rules_that_cannot_be_loaded_are_refused_with_their_line_of_the_recipe(
+    book: Path, machine: Machine
+) -> None:
+    (book.parent / "mine.py").write_text("1 / 0\n")
+    text = book.read_text()
+    for pack, why in {
+        "gone.py:MINE": "cannot be read from",
+        "mine.py:MINE": "cannot be loaded: mine.py, line 1",
+    }.items():
+        book.write_text(text.replace("CC0}", f"CC0,\n    rules: {{packs: [{pack}]}}}}"))
+        with pytest.raises(RecipeError, match=rf"book\.yaml:7: sources\.book\.rules\.packs: .*{why}"):
+            make_forecast(load_recipe(book, []), machine)
+
+
+def test_lists_that_are_empty_are_refused_and_missing_ones_are_told(book: Path, machine: Machine) -> None:
+    (book.parent / "empty.txt").write_text("# nothing\n")
+    text = book.read_text()
+    book.write_text(text.replace("CC0}", "CC0,\n    urls: {domains: [empty.txt]}}"))
+    with pytest.raises(
+        DataError, match=r"(?s)book\.yaml:7: sources\.book\.urls\.domains\.0 is not .*empty\.txt has no entries"
+    ):
+        make_forecast(load_recipe(book, []), machine)
+    book.write_text(text)
+    (line,) = make_forecast(load_recipe(book, ["select.opt_out={ids: [gone.txt]}"]), machine).missing
+    assert re.search(r"select\.opt_out\.ids\.0 names .*gone\.txt, which does not exist", line)
+
+
 @pytest.mark.parametrize("rules", ["{packs: [fineweb@9]}", "{packs: [fineweb@1], off: [too_few_wrods]}"])
 def test_rules_that_do_not_exist_are_refused_before_anything_runs(book: Path, machine: Machine, rules: str) -> None:
     with pytest.raises(RecipeError, match=r"book\.yaml:6: sources\.book\.rules\.(packs|off) names"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rule_texts import rule_texts
 
-from gristmill.extract.rules import judge
+from gristmill.extract.judge import judge
 
 FOUND = Path(__file__).with_name("datatrove.tsv")
 PACKS = ("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1")

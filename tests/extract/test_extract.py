@@ -37,6 +37,10 @@ from gristmill.store.artifact import remove_leftovers
 HERE = Path(__file__).parent
 ENGLISH = "The miller walked down to the river, where the great wheel had stood still since autumn. "
 GERMAN = "Der Müller ging zum Fluss hinunter, wo das große Rad seit dem Herbst stillstand. "
+FRENCH = (
+    "Le meunier se leva avant le soleil et descendit vers la rivière, où la grande roue dormait depuis l'automne dernier. "
+    + "Personne au village ne se souvenait d'un hiver aussi froid, et chacun attendait que la glace fonde enfin. " * 2
+)
 
 
 @pytest.fixture
@@ -52,8 +56,8 @@ def settings_of(**changes: Any) -> Settings:
     page = MainText()
     plain = Settings(
         source="s", read=READERS["text"].model_validate({"format": "text", "paths": ["x"]}), extractor=None, keep_maths=page.keep_maths,
-        deadline_seconds=page.deadline_seconds, max_memory_mb=page.max_memory_mb, max_failed=1.0, languages=None,
-        min_language_score=LanguageFilter().min_score, packs=(), off=frozenset(), limits={}, redact=frozenset(),
+        deadline_seconds=page.deadline_seconds, max_memory_mb=page.max_memory_mb, max_failed=1.0, min_language_scores=None,
+        packs=(), off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
     return replace(plain, **changes)
 
@@ -188,13 +192,9 @@ def test_pages_of_a_folder_give_their_main_text_and_formula_counts(tmp_path: Pat
 
 
 def test_french_is_not_judged_by_english_stop_words_with_or_without_a_language_filter() -> None:
-    french = "Le meunier se leva avant le soleil et descendit vers la rivière, où la grande roue dormait depuis l'automne dernier. "
-    french += (
-        "Personne au village ne se souvenait d'un hiver aussi froid, et chacun attendait que la glace fonde enfin. " * 2
-    )
     packs = ("gopher_quality@1",)
-    for filtered in ({}, {"languages": frozenset(["fr"]), "min_language_score": 0.5}):
-        raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=french)
+    for filtered in ({}, {"min_language_scores": {"fr": 0.5}}):
+        raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=FRENCH)
         (fate,) = curate(raw, settings_of(packs=packs, **filtered))
         assert (fate.kind, fate.would_drop) == ("kept", ("too_few_stop_words",))
     english = (
@@ -212,11 +212,34 @@ def test_french_is_not_judged_by_english_stop_words_with_or_without_a_language_f
 def test_the_language_score_must_be_strictly_above_the_limit() -> None:
     raw = RawDocument(id="a", origin="a#0", bytes_in=1, text=ENGLISH)
     _, score = detect_language(ENGLISH)
-    common: dict[str, Any] = {"source": "s", "languages": frozenset(["en"])}
-    (at_limit,) = curate(raw, settings_of(min_language_score=score, **common))
+    (at_limit,) = curate(raw, settings_of(source="s", min_language_scores={"fr": 0.1, "en": score}))
     assert (at_limit.kind, at_limit.reason, at_limit.row["value"]) == ("dropped", "language_unsure", score)
-    (above,) = curate(raw, settings_of(min_language_score=score - 1e-9, **common))
+    (above,) = curate(raw, settings_of(source="s", min_language_scores={"en": score - 1e-9}))
     assert above.kind == "kept"
+
+
+def test_each_language_can_have_its_score(tmp_path: Path, context: Any) -> None:
+    texts = {"en": ENGLISH, "fr": FRENCH, "short": "Ah! Oui."}
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"id": name, "text": text}) for name, text in texts.items()))
+    reads = {"read": {"format": "jsonl", "paths": ["x.jsonl"], "id_field": "id"}}
+    kept: dict[str, list[str]] = {}
+    for name, language in {
+        "low": {"keep": ["en", "fr"], "min_score": 0.3},
+        "french is strict": {"keep": ["en", "fr"], "min_score": 0.3, "min_scores": {"fr": 0.9999}},
+        "the rest is strict": {"keep": ["en", "fr"], "min_score": 0.9999, "min_scores": {"fr": 0.3}},
+    }.items():
+        out = tmp_path / name
+        counts = extract.run(context(tmp_path, out, {**reads, "language": language}))
+        kept[name] = [document.id for path in Extracted(out).documents for document in read_documents(path)]
+        assert Extracted(out).counts.details["too_short_to_tell_language"] == 1
+        assert counts["documents"] + sum(counts["dropped"].values()) == 3
+    assert kept == {
+        "low": ["en", "fr", "short"],
+        "french is strict": ["en", "short"],
+        "the rest is strict": ["fr", "short"],
+    }
+    with pytest.raises(ValueError, match="min_scores names de, which `keep` does not list"):
+        LanguageFilter(keep=["en"], min_scores={"de": 0.8})
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,7 +287,7 @@ def test_the_ledger_adds_up_for_any_bytes_through_any_reader(
     path.write_bytes(gzip.compress(data) if packed else data)
     extractor = "resiliparse" if READERS[format].holds_html else None
     rules = settings_of(
-        source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=extractor, languages=frozenset(["en"]),
+        source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=extractor, min_language_scores={"en": 0.65},
         packs=("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1", "code@1"),
     )  # fmt: skip
     job = CurateJob(

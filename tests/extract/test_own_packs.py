@@ -12,9 +12,9 @@ import pytest
 from gristmill.data.outside import FileHashes, absolute, find_step_files
 from gristmill.errors import RecipeError
 from gristmill.extract import extract
+from gristmill.extract.judge import check_rules, judge
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
-from gristmill.extract.rules import check_rules, judge
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.curation import Rules
 

@@ -38,8 +38,8 @@ def crashing_job(monkeypatch: pytest.MonkeyPatch) -> Any:
 def settings_of(format: str) -> Settings:
     return Settings(
         source="s", read=READERS[format].model_validate({"format": format, "paths": ["x"]}), extractor=None,
-        keep_maths=False, deadline_seconds=20.0, max_memory_mb=1024, max_failed=1.0, languages=None,
-        min_language_score=0.0, packs=(), off=frozenset(), limits={}, redact=frozenset(),
+        keep_maths=False, deadline_seconds=20.0, max_memory_mb=1024, max_failed=1.0, 
+        min_language_scores=None, packs=(), off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
 
 

@@ -150,7 +150,7 @@ def test_a_member_that_never_ends_or_eats_memory_costs_itself(tmp_path: Path, fo
     path.write_bytes(archived(form, members))
     rules = Settings(
         source="s", read=READERS["archive"].model_validate({"format": "archive", "paths": ["x"]}), extractor="resiliparse",
-        keep_maths=True, deadline_seconds=1.0, max_memory_mb=300, max_failed=1.0, languages=None, min_language_score=0.0, packs=(),
+        keep_maths=True, deadline_seconds=1.0, max_memory_mb=300, max_failed=1.0, min_language_scores=None, packs=(),
         off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
     shard = Shard(number=0, spans=(Span(path=path, name=path.name, size=path.stat().st_size),), out=tmp_path / "out")

@@ -371,6 +371,15 @@ def test_reports_show_thresholds_clusters_and_planted_recall(made):
     assert [hit["id"] for hit in clean["hits"]] == ["quiz"]
 
 
+def test_a_pack_and_its_items_may_have_a_slash_in_their_names(made):
+    item = Item(id="easy/sheep", prompt=QUESTION, target="nine")
+    write_pack(made / "quiz", name="farm/quiz", version=1, kind="generate", metric="acc", chance=0.0, items=[item])
+    out, _ = run(made)
+    report = json.loads((out / "decontamination.json").read_text())
+    assert report["by_pack"] == {"farm/quiz": 1}
+    assert report["packs"].keys() == report["by_pack"].keys()
+
+
 def test_same_input_same_bytes_with_one_process_or_two(made, monkeypatch):
     one, _ = run(made, name="one")
     monkeypatch.setattr(catalogue, "FEW_DOCUMENTS", 0)

@@ -91,7 +91,8 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
     if seen := [f"{name} {share:.0%}" for name, share in found.seen.items() if share > MOST_SEEN]:
         say(
             f"Held-out text that stands in training text, too: {', '.join(seen)}. A score on it says little about new text. Where the "
-            "same text lies there in several formats, keep one of them."
+            "same text lies there in several formats, keep one of them, or take what repeats out of training text: "
+            "`select: {repeated_text: {unit: line, min_words: 8}}` in the recipe."
         )
     few = [name for name, one in found.emptied.items() if one.text_bytes < LEAST_BYTES * one.share_read]
     if few:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -51,9 +52,15 @@ def import_packs(wheel: Path, *, to: Path, only: Sequence[str], console: Console
     lines = [
         f"{counted(len(written), 'pack')} in {to}, {counted(sum(len(p.items) for p in written), 'item')}. In a recipe:"
     ]
-    lines += ["", "packs:", *(f"  {pack.name}: {{path: {pack.path.resolve()}}}" for pack in written)]
+    lines += ["", "packs:", *(f"  {pack.name}: {_flow({'path': str(pack.path.resolve())})}" for pack in written)]
     lines += ["evaluate:", f"  packs: [{', '.join(scored)}]"] if scored else []
     console.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _flow(mapping: Mapping[str, str]) -> str:
+    """A mapping as YAML in a line, quoted where it has to be."""
+    line: str = yaml.safe_dump(dict(mapping), default_flow_style=True, allow_unicode=True, width=float("inf"))
+    return line.strip()
 
 
 def _written(found: FoundSet, to: Path, described: str, license: str) -> Pack:

@@ -14,7 +14,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.pipeline import kept_steps, repeated_sources
 from gristmill.planning.budget import SelectionBudget
-from gristmill.recipe.schema.curation import Source
+from gristmill.recipe.schema.curation import LanguageFilter, Source
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.remake import remade_words, remakes, resume_point
 from gristmill.units import counted, in_units, scale, seconds
@@ -258,13 +258,22 @@ def _curation_lines(plan: Forecast) -> list[str]:
 
 def _source_words(source: Source) -> str:
     words = [f"read as {source.read.format}"]
+    if source.urls is not None:
+        words.append(f"URLs by lists of {', '.join(source.urls.lists)}")
     if source.read.format in ("warc", "html"):
         words.append(f"main text by {source.main_text.extractor if source.main_text else 'trafilatura'}")
     if source.language is not None:
-        words.append(f"language {' or '.join(source.language.keep)} above {source.language.min_score:g}")
+        words.append("language " + _scores_in_words(source.language))
     if source.rules.packs:
         words.append(f"rules {', '.join(source.rules.packs)}")
     return " → ".join(words) + f"  (license: {source.license})"
+
+
+def _scores_in_words(language: LanguageFilter) -> str:
+    """ "en or de above 0.65, fr above 0.824"."""
+    alike = [code for code in language.keep if code not in language.min_scores]
+    shared = [f"{' or '.join(alike)} above {language.min_score:g}"] if alike else []
+    return ", ".join([*shared, *(f"{code} above {score:g}" for code, score in language.min_scores.items())])
 
 
 def _later_lines(recipe: Recipe) -> list[str]:

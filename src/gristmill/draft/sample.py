@@ -25,6 +25,7 @@ from gristmill.data.executor import LocalThreads
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import Ledger
+from gristmill.data.lists import Lists
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.record import Record, Skip
 from gristmill.errors import DataError
@@ -190,7 +191,15 @@ class _Reading:
         find: Callable[[str], Path],
     ) -> None:
         self.settings = {
-            name: settings_of_source(name, source, max_failed=1.0, own_packs=read_own_packs(source.rules, find))
+            name: settings_of_source(
+                name,
+                source,
+                max_failed=1.0,
+                own_packs=read_own_packs(source.rules, find),
+                urls=None
+                if source.urls is None
+                else Lists.of({kind: map(find, paths) for kind, paths in source.urls.lists.items()}),
+            )
             for name, source in sources.items()
         }
         self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say

@@ -1,9 +1,9 @@
-"""One record to its fates: main text, passages where the recipe cuts long documents, language, rules. Runs inside the guard."""
+"""One record to its fates: URL, main text, passages where the recipe cuts long documents, language, rules. Runs inside the guard."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any
@@ -12,13 +12,15 @@ from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.data.document import Document
 from gristmill.data.ledger import EXCERPT_CHARACTERS, Kind, rejected_row
+from gristmill.data.lists import Lists
 from gristmill.data.passages import cut_passages, passage_id
 from gristmill.data.record import RawDocument, Unread, clean_text
+from gristmill.extract.judge import RuleError, judge
 from gristmill.extract.language import detect_language
 from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
-from gristmill.extract.rules import RuleError, judge
+from gristmill.extract.urls import WITHOUT_URL, load_url_filter
 from gristmill.recipe.schema.formats import ReadFiles
 
 STEP = "extract"
@@ -29,8 +31,8 @@ PASSAGES = "passages"  # the count of documents that are a part of a longer one
 class Settings:
     """What is done to each document of a source. `read` is the reader's section of the recipe.
 
-    extractor: None for sources without HTML. languages: None keeps all, and language is then not looked for.
-    min_language_score is exclusive. max_failed: share of records that may end their process.
+    extractor: None for sources without HTML. min_language_scores: of the languages that are kept, exclusive; None keeps all, and
+    language is then not looked for. max_failed: share of records that may end their process.
     """
 
     source: str
@@ -40,13 +42,13 @@ class Settings:
     deadline_seconds: float
     max_memory_mb: int
     max_failed: float
-    languages: frozenset[str] | None
-    min_language_score: float
+    min_language_scores: Mapping[str, float] | None
     packs: tuple[str, ...]
     off: frozenset[str]
     limits: dict[str, float]
     redact: frozenset[str]
     own_packs: tuple[OwnPack, ...] = ()
+    urls: Lists | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,8 @@ class Fate:
 def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
     """The fates of a record: one, or one of each passage, whose bytes are shares of the record's and add up to them."""
     counts: Counter[str] = Counter()
+    if settings.urls is not None and (blocked := _blocked(raw, settings, counts)):
+        return (blocked,)
     text = _text_of(raw, settings, counts)
     if isinstance(text, Fate):
         return (text,)
@@ -74,9 +78,22 @@ def curate(raw: RawDocument, settings: Settings) -> tuple[Fate, ...]:
         if own.is_passage:
             counts[PASSAGES] += 1
             deadline.extend()  # each document has its own
-        fates.append(_judge(own, passage, settings, counts))
+        fates.append(_judge(own, passage, settings, counts, name=raw.id))
         counts = Counter()
     return tuple(fates)
+
+
+def _blocked(raw: RawDocument, settings: Settings, counts: Counter[str]) -> Fate | None:
+    """The fate of a record whose URL is on a list. One without a URL is counted."""
+    assert settings.urls is not None
+    if not raw.url:
+        counts[WITHOUT_URL] += 1
+        return None
+    if (why := load_url_filter(settings.urls).blocks(raw.url)) is None:
+        return None
+    return reject(
+        raw, settings.source, "dropped", why.reason, value=why.value, limit=why.limit, detail=clean_text(why.entry)
+    )
 
 
 def _documents(raw: RawDocument, passages: list[str]) -> Iterator[tuple[RawDocument, str]]:
@@ -116,24 +133,23 @@ def _text_of(raw: RawDocument, settings: Settings, counts: Counter[str]) -> str 
     return text
 
 
-def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]) -> Fate:
-    """The fate of one document: language and rules; the first failure decides.
+def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str], *, name: str) -> Fate:
+    """The fate of one document: language and rules; the first failure decides. name: of its record.
 
     A text too short to tell its language passes the language filter with no language (counted).
     """
     source, begin = settings.source, redact(text[:EXCERPT_CHARACTERS], settings.redact)[0]
     language, score = raw.language, None
-    if settings.languages is not None:
+    if settings.min_language_scores is not None:
         language, score = detect_language(text)
         if language is None:
             counts["too_short_to_tell_language"] += 1
             score = None
-        elif language not in settings.languages:
+        elif (limit := settings.min_language_scores.get(language)) is None:
             return reject(
                 raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=begin, counts=counts
             )
-        elif score <= settings.min_language_score:
-            limit = settings.min_language_score
+        elif score <= limit:
             return reject(
                 raw,
                 source,
@@ -145,10 +161,12 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
                 text=begin,
                 counts=counts,
             )
-    told = cache(partial(_likely_language, text)) if settings.languages is None else lambda: language
+    told = cache(partial(_likely_language, text)) if settings.min_language_scores is None else lambda: language
     own = load_own_packs(settings.own_packs) if settings.own_packs else {}
     try:
-        verdict = judge(text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own)
+        verdict = judge(
+            text, settings.packs, off=settings.off, limits=settings.limits, language=told, own=own, name=name
+        )
     except RuleError as error:
         path = error.pack.rpartition(":")[0]
         reason, detail = f"rule_error:{path}:{error.reason}", said_where(error.cause, path)

@@ -1,4 +1,4 @@
-"""STEP extract, one per source: read → main text → language → rules → documents, rejected, ledger.
+"""STEP extract, one per source: read → URL → main text → language → rules → documents, rejected, ledger.
 
     files ─→ shards ─→ guarded child: record → fate ─→ documents-NNNNN.parquet       (shard.py)
                                                        rejected-NNNNN.parquet
@@ -20,22 +20,24 @@ from gristmill.data.document import count_rows, read_batches
 from gristmill.data.each_shard import map_guarded, shard_executor
 from gristmill.data.executor import results_of
 from gristmill.data.ledger import REASONED, Ledger, SourceLedger, check_failures, check_loss
+from gristmill.data.lists import Lists
 from gristmill.data.outside import find_outside
 from gristmill.errors import DataError, Interrupted
 from gristmill.extract.account import Taken, enter, join_shared
 from gristmill.extract.curate import Settings
+from gristmill.extract.judge import check_rules
 from gristmill.extract.language import languages_in
 from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
-from gristmill.extract.rules import check_rules
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
+from gristmill.extract.urls import WITHOUT_URL
 from gristmill.formats.format import Content, Span, format_of, size_of
 from gristmill.graph.share import ShareDone
 from gristmill.graph.step import OutsideFiles, StepContext
-from gristmill.recipe.schema.curation import MainText, Source, rules_label
+from gristmill.recipe.schema.curation import MainText, Source, UrlRules, rules_label
 from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
@@ -69,6 +71,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     if replaced := in_words(left.counts.details):
         ctx.say(f"{ctx.part}: replaced {replaced}")
     section: Source = ctx.config["source"]
+    if section.urls is not None and (untold := left.counts.details.get(WITHOUT_URL, 0)):
+        ctx.say(f"{ctx.part}: {counted(untold, 'document')} without a URL, which the lists of URLs let pass")
     is_told = section.language is None and section.read.format != "code"
     if is_told and (words := languages_in(left.documents).choice()):
         ctx.say(f"{ctx.part}: {words}")
@@ -217,12 +221,21 @@ def settings_of(ctx: StepContext) -> Settings:
     source: Source = ctx.config["source"]
     own_packs = read_own_packs(source.rules, lambda path: ctx.files[rules_label(path)].only)
     return settings_of_source(
-        ctx.part, source, max_failed=ctx.watching.config["source"].max_failed, own_packs=own_packs
+        ctx.part,
+        source,
+        max_failed=ctx.watching.config["source"].max_failed,
+        own_packs=own_packs,
+        urls=Lists.among(ctx.files, UrlRules.model_fields),
     )
 
 
 def settings_of_source(
-    name: str, source: Source, *, max_failed: float, own_packs: tuple[OwnPack, ...] = ()
+    name: str,
+    source: Source,
+    *,
+    max_failed: float,
+    own_packs: tuple[OwnPack, ...] = (),
+    urls: Lists | None = None,
 ) -> Settings:
     """What is done to each document of a source."""
     page = source.main_text or MainText()
@@ -235,11 +248,11 @@ def settings_of_source(
         deadline_seconds=page.deadline_seconds,
         max_memory_mb=page.max_memory_mb,
         max_failed=max_failed,
-        languages=None if language is None else frozenset(language.keep),
-        min_language_score=0.0 if language is None else language.min_score,
+        min_language_scores=None if language is None else {code: language.score_of(code) for code in language.keep},
         packs=tuple(source.rules.packs),
         off=frozenset(source.rules.off),
         limits=dict(source.rules.limits),
         redact=frozenset(source.redact),
         own_packs=own_packs,
+        urls=urls,
     )

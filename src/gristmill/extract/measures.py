@@ -17,6 +17,8 @@ MAX_CHARACTERS = 5_000_000
 
 _PARAGRAPH_END = re.compile(r"\n{2,}")
 _LINE_END = re.compile(r"\n+")
+_PLACE = re.compile(r"(?:#\d+)+\Z")
+_WORD_OR_MARKS = re.compile(r"\w+|([^\w\s])\1*")
 _HASH_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse
 _HASH_INVERSE = np.uint64(pow(int(_HASH_BASE), -1, 2**64))
 
@@ -27,13 +29,19 @@ Hashes = npt.NDArray[np.uint64]
 class Measures:
     """What the rules ask about one text. Everything is computed when first asked for; shares of nothing are 0.
 
-    tokens: cuts a text into words and punctuation marks.
+    tokens: cuts a text into words and punctuation marks. name: the id of the record, which for a file ends in its path.
     """
 
-    def __init__(self, text: str, tokens: Callable[[str], Sequence[str]] = english_words) -> None:
+    def __init__(self, text: str, tokens: Callable[[str], Sequence[str]] = english_words, *, name: str = "") -> None:
         self.text = text
+        self.name = name
         self._tokens = tokens
         self.num_characters = max(1, len(text))
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot of the file's name, or a name without one, in lower case: "py", "makefile"."""
+        return _PLACE.sub("", self.name).rpartition("/")[2].rpartition("#")[2].rpartition(".")[2].lower()
 
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,6 +151,19 @@ class Measures:
         start = int(first[counts == counts.max()].min())
         length = int(self._offsets[start + n] - self._offsets[start]) + n - 1
         return length * int(counts.max()) / self.num_characters
+
+    def most_repeats_in_a_row(self, n: int) -> int:
+        """How often any n-gram of 1 to `n` words follows itself on the spot, itself counted: 3 for "a b a b a b". A run of one mark,
+        as in a ruled line, is one word here."""
+        table: dict[str, int] = {}
+        found = _WORD_OR_MARKS.finditer(self.text[:MAX_CHARACTERS])
+        ids = np.array([table.setdefault(word.group(), len(table)) for word in found], dtype=np.int64)
+        most = min(1, len(ids))
+        for period in range(1, min(n, len(ids) - 1) + 1):
+            differs = np.flatnonzero(ids[period:] != ids[:-period])
+            bounds = np.concatenate([np.array([-1]), differs, np.array([len(ids) - period])])
+            most = max(most, 1 + (int(np.diff(bounds).max()) - 1) // period)
+        return most
 
     def duplicated_ngram_share(self, n: int) -> float:
         """Characters in n-grams (joined without blanks) seen before, over the text's characters.

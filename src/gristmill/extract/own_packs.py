@@ -17,7 +17,8 @@ from pathlib import Path, PurePath
 from types import ModuleType
 
 from gristmill.errors import RecipeError
-from gristmill.extract.rules import PACKS, Rule, reasons_of
+from gristmill.extract.judge import PACKS, reasons_of
+from gristmill.extract.rules import Rule
 from gristmill.recipe.schema.curation import Rules
 
 REASON = re.compile(r"[a-z][a-z0-9_]*")

@@ -28,6 +28,7 @@ from gristmill.errors import DataError
 from gristmill.extract.account import NOTHING, Taken, enter, take
 from gristmill.extract.curate import Fate, Settings, curate, reject
 from gristmill.extract.own_packs import load_own_packs
+from gristmill.extract.urls import load_url_filter
 from gristmill.formats.format import Content, Span, format_of
 from gristmill.store.durable import temporary_beside, write_json
 
@@ -117,6 +118,8 @@ class CurateJob:
     def items(self, place: Place, *, alone: bool) -> Iterator[tuple[Record, Place | None]]:
         """The records of all spans from `place` on, each with its place where reading can begin with it."""
         load_own_packs(self.settings.own_packs)  # here, where it is no document's time
+        if self.settings.urls is not None:
+            load_url_filter(self.settings.urls)
         self._at, self._since, self._in_reader = place, Taken(), False
         return self._records(place, alone)
 

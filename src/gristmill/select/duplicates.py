@@ -1,6 +1,6 @@
 """STEP duplicates: which documents take part, and which of them are copies of which, over all sources together.
 
-    matches, scores, prints ─→ fates.npy                      held out, below the threshold, an item of a pack, a second id
+    matches, scores, prints ─→ fates.npy                      opted out, held out, below the threshold, an item of a pack, a second id
     those that pass ─→ copies.parquet, links.parquet          `dedup`; the survivor of each copy, and what a split must not part
                     ─→ near_duplicates.json                   losses by source, the largest clusters with excerpts
 
@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.data.lists import Lists
 from gristmill.errors import Interrupted
 from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.curation import NearDuplicates
+from gristmill.recipe.schema.curation import NearDuplicates, OptOut
 from gristmill.select.catalogue import (
     Catalogue,
     blocks,
@@ -30,7 +31,7 @@ from gristmill.select.catalogue import (
     survivor_ranks,
 )
 from gristmill.select.dedup import DuplicateCounts, find_duplicates
-from gristmill.select.fates import PASSED, LookAtShard, decide_fates
+from gristmill.select.fates import OPTED_OUT, PASSED, LookAtShard, decide_fates
 from gristmill.select.files import new_array
 from gristmill.select.losses import CopiesFound, check_losses, near_duplicates_report
 from gristmill.select.outputs import Deduplicated
@@ -87,11 +88,16 @@ def _decide(ctx: StepContext, catalogue: Catalogue, fates: Path, scores: Path) -
     looks.mkdir(exist_ok=True)
     executor = executor_of(ctx, catalogue)
     above = {source: threshold["above"] for source, threshold in ctx.config["min_scores"].items()}
-    function = LookAtShard(above=above, out=looks)
+    opt_out = Lists.among(ctx.files, OptOut.model_fields)
+    function = LookAtShard(above=above, opt_out=opt_out, out=looks)
     doubles = decide_fates(catalogue, function, executor, fates=fates, scores=scores)
     for source, count in doubles.items():
         if count:
             ctx.say(f"duplicates: {counted(count, 'document')} of {source} dropped: an earlier one has the same id")
+    if opt_out is not None:
+        fate_D = np.load(fates, mmap_mode="r")
+        count = sum(int((fate_D[some] == OPTED_OUT).sum()) for some in blocks(0, len(fate_D)))
+        ctx.say(f"duplicates: {counted(count, 'document')} opted out")
     _leave_if_asked(ctx)
 
 

@@ -1,6 +1,6 @@
 """Which documents take part in the search for duplicates, and why the others do not: a byte per document.
 
-    held-out ids → score threshold → items of packs → ids that an earlier document of the source has        the first decides
+    opt-out lists → held-out ids → score threshold → items of packs → ids that an earlier document of the source has        the first decides
 
 A document that holds an item is no first one with its id, so it takes none along. A shard function reads ids, scores and matches of
 one shard, no text. Only ids need all shards of a source: their hashes are sorted, and where two are equal the ids themselves
@@ -9,6 +9,7 @@ are compared.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,16 @@ from numpy.typing import NDArray
 
 from gristmill.data.document import read_batches
 from gristmill.data.executor import Executor, results_of
+from gristmill.data.lists import Lists
 from gristmill.errors import DataError
 from gristmill.select.catalogue import Catalogue, Shard, SourceRange
 from gristmill.select.contamination import HELD_OUT_ID, read_matches
 from gristmill.select.files import new_array
+from gristmill.select.opt_out import IsOptedOut, opted_out_by
 from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path
 
-PASSED, HELD_OUT, LOW_SCORE, DUPLICATE_ID, CONTAMINATED = range(5)
+PASSED, HELD_OUT, LOW_SCORE, DUPLICATE_ID, CONTAMINATED, OPTED_OUT = range(6)
 FIRST_LOOK = np.dtype([("fate", "<i1"), ("has_item", "?"), ("score", "<f4"), ("id_hash", "<u8")])
 BATCH_ROWS = 65_536
 COMPARED_IDS = 1 << 18  # ids that are held at once
@@ -37,11 +40,12 @@ MAX_DUPLICATE_IDS = 0.5  # of a source's documents: beyond it the ids are no ids
 class LookAtShard:
     """The function over shards: what can be said of each document without the others. Safe to repeat.
 
-    Leaves an array of FIRST_LOOK: the fate by held-out ids and the threshold, whether it holds an item, its score (NaN without
+    Leaves an array of FIRST_LOOK: the fate by opt-out lists, held-out ids and the threshold, whether it holds an item, its score (NaN without
     a threshold), a hash of its id.
     """
 
     above: Mapping[str, float]
+    opt_out: Lists | None
     out: Path
 
     def target(self, shard: Shard) -> Path:
@@ -70,6 +74,8 @@ class LookAtShard:
                 found["fate"][row] = HELD_OUT
             else:
                 found["has_item"][row] = True
+        if self.opt_out is not None:
+            found["fate"][_opted_out(shard.documents, opted_out_by(self.opt_out))] = OPTED_OUT
         with atomic_path(self.target(shard)) as temporary, temporary.open("wb") as file:
             np.save(file, found)
 
@@ -138,6 +144,15 @@ def score_batches(shard: Shard) -> Iterator[tuple[str, float]]:
     assert shard.scores is not None, shard
     for batch in read_batches(shard.scores, columns=["id", "score"], batch_rows=BATCH_ROWS):
         yield from zip(batch.column("id").to_pylist(), batch.column("score").to_pylist(), strict=True)
+
+
+def _opted_out(documents: Path, is_opted_out: IsOptedOut) -> list[int]:
+    """The rows of the documents of a shard that are on a list."""
+    batches = read_batches(documents, columns=["id", "url"], batch_rows=BATCH_ROWS)
+    named = itertools.chain.from_iterable(
+        zip(batch.column("id").to_pylist(), batch.column("url").to_pylist(), strict=True) for batch in batches
+    )
+    return [row for row, (id, url) in enumerate(named) if is_opted_out(id, url)]
 
 
 def _scores_of(ids: list[str], scores: Iterator[tuple[str, float]], shard: Shard) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +23,7 @@ def contamination_report(
     """Documents that left because they hold an item, by source and pack, and the first of them for a person to judge."""
     by_source, by_pack = Counter[str](), Counter[str]()
     hits: list[ContaminationHit] = []
+    packs = _planted(searched)
     for shard in catalogue.shards:
         rows = np.flatnonzero(fate_D[shard.first : shard.end] == CONTAMINATED)
         if not len(rows):
@@ -30,7 +31,7 @@ def contamination_report(
         matches = read_matches(shard.matches)
         by_source[shard.source] += len(rows)
         for row in rows.tolist():
-            by_pack.update({name.partition("/")[0] for name in matches[row].item_ids})
+            by_pack.update({_pack_of(name, packs) for name in matches[row].item_ids})
         shown = rows[: MAX_HITS - len(hits)]
         for document, name in catalogue.ids_of(shown + shard.first):
             match = matches[document - shard.first]
@@ -49,12 +50,17 @@ def contamination_report(
             )
     return ContaminationReport(
         rule=next((found.rule for found in searched.values()), ""),
-        packs=_planted(searched),
+        packs=packs,
         documents_removed=sum(by_source.values()),
         by_source=dict(sorted(by_source.items())),
         by_pack=dict(sorted(by_pack.items())),
         hits=tuple(hits),
     )
+
+
+def _pack_of(item: str, packs: Iterable[str]) -> str:
+    """The pack that an item is of: its name stands before the item's, and either may have a "/"."""
+    return max((pack for pack in packs if item.startswith(f"{pack}/")), key=len)
 
 
 def _planted(searched: Mapping[str, SearchedForItems]) -> dict[str, PlantedRecall]:

@@ -47,6 +47,7 @@ class Named:
     source: str
 
 
+ON_OPT_OUT_LIST = Rejection(reason="opted_out", detail="its URL, its domain or its id is on a list of select.opt_out")
 HELD_OUT_ITEM = Rejection(reason="held_out_item", detail="an evaluation item was cut from this document")
 SECOND_ID = Rejection(reason="duplicate_id", detail="an earlier document of this source has this id")
 

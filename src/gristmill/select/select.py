@@ -301,11 +301,13 @@ def _report_split(ctx: StepContext, left: Selected, sizes: Sizes, decided: Decid
         if not row["enough"]:
             size = row["validation"]["bytes"]
             ctx.say(f"select: validation of {source} has {size:,} bytes, fewer than the {rules.min_bytes:,} asked for")
-        if row["seen"] > MOST_SEEN:
-            ctx.say(
-                f"select: {row['seen']:.0%} of the validation text of {source} also stands in training text, 13 words in a row: "
-                "a score on it says little about text that is new"
-            )
+    if known := [f"{source} {share:.0%}" for source, share in seen.items() if share > MOST_SEEN]:
+        asked = ctx.config.get("repeated_text") is not None
+        more = "" if asked else "; select.repeated_text takes repeated paragraphs or lines out of training text"
+        ctx.say(
+            f"select: validation text that also stands in training text, 13 words in a row: {', '.join(known)}; a score on it says "
+            f"little about text that is new{more}"
+        )
     if count := pq.read_metadata(decided.resembling).num_rows:
         ctx.say(f"select: {counted(count, 'document')} dropped for resembling validation text")
 

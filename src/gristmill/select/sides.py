@@ -27,10 +27,20 @@ from gristmill.data.write import ShardWriter
 from gristmill.select.catalogue import BATCH_ROWS, Catalogue, Shard, read_column
 from gristmill.select.contamination import read_matches
 from gristmill.select.edits import EDITED_SCHEMA, Edits
-from gristmill.select.fates import CONTAMINATED, DUPLICATE_ID, HELD_OUT, LOW_SCORE
+from gristmill.select.fates import CONTAMINATED, DUPLICATE_ID, HELD_OUT, LOW_SCORE, OPTED_OUT
 from gristmill.select.levels import VALIDATION
 from gristmill.select.outputs import TextTaken
-from gristmill.select.reasons import HELD_OUT_ITEM, SECOND_ID, Named, Rejection, copy_of, holds_item, resembles, too_low
+from gristmill.select.reasons import (
+    HELD_OUT_ITEM,
+    ON_OPT_OUT_LIST,
+    SECOND_ID,
+    Named,
+    Rejection,
+    copy_of,
+    holds_item,
+    resembles,
+    too_low,
+)
 from gristmill.select.repeated import Repeated
 from gristmill.select.rules import DuplicateRules
 from gristmill.select.words import Int64
@@ -147,6 +157,7 @@ class WriteShard:
         """Row → why its document is dropped."""
         fate_R = np.load(self.decided.fates, mmap_mode="r")[shard.first : shard.end]
         found: dict[int, Rejection] = dict.fromkeys(np.flatnonzero(fate_R == HELD_OUT).tolist(), HELD_OUT_ITEM)
+        found |= dict.fromkeys(np.flatnonzero(fate_R == OPTED_OUT).tolist(), ON_OPT_OUT_LIST)
         found |= dict.fromkeys(np.flatnonzero(fate_R == DUPLICATE_ID).tolist(), SECOND_ID)
         if shard.scores is not None:
             score_R, above = read_column(shard.scores, "score"), self.above[shard.source]

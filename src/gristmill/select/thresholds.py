@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.select.catalogue import Catalogue, Shard, read_column
-from gristmill.select.fates import HELD_OUT, LOW_SCORE
+from gristmill.select.fates import HELD_OUT, LOW_SCORE, OPTED_OUT
 from gristmill.select.outputs import OtherThreshold, ThresholdUsed
 from gristmill.select.words import Int64
 
@@ -26,7 +26,7 @@ Scores = NDArray[np.float32]
 def thresholds_report(
     catalogue: Catalogue, fate_D: NDArray[np.int8], above: Mapping[str, float], classifiers: Mapping[str, str]
 ) -> dict[str, ThresholdUsed]:
-    """Per source with a threshold: its documents that are not held out, by score."""
+    """Per source with a threshold: its documents that are neither held out nor opted out, by score."""
     return {
         source: _of_source(catalogue.shards_of(source), fate_D, limit, classifiers[source])
         for source, limit in sorted(above.items())
@@ -82,10 +82,10 @@ def _of_source(shards: Sequence[Shard], fate_D: NDArray[np.int8], limit: float, 
 
 
 def _columns(shard: Shard, fate_D: NDArray[np.int8]) -> tuple[NDArray[np.int8], Scores, Int64]:
-    """(fates, scores, bytes of text) of the documents of one shard that are not held out."""
+    """(fates, scores, bytes of text) of the documents of one shard that are neither held out nor opted out."""
     assert shard.scores is not None, shard
     fates = np.asarray(fate_D[shard.first : shard.end])
-    mine = fates != HELD_OUT
+    mine = (fates != HELD_OUT) & (fates != OPTED_OUT)
     return fates[mine], read_column(shard.scores, "score")[mine], read_column(shard.prints, "num_bytes")[mine]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,12 +39,62 @@ class MainText(Section):
     )
 
 
+LanguageScore = Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")]
+
+
 class LanguageFilter(Section):
     """Which languages are kept, by fastText's lid.176; strictly above the score (FineWeb: .65)."""
 
     keep: list[LanguageCode] = Field(default=["en"], min_length=1, description="such as en, de, fr")
-    min_score: Annotated[float, Field(ge=0, lt=1), Unit("probability", "scores end at 1, so nothing would stay")] = (
-        Field(default=0.65, description="a document whose language score is not above this is dropped")
+    min_score: LanguageScore = Field(
+        default=0.65, description="a document whose language score is not above this is dropped"
+    )
+    min_scores: dict[LanguageCode, LanguageScore] = Field(
+        default={}, description="language → another score for it, such as {fr: 0.824}"
+    )
+
+    def score_of(self, language: str) -> float:
+        """What the score of a document in this language must be above."""
+        return self.min_scores.get(language, self.min_score)
+
+    @model_validator(mode="after")
+    def _scores_are_of_kept_languages(self) -> LanguageFilter:
+        if other := [language for language in self.min_scores if language not in self.keep]:
+            raise ValueError(f"min_scores names {', '.join(other)}, which `keep` does not list")
+        return self
+
+
+ListFiles = Annotated[list[str], PLACE]
+
+
+class Listed(Section):
+    """Kinds of lists, each in files with one entry a line."""
+
+    @property
+    def lists(self) -> dict[str, list[str]]:
+        """Kind → the paths of its files, where there are any."""
+        return {kind: paths for kind in type(self).model_fields if (paths := getattr(self, kind))}
+
+    @model_validator(mode="after")
+    def _has_a_list(self) -> Self:
+        if not self.lists:
+            raise ValueError(f"names no lists; expected some of {', '.join(type(self).model_fields)}")
+        return self
+
+
+class UrlRules(Listed):
+    """Lists by which documents are dropped for their URL, before anything else is done: files with one entry a line.
+
+    Upper and lower case are one. A document without a URL passes.
+    """
+
+    domains: ListFiles = Field(default=[], description="drops their hosts and all hosts below them")
+    hosts: ListFiles = Field(default=[], description="drops these hosts only")
+    urls: ListFiles = Field(default=[], description="drops these URLs, as they are written")
+    hard_words: ListFiles = Field(default=[], description="drops URLs with one of these words")
+    soft_words: ListFiles = Field(default=[], description="drops URLs with two different ones of these words")
+    substrings: ListFiles = Field(
+        default=[], description="drops URLs that, stripped to letters and digits, contain one of these"
     )
 
 
@@ -74,6 +124,11 @@ def rules_label(path: str) -> str:
     return f"rules {path}"
 
 
+def list_label(kind: str) -> str:
+    """What the files of a kind of list are called among the files of a step."""
+    return f"list of {kind}"
+
+
 class Source(Section):
     """A named collection of documents with its own curation."""
 
@@ -87,6 +142,7 @@ class Source(Section):
         default=None, description="absent: the defaults for formats with HTML; other formats have none"
     )
     language: LanguageFilter | None = Field(default=None, description="which languages are kept; absent: all")
+    urls: UrlRules | None = Field(default=None, description="which URLs are dropped; absent: none")
     rules: Rules = Rules()
     redact: list[Literal["emails", "ip_addresses", "phone_numbers", "secrets"]] = Field(
         default=["emails", "ip_addresses", "secrets"],
@@ -211,9 +267,20 @@ class Validation(Section):
     max_bytes: Bytes = Field(default=10_000_000, description="held out of each source at most")
 
 
+class OptOut(Listed):
+    """Lists of documents that must not be trained on: files with one entry a line. They are found after extraction, which is not repeated."""
+
+    domains: ListFiles = Field(default=[], description="drops their hosts and all hosts below them")
+    urls: ListFiles = Field(
+        default=[], description="drops these URLs, as they are written, but for upper and lower case"
+    )
+    ids: ListFiles = Field(default=[], description="drops documents with these ids, such as paths, and their passages")
+
+
 class Select(Section):
     """Which documents are kept, decided over all sources together."""
 
+    opt_out: OptOut | None = Field(default=None, description="documents that are dropped on request; absent: none")
     min_scores: dict[Name, MinScore] = Field(default={}, description="source → threshold")
     priority: list[str] = Field(
         default=[], description="whose copy of a duplicate survives; unlisted sources come next, late ones last"
