@@ -254,6 +254,16 @@ def test_long_books_with_sentences_in_common_lose_nothing():
     assert share_lost([one.text for one in shapes.books(0, words=20_000)], PARAGRAPHS) == (0, 0)
 
 
+def test_of_a_chapter_that_two_books_have_the_first_keeps_all_and_the_other_loses_nothing_else():
+    said = [sentence for sentence in shapes.sentences() if len(sentence.split()) >= 15]
+    first, other, chapter = said[:200], said[200:390], said[390:400]
+    books = ["\n\n".join([*first[:90], *chapter, *first[90:]]), "\n\n".join([*other[:50], *chapter, *other[50:]])]
+    documents = [oracle.Document(id=f"book {n}", source="a", text=text) for n, text in enumerate(books)]
+    with quick_folder() as folder:
+        lost, _ = find(folder, documents, [False, False], rules=PARAGRAPHS)
+    assert lost == {(1, number): (0, False) for number in range(50, 60)}
+
+
 def test_logs_of_calls_lose_nothing_as_paragraphs_and_as_lines_all_but_the_first_would_go():
     """Which is why lines shorter than min_words stay, and why the step stops at max_loss."""
     logs = [one.text for one in shapes.call_logs(0)]

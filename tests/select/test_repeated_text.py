@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import shapes
 from rich.console import Console
 from selecting import (
     SOURCE,
@@ -255,6 +256,15 @@ def test_a_source_that_loses_too_much_stops_the_step_which_resumes_with_another_
     out, counts = run_selection(made, REPEATED, until="select")
     assert counts["web"]["repeated"]["edited_documents"] > 30
     assert not (out / "work").exists()
+
+
+def test_logs_of_calls_as_lines_stop_the_step_by_the_usual_limit(tmp_path):
+    logs = [document("web", f"log{n}", one.text) for n, one in enumerate(shapes.call_logs(0, count=30))]
+    write_corpus(tmp_path, {"web": logs, "manuals": corpus()["manuals"]})
+    with pytest.raises(
+        DataError, match=r"'web' would lose .* bytes of training text \(100%\)(.|\n)*limit is 20%(.|\n)*direction"
+    ):
+        run_selection(tmp_path, {**PLAIN, "repeated_text": RepeatedText(unit="line", min_words=2)})
 
 
 def test_bytes_that_were_edited_away_are_lost_by_the_limit_of_the_source(done):

@@ -29,6 +29,7 @@ LANGUAGE, RULES = 0.03, 0.25  # seconds a megabyte of text
 CLASSIFIER, SCORE = 0.005, 0.0035  # seconds a document
 SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
 NO_CONTAMINATION = 0.02  # seconds a megabyte where nothing is looked for
+REPEATED_TEXT = 0.08  # seconds a megabyte of text
 PLANTED = 0.001  # seconds an item: it is put into documents and has to be found
 DUPLICATES = 5e-5  # seconds a document
 TOKENIZER, TOKENIZE = 0.35, 0.35  # seconds a megabyte of text
@@ -161,9 +162,10 @@ def _reading(source: Source) -> tuple[str, float, float]:
 def _of_all_text(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
     text, documents = amounts.all_text / MB, sum(amounts.documents.values())
     seen = min(text, recipe.tokenizer.max_bytes / MB)
+    select = SELECT + (0.0 if recipe.select.repeated_text is None else REPEATED_TEXT)
     return {
         "duplicates": Work(ratio="duplicates", words=_documents(documents), cpu_seconds=documents * DUPLICATES),
-        "select": Work(ratio="select", words=in_bytes(text * MB), cpu_seconds=text * SELECT),
+        "select": Work(ratio="select", words=in_bytes(text * MB), cpu_seconds=text * select),
         "tokenizer": Work(ratio="tokenizer", words=in_bytes(seen * MB), cpu_seconds=seen * TOKENIZER),
         "tokenize": Work(ratio="tokenize", words=in_bytes(text * MB), cpu_seconds=text * TOKENIZE),
     }

@@ -36,7 +36,7 @@ from gristmill.select.words import Int64
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
-ROW_BYTES = 300  # of a worker's memory per distinct unit of a range
+ROW_BYTES = 400  # of a worker's memory per distinct unit of a range
 WORD_BYTES = 2  # at least, with what parts it from the next one
 MOST_FREQUENT = 20
 SUMMED_ROWS = 1 << 19  # rows that wait at least before they are summed up with those before them
@@ -88,7 +88,10 @@ class SpillUnits:
         wanted = np.flatnonzero(self.corpus.passed_of(k))
         for row_D, texts in batches_of_texts(self.corpus.shards[k].documents, wanted):
             spans = [units_of(text, self.rules.unit) for text in texts]
-            hashes_U2, words_U = unit_hashes([text[first:end] for text, own in zip(texts, spans) for first, end in own])
+            hashes_U2, words_U = unit_hashes(
+                [text[first:end] for text, own in zip(texts, spans) for first, end in own],
+                min_words=self.rules.min_words,
+            )
             count_D = np.array([len(own) for own in spans], dtype=np.int64)
             found = np.empty(len(words_U), dtype=UNIT)
             found["high"], found["low"] = hashes_U2[:, 0], hashes_U2[:, 1]

@@ -112,6 +112,6 @@ def check_repeated(report: RepeatedReport | None, section: RepeatedText | None) 
             f"({report.share(source):.0%}) as repeated {report.unit}s: {counted(taken.edited_documents, 'document')} edited, "
             f"{taken.dropped_documents:,} dropped; the limit is {section.max_loss:.0%}. What most documents of all sources lose:{named}\n"
             "  If these belong to the texts (a licence, a form, the lines of logs), leave the source out of "
-            "select.repeated_text.sources, or raise min_words or min_documents there. If the same texts are cut in other ways, keep "
+            "select.repeated_text.sources, or raise min_words or min_documents. If the same texts are cut in other ways, keep "
             "one of them. If it is boilerplate, raise select.repeated_text.max_loss."
         )

@@ -4,8 +4,9 @@
     line         one line that is not blank
 
 Two units are the same when they have the same words, as `words` has them: case, punctuation, white space and the way an accent was typed
-do not count, digits do. They are known by 128 bits of a hash of the hashes of their words, so that among ten billion units the odds
-that any two others share one are below 1e-18, and 1e-6 with a vocabulary of ten million words, whose own hashes have 64 bits.
+do not count, digits do. They are known by 128 bits of a hash over the 64-bit hashes of their words: among ten billion units the odds
+that two with other words share one are 2e-19, and 3e-6 that any two of ten million words do, which would have to stand in the same place
+of units that are otherwise the same.
 """
 
 from __future__ import annotations
@@ -46,18 +47,22 @@ def _joined(lines: Iterator[Span]) -> Iterator[Span]:
         yield first, end
 
 
-def unit_hashes(units: Sequence[str]) -> tuple[UInt64, Int64]:
-    """Of U units: 128 bits each (U, 2), high half first, and their numbers of words (U,)."""
+def unit_hashes(units: Sequence[str], *, min_words: int = 1) -> tuple[UInt64, Int64]:
+    """Of U units: 128 bits each (U, 2), high half first, zeros for those with fewer words, and their numbers of words (U,)."""
     hashes_U2, words_U = np.zeros((len(units), 2), dtype=np.uint64), np.zeros(len(units), dtype=np.int64)
     sizes = np.array([len(unit) for unit in units], dtype=np.int64)
     for first, end in pieces(sizes, BATCH_BYTES):
         if end - first == 1:
-            hashes_U2[first], words_U[first] = _of_long(units[first])
+            digest, words_U[first] = _of_long(units[first])
+            hashes_U2[first] = np.frombuffer(digest, dtype=">u8")
             continue
         words = split_words(units[first:end])
         words_U[first:end] = np.diff(words.offsets_D1)
-        for d in range(end - first):
-            hashes_U2[first + d] = _halves(xxhash.xxh3_128_intdigest(words.of(d).tobytes()))
+        long_enough = np.flatnonzero(words_U[first:end] >= min_words)
+        view = memoryview(words.hashes_W.tobytes())
+        edges = zip((8 * words.offsets_D1[long_enough]).tolist(), (8 * words.offsets_D1[long_enough + 1]).tolist())
+        digests = b"".join(xxhash.xxh3_128_digest(view[start:stop]) for start, stop in edges)
+        hashes_U2[first + long_enough] = np.frombuffer(digests, dtype=">u8").reshape(-1, 2)
     return hashes_U2, words_U
 
 
@@ -84,14 +89,10 @@ def without(text: str, units: Sequence[Span], gone: Collection[int]) -> str:
     return "".join(parts)
 
 
-def _of_long(unit: str) -> tuple[tuple[int, int], int]:
+def _of_long(unit: str) -> tuple[bytes, int]:
     digest, count = xxhash.xxh3_128(), 0
     for piece in text_pieces(unit):
         hashes_W = split_words([piece]).hashes_W
         digest.update(hashes_W.tobytes())
         count += len(hashes_W)
-    return _halves(digest.intdigest()), count
-
-
-def _halves(value: int) -> tuple[int, int]:
-    return value >> 64, value & (2**64 - 1)
+    return digest.digest(), count
