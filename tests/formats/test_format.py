@@ -43,7 +43,7 @@ def test_suffixes_and_names_of_formats_are_written_in_the_recipe_s_schema_only()
     assert strings(SOURCE / "formats" / "csv.py") & suffixes == {".tsv"}, "by which the delimiter is told"
 
 
-def _in_this_process(job: survey.SurveyJob) -> list[object]:
+def _in_this_process(job: survey.SurveyJob, _progress: object) -> list[object]:
     return [job.process(item) for item, _ in job.items(Place(), alone=False)]
 
 

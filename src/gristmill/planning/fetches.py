@@ -93,8 +93,8 @@ def _facts(name: str, fetch: Fetch, links: RunLinks, states: States | None, told
 
 
 def _bytes_under(folder: Path | None) -> int:
-    parts = [] if folder is None else [*folder.glob("files/**/*"), *folder.glob("parts/*")]
-    return sum(path.stat().st_size for path in parts if path.is_file() and path.suffix != ".json")
+    parts = [] if folder is None else [*folder.glob("files/**/*"), *folder.glob(f"parts/{'[0-9]' * 5}")]
+    return sum(path.stat().st_size for path in parts if path.is_file())
 
 
 def _words(fetch: Fetch) -> str:
