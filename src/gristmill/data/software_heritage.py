@@ -30,13 +30,13 @@ from gristmill.data.executor import LocalThreads
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError
 from gristmill.graph.progress import Position, Report
+from gristmill.recipe.schema.formats import ReadJsonl, ReadParquet
 from gristmill.store.jsonl import append_jsonl, numbered_objects, read_sound, write_jsonl
 
 BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
 CONNECTIONS = 8
 TEXT = "text"
-LINES_OF_JSON = (".jsonl", ".ndjson")
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
 
 Row = Mapping[str, str | None]
@@ -203,10 +203,10 @@ def open_table(paths: Sequence[Path], id_column: str) -> tuple[list[str], Iterat
 
 
 def _columns(path: Path, id_column: str) -> list[str]:
-    if path.suffix == ".parquet":
+    if ReadParquet.suffix_in(path.name):
         with open_parquet(path) as file:
             columns = list(file.schema_arrow.names)
-    elif path.suffix in LINES_OF_JSON:
+    elif ReadJsonl.suffix_in(path.name):
         columns = [*next((row for _, row in numbered_objects(path)), {})]
     else:
         columns = [id_column]
@@ -217,9 +217,9 @@ def _columns(path: Path, id_column: str) -> list[str]:
 
 def _rows(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
     _columns(path, id_column)
-    if path.suffix == ".parquet":
+    if ReadParquet.suffix_in(path.name):
         yield from _parquet_rows(path)
-    elif path.suffix in LINES_OF_JSON:
+    elif ReadJsonl.suffix_in(path.name):
         yield from (row for _, row in numbered_objects(path))
     else:
         yield from _lines(path, id_column)
