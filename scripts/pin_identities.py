@@ -191,6 +191,8 @@ def _others(value: Any) -> list[Any]:
         "fasttext",
         "one_minus_sqrt",
         "bfloat16",
+        "CC-MAIN-2024-18",
+        "https://other.example.org",
         "books",
         "web",
         "facts",

@@ -20,6 +20,7 @@ from gristmill.errors import RecipeError
 from gristmill.graph.state import States
 from gristmill.planning.budget import Selection
 from gristmill.planning.estimate import bytes_per_token, text_bytes_of
+from gristmill.planning.fetches import FetchFacts, Told, find_fetches
 from gristmill.planning.steps import Amounts
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Source
@@ -61,6 +62,7 @@ class Found:
     files: Mapping[str, list[Path]]
     facts: Mapping[str, SourceFacts]
     unique: Mapping[Selection, int]
+    fetches: Mapping[str, FetchFacts]
     amounts: Amounts
     held_out: Mapping[str, tuple[int | None, float]]
     largest: Mapping[str, tuple[Path, float]]
@@ -98,11 +100,17 @@ def _fetched(name: str, source: Source, links: RunLinks) -> list[Path]:
 
 
 def find_amounts(
-    loaded: LoadedRecipe, files: Mapping[str, list[Path]], links: RunLinks, states: States | None
+    loaded: LoadedRecipe,
+    files: Mapping[str, list[Path]],
+    links: RunLinks,
+    states: States | None,
+    *,
+    told: Mapping[str, Told] | None = None,
 ) -> Found:
     """All that can be known of the recipe's amounts now. files: of the sources. states: None where they are not worked out; what the
-    run has then speaks for them."""
+    run has then speaks for them. told: by servers, of what is to fetch."""
     recipe = loaded.recipe
+    fetches = find_fetches(recipe, links, states, told or {})
     text = {name: _text_bytes(name, found, recipe, links, states) for name, found in files.items()}
     unique, how_known = _unique_tokens(recipe, text, links, states)
     per_token = bytes_per_token(recipe.tokenizer.vocab_size)
@@ -116,16 +124,13 @@ def find_amounts(
             for name in recipe.sources
         },
         unique=unique,
+        fetches=fetches,
         amounts=Amounts(
             read_bytes={name: _read_bytes(source, files[name], kept[name]) for name, source in recipe.sources.items()},
             text_bytes=kept,
             documents=documents,
             conversations=0.0 if recipe.chat is None else _conversations(recipe.chat, loaded.folder),
-            fetch_bytes={
-                name: float((_counts(f"fetch/{name}", links, states) or {}).get("bytes", 0))
-                for name, source in recipe.sources.items()
-                if source.fetch is not None
-            },
+            fetch_bytes={name: float(facts.num_bytes or 0) for name, facts in fetches.items()},
             pack_bytes={name: path.stat().st_size if path.is_file() else 0 for name, path in pack_files.items()},
             pack_items={name: _num_lines(path) for name, path in pack_files.items()},
         ),

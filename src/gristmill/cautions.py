@@ -79,7 +79,20 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 f"stage {stage.name} goes from {before.seq_len:,} to {stage.seq_len:,} tokens of context with the same "
                 "rope_theta; a longer context usually needs a larger one"
             )
-    return [*warnings, *_repeated_text_warnings(recipe)]
+    return [*warnings, *_source_warnings(recipe), *_repeated_text_warnings(recipe)]
+
+
+def _source_warnings(recipe: Recipe) -> Iterator[str]:
+    """Filters of a source that judge by what its documents do not have."""
+    for name, source in recipe.sources.items():
+        if source.language is not None and isinstance(source.read, ReadCode):
+            yield (
+                f"sources.{name}.language judges files of source code by their comments and names, and drops most; leave it out, and "
+                "choose files by read.extensions"
+            )
+        key = next((key for key in ("url_field", "url_column") if hasattr(source.read, key)), None)
+        if source.urls is not None and key is not None and getattr(source.read, key) is None:
+            yield f"sources.{name}.urls drops nothing: no document has a URL without read.{key}"
 
 
 def _repeated_text_warnings(recipe: Recipe) -> Iterator[str]:

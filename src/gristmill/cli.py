@@ -18,6 +18,7 @@ from gristmill.cli_options import (
     Device,
     MicroBatchTokens,
     Models,
+    Offline,
     Only,
     Overrides,
     Processes,
@@ -78,6 +79,7 @@ def run(
     micro_batch_tokens: MicroBatchTokens = None,
     ray: Ray = None,
     array: Array = None,
+    offline: Offline = False,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
@@ -85,7 +87,7 @@ def run(
     from gristmill.recipe.load import load_recipe
 
     console = _console()
-    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), ray=ray)
+    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), ray=ray, offline=offline)
     if array is not None:
         from gristmill.array import run_rank
         from gristmill.graph.share import read_share
@@ -121,13 +123,16 @@ def plan(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    offline: Offline = False,
 ) -> None:
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
+    from dataclasses import replace
+
     from gristmill.commands.plan import plan as print_plan
     from gristmill.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), offline=offline)
     print_plan(
         loaded,
         machine,

@@ -74,6 +74,9 @@ Array = Annotated[
         metavar="RANK/SIZE|slurm",
     ),
 ]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="ask nothing of the network: what was fetched is used, the rest refused")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 

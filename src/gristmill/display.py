@@ -112,23 +112,37 @@ def print_whole(table: Table, console: Console) -> None:
     console.print(table, crop=False)
 
 
+class Say(Protocol):
+    """Changes the line of `doing`."""
+
+    def __call__(self, words: str, left_seconds: float | None = None) -> None:
+        """left_seconds: until all of it is done, if that is known."""
+        ...
+
+
 @contextmanager
-def doing(console: Console, words: str) -> Iterator[Callable[[str], None]]:
-    """One line that says what is done now and since when, as long as it is: on the console's terminal, or on that of standard error, where the
-    console writes into a pipe or file; nothing elsewhere. Yields the function that changes it."""
+def doing(console: Console, words: str, clock: Clock = time.monotonic) -> Iterator[Say]:
+    """One line that says what is done now, and how long all of it still takes or has taken: on the console's terminal, or on that of
+    standard error, where the console writes into a pipe or file; nothing elsewhere. Yields the function that changes it."""
     shown = console if console.quiet or _is_live(console) else Console(stderr=True)
     if shown.quiet or not _is_live(shown):
-        yield lambda line: None
+        yield lambda words, left_seconds=None: None
         return
-    line, since = words, time.monotonic()
+    line, since = words, clock()
+    end: float | None = None
 
-    def say(words: str) -> None:
-        nonlocal line
-        line = words
+    def say(words: str, left_seconds: float | None = None) -> None:
+        nonlocal line, end
+        line, end = words, None if left_seconds is None else clock() + left_seconds
         live.refresh()
 
     def draw() -> Text:
-        return Text(f"{line}, {units.seconds(time.monotonic() - since)} so far", no_wrap=True, overflow="ellipsis")
+        now = clock()
+        left = 0.0 if end is None else end - now
+        told = (
+            f"{units.seconds(left)} left" if left > 0 else f"{units.seconds(now - since)} so far"
+        )  # not past the estimated end
+        return Text(f"{line}, {told}", no_wrap=True, overflow="ellipsis")
 
     with Live(console=shown, get_renderable=draw, refresh_per_second=FRAMES_PER_SECOND, transient=True) as live:
         shown.show_cursor(True)

@@ -17,6 +17,7 @@ from gristmill.graph.record import Planned, TrainingForecast
 from gristmill.graph.state import States
 from gristmill.pipeline import steps_of
 from gristmill.planning.cost import count_parameters, pretraining_flops, training_memory
+from gristmill.planning.reading import kept_readings
 from gristmill.planning.speed import Speed, hardware_name, has_profile, machine_speed
 from gristmill.planning.steps import Amounts, Work, correction, works
 from gristmill.preflight import check_files
@@ -89,7 +90,8 @@ class Corrections:
         return StepForecast(step=name, work=work, seconds=seconds, num_records=len(alike))
 
     def _of_kind(self, kind: str) -> list[tuple[Work, float]]:
-        """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now on idle cores."""
+        """(work, seconds) of the newest records of a kind of step, made with the processes and threads of now on idle cores; of
+        extract also what init read."""
         if kind not in self._done:
             records = self._store.recent_records(kind, most=RECENT_RECORDS)
             self._done[kind] = [
@@ -99,6 +101,8 @@ class Corrections:
                 and record.get("busy_cores", NOTABLE) < NOTABLE
                 and _is_of(record.get("machine", {}), self._machine)
             ]
+            if kind == "extract" and self._machine.ray is None:
+                self._done[kind] += kept_readings(self._machine.runs_dir)
         return self._done[kind]
 
 

@@ -35,6 +35,7 @@ from gristmill.planning.cost import (
     steps_of,
     training_memory,
 )
+from gristmill.planning.fetches import FetchFacts, Told
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.preflight import check_files
 from gristmill.recipe.interventions import with_interventions
@@ -73,6 +74,7 @@ class Forecast:
     recipe: Recipe
     budget: tuple[SelectionBudget, ...]
     sources: Mapping[str, SourceFacts]
+    fetches: Mapping[str, FetchFacts]
     stage_steps: tuple[int, ...]
     phases: tuple[Phase, ...]
     parameters: int
@@ -103,6 +105,7 @@ class Forecast:
             "schedule": [asdict(phase) for phase in self.phases],
             "budget": [_budget_json(row, self.sources) for row in self.budget],
             "sources": {name: asdict(facts) for name, facts in self.sources.items()},
+            "fetches": {name: asdict(facts) for name, facts in self.fetches.items()},
             "parameters": self.parameters,
             "flops": asdict(self.flops),
             "speed": asdict(self.speed),
@@ -128,8 +131,14 @@ class Forecast:
         }
 
 
-def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: float | None = None) -> Forecast:
-    """The forecast. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that are missing;
+def make_forecast(
+    loaded: LoadedRecipe,
+    machine: Machine,
+    *,
+    price_per_hour: float | None = None,
+    told: Mapping[str, Told] | None = None,
+) -> Forecast:
+    """The forecast. told: by servers, of sources that are to be fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that are missing;
     `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
@@ -139,7 +148,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     files = source_files(loaded, links)
     missing = check_files(loaded, files)
     states, notes = _states(loaded, machine, links)
-    found = find_amounts(loaded, files, links, states)
+    found = find_amounts(loaded, files, links, states, told=told)
     budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), found.unique))
     vocab_size = recipe.tokenizer.vocab_size
     parameters = count_parameters(recipe.model, vocab_size)
@@ -148,7 +157,8 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
     memory = training_memory(recipe, machine.micro_batch_tokens)
     num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
     text_bytes = found.amounts.all_text
-    disk = run_disk(recipe, text_bytes, num_unique, **_selection_disk(recipe, text_bytes, states))
+    fetched = round(sum(found.amounts.fetch_bytes.values()))
+    disk = run_disk(recipe, text_bytes, num_unique, fetched=fetched, **_selection_disk(recipe, text_bytes, states))
     present = [source.read for name, source in recipe.sources.items() if files[name] and source.fetch is None]
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
@@ -159,6 +169,7 @@ def make_forecast(loaded: LoadedRecipe, machine: Machine, *, price_per_hour: flo
         recipe=recipe,
         budget=budget,
         sources=found.facts,
+        fetches=found.fetches,
         stage_steps=tuple(steps_of(recipe.pretrain)),
         phases=_phases(recipe),
         parameters=parameters,

@@ -19,6 +19,7 @@ from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Listed, NearDuplicates, RepeatedText, list_label, rules_label
+from gristmill.recipe.schema.fetching import Fetch, FetchSoftwareHeritage
 from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.outputs import ReportPage
@@ -118,7 +119,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
                 name=f"fetch/{name}",
                 module="gristmill.data.fetch",
                 outputs=Fetched,
-                given=Given(config={"fetch": source.fetch.inside()}),
+                given=Given(config={"fetch": source.fetch.inside()}, files=_fetch_files(source.fetch)),
                 watching=Given(config={"fetch": source.fetch}),
             )
             given = Given(
@@ -137,6 +138,11 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
     yield from _scoring(recipe)
     yield from _search(recipe)
     yield from _selection(recipe)
+
+
+def _fetch_files(fetch: Fetch) -> dict[str, tuple[str, ...]]:
+    """The files on this machine that say what is fetched."""
+    return {"ids": tuple(fetch.ids)} if isinstance(fetch, FetchSoftwareHeritage) else {}
 
 
 def _scoring(recipe: Recipe) -> Iterable[Step]:

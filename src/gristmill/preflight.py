@@ -13,15 +13,17 @@ from itertools import islice
 from pathlib import Path
 
 from gristmill.data.lists import check_list
-from gristmill.data.outside import absolute
+from gristmill.data.outside import absolute, find_outside
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
+from gristmill.data.software_heritage import open_table
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
 from gristmill.formats.format import Span, format_of, size_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Listed, Source
+from gristmill.recipe.schema.fetching import FetchSoftwareHeritage
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
@@ -96,6 +98,11 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         used = "pretrain.watch.packs" if watched else "evaluate.packs"
         check = partial(_check_pack, kinds=kinds, used=used)
         yield ("packs", name, "path"), absolute(loaded.folder, pack.path), check
+    for name, source in recipe.sources.items():
+        if isinstance(source.fetch, FetchSoftwareHeritage):
+            check_ids = partial(_check_ids, id_column=source.fetch.id_column)
+            for index, pattern in enumerate(source.fetch.ids):
+                yield ("sources", name, "fetch", "ids", index), _first_of(loaded.folder, pattern), check_ids
     for name, item in recipe.classifiers.items():
         key = ("classifiers", name)
         yield (*key, "annotations"), absolute(loaded.folder, item.annotations), _check_annotations
@@ -115,6 +122,17 @@ def _check_pack(path: Path, *, kinds: tuple[str, ...], used: str) -> None:
             f"{path} is of kind {pack.kind}; {used} takes {' and '.join(kinds)}. Take it out there: under `packs` its text is "
             "kept out of the training data all the same."
         )
+
+
+def _first_of(folder: Path, pattern: str) -> Path:
+    """The first file that a pattern names; where there is none, the place where it would be."""
+    with contextlib.suppress(RecipeError):
+        return next(iter(find_outside(folder, [pattern], where=pattern).files))
+    return absolute(folder, pattern)
+
+
+def _check_ids(path: Path, *, id_column: str) -> None:
+    open_table([path], id_column)
 
 
 def _check_annotations(path: Path) -> None:

@@ -22,6 +22,7 @@ from rich.markup import escape
 from gristmill import units
 from gristmill.context import make_context
 from gristmill.data.outside import FileHashes, find_step_files
+from gristmill.data.patience import UnreachableError, offline_words
 from gristmill.data.ray_tasks import ray_session
 from gristmill.display import Display, Output
 from gristmill.durations import Foretold
@@ -171,6 +172,9 @@ class Run:
         """Checks what can be known before anything is made; returns the steps of `last` and what they need, in order."""
         self.wanted, self.kept = needed_by(self.states, last), kept
         check_finished(self.loaded.recipe, self.states, self.wanted)
+        to_fetch = [name for name in self.wanted if name.startswith("fetch/") and self.states[name].state != "done"]
+        if self.machine.offline and to_fetch:
+            raise UnreachableError(offline_words(to_fetch))
         self.foretold = Foretold(self.loaded, self.machine, self.links)
         return self.wanted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import os
 import random
 import re
@@ -17,13 +18,16 @@ from rich.console import Console
 from gristmill.commands.init import init, parameters_of
 from gristmill.commands.init_page import say_what_has_no_share
 from gristmill.draft.folder import PASSAGE_CHARS
+from gristmill.draft.hours import UNIT_SECONDS
 from gristmill.draft.interval import Estimate
 from gristmill.draft.sample import Limits
 from gristmill.draft.size import Wish, budget_for, shape_for
 from gristmill.errors import DataError, RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.reading import keep_readings, kept_readings
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, keep_matmul, read_profile, write_profile
+from gristmill.planning.steps import STARTS
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.formats import READERS
 from gristmill.runner import run
@@ -150,6 +154,27 @@ def test_init_and_plan_say_the_same_hours_before_anything_was_trained(
         made = make_forecast(load_recipe(path), machine)
         assert not made.speed.is_measured
         assert f"All steps take about {seconds(3600 * made.hours)} here" in out.getvalue()
+
+
+def test_what_init_measured_of_reading_is_what_plan_tells_of_extract(tmp_path: Path, machine: Machine) -> None:
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=QUIET, machine=machine)
+    [before] = [step for step in make_forecast(load_recipe(path), machine).steps if step.step == "extract/text"]
+    keep_readings(machine.runs_dir, {before.work.ratio: (before.work, 3 * before.work.cpu_seconds)})
+    [after] = [step for step in make_forecast(load_recipe(path), machine).steps if step.step == "extract/text"]
+    assert after.seconds == pytest.approx(3 * before.work.cpu_seconds)
+    assert after.num_records == before.num_records + 1
+
+
+def test_init_keeps_how_long_it_read(tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gristmill.draft.hours.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("gristmill.commands.init.NOTABLE", math.inf)
+    (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
+    path = init(tmp_path / "new", data=tmp_path / "a.txt", console=QUIET, machine=machine)
+    [(work, took)] = kept_readings(machine.runs_dir)
+    [planned] = [step for step in make_forecast(load_recipe(path), machine).steps if step.step == "extract/text"]
+    assert (work.ratio, took > 0) == (planned.work.ratio, True)
+    assert work.cpu_seconds == pytest.approx(planned.work.cpu_seconds - STARTS["extract"] + UNIT_SECONDS, rel=0.01)
 
 
 def test_what_init_guesses_does_not_replace_what_was_measured(tmp_path: Path, machine: Machine) -> None:

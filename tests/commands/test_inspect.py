@@ -16,13 +16,15 @@ from rich.console import Console
 from gristmill.commands.init import init
 from gristmill.commands.inspect import inspect, spread
 from gristmill.commands.inspect_files import print_totals
-from gristmill.commands.survey import Found, format_for, heads_of, look
+from gristmill.commands.survey import Found, bytes_behind, format_for, heads_of, look
 from gristmill.commands.survey_job import Close
 from gristmill.context import context_of
 from gristmill.data.by_size import SampleBySize
+from gristmill.data.cursor import READING, State
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
+from gristmill.draft.ahead import Ahead
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.interval import Estimate
 from gristmill.draft.sample import Limits, read_sample
@@ -320,6 +322,20 @@ def test_tokens_are_estimated_as_init_counts_them(tmp_path):
     assert low < counted < high
 
 
+def test_the_vocabulary_of_the_tokens_is_said(tmp_path):
+    for name, size, words in (
+        ("small", 20_000, "of a vocabulary of 1,024, which init takes for so much text."),
+        (
+            "large",
+            9_000_000,
+            "of a vocabulary of 4,096, which init takes for so much text; with --minutes or --size it may take a smaller",
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text("words of a text " * (size // 16))
+        assert words in " ".join(shown(tmp_path / name).split())
+
+
 def number_of(told):
     """18.9k → 18,900."""
     return float(told.rstrip("kMG")) * {"k": 1e3, "M": 1e6, "G": 1e9}.get(told[-1], 1)
@@ -345,8 +361,15 @@ def test_inspect_init_and_run_say_the_same_of_languages_that_lie_in_blocks(tmp_p
     paths = {"format": "text", "paths": ["data/*.txt"]}
     source = Source.model_validate({"read": paths, "license": "unknown"})
     limits = Limits(max_bytes=sum(sizes.values()) // 2)
+    ahead = Ahead(lambda _words, _left: None, {}, text_bytes=0, reading_seconds=limits.reading_seconds)
     sample = read_sample(
-        {"text": source}, recipe_dir=tmp_path, out=tmp_path / "drawn", machine=machine, limits=limits, seed=8, say=print
+        {"text": source},
+        recipe_dir=tmp_path,
+        out=tmp_path / "drawn",
+        machine=machine,
+        limits=limits,
+        seed=8,
+        ahead=ahead,
     )["text"]
     assert not sample.is_whole
     shards = sorted(sample.folder.glob("documents-*"))
@@ -393,3 +416,18 @@ def test_a_file_whose_first_rows_do_not_fit_into_memory_is_lost_once_and_hides_n
         (tmp_path / f"{name}.jsonl").write_text(f'{{"body": "{text}"}}\n' * rows, encoding="utf-8")
     heads = heads_of("jsonl", sorted(tmp_path.iterdir()))
     assert {path.stem: head.text for path, head in heads.items()} == {"a": "body", "b": "body", "d": "body"}
+
+
+def test_how_far_a_look_is_rises_with_the_files_and_the_offset_in_one(tmp_path):
+    paths = [tmp_path / "a.txt", tmp_path / "b.jsonl", tmp_path / "c.jsonl.gz"]
+    for path, size in zip(paths, (100, 50, 10)):
+        path.write_bytes(b"x" * size)
+    before = [0, 100, 150, 160]
+
+    def behind(part: int, entry: int) -> int:
+        state = State(part=part, entry=entry, passed=0, records=0, spool_bytes=0, phase=READING)
+        return bytes_behind(state, paths, before)
+
+    assert [behind(0, 0), behind(0, 99), behind(1, 20), behind(1, 70), behind(2, 0), behind(2, 9_000)] == [
+        0, 99, 120, 150, 150, 150,
+    ]  # fmt: skip

@@ -359,6 +359,22 @@ def test_own_rules_that_cannot_be_loaded_are_refused_with_their_line_of_the_reci
             make_forecast(load_recipe(book, []), machine)
 
 
+def test_filters_by_what_documents_do_not_have_are_warned_of(book: Path, machine: Machine) -> None:
+    (book.parent / "a.txt").write_text("example.org\n")
+    (book.parent / "x.jsonl").write_text('{"text": "one"}\n')
+    (book.parent / "x.py").write_text("x = 1\n")
+    sources = [
+        "sources.code={read: {format: code, paths: [x.py]}, license: CC0, language: {keep: [en]}, unique_tokens: 9000}",
+        "sources.rows={read: {format: jsonl, paths: [x.jsonl]}, license: CC0, urls: {hosts: [a.txt]}, unique_tokens: 9000}",
+    ]
+    told = make_forecast(load_recipe(book, sources), machine).warnings
+    assert any("sources.code.language judges files of source code by their comments" in line for line in told)
+    assert "sources.rows.urls drops nothing: no document has a URL without read.url_field" in told
+    sources[1] = sources[1].replace("[x.jsonl]", "[x.jsonl], url_field: url")
+    told = make_forecast(load_recipe(book, sources), machine).warnings
+    assert not any("sources.rows.urls" in line for line in told)
+
+
 def test_lists_that_are_empty_are_refused_and_missing_ones_are_told(book: Path, machine: Machine) -> None:
     (book.parent / "empty.txt").write_text("# nothing\n")
     text = book.read_text()

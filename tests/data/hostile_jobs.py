@@ -209,7 +209,7 @@ def guarded(
         deadline_seconds=1.0,
         max_memory_mb=300,
         should_stop=should_stop,
-        progress=progress,
+        progress=lambda state: progress(state.records),
     )
 
 
@@ -230,5 +230,5 @@ def guarded_hanging(folder: Path, number: int, *, progress: Callable[[int], None
         spool=folder / f"spool-{number}.tmp",
         deadline_seconds=600.0,
         max_memory_mb=300,
-        progress=progress,
+        progress=lambda state: progress(state.records),
     )

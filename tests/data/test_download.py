@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.download import Client, Patience, UnreachableError, Wanted
+from gristmill.data.download import Client, RefusedError, Wanted
+from gristmill.data.patience import Patience, UnreachableError
 from gristmill.errors import DataError
 
 CONTENT = bytes(range(256)) * 40
@@ -29,6 +32,7 @@ class Server(http.server.ThreadingHTTPServer):
     script: list[tuple[str, int]]
     sent: list[int]
     etag = '"1"'
+    lie = 0
     content = CONTENT
     location = ""
     daemon_threads = True
@@ -55,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         is_same = self.headers.get("If-Range", etag) == etag or fault == "ignores If-Range"
         start = int(asked[1]) if asked and is_same and fault != "ignores ranges" else 0
         start += 7 if start and fault == "another range" else 0
-        headers = {"ETag": etag, "Content-Length": str(len(content) - start)}
+        headers = {"ETag": etag, "Content-Length": str(len(content) - start + self.server.lie)}
         if fault == "packed":
             headers["Content-Encoding"] = "gzip"
         if start:
@@ -63,6 +67,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._head(206 if start else 200, headers)
         body = content[start:] if fault != "cut" else content[start : start + place]
         self.server.sent.append(len(body))
+        if fault == "trickle":
+            with contextlib.suppress(OSError):
+                for place in range(20):
+                    self.wfile.write(body[place : place + 1])
+                    time.sleep(0.05)
+            return None
         self.wfile.write(body)
         self.close_connection = True
         return None
@@ -89,7 +99,7 @@ def started() -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server) -> Server:
-    started.script, started.sent, started.etag, started.content = [], [], '"1"', CONTENT
+    started.script, started.sent, started.etag, started.content, started.lie = [], [], '"1"', CONTENT, 0
     return started
 
 
@@ -158,6 +168,32 @@ def test_a_wrong_answer_is_refused_in_words(
     with pytest.raises(DataError, match=said):
         fetch(server, tmp_path, **keys)
     assert not (tmp_path / "a.bin").exists()
+
+
+def test_a_length_that_is_a_lie_gives_no_wrong_file(server: Server, tmp_path: Path) -> None:
+    server.lie = 7
+    assert fetch(server, tmp_path / "long") == CONTENT
+    server.lie = -7
+    with pytest.raises(DataError, match="twice; expected"):
+        fetch(server, tmp_path / "short")
+    assert not (tmp_path / "short" / "a.bin").exists()
+
+
+def test_a_server_that_sends_a_byte_now_and_then_counts_as_cut(server: Server) -> None:
+    server.script = [("trickle", 0)] * 4
+    with pytest.raises(UnreachableError, match="bytes in"):
+        Client(patience=QUICK).read(f"http://127.0.0.1:{server.server_port}/a.bin", max_bytes=10**6)
+
+
+def test_a_small_answer_is_whole_bounded_and_of_the_span_that_was_asked_for(server: Server) -> None:
+    client, url = Client(patience=QUICK), f"http://127.0.0.1:{server.server_port}/a.bin"
+    server.script = [("busy", 0), ("cut", 100)]
+    assert client.read(url, max_bytes=len(CONTENT)) == CONTENT
+    with pytest.raises(RefusedError, match="more than 100 bytes"):
+        client.read(url, max_bytes=100)
+    server.script = [("another range", 0)]
+    with pytest.raises(RefusedError, match="but others"):
+        client.read(url, max_bytes=10**6, span=(10, len(CONTENT) - 1))
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "http://localhost:{port}/a.bin"])

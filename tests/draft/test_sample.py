@@ -10,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.draft.ahead import Ahead
 from gristmill.draft.sample import MIN_UNIT_BYTES, Limits, read_sample
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import Source
+
+
+def unsaid() -> Ahead:
+    return Ahead(lambda _words, _left: None, {}, text_bytes=0, reading_seconds=1e6)
 
 
 def test_of_each_source_something_is_read_though_the_limits_are_used_up(tmp_path: Path) -> None:
@@ -26,7 +31,7 @@ def test_of_each_source_something_is_read_though_the_limits_are_used_up(tmp_path
     }
     samples = read_sample(
         sources, recipe_dir=tmp_path, out=tmp_path / "out", machine=Machine(runs_dir=tmp_path / "runs", processes=1),
-        limits=Limits(seconds=1e6, max_bytes=1), seed=1, say=lambda _: None,
+        limits=Limits(seconds=1e6, max_bytes=1), seed=1, ahead=unsaid(),
     )  # fmt: skip
     assert samples["small"].is_whole
     packed = (tmp_path / "large.jsonl.gz").stat().st_size
@@ -43,15 +48,15 @@ def test_when_reading_is_interrupted_nothing_is_at_work_in_its_folder_any_more(t
     source = Source.model_validate({"read": {"format": "text", "paths": ["*.txt"]}, "license": "none"})
     said: list[str] = []
 
-    def say(line: str) -> None:
+    def say(line: str, _left: float) -> None:
         said.append(line)
-        if len(said) == 2:  # other units are at work by then
+        if len(said) == 3:  # other units are at work by then
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         read_sample(
             {"text": source}, recipe_dir=tmp_path, out=tmp_path / "out", machine=Machine(runs_dir=tmp_path, processes=2),
-            limits=Limits(seconds=1e6), seed=1, say=say,
+            limits=Limits(seconds=1e6), seed=1, ahead=Ahead(say, {}, text_bytes=0, reading_seconds=1e6),
         )  # fmt: skip
     left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     time.sleep(1)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError
-from gristmill.evaluate.compression import PrimedXz, xz_size
+from gristmill.evaluate.compression import LEAST_CUT_BYTES, PrimedXz, xz_size
 
 
 def prose(seed: int, num_words: int) -> str:
@@ -58,6 +58,13 @@ def test_a_limit_leaves_out_documents_at_even_distances() -> None:
     primed = PrimedXz(["x" * 100] * 50, max_training_bytes=1000)
     assert primed.training_bytes == 1000
     assert xz_size(b"x" * 1000) < 200
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 400_000), min_size=1, max_size=6), st.integers(70_000, 300_000))
+def test_long_documents_are_read_in_part_so_that_the_limit_is_used(sizes: list[int], limit: int) -> None:
+    primed = PrimedXz(["x" * size for size in sizes], max_training_bytes=limit)
+    assert min(sum(sizes), limit - LEAST_CUT_BYTES) <= primed.training_bytes <= limit
 
 
 def test_nothing_held_out_is_an_error() -> None:

@@ -102,6 +102,18 @@ def test_what_is_counted_has_the_time_of_its_pace_and_never_that_of_the_forecast
     assert tracker.moment(7.5).left_seconds is None, "the pace was too fast; so was the forecast"
 
 
+@given(done=st.integers(1, 900), wait=st.floats(0, 5))
+def test_what_is_said_between_two_parts_changes_neither_share_nor_time_left(done: int, wait: float) -> None:
+    tracker = Tracker("pretrain", expected_seconds=9000.0, later_seconds=0.0, now=0.0)
+    for now in (0, 1):
+        tracker.add(Position(done=now * done, total=930, unit="step", part="stage stable"), float(now))
+    before = tracker.moment(1.0 + wait)
+    tracker.add(Position.doing("computing step 451"), 1.0)
+    after = tracker.moment(1.0 + wait)
+    assert (after.share, after.left_seconds) == (before.share, before.left_seconds)
+    assert after.where == f"computing step 451, step {done} of 930"
+
+
 def test_units_that_take_longer_than_others_are_told_by_their_work() -> None:
     tracker = Tracker("evaluate", expected_seconds=9.0, later_seconds=0.0, now=0.0)
     for now, done, work in ((0.0, 0, 0.0), (2.0, 1, 1.0), (4.0, 2, 2.0)):

@@ -41,6 +41,14 @@ def test_every_step_has_its_work_and_more_text_never_takes_less_time(path: Path,
         assert work.seconds(2 * SPEED) <= work.seconds(SPEED)
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_evaluation_of_ten_times_the_text_takes_no_longer(path: Path) -> None:
+    """What is held out is limited, and so is what the compressor reads."""
+    recipe, machine = load_recipe(path).recipe, Machine(processes=2, threads=1)
+    of_much, of_more = (works(recipe, amounts_of([*recipe.sources], size), machine) for size in (1e9, 1e10))
+    assert of_much["evaluate"] == of_more["evaluate"]
+
+
 works_done = st.lists(
     st.tuples(
         st.builds(

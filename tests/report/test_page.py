@@ -225,6 +225,22 @@ def test_nothing_is_called_better_inside_its_interval(
     assert words in verdict(cast(Facts, Found()))
 
 
+def test_verdict_says_how_much_the_compressor_has_read() -> None:
+    class Found:
+        results = (
+            score("web", 1.5, model="pretrain", metric="bits_per_byte", interval=(1.2, 1.8)),
+            score(
+                "web", 2.0, model="xz", metric="bits_per_byte", training_bytes=4_000_000, all_training_bytes=33_000_000
+            ),
+        )
+        seen = MappingProxyType(dict[str, float]())
+
+        def has(self, step: str) -> bool:
+            return False
+
+    assert "than a compressor that has read 4 MB of its 33 MB of training text: " in verdict(cast(Facts, Found()))
+
+
 def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
     class Found:
         results = (

@@ -8,7 +8,7 @@ import re
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -22,6 +22,7 @@ from gristmill.commands.survey import heads_of
 from gristmill.commands.survey_job import EMPTY, MESSAGES
 from gristmill.data.outside import visible_files, why_no_file, without_dots
 from gristmill.display import doing
+from gristmill.draft.ahead import Ahead
 from gristmill.draft.conversations import with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import FolderSource, Looked, files_by_kind, sources_of
@@ -46,8 +47,10 @@ from gristmill.draft.write import (
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.formats.format import size_of
+from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, times_as_long
 from gristmill.graph.machine import Machine
-from gristmill.planning.speed import Speed, hardware_name, keep_matmul, keep_speed, machine_speed
+from gristmill.planning.reading import keep_readings
+from gristmill.planning.speed import hardware_name, keep_matmul, keep_speed, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE, named_nearly
 from gristmill.recipe.schema.curation import Source
@@ -61,6 +64,7 @@ SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
 UNREADABLE = "damaged, or cannot be opened"
 MEASURED_MOST_SECONDS = 30.0
+MEASURED_USUAL_SECONDS = 15.0
 MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
@@ -110,10 +114,18 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
     with doing(console, "looking at the files") as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
         looked = _look(texts, recipe_dir)
         plan = write_conversations(folder, looked.conversations) if asked.chat else None
-        planned = PlannedTime(
-            looked.sources, folder=recipe_dir, machine=machine, speed=_speed(machine, asked, say), chat=plan
-        )
+        keep_matmul(machine)
+        speed = cache(lambda parameters: machine_speed(parameters, machine)[0])
+        planned = PlannedTime(looked.sources, folder=recipe_dir, machine=machine, speed=speed, chat=plan)
+        forecast, text_bytes = planned.of_curation()
+        slower = times_as_long(busy_cores())
+        now = {step: slower * took for step, took in forecast.items()}
+        ahead = Ahead(say, now, text_bytes=text_bytes, reading_seconds=limits.reading_seconds)
+        if asked.minutes is not None and not speed(1_000_000).is_measured:
+            _measure_speed(machine, ahead, slower)
+            speed.cache_clear()
         wish = asked.wish(planned)
+        cores = CoreWatch()
         found = count(
             looked.sources,
             partial(_draft, looked.sources),
@@ -123,8 +135,10 @@ def _init(folder: Path, texts: Path, asked: Asked, *, machine: Machine, limits: 
             machine=machine,
             limits=limits,
             seed=SEED,
-            say=say,
+            ahead=ahead,
         )
+        if looked.sources and (cores.busy_cores() or 0.0) < NOTABLE:  # the forecasts are those of idle cores
+            keep_readings(machine.runs_dir, planned.of_reading({**found.emptied, **found.sources}))
         if plan is not None and found.tokenizer is not None:
             plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     tokens = _train_tokens(found)
@@ -300,14 +314,12 @@ def _check_enough(texts: Path, found: Count, tokens: Mapping[str, Estimate]) -> 
         )
 
 
-def _speed(machine: Machine, asked: Asked, say: Callable[[str], None]) -> Callable[[int], Speed]:
-    """The speed of training, by parameters: of the machine's profile. Where there is none, a matmul is measured now, or steps if a
-    time is to be kept, and remembered for plan."""
-    keep_matmul(machine)
-    if asked.minutes is not None and not machine_speed(1_000_000, machine)[0].is_measured:
-        say(f"measuring how fast this machine trains, at most {MEASURED_MOST_SECONDS:.0f} s")
-        about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
-        device = about.get("device", "cpu")
-        for point in points:
-            keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())
-    return cache(lambda parameters: machine_speed(parameters, machine)[0])
+def _measure_speed(machine: Machine, ahead: Ahead, slower: float) -> None:
+    """Trains for some seconds, as a time is to be kept, and keeps the speed in the machine's profile, for plan, too. slower: than on idle
+    cores."""
+    usual = min(MEASURED_MOST_SECONDS, slower * MEASURED_USUAL_SECONDS)
+    ahead.waits("measuring how fast this machine trains", usual)
+    about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
+    device = about.get("device", "cpu")
+    for point in points:
+        keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())

@@ -31,6 +31,7 @@ SHOWN_PLACES = 3
 SHOWN_UNREAD = 8  # kinds of files, the largest first
 SLOW = ("timeout", "out_of_memory", "killed:")  # failures that are not worth the time to meet them again
 PLACED_BYTES = 20_000_000  # of a source, looked at again for where its failures are
+LEAST_NAMED = 0.05  # of all time
 KEPT = 1.1  # of a time that was asked for
 USED = 0.9  # of it, at least, or what binds is said
 
@@ -159,6 +160,23 @@ def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Conso
         )
 
 
+def _longest(took: Mapping[str, float]) -> str:
+    """The kinds of steps that take most of the time, pretraining in any case, and the others together."""
+    kinds = dict[str, float]()
+    for step, spent in took.items():
+        kind = step.partition("/")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + spent
+    total = sum(kinds.values())
+    named = [
+        kind
+        for kind, spent in sorted(kinds.items(), key=lambda pair: -pair[1])
+        if kind == "pretrain" or spent > LEAST_NAMED * total
+    ]
+    rest = total - sum(kinds[kind] for kind in named)
+    words = [f"{kind} {seconds(kinds[kind])}" for kind in named]
+    return ", ".join([*words, *([f"the others {seconds(rest)}"] if rest >= 0.5 else [])])
+
+
 def _some(paths: Sequence[Path]) -> str:
     names = ", ".join(path.name for path in paths[:3])
     return names + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
@@ -173,7 +191,7 @@ def say_what_was_made(
     total = sum(took.values())
     console.print(
         f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
-        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here, pretraining {seconds(took['pretrain'])} of it.",
+        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here: {_longest(took)}.",
         highlight=False,
         markup=False,
     )

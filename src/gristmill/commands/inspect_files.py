@@ -17,14 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.amounts import present_files
-from gristmill.commands.survey import OTHER, Found, files_by_format, look
+from gristmill.commands.survey import OTHER, READ_BYTES, Found, files_by_format, look
 from gristmill.commands.survey_job import EMPTY, NO_TEXT, Head
 from gristmill.display import doing, print_whole
+from gristmill.draft.ahead import Pace
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import Wish, shape_for
+from gristmill.draft.size import SHAPES, Wish, shape_for
 from gristmill.extract.not_read import NotRead, not_read_beside, not_read_in
+from gristmill.formats.format import size_of
 from gristmill.planning.estimate import BYTES_PER_TOKEN_ERROR, bytes_per_token
+from gristmill.planning.steps import MB, READ, READ_OTHER
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.formats import READERS
 from gristmill.units import counted, megabytes
 
 MAX_COLUMN_TABLES = 5
@@ -53,10 +57,20 @@ def _show(
 ) -> None:
     """groups: name → (format, files)."""
     found = {}
+    work = {name: _work(kind, files) for name, (kind, files) in groups.items()}
     with doing(console, "looking") as say:
+        pace, done = Pace(sum(work.values())), 0.0
+
+        def tell(share: float) -> None:
+            at = done + share * work[name]
+            of_all = at / max(1e-9, sum(work.values()))
+            say(f"looking, {of_all:.0%}: {what}", pace.seconds(sum(work.values()) - at, done=at))
+
         for number, (name, (kind, files)) in enumerate(groups.items(), start=1):
-            say(f"looking, {number} of {len(groups)}: {name}, {counted(len(files), 'file')}")
-            found[name] = look(kind, files, samples)
+            what = f"{name}, {number} of {len(groups)}, {counted(len(files), 'file')}"
+            tell(0.0)
+            found[name] = look(kind, files, samples, progress=tell)
+            done += work[name]
     for name, one in found.items():
         for sample, excerpt in one.samples:
             console.print(Text.assemble((f"{name}  {sample}\n", "bold"), excerpt, "\n"))
@@ -66,12 +80,20 @@ def _show(
                 console.print(_columns(head))
     if found:
         print_totals(found, console)
-        console.print("≈ marks estimates, with 95 % intervals.", markup=False, highlight=False)
+        console.print(
+            f"≈ marks estimates, with 95 % intervals. {_of_which_tokens(found)}", markup=False, highlight=False
+        )
     for name, one in found.items():
         for line in _notes(one, is_code=groups[name][0] == "code"):
             console.print(f"{name}: {line}", markup=False, highlight=False)
     for other in not_read:
         console.print(f"not read: {other}", markup=False, highlight=False)
+
+
+def _work(kind: str, files: Sequence[Path]) -> float:
+    """Seconds of looking at the files of a format, by the ratios of reading."""
+    rate = READ["trafilatura"] if READERS[kind].holds_html else READ.get(kind, READ_OTHER)
+    return min(READ_BYTES, sum(map(size_of, files))) / MB * rate
 
 
 def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
@@ -83,6 +105,20 @@ def _notes(found: Found, *, is_code: bool) -> Iterator[str]:
     yield from (f"{head.path.name}: {head.why}" for head in found.heads if head.why in (NO_TEXT, EMPTY))
     if not is_code and (words := found.languages.choice()):
         yield words
+
+
+def _vocab_size(formats: Mapping[str, Found]) -> int:
+    """That init chooses for so much text, where no time is asked for."""
+    return shape_for(sum(one.text_bytes.value for one in formats.values()), Wish()).vocab_size
+
+
+def _of_which_tokens(formats: Mapping[str, Found]) -> str:
+    vocab_size, smallest = _vocab_size(formats), SHAPES[0].vocab_size
+    words = f"Tokens are those of a vocabulary of {vocab_size:,}, which init takes for so much text"
+    if vocab_size == smallest:
+        return f"{words}."
+    more = bytes_per_token(vocab_size) / bytes_per_token(smallest)
+    return f"{words}; with --minutes or --size it may take a smaller one, and one of {smallest:,} makes {more:.1f} times as many."
 
 
 def print_totals(formats: Mapping[str, Found], console: Console) -> None:
@@ -103,8 +139,7 @@ def _overview(formats: Mapping[str, Found]) -> Table:
         "languages",
     ):
         table.add_column(heading, justify="left" if heading in ("", "languages") else "right", no_wrap=True)
-    texts = {name: found.text_bytes for name, found in formats.items()}
-    vocab_size = shape_for(sum(text.value for text in texts.values()), Wish()).vocab_size
+    texts, vocab_size = {name: found.text_bytes for name, found in formats.items()}, _vocab_size(formats)
     for name, found in formats.items():
         text = texts[name]
         table.add_row(

@@ -38,6 +38,7 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     console.print(Text.assemble((recipe.name, "bold"), f"  {recipe.description}"))
     for table in _budget_tables(plan, console):
         console.print(table)
+    _section(console, "to fetch", [f"{name}: {facts}" for name, facts in plan.fetches.items()])
     _section(console, "schedule", _schedule_lines(plan))
     _section(console, "model", _model_lines(plan))
     console.print()
@@ -207,6 +208,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
     if plan.hours > YARDSTICK_FROM_HOURS:
         gpu_hours = flops.with_attention / (H100_FLOPS * H100_SHARE) / 3600
         lines.append(f"for scale: {gpu_hours:,.0f} hours of one H100 at {H100_SHARE:.0%} of its peak, which is assumed")
+    fetched = f"fetched {in_units(disk.fetched, 'B')}, " if disk.fetched else ""
     if plan.price is not None:
         lines.append(f"price of all steps at the given rate: {plan.price:,.2f}")
     lines += [
@@ -214,7 +216,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
         f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
         f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
-        f"disk: about {in_units(disk.total, 'B')} (documents {in_units(disk.documents, 'B')}, signatures "
+        f"disk: about {in_units(disk.total, 'B')} ({fetched}documents {in_units(disk.documents, 'B')}, signatures "
         f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
         f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched",
     ]

@@ -11,8 +11,9 @@ import math
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import xxhash
 
 from gristmill.commands.survey_job import TOLD_PLACES, Close, Head, Lost, Result, SurveyJob, sample_of
 from gristmill.data.by_size import SampleBySize
+from gristmill.data.cursor import State
 from gristmill.data.guard import run_guarded
 from gristmill.data.outside import visible_files, why_no_file
 from gristmill.draft.interval import Estimate
 from gristmill.errors import DataError
 from gristmill.extract.language import Languages
 from gristmill.formats.format import size_of
-from gristmill.recipe.schema.formats import READERS, reader_of
+from gristmill.recipe.schema.formats import READERS, packing_by_name, reader_of
 from gristmill.statistics import ratio_of_sums
 
 READ_BYTES = 100_000_000
@@ -122,8 +124,16 @@ def format_for(path: Path) -> str:
     return next((name for name, reader in READERS.items() if reader is reader_of(path.name)), OTHER)
 
 
-def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ_BYTES) -> Found:
-    """Reads the files of one format, in random order up to `read_bytes` where they are more, and counts. limit: samples of text."""
+def look(
+    kind: str,
+    files: Sequence[Path],
+    limit: int,
+    *,
+    read_bytes: int = READ_BYTES,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Found:
+    """Reads the files of one format, in random order up to `read_bytes` where they are more, and counts. limit: samples of text.
+    progress: gets the share of the bytes that are behind it, twice a second."""
     found = Found(files=list(files), num_bytes=sum(map(size_of, files)))
     if kind == OTHER:
         return found
@@ -132,7 +142,12 @@ def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ
     found.drawn = sample_of(kind)
     digests: set[tuple[int, int]] = set()
     text_of = Counter[int]()
-    results: list[Result] = _guarded(SurveyJob(kind, chosen, limit))
+    before = [0, *accumulate(map(size_of, chosen))]
+
+    def at(state: State) -> None:
+        progress(bytes_behind(state, chosen, before) / max(1, found.bytes_read))
+
+    results: list[Result] = _guarded(SurveyJob(kind, chosen, limit), at)
     for result in results:
         if isinstance(result, Lost):
             found.unread[result.reason] += 1
@@ -161,6 +176,13 @@ def look(kind: str, files: Sequence[Path], limit: int, *, read_bytes: int = READ
     return found
 
 
+def bytes_behind(state: State, files: Sequence[Path], before: Sequence[int]) -> int:
+    """On disk. Of the file that is read, as far as its entries are offsets; where they are numbers, they are small."""
+    path = files[state.part]
+    within = 0 if packing_by_name(path.name) else state.entry
+    return min(before[state.part] + within, before[state.part + 1])
+
+
 def _chosen(files: Sequence[Path], read_bytes: int) -> tuple[Path, ...]:
     """All files, in their order, or a random sample of about so many bytes; which it is does not depend on where they lie."""
     left, chosen = read_bytes, []
@@ -180,7 +202,9 @@ def heads_of(kind: str, files: Sequence[Path]) -> dict[Path, Head]:
     return {head.path: head for head in heads if isinstance(head, Head)}
 
 
-def _guarded(job: SurveyJob) -> Any:
+def _guarded(job: SurveyJob, progress: Callable[[State], None] = lambda state: None) -> Any:
     with tempfile.TemporaryDirectory(prefix="gristmill-") as folder:
         spool = Path(folder) / "spool"
-        return run_guarded(job, spool=spool, deadline_seconds=DEADLINE_SECONDS, max_memory_mb=MAX_MEMORY_MB)
+        return run_guarded(
+            job, spool=spool, deadline_seconds=DEADLINE_SECONDS, max_memory_mb=MAX_MEMORY_MB, progress=progress
+        )

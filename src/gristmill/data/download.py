@@ -10,59 +10,39 @@ again. Where a server tells no validator, the hash decides.
 
 from __future__ import annotations
 
-import email.utils
-import errno
-import http.client
 import os
-import ssl
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.connection import Answer, ask
-from gristmill.errors import DataError, Interrupted, ResourceError
-from gristmill.store.durable import OUT_OF_SPACE, file_sha256, publish, read_json, write_json
+from gristmill.data.connection import Answer, Connections, ask
+from gristmill.data.patience import AGAIN, Cut, Patience, Trying, retry_after
+from gristmill.errors import DataError, Interrupted
+from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, publish, read_json, write_json
 from gristmill.units import in_bytes
 
-CHUNK_BYTES = 256_000
 AGENT = "gristmill"
-AGAIN = (408, 425, 429, 500, 502, 503, 504)
-POLL_SECONDS = 0.2
-OF_THE_DISK = (*OUT_OF_SPACE, errno.EIO)
 
 
-class UnreachableError(ResourceError):
-    """The network, or a server, does not answer as it should; what was fetched stays (exit code 75)."""
+class RefusedError(DataError):
+    """An answer that is no file, or not the bytes that were asked for. status: of HTTP."""
 
-
-class _Cut(Exception):
-    """This attempt ended before the file did; the text says how. wait_seconds: as the server asked."""
-
-    def __init__(self, text: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
-        self.wait_seconds = wait_seconds
+        self.status = status
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A file to fetch. name: relative to the folder of files. num_bytes, sha256: None where nobody told."""
+    """A file to fetch. name: relative to the folder of files. num_bytes, sha256: None where nobody told. version: as an object store
+    calls it."""
 
     name: str
     url: str
     num_bytes: int | None = None
     sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long to try. attempts: in a row without a new byte. The wait doubles from first to most seconds."""
-
-    attempts: int = 8
-    first_seconds: float = 1.0
-    most_seconds: float = 120.0
-    timeout_seconds: float = 60.0
+    version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +54,49 @@ class Client:
     should_stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: None
     count: Callable[[str, int], None] = lambda name, num_bytes: None
+    connections: Connections | None = None
+
+    @property
+    def trying(self) -> Trying:
+        """The patience of this client."""
+        return Trying(patience=self.patience, should_stop=self.should_stop, say=self.say)
+
+    def read(self, url: str, *, max_bytes: int, span: tuple[int, int] | None = None) -> bytes:
+        """A small answer, whole: of the file at `url`, or of the bytes `span` of it (first, last). Bytes as they are sent.
+
+        Raises RefusedError for another status than success and for an answer that is not what was asked for.
+        """
+
+        def attempt() -> bytes:
+            headers = {"User-Agent": AGENT, "Accept-Encoding": "identity", **self.headers}
+            if span is not None:
+                headers["Range"] = f"bytes={span[0]}-{span[1]}"
+            with ask(
+                url, headers, timeout_seconds=self.patience.timeout_seconds, connections=self.connections
+            ) as answer:
+                return self._whole(answer, url, max_bytes, span)
+
+        return self.trying.until_done(attempt, url=url, name=url)
+
+    def _whole(self, answer: Answer, url: str, max_bytes: int, span: tuple[int, int] | None) -> bytes:
+        status, headers = answer.status, answer.headers
+        if status in AGAIN:
+            raise Cut(f"the server answers {status}", retry_after(headers))
+        if status not in (200, 206):
+            raise RefusedError(f"{url}: the server answers {status}.", status)
+        if span is not None and (status, _range(headers)[0]) != (206, span[0]):
+            raise RefusedError(f"{url}: the server does not send the bytes that are asked for, but others.", status)
+        told = _number(headers.get("content-length"))
+        body = bytearray()
+        for chunk in answer.chunks(timeout_seconds=self.patience.timeout_seconds):
+            body += chunk
+            if len(body) > max_bytes:
+                raise RefusedError(f"{url} has more than {max_bytes:,} bytes.", status)
+            if self.should_stop():
+                raise Interrupted("stopped; what was fetched is kept.")
+        if len(body) < (told or 0):
+            raise Cut(f"cut off at {in_bytes(len(body))} of {in_bytes(told or 0)}")
+        return bytes(body)
 
     def fetch(self, wanted: Wanted, path: Path, part: Path, *, max_bytes: int | None = None) -> dict[str, Any]:
         """The file at `path`, complete and flushed; its facts. part: the path at which it grows; beside it its facts.
@@ -111,39 +134,15 @@ class _Download:
 
     def whole(self) -> dict[str, Any]:
         """Tries until all bytes are there and right."""
-        patience, failures = self.client.patience, 0
         self.client.count(self.wanted.name, self.have)
-        while True:
-            before = self.have
-            try:
-                if self.total is None or before != self.total or not self.part.exists():
-                    self._attempt()
-                return self._checked()
-            except (_Cut, OSError, http.client.HTTPException) as error:
-                if isinstance(error, OSError) and (error.filename or error.errno in OF_THE_DISK):
-                    raise
-                if isinstance(error, ssl.SSLCertVerificationError):
-                    raise DataError(
-                        f"{self.wanted.url}: its certificate is not trusted: {error.verify_message}."
-                    ) from error
-                failures = 1 if self.have > before else failures + 1
-                if failures >= patience.attempts:
-                    raise UnreachableError(
-                        f"{self.wanted.url}: {_words(error)}, {failures} times in a row; {in_bytes(self.have)} of it are here.\n"
-                        "  What was fetched stays: run the same command again later to resume."
-                    ) from error
-                asked = error.wait_seconds if isinstance(error, _Cut) else None
-                wait = min(patience.most_seconds, patience.first_seconds * 2 ** (failures - 1))
-                wait = wait if asked is None else min(max(asked, 0.0), 3600.0)
-                if failures > 1 or wait > 10:
-                    self.client.say(f"{self.wanted.name}: {_words(error)}; next try in {wait:.0f} s")
-                self._wait(wait)
+        return self.client.trying.until_done(
+            self._try, url=self.wanted.url, name=self.wanted.name, have=lambda: self.have
+        )
 
-    def _wait(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._leave_if_asked()
-            time.sleep(min(left, POLL_SECONDS))
+    def _try(self) -> dict[str, Any]:
+        if self.total is None or self.have != self.total or not self.part.exists():
+            self._attempt()
+        return self._checked()
 
     def _leave_if_asked(self) -> None:
         if self.client.should_stop():
@@ -157,10 +156,13 @@ class _Download:
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity", **self.client.headers}
         if have:
             headers |= {"Range": f"bytes={have}-"} | ({"If-Range": self.validator} if self.validator else {})
-        with ask(self.wanted.url, headers, timeout_seconds=self.client.patience.timeout_seconds) as answer:
+        client = self.client
+        with ask(
+            self.wanted.url, headers, timeout_seconds=client.patience.timeout_seconds, connections=client.connections
+        ) as answer:
             self._check_head(answer, have)
-            with self.part.open("ab") as file:
-                while chunk := answer.body.read(CHUNK_BYTES):
+            with out_of_space_is_a_resource_error(self.part), self.part.open("ab") as file:
+                for chunk in answer.chunks(timeout_seconds=self.client.patience.timeout_seconds):
                     self._refuse_more_than(file.tell() + len(chunk))
                     file.write(chunk)
                     self.client.count(self.wanted.name, file.tell())
@@ -170,16 +172,16 @@ class _Download:
         if self.total is None:  # chunked: the last chunk said that it is the last
             self.total = self.have
         if self.have < self.total:
-            raise _Cut(f"cut off at {in_bytes(self.have)} of {in_bytes(self.total)}")
+            raise Cut(f"cut off at {in_bytes(self.have)} of {in_bytes(self.total)}")
 
     def _check_head(self, answer: Answer, have: int) -> None:
         """Decides by status and headers whether the body goes where the part ends; begins the part again where it does not."""
         status, headers, url = answer.status, answer.headers, self.wanted.url
         if status in AGAIN:
-            raise _Cut(f"the server answers {status}", _retry_after(headers.get("retry-after")))
+            raise Cut(f"the server answers {status}", retry_after(headers))
         if status == 416:
             self._begin_again()
-            raise _Cut("the server has fewer bytes than were fetched, so the file is fetched again")
+            raise Cut("the server has fewer bytes than were fetched, so the file is fetched again")
         if status not in (200, 206):
             hint = {
                 401: "It needs an account: HF_TOKEN or `hf auth login` for the hub.",
@@ -197,7 +199,7 @@ class _Download:
         is_same = self.validator is None or validator in (None, self.validator)
         if status == 206 and (start != have or not is_same):
             self._begin_again()
-            raise _Cut("the file changed on the server, so it is fetched again from the beginning")
+            raise Cut("the file changed on the server, so it is fetched again from the beginning")
         if status == 200 and have:
             self._begin_again()
         if total is None and answer.body.will_close and not answer.body.chunked and self.wanted.sha256 is None:
@@ -238,12 +240,8 @@ class _Download:
                     f"{self.wanted.url} has the SHA-256 {found} ({size:,} bytes), twice; expected {self.wanted.sha256}.\n"
                     "  The file was replaced, or the hash is of another one. Look at it before you change the recipe."
                 )
-            raise _Cut("the content does not have its SHA-256, so it is fetched again")
+            raise Cut("the content does not have its SHA-256, so it is fetched again")
         return {"url": self.wanted.url, "bytes": self.have, "sha256": found, "validator": self.validator}
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _number(value: str | None) -> int | None:
@@ -260,13 +258,3 @@ def _validator(headers: Mapping[str, str]) -> str | None:
     """What tells this version of the file from others: a strong ETag, else the time of its change."""
     etag = headers.get("etag")
     return etag if etag and not etag.startswith("W/") else headers.get("last-modified")
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait, by a number or a date (RFC 9110, 10.2.3)."""
-    if value is None or value.strip().isdecimal():
-        return None if value is None else float(value)
-    try:
-        return email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
-        return None

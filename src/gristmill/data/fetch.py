@@ -1,9 +1,12 @@
-"""STEP fetch, one per source that lies elsewhere: addresses or a data set of the Hub ─→ files, checked, and their origins.
+"""STEP fetch, one per source that lies elsewhere: addresses, a data set of the Hub, an object store, pages of Common Crawl or files of
+Software Heritage ─→ files, checked, and their origins.
 
-listing.json   what is fetched, decided once: sizes, hashes, the commit
-parts/         files under way; a killed step goes on with the bytes that are there
 files/         files that are complete; the content of the artefact
 origins.json   url, size, hash and ETag of each
+listing.json   of addresses, the Hub and object stores: what is fetched, decided once: sizes, hashes, the commit
+parts/         of these: files under way; a killed step goes on with the bytes that are there
+
+What the last two write beside the files, and how they resume, is in `common_crawl.py` and `software_heritage.py`.
 """
 
 from __future__ import annotations
@@ -11,17 +14,31 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
 
-from gristmill.data.download import Client, Patience, UnreachableError, Wanted
+from gristmill.data.common_crawl import Wish, fetch_crawl
+from gristmill.data.connection import Connections
+from gristmill.data.crawl_index import Query
+from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
+from gristmill.data.object_store import StoreClient, list_store
+from gristmill.data.patience import Patience, UnreachableError, offline_words
+from gristmill.data.software_heritage import Blobs, fetch_blobs
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
-from gristmill.recipe.schema.fetching import Fetch, FetchHub
-from gristmill.store.durable import read_json, write_json
+from gristmill.recipe.schema.fetching import (
+    FetchCommonCrawl,
+    FetchHub,
+    FetchObjectStore,
+    FetchSoftwareHeritage,
+    FetchUrls,
+)
+from gristmill.store.durable import file_sha256, read_json, write_json
+from gristmill.store.remote import Remote
 from gristmill.units import counted, in_bytes
 
 VERSION = 1
@@ -34,8 +51,66 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
     Raises DataError for an answer that is wrong, UnreachableError (75) where the network fails: what is there stays for the next
     start.
     """
-    section: Fetch = ctx.config["fetch"]
-    listing = _listing(ctx, section)
+    section, place = ctx.config["fetch"], ctx.watching.config["fetch"]
+    trying = patience or Patience()
+    if ctx.machine.offline:
+        raise UnreachableError(offline_words([ctx.name]))
+    with Connections() as connections, connections.shut_when(ctx.should_stop):
+        if not isinstance(section, FetchCommonCrawl | FetchSoftwareHeritage):
+            return _files(ctx, section, trying, connections)
+        client = Client(patience=trying, should_stop=ctx.should_stop, say=ctx.say, connections=connections)
+        if isinstance(section, FetchCommonCrawl):
+            return _committed(ctx, _crawl(ctx, client, section, place))
+        return _committed(ctx, _blobs(ctx, client, section, place))
+
+
+def _crawl(ctx: StepContext, client: Client, section: FetchCommonCrawl, place: FetchCommonCrawl) -> dict[str, Any]:
+    """place: the section with its hosts, which are no part of what is fetched."""
+    query = Query(
+        index=place.index,
+        crawl=section.crawl,
+        url=section.url,
+        mime=section.mime,
+        language=section.language,
+        status=section.status,
+    )
+    wish = Wish(query=query, data=place.data, max_records=section.max_records, max_bytes=section.max_bytes)
+    return fetch_crawl(client, wish, ctx.out, progress=ctx.progress, say=ctx.say)
+
+
+def _blobs(
+    ctx: StepContext, client: Client, section: FetchSoftwareHeritage, place: FetchSoftwareHeritage
+) -> dict[str, Any]:
+    blobs = Blobs(
+        ids=tuple(ctx.files["ids"].files),
+        id_column=section.id_column,
+        encoding_column=section.encoding_column,
+        content=place.content,
+        api=place.api,
+        max_files=section.max_files,
+        max_bytes=section.max_bytes,
+    )
+    return fetch_blobs(client, blobs, ctx.out, progress=ctx.progress, say=ctx.say)
+
+
+def _committed(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
+    """Writes the origins of files that were put together here; returns the counts with those of the files."""
+    paths = sorted((ctx.out / "files").iterdir())
+    facts: dict[str, dict[str, Any]] = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths
+    }
+    write_json(ctx.out / "origins.json", {"commit": None, "licence": None, "files": facts})
+    num_bytes = sum(one["bytes"] for one in facts.values())
+    ctx.say(f"{ctx.part}: fetched {counted(len(facts), 'file')}, {in_bytes(num_bytes)}")
+    return {"files": len(facts), "bytes": num_bytes, "commit": None, "licence": None, **counts}
+
+
+def _files(
+    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, patience: Patience, connections: Connections
+) -> dict[str, Any]:
+    """Files that are there as they are, each fetched by its address."""
+    remote = Remote(section.address) if isinstance(section, FetchObjectStore) else None
+    listing = _listing(ctx, section, remote)
     wanted = [Wanted(**entry) for entry in listing["files"]]
     files, parts = ctx.out / "files", ctx.out / "parts"
     parts.mkdir(exist_ok=True)
@@ -55,14 +130,23 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
             ctx.progress(Position(done=done, total=total, unit="byte", counts={"byte": done}))
 
     errors: list[Exception] = []
-    max_bytes = None if isinstance(section, FetchHub) else ctx.watching.config["fetch"].max_bytes
-    client = Client(
-        headers=account_headers() if isinstance(section, FetchHub) else {},
-        patience=patience or Patience(),
-        should_stop=lambda: bool(errors) or ctx.should_stop(),
-        say=ctx.say,
-        count=count,
-    )
+    max_bytes: int | None = ctx.watching.config["fetch"].max_bytes if isinstance(section, FetchUrls) else None
+
+    def should_stop() -> bool:
+        return bool(errors) or ctx.should_stop()
+
+    client: Client | StoreClient
+    if remote is None:
+        client = Client(
+            headers=account_headers() if isinstance(section, FetchHub) else {},
+            patience=patience,
+            should_stop=should_stop,
+            say=ctx.say,
+            count=count,
+            connections=connections,
+        )
+    else:
+        client = StoreClient(remote=remote, should_stop=should_stop, count=count)
     number = {one.name: f"{index:05}" for index, one in enumerate(wanted)}
     origins: dict[str, Any] = {}
 
@@ -71,7 +155,7 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
         count(one.name, facts["bytes"])
         return facts
 
-    executor = LocalThreads(threads=CONNECTIONS, should_stop=client.should_stop)
+    executor = LocalThreads(threads=CONNECTIONS, should_stop=should_stop)
     try:
         for one, outcome in executor.map(fetch, wanted):
             if isinstance(outcome, Exception):
@@ -92,7 +176,9 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
     return {"files": len(origins), "bytes": num_bytes, "commit": listing["commit"], "licence": listing["licence"]}
 
 
-def _listing(ctx: StepContext, section: Fetch) -> dict[str, Any]:
+def _listing(
+    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, remote: Remote | None
+) -> dict[str, Any]:
     """What to fetch, decided at the first start: a branch that moves later does not mix two versions."""
     path = ctx.out / "listing.json"
     if not path.exists():
@@ -103,13 +189,17 @@ def _listing(ctx: StepContext, section: Fetch) -> dict[str, Any]:
             commit, licence = found.commit, found.licence
             files = first_files(found.files, max_files=section.max_files, max_bytes=section.max_bytes)
             ctx.say(f"{ctx.part}: {section.dataset} at {commit}, {counted(len(files), 'file')} of {len(found.files):,}")
+        elif isinstance(section, FetchObjectStore):
+            assert remote is not None
+            ctx.progress(Position.doing(f"asking {remote.address} for its files"))
+            listed = list_store(remote, section.files)
+            files = first_files(listed, max_files=section.max_files, max_bytes=section.max_bytes)
+            ctx.say(f"{ctx.part}: {remote.address}, {counted(len(files), 'file')} of {len(listed):,}")
         else:
             files = [Wanted(name=one.name, url=one.url, sha256=one.sha256) for one in section.urls]
         for one in files:
             _check_name(one.name)
-        entries = [
-            {"name": one.name, "url": one.url, "num_bytes": one.num_bytes, "sha256": one.sha256} for one in files
-        ]
+        entries = [asdict(one) for one in files]
         write_json(path, {"commit": commit, "licence": licence, "files": entries})
     return dict(read_json(path))
 

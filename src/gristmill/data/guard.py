@@ -51,10 +51,10 @@ def run_guarded(
     max_crashed: float = 1.0,
     finish_seconds: float = FINISH_SECONDS,
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int], None] = lambda results: None,
+    progress: Callable[[State], None] = lambda state: None,
 ) -> Any:
-    """What `job.finish` returns. `spool` is the path of a temporary file, which is removed. progress: gets the number of results
-    so far, twice a second.
+    """What `job.finish` returns. `spool` is the path of a temporary file, which is removed. progress: gets where the child is,
+    twice a second.
 
     `deadline_seconds` is wall time per record, reading included; reading in pieces extends it (`data/deadline.py`).
     `finish_seconds` is wall time that `job.finish` may spend without taking a result or reading on.
@@ -80,7 +80,7 @@ def _run(
     spool: Path,
     limits: Limits,
     should_stop: Callable[[], bool],
-    progress: Callable[[int], None],
+    progress: Callable[[State], None],
 ) -> Any:
     state = State(part=0, entry=0, passed=0, records=0, spool_bytes=0, phase=READING)
     bad: dict[tuple[Place, int], str] = {}  # the last one: what comes before it is in the spool
@@ -149,14 +149,14 @@ def _outcome(
     cursor: Cursor,
     limits: Limits,
     should_stop: Callable[[], bool],
-    progress: Callable[[int], None],
+    progress: Callable[[State], None],
 ) -> _Outcome | str:
     """What the child sends, or the reason why it ended without. One that shows no sign of life for so long is ended."""
     beats, since = cursor.beats, time.monotonic()
     while not connection.poll(POLL_SECONDS):
         if should_stop():
             raise Interrupted("stopped in the middle of a shard; it starts over, and shards that are done are kept.")
-        progress(cursor.read().records)
+        progress(cursor.read())
         if cursor.beats != beats:
             beats, since = cursor.beats, time.monotonic()
         elif time.monotonic() - since > limits.patience_seconds(cursor.read().phase):

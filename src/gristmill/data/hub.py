@@ -20,7 +20,8 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 )
 from huggingface_hub.hf_api import RepoFile
 
-from gristmill.data.download import AGAIN, UnreachableError, Wanted
+from gristmill.data.download import Wanted
+from gristmill.data.patience import AGAIN, UnreachableError
 from gristmill.errors import DataError
 
 ANY_DEPTH = "**"

@@ -14,6 +14,11 @@ class Fetched(Outputs):
 
     files = File("files", covers=("files/*",))
     origins = File("origins.json", notes=True)
+    index = File("index.jsonl", notes=True)  # of Common Crawl: what was chosen of each page of its index
+    records = File(
+        "records.jsonl", notes=True
+    )  # of Common Crawl: where each record came from and lies, or why it failed
+    blobs = File("blobs.jsonl", notes=True)  # of Software Heritage: which ids failed why
 
     @property
     def facts(self) -> Mapping[str, Any]:

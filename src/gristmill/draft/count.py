@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gristmill.context import context_of
 from gristmill.data.document import count_rows
 from gristmill.data.ledger import SourceLedger
+from gristmill.draft.ahead import Ahead
 from gristmill.draft.distinct import met_in_several
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.held_out import Split, split_of
@@ -52,7 +53,7 @@ Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
 @dataclass(frozen=True, kw_only=True)
 class SourceCount:
     """What was found in what was read of one source. `account` is extract's; text_bytes: that it kept; passages: of its documents,
-    parts of a longer one.
+    parts of a longer one. read_seconds: of one process, in so many units.
 
     Where something is left of it: copies: what duplicates took of the kept; split: of the rest; train_tokens; languages: of the
     text, by a sample of documents; opening: the word that most of their lines begin with.
@@ -62,6 +63,8 @@ class SourceCount:
     share_read: float
     text_bytes: int
     passages: int
+    read_seconds: float
+    units_read: int
     copies: CopiesOfSource | None = None
     split: Split | None = None
     train_tokens: int = 0
@@ -99,12 +102,14 @@ def count(
     machine: Machine,
     limits: Limits,
     seed: int,
-    say: Callable[[str], None],
+    ahead: Ahead,
 ) -> Count:
     """Counts. Raises DataError where no source is left with text."""
     sections = {source.name: source.section(max_failed=1.0) for source in sources}
-    samples = read_sample(sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, say=say)
-    steps = _Steps(draft, samples, work, recipe_dir, machine, say)
+    samples = read_sample(
+        sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, ahead=ahead
+    )
+    steps = _Steps(draft, samples, work, recipe_dir, machine, ahead)
     left = _bytes_without_copies(steps, sorted(samples, key=lambda name: _turn(sections[name].read, samples[name])))
     emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in left}
     if not left:
@@ -139,7 +144,7 @@ def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]
     they hold is then no copy in others."""
     kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in steps.samples.items()}
     priority = [name for name in order if kept[name]]
-    steps.num_runs = 2 * len(priority) + len(ONCE)
+    steps.later = [*(f"{kind}/{name}" for name in priority for kind in ("signatures", "contamination")), *ONCE]
     for name in priority:
         steps.run("signatures", name, priority)
         steps.run("contamination", name, priority)
@@ -149,7 +154,7 @@ def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]
         if not (few := [name for name in priority if left[name] < LEAST_BYTES * steps.samples[name].share]):
             return left
         priority.remove(min(few, key=lambda name: left[name]))
-        steps.num_runs += 1
+        steps.later.insert(0, "duplicates")
     return {}
 
 
@@ -159,6 +164,8 @@ def _count_of(sample: SourceSample, **left: Any) -> SourceCount:
         share_read=1.0 if sample.is_whole else sample.share,
         text_bytes=sample.text_bytes,
         passages=sample.passages,
+        read_seconds=sample.seconds,
+        units_read=sum(unit.read_bytes > 0 for unit in (*sample.units, *sample.large)),
         **left,
     )
 
@@ -173,14 +180,15 @@ class _Steps:
         work: Path,
         recipe_dir: Path,
         machine: Machine,
-        say: Callable[[str], None],
+        ahead: Ahead,
     ) -> None:
-        self.draft, self.samples, self.work, self.recipe_dir, self.say = draft, samples, work, recipe_dir, say
+        self.draft, self.samples, self.work, self.recipe_dir, self.ahead = draft, samples, work, recipe_dir, ahead
         is_small = sum(sample.text_bytes for sample in samples.values()) < FEW_BYTES
         self.machine = Machine(processes=1 if is_small else machine.processes, threads=machine.threads, runs_dir=work)
         self.vocab_size = SMALLEST_VOCABULARY
         self.text_bytes: dict[str, float] = {}
-        self.runs, self.num_runs = 0, 0
+        self.runs = 0
+        self.later: list[str] = []  # names of the steps that are still to run
         self.folders = {f"extract/{name}": sample.folder for name, sample in samples.items()}
 
     def folder(self, step: str) -> Path:
@@ -194,7 +202,9 @@ class _Steps:
         self.runs += 1
         out = self.work / f"{kind}-{self.runs}"
         out.mkdir()
-        self.say(f"counting, {self.runs} of {max(self.runs, self.num_runs)}: {kind} {source}".rstrip())
+        self.later = [step for step in self.later if step != name]
+        words = f"counting, {self.runs} of {self.runs + len(self.later)}: {kind} {source}".rstrip()
+        self.ahead.counts(words, name, self.later)
         module = next(step.module for step in steps_of(recipe) if step.name == name)
         ctx = context_of(
             recipe,

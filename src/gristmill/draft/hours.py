@@ -6,7 +6,7 @@ The time is linear in the tokens of pretraining, so two plans tell how many fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 
 from gristmill.amounts import find_amounts, present_files
 from gristmill.draft.conversations import ChatPlan
+from gristmill.draft.count import SourceCount
 from gristmill.draft.folder import FolderSource
 from gristmill.draft.size import SHAPES, Shape, Wish
 from gristmill.draft.write import chat_text, draft_recipe, validation_for
@@ -22,12 +23,16 @@ from gristmill.durations import StepForecast, step_forecasts
 from gristmill.graph.machine import Machine
 from gristmill.planning.cost import count_parameters
 from gristmill.planning.speed import Speed
+from gristmill.planning.steps import STARTS, Amounts, Work, works
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.store import RunLinks, Store
 from gristmill.units import scale
 
 MANY_STEPS = 1000
+UNIT_SECONDS = 0.1  # that a unit of reading costs beside its content: a process starts
+LEAST_SECONDS = 2.0  # of reading, that tell a ratio
+CURATION = ("extract", "signatures", "contamination", "duplicates", "select", "tokenizer", "tokenize")
 
 
 class PlannedTime:
@@ -53,14 +58,33 @@ class PlannedTime:
         at_least, more = (self._seconds(shape, tokens) for tokens in (few, many))
         return max(0.0, few + (seconds - at_least) * (many - few) / (more - at_least))
 
+    def of_curation(self) -> tuple[dict[str, float], float]:
+        """Seconds of each step up to tokenize, and the bytes of all text by the sizes of files; nothing where there are no sources."""
+        if not self._sources:
+            return {}, 0.0
+        curation = [step for step in self.of(self._drafted) if step.step.partition("/")[0] in CURATION]
+        return {step.step: step.seconds for step in curation}, self._amounts(self._drafted).all_text
+
+    def of_reading(self, found: Mapping[str, SourceCount]) -> dict[str, tuple[Work, float]]:
+        """(work, seconds) of what was read of sources, by ratio, in the seconds of one process."""
+        by_ratio: dict[str, tuple[Work, float]] = {}
+        all_work = works(self._drafted.recipe, self._amounts(self._drafted), Machine(processes=1))
+        for name, one in found.items():
+            work = all_work[f"extract/{name}"]
+            before = by_ratio.get(work.ratio, (replace(work, cpu_seconds=0.0), 0.0))
+            done = one.share_read * (work.cpu_seconds - STARTS["extract"]) + one.units_read * UNIT_SECONDS
+            by_ratio[work.ratio] = (
+                replace(work, cpu_seconds=before[0].cpu_seconds + done),
+                before[1] + one.read_seconds,
+            )
+        return {ratio: read for ratio, read in by_ratio.items() if read[1] >= LEAST_SECONDS}
+
     def of(self, loaded: LoadedRecipe) -> tuple[StepForecast, ...]:
         """The forecast of every step of a recipe over these sources, or some of them."""
         recipe = loaded.recipe
         links = RunLinks(Store(self._machine.runs_dir), recipe.name)
-        files = {name: self._files[name] for name in recipe.sources}
-        amounts = find_amounts(loaded, files, links, None).amounts
         speed = self.speed(count_parameters(recipe.model, recipe.tokenizer.vocab_size))
-        return step_forecasts(recipe, amounts, self._machine, speed, None, links)
+        return step_forecasts(recipe, self._amounts(loaded), self._machine, speed, None, links)
 
     def _seconds(self, shape: Shape, tokens: int) -> float:
         return sum(step.seconds for step in self.of(self._loaded(self._recipe(shape, tokens))))
@@ -81,8 +105,16 @@ class PlannedTime:
 
     @cached_property
     def _files(self) -> dict[str, list[Path]]:
-        drafted = draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, self._validation)
-        return present_files(self._loaded(drafted))
+        return present_files(self._drafted)
+
+    @cached_property
+    def _drafted(self) -> LoadedRecipe:
+        return self._loaded(draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, self._validation))
+
+    def _amounts(self, loaded: LoadedRecipe) -> Amounts:
+        links = RunLinks(Store(self._machine.runs_dir), loaded.recipe.name)
+        files = {name: self._files[name] for name in loaded.recipe.sources}
+        return find_amounts(loaded, files, links, None).amounts
 
     @property
     def _names(self) -> list[str]:

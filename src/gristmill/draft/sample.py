@@ -28,6 +28,7 @@ from gristmill.data.ledger import Ledger
 from gristmill.data.lists import Lists
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.record import Record, Skip
+from gristmill.draft.ahead import Ahead
 from gristmill.errors import DataError
 from gristmill.extract.account import Taken
 from gristmill.extract.curate import PASSAGES, Settings
@@ -39,7 +40,7 @@ from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of
 from gristmill.graph.machine import Machine
 from gristmill.recipe.schema.curation import Source
 from gristmill.store.durable import read_json, write_json
-from gristmill.units import in_bytes, seconds
+from gristmill.units import in_bytes
 
 WHOLE_BYTES = 2_000_000  # a folder of so much is not cut into units
 UNITS = 64  # that a folder is cut into, at least, where they are not smaller than MIN_UNIT_BYTES
@@ -48,7 +49,7 @@ MAX_UNIT_BYTES = 1_000_000
 LARGE_UNITS = 4  # a piece of more units than this is read in part
 FIRST_UNITS = 4  # of each source that are read, however long it takes: fewer tell too little of the others
 BATCH_SHARE = 0.25  # of the time that is left, for the next batch
-READ_SHARE = 0.6  # of the time, for reading; the rest is for copies and tokens
+READ_SHARE = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +59,17 @@ class Limits:
     seconds: float = 60.0
     max_bytes: int | None = None
 
+    @property
+    def reading_seconds(self) -> float:
+        """Of the time; the rest is for copies and tokens."""
+        return READ_SHARE * self.seconds
+
 
 @dataclass(kw_only=True)
 class Unit:
     """Pieces that are sampled together. read_bytes: of its bytes on disk, read; num_records: that came out of them.
 
-    part: how much of its content is read, None for all.
+    part: how much of its content is read, None for all. seconds: that it took.
     """
 
     source: str
@@ -71,6 +77,7 @@ class Unit:
     spans: tuple[Span, ...]
     part: float | None = None
     read_bytes: float = 0.0
+    seconds: float = 0.0
 
     @property
     def size(self) -> int:
@@ -81,7 +88,7 @@ class Unit:
 @dataclass(kw_only=True)
 class SourceSample:
     """What was read of one source: its documents, one shard per unit, and what became of its records. passages: of its documents,
-    parts of a longer one."""
+    parts of a longer one. seconds: of all its units, one after the other."""
 
     name: str
     folder: Path
@@ -90,6 +97,7 @@ class SourceSample:
     ledger: Ledger = field(default_factory=Ledger)
     text_bytes: int = 0
     passages: int = 0
+    seconds: float = 0.0
 
     @property
     def is_whole(self) -> bool:
@@ -118,7 +126,7 @@ def read_sample(
     machine: Machine,
     limits: Limits,
     seed: int,
-    say: Callable[[str], None],
+    ahead: Ahead,
 ) -> dict[str, SourceSample]:
     """Reads the sources, in part where the limits ask for it, and leaves in OUT/NAME what extract would."""
     rng = np.random.default_rng(seed)
@@ -126,7 +134,7 @@ def read_sample(
     total = sum(max(span.size, LEAST_FILE_BYTES) for spans in pieces.values() for span in spans)
     unit_bytes = _unit_bytes(total, limits)
     samples = {name: _sample(name, out / name, spans, unit_bytes, rng) for name, spans in pieces.items()}
-    reading = _Reading(sources, samples, machine, limits, total, say, partial(absolute, recipe_dir))
+    reading = _Reading(sources, samples, machine, limits, total, ahead, partial(absolute, recipe_dir))
     first = [unit for sample in samples.values() for unit in sample.units[:1]]
     reading.read(first)
     if not first:
@@ -187,7 +195,7 @@ class _Reading:
         machine: Machine,
         limits: Limits,
         total: int,
-        say: Callable[[str], None],
+        ahead: Ahead,
         find: Callable[[str], Path],
     ) -> None:
         self.settings = {
@@ -202,17 +210,18 @@ class _Reading:
             )
             for name, source in sources.items()
         }
-        self.samples, self.machine, self.limits, self.total, self.say = samples, machine, limits, total, say
+        self.samples, self.machine, self.limits, self.total, self.ahead = samples, machine, limits, total, ahead
         self.started = time.monotonic()
         self.done = self.tried = 0.0
         self._is_over = threading.Event()
         self._places = threading.Semaphore(max(1, machine.processes))  # one for each unit that is being read
+        self._tell()
 
     def bytes_left(self) -> float:
         """How much more can be read within the limits, at the speed so far."""
         spent = time.monotonic() - self.started
         speed = max(self.tried, self.done) / max(spent, 1e-3)
-        by_time = speed * max(0.0, READ_SHARE * self.limits.seconds - spent)
+        by_time = speed * max(0.0, self.limits.reading_seconds - spent)
         by_bytes = self.total if self.limits.max_bytes is None else max(0.0, self.limits.max_bytes - self.done)
         return min(by_time, by_bytes)
 
@@ -252,13 +261,16 @@ class _Reading:
                 raise outcome
             self._enter(unit)
             self.done += unit.read_bytes
-            self.say(f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}, {seconds(self._seconds_left())} left")
+            self._tell()
 
-    def _seconds_left(self) -> float:
-        """At the rate so far, and no longer than the reading of a sample may take."""
-        spent = time.monotonic() - self.started
-        of_all = spent * (self.total / self.done - 1) if self.done else self.limits.seconds
-        return max(0.0, min(of_all, READ_SHARE * self.limits.seconds - spent))
+    def _tell(self) -> None:
+        of_all = max(1, self.total)
+        self.ahead.reads(
+            f"reading, {in_bytes(self.done)} of {in_bytes(self.total)}",
+            share=self.done / of_all,
+            most_share=1.0 if self.limits.max_bytes is None else min(1.0, self.limits.max_bytes / of_all),
+            text_bytes=sum(sample.text_bytes for sample in self.samples.values()),
+        )
 
     def try_out(self, units: Sequence[Unit]) -> None:
         """Reads the first part of large pieces for the time that it takes."""
@@ -269,7 +281,9 @@ class _Reading:
 
     def _read_unit(self, unit: Unit) -> None:
         with self._places:
+            started = time.monotonic()
             self._read_in_place(unit)
+            unit.seconds = time.monotonic() - started
 
     def _read_in_place(self, unit: Unit) -> None:
         settings, sample = self.settings[unit.source], self.samples[unit.source]
@@ -294,6 +308,7 @@ class _Reading:
         record = read_json(record_path)
         sample.ledger.merge(_came_in(record, unit.source))
         sample.text_bytes += record["text_bytes"]
+        sample.seconds += unit.seconds
         sample.passages += record["counts"].get(PASSAGES, 0)
         record_path.unlink()
 

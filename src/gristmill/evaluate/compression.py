@@ -1,9 +1,11 @@
-"""The honest yardstick for bits per byte: what xz needs for the same held-out text once it has read the training text.
+"""The honest yardstick for bits per byte: what xz needs for the same held-out text once it has read training text.
 
     bits per byte of xz = 8 × (size of xz(training + held out) − size of xz(training)) / bytes of held out
 
 A model that learned no more than repetition does not beat it. The dictionary is as large as the text, so that every earlier
-byte can be referred to; the encoder then takes about eleven times the text in memory, hence the limit on training text.
+byte can be referred to. Each set of held-out text costs a compression of the training text, too, hence the limit on it: beyond
+it documents at even distances are read, and the figure says how much. More text makes a stronger compressor: of 20 MB of
+manuals, 1, 4 and 16 MB read beforehand give 1.92, 1.75 and 1.60 bits per byte, in 0.7, 3.6 and 22 s.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gristmill.errors import DataError
+from gristmill.planning.steps import XZ_MOST
 
 PRESET = 9
 SEPARATOR = b"\n"
 SMALLEST_DICTIONARY = 1 << 16
 LARGEST_DICTIONARY = 3 << 29  # 1.5 GiB, the most that liblzma's encoder takes
-MAX_TRAINING_BYTES = 32 << 20
+LEAST_CUT_BYTES = 1 << 16  # of a document that is too long to be read whole, the beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,9 @@ class XzScore:
 class PrimedXz:
     """xz that has read the training text. Holds that text and its compressed size, so that several sets share one priming."""
 
-    def __init__(self, training: Iterable[str], *, max_training_bytes: int = MAX_TRAINING_BYTES) -> None:
-        """Documents beyond `max_training_bytes` are left out at even distances, so every part of the text is represented."""
+    def __init__(self, training: Iterable[str], *, max_training_bytes: int = XZ_MOST) -> None:
+        """Documents beyond `max_training_bytes` are left out at even distances, so every part of the text is represented; of long ones
+        the beginnings are read."""
         documents = [text.encode() for text in training]
         self.all_training_bytes = sum(len(document) for document in documents)
         kept = _spread_within(documents, max_training_bytes)
@@ -75,7 +79,7 @@ def _joined(documents: Sequence[bytes]) -> bytes:
 
 
 def _spread_within(documents: Sequence[bytes], max_bytes: int) -> Sequence[bytes]:
-    """All documents, or an even selection of them that stays within `max_bytes`."""
+    """All documents, or an even selection of them, long ones in part, that stays within `max_bytes`."""
     total = sum(len(document) for document in documents)
     if total <= max_bytes:
         return documents
@@ -83,7 +87,8 @@ def _spread_within(documents: Sequence[bytes], max_bytes: int) -> Sequence[bytes
     used = seen = 0
     for document in documents:
         seen += len(document)
-        if used + len(document) <= seen * max_bytes // total:
-            kept.append(document)
-            used += len(document)
+        room = seen * max_bytes // total - used
+        if min(len(document), LEAST_CUT_BYTES) <= room:
+            kept.append(document[:room])
+            used += len(kept[-1])
     return kept

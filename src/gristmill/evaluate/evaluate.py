@@ -20,13 +20,14 @@ from typing import Any, Literal
 from gristmill.data.packs import Pack, packs_by_name
 from gristmill.evaluate import recall
 from gristmill.evaluate.compare import ItemScores, compare
-from gristmill.evaluate.compression import MAX_TRAINING_BYTES, PrimedXz
+from gristmill.evaluate.compression import PrimedXz
 from gristmill.evaluate.harness import INSTALL, PackResult, engine_is_installed, engine_versions, score_packs
 from gristmill.evaluate.outputs import YARDSTICK, Figure
 from gristmill.evaluate.pieces import Pieces, PieceTimes
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
+from gristmill.planning.steps import XZ_MOST
 from gristmill.recipe.schema.evaluation import Evaluate as EvaluateSection
 from gristmill.statistics import at_or_below_chance
 from gristmill.store.durable import read_json, write_json
@@ -40,7 +41,7 @@ from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
 from gristmill.units import counted
 
-VERSION = 3
+VERSION = 4
 
 TOKENS = "tokens of "  # roles, each followed by a source
 GREETING = "greeting"
@@ -61,7 +62,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     for name, trained in models.items():
         times = PieceTimes.of(ctx, trained.model, training_bytes=training_bytes)
         of_model[name] = times.of_model(packs.values(), texts, chat=name in CHAT_STEPS)
-        of_xz = times.of_xz(len(texts)) if section.xz_yardstick else []
+        of_xz = times.of_xz(texts) if section.xz_yardstick else []
     pieces = Pieces(ctx, seconds=[*chain.from_iterable(of_model.values()), *of_xz])
     for name, trained in models.items():
         done = ctx.out / "models" / f"{name}.json"
@@ -233,7 +234,7 @@ def _greeting_ids(ctx: StepContext) -> frozenset[str]:
 
 
 def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[Figure]:
-    """What xz, primed with the training text of all sources, needs for the validation text that the models were scored on."""
+    """What xz, primed with training text of all sources, needs for the validation text that the models were scored on."""
     pieces.begin("xz on the training text")
     shards = _training(ctx)
     all_bytes = sum(shard.num_bytes for shard in shards)
@@ -263,7 +264,7 @@ def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[
 
 def _spread_texts(shard: TokenShard, tokenizer: Tokenizer, all_bytes: int) -> Iterator[str]:
     """Every document, or every k-th where all sources together exceed what xz is primed with; decoded only when taken."""
-    stride = max(1, math.ceil(all_bytes / MAX_TRAINING_BYTES))
+    stride = max(1, math.ceil(all_bytes / XZ_MOST))
     return (tokenizer.decode(shard.document(number)[:-1]) for number in range(0, shard.num_documents, stride))
 
 

@@ -25,11 +25,11 @@ DEMO_SPEED = 5e10  # operations of training a second, where no training has meas
 class PieceTimes:
     """Seconds of a piece on idle cores, by the ratios that `plan` uses.
 
-    byte_seconds: a model reads a byte of text; xz_seconds: xz reads the training text.
+    byte_seconds: a model reads a byte of text. xz_bytes: of training text, that xz reads with each text.
     """
 
     byte_seconds: float
-    xz_seconds: float
+    xz_bytes: int
 
     @classmethod
     def of(cls, ctx: StepContext, model_dir: Path, *, training_bytes: int) -> PieceTimes:
@@ -43,7 +43,7 @@ class PieceTimes:
         flops = flops_per_token(model, vocab_size, ctx.config["window"]) * FORWARD / bytes_per_token(vocab_size)
         return cls(
             byte_seconds=flops / (DEMO_SPEED if speed is None else speed.flops_per_second),
-            xz_seconds=min(training_bytes, XZ_MOST) / MB * XZ,
+            xz_bytes=min(training_bytes, XZ_MOST),
         )
 
     def of_model(self, packs: Iterable[Pack], texts: Iterable[int], *, chat: bool) -> list[float]:
@@ -52,9 +52,9 @@ class PieceTimes:
         asked = [ASKED * CHAT_TOKENS / 2 * ANSWER_STEP] if chat else []
         return [self.byte_seconds * size for size in (*(size * ITEM_READINGS for size in items), *texts)] + asked
 
-    def of_xz(self, num_texts: int) -> list[float]:
-        """xz on the training text, and on that together with each text."""
-        return [self.xz_seconds] * (1 + num_texts)
+    def of_xz(self, texts: Iterable[int]) -> list[float]:
+        """xz on the training text, and on that together with each text of so many bytes."""
+        return [(self.xz_bytes + size) / MB * XZ for size in (0, *texts)]
 
 
 class Pieces:

@@ -6,6 +6,7 @@ know regular expressions of JavaScript, in which a quotation mark or "/*" is tak
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _C_LIKE = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=1)  # two rules ask it of a file
 def comment_share(text: str, extension: str) -> float:
     """Characters of comments over those of the file. Of Python without "#", and with docstrings, their indentation taken off."""
     if extension in PYTHON:

@@ -16,22 +16,9 @@ from gristmill.extract.english_words import english_words
 from gristmill.extract.rules import OTHER_WORDS, Edited, EditingPack, Language, Limit, Tokens, not_known
 
 SHORT_LINE_WORDS = 10  # in longer lines boilerplate stays
-COUNTED = [
-    "likes",
-    "shares",
-    "comments",
-    "retweets",
-    "reposts",
-    "quotes",
-    "bookmarks",
-    "upvotes",
-    "downvotes",
-    "downloads",
-    "views",
-    "followers",
-]
+_COUNTED = "likes shares comments retweets reposts quotes bookmarks upvotes downvotes downloads views followers"
 
-_COUNTER = re.compile(rf"\W*\d[\d,.]*[kmb]?\s+(?:{'|'.join(COUNTED)})\W*")
+_COUNTER = re.compile(rf"\W*\d[\d,.]*[kmb]?\s+(?:{'|'.join(_COUNTED.split())})\W*")
 # As published they are patterns: the dots stand for any character, and case does not count.
 _BOILERPLATE = tuple(
     re.compile(pattern, re.IGNORECASE)

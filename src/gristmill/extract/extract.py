@@ -31,6 +31,7 @@ from gristmill.extract.meter import Meter
 from gristmill.extract.outputs import Extracted, TextCounts
 from gristmill.extract.own_packs import OwnPack, load_own_packs, read_own_packs
 from gristmill.extract.redact import in_words
+from gristmill.extract.same_columns import check_same_columns
 from gristmill.extract.shard import Shard, changed_while_read, extract_shard
 from gristmill.extract.shards import find_files, plan_shards
 from gristmill.extract.urls import WITHOUT_URL
@@ -92,6 +93,7 @@ def _extract(ctx: StepContext, ledger_path: Path) -> None:
     rules, own = source.rules, load_own_packs(settings.own_packs)
     check_rules(rules.packs, rules.off, rules.limits, where=f"sources.{name}.rules", own=own)
     files = find_files(_outside(ctx), source.read)
+    check_same_columns(name, source.read, files, max_failed=ctx.watching.config["source"].max_failed)
     shards = [
         Shard(number=number, spans=spans, out=ctx.out) for number, spans in enumerate(plan_shards(files, source.read))
     ]

@@ -49,9 +49,8 @@ class Limit:
 
     def judge(self, value: float, limit: float) -> Failure | None:
         """The failure, where the value is beyond the limit."""
-        if value <= limit if self.kind == "max" else value >= limit:
-            return None
-        return Failure(reason=self.reason, value=value, limit=limit, of=self.of)
+        fails = value > limit if self.kind == "max" else value < limit
+        return Failure(reason=self.reason, value=value, limit=limit, of=self.of) if fails else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

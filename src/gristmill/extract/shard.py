@@ -92,7 +92,7 @@ def extract_shard(
         max_memory_mb=settings.max_memory_mb,
         max_crashed=settings.max_failed,
         should_stop=should_stop,
-        progress=progress,
+        progress=lambda state: progress(state.records),
     )
     return kept
 

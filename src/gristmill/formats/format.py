@@ -91,6 +91,10 @@ class Format(ABC, Generic[Settings]):
         """The first rows, as dictionaries, of a format whose text lies in one of several columns; else none."""
         return []
 
+    def misfit(self, path: Path, settings: Settings) -> str:
+        """Why no row of the file can be read as the recipe says, in words; nothing where rows can, or where that is seen row by row."""
+        return ""
+
     def told(self, path: Path) -> str:
         """What the file itself tells of how it is written, for people; nothing where there is nothing to choose."""
         return ""

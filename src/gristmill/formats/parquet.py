@@ -17,7 +17,7 @@ from gristmill.data.document import open_parquet
 from gristmill.data.record import MAX_DOCUMENT_BYTES, RawDocument, Record, Unread
 from gristmill.errors import DataError
 from gristmill.formats.format import Content, Format, Span, cut_evenly, short, size_of
-from gristmill.formats.row_groups import NotReadable, NotUtf8, RowGroups
+from gristmill.formats.row_groups import NotReadable, NotUtf8, RowGroups, is_text
 from gristmill.recipe.schema.formats import ReadParquet
 
 
@@ -66,6 +66,25 @@ class Parquet(Format[ReadParquet]):
         except NotReadable:
             is_first = span.start == 0
             return Content(num_bytes=size_of(span.path) if is_first else 0, num_records=int(is_first))
+
+    def misfit(self, path: Path, settings: ReadParquet) -> str:
+        """A column that is not there, or a text that is no text, by the file's schema; a file that is not Parquet is left to `read`."""
+        try:
+            with open_parquet(path) as file:
+                schema, num_rows = file.schema_arrow, file.metadata.num_rows
+        except DataError:
+            return ""
+        if not num_rows:
+            return ""
+        rows = f"rows 0 to {num_rows - 1:,}"
+        columns = _named(settings.text_column, settings.id_column, settings.url_column)
+        if missing := [column for column in columns if column not in schema.names]:
+            listed = ", ".join(map(repr, schema.names[:12])) + (", …" if len(schema.names) > 12 else "")
+            return f"{rows} lack {', '.join(map(repr, missing))}; its columns are {listed}"
+        kind = schema.field(settings.text_column).type if schema.names.count(settings.text_column) == 1 else None
+        if kind is not None and not is_text(kind):
+            return f"{rows} have {kind} in {settings.text_column!r}, where text is expected"
+        return ""
 
     def peek(self, path: Path, *, num_rows: int) -> list[dict[str, Any]]:
         """The first rows that are sound."""

@@ -190,6 +190,15 @@ def _num_bytes(column: pa.Array) -> int:
     return num_bytes
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type may be strings: as they are, by a dictionary, with a meaning, or all absent."""
+    if isinstance(kind, pa.DictionaryType):
+        return is_text(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return is_text(kind.storage_type)
+    return _is_any(kind, (*TEXTS, pa.types.is_null))
+
+
 def _is_any(kind: pa.DataType, kinds: Sequence[Callable[[pa.DataType], bool]]) -> bool:
     return any(is_kind(kind) for is_kind in kinds)
 

@@ -113,6 +113,7 @@ class Machine:
     processes: workers for curation. threads: of a training process. micro_batch_tokens: tokens in one forward pass
     (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept. ray: the address of a Ray cluster
     that maps shards, or "local" for one that is started here. share: of a rank of an array, which then makes nothing else.
+    offline: nothing is asked of the network; what was fetched is used.
     """
 
     processes: int = field(default_factory=usable_cpus)
@@ -122,6 +123,7 @@ class Machine:
     runs_dir: Path = Path("runs")
     ray: str | None = None
     share: Share | None = None
+    offline: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

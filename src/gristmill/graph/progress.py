@@ -163,6 +163,8 @@ class Tracker:
         if position.unit:
             done, _ = _work(position)
             self._pace.add(now, {**position.counts, WORK: done})
+        elif self._position is not None and self._position.unit:  # between two parts: what is counted stays counted
+            position = replace(self._position, part=position.part)
         self._position = position
 
     def moment(self, now: float) -> Moment:

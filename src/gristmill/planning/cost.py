@@ -187,8 +187,10 @@ def _holes(model: ModelSection, tokens: int, *, accumulates: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """Bytes that a run leaves behind. search: what the search for duplicates takes on top while it runs."""
+    """Bytes that a run leaves behind. fetched: of sources that lie elsewhere, as far as their sizes are known. search: what the
+    search for duplicates takes on top while it runs."""
 
+    fetched: int
     documents: int
     signatures: int
     shards: int
@@ -199,16 +201,19 @@ class Disk:
     @property
     def total(self) -> int:
         """All that stays."""
-        return self.documents + self.signatures + self.shards + self.checkpoints
+        return self.fetched + self.documents + self.signatures + self.shards + self.checkpoints
 
 
-def run_disk(recipe: Recipe, text_bytes: float, unique_tokens: int, *, signatures: int = 0, search: int = 0) -> Disk:
+def run_disk(
+    recipe: Recipe, text_bytes: float, unique_tokens: int, *, fetched: int = 0, signatures: int = 0, search: int = 0
+) -> Disk:
     """Disk that a run needs: documents after extract and again after select (Parquet keeps 3 bytes of text in one), token
     shards, and weights with both moments for each checkpoint: the newest two, one being written, the start of the decay, and
     the end of each stage."""
     parameters = count_parameters(recipe.model, recipe.tokenizer.vocab_size)
     num_checkpoints = KEEP_CHECKPOINTS + 2 + len(recipe.pretrain.stages)
     return Disk(
+        fetched=fetched,
         documents=round(2 * text_bytes / 3),
         signatures=signatures,
         shards=unique_tokens * token_bytes(recipe.tokenizer.vocab_size),

@@ -29,11 +29,14 @@ LANGUAGE, RULES = 0.03, 0.25  # seconds a megabyte of text
 CLASSIFIER, SCORE = 0.005, 0.0035  # seconds a document
 SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
 REPEATED_TEXT = 0.08  # seconds a megabyte of text
+NO_CONTAMINATION = 0.02  # seconds a megabyte where nothing is looked for
 PLANTED = 0.001  # seconds an item: it is put into documents and has to be found
 DUPLICATES = 5e-5  # seconds a document
 TOKENIZER, TOKENIZE = 0.35, 0.35  # seconds a megabyte of text
-XZ = 0.6  # seconds a megabyte: all training text is compressed once, and once more with the text of each source
-XZ_MOST = 50 * MB
+XZ = 0.45  # seconds a megabyte: training text is compressed once, and once more with the text of each source
+XZ_MOST = (
+    4_000_000  # bytes of training text that xz reads: the more, the stronger it is, and the slower beyond proportion
+)
 STARTS = {"extract": 0.35, "pretrain": 4.0, "sft": 1.0, "pairs": 1.0, "dpo": 1.0, "evaluate": 4.0, "export": 5.0}
 START = 0.2  # seconds: of any other step
 SHARD_BYTES = 8 * MB
@@ -112,6 +115,7 @@ def _with_start(name: str, work: Work) -> Work:
 def _of_sources(recipe: Recipe, amounts: Amounts, machine: Machine) -> dict[str, Work]:
     found: dict[str, Work] = {}
     held_out = sum(amounts.pack_items.get(name, 0) for name, pack in recipe.packs.items() if pack.held_out)
+    search = CONTAMINATION if any(pack.held_out for pack in recipe.packs.values()) else NO_CONTAMINATION
     for name, source in recipe.sources.items():
         text, documents = amounts.text_bytes[name] / MB, amounts.documents[name]
         if source.fetch is not None:
@@ -135,7 +139,7 @@ def _of_sources(recipe: Recipe, amounts: Amounts, machine: Machine) -> dict[str,
         found[f"contamination/{name}"] = Work(
             ratio="contamination",
             words=f"{in_bytes(text * MB)}, {counted(round(held_out), 'item')}",
-            cpu_seconds=text * CONTAMINATION / together + held_out * PLANTED,
+            cpu_seconds=text * search / together + held_out * PLANTED,
         )
     for name, classifier in recipe.classifiers.items():
         labelled = min(amounts.documents[classifier.source], 10_000)
@@ -227,11 +231,13 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     packs = sum(amounts.pack_bytes.get(name, 0) for name in recipe.evaluate.packs) * ITEM_READINGS
     window = recipe.pretrain.stages[-1].seq_len
     tokens = models * held_out / per_token + models * packs / per_token
-    xz = min(amounts.all_text, XZ_MOST) / MB * XZ * (1 + len(recipe.sources)) if recipe.evaluate.xz_yardstick else 0.0
+    primed = min(amounts.all_text, XZ_MOST) if recipe.evaluate.xz_yardstick else 0.0
+    xz = (primed * (1 + len(recipe.sources)) + (held_out if primed else 0.0)) / MB * XZ
     return Work(
         ratio="evaluate",
         words=f"{counted(models, 'model')}, {in_bytes(held_out)} held out, "
-        f"{counted(round(sum(amounts.pack_items.get(name, 0) for name in recipe.evaluate.packs)), 'item')}",
+        f"{counted(round(sum(amounts.pack_items.get(name, 0) for name in recipe.evaluate.packs)), 'item')}"
+        + (f", xz on {in_bytes(primed)}" if primed else ""),
         cpu_seconds=xz + chat_models * ASKED * CHAT_TOKENS / 2 * ANSWER_STEP,
         flops=tokens * of_token(window) * FORWARD,
     )

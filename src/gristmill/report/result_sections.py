@@ -54,8 +54,8 @@ def _bits_table(figures: Sequence[Figure], seen: Mapping[str, float]) -> Markup:
         for task in dict.fromkeys(row.task for row in figures)
     ]
     caption = (
-        "Bits per byte of held-out text. Lower is better. xz is given all the training text first, so it shows how far "
-        "memory of the text gets. The last column is the share of the held-out text that also stands in training text, 13 words in a row: "
+        "Bits per byte of held-out text. Lower is better. xz is given training text first, at most 4 MB of it, so it shows how "
+        "far memory of text gets. The last column is the share of the held-out text that also stands in training text, 13 words in a row: "
         "where it is large, a low figure is memory."
     )
     headings = ("source", *models, "documents", "also in training text")

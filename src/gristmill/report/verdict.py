@@ -9,7 +9,7 @@ from gristmill.evaluate.outputs import YARDSTICK, Figure
 from gristmill.report.facts import Facts
 from gristmill.select.outputs import MOST_SEEN
 from gristmill.train.outputs import BITS, CHAT_STEPS
-from gristmill.units import counted
+from gristmill.units import counted, in_bytes
 
 
 def verdict(facts: Facts) -> str:
@@ -46,7 +46,7 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
     if xz.keys() != ours.keys():
         return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents}).{without}"
     yardstick = sum(xz.values()) / len(xz)
-    compressor = "a compressor that has read all of its training text"
+    compressor = f"a compressor that has read {_primed_with(rows)}"
     figures = f"{mean:.2f} against {yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})"
     half = _half_interval(list(ours.values()))
     if half is None:
@@ -54,6 +54,16 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
         return f"{it_predicts} text that it never saw at {figures} of {compressor}. With one held-out document of a source ({alone}) that says little of other text.{without}"
     how = "about as well as" if abs(mean - yardstick) <= half else "better than" if mean < yardstick else "worse than"
     return f"{it_predicts} text that it never saw {how} {compressor}: {figures}.{without}"
+
+
+def _primed_with(rows: Sequence[Figure]) -> str:
+    """What the compressor read beforehand."""
+    [(read, of)] = {(row.training_bytes, row.all_training_bytes) for row in rows if row.model == YARDSTICK}
+    return (
+        "all of its training text"
+        if read == of
+        else f"{in_bytes(read or 0)} of its {in_bytes(of or 0)} of training text"
+    )
 
 
 def _half_interval(rows: Sequence[Figure]) -> float | None:

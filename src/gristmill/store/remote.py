@@ -84,6 +84,10 @@ class Remote:
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Name below a folder → bytes; empty where nothing is there."""
+        return {name: int(entry["size"]) for name, entry in self.entries(folder).items()}
+
+    def entries(self, folder: str = "") -> dict[str, dict[str, Any]]:
+        """Name of each file below a folder → what the file system says of it, its size at least."""
         start = self._at(folder)
         with self._asking(folder):
             self._files.invalidate_cache()
@@ -91,7 +95,18 @@ class Remote:
                 found = self._files.find(start, detail=True)
             except FileNotFoundError:
                 return {}
-        return {path[len(start) :].lstrip("/"): int(entry["size"]) for path, entry in found.items()}
+        return {path[len(start) :].lstrip("/"): dict(entry) for path, entry in found.items()}
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What the file system says of one file now."""
+        with self._asking(name):
+            self._files.invalidate_cache()
+            return dict(self._files.info(self._at(name)))
+
+    def read_range(self, name: str, first: int, end: int) -> bytes:
+        """Bytes of a file from `first` to before `end`."""
+        with self._asking(name):
+            return bytes(self._files.cat_file(self._at(name), start=first, end=end))
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a small file in one piece."""

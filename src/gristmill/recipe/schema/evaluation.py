@@ -14,7 +14,9 @@ class Evaluate(Section):
 
     packs: list[str] = Field(default=[], description="names from `packs`, scored at the end")
     validation_bytes: Bytes = Field(default=200_000, description="held-out text per source for bits per byte")
-    xz_yardstick: bool = Field(default=True, description="bits per byte of xz primed with the training text")
+    xz_yardstick: bool = Field(
+        default=True, description="bits per byte of xz that has read training text, 4 MB at most"
+    )
 
 
 GgufForm = Literal["f32", "f16", "q8_0", "q4_0"]

@@ -1,4 +1,5 @@
-"""Where the files of a source come from when they are not on this machine yet: addresses, or a data set of the Hugging Face Hub."""
+"""Where the files of a source come from when they are not on this machine yet: addresses, a data set of the Hugging Face Hub, an
+object store, pages of Common Crawl, or files of Software Heritage."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 
-from gristmill.recipe.schema.section import CAP, Bytes, Section, Unit
+from gristmill.recipe.schema.section import CAP, PLACE, Bytes, Section, Unit
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Host = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+[^?#@\s]*$"), PLACE]
+NumRecords = Annotated[
+    int, Field(gt=0, le=10**9), Unit("records", "pages by the billion are fetched as whole archives")
+]
 NumFiles = Annotated[int, Field(gt=0, le=10**7), Unit("files", "no data set has more")]
 
 
@@ -73,4 +78,84 @@ class FetchHub(Section):
     )
 
 
-Fetch = Annotated[FetchUrls | FetchHub, Field(discriminator="kind")]
+class FetchObjectStore(Section):
+    """Files below an address of an object store, or of what else fsspec reads."""
+
+    kind: Literal["object_store"] = Field(description="files of an object store")
+    address: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s?#@]+$")] = Field(
+        description="a folder, such as s3://bucket/folder; without a user or password"
+    )
+    files: list[str] = Field(
+        min_length=1, description="paths or globs below the address, such as `data/*.parquet`; `*` stops at no slash"
+    )
+    max_files: NumFiles | None = Field(default=None, description="take so many at most, by name; absent: all")
+    max_bytes: Bytes | None = Field(
+        default=None, description="take files by name while they are together no larger than this; absent: all"
+    )
+
+
+class FetchCommonCrawl(Section):
+    """Pages of one crawl of Common Crawl that its index finds, as WARC files."""
+
+    kind: Literal["common_crawl"] = Field(description="pages of Common Crawl, found by its index")
+    crawl: Annotated[str, Field(pattern=r"^CC-MAIN-\d{4}-\d{2}$")] = Field(description="such as CC-MAIN-2024-10")
+    url: str = Field(
+        min_length=1,
+        description="which pages: `*.example.org` is a domain and all below it, `example.org/docs/*` all that begins so",
+    )
+    max_records: NumRecords = Field(description="take so many pages at most, in the order of the index")
+    max_bytes: Bytes | None = Field(
+        default=None,
+        description="take pages while they are together no larger than this, as they are sent; absent: all",
+    )
+    mime: str | None = Field(
+        default="text/html", description="the type that was detected in the page's content; null: any"
+    )
+    language: Annotated[str, Field(pattern=r"^[a-z]{3}$")] | None = Field(
+        default=None, description="a language that was detected, by its ISO 639-3 code, such as eng; absent: any"
+    )
+    status: Annotated[int, Field(ge=100, le=599), Unit("HTTP", "a status has three digits")] = Field(
+        default=200, description="the status with which the page was answered"
+    )
+    index: Host = Field(
+        default="https://index.commoncrawl.org", description="the host of the index; another for a mirror"
+    )
+    data: Host = Field(
+        default="https://data.commoncrawl.org", description="the host of the archives; another for a mirror"
+    )
+
+
+class FetchSoftwareHeritage(Section):
+    """Files of the Software Heritage archive by their hashes, such as The Stack v2 lists them."""
+
+    kind: Literal["software_heritage"] = Field(description="files of the Software Heritage archive")
+    ids: Annotated[list[str], PLACE] = Field(
+        min_length=1,
+        description="files or globs of Parquet (.parquet), lines of JSON (.jsonl) or text with an id a line, relative to the recipe",
+    )
+    id_column: str = Field(
+        default="blob_id", description="SHA-1 of the content in hex, or a SWHID (swh:1:cnt:…), which is the hash of git"
+    )
+    encoding_column: str | None = Field(
+        default="src_encoding",
+        description="the charset of each file, where there is such a column; otherwise it is found",
+    )
+    max_files: NumFiles | None = Field(
+        default=None, description="take so many ids at most, in their order; absent: all"
+    )
+    max_bytes: Bytes | None = Field(
+        default=None, description="take files while their content is together no larger than this; absent: all"
+    )
+    content: Host = Field(
+        default="https://softwareheritage.s3.amazonaws.com/content",
+        description="where content lies packed by its SHA-1; another for a mirror",
+    )
+    api: Host = Field(
+        default="https://archive.softwareheritage.org/api/1",
+        description="where content is asked for by its SWHID, a hundred or so an hour without an account",
+    )
+
+
+Fetch = Annotated[
+    FetchUrls | FetchHub | FetchObjectStore | FetchCommonCrawl | FetchSoftwareHeritage, Field(discriminator="kind")
+]

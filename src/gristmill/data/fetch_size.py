@@ -1,0 +1,84 @@
+"""How large what a recipe fetches will be: asked of the servers, within a short limit, and never more than heads and listings."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from gristmill.data.connection import ask
+from gristmill.data.download import AGENT
+from gristmill.data.fetch import first_files
+from gristmill.data.hub import list_dataset
+from gristmill.data.object_store import list_store
+from gristmill.errors import GristmillError
+from gristmill.planning.fetches import Told
+from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchObjectStore, FetchUrls
+from gristmill.store.remote import Remote
+
+SECONDS = 1.0  # for all sources together: a plan answers at once, with a network and without
+MAX_HEADS = 16
+
+
+def ask_sizes(sections: Mapping[str, Fetch], *, seconds: float = SECONDS) -> dict[str, Told]:
+    """What is told of each source, all asked at once; of those whose size can be asked for without fetching them."""
+    found: dict[str, Told] = {}
+
+    def answer(name: str, section: FetchUrls | FetchHub | FetchObjectStore) -> None:
+        try:
+            found[name] = _of_urls(section, seconds) if isinstance(section, FetchUrls) else _listed(section, seconds)
+        except (GristmillError, OSError) as error:
+            words = (str(error).splitlines() or [type(error).__name__])[0]
+            found[name] = Told(problem=words.removeprefix(f"{getattr(section, 'dataset', '')}: ").rstrip("."))
+
+    askable = {
+        name: section
+        for name, section in sections.items()
+        if isinstance(section, FetchUrls | FetchHub | FetchObjectStore)
+    }
+    _side_by_side([partial(answer, name, section) for name, section in askable.items()], seconds=seconds)
+    return {name: found.get(name, Told(problem=f"no answer within {seconds:g} s")) for name in askable}
+
+
+def _listed(section: FetchHub | FetchObjectStore, seconds: float) -> Told:
+    if isinstance(section, FetchHub):
+        listed = list_dataset(section.dataset, section.revision, section.files, timeout_seconds=seconds).files
+    else:
+        listed = list_store(Remote(section.address), section.files)
+    chosen = first_files(listed, max_files=section.max_files, max_bytes=section.max_bytes)
+    return Told(files=len(chosen), num_bytes=sum(one.num_bytes or 0 for one in chosen))
+
+
+def _of_urls(section: FetchUrls, seconds: float) -> Told:
+    if len(section.urls) > MAX_HEADS:
+        return Told(files=len(section.urls), problem=f"{len(section.urls):,} addresses are too many to ask each")
+    sizes: list[int] = []
+    problems: list[str] = []
+
+    def head(url: str) -> None:
+        headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
+        try:
+            with ask(url, headers, timeout_seconds=seconds, method="HEAD") as answer:
+                length = answer.headers.get("content-length", "")
+                if answer.status == 200 and length.isdecimal():
+                    sizes.append(int(length))
+                else:
+                    problems.append(f"{url} answers {answer.status} and no length")
+        except Exception as error:  # of the network, of TLS, of HTTP: all mean that the size is not known
+            problems.append(f"{url}: {error or type(error).__name__}")
+
+    _side_by_side([partial(head, one.url) for one in section.urls], seconds=seconds)
+    if len(sizes) == len(section.urls):
+        return Told(files=len(sizes), num_bytes=sum(sizes))
+    return Told(files=len(section.urls), problem=problems[0] if problems else f"no answer within {seconds:g} s")
+
+
+def _side_by_side(questions: Sequence[Callable[[], None]], *, seconds: float) -> None:
+    """Asks all at once and waits so long; who has not answered by then is not waited for."""
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=question, daemon=True) for question in questions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))

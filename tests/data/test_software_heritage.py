@@ -1,0 +1,186 @@
+"""Files by their hashes from a real server: content that proves itself, text in the charset of the table, a reason for each that lacks."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.data import software_heritage
+from gristmill.data.connection import Connections
+from gristmill.data.download import Client
+from gristmill.data.patience import Patience
+from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of
+from gristmill.errors import DataError, Interrupted
+from gristmill.store.jsonl import read_jsonl
+from web import Web, served
+
+QUICK = Patience(attempts=4, first_seconds=0.001, most_seconds=0.002, timeout_seconds=0.3)
+FILES = {f"src/{n}.py": f"def grind_{n}():\n    return {n}\n".encode() for n in range(6)}
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Web]:
+    with served() as web:
+        yield web
+
+
+@pytest.fixture
+def web(started: Web) -> Web:
+    started.faults, started.asked, started.files = [], [], {}
+    for content in FILES.values():
+        put(started, content)
+    return started
+
+
+def put(web: Web, content: bytes) -> str:
+    """Puts a file into both places of the archive; returns its id."""
+    sha1, git = hashes_of(content)
+    web.files[f"/content/{sha1}"] = gzip.compress(content, mtime=0)
+    web.files[f"/api/1/content/sha1_git:{git}/raw/"] = content
+    return sha1
+
+
+def table(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    path = folder / "ids.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def rows_of_files() -> list[dict[str, Any]]:
+    return [
+        {"blob_id": hashes_of(content)[0], "path": path, "language": "Python", "licenses": ["MIT"], "stars": 3}
+        for path, content in FILES.items()
+    ]
+
+
+def fetch(web: Web, ids: Path | list[Path], out: Path, *, stop_after: int | None = None, **keys: Any) -> dict[str, Any]:
+    plain = {"id_column": "blob_id", "encoding_column": "src_encoding", "max_files": None, "max_bytes": None}
+    blobs = Blobs(
+        ids=[ids] if isinstance(ids, Path) else ids,
+        content=f"{web.address}/content",
+        api=f"{web.address}/api/1",
+        **{**plain, **keys},
+    )
+    out.mkdir(exist_ok=True)
+
+    def should_stop() -> bool:
+        return stop_after is not None and len(web.asked) >= stop_after
+
+    with Connections() as connections:
+        client = Client(patience=QUICK, connections=connections, should_stop=should_stop)
+        return fetch_blobs(client, blobs, out, progress=lambda position: None, say=lambda line: None)
+
+
+def fetched(out: Path) -> list[dict[str, Any]]:
+    return [row for path in sorted((out / "files").iterdir()) for row in pq.read_table(path).to_pylist()]
+
+
+def test_rows_of_the_table_get_their_text_in_their_order(web: Web, tmp_path: Path) -> None:
+    counts = fetch(web, table(tmp_path, rows_of_files()), tmp_path / "out")
+    assert counts == {"blobs": 6, "content_bytes": sum(map(len, FILES.values())), "failed": {}}
+    assert [(row["path"], row["text"].encode()) for row in fetched(tmp_path / "out")] == [*FILES.items()]
+    assert fetched(tmp_path / "out")[0]["licenses"] == '["MIT"]'
+    assert fetched(tmp_path / "out")[0]["stars"] == "3"
+
+
+@given(content=st.binary(max_size=50))
+def test_hashes_are_those_of_sha1_and_of_git(content: bytes) -> None:
+    assert hashes_of(content)[0] == hashlib.sha1(content).hexdigest()
+    assert hashes_of(content)[1] == hashlib.sha1(b"blob " + str(len(content)).encode() + b"\0" + content).hexdigest()
+
+
+def test_the_hash_of_git_is_that_of_git_itself() -> None:
+    done = subprocess.run(["git", "hash-object", "--stdin"], input=b"grist\n", capture_output=True, check=True)
+    assert hashes_of(b"grist\n")[1] == done.stdout.decode().strip()
+
+
+def test_a_swhid_is_asked_of_the_api_and_text_lines_of_ids_do(web: Web, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("".join(f"swh:1:cnt:{hashes_of(content)[1]}\n" for content in FILES.values()))
+    fetch(web, ids, tmp_path / "out")
+    assert [row["text"].encode() for row in fetched(tmp_path / "out")] == [*FILES.values()]
+    assert all(path.startswith("/api/1/content/sha1_git:") for path, _ in web.asked)
+
+
+def test_text_is_in_the_charset_that_the_table_gives(web: Web, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.jsonl"
+    rows = [
+        {"blob_id": put(web, "# müßig, käse\n".encode("latin-1")), "src_encoding": "ISO-8859-1"},
+        {"blob_id": put(web, "# привет\n".encode("koi8-r")), "src_encoding": "KOI8-R"},
+        {"blob_id": put(web, "# grün\n".encode()), "src_encoding": None},
+    ]
+    ids.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fetch(web, ids, tmp_path / "out")
+    assert [row["text"] for row in fetched(tmp_path / "out")] == ["# müßig, käse\n", "# привет\n", "# grün\n"]
+
+
+def test_each_that_lacks_has_a_reason(web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(software_heritage, "MAX_BLOB_BYTES", 1_000_000)
+    good, other = rows_of_files()[0]["blob_id"], put(web, b"other")
+    bomb, damaged, binary = put(web, bytes(5_000_000)), put(web, b"damaged"), put(web, bytes(range(32)) * 9)
+    web.files[f"/content/{other}"] = gzip.compress(b"replaced")
+    web.files[f"/content/{damaged}"] = web.files[f"/content/{damaged}"][:-3]
+    ids = [good, "a" * 40, "not an id", other, bomb, damaged, binary]
+    path = tmp_path / "ids.txt"
+    path.write_text("\n".join(ids))
+    counts = fetch(web, path, tmp_path / "out")
+    reasons = {"missing": 1, "not_an_id": 1, "another_content": 2, "too_large": 1, "binary": 1}
+    assert (counts["blobs"], counts["failed"]) == (1, reasons)
+    [line] = read_jsonl(tmp_path / "out" / "blobs.jsonl")
+    assert line["failed"]["a" * 40] == "missing"
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 5])
+def test_a_start_after_a_stop_leaves_what_an_unbroken_one_leaves(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    monkeypatch.setattr(software_heritage, "BLOBS_PER_FILE", 2)
+    ids = table(tmp_path, rows_of_files())
+    fetch(web, ids, tmp_path / "plain")
+    web.asked, web.faults = [], ["busy", "cut", "close"]
+    with pytest.raises(Interrupted):
+        fetch(web, ids, tmp_path / "out", stop_after=stop_after)
+    fetch(web, ids, tmp_path / "out")
+    both = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "files").iterdir()} for name in ("plain", "out")
+    ]
+    assert both[0] == both[1]
+    assert len(both[0]) == 3
+
+
+def test_caps_take_the_first_of_the_table(web: Web, tmp_path: Path) -> None:
+    ids, size = table(tmp_path, rows_of_files()), sum(map(len, [*FILES.values()][:2]))
+    assert fetch(web, ids, tmp_path / "a", max_files=3)["blobs"] == 3
+    assert fetch(web, ids, tmp_path / "b", max_bytes=size)["blobs"] == 2
+
+
+def test_tables_follow_each_other_and_one_without_ids_is_named(web: Web, tmp_path: Path) -> None:
+    rows = rows_of_files()
+    paths = [tmp_path / f"{name}.parquet" for name in ("a", "b")]
+    pq.write_table(pa.Table.from_pylist(rows[:2]), paths[0])
+    pq.write_table(pa.Table.from_pylist(rows[2:]), paths[1])
+    assert fetch(web, paths, tmp_path / "out")["blobs"] == 6
+    pq.write_table(pa.table({"sha": ["a"]}), paths[1])
+    with pytest.raises(DataError, match=r"b\.parquet has no column 'blob_id'"):
+        fetch(web, paths, tmp_path / "other")
+
+
+def test_a_table_without_ids_or_with_hashes_of_git_is_told_what_to_change(web: Web, tmp_path: Path) -> None:
+    ids = table(tmp_path, [{"sha": "a" * 40}])
+    with pytest.raises(DataError, match="no column 'blob_id'; it has 'sha'"):
+        fetch(web, ids, tmp_path / "out")
+    git = tmp_path / "git.txt"
+    git.write_text(hashes_of(b"grist\n")[1])
+    with pytest.raises(DataError, match=r"1 missing\.\n.*write hashes of git as swh:1:cnt"):
+        fetch(web, git, tmp_path / "out")
