@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.extract.main_text import Extractor, deepest_nesting, find_main_text, join_source_lines
-from gristmill.extract.maths import put_back, take_out
+from gristmill.extract.main_text import Extractor, find_main_text, join_source_lines
+from gristmill.extract.maths import _has_signs, put_back, take_out
+from gristmill.extract.nesting import _most, deepest_nesting, is_deeper
 
 EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
 PARAGRAPH = (
@@ -104,6 +107,19 @@ def test_depth_is_not_fooled_by_void_and_self_closed_elements() -> None:
     assert deepest_nesting("<div><span>x</span><span>y</span></div>") == 2
 
 
+PIECES = ["<div>", "</div>", "<P>", "</p>", "<svg><path/>", "</svg>", "<optgroup>", "</optgroup>", "<optgroups>", "<b", "<", "</", "<!--", "<li/>", "ü", "<a-b x='<i>'>", "</x\n>", "</div/>", "</b />", "<customelement>", "</customelement>", "</customelement/>", "<meta x>", "<br/>", "<tbody", "</tbody >", "<1>", "<html>"]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join), st.integers(0, 6))
+def test_a_page_is_cleared_only_where_it_does_not_nest_deeper(html: str, bound: int) -> None:
+    depth = deepest_nesting(html)
+    lowered = html.encode().lower()
+    assert _most(lowered) >= depth
+    assert is_deeper(html, lowered, bound) == (depth if depth > bound else None)
+    plain = re.sub(r"[\s/]*>", ">", html)
+    assert _most(plain.encode().lower()) == deepest_nesting(plain)
+
+
 def test_a_page_just_below_the_limits_is_read() -> None:
     found = find_main_text("<div>" * 200 + PARAGRAPH + "</div>" * 200, extractor="resiliparse")
     assert "plain paragraph" in found.text
@@ -187,6 +203,49 @@ def test_short_superscripts_are_written_and_footnotes_and_ordinals_are_not() -> 
         "<p>x<sup>2</sup> a<sub>ij</sub> 10<sup>-3</sup> 1<sup>st</sup> word<sup><a href='#n'>4</a></sup></p>"
     )
     assert "x^2 a_{ij} 10^{-3} 1<sup>st</sup> word<sup><a" in taken.html
+
+
+SIGNS = re.compile(  # what the searches for single signs together mean
+    r"<math|math/tex|katex|mathjax|mwe-math|mjx-|codecogs|mimetex|latex\.php|"
+    r"class=[\"'](?:[\w-]+ )*(?:tex|latex|math)[ \"']|<su[bp]\b",
+    re.IGNORECASE,
+)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "<",
+                "ma",
+                "TH",
+                "th",
+                "/tex",
+                "katex",
+                "class=",
+                '"',
+                "'",
+                " ",
+                "tex",
+                "Latex",
+                "math",
+                "größe",
+                "-",
+                "<sup",
+                "<su",
+                "b",
+                ">",
+                "mjx-",
+                ".php",
+                "mime",
+                "a",
+            ]
+        ),
+        max_size=12,
+    ).map("".join)
+)
+def test_a_page_is_looked_at_where_it_shows_a_sign(html: str) -> None:
+    assert _has_signs(html.encode().lower()) == (SIGNS.search(html) is not None)
 
 
 def test_a_page_without_formulas_is_not_touched() -> None:

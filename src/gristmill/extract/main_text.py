@@ -16,6 +16,7 @@ from resiliparse.extract.html2text import extract_plain_text
 
 from gristmill.data.record import clean_text
 from gristmill.extract.maths import put_back, take_out
+from gristmill.extract.nesting import is_deeper
 
 Extractor = Literal["trafilatura", "resiliparse"]
 
@@ -29,30 +30,6 @@ _EMPTY_ELEMENT = re.compile(
 )
 _SOURCE_LINE_END = re.compile(r"\n[ \t\n]*")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{10000,}")
-_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)[^<>]*((?<=/)>)?")
-# Elements that have no end tag, or that HTML closes by itself: they do not nest without a container that is counted.
-_NOT_NESTING = frozenset(
-    [
-        *(
-            "area",
-            "base",
-            "br",
-            "col",
-            "embed",
-            "hr",
-            "img",
-            "input",
-            "link",
-            "meta",
-            "param",
-            "source",
-            "track",
-            "wbr",
-        ),
-        *("p", "li", "dt", "dd", "tr", "td", "th", "thead", "tbody", "tfoot", "option", "optgroup", "colgroup"),
-        *("html", "head", "body", "rt", "rp"),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,9 +55,12 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
     Formulas are counted by kind of markup, in the page and in the text.
     """
     html = clean_text(html)
-    if (refused := refuse(html)) is not None:
+    if len(html) > MAX_HTML_CHARACTERS:
+        return MainText(reason="html_too_large", value=len(html), limit=MAX_HTML_CHARACTERS)
+    lowered = html.encode("utf-8").lower()
+    if (refused := refuse(html, lowered)) is not None:
         return refused
-    taken = take_out(html) if keep_maths else None
+    taken = take_out(html, lowered) if keep_maths else None
     text = _extract(taken.html if taken is not None else html, extractor)
     formulas_out: Counter[str] = Counter()
     if taken is not None:
@@ -94,32 +74,15 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
     )
 
 
-def refuse(html: str) -> MainText | None:
-    """The refusal of a page that no parser should see, or None. Takes time linear in the page."""
-    if len(html) > MAX_HTML_CHARACTERS:
-        return MainText(reason="html_too_large", value=len(html), limit=MAX_HTML_CHARACTERS)
+def refuse(html: str, lowered: bytes) -> MainText | None:
+    """The refusal of a page that no parser should see, or None. Takes time linear in the page. lowered: it in UTF-8 and lower case."""
     for match in _LONG_TAG.finditer(html):
         attributes = len(match.group().split())
         if attributes > MAX_ATTRIBUTES:
             return MainText(reason="too_many_attributes", value=attributes, limit=MAX_ATTRIBUTES)
-    depth = deepest_nesting(html)
-    if depth > MAX_DEPTH:
+    if (depth := is_deeper(html, lowered, MAX_DEPTH)) is not None:
         return MainText(reason="nested_too_deeply", value=depth, limit=MAX_DEPTH)
     return None
-
-
-def deepest_nesting(html: str) -> int:
-    """An upper bound of the depth of the tree, from start and end tags only; unclosed tags count to the end."""
-    depth = deepest = 0
-    for slash, name, self_closed in _TAG.findall(html):
-        if self_closed or name.lower() in _NOT_NESTING:
-            continue
-        if slash:
-            depth = max(0, depth - 1)
-        else:
-            depth += 1
-            deepest = max(deepest, depth)
-    return deepest
 
 
 def join_source_lines(html: str) -> str:

@@ -20,11 +20,20 @@ from selectolax.lexbor import LexborHTMLParser
 
 from gristmill.extract.mathml import mathml_to_latex
 
-_MARKERS = re.compile(
-    r"<math|math/tex|katex|mathjax|mwe-math|mjx-|codecogs|mimetex|latex\.php|"
-    r"class=[\"'](?:[\w-]+ )*(?:tex|latex|math)[ \"']|<su[bp]\b",
-    re.IGNORECASE,
-)
+_SIGNS = (b"<math", b"math/tex", b"katex", b"mathjax", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
+_NEEDLES = (
+    b"math",
+    b"mjx-",
+    b"codecogs",
+    b"atex",
+    b"etex",
+    b"<su",
+    b'tex"',
+    b"tex'",
+    b"tex ",
+)  # each sign has one of them
+_CLASS = re.compile(rb"class=[\"'](?:[\w\x80-\xff-]+ )*(?:tex|latex|math)[ \"']")
+_SUP_OR_SUB = re.compile(rb"<su[bp]\b")
 _WRAPPER_CLASSES = frozenset(["katex-display", "katex", "mwe-math-element", "MathJax_Display", "MathJax"])
 _IMAGE_CLASSES = frozenset(
     ["tex", "latex", "math", "mwe-math-fallback-image-inline", "mwe-math-fallback-image-display"]
@@ -61,13 +70,15 @@ class TakenOut:
         return Counter(formula.kind for formula in self.formulas)
 
 
-def take_out(html: str) -> TakenOut:
-    """The page with each formula replaced by a word; the page as it is when it shows no sign of formulas.
+def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
+    """The page with each formula replaced by a word; the page as it is when it shows no sign of formulas. lowered: it in UTF-8 and lower
+    case, where the caller has that.
 
     Also writes short superscripts and subscripts that are no footnotes as x^2 and a_i, since extractors join them to
     the word before.
     """
-    if not _MARKERS.search(html):
+    lowered = html.encode("utf-8", "surrogatepass").lower() if lowered is None else lowered
+    if not _has_signs(lowered):
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
     taker = _Taker(stem=_unused_word(html))
@@ -83,12 +94,21 @@ def take_out(html: str) -> TakenOut:
     _take_mathml(tree, taker)
     for node in tree.css("img[alt]"):
         _take_image(node, taker)
-    if re.search("mathjax|katex", html, re.IGNORECASE):
+    if b"mathjax" in lowered or b"katex" in lowered:
         _take_delimited(tree, taker)
     num_scripts = _write_scripts(tree)
     if not taker.formulas and not num_scripts:
         return TakenOut(html=html, stem="", formulas=())
     return TakenOut(html=tree.html or "", stem=taker.stem, formulas=tuple(taker.formulas))
+
+
+def _has_signs(lowered: bytes) -> bool:
+    """Whether a page may hold formulas, or superscripts that are written as such: by plain searches, since nearly every page has none."""
+    return any(needle in lowered for needle in _NEEDLES) and (
+        any(sign in lowered for sign in _SIGNS)
+        or _SUP_OR_SUB.search(lowered) is not None
+        or _CLASS.search(lowered) is not None
+    )
 
 
 def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
