@@ -53,6 +53,7 @@ def main() -> None:
             if not own:
                 continue
             ours, theirs = list[float](), list[float]()
+            find_main_text(max(own, key=len), extractor=extractor)  # what is loaded once
             for _ in range(args.rounds):
                 ours.append(seconds(lambda page, chosen=extractor: find_main_text(page, extractor=chosen), own))
                 theirs.append(seconds(lambda page, chosen=extractor: bare(chosen, page), own))
