@@ -198,6 +198,9 @@ def test_damage_is_found_by_hash_and_mended_by_another_pull(tmp_path: Path) -> N
         ("mine/run.json", ["select"]),
         (f".store/select/{TWO}/manifest.json", {"../../../x": {"bytes": 5, "sha256": "0"}}),
         (f".store/select/{TWO}/manifest.json", {"/tmp/x": {"bytes": 5, "sha256": "0"}}),
+        (f".store/select/{TWO}/manifest.json", {"x": {"bytes": "5 MB", "sha256": "0"}}),
+        (f".store/select/{TWO}/manifest.json", {".": {"bytes": 5, "sha256": "0"}}),
+        ("mine/run.json", {"version": 1, "run": "mine", "files": [".lock"], "steps": {"select": TWO}}),
         (f".store/select/{TWO}/record.json", {"step": "select", "identity": ONE}),
         (f".store/select/{TWO}/record.json", None),
     ],
@@ -211,6 +214,24 @@ def test_a_list_that_anybody_may_have_written_leads_nowhere_else(file: str, cont
         pull(str(tmp_path / "there" / "mine"), elsewhere(tmp_path / "other"), only=["select"])
     assert {path for path in {*tmp_path.rglob("*")} - before if not path.is_relative_to(tmp_path / "other")} == set()
     assert not Store(tmp_path / "other").is_there("select", TWO)
+
+
+@pytest.mark.parametrize("name", ["README.md", "my notes.txt", "plot[1].png", "Übersicht"])
+def test_a_file_that_somebody_laid_into_the_run_s_folder_is_copied_byte_by_byte(name: str, tmp_path: Path) -> None:
+    run, content = a_run(tmp_path / "runs"), bytes(range(256))
+    (run.folder / name).write_bytes(content)
+    push(run, "memory://bucket/own")
+    pulled, _ = pull("memory://bucket/own/mine", elsewhere(tmp_path / "other"))
+    assert (pulled.folder / name).read_bytes() == content
+
+
+def test_nothing_is_pulled_into_a_folder_that_a_run_works_in(tmp_path: Path) -> None:
+    push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
+    run = elsewhere(tmp_path / "other")("mine")
+    with run.store.locks.running(run.folder), pytest.raises(ResourceError, match=r"another run.* is using"):
+        pull(str(tmp_path / "there" / "mine"), elsewhere(tmp_path / "other"))
+    assert run.target("select") is None
+    pull(str(tmp_path / "there" / "mine"), elsewhere(tmp_path / "other"))
 
 
 def test_some_steps_by_name_or_kind(tmp_path: Path) -> None:
