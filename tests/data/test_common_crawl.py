@@ -196,6 +196,23 @@ def test_a_record_that_is_not_there_or_not_the_page_is_a_counted_failure(web: We
     assert len(reasons) == 5
 
 
+def test_a_host_that_refuses_all_from_some_range_on_loses_nothing(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common_crawl, "RANGE_BYTES", 1)  # one record a range
+    fetch(web, tmp_path / "plain")
+    monkeypatch.setattr(common_crawl, "HOPELESS", 3)
+    asked = len(web.asked)
+    web.faults = [*[""] * (asked - PAGES + 2), "refuse", *[""] * 2, *["refuse"] * 3]
+    out = tmp_path / "refused"
+    with pytest.raises(UnreachableError, match="answers 403, 3 times in a row, after 8 records"):
+        fetch(web, out)
+    assert [row.get("failed") for row in read_jsonl(out / "records.jsonl")][2] == "refused"
+    web.faults = []
+    assert fetch(web, out)["failed"] == {"refused": 1}
+    assert len(documents(out)) == PAGES - 1
+
+
 def test_a_host_that_sends_whole_archives_is_not_read(web: Web, tmp_path: Path) -> None:
     web.faults = ["", "", "", "", *["ignores ranges"] * 2]
     with pytest.raises(DataError, match="none of 9 records could be fetched: 9 other_answer"):
