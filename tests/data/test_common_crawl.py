@@ -96,6 +96,16 @@ def test_neighbours_are_asked_for_at_once_by_one_connection_that_says_who_asks(w
     assert web.agents == {"gristmill"}
 
 
+def test_a_connection_that_the_other_side_closed_while_it_waited_is_no_failure(web: Web, tmp_path: Path) -> None:
+    web.faults = ["leave"] * 6
+    with Connections() as connections:
+        client = Client(patience=Patience(attempts=1, timeout_seconds=5), connections=connections)
+        path = next(iter(web.files))
+        for _ in range(4):
+            assert client.read(f"{web.address}{path}", max_bytes=10**6) == web.files[path]
+    assert web.connections == 4
+
+
 def test_caps_take_the_first_pages_in_the_order_of_the_index(web: Web, tmp_path: Path) -> None:
     assert fetch(web, tmp_path / "a", max_records=3)["records"] == 3
     assert sorted(document.url or "" for document in documents(tmp_path / "a")) == [

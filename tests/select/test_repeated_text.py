@@ -37,6 +37,7 @@ from gristmill.select.edits import Edits
 from gristmill.select.outputs import Selected
 from gristmill.select.reasons import Named
 from gristmill.select.repeated import LOST, Repeated, RepeatedRules
+from gristmill.select.repeated_text import check_repeated
 from gristmill.select.units import num_words, units_of
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
@@ -276,6 +277,15 @@ def test_a_source_that_loses_too_much_stops_the_step_which_resumes_with_another_
     out, counts = run_selection(made, REPEATED, until="select")
     assert counts["web"]["repeated"]["edited_documents"] > 30
     assert not (out / "work").exists()
+
+
+def test_a_source_may_lose_as_much_as_the_limit_says(done):
+    report = Selected(done[0]).repeated_text
+    most = max(map(report.share, report.taken))
+    assert most > 0.1
+    check_repeated(report, WHOLE.model_copy(update={"max_loss": most}))
+    with pytest.raises(DataError, match="would lose"):
+        check_repeated(report, WHOLE.model_copy(update={"max_loss": most - 1e-6}))
 
 
 def test_logs_of_calls_as_lines_stop_the_step_by_the_usual_limit(tmp_path):

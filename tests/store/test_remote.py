@@ -34,30 +34,27 @@ class Killed(BaseException):
 
 class Breaking(MemoryFileSystem):
     """Keeps files in memory; the call number `breaks_at` that changes or fetches something raises `error`, when half of the file is
-    there."""
+    there; without an error it goes on as if all of it were."""
 
     protocol = "breaking"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
-    breaks_at, calls, error = -1, 0, Killed
+    breaks_at, calls = -1, 0
+    error: ClassVar[type[BaseException] | None] = Killed
 
     @classmethod
-    def arm(cls, number: int, error: type[BaseException] = Killed) -> None:
+    def arm(cls, number: int, error: type[BaseException] | None = Killed) -> None:
         cls.breaks_at, cls.calls, cls.error = number, 0, error
 
-    def _break(self, path: str, content: bytes) -> None:
+    def pipe_file(self, path: str, value: bytes, **more: Any) -> None:
         Breaking.calls += 1
-        if Breaking.calls == Breaking.breaks_at + 1:
-            super().pipe_file(path, content[: len(content) // 2])
+        is_broken = Breaking.calls == Breaking.breaks_at + 1
+        super().pipe_file(path, value[: len(value) // 2] if is_broken else value)
+        if is_broken and Breaking.error is not None:
             raise Breaking.error("broken")
 
-    def pipe_file(self, path: str, value: bytes, **more: Any) -> None:
-        self._break(path, value)
-        super().pipe_file(path, value)
-
     def put_file(self, lpath: str, rpath: str, **more: Any) -> None:
-        self._break(rpath, Path(lpath).read_bytes())
-        super().put_file(lpath, rpath, **more)
+        self.pipe_file(rpath, Path(lpath).read_bytes())
 
 
 fsspec.register_implementation("breaking", Breaking, clobber=True)
@@ -168,6 +165,19 @@ def test_a_place_that_is_not_reached_says_so_and_keeps_what_is_there(tmp_path: P
             push(run, "breaking://there")
     Breaking.arm(-1)
     push(run, "breaking://there")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_store_that_keeps_half_of_a_file_and_says_nothing_gets_no_record(number: int, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "runs")
+    Breaking.arm(number, None)  # the manifest, or the first file
+    with pytest.raises(ResourceError, match=r"after it was sent|with other bytes"):
+        push(run, "breaking://there")
+    Breaking.arm(-1)
+    with pytest.raises(ArtifactError, match="no run that was pushed"):
+        pull("breaking://there/mine", elsewhere(tmp_path / "early"))
+    push(run, "breaking://there")
+    assert is_same(run, pull("breaking://there/mine", elsewhere(tmp_path / "other"))[0])
 
 
 def test_damage_is_found_by_hash_and_mended_by_another_pull(tmp_path: Path) -> None:
