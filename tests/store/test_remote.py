@@ -235,6 +235,17 @@ def test_a_file_that_somebody_laid_into_the_run_s_folder_is_copied_byte_by_byte(
     assert (pulled.folder / name).read_bytes() == content
 
 
+def test_what_lies_in_unfinished_work_and_is_not_of_the_artefact_does_not_stay(tmp_path: Path) -> None:
+    run, there = a_run(tmp_path / "runs"), str(tmp_path / "there")
+    push(run, there)
+    other = elsewhere(tmp_path / "other")("mine")
+    working = other.store.open_work("select", TWO)
+    (working / "inner").mkdir()
+    (working / "inner" / "stray.txt").write_text("half a line")
+    assert is_same(run, pull(f"{there}/mine", elsewhere(tmp_path / "other"))[0])
+    assert not [*(tmp_path / "other").rglob("stray.txt")]
+
+
 def test_nothing_is_pulled_into_a_folder_that_a_run_works_in(tmp_path: Path) -> None:
     push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
     run = elsewhere(tmp_path / "other")("mine")
@@ -249,6 +260,8 @@ def test_some_steps_by_name_or_kind(tmp_path: Path) -> None:
     assert push(run, there, only=["extract"]).steps == ["extract/web"]
     assert push(run, there, only=["select"]).steps == ["select"]  # the list names both now
     assert pull(f"{there}/mine", elsewhere(tmp_path / "other"), only=["select"])[1].steps == ["select"]
+    copied = pull(f"{there}/mine", elsewhere(tmp_path / "other"))[1]
+    assert (copied.steps, copied.there) == (["extract/web"], ["select"])
     with pytest.raises(RecipeError, match="has no step 'selct'; it has extract/web, select"):
         push(run, there, only=["selct"])
 
