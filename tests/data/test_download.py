@@ -220,3 +220,12 @@ def test_a_token_goes_to_the_host_that_it_is_for_and_is_not_handed_on(
     client = Client(patience=QUICK, headers={"Authorization": "Bearer x"})
     assert client.read(f"http://127.0.0.1:{server.server_port}/a.bin", max_bytes=10**6) == CONTENT
     assert server.tokens == ["Bearer x", token]
+
+
+def test_what_is_wrong_with_the_disk_is_said_at_once_and_not_laid_to_the_network(
+    server: Server, tmp_path: Path
+) -> None:
+    wanted = Wanted(name="a.bin", url=f"http://127.0.0.1:{server.server_port}/a.bin", sha256=SHA256)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Client(patience=QUICK).fetch(wanted, tmp_path / "a.bin", tmp_path / "nowhere" / "part")
+    assert len(server.tokens) == 1

@@ -156,7 +156,10 @@ def test_no_more_is_fetched_than_is_held_once_max_bytes_is_reached(
     web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(software_heritage, "HELD", 2)
-    assert fetch(web, table(tmp_path, rows_of_files()), tmp_path / "out", max_bytes=1 + len(FILES["src/0.py"]))["blobs"] == 1
+    assert (
+        fetch(web, table(tmp_path, rows_of_files()), tmp_path / "out", max_bytes=1 + len(FILES["src/0.py"]))["blobs"]
+        == 1
+    )
     assert len(web.asked) == 2
 
 

@@ -164,7 +164,9 @@ def test_the_content_of_lists_is_in_the_identity_and_their_place_is_not(tmp_path
     assert "urls" not in identity({"read": SOURCE["read"]})[0]
 
 
-@pytest.mark.parametrize("entry", ["https://example.org", "*.example.org", "0.0.0.0 example.org", "||example.org^", "a@b.org"])
+@pytest.mark.parametrize(
+    "entry", ["https://example.org", "*.example.org", "0.0.0.0 example.org", "||example.org^", "a@b.org"]
+)
 def test_a_list_of_hosts_with_what_is_none_is_refused_since_it_would_match_nothing(entry: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"a.org\n[::1]\nlocalhost\n{entry}\n")

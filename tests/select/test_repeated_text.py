@@ -166,16 +166,24 @@ def test_a_document_that_says_nothing_of_its_own_is_dropped_and_names_one_that_i
 
 
 @pytest.mark.parametrize(
-    ("rest", "kept"), [("four five six", True), ("four five", False), ("a\n\nb\n\nc", True), ("", False), ("ក" * 89, False), ("ក" * 90, True)]
+    ("rest", "kept"),
+    [
+        ("four five six", True),
+        ("four five", False),
+        ("a\n\nb\n\nc", True),
+        ("", False),
+        ("ក" * 89, False),
+        ("ក" * 90, True),
+    ],
 )
 def test_a_document_stays_with_as_many_words_as_one_unit_must_have(rest, kept):
     """So one that keeps a unit of the least length for others stays, and one in a language that writes sentences without blanks."""
     lost = np.array([(0, 0, 7, False), (0, 1, 8, False), (0, 2, 8, False), (0, 3, 9, False)], dtype=LOST)
-    repeated = Repeated(
-        rules=RepeatedRules(unit="paragraph", min_words=3, min_documents=2), files=(), num_shards=1
-    )
+    repeated = Repeated(rules=RepeatedRules(unit="paragraph", min_words=3, min_documents=2), files=(), num_shards=1)
     text = f"one two three\n\nthree two one\n\nthree one two\n\ntwo one three\n\n{rest}"
-    edit = Edits(repeated, lost, lambda owner: Named(id=f"d{owner}", source="web")).of(0, {"id": "x", "source": "web", "text": text})
+    edit = Edits(repeated, lost, lambda owner: Named(id=f"d{owner}", source="web")).of(
+        0, {"id": "x", "source": "web", "text": text}
+    )
     assert (edit.why is None, edit.text) == (kept, rest)
     assert kept or (edit.why.value, edit.why.limit, edit.why.duplicate_of) == (len(rest.split()), 3, "d8")
     assert edit.share_of(1000) == 1000 * edit.lost_bytes // len(text.encode())

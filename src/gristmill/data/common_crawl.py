@@ -30,7 +30,9 @@ from gristmill.store.jsonl import append_jsonl, read_sound, write_jsonl
 FILE_BYTES = 128_000_000  # a file of them is closed once it has so many
 GAP_BYTES = 65_536  # a request costs about as much as these; between two pages lie a request and metadata, some 1 kB
 RANGE_BYTES = 8_000_000
-HOPELESS = 20  # records that fail from the first one on, or ranges that are refused one after the other: it is not the records
+HOPELESS = (
+    20  # records that fail from the first one on, or ranges that are refused one after the other: it is not the records
+)
 HEAD_BYTES = 65_536
 REFUSED = "refused"
 

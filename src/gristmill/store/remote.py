@@ -340,7 +340,13 @@ def _is_manifest(found: Any) -> bool:
 
 def _is_below(name: str) -> bool:
     path = PurePosixPath(name)
-    return name == path.as_posix() and path.name != "" and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return (
+        name == path.as_posix()
+        and path.name != ""
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in name
+    )
 
 
 def _size(path: Path) -> int | None:
