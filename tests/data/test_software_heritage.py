@@ -145,7 +145,7 @@ def test_each_id_that_was_asked_for_is_a_row_or_a_failure_also_if_it_stands_twic
     good = [row["blob_id"] for row in rows_of_files()]
     path = tmp_path / "ids.txt"
     path.write_text("\n".join(["a" * 40, good[0], "a" * 40, good[0], good[1], good[2]]))
-    size = len([*FILES.values()][0])
+    size = len(next(iter(FILES.values())))
     counts = fetch(web, path, tmp_path / "out", max_bytes=2 * size)
     [line] = read_jsonl(tmp_path / "out" / "blobs.jsonl")
     assert (counts["blobs"], counts["failed"]) == (2, {"missing": 2})
