@@ -246,6 +246,22 @@ def test_what_lies_in_unfinished_work_and_is_not_of_the_artefact_does_not_stay(t
     assert not [*(tmp_path / "other").rglob("stray.txt")]
 
 
+def test_other_artefacts_of_a_run_of_that_name_are_told_and_stay_in_the_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, three, there = a_run(tmp_path / "other"), "3" * 32, str(tmp_path / "there")
+    working = other.store.open_work("select", three)
+    (working / "x").write_text("newer")
+    other.store.commit("select", three, {"wall_seconds": 1.0, "made_from": {}})
+    other.link("select", three)
+    assert push(other, there).replaced == []
+    assert push(a_run(tmp_path / "runs"), there).replaced == ["select"]
+    pull_command(f"{there}/mine", runs_dir=tmp_path / "other", only=[], console=Output(soft_wrap=True))
+    assert capsys.readouterr().out.endswith("2 artefacts there already, in place of others of that run: select\n")
+    assert other.target("select") == TWO
+    assert other.store.is_there("select", three)
+
+
 def test_nothing_is_pulled_into_a_folder_that_a_run_works_in(tmp_path: Path) -> None:
     push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
     run = elsewhere(tmp_path / "other")("mine")

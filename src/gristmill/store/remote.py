@@ -43,10 +43,12 @@ Say = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """steps: copied now. there: that were there. num_bytes: of the copied ones."""
+    """steps: copied now. there: that were there. replaced: of which the run had other artefacts there; these stay in the store, without
+    the run. num_bytes: of the copied ones."""
 
     steps: Sequence[str]
     there: Sequence[str]
+    replaced: Sequence[str]
     num_bytes: int
 
 
@@ -177,7 +179,9 @@ def push(
     of_run = {"version": VERSION, "run": run.name, "files": own}
     of_run["steps"] = {**(listed.get("steps", {}) if only else {}), **{step: identities[step] for step in steps}}
     remote.write(f"{run.name}/{RUN}", json.dumps(of_run, indent=1).encode() + b"\n")
-    return Copied(steps=copied, there=[step for step in steps if step not in copied], num_bytes=num_bytes)
+    there = [step for step in steps if step not in copied]
+    replaced = _others(steps, identities, listed.get("steps", {}))
+    return Copied(steps=copied, there=there, replaced=replaced, num_bytes=num_bytes)
 
 
 def _push_artefact(folder: Path, remote: Remote, place: str, say: Callable[[int, int], None]) -> int | None:
@@ -229,6 +233,7 @@ def pull(
     copied, num_bytes = [], 0
     steps = chosen(identities, only, where=address)
     with run.store.locks.running(run.folder):
+        replaced = _others(steps, identities, {step: run.target(step) for step in steps})
         for step in steps:
             identity = identities[step]
             if run.link(step, identity):
@@ -243,7 +248,8 @@ def pull(
             if not (run.folder / file).exists() and (content := remote.read(f"{name}/{file}")) is not None:
                 with atomic_path(run.folder / file) as temporary:
                     temporary.write_bytes(content)
-    return run, Copied(steps=copied, there=[step for step in steps if step not in copied], num_bytes=num_bytes)
+    there = [step for step in steps if step not in copied]
+    return run, Copied(steps=copied, there=there, replaced=replaced, num_bytes=num_bytes)
 
 
 def _pull_artefact(run: RunLinks, step: str, identity: str, remote: Remote, say: Callable[[int, int], None]) -> int:
@@ -268,6 +274,10 @@ def _pull_artefact(run: RunLinks, step: str, identity: str, remote: Remote, say:
         step, identity, {key: value for key, value in record.items() if key not in STAMP}, manifest=manifest
     )
     return _bytes_of(missing, manifest)
+
+
+def _others(steps: Sequence[str], identities: Mapping[str, str], before: Mapping[str, str | None]) -> list[str]:
+    return [step for step in steps if before.get(step) not in (None, identities[step])]
 
 
 def _copy(
