@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from gristmill.align.outputs import PreferencePairs
 from gristmill.data.document import read_batches
-from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
+from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger
 from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.extract.not_read import NotRead, kept_not_read
@@ -46,7 +46,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import counted, scale, seconds
 
-VERSION = 5  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 6  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 Left = TypeVar("Left", bound=Outputs)
@@ -147,8 +147,8 @@ class Facts:
     @property
     def tiles(self) -> list[tuple[str, str]]:
         """The figures on top of the page, each with its label."""
-        came = sum(row.came_in.documents for row in self.ledgers.values())
-        kept = sum(row.total("kept").documents for row in self.ledgers.values())
+        came = sum(extracted.came_in.documents for extracted, _ in self.ledgers.values())
+        kept = sum(selected.total("kept").documents for _, selected in self.ledgers.values())
         held = sum(self.held_out.values())
         is_new = all(share <= MOST_SEEN for share in self.seen.values())
         best = self.final_bits if is_new else None
@@ -180,11 +180,11 @@ class Facts:
     # ── data ──
 
     @cached_property
-    def ledgers(self) -> dict[str, SourceLedger]:
-        """Per source, extraction and selection as one account."""
+    def ledgers(self) -> dict[str, tuple[SourceLedger, SourceLedger]]:
+        """Source → its ledgers, of extraction and of selection, which takes what extraction kept."""
         chosen = self.left("select", Selected).ledger
         return {
-            source: in_sequence(self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
+            source: (self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
             for source in self.sources
         }
 
