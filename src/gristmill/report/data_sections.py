@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -16,12 +16,13 @@ from gristmill.report.flow_blocks import fates_by_source, fetched, in_words, rea
 from gristmill.report.impact import Impact
 from gristmill.report.origins import origins_of
 from gristmill.score.outputs import ClassifierReport
-from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, RepeatedReport
+from gristmill.select.outputs import ContaminationHit, ContaminationReport, NearDuplicateReport, RepeatedReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
 SUBJECTS_SHOWN = 3
+SPANS_SHOWN = 3
 
 
 def what_came_in(facts: Facts) -> Section | None:
@@ -263,9 +264,24 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
             "their own passage; documents that they were cut from leave by their ids. Real documents that held an item and were "
             f"removed: {found.documents_removed:,}."
         )
-    hits = [
-        (hit.source, hit.id, ", ".join(hit.items)[:60], f"{hit.share:.0%}", hit.excerpt[:110]) for hit in found.hits[:8]
+    if spans := [row for pack in found.packs for row in _spans(pack, found.hits)]:
+        headings = ("pack", "source", "document", "item", "of it", "words", "span")
+        caption = f"Spans that match an item. Of each pack the first {SPANS_SHOWN}, to judge whether they are the item"
+        yield fold("Documents that held an item, pack by pack", [table(caption, headings, spans, numbers=(4, 5))])
+
+
+def _spans(pack: str, hits: Sequence[ContaminationHit]) -> list[tuple[str, ...]]:
+    """The first documents that held items of a pack, each with the span: characters from start to end."""
+    found = [(hit, items) for hit in hits if (items := [name for name in hit.items if name.startswith(f"{pack}/")])]
+    return [
+        (
+            pack,
+            hit.source,
+            f"{hit.id}, characters {hit.start:,}–{hit.end:,}",
+            ", ".join(name.removeprefix(f"{pack}/") for name in items)[:60],
+            f"{hit.share:.0%}",
+            f"{hit.words:,}",
+            hit.excerpt[:110],
+        )
+        for hit, items in found[:SPANS_SHOWN]
     ]
-    if hits:
-        spans = table("Spans that match an item", ("source", "document", "item", "of it", "span"), hits, numbers=(3,))
-        yield fold("The documents that held an item", [spans])

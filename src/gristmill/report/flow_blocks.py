@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from markupsafe import Markup
 
 from gristmill.data.ledger import Count, SourceLedger
-from gristmill.report.blocks import figure, fold, heading, table
+from gristmill.report.blocks import figure, fold, table
 from gristmill.report.charts import Bar, FlowRow, flow_chart, share_bar
 from gristmill.report.flow import SELECTION, Flow, Passage, step_of_extraction, together
 from gristmill.report.origins import Origin
@@ -36,7 +36,7 @@ def fetched(origins: Mapping[str, Origin]) -> Iterator[Markup]:
         if (one := origin.fetched) is not None
     ]
     if rows:
-        headings = ("source", "from", "files", "bytes", "pages or files asked for", "failed", "licence there", "commit")
+        headings = ("source", "from", "files", "bytes", "pages that came", "failed", "licence there", "commit")
         yield table(
             "What was fetched. Pages that failed are in no file, so they are not among the documents below",
             headings,
@@ -58,9 +58,9 @@ def source_by_source(flows: Mapping[str, Flow]) -> Markup:
     """Every step of every source in numbers, and its figure, behind a click."""
     blocks = []
     for source, flow in flows.items():
-        if len(flows) > 1:
-            blocks += [heading(source), figure(_chart(flow), "")]
         blocks.append(_in_numbers(source, flow))
+        if len(flows) > 1:
+            blocks.append(figure(_chart(flow), ""))
     return fold("Source by source, step by step, in documents and bytes", blocks)
 
 
@@ -90,9 +90,9 @@ def reasons(ledgers: Mapping[str, tuple[SourceLedger, SourceLedger]]) -> Iterato
     rows = sorted(
         (row for source, both in ledgers.items() for row in _reasons(source, *both)), key=lambda row: (row[2], -row[1])
     )
-    yield _reason_table("Why documents were dropped", rows[:REASONS_SHOWN])
+    yield _reason_table("Why documents and bytes left", rows[:REASONS_SHOWN])
     if more := rows[REASONS_SHOWN:]:
-        yield fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
+        yield fold(counted(len(more), "more reason"), [_reason_table("Why fewer left", more)])
 
 
 def in_words(reason: str) -> str:
@@ -180,7 +180,7 @@ def _in_numbers(source: str, flow: Flow) -> Markup:
             step.edited.documents,
             in_bytes(step.came_in.num_bytes),
             in_bytes(step.lost.num_bytes),
-            ", ".join(f"{in_words(reason)} {count:,}" for reason, count in step.reasons.most_common(REASONS_OF_STEP)),
+            _most(step),
         )
         for step in flow.shown
     ]
@@ -190,3 +190,11 @@ def _in_numbers(source: str, flow: Flow) -> Markup:
     )  # fmt: skip
     headings = ("step", "documents in", "dropped", "failed", "edited", "bytes in", "bytes lost", "most of them")
     return table(f"{source}, step by step", headings, [*rows, end], numbers=(1, 2, 3, 4, 5, 6))
+
+
+def _most(step: Passage) -> str:
+    """The most frequent reasons of a step, and what left that was no document."""
+    most = [f"{in_words(reason)} {count:,}" for reason, count in step.reasons.most_common(REASONS_OF_STEP)]
+    if step.skipped_bytes:
+        most.append(f"{in_bytes(step.skipped_bytes)} that are no document")
+    return ", ".join(most)
