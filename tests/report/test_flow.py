@@ -35,7 +35,9 @@ from gristmill.units import in_bytes
 STEPS_OF_EXTRACTION = STEPS[: STEPS.index("rules") + 1]
 PACKAGE = Path(gristmill.__file__).parent
 sizes = st.integers(0, 1000)
-reasons_lost = st.dictionaries(st.sampled_from([*EXTRACTION, "of_my_own", "top_2_gram"]), st.tuples(sizes, sizes), max_size=5)
+reasons_lost = st.dictionaries(
+    st.sampled_from([*EXTRACTION, "of_my_own", "top_2_gram"]), st.tuples(sizes, sizes), max_size=5
+)
 reasons_left = st.dictionaries(st.sampled_from([*SELECTION, "of_old"]), st.tuples(sizes, sizes), max_size=5)
 
 
@@ -106,7 +108,11 @@ def dropped_by(path: Path) -> set[str]:
     for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(function, ast.FunctionDef):
             continue
-        assigned = [node.value for node in ast.walk(function) if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason"]
+        assigned = [
+            node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "reason"
+        ]
         for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
             keywords = {key.arg: key.value for key in call.keywords}
             if "kind" not in keywords or literals(keywords["kind"]) != {"dropped"}:
@@ -125,7 +131,10 @@ def test_every_reason_of_a_reader_and_of_selection_has_its_step() -> None:
     assert sorted(of_readers - read) == []
     rejections = ast.walk(ast.parse((PACKAGE / "select" / "reasons.py").read_text(encoding="utf-8")))
     of_selection = {
-        reason for node in rejections if isinstance(node, ast.keyword) and node.arg == "reason" for reason in literals(node.value)
+        reason
+        for node in rejections
+        if isinstance(node, ast.keyword) and node.arg == "reason"
+        for reason in literals(node.value)
     }
     assert sorted(of_selection ^ SELECTION.keys()) == []
 
@@ -153,7 +162,10 @@ def test_the_flow_of_a_run_is_that_of_the_rows_of_all_its_shards(facts: Facts, f
     assert list(flows) == facts.sources
     for source, flow in flows.items():
         extracted, selected = finished_run / "extract" / source, finished_run / "select" / source
-        left = counted(extracted.glob("rejected-*.parquet"), "reason"), counted(selected.glob("rejected-*.parquet"), "reason")
+        left = (
+            counted(extracted.glob("rejected-*.parquet"), "reason"),
+            counted(selected.glob("rejected-*.parquet"), "reason"),
+        )
         kept = counted(extracted.glob("documents-*.parquet"))[""]
         train, held = (counted(selected.glob(f"{side}-*.parquet")).get("", Count()) for side in ("train", "validation"))
         assert (flow.train, flow.held_out) == (train, held)
@@ -164,7 +176,9 @@ def test_the_flow_of_a_run_is_that_of_the_rows_of_all_its_shards(facts: Facts, f
             lost = [part for step in steps for part in (step.dropped, step.failed)]
             assert sum(part.documents for part in lost) == sum(count.documents for count in rows.values())
             assert sum(part.num_bytes for part in lost) == sum(count.num_bytes for count in rows.values())
-            assert sum((step.reasons for step in steps), Counter()) == Counter({why: n.documents for why, n in rows.items()})
+            assert sum((step.reasons for step in steps), Counter()) == Counter(
+                {why: n.documents for why, n in rows.items()}
+            )
     whole = together(flows.values())
     page = (finished_run / "report" / "report.html").read_text(encoding="utf-8")
     for count in (whole.came_in, whole.train):
@@ -175,12 +189,20 @@ def test_the_flow_of_a_run_is_that_of_the_rows_of_all_its_shards(facts: Facts, f
 def test_licences_are_those_of_the_recipe_the_place_and_the_rows(facts: Facts, finished_run: Path) -> None:
     card = (finished_run / "export" / "model" / "README.md").read_text(encoding="utf-8")
     for source, origin in origins_of(facts).items():
-        rows = [row for path in finished_run.glob(f"select/{source}/[tv]*.parquet") for row in pq.read_table(path).to_pylist()]
+        rows = [
+            row
+            for path in finished_run.glob(f"select/{source}/[tv]*.parquet")
+            for row in pq.read_table(path).to_pylist()
+        ]
         assert origin.documents == len(rows)
         assert origin.licences == Counter(row["license"] for row in rows if row["license"])
         assert f"| {source} | {origin.licence_words} |" in card
-    fetched = FetchedFrom(place="the Hub, a/b", files=1, num_bytes=2, num_items=None, failed={}, commit="c0ffee", licence="odc-by")
-    known = Origin(licence="unknown", fetched=fetched, documents=99, licences=Counter({f"L{n}": 9 - n for n in range(7)}))
+    fetched = FetchedFrom(
+        place="the Hub, a/b", files=1, num_bytes=2, num_items=None, failed={}, commit="c0ffee", licence="odc-by"
+    )
+    known = Origin(
+        licence="unknown", fetched=fetched, documents=99, licences=Counter({f"L{n}": 9 - n for n in range(7)})
+    )
     assert known.licence_words == (
         "unknown; where it was fetched: odc-by; stated in 42 of 99 documents: L0 9, L1 8, L2 7, L3 6, L4 5, 2 others"
     )

@@ -151,7 +151,11 @@ def together(flows: Iterable[Flow]) -> Flow:
         held.add(flow.held_out.documents, flow.held_out.num_bytes)
         for theirs in flow.steps:
             mine = steps[theirs.step]
-            for ours, other in ((mine.dropped, theirs.dropped), (mine.failed, theirs.failed), (mine.edited, theirs.edited)):
+            for ours, other in (
+                (mine.dropped, theirs.dropped),
+                (mine.failed, theirs.failed),
+                (mine.edited, theirs.edited),
+            ):
                 ours.add(other.documents, other.num_bytes)
             mine.skipped_bytes += theirs.skipped_bytes
             mine.reasons.update(theirs.reasons)

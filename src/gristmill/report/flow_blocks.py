@@ -156,7 +156,9 @@ def _chart(flow: Flow) -> str:
 def _bars(before: Count, left: Count, kind: str, shown: Count, step: Passage | None = None) -> tuple[Bar, Bar]:
     """The two bars of a row. shown: the figures beside them, with a minus where they are a loss."""
     sign = "" if shown is before else "−"
-    edited = f"; {counted(step.edited.documents, 'kept document')} lost a part" if step and step.edited.documents else ""
+    edited = (
+        f"; {counted(step.edited.documents, 'kept document')} lost a part" if step and step.edited.documents else ""
+    )
     documents, size = (_digits(shown.documents), in_bytes(shown.num_bytes))
     return (
         Bar(before=before.documents, left=left.documents, kind=kind, figure=f"{sign if shown.documents else ''}{documents}",

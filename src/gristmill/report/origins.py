@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
@@ -57,7 +58,9 @@ class Origin:
             named = [f"{name} {count:,}" for name, count in self.licences.most_common(LICENCES_SHOWN)]
             if more := len(self.licences) - LICENCES_SHOWN:
                 named += [f"{counted(more, 'other')}"] if more > 0 else []
-            parts.append(f"stated in {self.licences.total():,} of {counted(self.documents, 'document')}: {', '.join(named)}")
+            parts.append(
+                f"stated in {self.licences.total():,} of {counted(self.documents, 'document')}: {', '.join(named)}"
+            )
         return "; ".join(parts)
 
 
@@ -110,7 +113,7 @@ def _fetched(facts: Facts, step: str) -> FetchedFrom | None:
     )
 
 
-def _place(fetch: Mapping[str, object]) -> str:
+def _place(fetch: Mapping[str, Any]) -> str:
     """Where it was fetched, in words."""
     match fetch:
         case {"kind": "hub", "dataset": name}:
