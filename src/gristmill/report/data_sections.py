@@ -205,7 +205,7 @@ def _repeated_text(facts: Facts, found: RepeatedReport) -> Iterator[Markup]:
             taken.dropped_documents,
             in_bytes(taken.num_bytes),
             percent(found.share(source)),
-            scale(facts.repeated_tokens(source)),
+            "" if (tokens := facts.repeated_tokens(source)) is None else scale(tokens),
         )
         for source, taken in found.taken.items()
     ]

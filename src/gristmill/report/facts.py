@@ -145,18 +145,20 @@ class Facts:
         )
 
     @property
-    def tiles(self) -> list[tuple[str, str]]:
-        """The figures on top of the page, each with its label."""
+    def documents_left(self) -> tuple[str, str]:
+        """How many documents are left to train on, and of how many."""
         came = sum(extracted.came_in.documents for extracted, _ in self.ledgers.values())
         kept = sum(selected.total("kept").documents for _, selected in self.ledgers.values())
         held = sum(self.held_out.values())
+        return scale(kept - held), f"documents to train on, of {came:,} that came in; {held:,} more are held out"
+
+    @property
+    def tiles(self) -> list[tuple[str, str]]:
+        """The figures on top of the page, each with its label."""
         is_new = all(share <= MOST_SEEN for share in self.seen.values())
         best = self.final_bits if is_new else None
         return [
-            (
-                scale(kept - held),
-                f"documents to train on, of {came:,} that came in; {held:,} more are held out",
-            ),
+            self.documents_left,
             (scale(self.unique_tokens), "unique training tokens"),
             (scale(self.pretraining.tokens), "tokens trained on"),
             (scale(self.pretraining.parameters), "parameters"),
@@ -258,10 +260,12 @@ class Facts:
         """What was taken out of training text because it stands in others; None where the recipe does not ask."""
         return self.left("select", Selected).repeated_text
 
-    def repeated_tokens(self, source: str) -> int:
-        """About how many tokens that is of one source: as many a byte as in what is left."""
+    def repeated_tokens(self, source: str) -> int | None:
+        """About how many tokens that is of one source: as many a byte as in what is left. None where there are no tokens yet."""
         report = self.repeated_text
         assert report is not None
+        if not self.has("tokenize"):
+            return None
         taken = report.taken[source].num_bytes
         left = report.train_bytes[source] - taken
         return round(taken * TokenShard(self.left("tokenize", Tokenized).of(source).train).num_tokens / max(1, left))
