@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gristmill.data.record import RawDocument
+from gristmill.data.record import RawDocument, Record
 from gristmill.formats import license_files
 from gristmill.formats.code import FORMAT, cut_tree, list_tree
 from gristmill.formats.license_files import MAX_PATH, UNKNOWN, is_license_file, license_told
 from gristmill.recipe.schema.formats import ReadCode
+from hostile import trees
+from hostile.hostile import Maker
 
 MIT = (
     "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated files, to deal in "
@@ -184,3 +187,17 @@ def test_a_licence_file_that_is_a_link_or_cannot_be_read_states_nothing(tmp_path
     (tmp_path / "alone.py").write_text("")
     (tmp_path / "LICENSE").write_text(MIT)
     assert licenses(tmp_path / "alone.py") == {"0": None}, "a file alone has no tree"
+
+
+@pytest.mark.parametrize("maker", trees.SETS, ids=lambda maker: maker.__name__)
+def test_looking_for_licences_changes_nothing_else_of_a_hostile_tree(maker: Maker, tmp_path: Path) -> None:
+    made = maker(tmp_path, 0.001)
+
+    def read(*, license_files: bool) -> list[Record]:
+        settings = ReadCode(format="code", paths=["t"], license_files=license_files)
+        records = [
+            record for span in FORMAT.spans(made.path, name="t", limit=10**9) for record in FORMAT.read(span, settings)
+        ]
+        return [replace(record, license=None) if isinstance(record, RawDocument) else record for record in records]
+
+    assert read(license_files=True) == read(license_files=False)
