@@ -41,9 +41,15 @@ _IMAGE_CLASSES = frozenset(
 _IMAGE_SOURCES = re.compile(
     r"codecogs|mimetex|mathtex|latex\.php|/math/render/|chart\.googleapis.*cht=tx", re.IGNORECASE
 )
-_DELIMITED = re.compile(r"\\\((.{1,2000}?)\\\)|\\\[(.{1,5000}?)\\\]|(?<!\$)\$\$([^$]{1,5000})\$\$", re.DOTALL)
+_DELIMITED = re.compile(
+    r"\\\((.{1,2000}?)\\\)|\\\[(.{1,5000}?)\\\]|(?<!\$)\$\$([^$]{1,5000})\$\$|"
+    r"(\\begin\{((?:equation|align|alignat|eqnarray|flalign|gather|multline)\*?)\}.{1,5000}?\\end\{\5\})",
+    re.DOTALL,
+)
+_OPENINGS = ("\\(", "\\[", "$$", "\\begin{")
 _SUP_TEXT = re.compile(r"[-+−]?[0-9]{1,4}|[-+−]?[a-zA-Z]|[0-9a-zA-Z][-+−][0-9a-zA-Z]|[-+−]")
 _SUB_TEXT = re.compile(r"[0-9a-zA-Z]{1,3}|[0-9a-zA-Z][-+−][0-9a-zA-Z]")
+_LISTS = frozenset(["dl", "ul", "ol"])
 _VERBATIM = frozenset(["code", "pre", "script", "style", "textarea", "kbd", "samp", "title"])
 MAX_FORMULAS = 20_000
 
@@ -81,7 +87,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
     if not _has_signs(lowered):
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
-    taker = _Taker(stem=_unused_word(html))
+    taker = _Taker(tree=tree, stem=_unused_word(html))
     has_scripts = tree.css_first('script[type^="math/tex"]') is not None
     if has_scripts:
         for node in tree.css(".MathJax_Preview, .MathJax_Display, span.MathJax, .MathJax_CHTML, .MathJax_SVG"):
@@ -96,6 +102,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
         _take_image(node, taker)
     if b"mathjax" in lowered or b"katex" in lowered:
         _take_delimited(tree, taker)
+    taker.mark_as_text()
     num_scripts = _write_scripts(tree)
     if not taker.formulas and not num_scripts:
         return TakenOut(html=html, stem="", formulas=())
@@ -136,9 +143,11 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
 class _Taker:
     """Collects formulas and leaves words in the tree."""
 
-    def __init__(self, *, stem: str) -> None:
+    def __init__(self, *, tree: LexborHTMLParser, stem: str) -> None:
+        self.tree = tree
         self.stem = stem
         self.formulas: list[Formula] = []
+        self.parents: dict[int, Any] = {}
 
     def word(self, latex: str, display: bool, kind: str) -> str | None:
         """Registers a formula and returns its word; None for an empty one or beyond MAX_FORMULAS."""
@@ -151,7 +160,33 @@ class _Taker:
     def take(self, node: Any, latex: str, display: bool, kind: str) -> None:
         word = self.word(latex, display, kind)
         if word is not None:
-            node.replace_with(f" {word} " if display else word)
+            self.replace(node, f" {word} " if display else word)
+
+    def replace(self, node: Any, text: str) -> None:
+        if node.parent is not None:
+            self.parents[node.parent.mem_id] = node.parent
+        node.replace_with(text)
+
+    def mark_as_text(self) -> None:
+        """Rewrites what makes extractors drop parts that hold formulas: trafilatura leaves out divisions among paragraphs, and lists
+        with many links; resiliparse leaves out sections by words in their ids ("local-linear-trends")."""
+        words = re.compile(rf"(?:\s*{self.stem}\d+z)+\s*")
+        seen: set[int] = set()
+        for node in self.parents.values():
+            if node.tag == "div" and _is_among_paragraphs(node) and words.fullmatch(text := node.text(deep=True)):
+                paragraph = self.tree.create_node("p")
+                paragraph.insert_child(text)
+                node.replace_with(paragraph)
+                node = paragraph
+            in_list = False
+            while node is not None and node.tag != "a" and node.mem_id not in seen:
+                seen.add(node.mem_id)
+                if node.tag in _LISTS and not in_list:
+                    in_list = True
+                    node.unwrap_tags(["a"])
+                elif node.tag == "section" and "id" in node.attributes:
+                    del node.attrs["id"]
+                node = node.parent
 
 
 def _unused_word(html: str) -> str:
@@ -184,13 +219,29 @@ def _latex_of(math: Any) -> str:
 def _take_image(node: Any, taker: _Taker) -> None:
     attributes = node.attributes
     classes = (attributes.get("class") or "").split()
-    if _IMAGE_CLASSES.intersection(classes) or _IMAGE_SOURCES.search(attributes.get("src") or ""):
-        display = "mwe-math-fallback-image-display" in classes
-        parent, climbed = node.parent, 0
-        while parent is not None and climbed < 2:
-            display = display or (parent.tag == "div" and "math" in (parent.attributes.get("class") or "").split())
-            parent, climbed = parent.parent, climbed + 1
+    display = "mwe-math-fallback-image-display" in classes or _is_in_math_division(node)
+    if display or _IMAGE_CLASSES.intersection(classes) or _IMAGE_SOURCES.search(attributes.get("src") or ""):
         taker.take(node, attributes.get("alt") or "", display, "image")
+
+
+def _is_in_math_division(node: Any) -> bool:
+    """Whether an image stands in `<div class="math">`, or in a paragraph there, as Sphinx writes display formulas."""
+    above = [node.parent, node.parent.parent if node.parent is not None else None]
+    return any(one is not None and one.tag == "div" and "math" in _classes(one) for one in above)
+
+
+def _classes(node: Any) -> list[str]:
+    return (node.attributes.get("class") or "").split()
+
+
+def _is_among_paragraphs(node: Any) -> bool:
+    """Whether the element before or after is a paragraph."""
+    before, after = node.prev, node.next
+    while before is not None and before.tag.startswith(("-", "_")):
+        before = before.prev
+    while after is not None and after.tag.startswith(("-", "_")):
+        after = after.next
+    return any(one is not None and one.tag == "p" for one in (before, after))
 
 
 def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
@@ -199,12 +250,12 @@ def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
         return
     for node in [node for node in body.traverse(include_text=True) if node.tag == "-text"]:
         text = node.text(deep=True)
-        if ("\\(" in text or "\\[" in text or "$$" in text) and not _is_verbatim(node):
-            node.replace_with(_DELIMITED.sub(lambda match: _delimited_word(match, taker), text))
+        if any(opening in text for opening in _OPENINGS) and not _is_verbatim(node):
+            taker.replace(node, _DELIMITED.sub(lambda match: _delimited_word(match, taker), text))
 
 
 def _delimited_word(match: re.Match[str], taker: _Taker) -> str:
-    inline, *displayed = match.groups()
+    inline, *displayed, _ = match.groups()
     latex = inline if inline is not None else next(group for group in displayed if group is not None)
     word = taker.word(latex, inline is None, "delimiters")
     if word is None:
