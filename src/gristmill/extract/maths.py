@@ -5,8 +5,9 @@ taken out of the tree here and a word that occurs nowhere in the page is left in
 words, and `put_back` writes `$..$`, or `$$..$$` on a line of its own. A formula in a part that the extractor drops
 is dropped with it, and counted.
 
-Kinds of markup, counted apart: mathml (annotation, alttext or converted), script (math/tex), image (alternative text),
-delimiters (\\( \\), \\[ \\], $$ $$ in the text of pages that load MathJax or KaTeX).
+Kinds of markup, counted apart: mathml (annotation, alttext or converted), script (math/tex), asciimath (math/asciimath, between
+backticks as AsciiMath writes formulas), image (alternative text), delimiters (\\( \\), \\[ \\], $$ $$, and environments such as
+\\begin{align}, in the text of pages that load MathJax or KaTeX).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
+from gristmill.extract.formula_places import show_as_text
 from gristmill.extract.mathml import mathml_to_latex
 
-_SIGNS = (b"<math", b"math/tex", b"katex", b"mathjax", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
+_SIGNS = (b"<math", b"math/tex", b"math/asciimath", b"katex", b"mathjax", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
 _NEEDLES = (
     b"math",
     b"mjx-",
@@ -49,18 +51,21 @@ _DELIMITED = re.compile(
 _OPENINGS = ("\\(", "\\[", "$$", "\\begin{")
 _SUP_TEXT = re.compile(r"[-+−]?[0-9]{1,4}|[-+−]?[a-zA-Z]|[0-9a-zA-Z][-+−][0-9a-zA-Z]|[-+−]")
 _SUB_TEXT = re.compile(r"[0-9a-zA-Z]{1,3}|[0-9a-zA-Z][-+−][0-9a-zA-Z]")
-_LISTS = frozenset(["dl", "ul", "ol"])
 _VERBATIM = frozenset(["code", "pre", "script", "style", "textarea", "kbd", "samp", "title"])
 MAX_FORMULAS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Formula:
-    """LaTeX without delimiters; `display` ones get a line of their own."""
+    """LaTeX without delimiters; `display` ones get a line of their own. Of kind asciimath: AsciiMath, which stays as it is."""
 
     latex: str
     display: bool
     kind: str
+
+    def __str__(self) -> str:
+        sign = "`" if self.kind == "asciimath" else "$$" if self.display else "$"
+        return f"{sign}{self.latex}{sign}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,13 +92,15 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
     if not _has_signs(lowered):
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
-    taker = _Taker(tree=tree, stem=_unused_word(html))
-    has_scripts = tree.css_first('script[type^="math/tex"]') is not None
-    if has_scripts:
+    taker = _Taker(stem=_unused_word(html))
+    scripts = tree.css('script[type^="math/tex"], script[type^="math/asciimath"]')
+    if scripts:
         for node in tree.css(".MathJax_Preview, .MathJax_Display, span.MathJax, .MathJax_CHTML, .MathJax_SVG"):
             node.decompose()
-        for node in tree.css('script[type^="math/tex"]'):
-            taker.take(node, node.text(deep=True), "mode=display" in (node.attributes.get("type") or ""), "script")
+        for node in scripts:
+            written_as = node.attributes.get("type") or ""
+            kind = "asciimath" if written_as.startswith("math/asciimath") else "script"
+            taker.take(node, node.text(deep=True), "mode=display" in written_as, kind)
     else:
         for node in tree.css(".MathJax_Preview"):
             node.decompose()
@@ -102,7 +109,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
         _take_image(node, taker)
     if b"mathjax" in lowered or b"katex" in lowered:
         _take_delimited(tree, taker)
-    taker.mark_as_text()
+    show_as_text(tree, list(taker.parents.values()), rf"{taker.stem}\d+z")
     num_scripts = _write_scripts(tree)
     if not taker.formulas and not num_scripts:
         return TakenOut(html=html, stem="", formulas=())
@@ -131,10 +138,10 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
         written.add(index)
         formula = taken.formulas[index]
         if not formula.display:
-            return f"{match.group(1)}${formula.latex}${match.group(3)}"
+            return f"{match.group(1)}{formula}{match.group(3)}"
         before = "" if match.start() == 0 or text[match.start() - 1] == "\n" else "\n"
         after = "" if match.end() == len(text) or text[match.end()] == "\n" else "\n"
-        return f"{before}$${formula.latex}$${after}"
+        return f"{before}{formula}{after}"
 
     result = re.sub(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})", write, text)
     return result, Counter(taken.formulas[index].kind for index in written)
@@ -143,8 +150,7 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
 class _Taker:
     """Collects formulas and leaves words in the tree."""
 
-    def __init__(self, *, tree: LexborHTMLParser, stem: str) -> None:
-        self.tree = tree
+    def __init__(self, *, stem: str) -> None:
         self.stem = stem
         self.formulas: list[Formula] = []
         self.parents: dict[int, Any] = {}
@@ -167,27 +173,6 @@ class _Taker:
             self.parents[node.parent.mem_id] = node.parent
         node.replace_with(text)
 
-    def mark_as_text(self) -> None:
-        """Rewrites what makes extractors drop parts that hold formulas: trafilatura leaves out divisions among paragraphs, and lists
-        with many links; resiliparse leaves out sections by words in their ids ("local-linear-trends")."""
-        words = re.compile(rf"(?:\s*{self.stem}\d+z)+\s*")
-        seen: set[int] = set()
-        for node in self.parents.values():
-            if node.tag == "div" and _is_among_paragraphs(node) and words.fullmatch(text := node.text(deep=True)):
-                paragraph = self.tree.create_node("p")
-                paragraph.insert_child(text)
-                node.replace_with(paragraph)
-                node = paragraph
-            in_list = False
-            while node is not None and node.tag != "a" and node.mem_id not in seen:
-                seen.add(node.mem_id)
-                if node.tag in _LISTS and not in_list:
-                    in_list = True
-                    node.unwrap_tags(["a"])
-                elif node.tag == "section" and "id" in node.attributes:
-                    del node.attrs["id"]
-                node = node.parent
-
 
 def _unused_word(html: str) -> str:
     stem = "formulaq"
@@ -201,7 +186,7 @@ def _take_mathml(tree: LexborHTMLParser, taker: _Taker) -> None:
         wrapper, display = node, (node.attributes.get("display") or "") == "block"
         parent, climbed = node.parent, 0
         while parent is not None and climbed < 8:
-            classes = (parent.attributes.get("class") or "").split()
+            classes = _classes(parent)
             if parent.tag == "mjx-container" or _WRAPPER_CLASSES.intersection(classes):
                 wrapper = parent
             display = display or "katex-display" in classes or (parent.attributes.get("display") or "") == "true"
@@ -217,8 +202,7 @@ def _latex_of(math: Any) -> str:
 
 
 def _take_image(node: Any, taker: _Taker) -> None:
-    attributes = node.attributes
-    classes = (attributes.get("class") or "").split()
+    attributes, classes = node.attributes, _classes(node)
     display = "mwe-math-fallback-image-display" in classes or _is_in_math_division(node)
     if display or _IMAGE_CLASSES.intersection(classes) or _IMAGE_SOURCES.search(attributes.get("src") or ""):
         taker.take(node, attributes.get("alt") or "", display, "image")
@@ -234,16 +218,6 @@ def _classes(node: Any) -> list[str]:
     return (node.attributes.get("class") or "").split()
 
 
-def _is_among_paragraphs(node: Any) -> bool:
-    """Whether the element before or after is a paragraph."""
-    before, after = node.prev, node.next
-    while before is not None and before.tag.startswith(("-", "_")):
-        before = before.prev
-    while after is not None and after.tag.startswith(("-", "_")):
-        after = after.next
-    return any(one is not None and one.tag == "p" for one in (before, after))
-
-
 def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
     body = tree.body
     if body is None:
@@ -251,7 +225,9 @@ def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
     for node in [node for node in body.traverse(include_text=True) if node.tag == "-text"]:
         text = node.text(deep=True)
         if any(opening in text for opening in _OPENINGS) and not _is_verbatim(node):
-            taker.replace(node, _DELIMITED.sub(lambda match: _delimited_word(match, taker), text))
+            written = _DELIMITED.sub(lambda match: _delimited_word(match, taker), text)
+            if written != text:
+                taker.replace(node, written)
 
 
 def _delimited_word(match: re.Match[str], taker: _Taker) -> str:
