@@ -23,7 +23,7 @@ from gristmill.extract.main_text import Extractor, find_main_text
 
 SEED = 1
 EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
-VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
 VERBATIM = frozenset(["pre", "code", "script", "style", "textarea"])
 LONG = 12  # characters of a formula that is looked for a second time outside its dollars
 
@@ -48,9 +48,9 @@ class Formulas(HTMLParser):
         if tag == "img" and (inside or "math" in classes) and attributes.get("alt"):
             self._add(attributes["alt"])
         if tag not in VOID:
-            formula = "math" in classes and tag != "img" or attributes.get("type", "").startswith("math/tex")
+            formula = ("math" in classes and not self._verbatim()) or attributes.get("type", "").startswith("math/tex")
             formula = formula or attributes.get("encoding") == "application/x-tex"
-            self.open.append((tag, "eqno" not in classes and (inside or formula and not self._verbatim())))
+            self.open.append((tag, "eqno" not in classes and (inside or formula)))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)

@@ -22,7 +22,7 @@ from selectolax.lexbor import LexborHTMLParser
 from gristmill.extract.formula_places import show_as_text
 from gristmill.extract.mathml import mathml_to_latex
 
-_SIGNS = (b"<math", b"math/tex", b"math/asciimath", b"katex", b"mathjax", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
+_SIGNS = (b"<math", b"math/tex", b"math/asciimath", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
 _NEEDLES = (
     b"math",
     b"mjx-",
@@ -34,6 +34,17 @@ _NEEDLES = (
     b"tex'",
     b"tex ",
 )  # each sign has one of them
+_LOADERS = (b"mathjax", b"katex")
+_OPENINGS = ("\\(", "\\[", "$$", "\\begin{")
+_OPENING_BYTES = (
+    *(opening.encode() for opening in _OPENINGS),
+    b"&#92;",
+    b"&#x5c;",
+    b"&bsol;",
+    b"&#36;",
+    b"&#x24;",
+    b"&dollar;",
+)
 _CLASS = re.compile(rb"class=[\"'](?:[\w\x80-\xff-]+ )*(?:tex|latex|math)[ \"']")
 _SUP_OR_SUB = re.compile(rb"<su[bp]\b")
 _WRAPPER_CLASSES = frozenset(["katex-display", "katex", "mwe-math-element", "MathJax_Display", "MathJax"])
@@ -48,7 +59,6 @@ _DELIMITED = re.compile(
     r"(\\begin\{((?:equation|align|alignat|eqnarray|flalign|gather|multline)\*?)\}.{1,5000}?\\end\{\5\})",
     re.DOTALL,
 )
-_OPENINGS = ("\\(", "\\[", "$$", "\\begin{")
 _SUP_TEXT = re.compile(r"[-+−]?[0-9]{1,4}|[-+−]?[a-zA-Z]|[0-9a-zA-Z][-+−][0-9a-zA-Z]|[-+−]")
 _SUB_TEXT = re.compile(r"[0-9a-zA-Z]{1,3}|[0-9a-zA-Z][-+−][0-9a-zA-Z]")
 _VERBATIM = frozenset(["code", "pre", "script", "style", "textarea", "kbd", "samp", "title"])
@@ -107,7 +117,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
     _take_mathml(tree, taker)
     for node in tree.css("img[alt]"):
         _take_image(node, taker)
-    if b"mathjax" in lowered or b"katex" in lowered:
+    if _loads_maths(lowered):
         _take_delimited(tree, taker)
     show_as_text(tree, list(taker.parents.values()), rf"{taker.stem}\d+z")
     num_scripts = _write_scripts(tree)
@@ -120,9 +130,15 @@ def _has_signs(lowered: bytes) -> bool:
     """Whether a page may hold formulas, or superscripts that are written as such: by plain searches, since nearly every page has none."""
     return any(needle in lowered for needle in _NEEDLES) and (
         any(sign in lowered for sign in _SIGNS)
+        or (_loads_maths(lowered) and any(opening in lowered for opening in _OPENING_BYTES))
         or _SUP_OR_SUB.search(lowered) is not None
         or _CLASS.search(lowered) is not None
     )
+
+
+def _loads_maths(lowered: bytes) -> bool:
+    """Whether the page loads MathJax or KaTeX, which typeset what stands between delimiters in its text."""
+    return any(loader in lowered for loader in _LOADERS)
 
 
 def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
