@@ -16,11 +16,10 @@ from rich.console import Console
 from gristmill.commands.init import init
 from gristmill.commands.inspect import inspect, spread
 from gristmill.commands.inspect_files import print_totals
-from gristmill.commands.survey import Found, bytes_behind, format_for, heads_of, look
+from gristmill.commands.survey import Found, format_for, heads_of, look
 from gristmill.commands.survey_job import Close
 from gristmill.context import context_of
 from gristmill.data.by_size import SampleBySize
-from gristmill.data.cursor import READING, State
 from gristmill.data.document import Document, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
@@ -416,18 +415,3 @@ def test_a_file_whose_first_rows_do_not_fit_into_memory_is_lost_once_and_hides_n
         (tmp_path / f"{name}.jsonl").write_text(f'{{"body": "{text}"}}\n' * rows, encoding="utf-8")
     heads = heads_of("jsonl", sorted(tmp_path.iterdir()))
     assert {path.stem: head.text for path, head in heads.items()} == {"a": "body", "b": "body", "d": "body"}
-
-
-def test_how_far_a_look_is_rises_with_the_files_and_the_offset_in_one(tmp_path):
-    paths = [tmp_path / "a.txt", tmp_path / "b.jsonl", tmp_path / "c.jsonl.gz"]
-    for path, size in zip(paths, (100, 50, 10)):
-        path.write_bytes(b"x" * size)
-    before = [0, 100, 150, 160]
-
-    def behind(part: int, entry: int) -> int:
-        state = State(part=part, entry=entry, passed=0, records=0, spool_bytes=0, phase=READING)
-        return bytes_behind(state, paths, before)
-
-    assert [behind(0, 0), behind(0, 99), behind(1, 20), behind(1, 70), behind(2, 0), behind(2, 9_000)] == [
-        0, 99, 120, 150, 150, 150,
-    ]  # fmt: skip

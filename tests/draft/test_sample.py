@@ -61,3 +61,22 @@ def test_when_reading_is_interrupted_nothing_is_at_work_in_its_folder_any_more(t
     left = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     time.sleep(1)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == left
+
+
+@pytest.mark.parametrize("num_lines", [400, 1100, 2600, 6000])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv"])
+def test_as_many_documents_come_in_as_lie_in_a_file_of_any_size(tmp_path: Path, name: str, num_lines: int) -> None:
+    """Files of more than a megabyte are cut; their pieces may be sampled together."""
+    words = random.Random(num_lines)
+    texts = ["".join(words.choices("abcdefgh ", k=700)) for _ in range(num_lines)]
+    lines = ["text", *texts] if name.endswith(".csv") else [json.dumps({"text": text}) for text in texts]
+    data = "\n".join(lines).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    kind = name.split(".")[1]
+    source = Source.model_validate({"read": {"format": kind, "paths": [name]}, "license": "none"})
+    (sample,) = read_sample(
+        {"lines": source}, recipe_dir=tmp_path, out=tmp_path / "out", machine=Machine(runs_dir=tmp_path, processes=1),
+        limits=Limits(seconds=1e6), seed=1, ahead=unsaid(),
+    ).values()  # fmt: skip
+    account = sample.ledger.source("lines")
+    assert account.came_in.documents == account.total("kept").documents == num_lines

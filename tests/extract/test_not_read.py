@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gristmill.commands.inspect_files import inspect_files
 from gristmill.data.outside import find_outside
+from gristmill.draft.folder import files_by_kind, sources_of
 from gristmill.errors import DataError
 from gristmill.extract.not_read import NotRead, keep_not_read, kept_not_read, not_read_beside, not_read_in
 from gristmill.extract.shards import find_files
@@ -153,3 +154,29 @@ def test_inspect_lists_it_and_refuses_a_pipe(folder: Path, tmp_path: Path) -> No
     assert told == list(map(str, not_read_in(folder)))
     with pytest.raises(DataError, match="special_file"):
         inspect_files(folder / "pipe.txt", samples=0, console=Console(file=shown))
+
+
+def test_a_link_to_a_file_that_is_read_is_no_text_of_its_own(tmp_path: Path) -> None:
+    """Manuals come with a link for each language of a page; a cache has links to files that lie elsewhere."""
+    data = tmp_path / "data"
+    (data / "deep").mkdir(parents=True)
+    (data / "page.html").write_text("<p>words</p>" * 20)
+    (data / "page.en.html").symlink_to("page.html")
+    (data / "deep" / "again.html").symlink_to("../page.html")
+    (data / "page.txt").symlink_to("page.html")  # as a text it is read by another source
+    (tmp_path / "blob").write_text("<p>other words</p>" * 20)
+    (data / "other.html").symlink_to("../blob")
+    for paths in (["data"], ["data/**/*.html"], ["data/*.html", "data/deep"]):
+        found = find_outside(tmp_path, paths, where="x")
+        read_now = {path.relative_to(data).as_posix() for path in find_files(found, read("html", *paths))}
+        assert read_now == {"page.html", "other.html"}
+    alone = find_outside(tmp_path, ["data/page.en.html"], where="x")
+    assert [*find_files(alone, read("html", "data/page.en.html")).values()] == ["page.en.html"]
+    (link,) = not_read_beside(tmp_path, [read("html", "data"), read("text", "data")], has_chat=False)
+    assert (link.kind, link.files, link.names) == ("inner_link", 2, ("data/deep/again.html", "data/page.en.html"))
+    assert [(one.kind, one.files) for one in not_read_in(data)] == [("inner_link", 2)]
+    (source, *_) = sources_of({"html": files_by_kind(data)["html"]}, {}, data, tmp_path)
+    assert (source.is_listed, len(source.files)) == (False, 2)
+    shown = io.StringIO()
+    inspect_files(data, samples=0, console=Console(file=shown, width=200))
+    assert "2 paths, link to a file that is read (deep/again.html, page.en.html)" in shown.getvalue()

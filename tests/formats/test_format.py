@@ -12,7 +12,7 @@ import gristmill
 from gristmill import formats
 from gristmill.commands import survey
 from gristmill.data.job import Place
-from gristmill.formats.format import Format, Span, format_named, format_of
+from gristmill.formats.format import Format, Span, bytes_behind, format_named, format_of
 from gristmill.recipe.schema.formats import LANGUAGES, READERS, ReadFiles, reader_of, without_packing
 
 SOURCE = Path(gristmill.__file__ or "").parent
@@ -97,3 +97,13 @@ def test_every_suffix_is_known_to_the_first_format_that_has_it() -> None:
     assert all(reader_of(f"a{suffix}") is reader for suffix, reader in first.items())
     assert first[".md"] is READERS["text"]
     assert reader_of("a.xls") is None
+
+
+def test_how_far_reading_is_rises_with_the_spans_and_the_offset_in_one() -> None:
+    spans = [
+        Span(path=Path("a.txt"), name="a", size=100),
+        Span(path=Path("b.jsonl"), name="b", start=1000, end=1050, size=50),
+        Span(path=Path("c.jsonl.gz"), name="c", size=10),
+    ]
+    at = [(0, 0), (0, 99), (1, 1000), (1, 1020), (1, 9000), (2, 0), (2, 9000), (3, 0)]
+    assert [bytes_behind(spans, *place) for place in at] == [0, 99, 100, 120, 150, 150, 150, 160]

@@ -17,7 +17,7 @@ from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.tokens import tokenize, train_tokenizer
+from gristmill.tokens import encoder, tokenize, train_tokenizer
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 
@@ -244,3 +244,31 @@ def test_a_source_that_select_left_out_is_an_error(context: MakeContext, select:
     (select / "code" / "validation-00000.parquet").unlink()
     with pytest.raises(ArtifactError, match=r"has no validation-\*\.parquet"):
         tokenize.run(context("tokenize"))
+
+
+class WrongFromTheSecondBatch:
+    """An encoder that becomes wrong."""
+
+    cache_len = calls = 0
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode_batch_flat(self, texts: list[str]) -> tuple[bytes, bytes]:
+        self.calls += 1
+        rows = [ids[::-1] if self.calls > 2 else ids for ids in self._tokenizer.encode_batch(texts)]
+        offsets = np.cumsum([0, *map(len, rows)]).astype("<u8")
+        return np.concatenate([np.array(ids, dtype="<u4") for ids in rows]).tobytes(), offsets.tobytes()
+
+
+def test_an_encoder_that_becomes_wrong_leaves_nothing_of_it(
+    context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer.run(context("tokenizer"))
+    monkeypatch.setattr(encoder, "_load", lambda _: None)
+    whole = tokenize.run(context("whole"))
+    monkeypatch.setattr(encoder, "_load", WrongFromTheSecondBatch)
+    assert tokenize.run(context("tokenize")) == whole
+    assert any("in another way than tokenizers" in line for line in context.said)  # type: ignore[attr-defined]
+    for path in (tmp_path / "whole").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "tokenize" / path.relative_to(tmp_path / "whole")).read_bytes()

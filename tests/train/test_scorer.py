@@ -20,7 +20,9 @@ from gristmill.model.transformer import Llama
 from gristmill.statistics import ratio_of_sums
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train import scorer
 from gristmill.train.scorer import (
+    Likelihood,
     bits_per_byte,
     encode_pair,
     judge_choices,
@@ -267,3 +269,15 @@ def test_interval_is_that_of_the_ratio_of_bits_to_bytes(tmp_path: Path, model: L
     assert sum(found.document_bits) == pytest.approx(found.nats / math.log(2))
     ratio = ratio_of_sums(found.document_bits, found.document_bytes)
     assert (found.value, found.stderr, found.low, found.high) == (ratio.value, ratio.stderr, ratio.low, ratio.high)
+
+
+@pytest.mark.parametrize(("nats", "has_interval"), [((9.0, 10.0, 11.0), True), ((1.0, 1.0, 60.0), False)])
+def test_there_is_no_interval_where_it_would_reach_below_zero(
+    nats: tuple[float, ...], has_interval: bool, tmp_path: Path, model: Llama, tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(
+        scorer, "loglikelihoods", lambda _model, pairs: [Likelihood(logp=-one, is_greedy=False) for one in nats]
+    )
+    found = bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, ["abcdefgh"] * 3))
+    assert (found.low > 0, math.isinf(found.low), math.isinf(found.high)) == (has_interval, *[not has_interval] * 2)

@@ -20,13 +20,13 @@ PARTS_OF_A_RUN = {"model", "export", *MODEL_STEPS}
 
 
 def find_model(target: Path) -> Path:
-    """The model folder that a path means: itself, its model/, or the best of a run (dpo, else sft, else pretrain).
+    """The model folder that a path means: itself, its model/, or the best of a run (dpo, else sft, else pretrain, else its export).
 
     Raises RecipeError when the path does not exist, ArtifactError when there is no model.
     """
     if not target.exists():
         raise RecipeError(f"{target} does not exist. {named_nearly(target, Path.is_dir)}{WANTED}")
-    for folder in (target, target / "model", *(target / step / "model" for step in BEST_FIRST)):
+    for folder in (target, target / "model", *(target / step / "model" for step in (*BEST_FIRST, "export"))):
         if (folder / "config.json").is_file():
             return folder
     refuse_broken_links(target)

@@ -13,7 +13,6 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ from gristmill.commands.survey_job import TOLD_PLACES, Close, Head, Lost, Result
 from gristmill.data.by_size import SampleBySize
 from gristmill.data.cursor import State
 from gristmill.data.guard import run_guarded
-from gristmill.data.outside import visible_files, why_no_file
+from gristmill.data.outside import visible_files, why_no_file, without_inner_links
 from gristmill.draft.interval import Estimate
 from gristmill.errors import DataError
 from gristmill.extract.language import Languages
-from gristmill.formats.format import size_of
-from gristmill.recipe.schema.formats import READERS, packing_by_name, reader_of
+from gristmill.formats.format import Span, bytes_behind, size_of
+from gristmill.recipe.schema.formats import READERS, reader_of
 from gristmill.statistics import ratio_of_sums
 
 READ_BYTES = 100_000_000
@@ -116,7 +115,7 @@ def files_by_format(target: Path) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         groups[format_for(path)].append(path)
-    return dict(sorted(groups.items()))
+    return {kind: without_inner_links(files) for kind, files in sorted(groups.items())}
 
 
 def format_for(path: Path) -> str:
@@ -142,10 +141,10 @@ def look(
     found.drawn = sample_of(kind)
     digests: set[tuple[int, int]] = set()
     text_of = Counter[int]()
-    before = [0, *accumulate(map(size_of, chosen))]
+    spans = [Span(path=path, name=path.name, size=size_of(path)) for path in chosen]
 
     def at(state: State) -> None:
-        progress(bytes_behind(state, chosen, before) / max(1, found.bytes_read))
+        progress(bytes_behind(spans, state.part, state.entry) / max(1, found.bytes_read))
 
     results: list[Result] = _guarded(SurveyJob(kind, chosen, limit), at)
     for result in results:
@@ -174,13 +173,6 @@ def look(
             found.drawn.add(result.close.key, result.close.size, result.close)
     found.by_file = [(text_of[number], size_of(path)) for number, path in enumerate(chosen)]
     return found
-
-
-def bytes_behind(state: State, files: Sequence[Path], before: Sequence[int]) -> int:
-    """On disk. Of the file that is read, as far as its entries are offsets; where they are numbers, they are small."""
-    path = files[state.part]
-    within = 0 if packing_by_name(path.name) else state.entry
-    return min(before[state.part] + within, before[state.part + 1])
 
 
 def _chosen(files: Sequence[Path], read_bytes: int) -> tuple[Path, ...]:

@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 
 
 class Guarded(Protocol):
-    """A function that hands its item to a guarded child and waits for it; progress takes the number of its results so far."""
+    """A function that hands its item to a guarded child and waits for it; progress takes how far it is."""
 
     def __call__(
-        self, item: Any, /, *, should_stop: Callable[[], bool] = ..., progress: Callable[[int], None] = ...
+        self, item: Any, /, *, should_stop: Callable[[], bool] = ..., progress: Callable[[Any], None] = ...
     ) -> Any:
         """What the guarded job returns."""
         ...
@@ -69,9 +69,9 @@ def map_guarded(
     *,
     reads: Iterable[Path],
     should_stop: Callable[[], bool],
-    progress: Callable[[Item, int], None],
+    progress: Callable[[Item, Any], None],
 ) -> Iterator[tuple[Item, Any]]:
-    """As Executor.map, for a guarded function. progress: gets the item and the number of its results so far."""
+    """As Executor.map, for a guarded function. progress: gets the item and how far the function is with it."""
     if ctx.machine.ray is not None:
         yield from _ray_tasks(ctx, should_stop, reads).map_guarded(function, items, progress=progress)
         return

@@ -64,6 +64,14 @@ def look_through(folder: Path) -> Iterator[tuple[Path, str | None]]:
             yield path, why_no_file(path) or ("project_file" if is_project_file(path) else None)
 
 
+def without_inner_links(paths: Iterable[Path]) -> list[Path]:
+    """Without links to files that are among them: a text is read once, under the name of the file."""
+    found = list(paths)
+    leads_to = {path: path.resolve() for path in found if path.is_symlink()}
+    files = {path.resolve() for path in found if path not in leads_to} if leads_to else set()
+    return [path for path in found if leads_to.get(path) not in files]
+
+
 def why_no_file(path: Path) -> str | None:
     """Why what lies at a path is no file that could be read: dangling_link, or special_file (pipe, socket, device); else None."""
     try:

@@ -90,9 +90,9 @@ class RayTasks:
         yield from self._map(ray, fn, items, lambda: None)
 
     def map_guarded(
-        self, fn: Callable[..., Result], items: Sequence[Item], *, progress: Callable[[Item, int], None]
+        self, fn: Callable[..., Result], items: Sequence[Item], *, progress: Callable[[Item, Any], None]
     ) -> Iterator[tuple[Item, Result | Exception]]:
-        """The same of a guarded function; progress gets an item and the number of its results so far."""
+        """The same of a guarded function; progress gets an item and how far the function is with it."""
         ray = _join(self.address, self.processes)
         _check_nodes(ray, self.must_see)
         counts = ray.remote(num_cpus=0, scheduling_strategy=_on(ray.get_runtime_context().get_node_id()))(_Counts)
@@ -103,8 +103,8 @@ class RayTasks:
             nonlocal reported
             if time.monotonic() - reported >= REPORT_SECONDS:
                 reported = time.monotonic()
-                for number, results in ray.get(counter.take.remote()).items():
-                    progress(items[number], results)
+                for number, behind in ray.get(counter.take.remote()).items():
+                    progress(items[number], behind)
 
         numbered = self._map(ray, partial(_guarded, fn, counter), enumerate(items), report)
         try:
@@ -164,13 +164,13 @@ def _prepare_worker(folder: str) -> None:
 
 def _guarded(fn: Callable[..., Any], counter: Any, numbered: tuple[int, Any]) -> Any:
     number, item = numbered
-    told = (0, time.monotonic())
+    told: tuple[Any, float] = (None, time.monotonic())
 
-    def progress(results: int) -> None:
+    def progress(behind: Any) -> None:
         nonlocal told
-        if results != told[0] and time.monotonic() - told[1] >= REPORT_SECONDS:
-            told = (results, time.monotonic())
-            counter.put.remote(number, results)
+        if behind != told[0] and time.monotonic() - told[1] >= REPORT_SECONDS:
+            told = (behind, time.monotonic())
+            counter.put.remote(number, behind)
 
     return fn(item, progress=progress)
 
@@ -179,13 +179,13 @@ class _Counts:
     """The actor that tasks tell how far they are. It lives on the driver's node."""
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._counts: dict[int, Any] = {}
 
-    def put(self, number: int, results: int) -> None:
-        """So many results of an item by now."""
-        self._counts[number] = results
+    def put(self, number: int, behind: Any) -> None:
+        """How far the function is with an item by now."""
+        self._counts[number] = behind
 
-    def take(self) -> dict[int, int]:
+    def take(self) -> dict[int, Any]:
         """What was told since the last time."""
         taken, self._counts = self._counts, {}
         return taken

@@ -14,10 +14,11 @@ from typing import Any
 
 from gristmill.data.outside import find_outside, visible_files
 from gristmill.errors import RecipeError
+from gristmill.extract.not_read import files_by_reader
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import size_of
 from gristmill.recipe.schema.curation import Source
-from gristmill.recipe.schema.formats import READERS, reader_of
+from gristmill.recipe.schema.formats import READERS
 
 PASSAGE_CHARS = 20_000  # a document lies on one side of the split, so a longer one is cut
 RULES = {"warc": ("gopher_repetition@1", "gopher_quality@1"), "code": ("code@1",)}
@@ -66,12 +67,9 @@ class Looked:
 
 def files_by_kind(texts: Path) -> dict[str, list[Path]]:
     """Format → its files. Hidden files are no part of it, nor are those that no format knows."""
-    kinds: dict[type, str] = {reader: kind for kind, reader in READERS.items()}
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in visible_files(texts) if texts.is_dir() else [texts]:
-        if (reader := reader_of(path.name)) is not None:
-            found[kinds[reader]].append(path)
-    return {kind: found[kind] for kind in READERS if kind in found}
+    names = {reader: kind for kind, reader in READERS.items()}
+    found = files_by_reader(visible_files(texts) if texts.is_dir() else [texts])
+    return {names[reader]: files for reader, files in found.items()}
 
 
 def sources_of(

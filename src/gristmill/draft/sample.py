@@ -148,6 +148,7 @@ def read_sample(
     late = [unit for sample in samples.values() for unit in sample.units[FIRST_UNITS:]]
     reading.read_what_fits([late[place] for place in rng.permutation(len(late))])
     for sample in samples.values():
+        sample.ledger.check()
         counts = {"text_bytes": sample.text_bytes, "shards": len(sample.units) + len(sample.large), "details": {}}
         write_json(sample.folder / "ledger.json", {**sample.ledger.to_json(), "counts": counts})
     return samples

@@ -10,11 +10,11 @@ import contextlib
 import os
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from gristmill.data.outside import files_beside, find_outside, look_through, readable_name
+from gristmill.data.outside import files_beside, find_outside, look_through, readable_name, without_inner_links
 from gristmill.errors import DataError
 from gristmill.extract.shards import find_files
 from gristmill.formats.format import format_named, size_of
@@ -28,6 +28,7 @@ NO_SUFFIX = "without suffix"
 NO_FILES = {
     "dangling_link": ("link that leads nowhere", "put back what it leads to, or remove it"),
     "special_file": ("pipe, socket or device", "nothing can be read from it; remove it"),
+    "inner_link": ("link to a file that is read", "its text is read once, under the name of the file"),
     "empty_file": ("empty", "nothing can be read from it"),
     "project_file": ("written by init for a model", "not your text; name the file itself to read it"),
 }
@@ -39,7 +40,7 @@ ADVICE = {
     **dict.fromkeys((".ppt", ".pptx", ".odp", ".key"), "save its text as plain text"),
     **dict.fromkeys((".mobi", ".azw", ".azw3", ".fb2"), "convert to EPUB or HTML"),
     **dict.fromkeys((".djvu", ".ps", ".eps"), "convert to PDF, with its text"),
-    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso", ".gz", ".zst"), "unpack it"),
+    **dict.fromkeys((".7z", ".rar", ".xz", ".bz2", ".lz4", ".iso", ".gz", ".zst", ".dz"), "unpack it"),
     **dict.fromkeys((".bin", ".dat", ".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class"), "not text, by its suffix"),
     **dict.fromkeys((".db", ".sqlite", ".sqlite3", ".mdb"), "export its text as CSV or JSON Lines"),
     **dict.fromkeys((".pst", ".msg"), "export as mbox"),
@@ -82,8 +83,18 @@ class NotRead(Written):
 
 def not_read_in(target: Path) -> list[NotRead]:
     """What lies at a path, or below a folder, whose name fits no format."""
-    found = look_through(target) if target.is_dir() else [(target, None)]
-    return summed(((path, why) for path, why in found if why is not None or reader_of(path.name) is None), target)
+    found = list(look_through(target)) if target.is_dir() else [(target, None)]
+    read = {path for files in files_by_reader(path for path, why in found if why is None).values() for path in files}
+    return summed(_left(found, read), target)
+
+
+def files_by_reader(paths: Iterable[Path]) -> dict[type[ReadFiles], list[Path]]:
+    """The files that each format reads, in the order of formats, without links to files that it reads."""
+    found: dict[type[ReadFiles], list[Path]] = {reader: [] for reader in READERS.values()}
+    for path in paths:
+        if (reader := reader_of(path.name)) is not None:
+            found[reader].append(path)
+    return {reader: without_inner_links(files) for reader, files in found.items() if files}
 
 
 def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: bool) -> list[NotRead]:
@@ -91,15 +102,28 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: b
     and files that hold them are taken for these. Raises RecipeError where a path of a source names nothing."""
     read: set[Path] = set()
     beside = dict(files_beside(recipe_dir, [pattern for one in reads for pattern in one.paths]))
+    trees: tuple[Path, ...] = ()  # each accounts for all of it
     for one in reads:
         outside = find_outside(recipe_dir, one.paths, where="read.paths")
-        read.update(
-            outside.files if isinstance(one, ReadCode) else find_files(outside, one)
-        )  # a tree accounts for all of it
-    left = ((path, why) for path, why in beside.items() if path not in read)
+        read.update(outside.files if isinstance(one, ReadCode) else find_files(outside, one))
+        trees += tuple(outside.paths) if isinstance(one, ReadCode) else ()
+    found = [(path, why) for path, why in beside.items() if why is not None or not any(map(path.is_relative_to, trees))]
+    left = _left(found, read)
     return summed(
         ((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path))), recipe_dir
     )
+
+
+def _left(found: Iterable[tuple[Path, str | None]], read: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
+    """What is not among the files that are read, each with the reason where it is no text of its own."""
+    files: set[Path] = set()
+    for path, why in found:
+        if path in read:
+            continue
+        if why is None and path.is_symlink():
+            files = files or {one.resolve() for one in read}
+            why = "inner_link" if path.resolve() in files else None
+        yield path, why
 
 
 def holds_conversations(path: Path) -> bool:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -29,7 +29,7 @@ from gristmill.extract.account import NOTHING, Taken, enter, take
 from gristmill.extract.curate import Fate, Settings, curate, reject
 from gristmill.extract.own_packs import load_own_packs
 from gristmill.extract.urls import load_url_filter
-from gristmill.formats.format import Content, Span, format_of
+from gristmill.formats.format import Content, Span, bytes_behind, format_of
 from gristmill.store.durable import temporary_beside, write_json
 
 Result = tuple[int, tuple[Fate, ...] | Skip]  # of a record, and the number of its span
@@ -76,15 +76,21 @@ class Shard:
         return bool(json.loads(self.record_path.read_text(encoding="utf-8"))["inputs"] == self.inputs())
 
 
+class Behind(NamedTuple):
+    """How far a shard is: records that have a fate, and bytes on disk before the one that is read."""
+
+    records: int
+    num_bytes: int
+
+
 def extract_shard(
     settings: Settings,
     shard: Shard,
     *,
     should_stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int], None] = lambda records: None,
+    progress: Callable[[Behind], None] = lambda behind: None,
 ) -> int:
-    """Makes the three files of a shard in a guarded child; returns how many documents are kept. progress: gets the number of
-    its records that have a fate."""
+    """Makes the three files of a shard in a guarded child; returns how many documents are kept."""
     kept: int = run_guarded(
         CurateJob(settings, shard),
         spool=shard.new_spool(),
@@ -92,7 +98,7 @@ def extract_shard(
         max_memory_mb=settings.max_memory_mb,
         max_crashed=settings.max_failed,
         should_stop=should_stop,
-        progress=lambda state: progress(state.records),
+        progress=lambda state: progress(Behind(state.records, bytes_behind(shard.spans, state.part, state.entry))),
     )
     return kept
 
@@ -249,13 +255,15 @@ class CurateJob:
 
     def _account(self, taken: list[Taken], ledger: Ledger) -> dict[str, list[Any]]:
         """Enters what came in, for files that lie wholly in this shard; returns, by name, what it has of the others."""
-        shared: dict[str, list[Any]] = {}
+        shared: dict[str, Taken] = {}
         for span, one in zip(self.spans, taken, strict=True):
-            if span.start or span.end is not None:
-                shared[span.name] = one.to_json()
-            else:
+            if not span.start and span.end is None:
                 enter(ledger, self.settings.source, span.name, one)
-        return shared
+            elif span.name in shared:
+                shared[span.name].add(one)
+            else:
+                shared[span.name] = one
+        return {name: one.to_json() for name, one in shared.items()}
 
 
 def changed_while_read(source: str, shard: Shard) -> DataError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from gristmill.data.outside import without_inner_links
 from gristmill.formats.format import LEAST_FILE_BYTES, Span, format_of, size_of
 from gristmill.graph.step import OutsideFiles
 from gristmill.recipe.schema.formats import ReadCode, ReadFiles
@@ -17,14 +18,12 @@ PARALLEL_SHARDS = 8
 
 
 def find_files(outside: OutsideFiles, read: ReadFiles) -> dict[Path, str]:
-    """The files to read → name: those the recipe names, and in folders those with a suffix of the format. A tree of code is one."""
+    """The files to read → name: those the recipe names, and in folders those with a suffix of the format; a link to one of them is not
+    read again. A tree of code is one."""
     if isinstance(read, ReadCode):
         return dict(outside.paths)
-    return {
-        file: name
-        for file, name in outside.files.items()
-        if file in outside.paths or read.suffix_in(file.name) is not None
-    }
+    fits = [file for file in outside.files if file in outside.paths or read.suffix_in(file.name) is not None]
+    return {file: outside.files[file] for file in without_inner_links(fits)}
 
 
 def plan_shards(files: Mapping[Path, str], read: ReadFiles) -> list[tuple[Span, ...]]:

@@ -17,14 +17,14 @@ import itertools
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from gristmill.data.record import Record, Unread, failed
 from gristmill.formats.coverage import unpacked_bytes
-from gristmill.recipe.schema.formats import ReadFiles
+from gristmill.recipe.schema.formats import ReadFiles, packing_by_name
 
 Settings = TypeVar("Settings", bound=ReadFiles)
 LEAST_FILE_BYTES = 4096  # what a file counts at least where shards are cut: opening one takes as long as reading this
@@ -46,6 +46,14 @@ class Span:
     size: int
     alone: bool = False
     members: tuple[str, ...] = ()
+
+
+def bytes_behind(spans: Sequence[Span], part: int, entry: int) -> int:
+    """Bytes on disk before an entry of the span with the number `part`. Of that span as far as its entries are offsets; where they are
+    numbers, they are small."""
+    span = spans[min(part, len(spans) - 1)]
+    within = 0 if packing_by_name(span.path.name) else min(max(0, entry - span.start), span.size)
+    return sum(one.size for one in spans[:part]) + within
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ A set is read whole where it fits the block that is compared, or in pieces where
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,8 +111,8 @@ def both_ngrams(texts: Sequence[str], n: int) -> BothNgrams:
 def _distinct_of_words(words: Words, n: int) -> tuple[UInt64, Int64]:
     grams, offsets = ngrams_per_text(words, n)
     text_G = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((grams, text_G))
-    grams = grams[order]  # text_G is in order already
+    for first, end in itertools.pairwise(offsets.tolist()):
+        grams[first:end].sort()
     new = np.ones(len(grams), dtype=bool)
     new[1:] = (grams[1:] != grams[:-1]) | (text_G[1:] != text_G[:-1])
     return grams[new], text_G[new]

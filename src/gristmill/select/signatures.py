@@ -182,9 +182,12 @@ def exact_hash(text: str) -> tuple[int, int]:
     for piece in text_pieces(unicodedata.normalize("NFC", text)):
         words = piece.lower().split()
         if words:
-            digest.update(f"{' ' if begun else ''}{' '.join(words)}".encode("utf-8", "surrogatepass"))
+            if begun:
+                digest.update(b" ")
+            digest.update(" ".join(words).encode("utf-8", "surrogatepass"))
             begun = True
-    return digest.intdigest() >> 64, digest.intdigest() & (2**64 - 1)
+    value = digest.intdigest()
+    return value >> 64, value & (2**64 - 1)
 
 
 def text_hash(text: str) -> int:

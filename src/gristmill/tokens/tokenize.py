@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gristmill.data.document import read_batches
 from gristmill.data.each_shard import num_rows
 from gristmill.errors import ArtifactError, DataError, Interrupted
@@ -20,6 +22,7 @@ from gristmill.planning.budget import Selection, asked_tokens, check_epochs
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.select.outputs import Selected
 from gristmill.store.durable import file_sha256
+from gristmill.tokens.encoder import Disagreement, Encoder
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import ShardFacts, ShardWriter, TokenShard, unique_tokens
 from gristmill.tokens.tokenizer import Tokenizer
@@ -28,6 +31,7 @@ from gristmill.units import counted
 VERSION = 1
 SPLITS = ("train", "validation")
 _BATCH_BYTES = 4_000_000
+SHOWN_CHARACTERS = 60
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -39,6 +43,30 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(files.files)
     tokenizer_sha256 = file_sha256(files.files / "tokenizer.json")
     texts: dict[str, Selected] = by_source(ctx.inputs, "text of ")
+    try:
+        counts = _tokenize(ctx, Encoder.fastest(tokenizer), tokenizer, tokenizer_sha256, texts)
+    except Disagreement as text:
+        ctx.say(
+            f"tokenize: splintr encodes {str(text)[:SHOWN_CHARACTERS]!r} in another way than tokenizers, which does all now"
+        )
+        for sidecar in ctx.out.glob("*/*.json"):
+            sidecar.unlink()
+        counts = _tokenize(ctx, Encoder(tokenizer), tokenizer, tokenizer_sha256, texts)
+    pretrain: Pretrain = ctx.watching.config["pretrain"]
+    made = Tokenized(ctx.out)
+    shards = {source: TokenShard(made.of(source).train) for source in texts}
+    for row in check_epochs(pretrain, list(texts), selection_tokens(pretrain, shards)):
+        if row.verdict in ("repeated", "allowed"):
+            ctx.say(
+                f"tokenize: {row.selection} is read {row.epochs[-1]:.2f} times ({row.total_tokens:,} tokens asked, "
+                f"{row.unique_tokens or 0:,} unique); repeating is known to help up to {row.warn_epochs:g}"
+            )
+    return counts
+
+
+def _tokenize(
+    ctx: StepContext, encoder: Encoder, tokenizer: Tokenizer, tokenizer_sha256: str, texts: Mapping[str, Selected]
+) -> dict[str, Any]:
     counts: dict[str, Any] = {}
     total, done = sum(num_rows(path) for text in texts.values() for path in (*text.train, *text.validation)), 0
     for source, text in texts.items():
@@ -48,7 +76,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
             facts = finished(path, tokenizer_sha256)
             if facts is None:
                 paths = split_paths(text, split)
-                facts = tokenize_split(ctx, tokenizer, tokenizer_sha256, paths, path, done=done, total=total)
+                facts = tokenize_split(ctx, encoder, tokenizer, tokenizer_sha256, paths, path, done=done, total=total)
             done += facts.num_documents
             counts[source][split] = {
                 "documents": facts.num_documents,
@@ -59,15 +87,6 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ctx.say(
             f"tokenize: {source} has {counted(train['tokens'], 'token')} in {counted(train['documents'], 'training document')}"
         )
-    pretrain: Pretrain = ctx.watching.config["pretrain"]
-    made = Tokenized(ctx.out)
-    shards = {source: TokenShard(made.of(source).train) for source in texts}
-    for row in check_epochs(pretrain, list(texts), selection_tokens(pretrain, shards)):
-        if row.verdict in ("repeated", "allowed"):
-            ctx.say(
-                f"tokenize: {row.selection} is read {row.epochs[-1]:.2f} times ({row.total_tokens:,} tokens asked, "
-                f"{row.unique_tokens or 0:,} unique); repeating is known to help up to {row.warn_epochs:g}"
-            )
     return counts
 
 
@@ -90,6 +109,7 @@ def split_paths(text: Selected, split: str) -> list[Path]:
 
 def tokenize_split(
     ctx: StepContext,
+    encoder: Encoder,
     tokenizer: Tokenizer,
     tokenizer_sha256: str,
     paths: list[Path],
@@ -112,12 +132,12 @@ def tokenize_split(
                     f"stopped while tokenizing {path.parent.name}/{path.name}; finished sources are kept."
                 )
             try:
-                documents = tokenizer.encode_batch(texts)
+                documents = encoder.encode(texts)
             except DataError as error:
                 raise DataError(
                     f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: {error}"
                 ) from error
-            if sum(map(tokenizer.num_bytes, documents)) != num_bytes:
+            if tokenizer.num_bytes(np.concatenate(documents)) != num_bytes:
                 raise DataError(
                     f"{path.parent.name}/{path.name}, document {writer.num_documents} or after: the ids decode to another number "
                     f"of bytes than the {num_bytes:,} of the texts, so the tokenizer loses text. Train one with the tokenizer "

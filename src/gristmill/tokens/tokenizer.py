@@ -156,6 +156,10 @@ class Tokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
 
+    def to_json(self) -> str:
+        """What tokenizer.json says."""
+        return str(self._tokenizer.to_str())
+
     def encode(self, text: str) -> list[int]:
         """The ids of a plain text; no begin or end token is added. Raises DataError for a text that is not valid Unicode."""
         return self.encode_batch([text])[0]

@@ -251,7 +251,8 @@ def bits_per_byte(
 
     Whole documents from the front until `max_bytes` bytes of text are reached. Each document is scored by itself, begins after the
     end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
-    the longest input. The error treats documents as drawn at random and the value as a ratio of two sums.
+    the longest input. The error treats documents as drawn at random and the value as a ratio of two sums. Where its interval would
+    reach below 0, which no value can, the documents are too few or too unequal for one, and it is the whole line.
     """
     documents: list[tuple[NDArray[np.int64], int]] = []
     total = 0
@@ -271,11 +272,12 @@ def bits_per_byte(
     bits = nats / math.log(2)
     sizes = [size for _, size in documents]
     found = ratio_of_sums(bits, sizes)
+    low, high = (found.low, found.high) if found.low > 0 else (-math.inf, math.inf)
     return BitsPerByte(
         value=found.value,
         stderr=found.stderr,
-        low=found.low,
-        high=found.high,
+        low=low,
+        high=high,
         degrees=found.degrees,
         num_documents=len(documents),
         num_bytes=total,
