@@ -7,6 +7,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
 
 from gristmill.extract.main_text import Extractor, find_main_text, join_source_lines
 from gristmill.extract.maths import _SIGNS, _has_signs, put_back, take_out
@@ -57,7 +58,8 @@ def test_any_soup_gets_an_answer(parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "run", [" ", "\n", "<", "<!--", "<pre>", "<pre", "</pre>", "&", "&amp;", "\\(", "$$", "<su", "math "]
+    "run",
+    [" ", "\n", "<", "<!--", "<pre>", "<pre", "</pre>", "&", "&amp;", "\\(", "$$", "<su", "math ", "\\begin{align}"],
 )
 def test_long_runs_take_linear_time(run: str) -> None:
     # Nothing is timed: a scan that is quadratic in one of these would take minutes.
@@ -95,11 +97,13 @@ def test_heading_permalinks_and_blanks_at_line_ends_are_taken_out() -> None:
         ("<b><i>" * 40_000 + PARAGRAPH, "nested_too_deeply"),
         ("<x-y>" * 1001 + PARAGRAPH, "nested_too_deeply"),
         ("<div " + "a=1 " * 200_000 + ">" + PARAGRAPH, "too_many_attributes"),
+        ("".join(f"<body a{n}=1>" for n in range(5001)) + PARAGRAPH, "too_many_attributes"),
+        ("".join(f"<HTML a{n}=1>" for n in range(5001)) + PARAGRAPH, "too_many_attributes"),
         ("a" * 10_000_001, "html_too_large"),
     ],
 )
 def test_hostile_pages_are_refused_before_they_are_parsed(html: str, reason: str) -> None:
-    assert find_main_text(html).reason == reason  # parsers take minutes over the first four
+    assert find_main_text(html).reason == reason  # parsers take minutes over most of them
 
 
 def test_depth_is_not_fooled_by_void_and_self_closed_elements() -> None:
@@ -147,6 +151,12 @@ FORMULAS = {
         "$a^2 < b$",
         "script",
     ),
+    "environment": (
+        '<span class="math">\\begin{align}\ny_t &= e_t\\\\\nl_t &= e_t\n\\end{align}</span>',
+        "\n$$\\begin{align} y_t &= e_t\\\\ l_t &= e_t \\end{align}$$\n",
+        "delimiters",
+    ),
+    "AsciiMath": ('<script type="math/asciimath">sum_(i=1)^n i^3</script>', "`sum_(i=1)^n i^3`", "asciimath"),
     "script, display": ('<script type="math/tex; mode=display">\\sum_i i</script>', "\n$$\\sum_i i$$\n", "script"),
     "KaTeX": (KATEX, "$\\frac{a}{b} < c$", "mathml"),
     "KaTeX, display": (f'<span class="katex-display">{KATEX}</span>', "\n$$\\frac{a}{b} < c$$\n", "mathml"),
@@ -179,11 +189,77 @@ def test_formulas_in_are_formulas_out_for_each_markup(markup: str, extractor: Ex
     assert f"We know that{blank}{latex}{after}holds for all of the numbers" in found.text
 
 
+FUNCTION = (  # libflint-doc, fmpz.html
+    '<dl class="c function"><dt>void _demote(<a class="reference internal" href="#c.fmpz_t">fmpz_t</a> f)'
+    '<a class="headerlink" href="#c._demote">¶</a></dt><dd><p>Clears <span class="math">\\(f\\)</span>.</p></dd></dl>'
+)
+MANY_PARAGRAPHS = PARAGRAPH * 4  # among which an extractor has no need of divisions
+PLACES = {
+    "an image in a division": (  # python-sympy-doc, elementary.html
+        '<div class="math-wrapper docutils container"><div class="math"><p><img src="../_images/math/df34.png" '
+        'alt="\\operatorname{sinc}(x) =\n  \\frac{\\sin x}{x}"/></p></div></div>',
+        ["\n$$\\operatorname{sinc}(x) = \\frac{\\sin x}{x}$$\n"],
+    ),
+    "divisions among paragraphs": (  # python-sklearn-doc, linear_model.html
+        '<div class="math notranslate nohighlight">\n\\[\\hat{y} = w_0\\]</div>\n<!-- --><div>\\[w_1\\]</div>',
+        ["\n$$\\hat{y} = w_0$$\n", "\n$$w_1$$\n"],
+    ),
+    "a list with many links": (FUNCTION, ["fmpz_t f)", "Clears $f$."]),
+    "a list in one with many links": (FUNCTION.replace("</p></dd>", f"</p>{FUNCTION}</dd>"), ["Clears $f$."] * 2),
+    "a section named like navigation": (  # python-statsmodels-doc, statespace_cycles.html
+        '<section id="Trends-and-cycles"><h2>Cycles</h2><p>A time series <span>\\(y_t\\)</span> has both.</p></section>',
+        ["Cycles", "A time series $y_t$ has both."],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS)
+@pytest.mark.parametrize("place", PLACES)
+def test_what_holds_formulas_is_text(place: str, extractor: Extractor) -> None:
+    html, expected = PLACES[place]
+    main = f"<div role='main'>{MANY_PARAGRAPHS}{html}{MANY_PARAGRAPHS}</div>"
+    found = find_main_text(page(f"it</p>{main}<p>also", MATHJAX), extractor=extractor)
+    assert found.formulas_in == found.formulas_out
+    for words in set(expected):
+        assert found.text.count(words) == expected.count(words)
+
+
+PLACE_PIECES = ["<div>", "</div>", "<p>", "</p>", "<dl>", "</dl>", "<ul>", "</ul>", "<li>", "<section id=a>", "</section>", "<a href=x>", "</a>", "text ", "<script type='math/tex'>k</script>", "<math alttext=k></math>"]  # fmt: skip
+
+
+def test_a_formula_in_a_link_does_not_make_navigation_text() -> None:
+    entry = '<li><a class="reference internal" href="#x">Part <span>\\(p\\)</span></a></li>'
+    contents = f'<ul>{entry}<li><a href="#sums">Sums</a></li></ul>'
+    taken = take_out(page(contents, MATHJAX))
+    assert len(taken.formulas) == 1
+    assert taken.html.count("<a ") == page(contents).count("<a ")
+
+
+@given(
+    st.lists(
+        st.sampled_from(PLACE_PIECES),
+        max_size=40,
+    ).map("".join)
+)
+@settings(deadline=None)
+def test_taking_formulas_out_changes_no_word(html: str) -> None:
+    taken = take_out(html)
+    words = put_back(LexborHTMLParser(taken.html).body.text(), taken)[0]
+    assert words.replace("$k$", "").split() == ["text"] * html.count("text ")
+    assert words.count("$k$") == len(taken.formulas)
+
+
 def test_many_formulas_in_one_page_all_come_out_once() -> None:
     html = page(" and ".join(f'<script type="math/tex">x_{{{n}}}</script>' for n in range(300)))
     found = find_main_text(html)
     assert found.formulas_in == found.formulas_out == {"script": 300}
     assert all(found.text.count(f"$x_{{{n}}}$") == 1 for n in range(300))
+
+
+def test_a_formula_of_many_letters_takes_linear_time() -> None:
+    # Nothing is timed: what is quadratic in the letters would take minutes.
+    found = take_out(f"<math>{'<mi>α</mi><mi>x</mi>' * 100_000}</math>")
+    assert found.formulas[0].latex == " ".join([r"\alpha"] + [r"x\alpha"] * 99_999 + ["x"])
 
 
 def test_a_formula_in_the_frame_is_lost_and_counted() -> None:
@@ -206,7 +282,7 @@ def test_short_superscripts_are_written_and_footnotes_and_ordinals_are_not() -> 
 
 
 SIGNS = re.compile(  # what the searches for single signs together mean
-    r"<math|math/tex|katex|mathjax|mwe-math|mjx-|codecogs|mimetex|latex\.php|"
+    r"<math|math/tex|math/asciimath|mwe-math|mjx-|codecogs|mimetex|latex\.php|"
     r"class=[\"'](?:[\w-]+ )*(?:tex|latex|math)[ \"']|<su[bp]\b",
     re.IGNORECASE,
 )
@@ -221,7 +297,13 @@ SIGNS = re.compile(  # what the searches for single signs together mean
                 "TH",
                 "th",
                 "/tex",
+                "/asciimath",
                 "katex",
+                "MathJax",
+                "\\",
+                "(",
+                "$",
+                "&#92;",
                 "class=",
                 '"',
                 "'",
@@ -245,7 +327,8 @@ SIGNS = re.compile(  # what the searches for single signs together mean
     ).map("".join)
 )
 def test_a_page_is_looked_at_where_it_shows_a_sign(html: str) -> None:
-    assert _has_signs(html.encode().lower()) == (SIGNS.search(html) is not None)
+    delimited = re.search("katex|mathjax", html, re.IGNORECASE) and re.search(r"\\[(\[]|\$\$|&#92;", html)
+    assert _has_signs(html.encode().lower()) == bool(SIGNS.search(html) or delimited)
 
 
 def test_a_page_without_formulas_is_not_touched() -> None:

@@ -5,8 +5,9 @@ taken out of the tree here and a word that occurs nowhere in the page is left in
 words, and `put_back` writes `$..$`, or `$$..$$` on a line of its own. A formula in a part that the extractor drops
 is dropped with it, and counted.
 
-Kinds of markup, counted apart: mathml (annotation, alttext or converted), script (math/tex), image (alternative text),
-delimiters (\\( \\), \\[ \\], $$ $$ in the text of pages that load MathJax or KaTeX).
+Kinds of markup, counted apart: mathml (annotation, alttext or converted), script (math/tex), asciimath (math/asciimath, between
+backticks as AsciiMath writes formulas), image (alternative text), delimiters (\\( \\), \\[ \\], $$ $$, and environments such as
+\\begin{align}, in the text of pages that load MathJax or KaTeX).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
+from gristmill.extract.formula_places import show_as_text
 from gristmill.extract.mathml import mathml_to_latex
 
-_SIGNS = (b"<math", b"math/tex", b"katex", b"mathjax", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
+_SIGNS = (b"<math", b"math/tex", b"math/asciimath", b"mwe-math", b"mjx-", b"codecogs", b"mimetex", b"latex.php")
 _NEEDLES = (
     b"math",
     b"mjx-",
@@ -32,6 +34,17 @@ _NEEDLES = (
     b"tex'",
     b"tex ",
 )  # each sign has one of them
+_LOADERS = (b"mathjax", b"katex")
+_OPENINGS = ("\\(", "\\[", "$$", "\\begin{")
+_OPENING_BYTES = (
+    *(opening.encode() for opening in _OPENINGS),
+    b"&#92;",
+    b"&#x5c;",
+    b"&bsol;",
+    b"&#36;",
+    b"&#x24;",
+    b"&dollar;",
+)
 _CLASS = re.compile(rb"class=[\"'](?:[\w\x80-\xff-]+ )*(?:tex|latex|math)[ \"']")
 _SUP_OR_SUB = re.compile(rb"<su[bp]\b")
 _WRAPPER_CLASSES = frozenset(["katex-display", "katex", "mwe-math-element", "MathJax_Display", "MathJax"])
@@ -41,7 +54,11 @@ _IMAGE_CLASSES = frozenset(
 _IMAGE_SOURCES = re.compile(
     r"codecogs|mimetex|mathtex|latex\.php|/math/render/|chart\.googleapis.*cht=tx", re.IGNORECASE
 )
-_DELIMITED = re.compile(r"\\\((.{1,2000}?)\\\)|\\\[(.{1,5000}?)\\\]|(?<!\$)\$\$([^$]{1,5000})\$\$", re.DOTALL)
+_DELIMITED = re.compile(
+    r"\\\((.{1,2000}?)\\\)|\\\[(.{1,5000}?)\\\]|(?<!\$)\$\$([^$]{1,5000})\$\$|"
+    r"(\\begin\{((?:equation|align|alignat|eqnarray|flalign|gather|multline)\*?)\}.{1,5000}?\\end\{\5\})",
+    re.DOTALL,
+)
 _SUP_TEXT = re.compile(r"[-+−]?[0-9]{1,4}|[-+−]?[a-zA-Z]|[0-9a-zA-Z][-+−][0-9a-zA-Z]|[-+−]")
 _SUB_TEXT = re.compile(r"[0-9a-zA-Z]{1,3}|[0-9a-zA-Z][-+−][0-9a-zA-Z]")
 _VERBATIM = frozenset(["code", "pre", "script", "style", "textarea", "kbd", "samp", "title"])
@@ -50,11 +67,15 @@ MAX_FORMULAS = 20_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Formula:
-    """LaTeX without delimiters; `display` ones get a line of their own."""
+    """LaTeX without delimiters; `display` ones get a line of their own. Of kind asciimath: AsciiMath, which stays as it is."""
 
     latex: str
     display: bool
     kind: str
+
+    def __str__(self) -> str:
+        sign = "`" if self.kind == "asciimath" else "$$" if self.display else "$"
+        return f"{sign}{self.latex}{sign}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,20 +103,23 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
     taker = _Taker(stem=_unused_word(html))
-    has_scripts = tree.css_first('script[type^="math/tex"]') is not None
-    if has_scripts:
+    scripts = tree.css('script[type^="math/tex"], script[type^="math/asciimath"]')
+    if scripts:
         for node in tree.css(".MathJax_Preview, .MathJax_Display, span.MathJax, .MathJax_CHTML, .MathJax_SVG"):
             node.decompose()
-        for node in tree.css('script[type^="math/tex"]'):
-            taker.take(node, node.text(deep=True), "mode=display" in (node.attributes.get("type") or ""), "script")
+        for node in scripts:
+            written_as = node.attributes.get("type") or ""
+            kind = "asciimath" if written_as.startswith("math/asciimath") else "script"
+            taker.take(node, node.text(deep=True), "mode=display" in written_as, kind)
     else:
         for node in tree.css(".MathJax_Preview"):
             node.decompose()
     _take_mathml(tree, taker)
     for node in tree.css("img[alt]"):
         _take_image(node, taker)
-    if b"mathjax" in lowered or b"katex" in lowered:
+    if _loads_maths(lowered):
         _take_delimited(tree, taker)
+    show_as_text(tree, list(taker.parents.values()), rf"{taker.stem}\d+z")
     num_scripts = _write_scripts(tree)
     if not taker.formulas and not num_scripts:
         return TakenOut(html=html, stem="", formulas=())
@@ -106,9 +130,15 @@ def _has_signs(lowered: bytes) -> bool:
     """Whether a page may hold formulas, or superscripts that are written as such: by plain searches, since nearly every page has none."""
     return any(needle in lowered for needle in _NEEDLES) and (
         any(sign in lowered for sign in _SIGNS)
+        or (_loads_maths(lowered) and any(opening in lowered for opening in _OPENING_BYTES))
         or _SUP_OR_SUB.search(lowered) is not None
         or _CLASS.search(lowered) is not None
     )
+
+
+def _loads_maths(lowered: bytes) -> bool:
+    """Whether the page loads MathJax or KaTeX, which typeset what stands between delimiters in its text."""
+    return any(loader in lowered for loader in _LOADERS)
 
 
 def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
@@ -124,10 +154,10 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
         written.add(index)
         formula = taken.formulas[index]
         if not formula.display:
-            return f"{match.group(1)}${formula.latex}${match.group(3)}"
+            return f"{match.group(1)}{formula}{match.group(3)}"
         before = "" if match.start() == 0 or text[match.start() - 1] == "\n" else "\n"
         after = "" if match.end() == len(text) or text[match.end()] == "\n" else "\n"
-        return f"{before}$${formula.latex}$${after}"
+        return f"{before}{formula}{after}"
 
     result = re.sub(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})", write, text)
     return result, Counter(taken.formulas[index].kind for index in written)
@@ -139,6 +169,7 @@ class _Taker:
     def __init__(self, *, stem: str) -> None:
         self.stem = stem
         self.formulas: list[Formula] = []
+        self.parents: dict[int, Any] = {}
 
     def word(self, latex: str, display: bool, kind: str) -> str | None:
         """Registers a formula and returns its word; None for an empty one or beyond MAX_FORMULAS."""
@@ -151,7 +182,12 @@ class _Taker:
     def take(self, node: Any, latex: str, display: bool, kind: str) -> None:
         word = self.word(latex, display, kind)
         if word is not None:
-            node.replace_with(f" {word} " if display else word)
+            self.replace(node, f" {word} " if display else word)
+
+    def replace(self, node: Any, text: str) -> None:
+        if node.parent is not None:
+            self.parents[node.parent.mem_id] = node.parent
+        node.replace_with(text)
 
 
 def _unused_word(html: str) -> str:
@@ -166,7 +202,7 @@ def _take_mathml(tree: LexborHTMLParser, taker: _Taker) -> None:
         wrapper, display = node, (node.attributes.get("display") or "") == "block"
         parent, climbed = node.parent, 0
         while parent is not None and climbed < 8:
-            classes = (parent.attributes.get("class") or "").split()
+            classes = _classes(parent)
             if parent.tag == "mjx-container" or _WRAPPER_CLASSES.intersection(classes):
                 wrapper = parent
             display = display or "katex-display" in classes or (parent.attributes.get("display") or "") == "true"
@@ -182,15 +218,20 @@ def _latex_of(math: Any) -> str:
 
 
 def _take_image(node: Any, taker: _Taker) -> None:
-    attributes = node.attributes
-    classes = (attributes.get("class") or "").split()
-    if _IMAGE_CLASSES.intersection(classes) or _IMAGE_SOURCES.search(attributes.get("src") or ""):
-        display = "mwe-math-fallback-image-display" in classes
-        parent, climbed = node.parent, 0
-        while parent is not None and climbed < 2:
-            display = display or (parent.tag == "div" and "math" in (parent.attributes.get("class") or "").split())
-            parent, climbed = parent.parent, climbed + 1
+    attributes, classes = node.attributes, _classes(node)
+    display = "mwe-math-fallback-image-display" in classes or _is_in_math_division(node)
+    if display or _IMAGE_CLASSES.intersection(classes) or _IMAGE_SOURCES.search(attributes.get("src") or ""):
         taker.take(node, attributes.get("alt") or "", display, "image")
+
+
+def _is_in_math_division(node: Any) -> bool:
+    """Whether an image stands in `<div class="math">`, or in a paragraph there, as Sphinx writes display formulas."""
+    above = [node.parent, node.parent.parent if node.parent is not None else None]
+    return any(one is not None and one.tag == "div" and "math" in _classes(one) for one in above)
+
+
+def _classes(node: Any) -> list[str]:
+    return (node.attributes.get("class") or "").split()
 
 
 def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
@@ -199,12 +240,14 @@ def _take_delimited(tree: LexborHTMLParser, taker: _Taker) -> None:
         return
     for node in [node for node in body.traverse(include_text=True) if node.tag == "-text"]:
         text = node.text(deep=True)
-        if ("\\(" in text or "\\[" in text or "$$" in text) and not _is_verbatim(node):
-            node.replace_with(_DELIMITED.sub(lambda match: _delimited_word(match, taker), text))
+        if any(opening in text for opening in _OPENINGS) and not _is_verbatim(node):
+            written = _DELIMITED.sub(lambda match: _delimited_word(match, taker), text)
+            if written != text:
+                taker.replace(node, written)
 
 
 def _delimited_word(match: re.Match[str], taker: _Taker) -> str:
-    inline, *displayed = match.groups()
+    inline, *displayed, _ = match.groups()
     latex = inline if inline is not None else next(group for group in displayed if group is not None)
     word = taker.word(latex, inline is None, "delimiters")
     if word is None:
