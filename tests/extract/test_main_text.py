@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
 from gristmill.extract.main_text import Extractor, find_main_text, join_source_lines
-from gristmill.extract.maths import _has_signs, put_back, take_out
+from gristmill.extract.maths import _SIGNS, _has_signs, put_back, take_out
 from gristmill.extract.nesting import _most, deepest_nesting, is_deeper
 
 EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
@@ -365,3 +365,10 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
 def test_mathml_becomes_plain_latex(mathml: str, latex: str) -> None:
     (formula,) = take_out(f"<p><math>{mathml}</math></p>").formulas
     assert formula.latex == latex
+
+
+@pytest.mark.parametrize(
+    "sign", [*_SIGNS, b"<sup>", b"<sub ", b'class="tex"', b"class='latex '", b'class="a math"', b'class="tex b"']
+)
+def test_no_sign_of_formulas_is_missed_by_the_searches_that_come_first(sign: bytes) -> None:
+    assert _has_signs(b"<p>" + sign + b"</p>")

@@ -64,10 +64,10 @@ _NOTICES: Mapping[str, re.Pattern[str]] = {  # short texts that stand for the wh
     ),
     "MPL-2.0": re.compile(r"\bmozilla public licen[cs]e (?:mpl )?(?:version |v )?2 0\b|\bmpl v ?2 0\b"),
 }
-_NOT_THE_LICENSE = (
+_NOT_THE_LICENSE = (  # a term that is added to a licence; Apache-1.1, which begins as BSD does
     "commons clause",
     "the end user documentation included with the redistribution",
-)  # the second: Apache-1.1
+)
 
 
 def is_license_file(name: str) -> bool:
