@@ -204,7 +204,7 @@ def test_licences_are_those_of_the_recipe_the_place_and_the_rows(facts: Facts, f
         licence="unknown", fetched=fetched, documents=99, licences=Counter({f"L{n}": 9 - n for n in range(7)})
     )
     assert known.licence_words == (
-        "unknown; where it was fetched: odc-by; stated in 42 of 99 documents: L0 9, L1 8, L2 7, L3 6, L4 5, 2 others"
+        "unknown; where it was fetched: odc-by; stated for 42 of 99 documents: L0 9, L1 8, L2 7, L3 6, L4 5, 2 others"
     )
 
 

@@ -59,7 +59,7 @@ class Origin:
             if more := len(self.licences) - LICENCES_SHOWN:
                 named += [f"{counted(more, 'other')}"] if more > 0 else []
             parts.append(
-                f"stated in {self.licences.total():,} of {counted(self.documents, 'document')}: {', '.join(named)}"
+                f"stated for {self.licences.total():,} of {counted(self.documents, 'document')}: {', '.join(named)}"
             )
         return "; ".join(parts)
 
