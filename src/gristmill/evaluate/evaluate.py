@@ -42,6 +42,7 @@ from gristmill.train.scorer import bits_per_byte
 from gristmill.units import counted
 
 VERSION = 4
+FEWEST_PRIMING = 64  # documents of a source that xz chooses from: of few long ones it reads the beginnings
 
 TOKENS = "tokens of "  # roles, each followed by a source
 GREETING = "greeting"
@@ -263,8 +264,9 @@ def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[
 
 
 def _spread_texts(shard: TokenShard, tokenizer: Tokenizer, all_bytes: int) -> Iterator[str]:
-    """Every document, or every k-th where all sources together exceed what xz is primed with; decoded only when taken."""
-    stride = max(1, math.ceil(all_bytes / XZ_MOST))
+    """Every document, or every k-th where all sources together exceed what xz is primed with, FEWEST_PRIMING at least where there are so
+    many; decoded only when taken."""
+    stride = max(1, min(math.ceil(all_bytes / XZ_MOST), shard.num_documents // FEWEST_PRIMING))
     return (tokenizer.decode(shard.document(number)[:-1]) for number in range(0, shard.num_documents, stride))
 
 
