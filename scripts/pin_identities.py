@@ -187,6 +187,7 @@ def _others(value: Any) -> list[Any]:
         f"{value}x",
         "coverage@1",
         "paragraph",
+        "content",
         "resiliparse",
         "fasttext",
         "one_minus_sqrt",

@@ -1,7 +1,7 @@
 """A small web for the tests of fetching: a real server on this machine, which gives files in ranges and fails as it is told.
 
 cut: half of the body. stall: half of it, then silence until `resume` is set; `stalled` says that it is so far. trickle: a byte now
-and then.
+and then. refuse: 403. leave: all of it, and then it hangs up without a word.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(503, b"")
         if fault == "wait":
             return self._send(429, b"", {"Retry-After": "0"})
+        if fault == "refuse":
+            return self._send(403, b"")
         if fault == "close":
             self.close_connection = True
             return None
@@ -100,7 +102,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.fault == "stall":
             self.server.stalled.set()
             self.server.resume.wait(30)
-        self.close_connection = self.close_connection or half
+        self.close_connection = self.close_connection or half or self.fault == "leave"
 
     def _trickle(self, body: bytes) -> None:
         self.close_connection = True

@@ -256,10 +256,21 @@ def inspect(
     as_json: Annotated[
         bool, typer.Option("--json", help="with --rejected: a document a line, all of them unless --limit is given")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="write a run's curation as one HTML file, as its report will show it", metavar="FILE"),
+    ] = None,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""
     if (where is not None or as_json) and not rejected:
         raise typer.BadParameter("--where and --json show what was dropped. Add --rejected.")
+    if page is not None:
+        if rejected or source or reason or samples is not None:
+            raise typer.BadParameter("--page shows all of a run's curation. Give it alone.")
+        from gristmill.commands.curation_page import write_page
+
+        write_page(target, page, console=_console())
+        return
     from gristmill.commands.inspect import inspect as show
 
     show(

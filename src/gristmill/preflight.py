@@ -91,7 +91,7 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
     for key, section in {**lists, ("select", "opt_out"): recipe.select.opt_out}.items():
         for kind, paths in section.lists.items() if section is not None else ():
             for index, path in enumerate(paths):
-                yield (*key, kind, index), absolute(loaded.folder, path), check_list
+                yield (*key, kind, index), absolute(loaded.folder, path), partial(check_list, kind=kind)
     for name, pack in recipe.packs.items():
         watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
         kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS

@@ -80,6 +80,20 @@ def test_a_copy_names_what_it_lost_to_and_that_one_its_copies(run: Path) -> None
     ]
 
 
+def test_a_document_tells_the_rules_that_judged_it_and_its_score(finished_run: Path) -> None:
+    """Of the source that has a classifier: scores as they lie in the files, of documents kept and of those that left for theirs."""
+    rows = pq.read_table(finished_run / "select" / "manuals").select(["id"])["id"].to_pylist()
+    scores = {
+        row["id"]: row["score"]
+        for path in finished_run.glob("score/manuals/*.parquet")
+        for row in pq.read_table(path).to_pylist()
+    }
+    for name in (rows[0], rows[-1]):
+        lines = told(finished_run, name).splitlines()
+        assert "rules gopher_repetition@1, gopher_quality@1, fineweb@1" in lines
+        assert f"score {scores[name]:.4g}" in lines
+
+
 def test_what_select_decided_is_not_told_twice(run: Path) -> None:
     with pytest.raises(DataError, match=r"no document of .* has the id 'seen-by-nobody'"):
         told(run, "seen-by-nobody")

@@ -96,6 +96,16 @@ def test_neighbours_are_asked_for_at_once_by_one_connection_that_says_who_asks(w
     assert web.agents == {"gristmill"}
 
 
+def test_a_connection_that_the_other_side_closed_while_it_waited_is_no_failure(web: Web, tmp_path: Path) -> None:
+    web.faults = ["leave"] * 6
+    with Connections() as connections:
+        client = Client(patience=Patience(attempts=1, timeout_seconds=5), connections=connections)
+        path = next(iter(web.files))
+        for _ in range(4):
+            assert client.read(f"{web.address}{path}", max_bytes=10**6) == web.files[path]
+    assert web.connections == 4
+
+
 def test_caps_take_the_first_pages_in_the_order_of_the_index(web: Web, tmp_path: Path) -> None:
     assert fetch(web, tmp_path / "a", max_records=3)["records"] == 3
     assert sorted(document.url or "" for document in documents(tmp_path / "a")) == [
@@ -194,6 +204,23 @@ def test_a_record_that_is_not_there_or_not_the_page_is_a_counted_failure(web: We
     assert len(documents(tmp_path)) == counts["records"] == 3
     reasons = [row["failed"] for row in read_jsonl(tmp_path / "records.jsonl") if "failed" in row]
     assert len(reasons) == 5
+
+
+def test_a_host_that_refuses_all_from_some_range_on_loses_nothing(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common_crawl, "RANGE_BYTES", 1)  # one record a range
+    fetch(web, tmp_path / "plain")
+    monkeypatch.setattr(common_crawl, "HOPELESS", 3)
+    asked = len(web.asked)
+    web.faults = [*[""] * (asked - PAGES + 2), "refuse", *[""] * 2, *["refuse"] * 3]
+    out = tmp_path / "refused"
+    with pytest.raises(UnreachableError, match="answers 403, 3 times in a row, after 8 records"):
+        fetch(web, out)
+    assert [row.get("failed") for row in read_jsonl(out / "records.jsonl")][2] == "refused"
+    web.faults = []
+    assert fetch(web, out)["failed"] == {"refused": 1}
+    assert len(documents(out)) == PAGES - 1
 
 
 def test_a_host_that_sends_whole_archives_is_not_read(web: Web, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gristmill.data import connection
 from gristmill.data.download import Client, RefusedError, Wanted
 from gristmill.data.patience import Patience, UnreachableError
 from gristmill.errors import DataError
@@ -35,6 +36,7 @@ class Server(http.server.ThreadingHTTPServer):
     lie = 0
     content = CONTENT
     location = ""
+    tokens: list[str | None]
     daemon_threads = True
 
 
@@ -42,6 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
+        self.server.tokens.append(self.headers.get("Authorization"))
         fault, place = self.server.script.pop(0) if self.server.script else ("", 0)
         if fault == "busy":
             return self._head(503, {"Content-Length": "0"})
@@ -99,6 +102,7 @@ def started() -> Iterator[Server]:
 
 @pytest.fixture
 def server(started: Server) -> Server:
+    started.tokens = []
     started.script, started.sent, started.etag, started.content, started.lie = [], [], '"1"', CONTENT, 0
     return started
 
@@ -204,3 +208,24 @@ def test_a_redirect_leads_neither_to_files_nor_to_private_addresses(
     with pytest.raises(DataError, match=r"only http|a private address"):
         fetch(server, tmp_path)
     assert server.sent == []
+
+
+@pytest.mark.parametrize(("host", "token"), [("127.0.0.1", "Bearer x"), ("localhost", None)])
+def test_a_token_goes_to_the_host_that_it_is_for_and_is_not_handed_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch, host: str, token: str | None
+) -> None:
+    monkeypatch.setattr(connection, "_is_private", lambda address: False)
+    back = f"http://{host}:{server.server_port}/b.bin"
+    server.script, server.location = [("redirect", 0)], back
+    client = Client(patience=QUICK, headers={"Authorization": "Bearer x"})
+    assert client.read(f"http://127.0.0.1:{server.server_port}/a.bin", max_bytes=10**6) == CONTENT
+    assert server.tokens == ["Bearer x", token]
+
+
+def test_what_is_wrong_with_the_disk_is_said_at_once_and_not_laid_to_the_network(
+    server: Server, tmp_path: Path
+) -> None:
+    wanted = Wanted(name="a.bin", url=f"http://127.0.0.1:{server.server_port}/a.bin", sha256=SHA256)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        Client(patience=QUICK).fetch(wanted, tmp_path / "a.bin", tmp_path / "nowhere" / "part")
+    assert len(server.tokens) == 1

@@ -39,11 +39,12 @@ class Versioned(MemoryFileSystem):
     calls = 0
 
     def info(self, path: str, **more: Any) -> dict[str, Any]:
-        found = dict(super().info(path, **more))
-        return {**found, "ETag": f'"{self.versions.get(path, 1)}"'}
+        version = self.versions.get(path, 1)
+        return {**super().info(path, **more), "ETag": f'"{version}"', "VersionId": f"v{version}"}
 
     def find(self, path: str, **more: Any) -> Any:
-        return {name: self.info(name) for name in super().find(path)}
+        """A listing does not tell the id of a version, as that of s3fs does not."""
+        return {name: {**self.info(name), "VersionId": None} for name in super().find(path)}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **more: Any) -> bytes:
         Versioned.calls += 1

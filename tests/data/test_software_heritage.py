@@ -138,7 +138,29 @@ def test_each_that_lacks_has_a_reason(web: Web, tmp_path: Path, monkeypatch: pyt
     reasons = {"missing": 1, "not_an_id": 1, "another_content": 2, "too_large": 1, "binary": 1}
     assert (counts["blobs"], counts["failed"]) == (1, reasons)
     [line] = read_jsonl(tmp_path / "out" / "blobs.jsonl")
-    assert line["failed"]["a" * 40] == "missing"
+    assert ["a" * 40, "missing"] in line["failed"]
+
+
+def test_each_id_that_was_asked_for_is_a_row_or_a_failure_also_if_it_stands_twice(web: Web, tmp_path: Path) -> None:
+    good = [row["blob_id"] for row in rows_of_files()]
+    path = tmp_path / "ids.txt"
+    path.write_text("\n".join(["a" * 40, good[0], "a" * 40, good[0], good[1], good[2]]))
+    size = len(next(iter(FILES.values())))
+    counts = fetch(web, path, tmp_path / "out", max_bytes=2 * size)
+    [line] = read_jsonl(tmp_path / "out" / "blobs.jsonl")
+    assert (counts["blobs"], counts["failed"]) == (2, {"missing": 2})
+    assert line["asked"] == line["rows"] + len(line["failed"])
+
+
+def test_no_more_is_fetched_than_is_held_once_max_bytes_is_reached(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(software_heritage, "HELD", 2)
+    assert (
+        fetch(web, table(tmp_path, rows_of_files()), tmp_path / "out", max_bytes=1 + len(FILES["src/0.py"]))["blobs"]
+        == 1
+    )
+    assert len(web.asked) == 2
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 5])

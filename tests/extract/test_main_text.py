@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
 from gristmill.extract.main_text import Extractor, find_main_text, join_source_lines
-from gristmill.extract.maths import _has_signs, put_back, take_out
+from gristmill.extract.maths import _SIGNS, _has_signs, put_back, take_out
 from gristmill.extract.nesting import _most, deepest_nesting, is_deeper
 
 EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
@@ -97,11 +97,13 @@ def test_heading_permalinks_and_blanks_at_line_ends_are_taken_out() -> None:
         ("<b><i>" * 40_000 + PARAGRAPH, "nested_too_deeply"),
         ("<x-y>" * 1001 + PARAGRAPH, "nested_too_deeply"),
         ("<div " + "a=1 " * 200_000 + ">" + PARAGRAPH, "too_many_attributes"),
+        ("".join(f"<body a{n}=1>" for n in range(5001)) + PARAGRAPH, "too_many_attributes"),
+        ("".join(f"<HTML a{n}=1>" for n in range(5001)) + PARAGRAPH, "too_many_attributes"),
         ("a" * 10_000_001, "html_too_large"),
     ],
 )
 def test_hostile_pages_are_refused_before_they_are_parsed(html: str, reason: str) -> None:
-    assert find_main_text(html).reason == reason  # parsers take minutes over the first four
+    assert find_main_text(html).reason == reason  # parsers take minutes over most of them
 
 
 def test_depth_is_not_fooled_by_void_and_self_closed_elements() -> None:
@@ -254,6 +256,12 @@ def test_many_formulas_in_one_page_all_come_out_once() -> None:
     assert all(found.text.count(f"$x_{{{n}}}$") == 1 for n in range(300))
 
 
+def test_a_formula_of_many_letters_takes_linear_time() -> None:
+    # Nothing is timed: what is quadratic in the letters would take minutes.
+    found = take_out(f"<math>{'<mi>α</mi><mi>x</mi>' * 100_000}</math>")
+    assert found.formulas[0].latex == " ".join([r"\alpha"] + [r"x\alpha"] * 99_999 + ["x"])
+
+
 def test_a_formula_in_the_frame_is_lost_and_counted() -> None:
     html = page("it").replace("Imprint", '<script type="math/tex">y</script>')
     found = find_main_text(html)
@@ -357,3 +365,10 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
 def test_mathml_becomes_plain_latex(mathml: str, latex: str) -> None:
     (formula,) = take_out(f"<p><math>{mathml}</math></p>").formulas
     assert formula.latex == latex
+
+
+@pytest.mark.parametrize(
+    "sign", [*_SIGNS, b"<sup>", b"<sub ", b'class="tex"', b"class='latex '", b'class="a math"', b'class="tex b"']
+)
+def test_no_sign_of_formulas_is_missed_by_the_searches_that_come_first(sign: bytes) -> None:
+    assert _has_signs(b"<p>" + sign + b"</p>")

@@ -206,7 +206,14 @@ def test_repeated_ngrams_at_their_limit(n: int, limit: float) -> None:
 
 def test_every_rule_of_every_pack_has_a_vector_here() -> None:
     here = {row[1] for row in AT_LIMIT} | {f"repeated_{n}_grams" for n in range(5, 11)}
-    elsewhere = {"c4@1", "dclm-rw@1", "openwebmath@1", "olmo2@1", "starcoder@1"}  # test_later_packs.py
+    elsewhere = {
+        "c4@1",
+        "dclm-rw@1",
+        "openwebmath@1",
+        "olmo2@1",
+        "starcoder@1",
+        "tree@1",
+    }  # test_later_packs.py, test_tree_pack.py
     assert here == {reason for pack in PACKS if pack not in elsewhere for reason in reasons_of(pack)}
 
 

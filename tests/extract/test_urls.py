@@ -164,11 +164,28 @@ def test_the_content_of_lists_is_in_the_identity_and_their_place_is_not(tmp_path
     assert "urls" not in identity({"read": SOURCE["read"]})[0]
 
 
+@pytest.mark.parametrize(
+    "entry", ["https://example.org", "*.example.org", "0.0.0.0 example.org", "||example.org^", "a@b.org"]
+)
+def test_a_list_of_hosts_with_what_is_none_is_refused_since_it_would_match_nothing(entry: str, tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"a.org\n[::1]\nlocalhost\n{entry}\n")
+    for kind in ("domains", "hosts"):
+        with pytest.raises(DataError, match=r"list.txt has the entry .*, which is no host"):
+            check_list(path, kind=kind)
+    check_list(path, kind="urls")
+
+
+def test_the_mark_with_which_some_programs_begin_files_is_no_part_of_the_first_entry(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("example.org\n".encode("utf-8-sig"))
+    assert [*read_list(tmp_path / "list.txt")] == ["example.org"]
+
+
 def test_a_list_that_changes_under_way_and_one_without_entries_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# nothing\n\n")
     with pytest.raises(DataError, match=r"list.txt has no entries; expected one a line"):
-        check_list(path)
+        check_list(path, kind="hosts")
     lists = Lists.of({"hosts": [path]})
     assert lists is not None
     path.write_text("example.org\n")

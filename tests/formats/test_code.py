@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from accounting import num_bytes, read_whole, reasons, settings, texts
 from gristmill.data.record import RawDocument, Record, Skip, Unread
 from gristmill.formats.code import FORMAT, cut_tree, list_tree, read_code
+from gristmill.formats.code_language import language_told
 
 
 def tree() -> dict[str, bytes]:
@@ -226,3 +227,46 @@ def test_runs_of_gristmill_are_no_part_of_a_tree(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("pass", encoding="utf-8")
     assert [path for path, _ in list_tree(tmp_path)] == ["a.py", "lib/b.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "language"),
+    [
+        (
+            "a.h",
+            "#ifndef A\n#define A\n/* class X : public Y {}; */\nint class_of(void); // std::string\n#endif\n",
+            "c",
+        ),
+        ("a.h", '#ifdef __cplusplus\nextern "C" {\n#endif\nstruct a { int b : 3; };\nstruct x;\n', "c"),
+        ("a.h", "  template <typename T>\nT f(T);\n", "cpp"),
+        ("a.h", "class API_EXPORT Wheel final : public Part {\n", "cpp"),
+        ("a.h", "struct Wheel : Part {\n", "cpp"),
+        ("a.h", "#  include <vector>\n", "cpp"),
+        ("a.h", "namespace mill::stone {\n", "cpp"),
+        ("a.h", "@interface Wheel : NSObject\n@end\n", "objective-c"),
+        ("a.H", "using namespace std;\n", "cpp"),
+        ("a.pl", "use strict;\nmy $x = shift;\nprint $x->{a}(1);\n", "perl"),
+        ("a.pl", ":- module(mill, [turn/1]).\nturn(X) :- wheel(X).\n", "prolog"),
+        ("a.ts", "const page = `<?xml?>`;\n", "typescript"),
+        ("a.ts", '<?xml version="1.0"?>\n<!DOCTYPE TS>\n<TS/>\n', "xml"),
+        ("a.py", "class A:\n", "python"),
+    ],
+)
+def test_what_is_written_tells_languages_that_share_an_extension(
+    tmp_path: Path, name: str, text: str, language: str
+) -> None:
+    told = settings("code", language_by="content")
+    folder = fill(tmp_path / "t", {f"b/{name}": text.encode()})
+    for path in (folder, folder / "b" / name, archive(tmp_path / "t.tar", {f"b/{name}": text.encode()}, "w")):
+        (span,) = FORMAT.spans(path, name=path.name, limit=10**9)
+        documents = [record for record in FORMAT.read(span, told) if isinstance(record, RawDocument)]
+        assert [document.language for document in documents] == [language]
+
+
+@pytest.mark.parametrize(
+    "run", ["class A" + " " * 100, "class A:" + " " * 100_000, "namespace\n", "using a", "f(a", " ", "/*", "struct A_"]
+)
+def test_long_runs_are_told_in_linear_time(run: str) -> None:
+    # Nothing is timed: a pattern that is quadratic in one of these would take minutes.
+    for extension in (".h", ".pl", ".ts"):
+        assert language_told(extension, run * (200_000 // len(run))) in ("c", "cpp", "perl", "typescript")

@@ -22,6 +22,7 @@ from gristmill.report.card import front_matter
 from gristmill.report.data_sections import what_was_not_read
 from gristmill.report.facts import Caps, Facts, Labels, bits
 from gristmill.report.proof import parity_words
+from gristmill.report.result_sections import cost
 from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
 from gristmill.train.outputs import Pretrained, PretrainingCounts, StageTime
@@ -124,6 +125,35 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(
     write_json(path, record)
     with pytest.raises(ArtifactError, match=f"the record of pretrain: {place}"):
         _ = facts.model, facts.stages
+
+
+def test_what_was_planned_is_what_the_records_say_was_forecast(facts_of: Callable[..., Facts]) -> None:
+    facts = facts_of(small())
+    section = cost(facts)
+    assert section is not None
+    assert "".join(section.blocks).count('data-label="planned">not recorded<') == 3
+    for name in facts.inputs:
+        path = facts.inputs[name].record_path
+        forecast = {
+            "parameters": 31,
+            "pretraining_seconds": 2.0,
+            "memory_bytes": 4e6,
+            "speed_source": "measured by hand",
+        }
+        said = {"planned": {"work": {}, "seconds": 77.0, "num_records": 0}} | (
+            {"forecast": forecast} if name == "pretrain" else {}
+        )
+        write_json(path, read_json(path) | said)
+    facts = Facts(
+        facts.labels, facts.caps, {name: type(made)(made.folder) for name, made in facts.inputs.items()}, watched={}
+    )
+    section = cost(facts)
+    assert section is not None
+    page = "".join(section.blocks)
+    assert "The speed of pretraining was measured by hand." in page
+    rate = f"{facts.planned_tokens / 2:,.0f}"
+    for planned in ("31", rate, "4 MB", "77 s"):
+        assert f'data-label="planned">{planned}<' in page
 
 
 def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts_of: Callable[..., Facts]) -> None:

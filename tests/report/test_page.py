@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from conftest import Command, copy_project
 from gristmill.align.outputs import PreferencePairs
 from gristmill.evaluate.outputs import Figure
 from gristmill.report.blocks import prose, quote, table
@@ -81,6 +82,36 @@ def test_page_shows_what_the_ledgers_hold(page: str, finished_run: Path) -> None
             assert f'<td class=n data-label="documents in">{fates["in"]["documents"]:,}</td>' in page
             for reason in fates["dropped"]:
                 assert reason.replace("_", " ") in page
+
+
+def sections(page: str) -> dict[str, str]:
+    """Anchor → the section, as it stands on the page."""
+    parts = re.split(r'<h2 id="([^"]+)">', page.rpartition('<p class="quiet" style')[0])[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def test_the_page_of_curation_is_there_before_training_and_shows_what_the_report_shows(
+    page: str, finished_run: Path, tmp_path: Path, gristmill: Command
+) -> None:
+    """A run with no step after `select`. Nothing of it is written by looking."""
+    run = tmp_path / "runs" / "tiny"
+    copy_project(finished_run.parent, run.parent)
+    for path in sorted(run.glob("*")):
+        if path.is_symlink() and path.name != "select":
+            path.unlink()
+    before = sorted(run.rglob("*"))
+    asked = gristmill("inspect", run, "--page", tmp_path / "curation.html")
+    assert asked.code == 0, asked.err
+    assert sorted(run.rglob("*")) == before
+    alone = sections((tmp_path / "curation.html").read_text(encoding="utf-8"))
+    assert list(alone) == ["what-came-in", "quality-scores", "duplicates-and-contamination"]
+    assert alone.items() <= sections(page).items()
+    (run / "select").unlink()
+    refused = gristmill("inspect", run, "--page", tmp_path / "other.html")
+    assert refused.code == 2
+    assert "--until select" in refused.err
+    assert not (tmp_path / "other.html").exists()
+    assert gristmill("inspect", run, "--page", tmp_path / "other.html", "--rejected").code == 2
 
 
 def test_every_table_has_a_caption_and_its_headings_a_scope(page: str) -> None:

@@ -143,6 +143,21 @@ def test_what_goes_and_who_keeps_it_is_what_a_plain_walk_says(rows, unit, min_wo
         assert found.most_frequent["lost"].tolist() == sorted(by_unit.values(), reverse=True)[: repeated.MOST_FREQUENT]
 
 
+@pytest.mark.parametrize("half", [0, 1])
+def test_units_are_the_same_only_where_both_halves_of_their_hashes_are(half, monkeypatch):
+    real = repeated.unit_hashes
+
+    def with_a_constant_half(units, *, min_words):
+        hashes_U2, words_U = real(units, min_words=min_words)
+        hashes_U2[:, half] = 7
+        return hashes_U2, words_U
+
+    monkeypatch.setattr(repeated, "unit_hashes", with_a_constant_half)
+    documents, held = corpus(5, 60)
+    with quick_folder() as folder:
+        assert find(folder, documents, held)[0] == walked(documents, held, RULES)
+
+
 def first_of_each(documents, lost, rules):
     """Of what a document loses twice the first."""
     once = {}

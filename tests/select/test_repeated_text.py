@@ -33,7 +33,11 @@ from gristmill.recipe.schema.curation import RepeatedText, Validation
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.data_sections import duplicates_and_contamination
 from gristmill.select import select
+from gristmill.select.edits import Edits
 from gristmill.select.outputs import Selected
+from gristmill.select.reasons import Named
+from gristmill.select.repeated import LOST, Repeated, RepeatedRules
+from gristmill.select.repeated_text import check_repeated
 from gristmill.select.units import num_words, units_of
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
@@ -161,6 +165,31 @@ def test_a_document_that_says_nothing_of_its_own_is_dropped_and_names_one_that_i
     assert counts["web"]["dropped"]["only_repeated"] == 1
 
 
+@pytest.mark.parametrize(
+    ("rest", "kept"),
+    [
+        ("four five six", True),
+        ("four five", False),
+        ("a\n\nb\n\nc", True),
+        ("", False),
+        ("ក" * 89, False),
+        ("ក" * 90, True),
+    ],
+)
+def test_a_document_stays_with_as_many_words_as_one_unit_must_have(rest, kept):
+    """So one that keeps a unit of the least length for others stays, and one in a language that writes sentences without blanks."""
+    lost = np.array([(0, 0, 7, False), (0, 1, 8, False), (0, 2, 8, False), (0, 3, 9, False)], dtype=LOST)
+    repeated = Repeated(rules=RepeatedRules(unit="paragraph", min_words=3, min_documents=2), files=(), num_shards=1)
+    text = f"one two three\n\nthree two one\n\nthree one two\n\ntwo one three\n\n{rest}"
+    edit = Edits(repeated, lost, lambda owner: Named(id=f"d{owner}", source="web")).of(
+        0, {"id": "x", "source": "web", "text": text}
+    )
+    assert (edit.why is None, edit.text) == (kept, rest)
+    assert kept or (edit.why.value, edit.why.limit, edit.why.duplicate_of) == (len(rest.split()), 3, "d8")
+    assert edit.share_of(1000) == 1000 * edit.lost_bytes // len(text.encode())
+    assert edit.lost_bytes == len(text.encode()) - len(rest.encode())
+
+
 def test_each_unit_that_went_is_told_with_the_document_that_keeps_it(done):
     out, _ = done
     texts = {row.id: row.text for rows in corpus().values() for row in rows}
@@ -256,6 +285,15 @@ def test_a_source_that_loses_too_much_stops_the_step_which_resumes_with_another_
     out, counts = run_selection(made, REPEATED, until="select")
     assert counts["web"]["repeated"]["edited_documents"] > 30
     assert not (out / "work").exists()
+
+
+def test_a_source_may_lose_as_much_as_the_limit_says(done):
+    report = Selected(done[0]).repeated_text
+    most = max(map(report.share, report.taken))
+    assert most > 0.1
+    check_repeated(report, WHOLE.model_copy(update={"max_loss": most}))
+    with pytest.raises(DataError, match="would lose"):
+        check_repeated(report, WHOLE.model_copy(update={"max_loss": most - 1e-6}))
 
 
 def test_logs_of_calls_as_lines_stop_the_step_by_the_usual_limit(tmp_path):

@@ -7,6 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
+import selecting
 from selecting import fates_of, kept_rows, rejected_rows, rows_of, run_selection, write_scores, write_source
 
 from gristmill.data.document import Document
@@ -14,7 +15,7 @@ from gristmill.data.ledger import Count, read_ledger
 from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Validation
-from gristmill.select import catalogue, select
+from gristmill.select import catalogue, hits, select
 from gristmill.select.sets import ngram_set, overlap
 
 VOCABULARY = [f"{a}{b}{c}" for a in "bdfgklmn" for b in "aeiou" for c in "prst"]
@@ -378,6 +379,23 @@ def test_a_pack_and_its_items_may_have_a_slash_in_their_names(made):
     report = json.loads((out / "decontamination.json").read_text())
     assert report["by_pack"] == {"farm/quiz": 1}
     assert report["packs"].keys() == report["by_pack"].keys()
+
+
+def test_a_pack_that_many_documents_hold_hides_no_other_one(made, monkeypatch):
+    """Of each pack as many documents are shown as there is room for, and all are counted."""
+    monkeypatch.setitem(selecting.REST, "packs", {"quiz": {"path": "quiz"}, "riddles": {"path": "riddles"}})
+    monkeypatch.setattr(hits, "MAX_HITS", 2)
+    riddle = "Which heavy round stone grinds barley between dawn and noon when the brook is high enough to turn it?"
+    item = Item(id="stone", prompt=riddle, target="the runner")
+    write_pack(made / "riddles", name="riddles", version=1, kind="generate", metric="acc", chance=0.0, items=[item])
+    rng = np.random.default_rng(9)
+    rows = [document("manuals", f"q{k}", f"{words(rng, 60)} {QUESTION} Nine. {words(rng, 60)}") for k in range(4)]
+    rows += [document("manuals", "riddle", f"{words(rng, 60)} {riddle} The runner. {words(rng, 60)}")]
+    write_source(made, "manuals", corpus()["manuals"], rows)
+    out, _ = run(made)
+    report = json.loads((out / "decontamination.json").read_text())
+    assert report["by_pack"] == {"quiz": 5, "riddles": 1}
+    assert [hit["id"] for hit in report["hits"]] == ["q0", "q1", "riddle"]
 
 
 def test_same_input_same_bytes_with_one_process_or_two(made, monkeypatch):

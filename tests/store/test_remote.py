@@ -34,30 +34,27 @@ class Killed(BaseException):
 
 class Breaking(MemoryFileSystem):
     """Keeps files in memory; the call number `breaks_at` that changes or fetches something raises `error`, when half of the file is
-    there."""
+    there; without an error it goes on as if all of it were."""
 
     protocol = "breaking"
     store: ClassVar[dict[str, Any]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
-    breaks_at, calls, error = -1, 0, Killed
+    breaks_at, calls = -1, 0
+    error: ClassVar[type[BaseException] | None] = Killed
 
     @classmethod
-    def arm(cls, number: int, error: type[BaseException] = Killed) -> None:
+    def arm(cls, number: int, error: type[BaseException] | None = Killed) -> None:
         cls.breaks_at, cls.calls, cls.error = number, 0, error
 
-    def _break(self, path: str, content: bytes) -> None:
+    def pipe_file(self, path: str, value: bytes, **more: Any) -> None:
         Breaking.calls += 1
-        if Breaking.calls == Breaking.breaks_at + 1:
-            super().pipe_file(path, content[: len(content) // 2])
+        is_broken = Breaking.calls == Breaking.breaks_at + 1
+        super().pipe_file(path, value[: len(value) // 2] if is_broken else value)
+        if is_broken and Breaking.error is not None:
             raise Breaking.error("broken")
 
-    def pipe_file(self, path: str, value: bytes, **more: Any) -> None:
-        self._break(path, value)
-        super().pipe_file(path, value)
-
     def put_file(self, lpath: str, rpath: str, **more: Any) -> None:
-        self._break(rpath, Path(lpath).read_bytes())
-        super().put_file(lpath, rpath, **more)
+        self.pipe_file(rpath, Path(lpath).read_bytes())
 
 
 fsspec.register_implementation("breaking", Breaking, clobber=True)
@@ -170,6 +167,19 @@ def test_a_place_that_is_not_reached_says_so_and_keeps_what_is_there(tmp_path: P
     push(run, "breaking://there")
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_store_that_keeps_half_of_a_file_and_says_nothing_gets_no_record(number: int, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "runs")
+    Breaking.arm(number, None)  # the manifest, or the first file
+    with pytest.raises(ResourceError, match=r"after it was sent|with other bytes"):
+        push(run, "breaking://there")
+    Breaking.arm(-1)
+    with pytest.raises(ArtifactError, match="no run that was pushed"):
+        pull("breaking://there/mine", elsewhere(tmp_path / "early"))
+    push(run, "breaking://there")
+    assert is_same(run, pull("breaking://there/mine", elsewhere(tmp_path / "other"))[0])
+
+
 def test_damage_is_found_by_hash_and_mended_by_another_pull(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs")
     push(run, str(tmp_path / "there"))
@@ -198,6 +208,9 @@ def test_damage_is_found_by_hash_and_mended_by_another_pull(tmp_path: Path) -> N
         ("mine/run.json", ["select"]),
         (f".store/select/{TWO}/manifest.json", {"../../../x": {"bytes": 5, "sha256": "0"}}),
         (f".store/select/{TWO}/manifest.json", {"/tmp/x": {"bytes": 5, "sha256": "0"}}),
+        (f".store/select/{TWO}/manifest.json", {"x": {"bytes": "5 MB", "sha256": "0"}}),
+        (f".store/select/{TWO}/manifest.json", {".": {"bytes": 5, "sha256": "0"}}),
+        ("mine/run.json", {"version": 1, "run": "mine", "files": [".lock"], "steps": {"select": TWO}}),
         (f".store/select/{TWO}/record.json", {"step": "select", "identity": ONE}),
         (f".store/select/{TWO}/record.json", None),
     ],
@@ -213,11 +226,58 @@ def test_a_list_that_anybody_may_have_written_leads_nowhere_else(file: str, cont
     assert not Store(tmp_path / "other").is_there("select", TWO)
 
 
+@pytest.mark.parametrize("name", ["README.md", "my notes.txt", "plot[1].png", "Übersicht"])
+def test_a_file_that_somebody_laid_into_the_run_s_folder_is_copied_byte_by_byte(name: str, tmp_path: Path) -> None:
+    run, content = a_run(tmp_path / "runs"), bytes(range(256))
+    (run.folder / name).write_bytes(content)
+    push(run, "memory://bucket/own")
+    pulled, _ = pull("memory://bucket/own/mine", elsewhere(tmp_path / "other"))
+    assert (pulled.folder / name).read_bytes() == content
+
+
+def test_what_lies_in_unfinished_work_and_is_not_of_the_artefact_does_not_stay(tmp_path: Path) -> None:
+    run, there = a_run(tmp_path / "runs"), str(tmp_path / "there")
+    push(run, there)
+    other = elsewhere(tmp_path / "other")("mine")
+    working = other.store.open_work("select", TWO)
+    (working / "inner").mkdir()
+    (working / "inner" / "stray.txt").write_text("half a line")
+    assert is_same(run, pull(f"{there}/mine", elsewhere(tmp_path / "other"))[0])
+    assert not [*(tmp_path / "other").rglob("stray.txt")]
+
+
+def test_other_artefacts_of_a_run_of_that_name_are_told_and_stay_in_the_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, three, there = a_run(tmp_path / "other"), "3" * 32, str(tmp_path / "there")
+    working = other.store.open_work("select", three)
+    (working / "x").write_text("newer")
+    other.store.commit("select", three, {"wall_seconds": 1.0, "made_from": {}})
+    other.link("select", three)
+    assert push(other, there).replaced == []
+    assert push(a_run(tmp_path / "runs"), there).replaced == ["select"]
+    pull_command(f"{there}/mine", runs_dir=tmp_path / "other", only=[], console=Output(soft_wrap=True))
+    assert capsys.readouterr().out.endswith("2 artefacts there already, in place of others of that run: select\n")
+    assert other.target("select") == TWO
+    assert other.store.is_there("select", three)
+
+
+def test_nothing_is_pulled_into_a_folder_that_a_run_works_in(tmp_path: Path) -> None:
+    push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
+    run = elsewhere(tmp_path / "other")("mine")
+    with run.store.locks.running(run.folder), pytest.raises(ResourceError, match=r"another run.* is using"):
+        pull(str(tmp_path / "there" / "mine"), elsewhere(tmp_path / "other"))
+    assert run.target("select") is None
+    pull(str(tmp_path / "there" / "mine"), elsewhere(tmp_path / "other"))
+
+
 def test_some_steps_by_name_or_kind(tmp_path: Path) -> None:
     run, there = a_run(tmp_path / "runs"), str(tmp_path / "there")
     assert push(run, there, only=["extract"]).steps == ["extract/web"]
     assert push(run, there, only=["select"]).steps == ["select"]  # the list names both now
     assert pull(f"{there}/mine", elsewhere(tmp_path / "other"), only=["select"])[1].steps == ["select"]
+    copied = pull(f"{there}/mine", elsewhere(tmp_path / "other"))[1]
+    assert (copied.steps, copied.there) == (["extract/web"], ["select"])
     with pytest.raises(RecipeError, match="has no step 'selct'; it has extract/web, select"):
         push(run, there, only=["selct"])
 

@@ -46,7 +46,8 @@ def pull(address: str, *, runs_dir: Path, only: Sequence[str], console: Console)
 
 def _words(copied: Copied) -> str:
     there = f", {counted(len(copied.there), 'artefact')} there already" if copied.there else ""
-    return f"copied {counted(len(copied.steps), 'artefact')}, {in_bytes(copied.num_bytes)}{there}"
+    replaced = f", in place of others of that run: {', '.join(copied.replaced)}" if copied.replaced else ""
+    return f"copied {counted(len(copied.steps), 'artefact')}, {in_bytes(copied.num_bytes)}{there}{replaced}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     extract/<source>   kept, or the rule that dropped it with value and limit
     select             train or validation, or why it left: the score, the item with its span, the survivor that it lost to
     repeated text      which paragraphs or lines it lost, and to which documents
+    both               where it came from (file and offset, URL, licence), the rule packs that judged it, its score
     and the other way  the copies that were dropped for it, the training texts that left because they resemble it, and how many others
                        lost text that it keeps
 
@@ -11,7 +12,7 @@ Only columns of ids are read through; of the rows that match, everything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from rich.text import Text
 from gristmill.commands.run_folder import refuse_broken_links
 from gristmill.data.document import open_parquet
 from gristmill.errors import DataError, RecipeError
+from gristmill.extract.outputs import Extracted
 from gristmill.units import counted
 
 KEPT = {"documents": "kept", "train": "kept to train on", "validation": "kept, held out"}
@@ -33,7 +35,7 @@ SHOWN_NEAR = 5
 SHOWN_COPIES = 10
 EXCERPT_CHARS = 300
 UNIT_CHARS = 80
-DETAILS = ("url", "license", "language", "origin")
+DETAILS = ("url", "license", "language", "origin", "rules", "score")
 
 
 def why(target: Path, name: str, *, console: Console) -> None:
@@ -51,7 +53,9 @@ def why(target: Path, name: str, *, console: Console) -> None:
         if not fates:
             near = sorted({one for ids in pool.map(lambda path: _ids_with(path, name), shards) for one in ids})
             raise DataError(f"no document of {target} has the id {name!r}.{_near_words(near)}")
+        scores = [row for path in sorted(target.glob("score/*/scores-*.parquet")) for row in _rows(path, target, name)]
     for row in fates:
+        row |= _by_what(target, row["source"], scores)
         console.print(_fate(row))
         if lost := [one for one in found if "kept_by" in one and (one["id"], one["source"]) == (name, row["source"])]:
             console.print(_lost(lost))
@@ -82,7 +86,19 @@ def _rows(path: Path, target: Path, name: str) -> Iterator[dict[str, Any]]:
             places = np.flatnonzero(np.logical_or.reduce([hit.to_numpy() for hit in hits]))
             if len(places):
                 for row in file.read_row_group(number).take(places).to_pylist():
-                    yield {"fate": KEPT.get(kind, ""), "step": path.parent.relative_to(target).parts[0], **row}
+                    step, *_ = path.parent.relative_to(target).parts
+                    yield {"fate": KEPT.get(kind, ""), "step": step, "source": path.parent.name, **row}
+
+
+def _by_what(target: Path, source: str, scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The rule packs that documents of the source were judged by, and the score of this one, where it has one; several where an id is not unique."""
+    found = {}
+    extracted = Extracted(target / "extract" / source)
+    if extracted.record_path.is_file():
+        found["rules"] = ", ".join(extracted.record.at("source", "rules", "packs"))
+    if own := [row["score"] for row in scores if row["source"] == source]:
+        found["score"] = ", ".join(f"{score:.4g}" for score in own)
+    return found
 
 
 def _may_hold(group: pq.RowGroupMetaData, columns: Sequence[str], name: str) -> bool:

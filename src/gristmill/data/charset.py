@@ -2,7 +2,8 @@
 
 A declared charset is believed only if the bytes decode under it without error. Two exceptions: bytes that are valid UTF-8
 beyond ASCII are UTF-8 where a Latin single-byte charset or UTF-16 is declared, because nearly any bytes decode under these, and
-servers and programs write these labels by default. A page that can be searched for its meta charset is not in UTF-16.
+servers and programs write these labels by default. A page that can be searched for its meta charset is not in UTF-16. What stands in a comment
+declares nothing, as in browsers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ MIN_NULS = (
 )
 _CONTROLS = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1b"))
 _META = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([a-zA-Z0-9_:.-]{2,40})""", re.IGNORECASE)
+_COMMENT = re.compile(rb"<!(?=--).*?(?:-->|\Z)", re.DOTALL)
 _XML = re.compile(rb"""^\s{0,64}<\?xml[^>]{0,200}?encoding\s*=\s*["']([a-zA-Z0-9_:.-]{2,40})""")
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -113,7 +115,7 @@ def decode(payload: bytes, declared: str | None = None) -> tuple[str, str]:
 
 
 def _label_in(payload: bytes) -> str | None:
-    head = payload[:META_BYTES]
+    head = _COMMENT.sub(b"", payload[:META_BYTES])
     found = _META.search(head) or _XML.search(head)
     return found.group(1).decode("ascii") if found else None
 

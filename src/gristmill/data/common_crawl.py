@@ -5,7 +5,8 @@
     records.jsonl    a line per record: where it came from, where it lies, or why it failed
 
 Records that lie close together are asked for at once. One connection, one request at a time: what the hosts of Common Crawl ask
-for. A record is written before its line, so a start after a kill cuts the files to what the lines say and goes on.
+for. A record is written before its line, so a start after a kill cuts the files to what the lines say and goes on. Hosts answer 403 to
+those who ask too much: records that were refused last are asked for again by the next start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from gristmill.data.crawl_index import MAX_RECORD_BYTES, Place, Query, num_pages, page_of
 from gristmill.data.download import Client, RefusedError
+from gristmill.data.patience import UnreachableError
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.progress import Position, Report
 from gristmill.store.durable import flush_to_disk, out_of_space_is_a_resource_error
@@ -28,8 +30,11 @@ from gristmill.store.jsonl import append_jsonl, read_sound, write_jsonl
 FILE_BYTES = 128_000_000  # a file of them is closed once it has so many
 GAP_BYTES = 65_536  # a request costs about as much as these; between two pages lie a request and metadata, some 1 kB
 RANGE_BYTES = 8_000_000
-HOPELESS = 20  # ranges that fail one after the other from the first one on: it is not the records
+HOPELESS = (
+    20  # records that fail from the first one on, or ranges that are refused one after the other: it is not the records
+)
 HEAD_BYTES = 65_536
+REFUSED = "refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +52,8 @@ def fetch_crawl(
 ) -> dict[str, Any]:
     """Fetches what is missing into `out`; returns counts: records, failed by reason, lines of the index, bytes that no record is in.
 
-    Raises DataError where the index finds nothing, or where nothing it finds can be fetched.
+    Raises DataError where the index finds nothing, or where nothing it finds can be fetched, UnreachableError where the host refuses one
+    range after the other.
     """
     chosen, passed = _choose(client, wish, out / "index.jsonl", progress, say)
     places = sorted(chosen, key=lambda place: (place.archive, place.offset, place.num_bytes))
@@ -151,7 +157,7 @@ def _read_range(client: Client, data: str, places: list[Place]) -> list[tuple[Pl
     try:
         body = client.read(url, span=(first, last), max_bytes=last - first + 1)
     except RefusedError as error:
-        reason = {403: "refused", 404: "missing", 410: "missing", 416: "outside_of_archive"}.get(
+        reason = {403: REFUSED, 404: "missing", 410: "missing", 416: "outside_of_archive"}.get(
             error.status, "other_answer"
         )
         return [(place, reason) for place in places]
@@ -195,7 +201,10 @@ class _Writer:
     def __init__(self, out: Path, *, prefix: str) -> None:
         self.folder, self.log, self.prefix = out / "files", out / "records.jsonl", prefix
         rows = read_sound(self.log)
+        while rows and rows[-1].get("failed") == REFUSED:
+            rows.pop()
         write_jsonl(self.log, rows)
+        self.num_refused = 0  # ranges one after the other
         ends: dict[str, int] = {}
         for row in rows:
             if "file" in row:
@@ -232,12 +241,18 @@ class _Writer:
             flush_to_disk(self.folder / name)
         append_jsonl(self.log, rows)
         self.num_done += len(rows)
+        self.num_refused = self.num_refused + 1 if all(row.get("failed") == REFUSED for row in rows) else 0
 
     def refuse_hopeless(self, data: str) -> None:
-        """Raises DataError where nothing but failures came from the first record on."""
+        """Raises DataError where nothing but failures came from the first record on, UnreachableError where the host refuses all at last."""
         if not self.num_files and self.num_done >= HOPELESS:
             raise DataError(
                 f"the first {self.num_done:,} records all failed: {_listed(self.failed)}. Is {data} the host of the archives?"
+            )
+        if self.num_files and self.num_refused >= HOPELESS:
+            raise UnreachableError(
+                f"{data} answers 403, {self.num_refused} times in a row, after {self.num_done:,} records: it may find that too much is asked.\n"
+                "  What was fetched stays: run the same command again later, and what was refused at last is asked for again."
             )
 
 

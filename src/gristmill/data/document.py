@@ -37,8 +37,8 @@ class Document:
     """One kept text and where it came from.
 
     `origin` is "path#offset" of the record it was read from; `bytes_in` are the raw payload bytes of that record,
-    not of `text`. `license` is the document's own, where its file states one; the source's is in the recipe. `language` is
-    an ISO 639 code as the language model writes it, with its score in 0-1.
+    not of `text`. `license` is the document's own, where its file or tree states one; the source's is in the recipe.
+    `language` is an ISO 639 code as the language model writes it, with its score in 0-1.
     """
 
     id: str

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from gristmill.errors import DataError
 from gristmill.graph.step import OutsideFiles
 from gristmill.recipe.schema.curation import list_label
 from gristmill.store.durable import file_sha256
+
+OF_HOSTS = ("domains", "hosts")
+FIRST_ENTRIES = 1000  # that are looked at before a run
+_NO_HOST = re.compile(r"[\s/*|@]")  # of addresses, of files of hosts, of patterns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +46,17 @@ class Lists:
 
 
 def read_list(path: Path) -> Iterator[str]:
-    """The entries of a list; blank lines and such that begin with "#" are none."""
-    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+    """The entries of a list; blank lines, such that begin with "#" and a mark of UTF-8 are none."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         yield from (entry for line in file if (entry := line.strip()) and not entry.startswith("#"))
 
 
-def check_list(path: Path) -> None:
-    """Raises DataError for a list without entries."""
-    if next(read_list(path), None) is None:
+def check_list(path: Path, *, kind: str) -> None:
+    """Raises DataError for a list without entries, and for one of hosts or domains whose first entries are none: they would match nothing."""
+    first = [*islice(read_list(path), FIRST_ENTRIES)]
+    if not first:
         raise DataError(f"{path} has no entries; expected one a line.")
+    if kind in OF_HOSTS and (other := next(filter(_NO_HOST.search, first), None)) is not None:
+        raise DataError(
+            f"{path} has the entry {other!r:.80}, which is no host, so no document would match it; expected lines such as example.org."
+        )

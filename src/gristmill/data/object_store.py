@@ -69,7 +69,7 @@ class StoreClient:
 
     def _check_version(self, wanted: Wanted) -> None:
         now = self.remote.entry(wanted.name)
-        if (version_of(now), int(now["size"])) != (wanted.version, wanted.num_bytes):
+        if wanted.version not in (None, *versions_of(now)) or int(now["size"]) != wanted.num_bytes:
             raise DataError(
                 f"{wanted.url} is not the file that was listed when this fetch began: it was replaced.\n"
                 "  `gristmill clean --unfinished` removes what was fetched; the next run lists the store anew."
@@ -97,4 +97,9 @@ def list_store(remote: Remote, patterns: Sequence[str]) -> tuple[Wanted, ...]:
 
 def version_of(entry: dict[str, Any]) -> str | None:
     """Which version of a file it is; None where the store does not tell."""
-    return next((f"{name} {entry[name]}" for name in VERSIONS if entry.get(name) not in (None, "", "null")), None)
+    return next(iter(versions_of(entry)), None)
+
+
+def versions_of(entry: dict[str, Any]) -> list[str]:
+    """All that a store tells of the version of a file, the surest first. Of one file it tells more than in a listing: S3 its VersionId."""
+    return [f"{name} {entry[name]}" for name in VERSIONS if entry.get(name) not in (None, "", "null")]

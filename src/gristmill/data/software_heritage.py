@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import zlib
 from collections import Counter
@@ -26,7 +27,7 @@ import pyarrow as pa
 from gristmill.data.charset import decode, is_binary
 from gristmill.data.document import open_parquet
 from gristmill.data.download import Client, RefusedError
-from gristmill.data.executor import LocalThreads
+from gristmill.data.executor import LocalThreads, results_of
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError
 from gristmill.graph.progress import Position, Report
@@ -36,6 +37,7 @@ from gristmill.store.jsonl import append_jsonl, numbered_objects, read_sound, wr
 BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
 CONNECTIONS = 8
+HELD = 8 * CONNECTIONS
 TEXT = "text"
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
 
@@ -93,7 +95,7 @@ def fetch_blobs(
         append_jsonl(log, [entry])
         done.append(entry)
         is_full = entry["is_full"]
-    failed = Counter(reason for entry in done for reason in entry["failed"].values())
+    failed = Counter(reason for entry in done for _, reason in entry["failed"])
     num_blobs = sum(entry["rows"] for entry in done)
     listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(failed.items()))
     if not num_blobs:
@@ -124,42 +126,44 @@ def _fetch_group(
 ) -> dict[str, Any]:
     """Fetches the blobs of one file and writes it; returns its line."""
     earlier, size = sum(entry["asked"] for entry in before), sum(entry["content_bytes"] for entry in before)
-    found: dict[int, bytes | str] = {}
-
-    def fetch(place: int) -> bytes | str:
-        return read_blob(client, blobs, group[place][blobs.id_column] or "")
-
-    for place, outcome in LocalThreads(threads=CONNECTIONS, should_stop=client.should_stop).map(
-        fetch, range(len(group))
-    ):
-        if isinstance(outcome, Exception):
-            raise outcome
-        found[place] = outcome
-        progress(Position(done=earlier + len(found), total=blobs.max_files, unit="file"))
-    failed: dict[str, str] = {}
-    path, is_full, content_bytes = folder / f"blobs-{number:05}.parquet", False, 0
+    failed = list[tuple[str, str]]()
+    path, is_full, content_bytes, asked = folder / f"blobs-{number:05}.parquet", False, 0, 0
     with ShardWriter(path, schema) as writer:
-        for place, row in enumerate(group):
-            content, id = found[place], row[blobs.id_column] or f"row {earlier + place}"
+        for row, content in _contents(client, blobs, group):
+            id = row[blobs.id_column] or f"row {earlier + asked}"
             if isinstance(content, bytes) and is_binary(content):
                 content = "binary"
-            if isinstance(content, str):
-                failed[id] = content
-                continue
-            if blobs.max_bytes is not None and size + content_bytes + len(content) > blobs.max_bytes:
+            if isinstance(content, bytes) and size + content_bytes + len(content) > (blobs.max_bytes or math.inf):
                 is_full = True
                 break
+            asked += 1
+            progress(Position(done=earlier + asked, total=blobs.max_files, unit="file"))
+            if isinstance(content, str):
+                failed.append((id, content))
+                continue
             content_bytes += len(content)
             charset = None if blobs.encoding_column is None else row.get(blobs.encoding_column)
             writer.write({**row, TEXT: decode(content, charset)[0]})
     return {
         "file": path.name,
-        "asked": len(group),
+        "asked": asked,
         "rows": writer.num_rows,
         "content_bytes": content_bytes,
         "failed": failed,
         "is_full": is_full,
     }
+
+
+def _contents(client: Client, blobs: Blobs, group: list[Row]) -> Iterator[tuple[Row, bytes | str]]:
+    """The rows in order, each with its content or the reason why there is none; HELD contents at once are in memory."""
+
+    def fetch(place: int) -> bytes | str:
+        return read_blob(client, blobs, group[place][blobs.id_column] or "")
+
+    threads = LocalThreads(threads=CONNECTIONS, should_stop=client.should_stop)
+    for first in range(0, len(group), HELD):
+        found = dict(results_of(threads, fetch, range(first, min(first + HELD, len(group)))))
+        yield from ((group[place], found[place]) for place in sorted(found))
 
 
 def read_blob(client: Client, blobs: Blobs, id: str) -> bytes | str:

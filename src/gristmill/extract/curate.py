@@ -21,9 +21,11 @@ from gristmill.extract.main_text import Extractor, find_main_text
 from gristmill.extract.own_packs import OwnPack, load_own_packs, said_where
 from gristmill.extract.redact import REDACTED, redact
 from gristmill.extract.urls import WITHOUT_URL, load_url_filter
-from gristmill.recipe.schema.formats import ReadFiles
+from gristmill.formats.license_files import UNKNOWN
+from gristmill.recipe.schema.formats import ReadCode, ReadFiles
 
 STEP = "extract"
+LICENSE = "license:"  # and stated, unknown or none: the count of kept documents where licence files are read
 PASSAGES = "passages"  # the count of documents that are a part of a longer one
 
 
@@ -179,6 +181,8 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
         )
     final, replaced = redact(verdict.text, settings.redact)
     counts.update({f"{REDACTED}{kind}": count for kind, count in replaced.items()})
+    if isinstance(settings.read, ReadCode) and settings.read.license_files:
+        counts[LICENSE + ("none" if raw.license is None else UNKNOWN if raw.license == UNKNOWN else "stated")] += 1
     document = Document(
         id=clean_text(raw.id),
         source=source,

@@ -33,6 +33,7 @@ from gristmill.extract.rules import (
     not_known,
 )
 from gristmill.extract.starcoder_pack import STARCODER
+from gristmill.extract.tree_pack import TREE
 from gristmill.extract.web_packs import C4, FINEWEB, GOPHER_QUALITY, GOPHER_REPETITION
 
 PACKS: Mapping[str, Pack] = {
@@ -45,6 +46,7 @@ PACKS: Mapping[str, Pack] = {
     "olmo2@1": OLMO2,
     "code@1": CODE,
     "starcoder@1": STARCODER,
+    "tree@1": TREE,
 }
 
 

@@ -29,6 +29,7 @@ _EMPTY_ELEMENT = re.compile(
     r"<((?!(?:area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)[a-zA-Z][\w:-]*)([^<>]*)/>"
 )
 _SOURCE_LINE_END = re.compile(r"\n[ \t\n]*")
+_MERGED = (b"<html ", b"<body ")  # the attributes of all such tags become those of one element
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{10000,}")
 
 
@@ -80,6 +81,9 @@ def refuse(html: str, lowered: bytes) -> MainText | None:
         attributes = len(match.group().split())
         if attributes > MAX_ATTRIBUTES:
             return MainText(reason="too_many_attributes", value=attributes, limit=MAX_ATTRIBUTES)
+    merged = sum(lowered.count(tag) for tag in _MERGED)
+    if merged > MAX_ATTRIBUTES:
+        return MainText(reason="too_many_attributes", value=merged, limit=MAX_ATTRIBUTES)
     if (depth := is_deeper(html, lowered, MAX_DEPTH)) is not None:
         return MainText(reason="nested_too_deeply", value=depth, limit=MAX_DEPTH)
     return None

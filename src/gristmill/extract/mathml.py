@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 MAX_DEPTH = 100
+MAX_COMMAND = 64  # characters: the longest here has 15
 
 SYMBOLS = {
     "−": "-", "×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "÷": r"\div", "±": r"\pm", "∓": r"\mp", "∗": "*",
@@ -95,7 +96,8 @@ def _joined(parts: list[str]) -> str:
 
 def _runs_into(before: str, after: str) -> bool:
     """True when a command at the end of `before` would swallow the letter that `after` begins with."""
-    return after[:1].isalpha() and before.rpartition("\\")[2].isalpha() and "\\" in before
+    _, command, name = before[-MAX_COMMAND:].rpartition("\\")
+    return after[:1].isalpha() and bool(command) and name.isalpha()
 
 
 def _group(base: str) -> str:

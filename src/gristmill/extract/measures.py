@@ -43,6 +43,12 @@ class Measures:
         """What follows the last dot of the file's name, or a name without one, in lower case: "py", "makefile"."""
         return _PLACE.sub("", self.name).rpartition("/")[2].rpartition("#")[2].rpartition(".")[2].lower()
 
+    @property
+    def path(self) -> str:
+        """The path of a file below the folder or archive that it lies in; of a file alone its name."""
+        name = _PLACE.sub("", self.name)
+        return name.partition("#")[2] or name
+
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @functools.cached_property

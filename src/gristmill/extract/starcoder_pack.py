@@ -29,7 +29,7 @@ _INCLUDED = """
     lisp lsp ny css cu cuh dart dockerfile ex exs elm el emacs erl escript hrl yrl fs fsi fsx f f03 f08 f90 f95 for
     fpp fp frag fsh fshader geom glsl glslv shader vert vsh vshader go groovy gtpl gvy hs hsc htm html xht xhtml idr
     lidr thy java jsp es6 js jsm pac sjs xsjslib jl json kt kts hlean lean lagda litcoffee lhs lua nse wlua mak
-    makefile mk mpl markdown md mkd mkdn ron ma mathematica nb wl matlab eliom eliomi ml ml4 mli mll mly dfm lpr pas
+    makefile mk mpl markdown md mkd mkdn ron ma mathematica mt nb wl matlab eliom eliomi ml ml4 mli mll mly dfm lpr pas
     perl pl pm psgi t ctp php phpt ps1 psd1 psm1 prolog yap proto bzl gyp py pyde pyw r rd rsx scrbl rst rmd builder
     gemspec jbuilder podspec rabl rake rb rbw ru ruby thor rs sas sbt scala scm sld sps bash bats command ksh sh
     tmux tool zsh st sol rq sparql cql db2 ddl pkb pks plb plsql prc sql udf stan fun sml ado do doh mata matah sv

@@ -19,8 +19,10 @@ from pathlib import Path, PurePosixPath
 from gristmill.data.charset import decode
 from gristmill.data.outside import is_made_here
 from gristmill.data.record import RawDocument, Record, Skip, Unread, failed
+from gristmill.formats.code_language import language_told
 from gristmill.formats.content import open_content
 from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, size_of, unreadable
+from gristmill.formats.license_files import Licenses, licenses_of_archive, licenses_of_folder
 from gristmill.formats.tar import Damage, TarFile, read_tar
 from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
 
@@ -44,7 +46,10 @@ class Code(Format[ReadCode]):
 
     def read(self, span: Span, settings: ReadCode) -> Iterator[Record]:
         """The files of the tree."""
-        return read_code(span, extensions=settings.extensions)
+        records = read_code(span, extensions=settings.extensions)
+        if settings.language_by == "content":
+            records = map(_with_language, records)
+        return _with_licenses(span, records) if settings.license_files else records
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next file of a folder."""
@@ -130,6 +135,28 @@ def read_code(
         yield _read_file(span.path, f"{span.name}#0", wanted, max_bytes)
     else:
         yield from _read_archive(span, wanted, max_bytes)
+
+
+def _with_language(record: Record) -> Record:
+    if not isinstance(record, RawDocument) or record.text is None:
+        return record
+    path, _, inner = record.origin.rpartition("#")
+    return replace(record, language=language_told(_extension(path if inner == "0" else inner), record.text))
+
+
+def _with_licenses(span: Span, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; a document that states no licence has that of the tree. A file alone has no tree."""
+    if _is_source(span.path) and not span.path.is_dir():
+        yield from records
+        return
+    try:
+        licenses = licenses_of_folder(span.path) if span.path.is_dir() else licenses_of_archive(span.path)
+    except OSError:
+        licenses = Licenses(lambda folder: None)  # `read_code` says what is wrong
+    for record in records:
+        if isinstance(record, RawDocument) and record.license is None:
+            record = replace(record, license=licenses.of(record.origin.removeprefix(f"{span.name}#")))
+        yield record
 
 
 def _read_file(path: Path, origin: str, wanted: frozenset[str], max_bytes: int) -> RawDocument | Unread:

@@ -6,13 +6,14 @@ import yaml
 
 from gristmill.evaluate.outputs import YARDSTICK
 from gristmill.report.facts import Facts, bits
+from gristmill.report.origins import origins_of
 from gristmill.report.verdict import verdict
 from gristmill.synthesize.outputs import in_words
 from gristmill.units import scale
 
 
 def model_card(facts: Facts) -> str:
-    """Front matter and text. Licences are those the recipe states for its sources; none is claimed for the model."""
+    """Front matter and text. Licences are those stated for its sources; none is claimed for the model."""
     shape = facts.model
     lines = [
         "---", yaml.safe_dump(front_matter(facts), sort_keys=False).strip(), "---", "",
@@ -21,8 +22,7 @@ def model_card(facts: Facts) -> str:
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
         f"({shape.num_key_value_heads} key/value), vocabulary {facts.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
         "## Data", "",
-        "| source | licence | documents to train on | held out | of |", "|---|---|---|---|---|",
-        *(f"| {name} | {facts.labels.licenses[name]} | {row.total('kept').documents - facts.held_out[name]:,} | {facts.held_out[name]:,} | {row.came_in.documents:,} |" for name, row in facts.ledgers.items()), "",
+        *_sources(facts), "",
         "| selection | unique tokens | drawn | epochs |", "|---|---|---|---|",
         *(f"| {name} | {row.unique:,} | {row.drawn:,} | {row.epochs:.2f} |" for name, row in facts.token_budget.items()), "",
         "## Evaluation", "",
@@ -41,6 +41,19 @@ def front_matter(facts: Facts) -> dict[str, object]:
         "pipeline_tag": "text-generation",
         "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
     }
+
+
+def _sources(facts: Facts) -> list[str]:
+    """A row a source; its licence as the recipe states it, as the place says that it was fetched from, and as its files say."""
+    origins = origins_of(facts)
+    rows = ["| source | licence | from | documents to train on | held out | of |", "|---|---|---|---|---|---|"]
+    for name, (extracted, selected) in facts.ledgers.items():
+        held, one = facts.held_out[name], origins[name]
+        documents = selected.total("kept").documents - held
+        place = one.fetched.words if one.fetched is not None else ""
+        licence, place = (words.replace("|", "\\|") for words in (one.licence_words, place))
+        rows.append(f"| {name} | {licence} | {place} | {documents:,} | {held:,} | {extracted.came_in.documents:,} |")
+    return rows
 
 
 def _evaluation(facts: Facts) -> list[str]:

@@ -143,6 +143,55 @@ def share_bar(shares: Sequence[tuple[str, float]]) -> str:
     return "".join([*parts, "</svg>"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A row of a flow in one unit: how much there was, how much of it left here and under which class of the page, and the figure beside it."""
+
+    before: float
+    left: float
+    kind: str
+    figure: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRow:
+    """A step of a flow, a bar in each unit."""
+
+    name: str
+    bars: Sequence[Bar]
+
+
+FLOW_LEFT, FLOW_ROW, FLOW_BAR, FLOW_FIGURE = 166, 25, 126, 104
+
+
+def flow_chart(rows: Sequence[FlowRow], *, units: Sequence[str], label: str) -> str:
+    """What passes through a row of steps, in several units side by side; the widest bar of a unit is its whole.
+
+    Each bar is what the step passed on; what left there stands at its end in another colour, at least as a line.
+    """
+    height = TOP - 18 + FLOW_ROW * len(rows)
+    parts = [_svg_open(label, height)]
+    for place, unit in enumerate(units):
+        x = FLOW_LEFT + place * (FLOW_BAR + FLOW_FIGURE)
+        parts.append(f'<text class="axis" x="{x}" y="17">{escape(unit)}</text>')
+        whole = max([row.bars[place].before for row in rows] + [1e-300])
+        for index, row in enumerate(rows):
+            bar, y = row.bars[place], TOP - 18 + FLOW_ROW * index
+            end, gone = FLOW_BAR * bar.before / whole, FLOW_BAR * bar.left / whole
+            gone = max(gone, 1.5) if bar.left else 0.0
+            parts.append(
+                f"<g><title>{escape(bar.title)}</title>"
+                f'<rect class="share kept" x="{x}" width="{max(end - gone, 0.0):.1f}" y="{y}" height="14"/>'
+                f'<rect class="share {bar.kind}" x="{x + max(end - gone, 0.0):.1f}" width="{gone:.1f}" y="{y}" height="14"/>'
+                f'<text class="tick" x="{x + FLOW_BAR + 8}" y="{y + 11}">{escape(bar.figure)}</text></g>'
+            )
+    for index, row in enumerate(rows):
+        y = TOP - 7 + FLOW_ROW * index
+        parts.append(f'<text class="label" x="{FLOW_LEFT - 10}" y="{y}" text-anchor="end">{escape(row.name)}</text>')
+    return "".join([*parts, "</svg>"])
+
+
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

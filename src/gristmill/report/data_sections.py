@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from gristmill.data.ledger import REASONED, Kind
 from gristmill.report.blocks import Section, figure, fold, heading, paragraph, prose, table
-from gristmill.report.charts import Series, line_chart, share_bar
+from gristmill.report.charts import Series, line_chart
 from gristmill.report.facts import Facts, plus_minus
+from gristmill.report.flow import flows_of
+from gristmill.report.flow_blocks import fates_by_source, fetched, in_words, reasons, source_by_source, whole_flow
 from gristmill.report.impact import Impact
+from gristmill.report.origins import origins_of
 from gristmill.score.outputs import ClassifierReport
-from gristmill.select.outputs import ContaminationReport, NearDuplicateReport, RepeatedReport
+from gristmill.select.outputs import ContaminationHit, ContaminationReport, NearDuplicateReport, RepeatedReport
 from gristmill.units import counted, in_bytes, percent, scale
 from gristmill.written import Estimate
 
 REASONS_SHOWN = 14
 SUBJECTS_SHOWN = 3
-
-
-FATES: tuple[Kind, ...] = ("kept", "dropped", "failed")
-NOTES: dict[Kind, str] = {
-    "dropped": "",
-    "failed": " (failed)",
-    "would_drop": " (only counted: the rule is off, or not for its language)",
-}
+SPANS_SHOWN = 3
 
 
 def what_came_in(facts: Facts) -> Section | None:
-    """Per source: documents in, to train on, held out, dropped, failed; the reasons; samples of what was dropped."""
-    reasons = _reasons(facts)
+    """What was fetched; the flow of documents and bytes, of all sources and of each; the reasons; samples of what was dropped."""
+    flows, origins = flows_of(facts), origins_of(facts)
     blocks = [
-        _fates_by_source(facts),
-        paragraph(
-            "Documents in = to train on + held out + dropped by reason + failed, for every source, in documents and in bytes: the steps refuse "
-            "to commit a ledger that does not add up."
-        ),
-        _reason_table("Why documents were dropped", reasons[:REASONS_SHOWN]),
+        *fetched(origins),
+        whole_flow(flows),
+        fates_by_source(flows, origins),
+        source_by_source(flows),
+        *reasons(facts.ledgers),
+        *_impact(facts.impact),
     ]
-    if len(reasons) > REASONS_SHOWN:
-        more = reasons[REASONS_SHOWN:]
-        blocks.append(
-            fold(counted(len(more), "more reason"), [_reason_table("Why fewer documents were dropped", more)])
-        )
-    blocks += _impact(facts.impact)
     if facts.replaced:
         told = "; ".join(f"{source}: {words}" for source, words in facts.replaced.items())
         blocks.append(paragraph(f"Replaced in the text by what documentation uses in their place: {told}."))
@@ -58,61 +47,9 @@ def what_came_in(facts: Facts) -> Section | None:
     return Section(
         title="What came in",
         intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are "
-        "chosen for this source.",
+        "chosen for this source; then all sources together lose what scores low, what tests ask, and copies.",
         blocks=blocks,
     )
-
-
-def _fates_by_source(facts: Facts) -> Markup:
-    rows = []
-    for source, ledger in facts.ledgers.items():
-        came = ledger.came_in.documents
-        kept, dropped, failed = (ledger.total(kind).documents for kind in FATES)
-        held = facts.held_out[source]
-        parts = (("kept", kept), ("dropped", dropped), ("failed", failed))
-        bar = Markup(share_bar([(name, count / max(came, 1)) for name, count in parts]))
-        size = in_bytes(ledger.came_in.num_bytes)
-        rows.append((source, facts.labels.licenses[source], came, kept - held, held, dropped, failed, size, bar))
-    headings = (
-        "source",
-        "licence",
-        "documents in",
-        "to train on",
-        "held out",
-        "dropped",
-        "failed",
-        "raw bytes in",
-        "shares",
-    )
-    return table(
-        "What became of the documents; the bar shows kept, dropped and failed",
-        headings,
-        rows,
-        numbers=(2, 3, 4, 5, 6, 7),
-    )
-
-
-def _reasons(facts: Facts) -> list[tuple[str, str, int, str, bool]]:
-    """(source, reason, documents, raw bytes, whether the rule is off) of every reason, what was really dropped first."""
-    found = [
-        (
-            source,
-            reason.replace("_", " ") + NOTES[kind],
-            count.documents,
-            in_bytes(count.num_bytes),
-            kind == "would_drop",
-        )
-        for source, ledger in facts.ledgers.items()
-        for kind in REASONED
-        for reason, count in ledger.reasons(kind).items()
-    ]
-    return sorted(found, key=lambda row: (row[4], -row[2]))
-
-
-def _reason_table(caption: str, reasons: list[tuple[str, str, int, str, bool]]) -> Markup:
-    headings = ("source", "reason", "documents", "raw bytes")
-    rows = [row[:4] for row in reasons]
-    return table(caption, headings, rows, numbers=(2, 3), grey=[is_off for *_, is_off in reasons])
 
 
 def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
@@ -120,7 +57,7 @@ def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
     rows = [
         (
             source,
-            reason.replace("_", " "),
+            in_words(reason),
             count,
             f"{count / found.documents:.1%}",
             "; ".join(hit.words for hit in hits),
@@ -143,7 +80,7 @@ def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:
     yield table(caption, headings, rows[:REASONS_SHOWN], numbers=(2, 3))
     for source, found in impact.items():
         for hit in found.nearly_all[:SUBJECTS_SHOWN]:
-            yield paragraph(f"In {source}, {hit.reason.replace('_', ' ')} took {hit.words}: is that meant?")
+            yield paragraph(f"In {source}, {in_words(hit.reason)} took {hit.words}: is that meant?")
 
 
 def what_was_not_read(facts: Facts) -> Markup:
@@ -156,7 +93,7 @@ def what_was_not_read(facts: Facts) -> Markup:
 def _sample_table(samples: list[dict[str, Any]]) -> Markup:
     rows = [
         (
-            row["reason"].replace("_", " "),
+            in_words(row["reason"]),
             row["id"],
             plus_minus(row["value"]),
             plus_minus(row["limit"]),
@@ -268,7 +205,7 @@ def _repeated_text(facts: Facts, found: RepeatedReport) -> Iterator[Markup]:
             taken.dropped_documents,
             in_bytes(taken.num_bytes),
             percent(found.share(source)),
-            scale(facts.repeated_tokens(source)),
+            "" if (tokens := facts.repeated_tokens(source)) is None else scale(tokens),
         )
         for source, taken in found.taken.items()
     ]
@@ -327,9 +264,24 @@ def _contamination(found: ContaminationReport) -> Iterator[Markup]:
             "their own passage; documents that they were cut from leave by their ids. Real documents that held an item and were "
             f"removed: {found.documents_removed:,}."
         )
-    hits = [
-        (hit.source, hit.id, ", ".join(hit.items)[:60], f"{hit.share:.0%}", hit.excerpt[:110]) for hit in found.hits[:8]
+    if spans := [row for pack in found.packs for row in _spans(pack, found.hits)]:
+        headings = ("pack", "source", "document", "item", "of it", "words", "span")
+        caption = f"Spans that match an item. Of each pack the first {SPANS_SHOWN}, to judge whether they are the item"
+        yield fold("Documents that held an item, pack by pack", [table(caption, headings, spans, numbers=(4, 5))])
+
+
+def _spans(pack: str, hits: Sequence[ContaminationHit]) -> list[tuple[str, ...]]:
+    """The first documents that held items of a pack, each with the span: characters from start to end."""
+    found = [(hit, items) for hit in hits if (items := [name for name in hit.items if name.startswith(f"{pack}/")])]
+    return [
+        (
+            pack,
+            hit.source,
+            f"{hit.id}, characters {hit.start:,}–{hit.end:,}",
+            ", ".join(name.removeprefix(f"{pack}/") for name in items)[:60],
+            f"{hit.share:.0%}",
+            f"{hit.words:,}",
+            hit.excerpt[:110],
+        )
+        for hit, items in found[:SPANS_SHOWN]
     ]
-    if hits:
-        spans = table("Spans that match an item", ("source", "document", "item", "of it", "span"), hits, numbers=(3,))
-        yield fold("The documents that held an item", [spans])

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from gristmill.align.outputs import PreferencePairs
 from gristmill.data.document import read_batches
-from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger, in_sequence
+from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger
 from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.extract.not_read import NotRead, kept_not_read
@@ -46,7 +46,7 @@ from gristmill.train.outputs import (
 )
 from gristmill.units import counted, scale, seconds
 
-VERSION = 5  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 6  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 Left = TypeVar("Left", bound=Outputs)
@@ -145,18 +145,20 @@ class Facts:
         )
 
     @property
+    def documents_left(self) -> tuple[str, str]:
+        """How many documents are left to train on, and of how many."""
+        came = sum(extracted.came_in.documents for extracted, _ in self.ledgers.values())
+        kept = sum(selected.total("kept").documents for _, selected in self.ledgers.values())
+        held = sum(self.held_out.values())
+        return scale(kept - held), f"documents to train on, of {came:,} that came in; {held:,} more are held out"
+
+    @property
     def tiles(self) -> list[tuple[str, str]]:
         """The figures on top of the page, each with its label."""
-        came = sum(row.came_in.documents for row in self.ledgers.values())
-        kept = sum(row.total("kept").documents for row in self.ledgers.values())
-        held = sum(self.held_out.values())
         is_new = all(share <= MOST_SEEN for share in self.seen.values())
         best = self.final_bits if is_new else None
         return [
-            (
-                scale(kept - held),
-                f"documents to train on, of {came:,} that came in; {held:,} more are held out",
-            ),
+            self.documents_left,
             (scale(self.unique_tokens), "unique training tokens"),
             (scale(self.pretraining.tokens), "tokens trained on"),
             (scale(self.pretraining.parameters), "parameters"),
@@ -180,11 +182,11 @@ class Facts:
     # ── data ──
 
     @cached_property
-    def ledgers(self) -> dict[str, SourceLedger]:
-        """Per source, extraction and selection as one account."""
+    def ledgers(self) -> dict[str, tuple[SourceLedger, SourceLedger]]:
+        """Source → its ledgers, of extraction and of selection, which takes what extraction kept."""
         chosen = self.left("select", Selected).ledger
         return {
-            source: in_sequence(self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
+            source: (self.left(f"extract/{source}", Extracted).ledger.source(source), chosen.source(source))
             for source in self.sources
         }
 
@@ -258,10 +260,12 @@ class Facts:
         """What was taken out of training text because it stands in others; None where the recipe does not ask."""
         return self.left("select", Selected).repeated_text
 
-    def repeated_tokens(self, source: str) -> int:
-        """About how many tokens that is of one source: as many a byte as in what is left."""
+    def repeated_tokens(self, source: str) -> int | None:
+        """About how many tokens that is of one source: as many a byte as in what is left. None where there are no tokens yet."""
         report = self.repeated_text
         assert report is not None
+        if not self.has("tokenize"):
+            return None
         taken = report.taken[source].num_bytes
         left = report.train_bytes[source] - taken
         return round(taken * TokenShard(self.left("tokenize", Tokenized).of(source).train).num_tokens / max(1, left))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 
@@ -19,14 +20,23 @@ from gristmill.report.training_sections import budget, post_training, pretrainin
 from gristmill.report.verdict import verdict
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
-    what_came_in, quality, duplicates_and_contamination, budget, pretraining, post_training, evaluation, cost, provenance,
-)  # fmt: skip
+Sections = tuple[Callable[[Facts], Section | None], ...]
+CURATION: Sections = (what_came_in, quality, duplicates_and_contamination)
+TRAINING: Sections = (budget, pretraining, post_training, evaluation, cost, provenance)
 
 
 def render(facts: Facts) -> str:
     """The whole page, one file, nothing fetched."""
-    sections = [section for make in SECTIONS if (section := make(facts)) is not None]
-    environment = Environment(autoescape=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(facts=facts, verdict=verdict(facts), sections=sections)
+    return _render(facts, (*CURATION, *TRAINING), verdict=verdict(facts), sentence=facts.sentence, tiles=facts.tiles)
+
+
+def render_curation(facts: Facts) -> str:
+    """The page of a run that may have made nothing beyond `select`: its sections on the data, as they are on the whole page."""
+    documents, words = facts.documents_left
+    return _render(facts, CURATION, verdict="", sentence=f"The text of a model to come: {documents} {words}.", tiles=())
+
+
+def _render(facts: Facts, sections: Sections, **head: Any) -> str:
+    made = [section for make in sections if (section := make(facts)) is not None]
+    template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(labels=facts.labels, sections=made, **head)

@@ -186,7 +186,7 @@ def load_sentence(busy_cores: Mapping[str, float | None]) -> str:
 
 
 def _planned_against_real(facts: Facts) -> Iterator[tuple[str, str, str]]:
-    """What `plan` would have said on this machine, beside what happened; then the time of each kind of step."""
+    """What was forecast before pretraining ran, by its record, beside what happened; then the same of the time of each kind of step."""
     real, record = facts.pretraining, facts.records["pretrain"]
     plan = record.forecast
     planned = (

@@ -1,6 +1,7 @@
 """What the documents of a shard lose of their text, as the function that writes them asks: the text that is left, and each unit that went.
 
-A document with fewer words left than a unit must have says nothing of its own and is dropped; any other one is kept.
+A document with fewer words left than a unit must have says nothing of its own and is dropped; any other one is kept. So is one whose
+few words are very long: in Khmer, Burmese and Tibetan, blanks part sentences.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from gristmill.select.outputs import TextTaken
 from gristmill.select.reasons import Named, Rejection, only_repeated
 from gristmill.select.repeated import Repeated
 from gristmill.select.units import num_words, units_of, without
+
+WORD_CHARACTERS = 30  # more than words have on average, in languages that part them
 
 EDITED_SCHEMA = pa.schema(
     [
@@ -83,14 +86,14 @@ class Edits:
             for one in (dict(zip(lost.dtype.names or (), values)) for values in lost.tolist())
         ]
         words = num_words(left)
-        why = self._why(words, lost) if words < self._rules.min_words else None
+        says_nothing = words < self._rules.min_words and len(left) < WORD_CHARACTERS * self._rules.min_words
         num_bytes = len(text.encode())
         return Edit(
             reason=f"repeated_{self._rules.unit}",
             text=left,
             num_bytes=num_bytes,
             lost_bytes=num_bytes - len(left.encode()),
-            why=why,
+            why=self._why(words, lost) if says_nothing else None,
             rows=rows,
         )
 

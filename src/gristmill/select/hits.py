@@ -14,13 +14,13 @@ from gristmill.select.contamination import read_matches
 from gristmill.select.fates import CONTAMINATED
 from gristmill.select.outputs import ContaminationHit, ContaminationReport, PlantedRecall, SearchedForItems
 
-MAX_HITS = 200
+MAX_HITS = 50  # of a pack: one that many documents hold hides no other
 
 
 def contamination_report(
     catalogue: Catalogue, fate_D: NDArray[np.int8], searched: Mapping[str, SearchedForItems]
 ) -> ContaminationReport:
-    """Documents that left because they hold an item, by source and pack, and the first of them for a person to judge."""
+    """Documents that left because they hold an item, by source and pack, and of each pack the first of them for a person to judge."""
     by_source, by_pack = Counter[str](), Counter[str]()
     hits: list[ContaminationHit] = []
     packs = _planted(searched)
@@ -30,10 +30,13 @@ def contamination_report(
             continue
         matches = read_matches(shard.matches)
         by_source[shard.source] += len(rows)
+        shown = []
         for row in rows.tolist():
-            by_pack.update({_pack_of(name, packs) for name in matches[row].item_ids})
-        shown = rows[: MAX_HITS - len(hits)]
-        for document, name in catalogue.ids_of(shown + shard.first):
+            held = {_pack_of(name, packs) for name in matches[row].item_ids}
+            by_pack.update(held)
+            if any(by_pack[pack] <= MAX_HITS for pack in held):
+                shown.append(row)
+        for document, name in catalogue.ids_of(np.array(shown, dtype=np.int64) + shard.first):
             match = matches[document - shard.first]
             hits.append(
                 ContaminationHit(

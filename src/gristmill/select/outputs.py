@@ -139,7 +139,7 @@ class ContaminationHit(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class ContaminationReport(Written):
-    """rule: by which items were looked for, such as "coverage@1". by_source, by_pack: documents removed; hits: the first of them."""
+    """rule: by which items were looked for, such as "coverage@1". by_source, by_pack: documents removed; hits: the first of each pack."""
 
     rule: str
     packs: Mapping[str, PlantedRecall]

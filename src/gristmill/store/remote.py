@@ -26,13 +26,14 @@ from fsspec.core import url_to_fs
 
 from gristmill.errors import ArtifactError, GristmillError, MissingExtra, RecipeError, ResourceError
 from gristmill.store.artifact import MANIFEST, RECORD
-from gristmill.store.durable import out_of_space_is_a_resource_error, read_json, write_text
+from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error, read_json
 from gristmill.store.store import CHECKPOINTS, IDENTITY, RECORDS, STAMP, STORE, RunLinks
 
 RUN = "run.json"
 VERSION = 1
 STEP = re.compile(r"[a-z]+(/[a-z0-9][a-z0-9_-]*)?")
 RUN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+FILE_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]*")  # of a run's own file
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 BATCH_BYTES = 64_000_000  # sent or fetched between two words to the caller, at least one file
 
@@ -42,10 +43,12 @@ Say = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Copied:
-    """steps: copied now. there: that were there. num_bytes: of the copied ones."""
+    """steps: copied now. there: that were there. replaced: of which the run had other artefacts there; these stay in the store, without
+    the run. num_bytes: of the copied ones."""
 
     steps: Sequence[str]
     there: Sequence[str]
+    replaced: Sequence[str]
     num_bytes: int
 
 
@@ -171,12 +174,14 @@ def push(
             copied.append(step)
             num_bytes += sent
     listed = remote.read_json(f"{run.name}/{RUN}") or {}
-    own = [path.name for path in sorted(run.folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    own = [path.name for path in sorted(run.folder.iterdir()) if path.is_file() and FILE_NAME.fullmatch(path.name)]
     remote.put(run.folder, run.name, own)
     of_run = {"version": VERSION, "run": run.name, "files": own}
     of_run["steps"] = {**(listed.get("steps", {}) if only else {}), **{step: identities[step] for step in steps}}
     remote.write(f"{run.name}/{RUN}", json.dumps(of_run, indent=1).encode() + b"\n")
-    return Copied(steps=copied, there=[step for step in steps if step not in copied], num_bytes=num_bytes)
+    there = [step for step in steps if step not in copied]
+    replaced = _others(steps, identities, listed.get("steps", {}))
+    return Copied(steps=copied, there=there, replaced=replaced, num_bytes=num_bytes)
 
 
 def _push_artefact(folder: Path, remote: Remote, place: str, say: Callable[[int, int], None]) -> int | None:
@@ -215,7 +220,7 @@ def pull(
     """Copies what a run at an address lists and the store lacks, and links it. run_of: the run of a name, in the store to copy to.
 
     Raises ArtifactError where no run is there or what is there is damaged, RecipeError for steps that it has not, ResourceError
-    where the address is not reached.
+    where the address is not reached, or while a run works in the folder to copy to.
     """
     remote, name = Remote(address.rstrip("/").rpartition("/")[0]), address.rstrip("/").rpartition("/")[2]
     listed = remote.read_json(f"{name}/{RUN}") if RUN_NAME.fullmatch(name) else None
@@ -227,20 +232,24 @@ def pull(
     run = run_of(name)
     copied, num_bytes = [], 0
     steps = chosen(identities, only, where=address)
-    for step in steps:
-        identity = identities[step]
-        if run.link(step, identity):
-            continue
-        with run.store.making(step, identity, who=run.name):
-            if not run.link(step, identity):
-                run.mark_unfinished(step, identity)
-                num_bytes += _pull_artefact(run, step, identity, remote, partial(say, step))
-                run.link(step, identity)
-                copied.append(step)
-    for file in own:
-        if not (run.folder / file).exists() and (content := remote.read(f"{name}/{file}")) is not None:
-            write_text(run.folder / file, content.decode("utf-8", "replace"))
-    return run, Copied(steps=copied, there=[step for step in steps if step not in copied], num_bytes=num_bytes)
+    with run.store.locks.running(run.folder):
+        replaced = _others(steps, identities, {step: run.target(step) for step in steps})
+        for step in steps:
+            identity = identities[step]
+            if run.link(step, identity):
+                continue
+            with run.store.making(step, identity, who=run.name):
+                if not run.link(step, identity):
+                    run.mark_unfinished(step, identity)
+                    num_bytes += _pull_artefact(run, step, identity, remote, partial(say, step))
+                    run.link(step, identity)
+                    copied.append(step)
+        for file in own:
+            if not (run.folder / file).exists() and (content := remote.read(f"{name}/{file}")) is not None:
+                with atomic_path(run.folder / file) as temporary:
+                    temporary.write_bytes(content)
+    there = [step for step in steps if step not in copied]
+    return run, Copied(steps=copied, there=there, replaced=replaced, num_bytes=num_bytes)
 
 
 def _pull_artefact(run: RunLinks, step: str, identity: str, remote: Remote, say: Callable[[int, int], None]) -> int:
@@ -265,6 +274,10 @@ def _pull_artefact(run: RunLinks, step: str, identity: str, remote: Remote, say:
         step, identity, {key: value for key, value in record.items() if key not in STAMP}, manifest=manifest
     )
     return _bytes_of(missing, manifest)
+
+
+def _others(steps: Sequence[str], identities: Mapping[str, str], before: Mapping[str, str | None]) -> list[str]:
+    return [step for step in steps if before.get(step) not in (None, identities[step])]
 
 
 def _copy(
@@ -317,7 +330,7 @@ def _of_run(listed: Any, *, where: str) -> tuple[dict[str, str], list[str]]:
             raise ArtifactError(f"{where} is of version {listed.get('version')!r}; this gristmill reads {VERSION}.")
         steps, files = listed["steps"], listed["files"]
         if all(is_step(step) and IDENTITY.fullmatch(str(identity)) for step, identity in steps.items()) and all(
-            RUN_NAME.fullmatch(str(name)) for name in files
+            FILE_NAME.fullmatch(str(name)) for name in files
         ):
             return dict(steps), list(files)
     raise ArtifactError(f"{where} is damaged: it does not list steps with identities. Push the run again.")
@@ -326,14 +339,24 @@ def _of_run(listed: Any, *, where: str) -> tuple[dict[str, str], list[str]]:
 def _is_manifest(found: Any) -> bool:
     """Whether it names files below its folder, each with bytes and hash."""
     return isinstance(found, dict) and all(
-        isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"} and _is_below(name)
+        isinstance(entry, dict)
+        and entry.keys() == {"bytes", "sha256"}
+        and type(entry["bytes"]) is int
+        and entry["bytes"] >= 0
+        and _is_below(name)
         for name, entry in found.items()
     )
 
 
 def _is_below(name: str) -> bool:
     path = PurePosixPath(name)
-    return name == path.as_posix() and not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return (
+        name == path.as_posix()
+        and path.name != ""
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and "\\" not in name
+    )
 
 
 def _size(path: Path) -> int | None:

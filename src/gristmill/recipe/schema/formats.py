@@ -295,6 +295,16 @@ class ReadCode(ReadFiles):
 
     format: Literal["code"]
     extensions: list[str] | None = Field(default=None, description="such as .py; absent: all that are known")
+    language_by: Literal["extension", "content"] = Field(
+        default="extension",
+        description="content: where languages share an extension, what is written in the file tells: .h (C, C++, Objective-C), .pl "
+        "(Perl, Prolog), .ts (TypeScript, XML)",
+    )
+    license_files: bool = Field(
+        default=False,
+        description="true: a document without an SPDX line has the licence of the nearest LICENSE, COPYING or the like above it in its "
+        "folder or archive, told by its text; unknown where that is none of the common ones",
+    )
 
 
 AnyReader = (
