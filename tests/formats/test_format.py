@@ -38,9 +38,15 @@ def strings(path: Path) -> set[str]:
 def test_suffixes_and_names_of_formats_are_written_in_the_recipe_s_schema_only() -> None:
     suffixes = {suffix for reader in READERS.values() for suffix in reader.suffixes} - OWN_FILES
     for path in SOURCE.rglob("*.py"):
-        if path.relative_to(SOURCE).as_posix() not in ("recipe/schema/formats.py", "formats/csv.py"):
+        if path.relative_to(SOURCE).as_posix() not in (
+            "recipe/schema/formats.py",
+            "formats/csv.py",
+            "formats/code_language.py",
+        ):
             assert not strings(path) & suffixes, f"{path} knows a suffix by itself"
     assert strings(SOURCE / "formats" / "csv.py") & suffixes == {".tsv"}, "by which the delimiter is told"
+    shared = strings(SOURCE / "formats" / "code_language.py") & suffixes
+    assert shared == {".h", ".pl", ".ts"}, "which several languages share"
 
 
 def _in_this_process(job: survey.SurveyJob, _progress: object) -> list[object]:

@@ -19,6 +19,7 @@ from gristmill.data import deadline
 from gristmill.data.charset import decode
 from gristmill.formats.content import ContentFile, open_content
 from gristmill.formats.tar import TarFile, read_tar
+from gristmill.recipe.schema.formats import ReadText, packing_by_name
 
 UNKNOWN = "unknown"
 MAX_LICENSE_BYTES = 200_000  # of a file that are looked at; texts of licences that are bundled reach 100,000
@@ -30,7 +31,6 @@ MAX_PATH = 1000  # characters of a file's path below which its licence is looked
 _NAMED = re.compile(
     r"(?:[a-z0-9.+]{1,20}[-_])?(?:un)?licen[sc]e(?:[-_.][a-z0-9.+-]{1,40})?|copying(?:[-_.][a-z0-9.+-]{1,40})?"
 )
-_TEXTS = ("", ".txt", ".md", ".markdown", ".rst")
 _KINDS = re.compile(r"\.(?:mit|apache2?|bsd\d?|l?gplv?\d?|lesser|lib|mpl\d?|isc|cc0|zlib|boost|\d+|v\d+|[0-9.-]+)")
 _OTHER_SIGNS = re.compile(r"[^a-z0-9]+")
 
@@ -73,7 +73,7 @@ _NOT_THE_LICENSE = (  # a term that is added to a licence; Apache-1.1, which beg
 def is_license_file(name: str) -> bool:
     """True for the name of a file that states a licence: LICENSE, LICENCE.txt, LICENSE-MIT, COPYING.LESSER, UNLICENSE, MIT-LICENSE."""
     name = name.lower()
-    stem = next((name[: -len(end)] for end in _TEXTS[1:] if name.endswith(end)), name)
+    stem = name.removesuffix(ReadText.suffix_in(name) or "") if packing_by_name(name) is None else name
     suffix = PurePosixPath(stem).suffix
     return _NAMED.fullmatch(stem) is not None and (not suffix or _KINDS.fullmatch(suffix) is not None)
 
