@@ -180,3 +180,14 @@ def test_a_link_to_a_file_that_is_read_is_no_text_of_its_own(tmp_path: Path) -> 
     shown = io.StringIO()
     inspect_files(data, samples=0, console=Console(file=shown, width=200))
     assert "2 paths, link to a file that is read (deep/again.html, page.en.html)" in shown.getvalue()
+
+
+def test_what_a_link_to_a_folder_shows_again_is_not_told_as_unread(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    (data / "real").mkdir(parents=True)
+    for name in ("a.sh", "b.qqq"):
+        (data / "real" / name).write_text("words " * 10)
+    (data / "again").symlink_to("real")
+    reads = [read("code", "data/[r]eal/a.sh"), read("text", "data/**/*.txt")]
+    (data / "x.txt").write_text("words")
+    assert counts(not_read_beside(tmp_path, reads, has_chat=False)) == {"inner_link": 1, ".qqq": 1}

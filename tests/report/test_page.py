@@ -236,7 +236,7 @@ def score(task: str, value: float, *, model: str = "sft", metric: str = "acc", *
         ([(1.4, 2.6)], [2.5], "about as well as a compressor"),
         ([(1.2, 2.8), (1.2, 2.8)], [1.5, 1.4], "about as well as a compressor"),  # half of the mean's interval is .57
         ([(1.2, 2.8), (1.2, 2.8)], [1.4, 1.4], "better than a compressor"),
-        ([(1.4, 1.6), None], [1.5, 1.0], "With one held-out document of a source (s1) that says little of other text."),
+        ([(1.4, 1.6), None], [1.5, 1.0], "so unequal ones, of a source (s1 9) that says little of other text."),
     ],
 )
 def test_nothing_is_called_better_inside_its_interval(

@@ -12,6 +12,7 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath
 
 from gristmill.data.outside import files_beside, find_outside, look_through, readable_name, without_inner_links
@@ -114,15 +115,25 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: b
     )
 
 
-def _left(found: Iterable[tuple[Path, str | None]], read: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
-    """What is not among the files that are read, each with the reason where it is no text of its own."""
-    files: set[Path] = set()
+def _left(found: Collection[tuple[Path, str | None]], read: Collection[Path]) -> Iterator[tuple[Path, str | None]]:
+    """What is not among the files that are read, each with the reason where it is no text of its own; what is there under its own path, too,
+    is told once."""
+    real = cache(Path.resolve)
+
+    def origin(path: Path) -> Path:
+        """The file itself, where the path or a folder above it is a link."""
+        return path.resolve() if path.is_symlink() else real(path.parent) / path.name
+
+    files: set[Path] | None = None
+    told = set(found)
     for path, why in found:
         if path in read:
             continue
-        if why is None and path.is_symlink():
-            files = files or {one.resolve() for one in read}
-            why = "inner_link" if path.resolve() in files else None
+        if why is None and origin(path) != path:
+            files = set(map(origin, read)) if files is None else files
+            why = "inner_link" if origin(path) in files else None
+            if why is None and (origin(path), None) in told:
+                continue
         yield path, why
 
 

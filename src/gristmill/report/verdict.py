@@ -50,8 +50,8 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
     figures = f"{mean:.2f} against {yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})"
     half = _half_interval(list(ours.values()))
     if half is None:
-        alone = ", ".join(source for source, row in ours.items() if row.interval is None)
-        return f"{it_predicts} text that it never saw at {figures} of {compressor}. With one held-out document of a source ({alone}) that says little of other text.{without}"
+        few = ", ".join(f"{source} {row.n:,}" for source, row in ours.items() if row.interval is None)
+        return f"{it_predicts} text that it never saw at {figures} of {compressor}. With so few held-out documents, or so unequal ones, of a source ({few}) that says little of other text.{without}"
     how = "about as well as" if abs(mean - yardstick) <= half else "better than" if mean < yardstick else "worse than"
     return f"{it_predicts} text that it never saw {how} {compressor}: {figures}.{without}"
 
