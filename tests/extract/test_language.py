@@ -15,6 +15,7 @@ from gristmill.data.write import write_rows
 from gristmill.extract.language import (
     MODEL_PATH,
     SAMPLE_DOCUMENTS,
+    UNTOLD,
     Languages,
     detect_language,
     is_too_short,
@@ -106,3 +107,11 @@ def test_the_model_is_the_one_that_the_notice_names() -> None:
     notice = (MODEL_PATH.parent / "NOTICE").read_text()
     assert hashlib.sha256(MODEL_PATH.read_bytes()).hexdigest() in notice
     assert "CC BY-SA 3.0" in notice
+
+
+def test_formulas_are_in_no_language() -> None:
+    formula = (
+        r"+{\it m2}\,{\frac {d^{2}}{d{t}^{2}}}{\it x2} \left( t \right) \cos \left( {\it th1} \left( t \right) \right) "
+    )
+    assert language_of(formula * 40) == UNTOLD
+    assert language_of("This is a plain text about mills, and about those who work in them all day long. " * 3) == "en"

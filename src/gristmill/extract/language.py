@@ -21,7 +21,10 @@ MIN_LETTERS = 20
 MAX_CHARACTERS = 100_000
 SAMPLE_DOCUMENTS = 1_000  # that the languages of a source are told by: a share is good to 3 %
 SAMPLE_CHARS = 1_000  # of each; 0.1 ms
-UNTOLD = "?"  # the language of a text that is too short to tell
+UNTOLD = "?"  # the language of a text that is too short to tell, or hardly one
+LEAST_SURE = (
+    0.25  # probability: formulas and tables have .1 to .2 of whatever language, prose in rare ones more than .3
+)
 LEAST_SHARE = 0.05  # of a language that makes a source one of several
 
 
@@ -101,8 +104,10 @@ def languages_in(shards: Sequence[Path], *, weights: Sequence[float] | None = No
 
 
 def language_of(text: str) -> str:
-    """The language of the middle of a text, for books begin with titles and pages with menus; UNTOLD where it is too short to tell."""
-    return detect_language(middle_of(text))[0] or UNTOLD
+    """The language of the middle of a text, for books begin with titles and pages with menus; UNTOLD where it is too short to tell, or
+    no language is likely."""
+    language, score = detect_language(middle_of(text))
+    return language if language is not None and score >= LEAST_SURE else UNTOLD
 
 
 def middle_of(text: str) -> str:
