@@ -266,7 +266,7 @@ def inspect(
         raise typer.BadParameter("--where and --json show what was dropped. Add --rejected.")
     if page is not None:
         if rejected or source or reason or samples is not None:
-            raise typer.BadParameter("--page shows all of a run's curation. Give it alone.")
+            raise typer.BadParameter("--page shows all of a run's curation; give no other option with it.")
         from gristmill.commands.curation_page import write_page
 
         write_page(target, page, console=_console())

@@ -81,3 +81,32 @@ def test_one_that_differs_later_is_found_out(tokenizer: Tokenizer, monkeypatch: 
     taken.encode(["short texts", "are right"])
     with pytest.raises(Disagreement):  # one text of each batch is looked at, of the second batch the second
         taken.encode(["short", "a b " * 5_000, "short"])
+
+
+class Refusing(Wrong):
+    """An encoder that fails with long texts."""
+
+    def encode_batch_flat(self, texts: list[str]) -> tuple[bytes, bytes]:
+        if max(map(len, texts)) >= self.known:
+            raise ValueError("too long for me")
+        return super().encode_batch_flat(texts)
+
+
+def test_one_that_refuses_what_the_reference_takes_is_no_slow_way_in_silence(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(encoder_module, "_load", lambda _: Refusing(tokenizer.encode_batch, 10))
+    assert not Encoder.fastest(tokenizer, said.append).is_fast
+    assert said == [
+        "splintr is installed, but cannot be used with this tokenizer (too long for me); tokenizers encodes, which is slower"
+    ]
+    monkeypatch.setattr(encoder_module, "_load", lambda _: Refusing(tokenizer.encode_batch, 10_000))
+    taken = Encoder.fastest(tokenizer, said.append)
+    with pytest.raises(Disagreement, match="ValueError: too long for me"):
+        taken.encode(["a b " * 5_000])
+    with pytest.raises(DataError, match="Unicode"):
+        taken.encode(["a b " * 5_000 + "\ud800"])
+    monkeypatch.setattr(encoder_module, "_load", lambda _: None)
+    assert not Encoder.fastest(tokenizer, said.append).is_fast
+    assert len(said) == 1, "what is not installed is not missed"

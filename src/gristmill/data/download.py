@@ -1,4 +1,4 @@
-"""A file from the web onto the disk, in spite of the network: absent, a part that goes on growing, or complete and checked.
+"""A file from the web onto the disk, in spite of the network: absent, a part that grows, or complete and checked.
 
     ask for the bytes that are missing ─→ append ─→ all there? ─→ size and SHA-256 right? ─→ rename
         ▲  cut, silent, 429, 5xx: wait, longer each time                │ no

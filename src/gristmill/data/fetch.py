@@ -4,7 +4,7 @@ Software Heritage ─→ files, checked, and their origins.
 files/         files that are complete; the content of the artefact
 origins.json   url, size, hash and ETag of each
 listing.json   of addresses, the Hub and object stores: what is fetched, decided once: sizes, hashes, the commit
-parts/         of these: files under way; a killed step goes on with the bytes that are there
+parts/         of these: files under way; a killed step continues with the bytes that are there
 
 What the last two write beside the files, and how they resume, is in `common_crawl.py` and `software_heritage.py`.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,7 +25,7 @@ from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
 from gristmill.data.object_store import StoreClient, list_store
-from gristmill.data.patience import Patience, UnreachableError, offline_words
+from gristmill.data.patience import Patience, UnreachableError
 from gristmill.data.software_heritage import Blobs, fetch_blobs
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.progress import Position
@@ -53,15 +53,13 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
     """
     section, place = ctx.config["fetch"], ctx.watching.config["fetch"]
     trying = patience or Patience()
-    if ctx.machine.offline:
-        raise UnreachableError(offline_words([ctx.name]))
     with Connections() as connections, connections.shut_when(ctx.should_stop):
         if not isinstance(section, FetchCommonCrawl | FetchSoftwareHeritage):
             return _files(ctx, section, trying, connections)
         client = Client(patience=trying, should_stop=ctx.should_stop, say=ctx.say, connections=connections)
         if isinstance(section, FetchCommonCrawl):
-            return _committed(ctx, _crawl(ctx, client, section, place))
-        return _committed(ctx, _blobs(ctx, client, section, place))
+            return _put_together(ctx, _crawl(ctx, client, section, place))
+        return _put_together(ctx, _blobs(ctx, client, section, place))
 
 
 def _crawl(ctx: StepContext, client: Client, section: FetchCommonCrawl, place: FetchCommonCrawl) -> dict[str, Any]:
@@ -93,16 +91,22 @@ def _blobs(
     return fetch_blobs(client, blobs, ctx.out, progress=ctx.progress, say=ctx.say)
 
 
-def _committed(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
-    """Writes the origins of files that were put together here; returns the counts with those of the files."""
+def _put_together(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
+    """Commits files that were put together here."""
     paths = sorted((ctx.out / "files").iterdir())
-    facts: dict[str, dict[str, Any]] = {
-        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths
-    }
-    write_json(ctx.out / "origins.json", {"commit": None, "licence": None, "files": facts})
+    facts = {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths}
+    return {**_committed(ctx, facts, commit=None, licence=None), **counts}
+
+
+def _committed(
+    ctx: StepContext, facts: Mapping[str, Mapping[str, Any]], *, commit: str | None, licence: str | None
+) -> dict[str, Any]:
+    """Writes the origins of the files; returns the counts. facts: of each file, its bytes and hash at least."""
+    origins = {"commit": commit, "licence": licence, "files": dict(sorted(facts.items()))}
+    write_json(ctx.out / "origins.json", origins)
     num_bytes = sum(one["bytes"] for one in facts.values())
     ctx.say(f"{ctx.part}: fetched {counted(len(facts), 'file')}, {in_bytes(num_bytes)}")
-    return {"files": len(facts), "bytes": num_bytes, "commit": None, "licence": None, **counts}
+    return {"files": len(facts), "bytes": num_bytes, "commit": commit, "licence": licence}
 
 
 def _files(
@@ -167,13 +171,10 @@ def _files(
             raise
     if errors:
         raise min(errors, key=lambda error: isinstance(error, UnreachableError))  # a wrong answer is told first
-    origins = dict(sorted(origins.items()))
-    write_json(ctx.out / "origins.json", {"commit": listing["commit"], "licence": listing["licence"], "files": origins})
+    counts = _committed(ctx, origins, commit=listing["commit"], licence=listing["licence"])
     shutil.rmtree(parts)
     (ctx.out / "listing.json").unlink()
-    num_bytes = sum(facts["bytes"] for facts in origins.values())
-    ctx.say(f"{ctx.part}: fetched {counted(len(origins), 'file')}, {in_bytes(num_bytes)}")
-    return {"files": len(origins), "bytes": num_bytes, "commit": listing["commit"], "licence": listing["licence"]}
+    return counts
 
 
 def _listing(
@@ -214,7 +215,7 @@ def first_files(files: Iterable[Wanted], *, max_files: int | None, max_bytes: in
             break
         chosen.append(one)
     if not chosen:
-        raise DataError(f"the first file alone is {in_bytes(size)}, larger than max_bytes; raise it.")
+        raise DataError(f"the first file is {in_bytes(size)}, larger than max_bytes; raise it.")
     return chosen
 
 

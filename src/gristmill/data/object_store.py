@@ -1,6 +1,6 @@
 """Files of an object store, or of whatever else fsspec reads by address: what lies there, and one file of it onto the disk.
 
-A file is fetched piece by piece, so that a start after a stop goes on at the byte that is missing. It is held against the version (ETag,
+A file is fetched piece by piece, so that a start after a stop continues at the byte that is missing. It is held against the version (ETag,
 generation, else time and size) that the listing had: one that was replaced meanwhile is refused, and never put together of two.
 """
 

@@ -1,4 +1,4 @@
-"""How long to try: an attempt that fails is made again, later each time, while something keeps coming.
+"""How long to try: an attempt that fails is repeated, later each time, while something keeps coming.
 
 429 and 5xx, a cut, silence and an unknown host may pass; a full disk, a certificate that is not trusted and a wrong answer do not.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from gristmill.tokens.tokenizer import Tokenizer
 
 MAX_CACHED = 2_000_000  # pieces that splintr remembers
 AWKWARD_TEXTS = 2_000
+SHOWN_CHARACTERS = 60
 AWKWARD = (
     "'", "'s", "'LL", "don't", " ", "  ", "\t", "\n", "\n\n", "\r\n", "\x0b", "\0", "\x85", "\xa0", "\u2028", "\u3000", "\ufeff", "\u200d",
     "1", "23", "٣", "²", "Ⅷ", "½", "a", "Ab", "the ", " of", "ä", "e\u0301", "ß", "İ", "ﬁ", "中文", "ไทย", "한", "👩\u200d💻", "\ud7ff", "\ue000", "\U0010ffff",
@@ -28,7 +29,7 @@ AWKWARD = (
 
 
 class Disagreement(Exception):
-    """Two encoders give other ids for the same text."""
+    """splintr does otherwise than the reference; the text says how."""
 
 
 class Encoder:
@@ -44,42 +45,46 @@ class Encoder:
         return self._fast is not None
 
     @classmethod
-    def fastest(cls, tokenizer: Tokenizer) -> Encoder:
-        """With splintr where it is installed, reads the tokenizer and agrees on awkward texts."""
-        fast = _load(tokenizer)
-        encoder = cls(tokenizer, fast)
-        if fast is None:
-            return encoder
+    def fastest(cls, tokenizer: Tokenizer, say: Callable[[str], None] = lambda line: None) -> Encoder:
+        """With splintr where it is installed, reads the tokenizer and agrees on awkward texts; where it does not, that is said."""
         noise = random.Random(0)
         texts = ["".join(noise.choices(AWKWARD, k=noise.randint(1, 12))) for _ in range(AWKWARD_TEXTS)]
-        return encoder if encoder._agrees([*AWKWARD, *texts]) else cls(tokenizer)
+        try:
+            encoder = cls(tokenizer, _load(tokenizer))
+            if not encoder.is_fast or encoder._agrees([*AWKWARD, *texts]):
+                return encoder
+            why = "gives other ids for awkward texts"
+        except Exception as error:  # the library has no kinds of its own
+            why = f"cannot be used with this tokenizer ({error})"
+        say(f"splintr is installed, but {why}; tokenizers encodes, which is slower")
+        return cls(tokenizer)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
         """The ids of each text, without begin or end token.
 
-        Raises DataError for a text that is not valid Unicode, Disagreement where splintr gives other ids than the reference.
+        Raises DataError for a text that is not valid Unicode, Disagreement where splintr gives other ids than the reference, or refuses
+        what the reference takes.
         """
-        found = self._flat(texts)
-        if found is None:
+        if self._fast is None:
             return [np.asarray(ids, dtype=np.int64) for ids in self._tokenizer.encode_batch(texts)]
+        try:
+            found = self._flat(texts)
+        except Exception as error:  # the library has no kinds of its own; the reference says what is wrong with a text
+            self._tokenizer.encode_batch(texts)
+            raise Disagreement(f"{type(error).__name__}: {error}") from error
         place = self._batches % len(texts) if texts else 0
         self._batches += 1
         if texts and found[place].tolist() != self._tokenizer.encode(texts[place]):
-            raise Disagreement(texts[place])
+            raise Disagreement(f"other ids for {texts[place][:SHOWN_CHARACTERS]!r}")
         return found
 
     def _agrees(self, texts: Sequence[str]) -> bool:
-        found = self._flat(texts)
-        return found is not None and [ids.tolist() for ids in found] == self._tokenizer.encode_batch(texts)
+        return [ids.tolist() for ids in self._flat(texts)] == self._tokenizer.encode_batch(texts)
 
-    def _flat(self, texts: Sequence[str]) -> list[NDArray[np.integer]] | None:
-        """By splintr; None without it, or where it refuses."""
-        if self._fast is None:
-            return None
-        try:
-            ids, offsets = self._fast.encode_batch_flat(list(texts))
-        except Exception:  # of a library that gives no kinds; the reference says what is wrong with a text
-            return None
+    def _flat(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
+        """By splintr."""
+        assert self._fast is not None
+        ids, offsets = self._fast.encode_batch_flat(list(texts))
         if self._fast.cache_len > MAX_CACHED:
             self._fast.clear_cache()
         ids_N, ends_D1 = np.frombuffer(ids, dtype="<u4"), np.frombuffer(offsets, dtype="<u8").astype(np.int64)
@@ -87,11 +92,11 @@ class Encoder:
 
 
 def _load(tokenizer: Tokenizer) -> Any | None:
-    """Without special tokens: plain text never yields one. None where it is not installed or cannot read the file."""
+    """splintr's tokenizer without special tokens, since plain text never yields one; None where it is not installed."""
     try:
         splintr = importlib.import_module("splintr")
-        file = json.loads(tokenizer.to_json())
-        plain = [token for token in file["added_tokens"] if not token["special"]]
-        return splintr.from_json_bytes(json.dumps({**file, "added_tokens": plain}).encode())
-    except Exception:  # not installed, of another interface, or a kind of tokenizer that it does not know
+    except ImportError:
         return None
+    file = json.loads(tokenizer.to_json())
+    plain = [token for token in file["added_tokens"] if not token["special"]]
+    return splintr.from_json_bytes(json.dumps({**file, "added_tokens": plain}).encode())

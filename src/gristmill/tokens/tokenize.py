@@ -31,7 +31,6 @@ from gristmill.units import counted
 VERSION = 1
 SPLITS = ("train", "validation")
 _BATCH_BYTES = 4_000_000
-SHOWN_CHARACTERS = 60
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -44,11 +43,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer_sha256 = file_sha256(files.files / "tokenizer.json")
     texts: dict[str, Selected] = by_source(ctx.inputs, "text of ")
     try:
-        counts = _tokenize(ctx, Encoder.fastest(tokenizer), tokenizer, tokenizer_sha256, texts)
-    except Disagreement as text:
-        ctx.say(
-            f"tokenize: splintr encodes {str(text)[:SHOWN_CHARACTERS]!r} in another way than tokenizers, which does all now"
+        counts = _tokenize(
+            ctx,
+            Encoder.fastest(tokenizer, lambda line: ctx.say(f"tokenize: {line}")),
+            tokenizer,
+            tokenizer_sha256,
+            texts,
         )
+    except Disagreement as error:
+        ctx.say(f"tokenize: splintr does otherwise than tokenizers ({error}), which encodes all texts now")
         for sidecar in ctx.out.glob("*/*.json"):
             sidecar.unlink()
         counts = _tokenize(ctx, Encoder(tokenizer), tokenizer, tokenizer_sha256, texts)
