@@ -22,9 +22,7 @@ MAX_CHARACTERS = 100_000
 SAMPLE_DOCUMENTS = 1_000  # that the languages of a source are told by: a share is good to 3 %
 SAMPLE_CHARS = 1_000  # of each; 0.1 ms
 UNTOLD = "?"  # the language of a text that is too short to tell, or hardly one
-LEAST_SURE = (
-    0.25  # probability: formulas and tables have .1 to .2 of whatever language, prose in rare ones more than .3
-)
+LEAST_SURE = 0.25  # probability: formulas and timings of programs had .1 to .2 of some language
 LEAST_SHARE = 0.05  # of a language that makes a source one of several
 
 
