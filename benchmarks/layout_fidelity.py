@@ -66,10 +66,16 @@ def read_page(html: str) -> Page:
         node.text = "\n"
     tables = [table for table in tree.iter("table") if not table.xpath(FRAME)]
     data = [rows for table in tables if (rows := data_rows(table)) is not None]
-    blocks = [pre for pre in tree.iter("pre") if not pre.xpath(FRAME) and not pre.xpath("ancestor::*[contains(@class, 'lineno')]")]
+    blocks = [
+        pre
+        for pre in tree.iter("pre")
+        if not pre.xpath(FRAME) and not pre.xpath("ancestor::*[contains(@class, 'lineno')]")
+    ]
     code = [code_lines(pre.text_content()) for pre in blocks]
     superscripts = [
-        node.text_content().strip() for node in tree.iter("sup") if not node.xpath(f"{FRAME} | ancestor::a | .//a | ancestor::pre | ancestor::code")
+        node.text_content().strip()
+        for node in tree.iter("sup")
+        if not node.xpath(f"{FRAME} | ancestor::a | .//a | ancestor::pre | ancestor::code")
     ]
     return Page(
         rows=[row for rows in data for row in rows],
@@ -125,7 +131,10 @@ class Tally:
         started = time.process_time()
         text = find_main_text(html, extractor=extractor).text
         self.seconds += time.process_time() - started
-        rows_in, rows_out = Counter(page.rows), Counter(bare_cells(BETWEEN_CELLS[extractor].split(line)) for line in text.split("\n"))
+        rows_in, rows_out = (
+            Counter(page.rows),
+            Counter(bare_cells(BETWEEN_CELLS[extractor].split(line)) for line in text.split("\n")),
+        )
         self._count("rows", rows_in, rows_in & rows_out, place)
         cells_in = Counter(cell for row in page.rows for cell in row if len(cell) >= SHORT_CELL)
         bare = SIGNS.sub("", text)
@@ -172,7 +181,10 @@ def main() -> None:
             for extractor, tally in tallies.items():
                 tally.add(html, page, extractor, str(path.relative_to(folder)))
         found = tallies["trafilatura"].found
-        print(f"\n{folder}: {pages} pages, {data} data tables ({layout} layout), " + ", ".join(f"{found[name]:,} {name}" for name in names if name not in ("packed", "words")))
+        print(
+            f"\n{folder}: {pages} pages, {data} data tables ({layout} layout), "
+            + ", ".join(f"{found[name]:,} {name}" for name in names if name not in ("packed", "words"))
+        )
         print("extractor    " + "".join(f"{name:>8}" for name in names) + "   twice  ms/page")
         for extractor, tally in tallies.items():
             shares = "".join(f"{tally.share(name):>8}" for name in names)

@@ -15,6 +15,7 @@ import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
 from gristmill.data.record import clean_text
+from gristmill.extract.layout import put_blocks_back, take_blocks
 from gristmill.extract.maths import put_back, take_out
 from gristmill.extract.nesting import is_deeper
 
@@ -43,6 +44,8 @@ class MainText:
     limit: float | None = None
     formulas_in: Counter[str] = field(default_factory=Counter)
     formulas_out: Counter[str] = field(default_factory=Counter)
+    layout_in: Counter[str] = field(default_factory=Counter)
+    layout_out: Counter[str] = field(default_factory=Counter)
 
 
 def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", keep_maths: bool = True) -> MainText:
@@ -62,7 +65,8 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
     if (refused := refuse(html, lowered)) is not None:
         return refused
     taken = take_out(html, lowered) if keep_maths else None
-    text = _extract(taken.html if taken is not None else html, extractor)
+    blocks = take_blocks(taken.html if taken is not None else html, lowered)
+    text, layout_out = put_blocks_back(_extract(blocks.html, extractor), blocks)
     formulas_out: Counter[str] = Counter()
     if taken is not None:
         text, formulas_out = put_back(text, taken)
@@ -72,6 +76,8 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
         reason=None if text else "empty_main_text",
         formulas_in=taken.counts() if taken is not None else Counter(),
         formulas_out=formulas_out,
+        layout_in=blocks.counts(),
+        layout_out=layout_out,
     )
 
 

@@ -102,7 +102,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
     if not _has_signs(lowered):
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
-    taker = _Taker(stem=_unused_word(html))
+    taker = _Taker(stem=unused_word(html, "formulaq"))
     scripts = tree.css('script[type^="math/tex"], script[type^="math/asciimath"]')
     if scripts:
         for node in tree.css(".MathJax_Preview, .MathJax_Display, span.MathJax, .MathJax_CHTML, .MathJax_SVG"):
@@ -142,7 +142,8 @@ def _loads_maths(lowered: bytes) -> bool:
 
 
 def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
-    """The extracted text with its formulas, and how many of them it holds, by kind. A formula is written once."""
+    """The extracted text with its formulas, and how many of them it holds, by kind. A formula is written once; in the row of a table, on
+    its line."""
     if not taken.formulas:
         return text, Counter()
     written: set[int] = set()
@@ -153,13 +154,14 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
             return match.group(0)
         written.add(index)
         formula = taken.formulas[index]
-        if not formula.display:
+        if not formula.display or match.string.startswith("| "):
             return f"{match.group(1)}{formula}{match.group(3)}"
-        before = "" if match.start() == 0 or text[match.start() - 1] == "\n" else "\n"
-        after = "" if match.end() == len(text) or text[match.end()] == "\n" else "\n"
+        before = "" if match.start() == 0 else "\n"
+        after = "" if match.end() == len(match.string) else "\n"
         return f"{before}{formula}{after}"
 
-    result = re.sub(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})", write, text)
+    word = re.compile(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})")
+    result = "\n".join(word.sub(write, line) for line in text.split("\n"))
     return result, Counter(taken.formulas[index].kind for index in written)
 
 
@@ -190,8 +192,8 @@ class _Taker:
         node.replace_with(text)
 
 
-def _unused_word(html: str) -> str:
-    stem = "formulaq"
+def unused_word(html: str, stem: str) -> str:
+    """The stem with as many q after it as it takes to be nowhere in the page."""
     while stem in html:
         stem += "q"
     return stem
