@@ -6,9 +6,8 @@ Reads HTML files below each FOLDER that hold a `table`, `pre` or `sup`, a random
 navigation (`nav`, `footer`, `aside`, the bars of Sphinx and DocBook), hidden parts and forms:
 
 - a data table has two rows and two columns or more, no table, heading, form or code block in it, no table around it and no cell above 1,000
-  characters; other tables are layout. A row is kept if the cells with text stand in order on one line between bars (trafilatura) or tabs
-  (resiliparse), a cell if its words come out somewhere; only cells of 8 characters or more are counted.
-- a code block is a `pre` that is not the line numbers of another. It is kept if all its lines follow each other with their indentation, blank lines included;
+  characters; other tables are layout. A row is kept if the cells with text stand in order on one line between bars, a cell if its words come out somewhere; only cells of 8 characters or more are counted.
+- a code block is a `pre` that is more than line numbers. It is kept if all its lines follow each other with their indentation, blank lines included;
   "packed" is the same without blank lines, "words" without any white space. Blocks of one line do not count.
 - a superscript is a `sup` of up to 4 digits outside links and code; kept as `^2` or `^{10}`.
 
@@ -32,10 +31,8 @@ import lxml.html
 from gristmill.extract.main_text import Extractor, find_main_text
 
 SEED = 1
-BETWEEN_CELLS: dict[Extractor, re.Pattern[str]] = {
-    "trafilatura": re.compile(r"(?<!\\)\|"),
-    "resiliparse": re.compile(r"\t"),
-}
+EXTRACTORS: tuple[Extractor, ...] = ("trafilatura", "resiliparse")
+BAR = re.compile(r"(?<!\\)\|")
 SIGNS = re.compile(r"[\s\\$^_{}¶()\[\]|]|\ufeff")
 FRAME = (
     "ancestor-or-self::*[self::nav or self::footer or self::aside or self::form or @role='navigation' or contains(@style, 'display:none') or "
@@ -64,6 +61,8 @@ def read_page(html: str) -> Page:
         node.drop_tree()
     for node in tree.iter("br"):
         node.text = "\n"
+    for node in tree.xpath("//img[contains(@class, 'math')]"):
+        node.tail = f"{node.get('alt')}{node.tail or ''}"
     tables = [table for table in tree.iter("table") if not table.xpath(FRAME)]
     data = [rows for table in tables if (rows := data_rows(table)) is not None]
     blocks = [
@@ -133,7 +132,7 @@ class Tally:
         self.seconds += time.process_time() - started
         rows_in, rows_out = (
             Counter(page.rows),
-            Counter(bare_cells(BETWEEN_CELLS[extractor].split(line)) for line in text.split("\n")),
+            Counter(bare_cells(BAR.split(line)) for line in text.split("\n")),
         )
         self._count("rows", rows_in, rows_in & rows_out, place)
         cells_in = Counter(cell for row in page.rows for cell in row if len(cell) >= SHORT_CELL)
@@ -170,7 +169,7 @@ def main() -> None:
     for folder in args.folders:
         files = sorted(path for path in folder.rglob("*.htm*") if path.is_file())
         random.Random(SEED).shuffle(files)
-        tallies: dict[Extractor, Tally] = {extractor: Tally() for extractor in BETWEEN_CELLS}
+        tallies: dict[Extractor, Tally] = {extractor: Tally() for extractor in EXTRACTORS}
         pages = data = layout = 0
         for path in files:
             html = path.read_text(encoding="utf-8", errors="replace")

@@ -29,22 +29,19 @@ MAX_CELL = 1000  # characters; longer ones are parts of a page
 MAX_SPAN = 20
 MAX_FILLERS = 50
 
-_TOKEN = re.compile(r"<!--|<(/?)(pre|table|script|style|textarea)\b[^<>]*>", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z!][^<>]*>")
+_TOKEN = re.compile(rb"<(?:!--|(/?)(pre|table|script|style|textarea)\b[^<>]*>)")
+_TAG = re.compile(r"<[/a-zA-Z!][^<>]*>")
+_TAG_BYTES = re.compile(rb"<[/a-z!][^<>]*>")
 _BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(r"</?(?:p|div|li|ul|ol|dl|dt|dd|br|hr|blockquote)\b[^<>]*>", re.IGNORECASE)
 _BUTTON = re.compile(r"<button\b[^<>]*>[^<>]*</button>", re.IGNORECASE)
 _NUMBER = re.compile(r"<(span|a)\b([^<>]*)>\s*\d+\s*</\1>")
 _OF_A_LINE = re.compile(r"\b(?:linenos?|line-?numbers?|lnt?)\b")
-_LINK = re.compile(r"<a\b", re.IGNORECASE)
-_LINK_END = re.compile(r"</a\b", re.IGNORECASE)
 _ROW = re.compile(r"<tr\b[^<>]*>", re.IGNORECASE)
 _CELL = re.compile(r"<t([dh])\b([^<>]*)>", re.IGNORECASE)
 _SPAN = re.compile(r"\b(col|row)span=[\"']?(\d{1,4})", re.IGNORECASE)
-_NO_DATA = re.compile(
-    r"<(?:h[1-6]|form|input|select|script|style|pre|template|button)\b|display:\s*none|\bltx_eqn|role=[\"']presentation",
-    re.IGNORECASE,
-)
+_NO_DATA = re.compile(rb"<(?:h[1-6]|form|input|select|script|style|pre|template|button)\b")
+_NO_DATA_SIGNS = (b"display:none", b"display: none", b"ltx_eqn", b'role="presentation', b"role='presentation")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +69,7 @@ class Blocks:
 class _Element:
     """Where an element and what is in it begin and end."""
 
-    name: str
+    name: bytes
     start: int
     inside: int
     inside_end: int
@@ -83,17 +80,20 @@ def take_blocks(html: str, lowered: bytes) -> Blocks:
     """The page with each block of code and table of data replaced by words. lowered: it in UTF-8 and lower case."""
     if b"<pre" not in lowered and b"<table" not in lowered:
         return Blocks(html=html, stem="", blocks=())
-    stem = unused_word(html, "layoutq")
+    source = html.encode("utf-8", "surrogatepass")
+    lowered = source.lower()
+    stem = unused_word(lowered, "layoutq")
     parts, blocks, last = list[str](), list[Block](), 0
-    for start, end, block in _found(html):
+    for start, end, block in _found(source, lowered):
         if start < last or len(blocks) == MAX_BLOCKS:
             continue
-        parts.append(html[last:start])
+        parts.append(_text(source, last, start))
         if block is not None:
             parts.append(_in_place_of(block, stem, len(blocks)))
             blocks.append(block)
         last = end
-    return Blocks(html="".join([*parts, html[last:]]), stem=stem, blocks=tuple(blocks))
+    html = "".join([*parts, _text(source, last, len(source))])
+    return Blocks(html=html, stem=stem, blocks=tuple(blocks))
 
 
 def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
@@ -108,13 +108,15 @@ def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
             return match.group(0)
         block = taken.blocks[index]
         written[block.kind] += 1
-        before = "" if match.start() == 0 or text[match.start() - 1] == "\n" else "\n"
-        after = "" if match.end() == len(text) or text[match.end()] == "\n" else "\n"
+        before = "" if match.start() == 0 else "\n"
+        after = "" if match.end() == len(match.string) else "\n"
         return f"{before}{block.text}{after}"
 
     stem = taken.stem
-    result = re.sub(rf"(?:(?m:^)[ \t]*- )?[ \t]{{0,4}}{stem}(\d{{1,6}})z(?: +{stem}z)*[ \t]{{0,4}}", write, text)
-    return re.sub(rf" ?{stem}z", "", result), written
+    words = re.compile(rf"(?:^[ \t]*- )?[ \t]{{0,4}}{stem}(\d{{1,6}})z(?: +{stem}z)*[ \t]{{0,4}}")
+    fillers = re.compile(rf" ?{stem}z")
+    lines = (fillers.sub("", words.sub(write, line)) if stem in line else line for line in text.split("\n"))
+    return "\n".join(lines), written
 
 
 def _in_place_of(block: Block, stem: str, index: int) -> str:
@@ -124,62 +126,82 @@ def _in_place_of(block: Block, stem: str, index: int) -> str:
     return f"<pre>{words}</pre>" if block.kind == "code" else f"<p>{words}</p>"
 
 
-def _found(html: str) -> Iterator[tuple[int, int, Block | None]]:
+def _text(source: bytes, start: int, end: int) -> str:
+    return source[start:end].decode("utf-8", "surrogatepass")
+
+
+def _found(source: bytes, lowered: bytes) -> Iterator[tuple[int, int, Block | None]]:
     """Start, end and text of each block, in the order of the page; None for what goes. A table comes before what is in it."""
-    elements = sorted(_elements(html), key=lambda element: element.start)
-    code = [element for element in elements if element.name == "pre"]
-    texts = [_code(html[element.inside : element.inside_end]) for element in code]
+    elements = sorted(_elements(lowered), key=lambda element: element.start)
+    code = [element for element in elements if element.name == b"pre"]
+    texts = [_code(_text(source, element.inside, element.inside_end)) for element in code]
     starts = [element.start for element in code]
     for element in elements:
-        inside = html[element.inside : element.inside_end]
         first = bisect_left(starts, element.start)
         has_numbers = first + 1 < len(texts) and starts[first] < element.end and _are_numbers(*texts[first : first + 2])
         text: str | None
-        if element.name == "pre" and has_numbers:
+        kind: Kind = "code"
+        if element.name == b"pre" and has_numbers:
             yield element.start, element.end, None
-        elif element.name == "pre" or (has_numbers and starts[first + 1] < element.end):
-            text = texts[first + (element.name != "pre")]
-            if text:
-                yield element.start, element.end, Block(text=text, kind="code", is_linked=_is_linked(inside))
-        elif (text := _table(html[element.start : element.inside], inside)) is not None:
-            yield element.start, element.end, Block(text=text, kind="table", is_linked=_is_linked(inside))
+            continue
+        if element.name == b"pre" or (has_numbers and starts[first + 1] < element.end):
+            text = texts[first + (element.name != b"pre")]
+        elif _may_hold_data(lowered[element.start : element.inside_end]):
+            text, kind = _table(_text(source, element.inside, element.inside_end)), "table"
+        else:
+            continue
+        if text:
+            is_linked = _is_linked(lowered[element.inside : element.inside_end], text)
+            yield element.start, element.end, Block(text=text, kind=kind, is_linked=is_linked)
 
 
-def _elements(html: str) -> Iterator[_Element]:
+def _elements(lowered: bytes) -> Iterator[_Element]:
     """The outermost `pre`, and tables without one in them, outside comments and scripts."""
     at, depth = 0, 0  # of `pre`
     pre = table = (0, 0)
     in_table = False
-    while (token := _TOKEN.search(html, at)) is not None:
+    while (token := _TOKEN.search(lowered, at)) is not None:
         at = token.end()
-        slash, name = token.group(1), (token.group(2) or "").lower()
-        if not name or (name not in ("pre", "table") and not slash):
-            at = html.find("-->", at) if not name else _end_of(name, html, at)
+        slash, name = token.groups()
+        if name not in (b"pre", b"table"):
+            at = at if slash else lowered.find(b"-->" if name is None else b"</" + name, at)
             if at < 0:
                 return
-        elif name == "pre":
+        elif name == b"pre":
             pre = token.span() if not depth else pre
             depth = max(0, depth + (-1 if slash else 1))
             if slash and not depth and pre[1]:
                 yield _Element(name, *pre, token.start(), token.end())
                 pre = (0, 0)
-        elif name == "table" and not depth:
+        elif not depth:
             if slash and in_table:
                 yield _Element(name, *table, token.start(), token.end())
             in_table = not slash
             table = token.span()
 
 
-def _end_of(name: str, html: str, at: int) -> int:
-    found = re.compile(f"</{name}", re.IGNORECASE).search(html, at)
-    return found.start() if found is not None else -1
+def _may_hold_data(lowered: bytes) -> bool:
+    """Whether a table has two rows of two cells, and nothing in it that only parts of a page have."""
+    rows = lowered.split(b"<tr")[1:]
+    return (
+        sum(row.count(b"<td") + row.count(b"<th") > 1 for row in rows) > 1
+        and _NO_DATA.search(lowered) is None
+        and not any(sign in lowered for sign in _NO_DATA_SIGNS)
+    )
+
+
+def _is_linked(lowered: bytes, text: str) -> bool:
+    """Whether more of the text is in links than outside, as in navigation."""
+    linked = b"".join(piece.partition(b"</a")[0].partition(b">")[2] for piece in lowered.split(b"<a ")[1:])
+    return bool(linked) and 2 * len(_TAG_BYTES.sub(b"", linked)) > len(text.encode())
 
 
 def _code(source: str) -> str:
     """The lines of a `pre`, as a browser shows them, without blank lines around them."""
     if "<" in source:
-        source = _NUMBER.sub(lambda match: "" if _OF_A_LINE.search(match.group(2)) else match.group(0), source)
-        source = _TAG.sub("", _BREAK.sub("\n", _BUTTON.sub("", source)))
+        if _OF_A_LINE.search(source):
+            source = _NUMBER.sub(lambda match: "" if _OF_A_LINE.search(match.group(2)) else match.group(0), source)
+        source = _TAG.sub("", _BREAK.sub("\n", _BUTTON.sub("", source) if "<button" in source else source))
     lines = [line.rstrip() for line in unescape(source).replace("\r\n", "\n").split("\n")]
     return "\n".join(lines).strip("\n")
 
@@ -195,33 +217,34 @@ def _are_numbers(numbers: str, code: str) -> bool:
     )
 
 
-def _table(start_tag: str, source: str) -> str | None:
+def _table(source: str) -> str | None:
     """The rows of a table of data; None for one that lays out a page, or has words outside its cells."""
-    if _NO_DATA.search(start_tag) or _NO_DATA.search(source):
-        return None
-    caption, *rows = _ROW.split(source)
-    lines, num_rows, below = [_words(caption)], 0, Counter[int]()
+    attributes = iter(_CELL.findall(source))
+    words = _TAG.sub("", _BLOCK_TAG.sub(" ", _CELL.sub("\x1f", _ROW.sub("\x1e", source))))
+    caption, *rows = unescape(words).replace("|", "\\|").split("\x1e")
+    lines, below = [" ".join(caption.split())], Counter[int]()
     for row in rows:
-        before, *parts = _CELL.split(row)
-        if _words(before):
+        before, *texts = [" ".join(text.split()).rstrip("¶") for text in row.split("\x1f")]
+        if before or any(len(text) > MAX_CELL for text in texts):
             return None
-        cells = list[str]()
-        kinds, attributes, texts = parts[::3], parts[1::3], [_words(part) for part in parts[2::3]]
-        if any(len(text) > MAX_CELL for text in texts):
-            return None
-        for attribute, text in zip(attributes, texts, strict=True):
-            spans = {name.lower(): min(int(number), MAX_SPAN) for name, number in _SPAN.findall(attribute)}
+        cells, is_header = list[str](), True
+        for text, (kind, attribute) in zip(texts, attributes, strict=False):
+            spans = (
+                {name.lower(): min(int(number), MAX_SPAN) for name, number in _SPAN.findall(attribute)}
+                if attribute
+                else {}
+            )
+            columns, rows_below = max(1, spans.get("col", 1)), max(0, spans.get("row", 1) - 1)
             _skip(cells, below)
-            for column in range(len(cells), len(cells) + max(1, spans.get("col", 1))):
-                below[column] += max(0, spans.get("row", 1) - 1)
-            cells += [text] + [""] * (spans.get("col", 1) - 1)
+            below.update({len(cells) + column: rows_below for column in range(columns) if rows_below})
+            cells += [text] + [""] * (columns - 1)
+            is_header = is_header and kind in "hH"
         _skip(cells, below)
-        num_rows += len(texts) > 1
         if any(cells):
             lines.append(f"| {' | '.join(cells)} |")
-            if len(lines) == 2 and all(kind in "hH" for kind in kinds):
+            if len(lines) == 2 and is_header:
                 lines.append(f"|{'---|' * len(cells)}")
-    return "\n".join(line for line in lines if line) if num_rows > 1 else None
+    return "\n".join(line for line in lines if line)
 
 
 def _skip(cells: list[str], below: Counter[int]) -> None:
@@ -229,17 +252,3 @@ def _skip(cells: list[str], below: Counter[int]) -> None:
     while below[len(cells)] > 0:
         below[len(cells)] -= 1
         cells.append("")
-
-
-def _words(source: str) -> str:
-    """The words of a cell, on one line."""
-    if "<" in source:
-        source = _TAG.sub("", _BLOCK_TAG.sub(" ", source))
-    return " ".join(unescape(source).split()).rstrip("¶").replace("|", "\\|")
-
-
-def _is_linked(source: str) -> bool:
-    """Whether more of the text is in links than outside, as in navigation."""
-    pieces = _LINK.split(source)
-    linked = sum(len(_words("<a" + _LINK_END.split(piece, maxsplit=1)[0])) for piece in pieces[1:])
-    return bool(linked) and 2 * linked > len(_words(source))

@@ -102,7 +102,7 @@ def take_out(html: str, lowered: bytes | None = None) -> TakenOut:
     if not _has_signs(lowered):
         return TakenOut(html=html, stem="", formulas=())
     tree = LexborHTMLParser(html)
-    taker = _Taker(stem=unused_word(html, "formulaq"))
+    taker = _Taker(stem=unused_word(lowered, "formulaq"))
     scripts = tree.css('script[type^="math/tex"], script[type^="math/asciimath"]')
     if scripts:
         for node in tree.css(".MathJax_Preview, .MathJax_Display, span.MathJax, .MathJax_CHTML, .MathJax_SVG"):
@@ -161,7 +161,7 @@ def put_back(text: str, taken: TakenOut) -> tuple[str, Counter[str]]:
         return f"{before}{formula}{after}"
 
     word = re.compile(rf"([ \t]{{0,4}}){taken.stem}(\d{{1,6}})z([ \t]{{0,4}})")
-    result = "\n".join(word.sub(write, line) for line in text.split("\n"))
+    result = "\n".join(word.sub(write, line) if taken.stem in line else line for line in text.split("\n"))
     return result, Counter(taken.formulas[index].kind for index in written)
 
 
@@ -192,9 +192,9 @@ class _Taker:
         node.replace_with(text)
 
 
-def unused_word(html: str, stem: str) -> str:
-    """The stem with as many q after it as it takes to be nowhere in the page."""
-    while stem in html:
+def unused_word(lowered: bytes, stem: str) -> str:
+    """The stem with as many q after it as it takes to be nowhere in the page. lowered: it in UTF-8 and lower case."""
+    while stem.encode() in lowered:
         stem += "q"
     return stem
 
