@@ -68,7 +68,7 @@ def read_page(html: str) -> Page:
     blocks = [
         pre
         for pre in tree.iter("pre")
-        if not pre.xpath(FRAME) and not pre.xpath("ancestor::*[contains(@class, 'lineno')]")
+        if not pre.xpath(FRAME) and not squeezed(pre.text_content()).isdecimal()
     ]
     code = [code_lines(pre.text_content()) for pre in blocks]
     superscripts = [

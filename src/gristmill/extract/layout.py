@@ -28,6 +28,7 @@ MAX_BLOCKS = 20_000
 MAX_CELL = 1000  # characters; longer ones are parts of a page
 MAX_SPAN = 20
 MAX_FILLERS = 50
+MAX_FIGURE = 100_000  # bytes after a block
 
 _TOKEN = re.compile(rb"<(?:!--|(/?)(pre|table|script|style|textarea)\b[^<>]*>)")
 _TAG = re.compile(r"<[/a-zA-Z!][^<>]*>")
@@ -40,6 +41,7 @@ _OF_A_LINE = re.compile(r"\b(?:linenos?|line-?numbers?|lnt?)\b")
 _ROW = re.compile(r"<tr\b[^<>]*>", re.IGNORECASE)
 _CELL = re.compile(r"<t([dh])\b([^<>]*)>", re.IGNORECASE)
 _SPAN = re.compile(r"\b(col|row)span=[\"']?(\d{1,4})", re.IGNORECASE)
+_FIGURE, _FIGURE_END = b"<figure", b"</figure"  # extractors leave out figures
 _NO_DATA = re.compile(rb"<(?:h[1-6]|form|input|select|script|style|pre|template|button)\b")
 _NO_DATA_SIGNS = (b"display:none", b"display: none", b"ltx_eqn", b'role="presentation', b"role='presentation")
 
@@ -83,17 +85,27 @@ def take_blocks(html: str, lowered: bytes) -> Blocks:
     source = html.encode("utf-8", "surrogatepass")
     lowered = source.lower()
     stem = unused_word(lowered, "layoutq")
-    parts, blocks, last = list[str](), list[Block](), 0
+    edits, blocks, last = dict[tuple[int, int], str](), list[Block](), 0
     for start, end, block in _found(source, lowered):
         if start < last or len(blocks) == MAX_BLOCKS:
             continue
-        parts.append(_text(source, last, start))
+        edits[start, end] = _in_place_of(block, stem, len(blocks)) if block is not None else ""
         if block is not None:
-            parts.append(_in_place_of(block, stem, len(blocks)))
             blocks.append(block)
+            figure = lowered.rfind(_FIGURE, last, start)
+            if figure >= 0 and (closing := lowered.find(_FIGURE_END, figure, end + MAX_FIGURE)) >= end:
+                edits[figure, figure + len(_FIGURE)] = "<div"
+                edits[closing, closing + len(_FIGURE_END)] = "</div"
         last = end
-    html = "".join([*parts, _text(source, last, len(source))])
-    return Blocks(html=html, stem=stem, blocks=tuple(blocks))
+    return Blocks(html=_edited(source, edits), stem=stem, blocks=tuple(blocks))
+
+
+def _edited(source: bytes, edits: dict[tuple[int, int], str]) -> str:
+    parts, last = list[str](), 0
+    for (start, end), text in sorted(edits.items()):
+        parts += [_text(source, last, start), text]
+        last = end
+    return "".join([*parts, _text(source, last, len(source))])
 
 
 def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
