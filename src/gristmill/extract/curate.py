@@ -123,8 +123,8 @@ def _text_of(raw: RawDocument, settings: Settings, counts: Counter[str]) -> str 
     if raw.payload is not None and (raw.is_all_text or settings.extractor is not None):
         extractor = None if raw.is_all_text else settings.extractor
         found = find_main_text(text, extractor=extractor, keep_maths=settings.keep_maths)
-        counts.update({f"formulas_in:{kind}": count for kind, count in found.formulas_in.items()})
-        counts.update({f"formulas_out:{kind}": count for kind, count in found.formulas_out.items()})
+        for name in ("formulas_in", "formulas_out", "layout_in", "layout_out"):
+            counts.update({f"{name}:{kind}": count for kind, count in getattr(found, name).items()})
         if found.reason is not None:
             kind: Kind = "dropped" if found.reason == "empty_main_text" else "failed"
             return reject(raw, source, kind, found.reason, value=found.value, limit=found.limit, counts=counts)

@@ -56,7 +56,7 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
 
     Reasons: html_too_large, nested_too_deeply, too_many_attributes, empty_main_text (the extractor found nothing, or
     gave up in silence, as those built on libxml2 do some hundred levels down).
-    Formulas are counted by kind of markup, in the page and in the text.
+    Formulas are counted by kind of markup, blocks of code and tables by kind, in the page and in the text.
     """
     html = clean_text(html)
     if len(html) > MAX_HTML_CHARACTERS:
