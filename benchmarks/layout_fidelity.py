@@ -65,11 +65,7 @@ def read_page(html: str) -> Page:
         node.tail = f"{node.get('alt')}{node.tail or ''}"
     tables = [table for table in tree.iter("table") if not table.xpath(FRAME)]
     data = [rows for table in tables if (rows := data_rows(table)) is not None]
-    blocks = [
-        pre
-        for pre in tree.iter("pre")
-        if not pre.xpath(FRAME) and not squeezed(pre.text_content()).isdecimal()
-    ]
+    blocks = [pre for pre in tree.iter("pre") if not pre.xpath(FRAME) and not squeezed(pre.text_content()).isdecimal()]
     code = [code_lines(pre.text_content()) for pre in blocks]
     superscripts = [
         node.text_content().strip()
