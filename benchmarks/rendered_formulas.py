@@ -6,7 +6,7 @@
 The LaTeX of the formulas of untouched pages (`benchmarks/maths_fidelity.py`) is rendered by each and stands, one a paragraph, in a page of prose. Where the
 renderer keeps the LaTeX, it is kept if the text has it between dollars, white space aside. Where it keeps only MathML (Temml as it is, MathJax), the LaTeX of the
 text need not be that of the page: both are rendered by KaTeX, and it is kept if the two trees of MathML are the same, apart from spaces,
-groups and attributes other than the variant of letters. What KaTeX or the renderer refuses is left out.
+groups, empty rows and columns, one bar for another, and attributes other than the variant of letters; a script of a bracket is one of what it closes. What KaTeX or the renderer refuses is left out.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ console.log(JSON.stringify(wanted.map(([names, latex, display]) => names.map(nam
 """
 ANNOTATED = ("KaTeX", "Temml, annotated")
 CONVERTED = ("Temml", "MathJax, HTML", "MathJax, SVG")
-GROUPS = frozenset(["math", "mrow", "mstyle", "mpadded", "semantics", "span", "mtd", "menclose"])
+GROUPS = frozenset(["math", "mrow", "mstyle", "mpadded", "semantics", "span", "mtd"])
+OPENINGS, CLOSINGS = "([{⟨∣|∥", ")]}⟩∣|∥"
+ALIKE = str.maketrans("ˉ‾―_|‖", "¯¯¯¯∣∥")
 LEAVES = frozenset(["mi", "mn", "mo", "mtext", "ms"])
 INVISIBLE = re.compile(r"[\s\u200b\u2061-\u2064\ufe00-\ufe0f]")
 
@@ -103,21 +105,31 @@ def walked(node: Any) -> str:
     if not isinstance(node.tag, str) or node.tag in ("annotation", "mspace", "mphantom"):
         return ""
     if node.tag in LEAVES:
-        text = INVISIBLE.sub("", node.text_content())
-        variant = node.get("mathvariant") or ""
-        if node.tag == "mi" and len(text) > 1:
-            variant = variant.replace("normal", "")
+        text = INVISIBLE.sub("", node.text_content()).translate(ALIKE)
+        variant = (
+            "normal" if len(text) > 1 and text.isalpha() and node.tag != "mtext" else node.get("mathvariant") or ""
+        )
         return "".join(letter(character, variant) for character in text)
+    if node.tag == "mtable":
+        rows = [cells for row in node if any(cells := [walked(cell) for cell in row])]
+        width = max(map(len, rows), default=0)
+        full = [column for column in range(width) if any(len(row) > column and row[column] for row in rows)]
+        cells = [[row[column] if len(row) > column else "" for column in full] for row in rows]
+        return cells[0][0] if len(rows) == len(full) == 1 else f"mtable({';'.join(map(','.join, cells))})"
     parts = [walked(child) for child in node]
-    return (
-        "".join(parts)
-        if node.tag in GROUPS or (node.tag == "mtable" and len(parts) == 1)
-        else f"{node.tag}({','.join(parts)})"
-    )
+    if node.tag in GROUPS:
+        return "".join(parts)
+    name = "matop" if re.match(r"0(\D|$)", node.get("linethickness") or "") else node.tag
+    before, base = "", parts[0] if parts else ""
+    if name in ("msub", "msup", "msubsup") and len(base) > 1 and base[:1] in OPENINGS and base[-1:] in CLOSINGS:
+        before, base = base[:-1], base[-1]
+    return f"{before}{name}({','.join([base, *parts[1:]])})"
 
 
 def letter(character: str, variant: str) -> str:
     """A letter after the name of its variant: of the attribute, or of the block of mathematical letters it is from."""
+    if not character.isalnum():
+        return character
     name = unicodedata.name(character, "")
     found = re.match(
         r"MATHEMATICAL ([A-Z -]+?) (?:SMALL|CAPITAL|DIGIT|PARTIAL|NABLA)|(DOUBLE-STRUCK|SCRIPT|BLACK-LETTER) (?:SMALL|CAPITAL)",

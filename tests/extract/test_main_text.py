@@ -357,14 +357,36 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
         ("<mfenced open='['><mi>a</mi><mi>b</mi></mfenced>", "[a, b)"),
         ("<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr><mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable>",
          "\\begin{matrix} 1 & 2 \\\\ 3 & 4 \\end{matrix}"),
-        ("<mtext>if </mtext><mi>x</mi>", "\\text{if}x"),
+        ("<mtext>if </mtext><mi>x</mi>", "\\text{if }x"),
         ("<msup><msup><mi>x</mi><mn>2</mn></msup><mn>3</mn></msup>", "{x^2}^3"),
+        ("<msub><mrow></mrow><mi>p</mi></msub><msub><mi>F</mi><mi>q</mi></msub>", "{}_pF_q"),
+        ("<msup><mrow><mo>(</mo><mn>1</mn><mo>−</mo><mi>x</mi><mo>)</mo></mrow><mn>2</mn></msup>", "(1-x)^2"),
+        ("<msup><mi>f</mi><mo>″</mo></msup>", "f''"),
+        ("<msup><mi>x</mi><mo>′</mo></msup><mi>y</mi>", "x'y"),
+        ("<mi mathvariant='double-struck'>Z</mi><mi>ℤ</mi><mi mathvariant='bold'>x</mi><mi>𝐱</mi>", "\\mathbb{Z}\\mathbb{Z}\\mathbf{x}\\mathbf{x}"),
+        ("<mi mathvariant='normal'>d</mi><mi mathvariant='-tex-calligraphic'>S</mi>", "\\mathrm{d}\\mathcal{S}"),
+        ("<mi>len</mi><mo>\u2061</mo><mo>(</mo>", "\\mathrm{len}("),
+        ("<munder><mo movablelimits='true'>max</mo><mi>y</mi></munder>", "\\max_y"),
+        ("<mover><mo>→</mo><mi>p</mi></mover>", "\\overset{p}{\\to}"),
+        ("<munder><munder><mi>x</mi><mo>⏟</mo></munder><mi>Z</mi></munder>", "\\underbrace{x}_Z"),
+        ("<mfrac linethickness='0px'><mi>n</mi><mi>k</mi></mfrac>", "{n \\atop k}"),
+        ("<menclose notation='top'><mi>ℝ</mi></menclose><mover><mi>R</mi><mo>―</mo></mover>", "\\overline{\\mathbb{R}}\\overline{R}"),
+        ("<mtext> for  all </mtext><mtext>𝚊𝚌</mtext>", "\\text{ for all }\\texttt{ac}"),
+        ("<mtable displaystyle='true'><mtr><mtd></mtd><mtd><mi>y</mi></mtd><mtd><mo>=</mo><mi>x</mi></mtd></mtr><mtr><mtd></mtd><mtd><mi>z</mi></mtd>"
+         "<mtd><mo>=</mo><mn>1</mn></mtd></mtr><mtr><mtd></mtd></mtr></mtable>", "\\begin{aligned} y & =x \\\\ z & =1 \\end{aligned}"),
+        ("<mtable><mtr><mtd><mi>x</mi></mtd></mtr></mtable><mspace width='1em'></mspace><mi>y</mi>", "x\\quad y"),
         ("<strange><mi>x</mi><mo>=</mo></strange>", "x="),
     ],
 )  # fmt: skip
 def test_mathml_becomes_plain_latex(mathml: str, latex: str) -> None:
     (formula,) = take_out(f"<p><math>{mathml}</math></p>").formulas
     assert formula.latex == latex
+
+
+def test_tables_in_tables_take_linear_time() -> None:
+    # Nothing is timed: what is read once for the row and once for the table would take years.
+    deep = "<mtable><mtr><mtd>" * 30 + "<mi>x</mi>" + "</mtd><mtd><mi>y</mi></mtd></mtr></mtable>" * 30
+    assert take_out(f"<math>{deep}</math>").formulas[0].latex.count("y") == 30
 
 
 @pytest.mark.parametrize(
