@@ -60,7 +60,7 @@ def test_headings_lists_tables_notes_and_changes(tmp_path: Path) -> None:
         f'<Relationship Id="n" Type="{relation}/footnotes" Target="footnotes.xml"/></Relationships>',
     }
     text = text_of(tmp_path, word(body, **parts))
-    assert text == "Title\n\n  • one\n    • two\na\t\tb\nc\t\td\n\nnew\n\nnoted[1]\n\n  1. a note"
+    assert text == "Title\n\n  • one\n    • two\n\n| a | b |\n| c | d |\n\nnew\n\nnoted[1]\n\n  1. a note"
 
 
 def test_a_file_of_the_machine_is_no_part_of_a_document(tmp_path: Path) -> None:
