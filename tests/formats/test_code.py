@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import os
 import random
@@ -21,6 +20,7 @@ from accounting import num_bytes, read_whole, reasons, settings, texts
 from gristmill.data.record import RawDocument, Record, Skip, Unread
 from gristmill.formats.code import FORMAT, cut_tree, list_tree, read_code
 from gristmill.formats.code_language import language_told
+from source_trees import archive, fill
 
 
 def tree() -> dict[str, bytes]:
@@ -31,22 +31,6 @@ def tree() -> dict[str, bytes]:
         "readme.xyz": b"hello",
         "big.py": b"x" * 2000,
     }
-
-
-def fill(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def archive(path: Path, files: dict[str, bytes], mode: Any = "w:gz") -> Path:
-    with tarfile.open(path, mode) as opened:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            opened.addfile(member, io.BytesIO(data))
-    return path
 
 
 def read(path: Path, name: str = "t", **options: Any) -> list[Record]:

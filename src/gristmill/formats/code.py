@@ -23,6 +23,7 @@ from gristmill.formats.code_language import language_told
 from gristmill.formats.content import open_content
 from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, size_of, unreadable
 from gristmill.formats.license_files import Licenses, licenses_of_archive, licenses_of_folder
+from gristmill.formats.repositories import Repositories, repositories_of_archive, repositories_of_folder
 from gristmill.formats.tar import Damage, TarFile, read_tar
 from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
 
@@ -49,7 +50,9 @@ class Code(Format[ReadCode]):
         records = read_code(span, extensions=settings.extensions)
         if settings.language_by == "content":
             records = map(_with_language, records)
-        return _with_licenses(span, records) if settings.license_files else records
+        if settings.license_files:
+            records = _with_licenses(span, records)
+        return _with_repositories(span, records) if settings.repositories else records
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next file of a folder."""
@@ -156,6 +159,22 @@ def _with_licenses(span: Span, records: Iterator[Record]) -> Iterator[Record]:
     for record in records:
         if isinstance(record, RawDocument) and record.license is None:
             record = replace(record, license=licenses.of(record.origin.removeprefix(f"{span.name}#")))
+        yield record
+
+
+def _with_repositories(span: Span, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; a document has the name of its repository. A file alone has none."""
+    if _is_source(span.path) and not span.path.is_dir():
+        yield from records
+        return
+    look_through = repositories_of_folder if span.path.is_dir() else repositories_of_archive
+    try:
+        repositories = look_through(span.path, name=span.name)
+    except OSError:
+        repositories = Repositories(lambda folder: False, own_name=span.name)  # `read_code` says what is wrong
+    for record in records:
+        if isinstance(record, RawDocument):
+            record = replace(record, repository=repositories.of(record.origin.removeprefix(f"{span.name}#")))
         yield record
 
 

@@ -99,6 +99,11 @@ class ReadFiles(Section):
         "it can lie on both sides of the split; absent: documents stay whole",
     )
 
+    @property
+    def tells_repositories(self) -> bool:
+        """Whether documents have the column `repository`."""
+        return False
+
     @classmethod
     def suffix_in(cls, file_name: str) -> str | None:
         """The suffix by which a file in a folder is of this format, as its name spells it; None: it is not."""
@@ -167,6 +172,15 @@ class ReadParquet(ReadFiles):
     text_column: str = Field(default="text", description="the column that holds the text")
     id_column: str | None = Field(default=None, description="absent: file name and row number")
     url_column: str | None = Field(default=None, description="the column that holds where the text is from")
+    repository_column: str | None = Field(
+        default=None,
+        description="the column that holds the repository of a source file, such as repo_name; absent: not kept",
+    )
+
+    @property
+    def tells_repositories(self) -> bool:
+        """See ReadFiles."""
+        return self.repository_column is not None
 
 
 class ReadCsv(ReadFiles):
@@ -305,6 +319,16 @@ class ReadCode(ReadFiles):
         description="true: a document without an SPDX line has the licence of the nearest LICENSE, COPYING or the like above it in its "
         "folder or archive, told by its text; unknown where that is none of the common ones",
     )
+    repositories: bool = Field(
+        default=False,
+        description="true: a document has the name of its repository, the topmost folder above it that holds a file itself; of an archive "
+        "with files beside the folders, the archive's name",
+    )
+
+    @property
+    def tells_repositories(self) -> bool:
+        """See ReadFiles."""
+        return self.repositories
 
 
 AnyReader = (
