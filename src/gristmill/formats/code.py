@@ -25,7 +25,7 @@ from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, si
 from gristmill.formats.license_files import Licenses, licenses_of_archive, licenses_of_folder
 from gristmill.formats.repositories import Repositories, repositories_of_archive, repositories_of_folder
 from gristmill.formats.tar import Damage, TarFile, read_tar
-from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
+from gristmill.recipe.schema.formats import LANGUAGES, TOLD_BY_CONTENT, ReadCode
 
 MAX_CODE_FILE_BYTES = 1_000_000
 TREE_SPANS = 8
@@ -47,7 +47,10 @@ class Code(Format[ReadCode]):
 
     def read(self, span: Span, settings: ReadCode) -> Iterator[Record]:
         """The files of the tree."""
-        records = read_code(span, extensions=settings.extensions)
+        extensions = settings.extensions
+        if extensions is None and settings.language_by == "content":
+            extensions = [*LANGUAGES, *TOLD_BY_CONTENT]
+        records = read_code(span, extensions=extensions)
         if settings.language_by == "content":
             records = map(_with_language, records)
         if settings.license_files:
@@ -243,7 +246,7 @@ def source_record(data: bytes, *, name: str, origin: str) -> RawDocument | Unrea
 
 def _is_source(path: Path) -> bool:
     """True for a single source file, by its name; else it is an archive."""
-    return path.suffix.lower() in LANGUAGES
+    return path.suffix.lower() in LANGUAGES.keys() | TOLD_BY_CONTENT.keys()
 
 
 def _extension(name: str) -> str:

@@ -46,6 +46,11 @@ LANGUAGES = {
     ".zig": "zig",
     ".css": "css",
 }
+TOLD_BY_CONTENT = {
+    ".m": "matlab",
+    ".t": "perl",
+    ".v": "verilog",
+}  # of several languages: read where content tells which
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 
 
@@ -312,7 +317,8 @@ class ReadCode(ReadFiles):
     language_by: Literal["extension", "content"] = Field(
         default="extension",
         description="content: where languages share an extension, what is written in the file tells: .h (C, C++, Objective-C), .pl "
-        "(Perl, Prolog), .ts (TypeScript, XML)",
+        "(Perl, Prolog), .ts (TypeScript, XML); and .m (MATLAB, Objective-C, Mathematica), .t (Perl, cram, troff) and .v (Verilog, Coq), "
+        "which are read only so or where extensions name them",
     )
     license_files: bool = Field(
         default=False,
