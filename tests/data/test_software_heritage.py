@@ -37,7 +37,7 @@ def started() -> Iterator[Web]:
 
 @pytest.fixture
 def web(started: Web) -> Web:
-    started.faults, started.asked, started.files = [], [], {}
+    started.faults, started.asked, started.files, started.headers = [], [], {}, {}
     for content in FILES.values():
         put(started, content)
     return started
@@ -179,6 +179,15 @@ def test_a_start_after_a_stop_leaves_what_an_unbroken_one_leaves(
     ]
     assert both[0] == both[1]
     assert len(both[0]) == 3
+
+
+def test_content_may_be_sent_as_packed_by_gzip_and_nothing_else(web: Web, tmp_path: Path) -> None:
+    ids = table(tmp_path, rows_of_files())
+    web.headers = {"Content-Encoding": "gzip"}
+    assert fetch(web, ids, tmp_path / "out")["blobs"] == 6
+    web.headers = {"Content-Encoding": "br"}
+    with pytest.raises(DataError, match=r"is sent packed \(br\) although"):
+        fetch(web, ids, tmp_path / "other")
 
 
 def test_caps_take_the_first_of_the_table(web: Web, tmp_path: Path) -> None:

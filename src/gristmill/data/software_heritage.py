@@ -172,7 +172,7 @@ def read_blob(client: Client, blobs: Blobs, id: str) -> bytes | str:
     if address is None:
         return "not_an_id"
     try:
-        body = client.read(address, max_bytes=MAX_BLOB_BYTES)
+        body = client.read(address, max_bytes=MAX_BLOB_BYTES, may_be_gzip=True)
     except RefusedError as error:
         return {200: "too_large", 403: "refused", 404: "missing", 410: "missing"}.get(error.status, "other_answer")
     wanted = id.removeprefix("swh:1:cnt:")[:40]
