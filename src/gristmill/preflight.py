@@ -101,7 +101,7 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
     for name, source in recipe.sources.items():
         if isinstance(source.fetch, FetchSoftwareHeritage):
             check_ids = partial(_check_ids, id_column=source.fetch.id_column)
-            for index, pattern in enumerate(source.fetch.ids):
+            for index, pattern in enumerate(source.fetch.ids or ()):
                 yield ("sources", name, "fetch", "ids", index), _first_of(loaded.folder, pattern), check_ids
     for name, item in recipe.classifiers.items():
         key = ("classifiers", name)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -260,3 +262,47 @@ def test_files_of_software_heritage_become_documents_and_tables_that_lack_are_to
     assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 75, (
         "other ids, other files"
     )
+
+
+def test_files_of_software_heritage_by_a_table_that_is_fetched_first(
+    web: Web, tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    """As The Stack v2 gives them: a table of ids, with charset, length and repository, somewhere else."""
+    texts = [f"# Mühle {n}\n" for n in range(3)]
+    rows = []
+    for number, text in enumerate(texts):
+        content = text.encode("latin-1")
+        rows.append({"blob_id": hashlib.sha1(content).hexdigest(), "src_encoding": "ISO-8859-1", "repo_name": f"ada/mill{number}",
+                     "length_bytes": len(content)})  # fmt: skip
+        web.files[f"/content/{rows[-1]['blob_id']}"] = gzip.compress(content)
+    for name, part in (("a", rows[:2]), ("b", rows[2:])):
+        pq.write_table(pa.Table.from_pylist(part), tmp_path / f"{name}.parquet")
+        web.files[f"/{name}.parquet"] = (tmp_path / f"{name}.parquet").read_bytes()
+    fetch: dict[str, Any] = {"kind": "software_heritage", "content": f"{web.address}/content"}
+    read = {"format": "parquet", "paths": ["*.parquet"], "id_column": "blob_id", "repository_column": "repo_name"}
+    options = ("--processes", "1", "--runs-dir", tmp_path / "runs")
+
+    here = written(tmp_path, {**fetch, "ids": ["*.parquet"], "max_files": 2}, **read)
+    size = sum(row["length_bytes"] for row in rows[:2])
+    assert f"the first 2: 2 files, {size} B; will lie in" in " ".join(
+        gristmill("plan", here, "--offline", *options).out.split()
+    )
+
+    recipe = written(tmp_path, {**fetch, "ids_from": urls(web, "a.parquet", "b.parquet")}, **read)
+    planned = " ".join(gristmill("plan", recipe, *options).out.split())
+    assert "Software Heritage, the ids of 2 URLs, the first is" in planned
+    assert "size not known (the ids are fetched first, 2 files" in planned
+    web.faults, web.asked = ["cut", "", "busy", "cut"], []
+    done = gristmill("run", recipe, *options, "--until", "extract/book")
+    assert done.code == 0, done.err
+    out = tmp_path / "runs" / "mill"
+    found = [row for path in Extracted(out / "extract/book").documents for row in pq.read_table(path).to_pylist()]
+    assert [(row["text"], row["repository"]) for row in found] == [
+        (text, f"ada/mill{n}") for n, text in enumerate(texts)
+    ]
+    origins = json.loads((out / "fetch/book/origins.json").read_text())
+    assert {*origins["ids"]} == {"a.parquet", "b.parquet"}
+    assert not (out / "fetch/book/ids").exists()
+    assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 0
+    both = written(tmp_path, {**fetch, "ids": ["a.parquet"], "ids_from": urls(web, "a.parquet")}, **read)
+    assert "expected one of ids" in gristmill("plan", both, *options).err

@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gristmill.data import software_heritage
 from gristmill.data.connection import Connections
 from gristmill.data.download import Client
 from gristmill.data.patience import Patience
-from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of
+from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of, told_of_tables
 from gristmill.errors import DataError, Interrupted
 from gristmill.store.jsonl import read_jsonl
 from web import Web, served
@@ -215,3 +216,34 @@ def test_a_table_without_ids_or_with_hashes_of_git_is_told_what_to_change(web: W
     git.write_text(hashes_of(b"grist\n")[1])
     with pytest.raises(DataError, match=r"1 missing\.\n.*write hashes of git as swh:1:cnt"):
         fetch(web, git, tmp_path / "out")
+
+
+@given(
+    lengths=st.lists(st.lists(st.integers(0, 20), max_size=4), min_size=1, max_size=3),
+    max_files=st.none() | st.integers(1, 9),
+    max_bytes=st.none() | st.integers(1, 60),
+)
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_what_tables_tell_is_what_the_caps_let_through(
+    lengths: list[list[int]], max_files: int | None, max_bytes: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, paths = tmp_path_factory.mktemp("ids"), []
+    for number, some in enumerate(lengths):
+        paths.append(folder / f"{number}.parquet")
+        pq.write_table(
+            pa.table({"blob_id": ["a" * 40] * len(some), "length_bytes": pa.array(some, pa.int64())}), paths[-1]
+        )
+    files = size = 0
+    for length in [length for some in lengths for length in some][:max_files]:
+        if size + length > (max_bytes or 1000):
+            break
+        files, size = files + 1, size + length
+    assert told_of_tables(paths, max_files=max_files, max_bytes=max_bytes) == (files, size)
+
+
+def test_tables_without_lengths_tell_how_many_ids_they_have(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\n\nb\n")
+    ids = table(tmp_path, [{"blob_id": "a", "length_bytes": None}, {"blob_id": "b", "length_bytes": 3}])
+    assert told_of_tables([tmp_path / "ids.txt"], max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids], max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids, tmp_path / "ids.txt"], max_files=3, max_bytes=None) == (3, None)

@@ -22,10 +22,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gristmill.data.charset import decode, is_binary
-from gristmill.data.document import open_parquet
+from gristmill.data.document import count_rows, open_parquet
 from gristmill.data.download import Client, RefusedError
 from gristmill.data.executor import LocalThreads, results_of
 from gristmill.data.write import ShardWriter
@@ -38,6 +40,8 @@ BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
 CONNECTIONS = 8
 HELD = 8 * CONNECTIONS
+MAX_COUNTED = 50_000_000  # ids of which plan adds up the lengths
+LENGTH = "length_bytes"  # the column of The Stack v2
 TEXT = "text"
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
 
@@ -204,6 +208,36 @@ def open_table(paths: Sequence[Path], id_column: str) -> tuple[list[str], Iterat
     kept = [column for column in _columns(paths[0], id_column) if column != TEXT]
     rows = chain.from_iterable(_rows(path, id_column) for path in paths)
     return kept, ({column: _as_text(row.get(column)) for column in kept} for row in rows)
+
+
+def told_of_tables(paths: Sequence[Path], *, max_files: int | None, max_bytes: int | None) -> tuple[int, int | None]:
+    """How many files the ids of tables ask for and how large their content is, by the column LENGTH; None where not all have one."""
+    counts = [_count(path) for path in paths]
+    num_ids = min(sum(counts), max_files or sum(counts))
+    if sum(counts) > MAX_COUNTED or not all(map(ReadParquet.suffix_in, (path.name for path in paths))):
+        return num_ids, None
+    lengths = [length for path in paths if (length := _lengths(path)) is not None]
+    if len(lengths) < len(paths):
+        return num_ids, None
+    ends = np.cumsum(np.concatenate(lengths)[:num_ids])
+    fitting = int(np.searchsorted(ends, max_bytes or math.inf, side="right"))
+    return fitting, int(ends[fitting - 1]) if fitting else 0
+
+
+def _count(path: Path) -> int:
+    if ReadParquet.suffix_in(path.name):
+        return count_rows(path)
+    with path.open("rb") as file:
+        return sum(1 for line in file if not line.isspace())
+
+
+def _lengths(path: Path) -> NDArray[np.int64] | None:
+    with open_parquet(path) as file:
+        place = file.schema_arrow.get_field_index(LENGTH)
+        if place < 0 or not pa.types.is_integer(file.schema_arrow.field(place).type):
+            return None
+        column = file.read(columns=[LENGTH]).column(0)
+    return None if column.null_count else column.to_numpy().astype(np.int64)
 
 
 def _columns(path: Path, id_column: str) -> list[str]:

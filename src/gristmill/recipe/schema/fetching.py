@@ -129,9 +129,14 @@ class FetchSoftwareHeritage(Section):
     """Files of the Software Heritage archive by their hashes, such as The Stack v2 lists them."""
 
     kind: Literal["software_heritage"] = Field(description="files of the Software Heritage archive")
-    ids: Annotated[list[str], PLACE] = Field(
+    ids: Annotated[list[str] | None, PLACE] = Field(
+        default=None,
         min_length=1,
         description="files or globs of Parquet (.parquet), lines of JSON (.jsonl) or text with an id a line, relative to the recipe",
+    )
+    ids_from: Annotated[FetchUrls | FetchHub | FetchObjectStore, Field(discriminator="kind")] | None = Field(
+        default=None,
+        description="instead of ids: where such files are fetched from first; all of them are read, by name",
     )
     id_column: str = Field(
         default="blob_id", description="SHA-1 of the content in hex, or a SWHID (swh:1:cnt:…), which is the hash of git"
@@ -154,6 +159,12 @@ class FetchSoftwareHeritage(Section):
         default="https://archive.softwareheritage.org/api/1",
         description="where content is asked for by its SWHID, a hundred or so an hour without an account",
     )
+
+    @model_validator(mode="after")
+    def _has_ids_from_one_place(self) -> FetchSoftwareHeritage:
+        if (self.ids is None) == (self.ids_from is None):
+            raise ValueError("expected one of ids, files on this machine, and ids_from, files that are fetched first")
+        return self
 
 
 Fetch = Annotated[
