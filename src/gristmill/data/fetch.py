@@ -22,6 +22,7 @@ from typing import Any
 from gristmill.data.common_crawl import Wish, fetch_crawl
 from gristmill.data.connection import Connections
 from gristmill.data.crawl_index import Query
+from gristmill.data.crawl_table import Table
 from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
@@ -75,14 +76,27 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
 
 def _crawl(ctx: StepContext, client: Client, section: FetchCommonCrawl, place: FetchCommonCrawl) -> dict[str, Any]:
     """place: the section with its hosts, which are no part of what is fetched."""
-    query = Query(
-        index=place.index,
-        crawl=section.crawl,
-        url=section.url,
-        mime=section.mime,
-        language=section.language,
-        status=section.status,
-    )
+    query: Query | Table
+    if place.table is not None:
+        query = Table(
+            address=place.table,
+            crawl=section.crawl,
+            tld=section.tld,
+            mime=section.mime,
+            language=section.language,
+            status=section.status,
+            max_records=section.max_records,
+        )
+    else:
+        assert section.url is not None, "the schema asks for one of both"
+        query = Query(
+            index=place.index,
+            crawl=section.crawl,
+            url=section.url,
+            mime=section.mime,
+            language=section.language,
+            status=section.status,
+        )
     wish = Wish(query=query, data=place.data, max_records=section.max_records, max_bytes=section.max_bytes)
     return fetch_crawl(client, wish, ctx.out, progress=ctx.progress, say=ctx.say)
 

@@ -103,7 +103,8 @@ def _words(fetch: Fetch) -> str:
     if isinstance(fetch, FetchObjectStore):
         return f"{fetch.address}, {' '.join(fetch.files)}"
     if isinstance(fetch, FetchCommonCrawl):
-        return f"{fetch.crawl}, at most {counted(fetch.max_records, 'page')} of {fetch.url}"
+        of = fetch.url or (f".{fetch.tld}" if fetch.tld else "all sites")
+        return f"{fetch.crawl}, at most {counted(fetch.max_records, 'page')} of {of}"
     if isinstance(fetch, FetchSoftwareHeritage):
         most = "" if fetch.max_files is None else f", the first {fetch.max_files:,}"
         ids = " ".join(fetch.ids or ()) if fetch.ids_from is None else _words(fetch.ids_from)
