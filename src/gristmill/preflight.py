@@ -12,11 +12,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from gristmill.data.id_tables import open_table
 from gristmill.data.lists import check_list
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
-from gristmill.data.software_heritage import open_table
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from crawl import CRAWL, make_crawl
+from crawl import CRAWL, make_crawl, write_table
 from gristmill.data.document import read_documents
 from gristmill.data.fetch_size import ask_sizes
 from gristmill.extract.outputs import Extracted
@@ -217,6 +217,31 @@ def test_pages_of_a_crawl_become_documents(web: Web, tmp_path: Path, gristmill: 
     assert gristmill("run", recipe, *options).code == 0
     assert len(web.asked) == num_asked, "another mirror fetches nothing again"
     assert len(read_jsonl(tmp_path / "runs" / "mill" / "fetch" / "book" / "records.jsonl")) == 6
+
+
+def test_pages_of_all_sites_by_the_columnar_index_become_documents(
+    web: Web, tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    lines = make_crawl(web, num_pages=9)
+    table = write_table(tmp_path / "table", [{**line, "tld": "de" if n % 3 else "fr"} for n, line in enumerate(lines)])
+    fetch = {"kind": "common_crawl", "crawl": CRAWL, "table": table, "tld": "de", "max_records": 5, "data": web.address}
+    recipe = written(tmp_path, fetch, format="warc", paths=["*.warc.gz"])
+    options = ("--processes", "1", "--runs-dir", tmp_path / "runs")
+    assert f"{CRAWL}, at most 5 pages of .de: size not known" in " ".join(
+        gristmill("plan", recipe, *options).out.split()
+    )
+    done = gristmill("run", recipe, *options, "--until", "extract/book")
+    assert done.code == 0, done.err
+    assert "5 records for hosts below .de, by 2 of 2 pages of the index" in " ".join(done.out.split())
+    ledger = Extracted(tmp_path / "runs" / "mill" / "extract" / "book").ledger.source("book")
+    assert (ledger.came_in.documents, ledger.total("kept").documents) == (5, 5)
+    for wrong, words in (
+        ({"url": "*.de"}, "expected one of url"),
+        ({"table": None, "url": "*.de"}, "tld is for table"),
+    ):
+        assert (
+            words in gristmill("plan", written(tmp_path, {**fetch, **wrong}, format="warc", paths=["*"]), *options).err
+        )
 
 
 def test_files_of_a_store_are_fetched_and_keep_their_folders(tmp_path: Path) -> None:

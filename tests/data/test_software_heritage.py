@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from gristmill.data import software_heritage
 from gristmill.data.connection import Connections
 from gristmill.data.download import Client
+from gristmill.data.id_tables import told_of_tables
 from gristmill.data.patience import Patience
-from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of, told_of_tables
+from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of
 from gristmill.errors import DataError, Interrupted
 from gristmill.store.jsonl import read_jsonl
 from web import Web, served
@@ -238,12 +239,32 @@ def test_what_tables_tell_is_what_the_caps_let_through(
         if size + length > (max_bytes or 1000):
             break
         files, size = files + 1, size + length
-    assert told_of_tables(paths, max_files=max_files, max_bytes=max_bytes) == (files, size)
+    assert told_of_tables(paths, "blob_id", max_files=max_files, max_bytes=max_bytes) == (files, size)
 
 
 def test_tables_without_lengths_tell_how_many_ids_they_have(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("a\n\nb\n")
     ids = table(tmp_path, [{"blob_id": "a", "length_bytes": None}, {"blob_id": "b", "length_bytes": 3}])
-    assert told_of_tables([tmp_path / "ids.txt"], max_files=None, max_bytes=None) == (2, None)
-    assert told_of_tables([ids], max_files=None, max_bytes=None) == (2, None)
-    assert told_of_tables([ids, tmp_path / "ids.txt"], max_files=3, max_bytes=None) == (3, None)
+    assert told_of_tables([tmp_path / "ids.txt"], "blob_id", max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids], "blob_id", max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids, tmp_path / "ids.txt"], "blob_id", max_files=3, max_bytes=None) == (3, None)
+
+
+def test_files_in_lists_of_repositories_are_rows_with_the_columns_of_both(web: Web, tmp_path: Path) -> None:
+    """As in the-stack-v2-train-smol-ids."""
+    files = [{"blob_id": row["blob_id"], "path": row["path"], "length_bytes": 7} for row in rows_of_files()]
+    repositories = [
+        {"repo_name": "ada/mill", "path": "of the repository", "files": files[:2]},
+        {"repo_name": "none/here", "path": "", "files": []},
+        {"repo_name": "bob/sail", "path": "", "files": files[2:]},
+    ]
+    ids = table(tmp_path, repositories)
+    assert told_of_tables([ids], "blob_id", max_files=None, max_bytes=None) == (6, 42)
+    assert told_of_tables([ids], "blob_id", max_files=3, max_bytes=20) == (2, 14)
+    fetch(web, ids, tmp_path / "out", max_files=5)
+    found = fetched(tmp_path / "out")
+    assert [row["text"].encode() for row in found] == [*FILES.values()][:5]
+    assert [(row["path"], row["repo_name"]) for row in found[1:3]] == [
+        ("src/1.py", "ada/mill"),
+        ("src/2.py", "bob/sail"),
+    ]

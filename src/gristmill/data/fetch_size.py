@@ -14,9 +14,9 @@ from gristmill.data.connection import ask
 from gristmill.data.download import AGENT
 from gristmill.data.fetch import WholeFiles, first_files
 from gristmill.data.hub import list_dataset
+from gristmill.data.id_tables import told_of_tables
 from gristmill.data.object_store import list_store
 from gristmill.data.outside import find_outside
-from gristmill.data.software_heritage import told_of_tables
 from gristmill.errors import GristmillError
 from gristmill.planning.fetches import Told
 from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchObjectStore, FetchSoftwareHeritage, FetchUrls
@@ -56,8 +56,10 @@ def count_ids(sections: Mapping[str, Fetch], folder: Path) -> dict[str, Told]:
         if isinstance(section, FetchSoftwareHeritage) and section.ids is not None:
             with contextlib.suppress(GristmillError, OSError):
                 paths = [*find_outside(folder, section.ids, where=name).files]
-                files, size = told_of_tables(paths, max_files=section.max_files, max_bytes=section.max_bytes)
-                found[name] = Told(files=files, num_bytes=size, problem="the ids come without lengths")
+                files, size = told_of_tables(
+                    paths, section.id_column, max_files=section.max_files, max_bytes=section.max_bytes
+                )
+                found[name] = Told(files=files, num_bytes=size, problem="its tables of ids do not tell")
     return found
 
 

@@ -11,41 +11,33 @@ hash proves the content. A kill costs the blobs of one file.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from gristmill.data.charset import decode, is_binary
-from gristmill.data.document import count_rows, open_parquet
 from gristmill.data.download import Client, RefusedError
 from gristmill.data.executor import LocalThreads, results_of
+from gristmill.data.id_tables import Row, open_table
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError
 from gristmill.graph.progress import Position, Report
-from gristmill.recipe.schema.formats import ReadJsonl, ReadParquet
-from gristmill.store.jsonl import append_jsonl, numbered_objects, read_sound, write_jsonl
+from gristmill.store.jsonl import append_jsonl, read_sound, write_jsonl
 
 BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
 CONNECTIONS = 8
 HELD = 8 * CONNECTIONS
-MAX_COUNTED = 50_000_000  # ids of which plan adds up the lengths
-LENGTH = "length_bytes"  # the column of The Stack v2
 TEXT = "text"
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
-
-Row = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +73,7 @@ def fetch_blobs(
     Raises DataError for a table without the ids, or where not one blob could be fetched.
     """
     columns, rows = open_table(blobs.ids, blobs.id_column)
+    columns = [column for column in columns if column != TEXT]
     wanted = islice(rows, blobs.max_files)
     log, folder = out / "blobs.jsonl", out / "files"
     done = read_sound(log)
@@ -197,84 +190,3 @@ def hashes_of(content: bytes) -> tuple[str, str]:
     git = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
     git.update(content)
     return hashlib.sha1(content, usedforsecurity=False).hexdigest(), git.hexdigest()
-
-
-def open_table(paths: Sequence[Path], id_column: str) -> tuple[list[str], Iterator[Row]]:
-    """The columns of the first table, and the rows of all, one after the other; what is no text is written as JSON. Of lines of
-    JSON, the columns are the keys of the first line.
-
-    Raises DataError where there is no column of ids, in the first table at once, in a later one when it is its turn.
-    """
-    kept = [column for column in _columns(paths[0], id_column) if column != TEXT]
-    rows = chain.from_iterable(_rows(path, id_column) for path in paths)
-    return kept, ({column: _as_text(row.get(column)) for column in kept} for row in rows)
-
-
-def told_of_tables(paths: Sequence[Path], *, max_files: int | None, max_bytes: int | None) -> tuple[int, int | None]:
-    """How many files the ids of tables ask for and how large their content is, by the column LENGTH; None where not all have one."""
-    counts = [_count(path) for path in paths]
-    num_ids = min(sum(counts), max_files or sum(counts))
-    if sum(counts) > MAX_COUNTED or not all(map(ReadParquet.suffix_in, (path.name for path in paths))):
-        return num_ids, None
-    lengths = [length for path in paths if (length := _lengths(path)) is not None]
-    if len(lengths) < len(paths):
-        return num_ids, None
-    ends = np.cumsum(np.concatenate(lengths)[:num_ids])
-    fitting = int(np.searchsorted(ends, max_bytes or math.inf, side="right"))
-    return fitting, int(ends[fitting - 1]) if fitting else 0
-
-
-def _count(path: Path) -> int:
-    if ReadParquet.suffix_in(path.name):
-        return count_rows(path)
-    with path.open("rb") as file:
-        return sum(1 for line in file if not line.isspace())
-
-
-def _lengths(path: Path) -> NDArray[np.int64] | None:
-    with open_parquet(path) as file:
-        place = file.schema_arrow.get_field_index(LENGTH)
-        if place < 0 or not pa.types.is_integer(file.schema_arrow.field(place).type):
-            return None
-        column = file.read(columns=[LENGTH]).column(0)
-    return None if column.null_count else column.to_numpy().astype(np.int64)
-
-
-def _columns(path: Path, id_column: str) -> list[str]:
-    if ReadParquet.suffix_in(path.name):
-        with open_parquet(path) as file:
-            columns = list(file.schema_arrow.names)
-    elif ReadJsonl.suffix_in(path.name):
-        columns = [*next((row for _, row in numbered_objects(path)), {})]
-    else:
-        columns = [id_column]
-    if id_column not in columns:
-        raise DataError(f"{path} has no column {id_column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
-    return columns
-
-
-def _rows(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
-    _columns(path, id_column)
-    if ReadParquet.suffix_in(path.name):
-        yield from _parquet_rows(path)
-    elif ReadJsonl.suffix_in(path.name):
-        yield from (row for _, row in numbered_objects(path))
-    else:
-        yield from _lines(path, id_column)
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=BLOBS_PER_FILE):
-            yield from batch.to_pylist()
-
-
-def _lines(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.strip():
-                yield {id_column: line.strip()}
-
-
-def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
