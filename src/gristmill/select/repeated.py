@@ -34,7 +34,7 @@ from gristmill.select.stages import Stage
 from gristmill.select.units import Unit, unit_hashes, units_of
 from gristmill.select.words import Int64
 
-VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 3  # of every step that uses it: rises when the meaning of what it computes changes
 
 ROW_BYTES = 400  # of a worker's memory per distinct unit of a range
 WORD_BYTES = 2  # at least, with what parts it from the next one
