@@ -670,8 +670,12 @@ def test_the_search_for_repeated_text_has_its_place_on_disk_by_its_units(book: P
     lines, long_lines = (
         ["select.repeated_text.unit=line", f"select.repeated_text.min_words={words}"] for words in (2, 300)
     )
-    assert re.search(r"while duplicates are searched, up to \d[\d.]* .?B while repeated text is", page(book, machine, lines))
-    few, many = (json.loads(page(book, machine, of, as_json=True))["disk_bytes"]["repeated"] for of in (long_lines, lines))
+    assert re.search(
+        r"while duplicates are searched, up to \d[\d.]* .?B while repeated text is", page(book, machine, lines)
+    )
+    few, many = (
+        json.loads(page(book, machine, of, as_json=True))["disk_bytes"]["repeated"] for of in (long_lines, lines)
+    )
     assert 0 < few < many
 
 
