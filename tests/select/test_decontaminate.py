@@ -353,6 +353,66 @@ def test_the_published_rule_needs_thirteen_words_in_a_row_and_six_tenths_of_the_
     assert short.unprotected == ("quiz/x",)
 
 
+def alike(rng, count, own):
+    """Prompts that begin with the same 20 words."""
+    wording = random_words(rng, 20)
+    return [Item(id=str(i), prompt=f"{wording}: {random_words(rng, own)}", target="yes") for i in range(count)]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_in_pieces_and_with_words_counted_first_the_rule_of_finemath_finds_what_it_says(seed):
+    rng = np.random.default_rng(seed)
+    items = [*alike(rng, 9, int(rng.integers(2, 30))), Item(id="long", prompt=random_words(rng, 60))]
+    finder = Decontaminator.of([pack(items)], rule="finemath@1")
+    words = " ".join(items[int(k)].prompt for k in rng.integers(0, 10, 4)).split()
+    for place in rng.integers(0, len(words), len(words) // 5):
+        words[place] = str(rng.choice(VOCABULARY))
+    words = [word.strip(":") for word in words]
+    best = {}
+    for item in items:
+        prompt = item.prompt.replace(":", "").split()
+        own_at = {tuple(prompt[own : own + 13]): own for own in range(len(prompt) - 12)}
+        grams = (tuple(words[at : at + 13]) for at in range(len(words) - 12))
+        begins = {at - own_at[gram] for at, gram in enumerate(grams) if gram in own_at}
+        n = len(prompt)
+        shares = [common_words(prompt, words[max(0, begin - n) : begin + 2 * n]) / n for begin in begins]
+        best[f"quiz/{item.id}"] = max(shares, default=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(d, "PIECE_WORDS", int(rng.integers(5, 200)))
+        match = finder.match(" ".join(words))
+    names = set() if match is None else set(match.item_ids)
+    assert all(best[name] >= 0.6 for name in names)
+    # Of places within SHIFT of each other the first is compared, which may lack as many words at an end; prompts have 22 or more.
+    assert names >= {name for name, share in best.items() if share >= 0.6 + d.SHIFT / 22}
+
+
+def common_words(one, other):
+    """The length of the longest common subsequence, by the table."""
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = row
+        row = [0]
+        for k, there in enumerate(other):
+            row.append(before[k] + 1 if word == there else max(before[k + 1], row[k]))
+    return row[-1]
+
+
+def test_a_text_of_prompts_that_begin_alike_costs_by_its_length_and_not_by_the_pairs(monkeypatch):
+    rng = np.random.default_rng(4)
+    items = alike(rng, 40, 25)
+    finder = Decontaminator.of([pack(items)], rule="finemath@1")
+    monkeypatch.setattr(d, "PIECE_WORDS", 2_000)
+    calls, real = [], d.longest_common_subsequence
+    monkeypatch.setattr(d, "longest_common_subsequence", lambda one, other: calls.append(one) or real(one, other))
+    for times in (10, 100):
+        calls.clear()
+        match = finder.match("\n".join(item.prompt for item in items * times))
+        assert match is not None
+        assert len(match.item_ids) == 40
+        assert len(calls) < 3_000  # of 16,000 and 160,000 pairs of a place and a prompt
+
+
 def test_look_ups_are_those_of_a_dictionary():
     rng = np.random.default_rng(14)
     asked = questions_of([pack([Item(id=str(i), prompt=random_words(rng, 12)) for i in range(50)])])

@@ -267,9 +267,10 @@ class Repeated:
 
 
 def num_units(text_bytes: float, documents: float, *, min_words: int) -> float:
-    """About how many units of so many words or more a text has: 330 bytes of it for each one of 13 words or more and 500 for each one of
-    30, as measured on pages of C4, manuals in HTML, manual pages and novels, where those lay between 260 and 430, and between 470 and 700.
-    Web pages that have no blank lines are one paragraph each, so there it is an upper estimate."""
+    """About how many units of so many words or more a text has: one in 330 bytes of it for 13 words, in 500 for 30.
+
+    As measured on pages of C4, manuals in HTML, manual pages and novels: 260 to 430 for paragraphs and 250 to 330 for lines of 13 words or
+    more. Lines of wrapped books are shorter, and web pages without blank lines are one paragraph each."""
     return text_bytes / (200 + 10 * min_words) + documents
 
 
