@@ -40,12 +40,12 @@ WORDS = 500  # of a document, about a web page
 
 
 def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
-    """Signatures, search with verification, kept documents."""
-    import duplicates as made
+    """Signatures, search with verification, kept documents; in this process where there is one core, as a run does it."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from gristmill.data.executor import InProcess, LocalProcesses
     from gristmill.select.copies import COPIES
     from gristmill.select.corpus import PrintedShard, corpus_of
     from gristmill.select.dedup import find_duplicates
@@ -55,9 +55,11 @@ def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     multiprocessing.get_context("forkserver").set_forkserver_preload(["gristmill.select.dedup"])
     rules = DuplicateRules(num_bands=BANDS, rows_per_band=ROWS, ngram=NGRAM, min_jaccard=LEAST, remove_near=True)
     shards = sorted(documents.glob("*.parquet"))
-    executor = made.MeasuringExecutor(processes=cores)
+    executor = InProcess() if cores == 1 else LocalProcesses(processes=cores)
     sign = PrintShard(out=work, bands=rules.bands, seed=0)
-    made.run(executor, sign, shards)
+    for _, outcome in executor.map(sign, shards):
+        if isinstance(outcome, Exception):
+            raise outcome
     signed = time.perf_counter()
     total = sum(pq.read_metadata(shard).num_rows for shard in shards)
     np.save(work / "passed.npy", np.ones(total, dtype=bool))

@@ -132,16 +132,16 @@ def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
             most_bytes(round(found.facts[name].text_bytes), recipe.select.validation),
         )
         told = f"{path.name} of {name} is one document of about {in_units(size, 'B')} of text"
-        cut = f"sources.{name}.read.passage_chars: {LONG_BYTES} cuts long documents"
+        cut = f"sources.{name}.read.passage_chars: {LONG_BYTES} cuts long documents" if size > 2 * LONG_BYTES else None
         if wanted < size <= most:
             warnings.append(
                 f"{told}, more than the {in_units(wanted, 'B')} that are held out: it may be all that is held out, and what is alike "
-                f"to it then leaves the training text; {cut}"
+                f"to it then leaves the training text; {cut or 'a larger select.validation.min_bytes holds out more documents'}"
             )
         elif size > most:
             warnings.append(
                 f"{told}, more than may be held out ({in_units(most, 'B')}), and is trained on as a whole: little or nothing of {name} "
-                f"is held out, so no score tells of it; {cut if size > 2 * LONG_BYTES else 'add text if one should'}"
+                f"is held out, so no score tells of it; {cut or 'add text if one should'}"
             )
     few = {
         name: (documents, num_bytes)

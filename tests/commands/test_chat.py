@@ -21,7 +21,7 @@ from rich.console import Console
 
 from gristmill.commands import model_folder
 from gristmill.commands.chat import Conversation, chat
-from gristmill.commands.model_folder import find_model, names_of
+from gristmill.commands.model_folder import find_model, names_of, older_than
 from gristmill.commands.run_folder import run_of
 from gristmill.display import VISIBLE
 from gristmill.errors import ArtifactError, DataError, RecipeError
@@ -209,6 +209,23 @@ def test_run_folder_means_its_best_model(tmp_path: Path, steps: list[str], best:
     assert find_model(tmp_path) == tmp_path / best / "model"
     assert find_model(tmp_path / best) == tmp_path / best / "model"
     assert find_model(tmp_path / best / "model") == tmp_path / best / "model"
+
+
+def test_a_model_that_was_made_before_a_step_that_is_remade_is_called_older(
+    model: Llama, tokenizer: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(tmp_path / "run" / "export" / "model", model, tokenizer)
+    said(tmp_path / "run", prompt="x")
+    assert capsys.readouterr().err == ""
+    (tmp_path / "run" / "sft.unfinished").symlink_to("../gone")
+    (tmp_path / "run" / "pretrain.before").symlink_to("../gone")
+    line = f"{folder} is older than pretrain, which is being remade, or was stopped on the way."
+    assert older_than(tmp_path / "run", folder) == line
+    said(tmp_path / "run", prompt="x")
+    assert capsys.readouterr().err == f"{line}\n"
+    pretrained = saved(tmp_path / "run" / "pretrain" / "model", model, tokenizer)
+    assert older_than(tmp_path / "run", pretrained) is None
+    assert older_than(pretrained, pretrained) is None
 
 
 def test_folder_without_a_model_is_refused_with_what_would_be_one(tmp_path: Path) -> None:

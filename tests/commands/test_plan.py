@@ -37,6 +37,7 @@ from gristmill.select.outputs import Selected
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.shards import TokenShard
+from gristmill.units import seconds
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LARGE = RECIPES / "smollm2-1.7b.yaml"
@@ -553,7 +554,7 @@ def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine
     left = sum(0 if step.is_done else step.left_seconds for step in made.steps)
     shown = page(book, machine, change)
     assert "; 20 of 100 steps to make" in shown
-    assert re.search(rf"^ ?all +\S+ \w+ +{left:.0f} s +one after", shown, re.MULTILINE), shown
+    assert re.search(rf"^ ?all +\S+ \w+ +{seconds(left)} +one after", shown, re.MULTILINE), shown
     links = RunLinks(Store(machine.runs_dir), "book")
     identity = links.target("pretrain")
     assert identity is not None
@@ -587,6 +588,33 @@ def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machin
         r"read\.passage_chars",
         warning,
     ), warning
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "warned", "advice"),
+    [
+        (3_000, 97_000, "it may be all that is held out", "; a larger select.validation.min_bytes holds out more documents"),
+        (60_000, 1_940_000, "it may be all that is held out", "; sources.tale.read.passage_chars: 20000 cuts long documents"),
+        (30_000, 1_000, "is trained on as a whole", "; add text if one should"),
+        (60_000, 1_000, "is trained on as a whole", "; sources.tale.read.passage_chars: 20000 cuts long documents"),
+        (1_000, 99_000, None, ""),
+    ],
+)  # fmt: skip
+def test_a_document_that_is_long_beside_its_source_gets_advice_that_helps(
+    size: int, more: int, warned: str | None, advice: str, book: Path, machine: Machine
+) -> None:
+    text = book.read_text(encoding="utf-8").replace("{book: 1.0}", "{book: 0.9, tale: 0.1}")
+    tale = "  tale: {read: {format: text, paths: [tales/*.txt]}, license: CC0}"
+    book.write_text(text.replace("tokenizer:", f"{tale}\ntokenizer:"), encoding="utf-8")
+    (book.parent / "tales").mkdir()
+    (book.parent / "tales" / "long.txt").write_text("words " * (size // 6))
+    others = max(2, 2 * more // size)
+    for number in range(others):
+        (book.parent / "tales" / f"{number}.txt").write_text("other " * (more // others // 6))
+    change = ["select.validation.fraction=0.01", "select.validation.min_bytes=2000"]
+    found = [one for one in make_forecast(load_recipe(book, change), machine).warnings if one.startswith("long.txt")]
+    assert bool(found) == (warned is not None), found
+    assert all(warned in one and one.endswith(advice) for one in found), found  # type: ignore[operator]
 
 
 def test_a_plan_does_not_hash_what_takes_long(book: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import io
 import os
 import socket
@@ -191,3 +192,19 @@ def test_what_a_link_to_a_folder_shows_again_is_not_told_as_unread(tmp_path: Pat
     reads = [read("code", "data/[r]eal/a.sh"), read("text", "data/**/*.txt")]
     (data / "x.txt").write_text("words")
     assert counts(not_read_beside(tmp_path, reads, has_chat=False)) == {"inner_link": 1, ".qqq": 1}
+
+
+def test_the_work_grows_in_proportion_to_the_files(tmp_path: Path) -> None:
+    def calls(files: int) -> int:
+        data = tmp_path / str(files) / "data"
+        data.mkdir(parents=True)
+        for number in range(files):
+            (data / f"{number}.cpp").write_text("int x;\n", encoding="utf-8")
+            (data / f"{number}.qqq").write_text("x", encoding="utf-8")
+        profile = cProfile.Profile()
+        reads = [read("code", "data/**/*.cpp")]
+        (left,) = profile.runcall(not_read_beside, data.parent, reads, has_chat=False)
+        assert left.files == files
+        return sum(entry.callcount for entry in profile.getstats())
+
+    assert calls(400) < 2.5 * calls(200)

@@ -292,7 +292,7 @@ def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
     said = verdict(cast(Facts, Found()))
     assert said == (
         "Before fine-tuning it predicted text that it never saw better than a compressor that has read all of its training text: "
-        "1.50 against 2.00 bits per byte, mean of 1 source (9 held-out documents). On questions kept out of training it does "
+        "1.50 against 2.00 bits per byte (mean of 1 source, 9 held-out documents). On questions kept out of training it does "
         "better than guessing on cloze (40% of 9, chance 25%); it cannot be told from guessing on sums (26% of 9, chance 25%); it "
         "gets right 10% of 9 (sums asked)."
     )
@@ -302,7 +302,7 @@ def test_verdict_says_how_good_the_model_is_and_on_what_that_rests() -> None:
     Found.results = (*Found.results[:2], *book)
     assert verdict(cast(Facts, Found())) == (
         "Before fine-tuning it predicted text that it never saw better than a compressor that has read all of its training text: "
-        "1.50 against 2.00 bits per byte, mean of 1 source (9 held-out documents). Left out is held-out text that stands in "
+        "1.50 against 2.00 bits per byte (mean of 1 source, 9 held-out documents). Left out is held-out text that stands in "
         "training text, too (book 83%)."
     )
     Found.results = (*book,)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.commands.copies import pull as pull_command
+from gristmill.commands.copies import push as push_command
 from gristmill.display import Output
 from gristmill.errors import ArtifactError, MissingExtra, RecipeError, ResourceError
 from gristmill.store import remote
@@ -299,6 +300,27 @@ def test_a_pull_says_where_the_run_is(tmp_path: Path, capsys: pytest.CaptureFixt
     push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
     pull_command(f"{tmp_path}/there/mine", runs_dir=tmp_path / "other", only=[], console=Output(soft_wrap=True))
     assert capsys.readouterr().out == f"{tmp_path}/other/mine: copied 2 artefacts, 2.11 kB\n"
+
+
+def test_a_push_names_what_is_not_made_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = a_run(tmp_path / "runs")
+    push_command(
+        run.folder, str(tmp_path / "there"), runs_dir=tmp_path / "runs", only=[], console=Output(soft_wrap=True)
+    )
+    assert "without" not in capsys.readouterr().out
+    run.set_aside("select")
+    run.mark_unfinished("extract/web", "0" * 16)
+    push_command(
+        run.folder, str(tmp_path / "there"), runs_dir=tmp_path / "runs", only=[], console=Output(soft_wrap=True)
+    )
+    assert "without extract/web, select: being made, or stopped on the way" in capsys.readouterr().out
+
+
+def test_a_misspelt_folder_of_a_pushed_run_gets_the_near_name(tmp_path: Path) -> None:
+    push(a_run(tmp_path / "runs"), str(tmp_path / "there"))
+    run = next(path.name for path in (tmp_path / "there").iterdir() if path.name != ".store")
+    with pytest.raises(RecipeError, match=f"Did you mean '{run}'"):
+        pull_command(f"{tmp_path}/there/{run}x", runs_dir=tmp_path / "b", only=[], console=Output(soft_wrap=True))
 
 
 def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

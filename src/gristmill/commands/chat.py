@@ -22,7 +22,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.commands.model_folder import find_model, introduction, load_speakers
+from gristmill.commands.model_folder import find_model, introduction, load_speakers, older_than
 from gristmill.display import VISIBLE
 from gristmill.errors import GristmillError, RecipeError
 from gristmill.model.generate import stream
@@ -69,9 +69,10 @@ def chat(
         stdin.reconfigure(errors="replace")  # a stray byte that was typed or pasted ends nothing
     told = console if interactive else Console(stderr=True)  # standard output gets only the answers
     for target, talk in zip(targets, talks, strict=True):
-        line = introduction(find_model(target), talk.speaker)
-        if prompt is None or not talk.speaker.is_chat:
-            told.print(line, markup=False, highlight=False, soft_wrap=not interactive)
+        folder = find_model(target)
+        line = introduction(folder, talk.speaker) if prompt is None or not talk.speaker.is_chat else None
+        for told_line in filter(None, (line, older_than(target, folder))):
+            told.print(told_line, markup=False, highlight=False, soft_wrap=not interactive)
     if interactive:
         told.print("/help shows the commands, /quit leaves.")
     with _interruptible() if interactive else contextlib.nullcontext():

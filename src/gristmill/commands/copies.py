@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.commands.run_folder import refuse_broken_links, run_of
+from gristmill.commands.run_folder import refuse_broken_links, run_of, under_way
 from gristmill.display import doing
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import named_nearly
@@ -34,10 +34,18 @@ def push(target: Path, address: str, *, runs_dir: Path, only: Sequence[str], con
         copied = push_run(run, address, only=only, say=say)
     back = shlex.join(["gristmill", "pull", f"{address.rstrip('/')}/{run.name}"])
     console.print(Text(f"{_words(copied)}; {back} copies it back"))
+    if not_made := under_way(folder):
+        console.print(
+            Text(f"without {', '.join(not_made)}: being made, or stopped on the way; push again when it is finished")
+        )
 
 
 def pull(address: str, *, runs_dir: Path, only: Sequence[str], console: Console) -> None:
     """Copies what a pushed run has and the store lacks, and links it. Raises as `store.remote.pull`."""
+    if "://" not in address and not Path(address).is_dir():
+        raise RecipeError(
+            f"{address} does not exist. {named_nearly(Path(address))}Name a run that was pushed: ADDRESS/RUN."
+        )
     store = Store(runs_dir, say=lambda line: console.print(Text(line)))
     with _shown("pulling", console) as say:
         run, copied = pull_run(address, lambda name: RunLinks(store, name), only=only, say=say)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
+from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished, under_way
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.recipe.load import named_nearly
 from gristmill.serve.speaker import Speaker
@@ -16,6 +16,7 @@ WANTED = (
     "Name a model folder (config.json and model.safetensors), or a run's folder that has "
     f"{', '.join(BEST_FIRST)}; `gristmill run` makes one."
 )
+MADE_IN_ORDER = (*MODEL_STEPS, "export")
 PARTS_OF_A_RUN = {"model", "export", *MODEL_STEPS}
 
 
@@ -59,3 +60,16 @@ def introduction(folder: Path, speaker: Speaker) -> str:
     """One line: what kind of model it is, and its size."""
     kind = "a chat model" if speaker.is_chat else "a base model: it continues your text and does not answer"
     return f"{folder} is {kind} ({speaker.num_parameters:,} parameters)."
+
+
+def older_than(target: Path, folder: Path) -> str | None:
+    """A line where the run's model was made from a step that is being remade, such as its export while pretrain is."""
+    made_from = next(
+        (MADE_IN_ORDER[:at] for at, step in enumerate(MADE_IN_ORDER) if target / step / "model" == folder), ()
+    )
+    remade = next((step for step in made_from if step in under_way(target)), None)
+    return (
+        None
+        if remade is None
+        else f"{folder} is older than {remade}, which is being remade, or was stopped on the way."
+    )

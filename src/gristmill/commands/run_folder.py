@@ -56,6 +56,18 @@ def refuse_broken_links(target: Path) -> None:
             )
 
 
+def under_way(target: Path) -> list[str]:
+    """The steps of a run's folder that are being made, or were stopped on the way."""
+    links = [link for link in (*target.glob("*"), *target.glob("*/*")) if link.is_symlink()]
+    names = {
+        str(link.relative_to(target)).removesuffix(suffix)
+        for link in links
+        for suffix in UNDER_WAY
+        if link.name.endswith(suffix)
+    }
+    return sorted(names)
+
+
 def refuse_unfinished(target: Path, steps: Iterable[str]) -> None:
     """Raise ArtifactError when one of the steps, none of which `target` has, is being made there."""
     for step in steps:

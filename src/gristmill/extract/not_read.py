@@ -103,12 +103,12 @@ def not_read_beside(recipe_dir: Path, reads: Sequence[ReadFiles], *, has_chat: b
     and files that hold them are taken for these. Raises RecipeError where a path of a source names nothing."""
     read: set[Path] = set()
     beside = dict(files_beside(recipe_dir, [pattern for one in reads for pattern in one.paths]))
-    trees: tuple[Path, ...] = ()  # each accounts for all of it
+    trees: set[Path] = set()  # each accounts for all of it
     for one in reads:
         outside = find_outside(recipe_dir, one.paths, where="read.paths")
         read.update(outside.files if isinstance(one, ReadCode) else find_files(outside, one))
-        trees += tuple(outside.paths) if isinstance(one, ReadCode) else ()
-    found = [(path, why) for path, why in beside.items() if why is not None or not any(map(path.is_relative_to, trees))]
+        trees.update(outside.paths if isinstance(one, ReadCode) else ())
+    found = [(path, why) for path, why in beside.items() if why is not None or trees.isdisjoint((path, *path.parents))]
     left = _left(found, read)
     return summed(
         ((path, why) for path, why in left if not (has_chat and why is None and holds_conversations(path))), recipe_dir

@@ -47,13 +47,16 @@ def _of_text(rows: Sequence[Figure], it_predicts: str, seen: Mapping[str, float]
         return f"{it_predicts} text that it never saw at {mean:.2f} bits per byte ({documents}).{without}"
     yardstick = sum(xz.values()) / len(xz)
     compressor = f"a compressor that has read {_primed_with(rows)}"
-    figures = f"{mean:.2f} against {yardstick:.2f} bits per byte, mean of {counted(len(ours), 'source')} ({documents})"
+    basis = f"mean of {counted(len(ours), 'source')}, {documents}"
     half = _half_interval(list(ours.values()))
     if half is None:
         few = ", ".join(f"{source} {row.n:,}" for source, row in ours.items() if row.interval is None)
-        return f"{it_predicts} text that it never saw at {figures} of {compressor}. With so few held-out documents, or so unequal ones, of a source ({few}) that says little of other text.{without}"
+        return (
+            f"{it_predicts} text that it never saw at {mean:.2f} bits per byte; {compressor} takes {yardstick:.2f} (fewer are better; {basis}). "
+            f"With so few held-out documents, or so unequal ones, of a source ({few}) that says little of other text.{without}"
+        )
     how = "about as well as" if abs(mean - yardstick) <= half else "better than" if mean < yardstick else "worse than"
-    return f"{it_predicts} text that it never saw {how} {compressor}: {figures}.{without}"
+    return f"{it_predicts} text that it never saw {how} {compressor}: {mean:.2f} against {yardstick:.2f} bits per byte ({basis}).{without}"
 
 
 def _primed_with(rows: Sequence[Figure]) -> str:

@@ -54,7 +54,7 @@ from gristmill.store.durable import OutOfSpaceError, read_json, write_json
 
 FOUND = "duplicates.json"
 SCRATCH = "search"
-MAX_IN_LINE = 50_000  # documents: so many take less time in this process than starting processes does
+MAX_IN_LINE = 500_000  # documents: so many take less time in this process than starting processes does
 NGRAMS_PER_DOCUMENT = 500  # of a web page; for the estimate that an error about a full disk gives
 
 

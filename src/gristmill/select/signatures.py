@@ -13,7 +13,6 @@ other bands still find a copy that repeats itself a little less.
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,18 +27,21 @@ from gristmill.data.document import read_batches
 from gristmill.data.each_shard import each_shard
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
-from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes, text_pieces
+from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes
 from gristmill.select.marks import mark
 from gristmill.select.minhash import band_keys, sign
-from gristmill.select.words import WIDENING, Int64, UInt64, ngram_hashes, ngrams_per_text, split_words
+from gristmill.select.words import WIDENING, Int64, UInt64, composed, folded, ngram_hashes, ngrams_per_text, words_of
 from gristmill.store.durable import atomic_path
 from gristmill.store.fingerprint import derive_seed
 
-VERSION = 2
+VERSION = 3
 STEM = "prints"
 MIN_DISTINCT_SIGNED = 0.5  # of the n-grams of a text; below it every second band is signed over wide ones
 MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
 ROWS_PER_GROUP = 8192
+_SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # where `str.split` cuts; none is beyond
+_WIDE_SPACES = [chr(code).encode() for code in _SPACES if code >= 0x80]
+_ONE_SPACE = bytes(ord(" ") if code in _SPACES and code < 0x80 else code for code in range(256))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +147,13 @@ def signing_seed(recipe_seed: int) -> int:
 
 def print_texts(texts: Sequence[str], *, bands: Bands, seed: int) -> Prints:
     """Exact hashes and band keys of all texts. The same bands and seed must be used for all that is compared."""
-    exact = np.array([exact_hash(text) for text in texts], dtype=np.uint64).reshape(len(texts), 2)
-    signed = [unicodedata.normalize("NFC", text)[:MAX_SIGNED_CHARS] for text in texts]
-    words = split_words(signed)
+    whole = [folded(text) for text in texts]
+    exact = np.array([_exact_hash(text) for text in whole], dtype=np.uint64).reshape(len(texts), 2)
+    signed = [
+        lower if len(text) <= MAX_SIGNED_CHARS else folded(composed(text)[:MAX_SIGNED_CHARS])
+        for text, lower in zip(texts, whole, strict=True)
+    ]
+    words = words_of(signed)
     ngrams, offsets = ngrams_per_text(words, bands.ngram)
     keys_DB = _keys(ngrams, offsets, bands=bands, seed=seed)
     repetitive = [
@@ -177,16 +183,17 @@ def _repeats(ngrams: UInt64) -> bool:
 
 def exact_hash(text: str) -> tuple[int, int]:
     """128 bits of the whole text, composed (NFC), in lower case, with every run of white space made one space."""
-    digest = xxhash.xxh3_128()
-    begun = False
-    for piece in text_pieces(unicodedata.normalize("NFC", text)):
-        words = piece.lower().split()
-        if words:
-            if begun:
-                digest.update(b" ")
-            digest.update(" ".join(words).encode("utf-8", "surrogatepass"))
-            begun = True
-    value = digest.intdigest()
+    return _exact_hash(folded(text))
+
+
+def _exact_hash(lower: bytes) -> tuple[int, int]:
+    if not lower.isascii():
+        for space in _WIDE_SPACES:
+            lower = lower.replace(space, b" ")
+    line = lower.translate(_ONE_SPACE)
+    while b"  " in line:
+        line = line.replace(b"  ", b" ")
+    value = xxhash.xxh3_128_intdigest(line.strip(b" "))
     return value >> 64, value & (2**64 - 1)
 
 

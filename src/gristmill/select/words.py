@@ -65,7 +65,16 @@ class Words:
 
 def split_words(texts: Sequence[str]) -> Words:
     """The words of all texts, hashed."""
-    parts = [lowered(composed(text)).encode("utf-8", "surrogatepass") for text in texts]
+    return words_of([folded(text) for text in texts])
+
+
+def folded(text: str) -> bytes:
+    """The text in NFC and lower case, as UTF-8."""
+    return lowered(composed(text)).encode("utf-8", "surrogatepass")
+
+
+def words_of(parts: Sequence[bytes]) -> Words:
+    """The words of texts that are folded."""
     buffer = b" ".join(parts) + b" "
     text_starts = np.zeros(len(parts) + 1, dtype=np.int64)
     np.cumsum([len(part) + 1 for part in parts], out=text_starts[1:])
