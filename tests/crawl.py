@@ -5,11 +5,28 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from web import Answer, Web
 
 CRAWL = "CC-MAIN-2024-10"
+TABLE = pa.schema(  # of https://github.com/commoncrawl/cc-index-table, the columns that are read
+    {
+        **dict.fromkeys(
+            ["url_host_tld", "content_mime_detected", "content_languages", "warc_filename", "url"], pa.string()
+        ),
+        "fetch_status": pa.int16(),
+        "warc_record_offset": pa.int32(),
+        "warc_record_length": pa.int32(),
+        "fetch_time": pa.timestamp("ms", "UTC"),
+        "content_digest": pa.string(),
+    }
+)
 PAGE = "<html><head><title>{title}</title></head><body><h1>{title}</h1><p>{text}</p></body></html>"
 
 
@@ -48,6 +65,32 @@ def make_crawl(web: Web, *, num_pages: int, archives: int = 2, lines_per_page: i
     web.files = {f"/{archive}": bytes(body) for archive, body in bodies.items()}
     serve_index(web, lines, lines_per_page=lines_per_page)
     return lines
+
+
+def write_table(folder: Path, lines: list[dict[str, Any]], *, files: int = 2, rows_per_group: int = 2) -> str:
+    """The columnar index of these lines, in files below `folder`; its address."""
+    part = folder / f"crawl={CRAWL}" / "subset=warc"
+    part.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "url_host_tld": line.get("tld", "org"),
+            "fetch_status": int(line["status"]),
+            "content_mime_detected": line["mime-detected"],
+            "content_languages": line["languages"],
+            "warc_filename": line["filename"],
+            "warc_record_offset": int(line["offset"]),
+            "warc_record_length": int(line["length"]),
+            "url": line["url"],
+            "fetch_time": datetime.strptime(line["timestamp"], "%Y%m%d%H%M%S").replace(tzinfo=UTC),
+            "content_digest": None,
+        }
+        for line in lines
+    ]
+    size = -(-len(rows) // files)
+    for number in range(files):
+        some = pa.Table.from_pylist(rows[number * size : (number + 1) * size], schema=TABLE)
+        pq.write_table(some, part / f"part-{number:05}.gz.parquet", row_group_size=rows_per_group, compression="gzip")
+    return folder.as_uri()
 
 
 def serve_index(web: Web, lines: list[dict[str, Any]], *, lines_per_page: int = 4) -> None:

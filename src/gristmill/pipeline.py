@@ -142,7 +142,7 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
 
 def _fetch_files(fetch: Fetch) -> dict[str, tuple[str, ...]]:
     """The files on this machine that say what is fetched."""
-    return {"ids": tuple(fetch.ids)} if isinstance(fetch, FetchSoftwareHeritage) else {}
+    return {"ids": tuple(fetch.ids)} if isinstance(fetch, FetchSoftwareHeritage) and fetch.ids is not None else {}
 
 
 def _scoring(recipe: Recipe) -> Iterable[Step]:

@@ -12,11 +12,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from gristmill.data.id_tables import open_table
 from gristmill.data.lists import check_list
 from gristmill.data.outside import absolute, find_outside
 from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
 from gristmill.data.record import RawDocument
-from gristmill.data.software_heritage import open_table
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
@@ -101,7 +101,7 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
     for name, source in recipe.sources.items():
         if isinstance(source.fetch, FetchSoftwareHeritage):
             check_ids = partial(_check_ids, id_column=source.fetch.id_column)
-            for index, pattern in enumerate(source.fetch.ids):
+            for index, pattern in enumerate(source.fetch.ids or ()):
                 yield ("sources", name, "fetch", "ids", index), _first_of(loaded.folder, pattern), check_ids
     for name, item in recipe.classifiers.items():
         key = ("classifiers", name)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from gristmill.commands.why import why
-from gristmill.data.document import DOCUMENT_SCHEMA, Document, shard_path, write_documents
+from gristmill.data.document import DOCUMENT_SCHEMA, Document, document_schema, shard_path, write_documents
 from gristmill.data.ledger import REJECTED_SCHEMA, rejected_row
 from gristmill.data.write import write_rows
 from gristmill.errors import DataError, RecipeError
@@ -78,6 +78,14 @@ def test_a_copy_names_what_it_lost_to_and_that_one_its_copies(run: Path) -> None
         "  web  copy0  near_duplicate 0.800",
         "  web  copy1  near_duplicate 0.810",
     ]
+
+
+def test_the_repository_of_a_source_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "select/code").mkdir(parents=True)
+    schema = document_schema(with_repository=True)
+    row = document("mill-1.2/a.py", "code", repository="mill-1.2").row()
+    write_rows(shard_path(tmp_path / "select/code", 0, stem="train"), schema, [row])
+    assert "repository mill-1.2" in told(tmp_path, "mill-1.2/a.py").splitlines()
 
 
 def test_a_document_tells_the_rules_that_judged_it_and_its_score(finished_run: Path) -> None:

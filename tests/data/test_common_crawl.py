@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crawl import CRAWL, make_crawl, page_html, serve_index
+from crawl import CRAWL, make_crawl, page_html, serve_index, write_table
 from gristmill.data import common_crawl
 from gristmill.data.common_crawl import Wish, fetch_crawl, what_is_wrong
 from gristmill.data.connection import Connections
 from gristmill.data.crawl_index import Query
+from gristmill.data.crawl_table import Table
 from gristmill.data.download import Client
 from gristmill.data.patience import Patience, UnreachableError
 from gristmill.data.record import RawDocument
@@ -55,7 +58,12 @@ def fetch(web: Web, out: Path, *, stop_after: int | None = None, **keys: Any) ->
         "status": 200,
     }
     query |= {key: keys.pop(key) for key in [*keys] if key in query}
-    wish = Wish(query=Query(**query), data=web.address, **{"max_records": 100, "max_bytes": None, **keys})  # type: ignore[arg-type]
+    caps = {"max_records": 100, "max_bytes": None, **keys}
+    if (table := caps.pop("table", None)) is not None:
+        del query["index"], query["url"]
+        query |= {"address": table, "tld": caps.pop("tld", None), "max_records": caps["max_records"]}
+    asked: Query | Table = Query(**query) if table is None else Table(**query)  # type: ignore[arg-type]
+    wish = Wish(query=asked, data=web.address, **caps)
     out.mkdir(exist_ok=True)
 
     def should_stop() -> bool:
@@ -246,3 +254,89 @@ def test_a_member_that_unpacks_to_more_than_a_page_may_have_is_refused_early() -
 def test_any_bytes_get_a_verdict(data: bytes, packed: bool) -> None:
     member = zlib.compress(data, wbits=31) if packed else data
     assert what_is_wrong(member, url="https://example.org/", num_bytes=len(member)) is not None
+
+
+# ── by the columnar index ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_both_indexes_bring_the_same_files(web: Web, tmp_path: Path) -> None:
+    table = write_table(tmp_path / "table", web.lines)
+    counts = [fetch(web, tmp_path / "cdx"), fetch(web, tmp_path / "columns", table=table)]
+    assert counts[0] == counts[1]
+    assert archive_bytes(tmp_path / "cdx") == archive_bytes(tmp_path / "columns")
+    rows = [[*read_jsonl(tmp_path / name / "records.jsonl")] for name in ("cdx", "columns")]
+    assert rows[0] == rows[1]
+
+
+LINES = st.fixed_dictionaries(
+    {
+        "tld": st.sampled_from(["de", "fr", "org"]),
+        "languages": st.sampled_from(["deu", "deu,eng", "eng", "", "fra,deu"]),
+        "status": st.sampled_from(["200", "200", "404"]),
+        "mime-detected": st.sampled_from(["text/html", "text/html", "text/plain"]),
+    }
+)
+
+
+@given(
+    told=st.lists(LINES, min_size=PAGES, max_size=PAGES),
+    tld=st.none() | st.sampled_from(["de", "org"]),
+    language=st.none() | st.sampled_from(["deu", "eng"]),
+    mime=st.none() | st.just("text/html"),
+    max_records=st.integers(1, 6),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_first_rows_that_fit_are_chosen_however_the_table_is_cut(
+    web: Web,
+    tmp_path_factory: pytest.TempPathFactory,
+    told: list[dict[str, str]],
+    tld: str | None,
+    language: str | None,
+    mime: str | None,
+    max_records: int,
+    shape: tuple[int, int],
+) -> None:
+    lines = sorted(({**line, **more} for line, more in zip(web.lines, told)), key=lambda line: line["tld"])
+    folder = tmp_path_factory.mktemp("table")
+    write_table(folder, lines, files=shape[0], rows_per_group=shape[1])
+    fitting = [
+        line["url"]
+        for line in lines
+        if tld in (None, line["tld"])
+        and (language is None or language in line["languages"].split(","))
+        and mime in (None, line["mime-detected"])
+        and line["status"] == "200"
+    ]
+    table = Table(
+        address=folder.as_uri(), crawl=CRAWL, tld=tld, language=language, mime=mime, status=200, max_records=max_records
+    )
+    pages = [table.page_of(Client(), page) for page in range(table.num_pages(Client()))]
+    assert [place.url for places, _ in pages for place in places][:max_records] == fitting[:max_records]
+    if len(fitting) < max_records:
+        assert sum(len(places) + sum(passed.values()) for places, passed in pages) == PAGES, "each row has a fate"
+
+
+def test_a_table_that_is_stopped_resumes_and_what_is_no_place_is_counted(web: Web, tmp_path: Path) -> None:
+    lines = [{**line, "filename": "../secret"} if number == 3 else line for number, line in enumerate(web.lines)]
+    table = write_table(tmp_path / "table", lines, files=3)
+    with pytest.raises(Interrupted):
+        fetch(web, tmp_path / "out", table=table, stop_after=1)
+    counts = fetch(web, tmp_path / "out", table=table)
+    assert counts["records"] == PAGES - 1
+    assert counts["index_lines"] == {"chosen": PAGES - 1, "bad_index_line": 1}
+
+
+def test_a_table_that_is_none_is_told(web: Web, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"subset=warc has no \.parquet files\. Look at the crawl's name"):
+        fetch(web, tmp_path / "out", table=tmp_path.as_uri())
+    table = write_table(tmp_path / "table", web.lines, files=1)
+    with pytest.raises(DataError, match=r"has nothing for hosts below \.de in eng that fits: 9 not_asked_for"):
+        fetch(web, tmp_path / "out", table=table, tld="de")
+    [part] = (tmp_path / "table").rglob("*.parquet")
+    pq.write_table(pa.table({"url": ["a"]}), part)
+    with pytest.raises(DataError, match=r"has no column url_host_tld, .*: it is no index of a crawl"):
+        fetch(web, tmp_path / "other", table=table)
+    part.write_bytes(b"PAR1 but no more")
+    with pytest.raises(DataError, match="is not a Parquet file"):
+        fetch(web, tmp_path / "damaged", table=table)

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from crawl import CRAWL, make_crawl
+from crawl import CRAWL, make_crawl, write_table
 from gristmill.data.document import read_documents
 from gristmill.data.fetch_size import ask_sizes
 from gristmill.extract.outputs import Extracted
@@ -217,6 +219,31 @@ def test_pages_of_a_crawl_become_documents(web: Web, tmp_path: Path, gristmill: 
     assert len(read_jsonl(tmp_path / "runs" / "mill" / "fetch" / "book" / "records.jsonl")) == 6
 
 
+def test_pages_of_all_sites_by_the_columnar_index_become_documents(
+    web: Web, tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    lines = make_crawl(web, num_pages=9)
+    table = write_table(tmp_path / "table", [{**line, "tld": "de" if n % 3 else "fr"} for n, line in enumerate(lines)])
+    fetch = {"kind": "common_crawl", "crawl": CRAWL, "table": table, "tld": "de", "max_records": 5, "data": web.address}
+    recipe = written(tmp_path, fetch, format="warc", paths=["*.warc.gz"])
+    options = ("--processes", "1", "--runs-dir", tmp_path / "runs")
+    assert f"{CRAWL}, at most 5 pages of .de: size not known" in " ".join(
+        gristmill("plan", recipe, *options).out.split()
+    )
+    done = gristmill("run", recipe, *options, "--until", "extract/book")
+    assert done.code == 0, done.err
+    assert "5 records for hosts below .de, by 2 of 2 pages of the index" in " ".join(done.out.split())
+    ledger = Extracted(tmp_path / "runs" / "mill" / "extract" / "book").ledger.source("book")
+    assert (ledger.came_in.documents, ledger.total("kept").documents) == (5, 5)
+    for wrong, words in (
+        ({"url": "*.de"}, "expected one of url"),
+        ({"table": None, "url": "*.de"}, "tld is for table"),
+    ):
+        assert (
+            words in gristmill("plan", written(tmp_path, {**fetch, **wrong}, format="warc", paths=["*"]), *options).err
+        )
+
+
 def test_files_of_a_store_are_fetched_and_keep_their_folders(tmp_path: Path) -> None:
     store = tmp_path / "store"
     (store / "deep").mkdir(parents=True)
@@ -260,3 +287,47 @@ def test_files_of_software_heritage_become_documents_and_tables_that_lack_are_to
     assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 75, (
         "other ids, other files"
     )
+
+
+def test_files_of_software_heritage_by_a_table_that_is_fetched_first(
+    web: Web, tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    """As The Stack v2 gives them: a table of ids, with charset, length and repository, somewhere else."""
+    texts = [f"# Mühle {n}\n" for n in range(3)]
+    rows = []
+    for number, text in enumerate(texts):
+        content = text.encode("latin-1")
+        rows.append({"blob_id": hashlib.sha1(content).hexdigest(), "src_encoding": "ISO-8859-1", "repo_name": f"ada/mill{number}",
+                     "length_bytes": len(content)})  # fmt: skip
+        web.files[f"/content/{rows[-1]['blob_id']}"] = gzip.compress(content)
+    for name, part in (("a", rows[:2]), ("b", rows[2:])):
+        pq.write_table(pa.Table.from_pylist(part), tmp_path / f"{name}.parquet")
+        web.files[f"/{name}.parquet"] = (tmp_path / f"{name}.parquet").read_bytes()
+    fetch: dict[str, Any] = {"kind": "software_heritage", "content": f"{web.address}/content"}
+    read = {"format": "parquet", "paths": ["*.parquet"], "id_column": "blob_id", "repository_column": "repo_name"}
+    options = ("--processes", "1", "--runs-dir", tmp_path / "runs")
+
+    here = written(tmp_path, {**fetch, "ids": ["*.parquet"], "max_files": 2}, **read)
+    size = sum(row["length_bytes"] for row in rows[:2])
+    assert f"the first 2: 2 files, {size} B; will lie in" in " ".join(
+        gristmill("plan", here, "--offline", *options).out.split()
+    )
+
+    recipe = written(tmp_path, {**fetch, "ids_from": urls(web, "a.parquet", "b.parquet")}, **read)
+    planned = " ".join(gristmill("plan", recipe, *options).out.split())
+    assert "Software Heritage, the ids of 2 URLs, the first is" in planned
+    assert "size not known (the ids are fetched first, 2 files" in planned
+    web.faults, web.asked = ["cut", "", "busy", "cut"], []
+    done = gristmill("run", recipe, *options, "--until", "extract/book")
+    assert done.code == 0, done.err
+    out = tmp_path / "runs" / "mill"
+    found = [row for path in Extracted(out / "extract/book").documents for row in pq.read_table(path).to_pylist()]
+    assert [(row["text"], row["repository"]) for row in found] == [
+        (text, f"ada/mill{n}") for n, text in enumerate(texts)
+    ]
+    origins = json.loads((out / "fetch/book/origins.json").read_text())
+    assert {*origins["ids"]} == {"a.parquet", "b.parquet"}
+    assert not (out / "fetch/book/ids").exists()
+    assert gristmill("run", recipe, *options, "--until", "extract/book", "--offline").code == 0
+    both = written(tmp_path, {**fetch, "ids": ["a.parquet"], "ids_from": urls(web, "a.parquet")}, **read)
+    assert "expected one of ids" in gristmill("plan", both, *options).err

@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from gristmill.data import software_heritage
 from gristmill.data.connection import Connections
 from gristmill.data.download import Client
+from gristmill.data.id_tables import told_of_tables
 from gristmill.data.patience import Patience
 from gristmill.data.software_heritage import Blobs, fetch_blobs, hashes_of
 from gristmill.errors import DataError, Interrupted
@@ -37,7 +39,7 @@ def started() -> Iterator[Web]:
 
 @pytest.fixture
 def web(started: Web) -> Web:
-    started.faults, started.asked, started.files = [], [], {}
+    started.faults, started.asked, started.files, started.headers = [], [], {}, {}
     for content in FILES.values():
         put(started, content)
     return started
@@ -181,6 +183,15 @@ def test_a_start_after_a_stop_leaves_what_an_unbroken_one_leaves(
     assert len(both[0]) == 3
 
 
+def test_content_may_be_sent_as_packed_by_gzip_and_nothing_else(web: Web, tmp_path: Path) -> None:
+    ids = table(tmp_path, rows_of_files())
+    web.headers = {"Content-Encoding": "gzip"}
+    assert fetch(web, ids, tmp_path / "out")["blobs"] == 6
+    web.headers = {"Content-Encoding": "br"}
+    with pytest.raises(DataError, match=r"is sent packed \(br\) although"):
+        fetch(web, ids, tmp_path / "other")
+
+
 def test_caps_take_the_first_of_the_table(web: Web, tmp_path: Path) -> None:
     ids, size = table(tmp_path, rows_of_files()), sum(map(len, [*FILES.values()][:2]))
     assert fetch(web, ids, tmp_path / "a", max_files=3)["blobs"] == 3
@@ -206,3 +217,54 @@ def test_a_table_without_ids_or_with_hashes_of_git_is_told_what_to_change(web: W
     git.write_text(hashes_of(b"grist\n")[1])
     with pytest.raises(DataError, match=r"1 missing\.\n.*write hashes of git as swh:1:cnt"):
         fetch(web, git, tmp_path / "out")
+
+
+@given(
+    lengths=st.lists(st.lists(st.integers(0, 20), max_size=4), min_size=1, max_size=3),
+    max_files=st.none() | st.integers(1, 9),
+    max_bytes=st.none() | st.integers(1, 60),
+)
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_what_tables_tell_is_what_the_caps_let_through(
+    lengths: list[list[int]], max_files: int | None, max_bytes: int | None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder, paths = tmp_path_factory.mktemp("ids"), []
+    for number, some in enumerate(lengths):
+        paths.append(folder / f"{number}.parquet")
+        pq.write_table(
+            pa.table({"blob_id": ["a" * 40] * len(some), "length_bytes": pa.array(some, pa.int64())}), paths[-1]
+        )
+    files = size = 0
+    for length in [length for some in lengths for length in some][:max_files]:
+        if size + length > (max_bytes or 1000):
+            break
+        files, size = files + 1, size + length
+    assert told_of_tables(paths, "blob_id", max_files=max_files, max_bytes=max_bytes) == (files, size)
+
+
+def test_tables_without_lengths_tell_how_many_ids_they_have(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\n\nb\n")
+    ids = table(tmp_path, [{"blob_id": "a", "length_bytes": None}, {"blob_id": "b", "length_bytes": 3}])
+    assert told_of_tables([tmp_path / "ids.txt"], "blob_id", max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids], "blob_id", max_files=None, max_bytes=None) == (2, None)
+    assert told_of_tables([ids, tmp_path / "ids.txt"], "blob_id", max_files=3, max_bytes=None) == (3, None)
+
+
+def test_files_in_lists_of_repositories_are_rows_with_the_columns_of_both(web: Web, tmp_path: Path) -> None:
+    """As in the-stack-v2-train-smol-ids."""
+    files = [{"blob_id": row["blob_id"], "path": row["path"], "length_bytes": 7} for row in rows_of_files()]
+    repositories = [
+        {"repo_name": "ada/mill", "path": "of the repository", "files": files[:2]},
+        {"repo_name": "none/here", "path": "", "files": []},
+        {"repo_name": "bob/sail", "path": "", "files": files[2:]},
+    ]
+    ids = table(tmp_path, repositories)
+    assert told_of_tables([ids], "blob_id", max_files=None, max_bytes=None) == (6, 42)
+    assert told_of_tables([ids], "blob_id", max_files=3, max_bytes=20) == (2, 14)
+    fetch(web, ids, tmp_path / "out", max_files=5)
+    found = fetched(tmp_path / "out")
+    assert [row["text"].encode() for row in found] == [*FILES.values()][:5]
+    assert [(row["path"], row["repo_name"]) for row in found[1:3]] == [
+        ("src/1.py", "ada/mill"),
+        ("src/2.py", "bob/sail"),
+    ]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from gristmill.data.document import read_documents
 from gristmill.extract import extract
 from gristmill.extract.judge import judge, reasons_of
 from gristmill.extract.outputs import Extracted
@@ -96,7 +96,7 @@ def test_a_source_of_trees_counts_what_it_dropped_and_which_documents_have_a_lic
     for name, text in files.items():
         (tmp_path / "trees" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "trees" / name).write_text(text)
-    read = {"format": "code", "paths": ["trees"], "license_files": True, "language_by": "content"}
+    read = {"format": "code", "paths": ["trees"], "license_files": True, "language_by": "content", "repositories": True}
     source: dict[str, Any] = {"read": read, "rules": {"packs": ["tree@1"]}}
     extract.run(run_extract.context(tmp_path, tmp_path / "out", source))
     left = Extracted(tmp_path / "out")
@@ -107,13 +107,14 @@ def test_a_source_of_trees_counts_what_it_dropped_and_which_documents_have_a_lic
     }
     told = {name: count for name, count in left.counts.details.items() if name.startswith("license:")}
     assert told == {"license:stated": 1, "license:none": 1, "license:unknown": 1}
+    assert left.counts.details["repository:told"] == 3
     kept = {
-        document.id: (document.license, document.language)
+        row["id"]: (row["license"], row["language"], row["repository"])
         for path in left.documents
-        for document in read_documents(path)
+        for row in pq.read_table(path).to_pylist()
     }
     assert kept == {
-        "trees#app/src/a.py": ("Unlicense", "python"),
-        "trees#bare/c.py": (None, "python"),
-        "trees#other/d.h": ("unknown", "cpp"),
+        "trees#app/src/a.py": ("Unlicense", "python", "app"),
+        "trees#bare/c.py": (None, "python", "bare"),
+        "trees#other/d.h": ("unknown", "cpp", "other"),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import itertools
 import os
 import random
@@ -21,6 +20,7 @@ from accounting import num_bytes, read_whole, reasons, settings, texts
 from gristmill.data.record import RawDocument, Record, Skip, Unread
 from gristmill.formats.code import FORMAT, cut_tree, list_tree, read_code
 from gristmill.formats.code_language import language_told
+from source_trees import archive, fill
 
 
 def tree() -> dict[str, bytes]:
@@ -31,22 +31,6 @@ def tree() -> dict[str, bytes]:
         "readme.xyz": b"hello",
         "big.py": b"x" * 2000,
     }
-
-
-def fill(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def archive(path: Path, files: dict[str, bytes], mode: Any = "w:gz") -> Path:
-    with tarfile.open(path, mode) as opened:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            opened.addfile(member, io.BytesIO(data))
-    return path
 
 
 def read(path: Path, name: str = "t", **options: Any) -> list[Record]:
@@ -247,6 +231,20 @@ def test_runs_of_gristmill_are_no_part_of_a_tree(tmp_path: Path) -> None:
         ("a.H", "using namespace std;\n", "cpp"),
         ("a.pl", "use strict;\nmy $x = shift;\nprint $x->{a}(1);\n", "perl"),
         ("a.pl", ":- module(mill, [turn/1]).\nturn(X) :- wheel(X).\n", "prolog"),
+        ("a.m", "% x = [1, 2]\nfunction y = turn (x)\n  y = x';  #import it\nend\n", "matlab"),
+        ("a.m", "#import <Foundation/Foundation.h>\nint main() {}\n", "objective-c"),
+        ("a.m", "/* a wheel */\n- (void) turn: (int)n\n{\n}\n", "objective-c"),
+        ("a.m", "(* ::Package:: *)\n", "mathematica"),
+        ("a.m", "turn[n_Integer] := 2 n\n", "mathematica"),
+        ("a.t", 'ok(1);\nprint "# done"\n  . "\\n";\n', "perl"),
+        ("a.t", "use Test::More;\n\n=pod\n\n  $ prove\n\n=cut\n", "perl"),
+        ("a.t", "The wheel turns:\n  $ turn --times 3\n  > x\n  done\n", "cram"),
+        ("a.t", '.\\" Copyright\n.NH 1\nThe wheel\nuse it;\n', "troff"),
+        ("a.v", "// Module of the wheel\nmodule wheel(input Set);\n  Set = 1;\nendmodule\n", "verilog"),
+        ("a.v", "(* keep *) module wheel();\nendmodule\n", "verilog"),
+        ("a.v", "(** The wheel *)\nVariant x := A.\n", "coq"),
+        ("a.v", "From mill Require Import wheel.\n", "coq"),
+        ("a.v", "  Program Definition turn := 1.\n", "coq"),
         ("a.ts", "const page = `<?xml?>`;\n", "typescript"),
         ("a.ts", '<?xml version="1.0"?>\n<!DOCTYPE TS>\n<TS/>\n', "xml"),
         ("a.py", "class A:\n", "python"),
@@ -263,10 +261,42 @@ def test_what_is_written_tells_languages_that_share_an_extension(
         assert [document.language for document in documents] == [language]
 
 
+def test_what_only_content_tells_is_read_where_content_is_asked_or_the_recipe_names_it(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "t", {"a.m": b"x = 1;\n", "b.py": b"x = 1\n"})
+    (span,) = FORMAT.spans(folder, name="t", limit=10**9)
+
+    def told(**keys: Any) -> list[str | None]:
+        return [item.language for item in FORMAT.read(span, settings("code", **keys)) if isinstance(item, RawDocument)]
+
+    assert told() == ["python"]
+    assert told(language_by="content") == ["matlab", "python"]
+    assert told(language_by="content", extensions=[".py"]) == ["python"]
+    assert told(extensions=[".m"]) == [None], "by its extension alone it has no language"
+
+
 @pytest.mark.parametrize(
-    "run", ["class A" + " " * 100, "class A:" + " " * 100_000, "namespace\n", "using a", "f(a", " ", "/*", "struct A_"]
+    "run",
+    [
+        "use a",
+        "a[_",
+        "a_",
+        "Set = ",
+        "- (a",
+        "  $ ",
+        "#",
+        ".",
+        "(*",
+        "class A" + " " * 100,
+        "class A:" + " " * 100_000,
+        "namespace\n",
+        "using a",
+        "f(a",
+        " ",
+        "/*",
+        "struct A_",
+    ],
 )
 def test_long_runs_are_told_in_linear_time(run: str) -> None:
     # Nothing is timed: a pattern that is quadratic in one of these would take minutes.
-    for extension in (".h", ".pl", ".ts"):
-        assert language_told(extension, run * (200_000 // len(run))) in ("c", "cpp", "perl", "typescript")
+    for extension in (".h", ".m", ".pl", ".t", ".ts", ".v"):
+        assert language_told(extension, run * (200_000 // len(run)))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from gristmill.formats.license_files import MAX_PATH, UNKNOWN, is_license_file, 
 from gristmill.recipe.schema.formats import ReadCode
 from hostile import trees
 from hostile.hostile import Maker
+from source_trees import archive, fill
 
 MIT = (
     "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated files, to deal in "
@@ -81,22 +80,6 @@ def test_a_licence_file_is_told_by_its_name(name: str, is_one: bool) -> None:
     assert is_license_file(name) is is_one
 
 
-def archived(path: Path, files: dict[str, str]) -> Path:
-    with tarfile.open(path, "w:gz") as opened:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            opened.addfile(member, io.BytesIO(text.encode()))
-    return path
-
-
-def filled(folder: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-    return folder
-
-
 def licenses(path: Path, *, pieces: bool = False) -> dict[str, str | None]:
     settings = ReadCode(format="code", paths=["t"], license_files=True)
     spans = cut_tree(path, list_tree(path), name="t", limit=1) if pieces else FORMAT.spans(path, name="t", limit=10**9)
@@ -135,9 +118,9 @@ TOLD = {
 
 
 def test_a_document_has_the_licence_of_the_nearest_folder_that_states_one(tmp_path: Path) -> None:
-    folder = filled(tmp_path / "tree", TREE)
+    folder = fill(tmp_path / "tree", TREE)
     assert licenses(folder) == licenses(folder, pieces=True) == TOLD
-    assert licenses(archived(tmp_path / "t.tar.gz", TREE)) == TOLD
+    assert licenses(archive(tmp_path / "t.tar.gz", TREE)) == TOLD
     without = ReadCode(format="code", paths=["t"])
     read = [record for span in FORMAT.spans(folder, name="t", limit=10**9) for record in FORMAT.read(span, without)]
     assert {record.license for record in read if isinstance(record, RawDocument)} == {None, "CC0-1.0"}
@@ -159,8 +142,8 @@ def test_folders_and_archives_in_any_order_tell_alike(
     names = sorted(files)
     order.shuffle(names)  # type: ignore[attr-defined]
     place = tmp_path_factory.mktemp("t")
-    found = licenses(filled(place / "tree", files))
-    assert licenses(archived(place / "t.tar.gz", {name: files[name] for name in names})) == found
+    found = licenses(fill(place / "tree", files))
+    assert licenses(archive(place / "t.tar.gz", {name: files[name] for name in names})) == found
     for folder in sources:
         above = [one for one in stated if folder.startswith(one)]
         assert found[f"{folder}x.py"] == (license_told(stated[max(above, key=len)]) if above else None)
@@ -171,15 +154,15 @@ def test_names_without_end_and_licences_without_number_are_passed_over(
 ) -> None:
     deep = "a/" * 300_000
     files = {f"{deep}x.py": "", f"{deep}LICENSE": MIT, "./a/LICENSE": BSD}
-    assert licenses(archived(tmp_path / "deep.tar.gz", files)) == {f"{deep}x.py": "BSD-2-Clause"}
+    assert licenses(archive(tmp_path / "deep.tar.gz", files)) == {f"{deep}x.py": "BSD-2-Clause"}
     assert len(deep) > MAX_PATH
     monkeypatch.setattr(license_files, "MAX_LICENSE_FILES", 3)
     many = {f"{n}/LICENSE": MIT for n in range(4)} | {"0/x.py": ""}
-    assert licenses(archived(tmp_path / "many.tar.gz", many)) == {"0/x.py": UNKNOWN}
+    assert licenses(archive(tmp_path / "many.tar.gz", many)) == {"0/x.py": UNKNOWN}
 
 
 def test_a_licence_file_that_is_a_link_or_cannot_be_read_states_nothing(tmp_path: Path) -> None:
-    folder = filled(tmp_path / "tree", {"a/x.py": "", "b/x.py": "", "LICENSE": BSD})
+    folder = fill(tmp_path / "tree", {"a/x.py": "", "b/x.py": "", "LICENSE": BSD})
     (tmp_path / "MIT").write_text(MIT)
     (folder / "a" / "LICENSE").symlink_to(tmp_path / "MIT")
     (folder / "b" / "LICENSE").mkdir()

@@ -157,6 +157,24 @@ def test_a_missing_column_costs_the_file_one_reason_and_names_the_columns_that_e
     assert record.detail == "no 'text'; its columns are 'body', 'key'"
 
 
+def test_the_repository_of_a_row_is_that_of_its_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "repo_name": ["ada/mill", None, ""], "stars": [1, 2, 3]}), path)
+    found = [
+        record
+        for record in read_parquet(path, name="t", repository_column="repo_name")
+        if isinstance(record, RawDocument)
+    ]
+    assert [record.repository for record in found] == ["ada/mill", None, None]
+    [missing] = read_parquet(path, name="t", repository_column="repo")
+    assert isinstance(missing, Unread)
+    assert (missing.reason, "'repo'" in missing.detail) == ("missing_column", True)
+    numbers = [
+        record for record in read_parquet(path, name="t", repository_column="stars") if isinstance(record, RawDocument)
+    ]
+    assert [record.repository for record in numbers] == [None, None, None]
+
+
 @pytest.mark.parametrize("data", [b"", b"PAR1 but no more", b"x" * 5000])
 def test_what_is_not_parquet_costs_one_reason(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.parquet").write_bytes(data)

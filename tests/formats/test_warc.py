@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from gristmill.data.record import RawDocument, Record, Skip, Unread
@@ -18,6 +19,12 @@ from gristmill.formats.warc import read_warc
 
 PAGE = b"<html><body>" + b"A page about nothing in particular. " * 40 + b"%d</body></html>"
 NUM_PAGES = 6
+# python -c 'import brotli; print(brotli.compress(b"<html>told by another writer</html>").hex())', brotli 1.2.1
+BROTLI = bytes.fromhex("1b2200f8c529471a58202de3a0e47b17b2c826b268163049e525537ef51b4345e94400")
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
 
 
 def http(body: bytes, headers: str = "", status: str = "200 OK") -> bytes:
@@ -152,7 +159,11 @@ def test_a_record_above_the_limit_is_read_no_further(path: Path) -> None:
 
 
 def test_a_bomb_in_the_content_encoding_is_refused_and_an_honest_one_is_unpacked(path: Path) -> None:
-    bomb = http(gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip\r\n")
+    bombs = [
+        http(gzip.compress(bytes(50_000_000)), "Content-Encoding: gzip\r\n"),
+        http(zstd(bytes(50_000_000)), "Content-Encoding: zstd\r\n"),
+        http(bytes(pa.compress(bytes(50_000_000), codec="brotli", asbytes=True)), "Content-Encoding: br\r\n"),
+    ]
     honest = [
         http(gzip.compress(PAGE % 7), "Content-Encoding: gzip\r\n"),
         http(zlib.compress(PAGE % 7), "Content-Encoding: deflate\r\n"),
@@ -160,20 +171,29 @@ def test_a_bomb_in_the_content_encoding_is_refused_and_an_honest_one_is_unpacked
         http(b"5\r\n<html\r\n2;x=y\r\n>x\r\n0\r\n\r\n", "Transfer-Encoding: chunked\r\n"),
         http(b"<html>x", "Transfer-Encoding: chunked\r\n"),
         http(gzip.compress(b"<html>one ") + gzip.compress(b"two</html>") + b"rest", "Content-Encoding: gzip\r\n"),
+        http(BROTLI, "Content-Encoding: br\r\n"),
+        http(zstd(PAGE % 7), "Content-Encoding: zstd\r\n"),
+        http(zstd(b"<html>one ") + zstd(b"two</html>"), "Content-Encoding: zstd\r\n"),
+        http(b"\n" + PAGE % 7, "Content-Encoding: br\r\n"),
+        http(PAGE % 7, "Content-Encoding: zstd\r\n"),
     ]
-    members = [record(0, bomb), *(record(number, block) for number, block in enumerate(honest, start=1))]
-    members += [
-        record(7, http(b"xx", "Content-Encoding: br\r\n")),
-        record(8, http(b"\x1f\x8bxx", "Content-Encoding: gzip\r\n")),
-        record(9, http(gzip.compress(PAGE) + gzip.compress(PAGE)[:-9], "Content-Encoding: gzip\r\n")),
+    bad = [
+        http(b"\x1f\x8bxx", "Content-Encoding: gzip\r\n"),
+        http(gzip.compress(PAGE) + gzip.compress(PAGE)[:-9], "Content-Encoding: gzip\r\n"),
+        http(BROTLI[:-1], "Content-Encoding: br\r\n"),
+        http(b"xx", "Content-Encoding: br\r\n"),
+        http(zstd(PAGE)[:-1], "Content-Encoding: zstd\r\n"),
     ]
+    blocks = [*bombs, *honest, http(b"xx", "Content-Encoding: compress\r\n"), *bad]
+    members = [record(number, block) for number, block in enumerate(blocks)]
     path.write_bytes(b"".join(members))
     items = list(read_warc(path, name="x", max_bytes=1_000_000))
     assert [item.payload for item in items if isinstance(item, RawDocument)] == [
         PAGE % 7, PAGE % 7, PAGE % 7, b"<html>x", b"<html>x", b"<html>one two</html>",
+        b"<html>told by another writer</html>", PAGE % 7, b"<html>one two</html>", b"\n" + PAGE % 7, PAGE % 7,
     ]  # fmt: skip
     reasons = [item.reason for item in items if isinstance(item, Unread)]
-    assert reasons == ["unpacked_too_large", "unknown_content_encoding", "bad_content_encoding", "bad_content_encoding"]
+    assert reasons == ["unpacked_too_large"] * 3 + ["unknown_content_encoding"] + ["bad_content_encoding"] * 5
 
 
 def test_what_is_not_an_html_page_is_dropped_by_reason(path: Path) -> None:

@@ -35,11 +35,11 @@ OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py ch
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
     "ChatData.conversations", "Classifier.annotations", "PackRef.path",
-    "FetchCommonCrawl.data", "FetchCommonCrawl.index", "FetchSoftwareHeritage.api", "FetchSoftwareHeritage.content",
+    "FetchCommonCrawl.data", "FetchCommonCrawl.index", "FetchCommonCrawl.table", "FetchSoftwareHeritage.api", "FetchSoftwareHeritage.content",
     "FetchSoftwareHeritage.ids", *(f"{reader.__name__}.paths" for reader in READERS.values()),
 } - {"ReadParquet.paths", "ReadText.paths", "ReadWarc.paths"}  # of fetched files, which the pins have of these formats, the names count  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
-    "Dpo.optimizer", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
+    "Dpo.optimizer", "FetchSoftwareHeritage.ids_from", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 ABSENT = {

@@ -6,6 +6,8 @@ import gzip
 import zlib
 from pathlib import Path
 
+import pyarrow as pa
+
 from hostile.archives import members, record
 from hostile.hostile import Hostile, scaled
 
@@ -39,20 +41,28 @@ def warc_content_encodings(folder: Path, scale: float) -> Hostile:
         response(zlib.compress(bytes(size), 1), "Content-Encoding: deflate"),
         response(raw.compress(bytes(size)) + raw.flush(), "Content-Encoding: deflate"),
         response(gzip.compress(bytes(size // 2), 1) * 3, "Content-Encoding: x-gzip"),
+        response(brotli(bytes(size)), "Content-Encoding: br"),
+        response(zstd(bytes(size)), "Content-Encoding: zstd"),
+        response(zstd(bytes(size // 2)) * 3, "Content-Encoding: zstd"),
     ]
     bad = [
         response(gzip.compress(sound)[:-20], "Content-Encoding: gzip"),
         response(b"\x1f\x8b\x08\x08" + bytes(6) + b"n" * scaled(10e6, scale), "Content-Encoding: gzip"),
         response(sound, "Content-Encoding: deflate"),
         response(b"", "Content-Encoding: deflate"),
+        response(brotli(sound)[:-5], "Content-Encoding: br"),
+        response(b"\x28\xb5\x2f\xfd" + bytes(scaled(10e6, scale)), "Content-Encoding: zstd"),
+        response(zstd(sound) + bytes(9), "Content-Encoding: zstd"),
     ]
-    told = ["br", "gzip, gzip", "br, gzip", "zstd", "compress", "aes128gcm", "gzip;q=1", "x" * 50_000]
+    told = ["gzip, gzip", "br, gzip", "compress", "aes128gcm", "gzip;q=1", "x" * 50_000]
     twice = gzip.compress(gzip.compress(bytes(size), 1))
     unknown = [response(twice, f"Content-Encoding: {one}") for one in told]
     read = [
         response(empty * scaled(500_000, scale) + gzip.compress(sound), "Content-Encoding: gzip"),
         response(gzip.compress(sound) + bytes(scaled(5e6, scale)), "Content-Encoding: gzip"),
         response(sound, "Content-Encoding: gzip"),  # unpacked by whoever stored it
+        response(sound, "Content-Encoding: br"),
+        response(zstd(b"") * scaled(500_000, scale) + zstd(sound), "Content-Encoding: zstd"),
         response(chunked(gzip.compress(sound), 1), "Content-Encoding: gzip", "Transfer-Encoding: chunked"),
         response(chunked(sound + b" " * scaled(2e6, scale), 1), "Transfer-Encoding: chunked"),
         response(b"f" * 90 + b"\r\n" + sound, "Transfer-Encoding: chunked"),
@@ -63,6 +73,16 @@ def warc_content_encodings(folder: Path, scale: float) -> Hostile:
         "unknown_content_encoding": len(told),
     }
     return written(folder, bombs + bad + unknown + read, len(read), **reasons)
+
+
+def brotli(data: bytes) -> bytes:
+    """As it is sent by the name br."""
+    return bytes(pa.compress(data, codec="brotli", asbytes=True))
+
+
+def zstd(data: bytes) -> bytes:
+    """One frame."""
+    return bytes(pa.compress(data, codec="zstd", asbytes=True))
 
 
 def chunked(body: bytes, size: int) -> bytes:

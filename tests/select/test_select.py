@@ -6,13 +6,16 @@ import re
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import selecting
 from selecting import fates_of, kept_rows, rejected_rows, rows_of, run_selection, write_scores, write_source
 
-from gristmill.data.document import Document
+from gristmill.data.document import DOCUMENT_SCHEMA, REPOSITORY, Document
 from gristmill.data.ledger import Count, read_ledger
 from gristmill.data.packs import Item, write_pack
+from gristmill.data.write import write_table
 from gristmill.errors import DataError, Interrupted
 from gristmill.recipe.schema.curation import MinScore, NearDuplicates, Validation
 from gristmill.select import catalogue, hits, select
@@ -123,6 +126,18 @@ def test_a_source_without_validation_text_leaves_a_file_without_rows(made):
     out, _ = run(made, section={**SELECT, "validation": Validation(fraction=0.0, min_bytes=1, max_bytes=1)})
     assert [path.name for path in out.glob("web/validation-*")] == ["validation-00000.parquet"]
     assert kept_rows(out, "web", "validation") == []
+
+
+def test_documents_keep_their_repository_and_other_sources_have_no_such_column(made):
+    for path in (made / "extract/web").glob("documents-*.parquet"):
+        table = pq.read_table(path)
+        write_table(path, table.append_column(REPOSITORY, pa.array([f"of {name}" for name in table["id"].to_pylist()])))
+    out, _ = run(made, section={**SELECT, "validation": Validation(fraction=0.0, min_bytes=1, max_bytes=1)})
+    kept = kept_rows(out, "web", "train")
+    assert {row["repository"] for row in kept} == {f"of {row['id']}" for row in kept}
+    columns = [pq.read_schema(out / "web" / f"{side}-00000.parquet").names for side in SIDES]
+    assert columns == [[*DOCUMENT_SCHEMA.names, "repository", "cluster"]] * 2
+    assert pq.read_schema(out / "manuals/train-00000.parquet").names == [*DOCUMENT_SCHEMA.names, "cluster"]
 
 
 def test_documents_that_extract_counted_and_nobody_finds_stop_the_step(made):

@@ -51,14 +51,14 @@ def plan(
 
 
 def _told(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> dict[str, Told]:
-    """What servers say of the sources that were never fetched."""
+    """What is known of the sources that were never fetched: by tables of ids here, and by servers."""
     asked = {
         name: source.fetch
         for name, source in loaded.recipe.sources.items()
         if source.fetch is not None and links.before(f"fetch/{name}") is None
     }
-    if machine.offline or not asked:
+    if not asked:
         return {}
-    from gristmill.data.fetch_size import ask_sizes  # the Hub's client takes a while to import
+    from gristmill.data.fetch_size import ask_sizes, count_ids  # the Hub's client takes a while to import
 
-    return ask_sizes(asked)
+    return count_ids(asked, loaded.folder) | ({} if machine.offline else ask_sizes(asked))

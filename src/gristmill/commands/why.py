@@ -3,7 +3,7 @@
     extract/<source>   kept, or the rule that dropped it with value and limit
     select             train or validation, or why it left: the score, the item with its span, the survivor that it lost to
     repeated text      which paragraphs or lines it lost, and to which documents
-    both               where it came from (file and offset, URL, licence), the rule packs that judged it, its score
+    both               where it came from (file and offset, URL, repository, licence), the rule packs that judged it, its score
     and the other way  the copies that were dropped for it, the training texts that left because they resemble it, and how many others
                        lost text that it keeps
 
@@ -36,7 +36,7 @@ SHOWN_NEAR = 5
 SHOWN_COPIES = 10
 EXCERPT_CHARS = 300
 UNIT_CHARS = 80
-DETAILS = ("url", "license", "language", "origin", "rules", "score")
+DETAILS = ("url", "repository", "license", "language", "origin", "rules", "score")
 
 
 def why(target: Path, name: str, *, console: Console) -> None:

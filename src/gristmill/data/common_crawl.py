@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.data.crawl_index import MAX_RECORD_BYTES, Place, Query, num_pages, page_of
+from gristmill.data.crawl_index import MAX_RECORD_BYTES, Place, Query
+from gristmill.data.crawl_table import Table
 from gristmill.data.download import Client, RefusedError
 from gristmill.data.patience import UnreachableError
 from gristmill.errors import DataError, Interrupted
@@ -41,7 +42,7 @@ REFUSED = "refused"
 class Wish:
     """What is fetched of which crawl. data: the host of the archives."""
 
-    query: Query
+    query: Query | Table
     data: str
     max_records: int
     max_bytes: int | None
@@ -94,11 +95,11 @@ def _choose(
     write_jsonl(log, read)  # without a torn line
     chosen, reasons = list[Place](), Counter[str]()
     seen: set[tuple[str, int]] = set()
-    size, page, pages = 0, 0, read[0]["of"] if read else num_pages(client, wish.query)
+    size, page, pages = 0, 0, read[0]["of"] if read else wish.query.num_pages(client)
     while page < pages:
         if page == len(read):
             progress(Position.doing(f"asking the index, page {page + 1:,} of {pages:,}"))
-            found, passed = page_of(client, wish.query, page)
+            found, passed = wish.query.page_of(client, page)
             row = {"page": page, "of": pages, "places": [asdict(place) for place in found], "passed": passed}
             append_jsonl(log, [row])
             read.append(row)
@@ -117,11 +118,11 @@ def _choose(
         page += 1
     if not chosen:
         raise DataError(
-            f"the index of {wish.query.crawl} has nothing for {wish.query.url!r} that fits: {_listed(reasons) or 'no line'}.\n"
-            f"  Look at mime, language, status and max_bytes. It was asked: {wish.query.address(page=0)}"
+            f"the index of {wish.query.crawl} has nothing for {wish.query} that fits: {_listed(reasons) or 'no line'}.\n"
+            f"  Look at mime, language, status and max_bytes. It was asked: {wish.query.asked}"
         )
     say(
-        f"{wish.query.crawl}: {len(chosen):,} records for {wish.query.url!r}, by {len(read):,} of {pages:,} pages of the index"
+        f"{wish.query.crawl}: {len(chosen):,} records for {wish.query}, by {len(read):,} of {pages:,} pages of the index"
     )
     return chosen, dict(sorted(reasons.items()))
 

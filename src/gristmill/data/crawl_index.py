@@ -67,63 +67,78 @@ class Query:
             and (self.language is None or self.language in str(line.get("languages", "")).split(","))
         )
 
+    def __str__(self) -> str:
+        return repr(self.url)
 
-def num_pages(client: Client, query: Query) -> int:
-    """How many pages the answer has. Raises DataError where the index knows no such crawl or has no such page."""
-    address = query.address(showNumPages="true")
-    try:
-        answer = client.read(address, max_bytes=MAX_ANSWER_BYTES)
-        pages = json.loads(answer)["pages"]
-        if not isinstance(pages, int):
-            raise TypeError
-    except RefusedError as error:
-        if error.status == 404:
-            raise DataError(
-                f"the index of {query.crawl} has no page like {query.url!r} ({address}).\n"
-                "  Look at the crawl's name, and at the pattern: *.example.org is a domain, example.org/docs/* a beginning."
-            ) from error
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{address} answers {answer[:80]!r}; expected the number of pages.") from error
-    return pages
+    @property
+    def asked(self) -> str:
+        """The address of the first page."""
+        return self.address(page=0)
 
+    def num_pages(self, client: Client) -> int:
+        """How many pages the answer has. Raises DataError where the index knows no such crawl or has no such page."""
+        address = self.address(showNumPages="true")
+        try:
+            answer = client.read(address, max_bytes=MAX_ANSWER_BYTES)
+            pages = json.loads(answer)["pages"]
+            if not isinstance(pages, int):
+                raise TypeError
+        except RefusedError as error:
+            if error.status == 404:
+                raise DataError(
+                    f"the index of {self.crawl} has no page like {self.url!r} ({address}).\n"
+                    "  Look at the crawl's name, and at the pattern: *.example.org is a domain, example.org/docs/* a beginning."
+                ) from error
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{address} answers {answer[:80]!r}; expected the number of pages.") from error
+        return pages
 
-def page_of(client: Client, query: Query, page: int) -> tuple[list[Place], dict[str, int]]:
-    """The places of a page, and the lines of it that are none by reason: not_asked_for, bad_index_line."""
-    try:
-        answer = client.read(query.address(page=page), max_bytes=MAX_ANSWER_BYTES)
-    except RefusedError as error:
-        if error.status == 404:  # nothing on this page passes the filters
-            return [], {}
-        raise
-    reasons = Counter[str]()
-    return [*_places(answer, query, reasons)], dict(reasons)
+    def page_of(self, client: Client, page: int) -> tuple[list[Place], dict[str, int]]:
+        """The places of a page, and the lines of it that are none by reason: not_asked_for, bad_index_line."""
+        try:
+            answer = client.read(self.address(page=page), max_bytes=MAX_ANSWER_BYTES)
+        except RefusedError as error:
+            if error.status == 404:  # nothing on this page passes the filters
+                return [], {}
+            raise
+        reasons = Counter[str]()
+        return [*_places(answer, self, reasons)], dict(reasons)
 
 
 def _places(answer: bytes, query: Query, reasons: Counter[str]) -> Iterator[Place]:
     for line in answer.splitlines():
         try:
             found = json.loads(line)
-            place = Place(
-                archive=found["filename"],
-                offset=int(found["offset"]),
-                num_bytes=int(found["length"]),
-                url=found["url"],
-                timestamp=str(found.get("timestamp", "")),
-                digest=str(found.get("digest", "")),
-            )
-            is_place = (
-                isinstance(place.url, str)
-                and _ARCHIVE.fullmatch(place.archive) is not None
-                and ".." not in place.archive
-                and place.offset >= 0
-                and 0 < place.num_bytes <= MAX_RECORD_BYTES
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            is_place = False
-        if not is_place:
+            place = place_of(found)
+        except (ValueError, TypeError, RecursionError):
+            place = None
+        if place is None:
             reasons["bad_index_line"] += 1
         elif not query.fits(found):
             reasons["not_asked_for"] += 1
         else:
             yield place
+
+
+def place_of(line: Mapping[str, Any]) -> Place | None:
+    """The place that a line of an index tells; None where it tells none, or one that no record can have."""
+    try:
+        place = Place(
+            archive=line["filename"],
+            offset=int(line["offset"]),
+            num_bytes=int(line["length"]),
+            url=line["url"],
+            timestamp=str(line.get("timestamp", "")),
+            digest=str(line.get("digest", "")),
+        )
+        is_place = (
+            isinstance(place.url, str)
+            and _ARCHIVE.fullmatch(place.archive) is not None
+            and ".." not in place.archive
+            and place.offset >= 0
+            and 0 < place.num_bytes <= MAX_RECORD_BYTES
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return place if is_place else None

@@ -32,12 +32,21 @@ DOCUMENT_SCHEMA = pa.schema(
 )
 
 
+REPOSITORY = pa.field("repository", pa.string())  # a column of sources of code whose recipe asks for it
+
+
+def document_schema(*, with_repository: bool) -> pa.Schema:
+    """DOCUMENT_SCHEMA, and the repository where it is told."""
+    return DOCUMENT_SCHEMA.append(REPOSITORY) if with_repository else DOCUMENT_SCHEMA
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
     """One kept text and where it came from.
 
     `origin` is "path#offset" of the record it was read from; `bytes_in` are the raw payload bytes of that record,
     not of `text`. `license` is the document's own, where its file or tree states one; the source's is in the recipe.
+    `repository` is that of a source file, in shards that have the column.
     `language` is an ISO 639 code as the language model writes it, with its score in 0-1.
     """
 
@@ -50,9 +59,10 @@ class Document:
     url: str | None = None
     language: str | None = None
     language_score: float | None = None
+    repository: str | None = None
 
     def row(self) -> dict[str, Any]:
-        """The document as a row of DOCUMENT_SCHEMA."""
+        """The document as a row of `document_schema`."""
         return asdict(self)
 
 

@@ -11,7 +11,7 @@ again. Where a server tells no validator, the hash decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,13 @@ class Client:
         """The patience of this client."""
         return Trying(patience=self.patience, should_stop=self.should_stop, say=self.say)
 
-    def read(self, url: str, *, max_bytes: int, span: tuple[int, int] | None = None) -> bytes:
+    def read(
+        self, url: str, *, max_bytes: int, span: tuple[int, int] | None = None, may_be_gzip: bool = False
+    ) -> bytes:
         """A small answer, whole: of the file at `url`, or of the bytes `span` of it (first, last). Bytes as they are sent.
 
-        Raises RefusedError for another status than success and for an answer that is not what was asked for.
+        Raises RefusedError for another status than success and for an answer that is not what was asked for, DataError for one that is
+        sent packed. may_be_gzip: but for gzip, which the caller unpacks.
         """
 
         def attempt() -> bytes:
@@ -74,11 +77,13 @@ class Client:
             with ask(
                 url, headers, timeout_seconds=self.patience.timeout_seconds, connections=self.connections
             ) as answer:
-                return self._whole(answer, url, max_bytes, span)
+                return self._whole(answer, url, max_bytes, span, may_be_gzip=may_be_gzip)
 
         return self.trying.until_done(attempt, url=url, name=url)
 
-    def _whole(self, answer: Answer, url: str, max_bytes: int, span: tuple[int, int] | None) -> bytes:
+    def _whole(
+        self, answer: Answer, url: str, max_bytes: int, span: tuple[int, int] | None, *, may_be_gzip: bool
+    ) -> bytes:
         status, headers = answer.status, answer.headers
         if status in AGAIN:
             raise Cut(f"the server answers {status}", retry_after(headers))
@@ -86,6 +91,7 @@ class Client:
             raise RefusedError(f"{url}: the server answers {status}.", status)
         if span is not None and (status, _range(headers)[0]) != (206, span[0]):
             raise RefusedError(f"{url}: the server does not send the bytes that are asked for, but others.", status)
+        _refuse_packed(headers, url, but=("gzip",) if may_be_gzip else ())
         told = _number(headers.get("content-length"))
         body = bytearray()
         for chunk in answer.chunks(timeout_seconds=self.patience.timeout_seconds):
@@ -190,10 +196,7 @@ class _Download:
                 410: "The file has been removed.",
             }
             raise DataError(f"{url}: the server answers {status}.\n  {hint.get(status, 'Look at the address.')}")
-        if (encoding := headers.get("content-encoding", "identity").lower()) not in ("identity", ""):
-            raise DataError(
-                f"{url} is sent packed ({encoding}) although it was asked for as it is; its bytes cannot be checked."
-            )
+        _refuse_packed(headers, url)
         start, total = _range(headers) if status == 206 else (0, _number(headers.get("content-length")))
         validator = _validator(headers)
         is_same = self.validator is None or validator in (None, self.validator)
@@ -246,6 +249,15 @@ class _Download:
 
 def _number(value: str | None) -> int | None:
     return int(value) if value is not None and value.strip().isdecimal() else None
+
+
+def _refuse_packed(headers: Mapping[str, str], url: str, *, but: Sequence[str] = ()) -> None:
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding not in ("identity", "", *but):
+        raise DataError(
+            f"{url} is sent packed ({encoding[:80]}) although it was asked for as it is; its bytes cannot be checked.\n"
+            "  Something between here and the server packs it, such as a proxy; or name another mirror."
+        )
 
 
 def _range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:

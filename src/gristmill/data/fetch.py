@@ -5,6 +5,7 @@ files/         files that are complete; the content of the artefact
 origins.json   url, size, hash and ETag of each
 listing.json   of addresses, the Hub and object stores: what is fetched, decided once: sizes, hashes, the commit
 parts/         of these: files under way; a killed step continues with the bytes that are there
+ids/           the same four for tables of ids that are fetched first; gone when their files are there
 
 What the last two write beside the files, and how they resume, is in `common_crawl.py` and `software_heritage.py`.
 """
@@ -15,12 +16,13 @@ import shutil
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gristmill.data.common_crawl import Wish, fetch_crawl
 from gristmill.data.connection import Connections
 from gristmill.data.crawl_index import Query
+from gristmill.data.crawl_table import Table
 from gristmill.data.download import Client, Wanted
 from gristmill.data.executor import LocalThreads
 from gristmill.data.hub import account_headers, list_dataset
@@ -42,6 +44,7 @@ from gristmill.store.remote import Remote
 from gristmill.units import counted, in_bytes
 
 VERSION = 1
+WholeFiles = FetchUrls | FetchHub | FetchObjectStore
 CONNECTIONS = 4  # at a time: what one host takes without complaint
 
 
@@ -55,32 +58,72 @@ def run(ctx: StepContext, *, patience: Patience | None = None) -> dict[str, Any]
     trying = patience or Patience()
     with Connections() as connections, connections.shut_when(ctx.should_stop):
         if not isinstance(section, FetchCommonCrawl | FetchSoftwareHeritage):
-            return _files(ctx, section, trying, connections)
+            counts = _committed(ctx, _files(ctx, place, ctx.out, trying, connections))
+            shutil.rmtree(ctx.out / "parts")
+            (ctx.out / "listing.json").unlink()
+            return counts
         client = Client(patience=trying, should_stop=ctx.should_stop, say=ctx.say, connections=connections)
         if isinstance(section, FetchCommonCrawl):
             return _put_together(ctx, _crawl(ctx, client, section, place))
-        return _put_together(ctx, _blobs(ctx, client, section, place))
+        assert isinstance(place, FetchSoftwareHeritage)
+        tables = _tables(ctx, place, trying, connections)
+        counts = _put_together(ctx, _blobs(ctx, client, section, place, tables), tables)
+        if tables is not None:
+            (ctx.out / "ids" / "origins.json").unlink()  # first: without it, what is missing would be fetched again
+            shutil.rmtree(ctx.out / "ids")
+        return counts
 
 
 def _crawl(ctx: StepContext, client: Client, section: FetchCommonCrawl, place: FetchCommonCrawl) -> dict[str, Any]:
     """place: the section with its hosts, which are no part of what is fetched."""
-    query = Query(
-        index=place.index,
-        crawl=section.crawl,
-        url=section.url,
-        mime=section.mime,
-        language=section.language,
-        status=section.status,
-    )
+    query: Query | Table
+    if place.table is not None:
+        query = Table(
+            address=place.table,
+            crawl=section.crawl,
+            tld=section.tld,
+            mime=section.mime,
+            language=section.language,
+            status=section.status,
+            max_records=section.max_records,
+        )
+    else:
+        assert section.url is not None, "the schema asks for one of both"
+        query = Query(
+            index=place.index,
+            crawl=section.crawl,
+            url=section.url,
+            mime=section.mime,
+            language=section.language,
+            status=section.status,
+        )
     wish = Wish(query=query, data=place.data, max_records=section.max_records, max_bytes=section.max_bytes)
     return fetch_crawl(client, wish, ctx.out, progress=ctx.progress, say=ctx.say)
 
 
+def _tables(
+    ctx: StepContext, place: FetchSoftwareHeritage, patience: Patience, connections: Connections
+) -> dict[str, Any] | None:
+    """The origins of the tables of ids, once all are fetched; None where the recipe names files."""
+    if place.ids_from is None:
+        return None
+    out = ctx.out / "ids"
+    out.mkdir(exist_ok=True)
+    if not (out / "origins.json").exists():
+        write_json(out / "origins.json", _files(ctx, place.ids_from, out, patience, connections))
+    return dict(read_json(out / "origins.json"))
+
+
 def _blobs(
-    ctx: StepContext, client: Client, section: FetchSoftwareHeritage, place: FetchSoftwareHeritage
+    ctx: StepContext,
+    client: Client,
+    section: FetchSoftwareHeritage,
+    place: FetchSoftwareHeritage,
+    tables: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
+    fetched = ctx.out / "ids" / "files"
     blobs = Blobs(
-        ids=tuple(ctx.files["ids"].files),
+        ids=tuple(ctx.files["ids"].files) if tables is None else tuple(fetched / name for name in tables["files"]),
         id_column=section.id_column,
         encoding_column=section.encoding_column,
         content=place.content,
@@ -91,32 +134,34 @@ def _blobs(
     return fetch_blobs(client, blobs, ctx.out, progress=ctx.progress, say=ctx.say)
 
 
-def _put_together(ctx: StepContext, counts: dict[str, Any]) -> dict[str, Any]:
-    """Commits files that were put together here."""
+def _put_together(ctx: StepContext, counts: dict[str, Any], tables: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Commits files that were put together here. tables: the origins of what they were put together by, where it was fetched, too."""
     paths = sorted((ctx.out / "files").iterdir())
     facts = {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in paths}
-    return {**_committed(ctx, facts, commit=None, licence=None), **counts}
+    found: Mapping[str, Any] = tables or {"commit": None, "licence": None}
+    more = {} if tables is None else {"ids": tables["files"]}
+    return {**_committed(ctx, {**found, "files": facts, **more}), **counts}
 
 
-def _committed(
-    ctx: StepContext, facts: Mapping[str, Mapping[str, Any]], *, commit: str | None, licence: str | None
-) -> dict[str, Any]:
-    """Writes the origins of the files; returns the counts. facts: of each file, its bytes and hash at least."""
-    origins = {"commit": commit, "licence": licence, "files": dict(sorted(facts.items()))}
+def _committed(ctx: StepContext, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the origins; returns the counts. origins: commit, licence and, of each of the files, its bytes and hash at least."""
     write_json(ctx.out / "origins.json", origins)
-    num_bytes = sum(one["bytes"] for one in facts.values())
-    ctx.say(f"{ctx.part}: fetched {counted(len(facts), 'file')}, {in_bytes(num_bytes)}")
-    return {"files": len(facts), "bytes": num_bytes, "commit": commit, "licence": licence}
+    sizes = [one["bytes"] for one in origins["files"].values()]
+    ctx.say(f"{ctx.part}: fetched {counted(len(sizes), 'file')}, {in_bytes(sum(sizes))}")
+    return {"files": len(sizes), "bytes": sum(sizes), "commit": origins["commit"], "licence": origins["licence"]}
 
 
 def _files(
-    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, patience: Patience, connections: Connections
+    ctx: StepContext, section: WholeFiles, out: Path, patience: Patience, connections: Connections
 ) -> dict[str, Any]:
-    """Files that are there as they are, each fetched by its address."""
+    """Fetches files that are there as they are, each by its address, into `out`; returns their origins.
+
+    section: with what the identity does not know.
+    """
     remote = Remote(section.address) if isinstance(section, FetchObjectStore) else None
-    listing = _listing(ctx, section, remote)
+    listing = _listing(ctx, section, out / "listing.json", remote)
     wanted = [Wanted(**entry) for entry in listing["files"]]
-    files, parts = ctx.out / "files", ctx.out / "parts"
+    files, parts = out / "files", out / "parts"
     parts.mkdir(exist_ok=True)
     lock, sizes = threading.Lock(), dict[str, int]()
     total = None if any(one.num_bytes is None for one in wanted) else sum(one.num_bytes or 0 for one in wanted)
@@ -134,7 +179,7 @@ def _files(
             ctx.progress(Position(done=done, total=total, unit="byte", counts={"byte": done}))
 
     errors: list[Exception] = []
-    max_bytes: int | None = ctx.watching.config["fetch"].max_bytes if isinstance(section, FetchUrls) else None
+    max_bytes = section.max_bytes if isinstance(section, FetchUrls) else None
 
     def should_stop() -> bool:
         return bool(errors) or ctx.should_stop()
@@ -171,17 +216,11 @@ def _files(
             raise
     if errors:
         raise min(errors, key=lambda error: isinstance(error, UnreachableError))  # a wrong answer is told first
-    counts = _committed(ctx, origins, commit=listing["commit"], licence=listing["licence"])
-    shutil.rmtree(parts)
-    (ctx.out / "listing.json").unlink()
-    return counts
+    return {"commit": listing["commit"], "licence": listing["licence"], "files": dict(sorted(origins.items()))}
 
 
-def _listing(
-    ctx: StepContext, section: FetchUrls | FetchHub | FetchObjectStore, remote: Remote | None
-) -> dict[str, Any]:
+def _listing(ctx: StepContext, section: WholeFiles, path: Path, remote: Remote | None) -> dict[str, Any]:
     """What to fetch, decided at the first start: a branch that moves later does not mix two versions."""
-    path = ctx.out / "listing.json"
     if not path.exists():
         commit = licence = None
         if isinstance(section, FetchHub):

@@ -1,21 +1,27 @@
-"""How large what a recipe fetches will be: asked of the servers, within a short limit, and never more than heads and listings."""
+"""How large what a recipe fetches will be: counted in tables on this machine, or asked of the servers, within a short limit, and never
+more than heads and listings."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from gristmill.data.connection import ask
 from gristmill.data.download import AGENT
-from gristmill.data.fetch import first_files
+from gristmill.data.fetch import WholeFiles, first_files
 from gristmill.data.hub import list_dataset
+from gristmill.data.id_tables import told_of_tables
 from gristmill.data.object_store import list_store
+from gristmill.data.outside import find_outside
 from gristmill.errors import GristmillError
 from gristmill.planning.fetches import Told
-from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchObjectStore, FetchUrls
+from gristmill.recipe.schema.fetching import Fetch, FetchHub, FetchObjectStore, FetchSoftwareHeritage, FetchUrls
 from gristmill.store.remote import Remote
+from gristmill.units import counted, in_bytes
 
 SECONDS = 1.0  # for all sources together: a plan answers at once, with a network and without
 MAX_HEADS = 16
@@ -25,20 +31,42 @@ def ask_sizes(sections: Mapping[str, Fetch], *, seconds: float = SECONDS) -> dic
     """What is told of each source, all asked at once; of those whose size can be asked for without fetching them."""
     found: dict[str, Told] = {}
 
-    def answer(name: str, section: FetchUrls | FetchHub | FetchObjectStore) -> None:
+    def answer(name: str, section: WholeFiles) -> None:
         try:
-            found[name] = _of_urls(section, seconds) if isinstance(section, FetchUrls) else _listed(section, seconds)
+            told = _of_urls(section, seconds) if isinstance(section, FetchUrls) else _listed(section, seconds)
+            found[name] = _first(told) if isinstance(sections[name], FetchSoftwareHeritage) else told
         except (GristmillError, OSError) as error:
             words = (str(error).splitlines() or [type(error).__name__])[0]
             found[name] = Told(problem=words.removeprefix(f"{getattr(section, 'dataset', '')}: ").rstrip("."))
 
-    askable = {
-        name: section
+    asked_for = {
+        name: section.ids_from if isinstance(section, FetchSoftwareHeritage) else section
         for name, section in sections.items()
-        if isinstance(section, FetchUrls | FetchHub | FetchObjectStore)
     }
+    askable = {name: section for name, section in asked_for.items() if isinstance(section, WholeFiles)}
     _side_by_side([partial(answer, name, section) for name, section in askable.items()], seconds=seconds)
     return {name: found.get(name, Told(problem=f"no answer within {seconds:g} s")) for name in askable}
+
+
+def count_ids(sections: Mapping[str, Fetch], folder: Path) -> dict[str, Told]:
+    """What tables of ids on this machine tell of the files that they ask for. folder: of the recipe. Where they cannot be read, nothing:
+    whoever checks the files says so."""
+    found: dict[str, Told] = {}
+    for name, section in sections.items():
+        if isinstance(section, FetchSoftwareHeritage) and section.ids is not None:
+            with contextlib.suppress(GristmillError, OSError):
+                paths = [*find_outside(folder, section.ids, where=name).files]
+                files, size = told_of_tables(
+                    paths, section.id_column, max_files=section.max_files, max_bytes=section.max_bytes
+                )
+                found[name] = Told(files=files, num_bytes=size, problem="its tables of ids do not tell")
+    return found
+
+
+def _first(told: Told) -> Told:
+    """What is known before the tables of ids are here."""
+    size = "" if told.num_bytes is None else f", {in_bytes(told.num_bytes)}"
+    return Told(problem=told.problem or f"the ids are fetched first, {counted(told.files or 0, 'file')}{size}")
 
 
 def _listed(section: FetchHub | FetchObjectStore, seconds: float) -> Told:

@@ -15,7 +15,7 @@ class RawDocument:
 
     `origin` is "file#place" (byte offset, row or member name). `charset` is what the transport said about
     `payload`. `language` is set where the reader knows it, such as a programming language by file extension;
-    `license` where the record, or the tree that it lies in, states one. `is_all_text`: the payload is a page without navigation
+    `license` and `repository` where the record, or the tree that it lies in, states one. `is_all_text`: the payload is a page without navigation
     and frame, such as a chapter of a book, of which no part is left out; `is_passage`: one of several that a long text was cut
     into. `entry` is the start of a span whose first record this one is; None where
     the file cannot be entered at it. `bytes_in` are the bytes of the file's content that the record takes, its framing
@@ -31,6 +31,7 @@ class RawDocument:
     charset: str | None = None
     language: str | None = None
     license: str | None = None
+    repository: str | None = None
     is_all_text: bool = False
     is_passage: bool = False
     entry: int | None = None

@@ -11,28 +11,26 @@ hash proves the content. A kill costs the blobs of one file.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.data.charset import decode, is_binary
-from gristmill.data.document import open_parquet
 from gristmill.data.download import Client, RefusedError
 from gristmill.data.executor import LocalThreads, results_of
+from gristmill.data.id_tables import Row, open_table
 from gristmill.data.write import ShardWriter
 from gristmill.errors import DataError
 from gristmill.graph.progress import Position, Report
-from gristmill.recipe.schema.formats import ReadJsonl, ReadParquet
-from gristmill.store.jsonl import append_jsonl, numbered_objects, read_sound, write_jsonl
+from gristmill.store.jsonl import append_jsonl, read_sound, write_jsonl
 
 BLOBS_PER_FILE = 1000
 MAX_BLOB_BYTES = 64_000_000
@@ -40,8 +38,6 @@ CONNECTIONS = 8
 HELD = 8 * CONNECTIONS
 TEXT = "text"
 _ID = re.compile(r"(swh:1:cnt:)?([0-9a-f]{40})(?:;.*)?")
-
-Row = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +73,7 @@ def fetch_blobs(
     Raises DataError for a table without the ids, or where not one blob could be fetched.
     """
     columns, rows = open_table(blobs.ids, blobs.id_column)
+    columns = [column for column in columns if column != TEXT]
     wanted = islice(rows, blobs.max_files)
     log, folder = out / "blobs.jsonl", out / "files"
     done = read_sound(log)
@@ -172,7 +169,7 @@ def read_blob(client: Client, blobs: Blobs, id: str) -> bytes | str:
     if address is None:
         return "not_an_id"
     try:
-        body = client.read(address, max_bytes=MAX_BLOB_BYTES)
+        body = client.read(address, max_bytes=MAX_BLOB_BYTES, may_be_gzip=True)
     except RefusedError as error:
         return {200: "too_large", 403: "refused", 404: "missing", 410: "missing"}.get(error.status, "other_answer")
     wanted = id.removeprefix("swh:1:cnt:")[:40]
@@ -193,54 +190,3 @@ def hashes_of(content: bytes) -> tuple[str, str]:
     git = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
     git.update(content)
     return hashlib.sha1(content, usedforsecurity=False).hexdigest(), git.hexdigest()
-
-
-def open_table(paths: Sequence[Path], id_column: str) -> tuple[list[str], Iterator[Row]]:
-    """The columns of the first table, and the rows of all, one after the other; what is no text is written as JSON. Of lines of
-    JSON, the columns are the keys of the first line.
-
-    Raises DataError where there is no column of ids, in the first table at once, in a later one when it is its turn.
-    """
-    kept = [column for column in _columns(paths[0], id_column) if column != TEXT]
-    rows = chain.from_iterable(_rows(path, id_column) for path in paths)
-    return kept, ({column: _as_text(row.get(column)) for column in kept} for row in rows)
-
-
-def _columns(path: Path, id_column: str) -> list[str]:
-    if ReadParquet.suffix_in(path.name):
-        with open_parquet(path) as file:
-            columns = list(file.schema_arrow.names)
-    elif ReadJsonl.suffix_in(path.name):
-        columns = [*next((row for _, row in numbered_objects(path)), {})]
-    else:
-        columns = [id_column]
-    if id_column not in columns:
-        raise DataError(f"{path} has no column {id_column!r}; it has {', '.join(map(repr, columns)) or 'none'}.")
-    return columns
-
-
-def _rows(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
-    _columns(path, id_column)
-    if ReadParquet.suffix_in(path.name):
-        yield from _parquet_rows(path)
-    elif ReadJsonl.suffix_in(path.name):
-        yield from (row for _, row in numbered_objects(path))
-    else:
-        yield from _lines(path, id_column)
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=BLOBS_PER_FILE):
-            yield from batch.to_pylist()
-
-
-def _lines(path: Path, id_column: str) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.strip():
-                yield {id_column: line.strip()}
-
-
-def _as_text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -26,6 +26,7 @@ from gristmill.recipe.schema.formats import ReadCode, ReadFiles
 
 STEP = "extract"
 LICENSE = "license:"  # and stated, unknown or none: the count of kept documents where licence files are read
+REPOSITORY = "repository:"  # and told or none: likewise, where repositories are told
 PASSAGES = "passages"  # the count of documents that are a part of a longer one
 
 
@@ -183,6 +184,8 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
     counts.update({f"{REDACTED}{kind}": count for kind, count in replaced.items()})
     if isinstance(settings.read, ReadCode) and settings.read.license_files:
         counts[LICENSE + ("none" if raw.license is None else UNKNOWN if raw.license == UNKNOWN else "stated")] += 1
+    if settings.read.tells_repositories:
+        counts[REPOSITORY + ("none" if raw.repository is None else "told")] += 1
     document = Document(
         id=clean_text(raw.id),
         source=source,
@@ -193,6 +196,7 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
         language=language,
         language_score=score,
         license=raw.license,
+        repository=None if raw.repository is None else clean_text(raw.repository),
     )
     would_drop = tuple(failure.reason for failure in verdict.would_drop)
     return Fate(kind="kept", row=document.row(), bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)

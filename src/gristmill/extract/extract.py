@@ -43,7 +43,7 @@ from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.store.durable import read_json, write_json
 from gristmill.units import counted, in_bytes
 
-VERSION = 13
+VERSION = 14
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from gristmill.data.document import DOCUMENT_SCHEMA, shard_path
+from gristmill.data.document import document_schema, shard_path
 from gristmill.data.guard import run_guarded
 from gristmill.data.job import Place
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
@@ -227,8 +227,9 @@ class CurateJob:
         source, shard = self.settings.source, self.shard
         ledger, counts, text_bytes = Ledger(), Counter[str](), 0
         taken = [Taken() for _ in self.spans]
+        schema = document_schema(with_repository=self.settings.read.tells_repositories)
         with (
-            ShardWriter(shard.documents_path, DOCUMENT_SCHEMA) as documents,
+            ShardWriter(shard.documents_path, schema) as documents,
             ShardWriter(shard.rejected_path, REJECTED_SCHEMA) as rejected,
         ):
             for part, found in results:

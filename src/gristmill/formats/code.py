@@ -23,8 +23,9 @@ from gristmill.formats.code_language import language_told
 from gristmill.formats.content import open_content
 from gristmill.formats.format import LEAST_FILE_BYTES, Content, Format, Span, size_of, unreadable
 from gristmill.formats.license_files import Licenses, licenses_of_archive, licenses_of_folder
+from gristmill.formats.repositories import Repositories, repositories_of_archive, repositories_of_folder
 from gristmill.formats.tar import Damage, TarFile, read_tar
-from gristmill.recipe.schema.formats import LANGUAGES, ReadCode
+from gristmill.recipe.schema.formats import LANGUAGES, TOLD_BY_CONTENT, ReadCode
 
 MAX_CODE_FILE_BYTES = 1_000_000
 TREE_SPANS = 8
@@ -46,10 +47,15 @@ class Code(Format[ReadCode]):
 
     def read(self, span: Span, settings: ReadCode) -> Iterator[Record]:
         """The files of the tree."""
-        records = read_code(span, extensions=settings.extensions)
+        extensions = settings.extensions
+        if extensions is None and settings.language_by == "content":
+            extensions = [*LANGUAGES, *TOLD_BY_CONTENT]
+        records = read_code(span, extensions=extensions)
         if settings.language_by == "content":
             records = map(_with_language, records)
-        return _with_licenses(span, records) if settings.license_files else records
+        if settings.license_files:
+            records = _with_licenses(span, records)
+        return _with_repositories(span, records) if settings.repositories else records
 
     def next_entry(self, span: Span, entry: int) -> int | None:
         """The next file of a folder."""
@@ -159,6 +165,22 @@ def _with_licenses(span: Span, records: Iterator[Record]) -> Iterator[Record]:
         yield record
 
 
+def _with_repositories(span: Span, records: Iterator[Record]) -> Iterator[Record]:
+    """The records; a document has the name of its repository. A file alone has none."""
+    if _is_source(span.path) and not span.path.is_dir():
+        yield from records
+        return
+    look_through = repositories_of_folder if span.path.is_dir() else repositories_of_archive
+    try:
+        repositories = look_through(span.path, name=span.name)
+    except OSError:
+        repositories = Repositories(lambda folder: False, own_name=span.name)  # `read_code` says what is wrong
+    for record in records:
+        if isinstance(record, RawDocument):
+            record = replace(record, repository=repositories.of(record.origin.removeprefix(f"{span.name}#")))
+        yield record
+
+
 def _read_file(path: Path, origin: str, wanted: frozenset[str], max_bytes: int) -> RawDocument | Unread:
     try:
         with path.open("rb") as opened:
@@ -224,7 +246,7 @@ def source_record(data: bytes, *, name: str, origin: str) -> RawDocument | Unrea
 
 def _is_source(path: Path) -> bool:
     """True for a single source file, by its name; else it is an archive."""
-    return path.suffix.lower() in LANGUAGES
+    return path.suffix.lower() in LANGUAGES.keys() | TOLD_BY_CONTENT.keys()
 
 
 def _extension(name: str) -> str:

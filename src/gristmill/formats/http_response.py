@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import zlib
 
+import pyarrow as pa
+
 MAX_HEAD_BYTES = 64_000
 GZIP_MAGIC = b"\x1f\x8b"
+BEFORE_MARKUP = b"\xef\xbb\xbf \t\r\n"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 FEED_BYTES = 16_384  # what zlib leaves unused of them is copied for each member
 HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -41,11 +45,21 @@ def unchunked(body: bytes) -> bytes:
 
 
 def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | str:
-    """The body without its HTTP content encoding, or the reason why not."""
+    """The body without its HTTP content encoding, or the reason why not.
+
+    Writers of archives often unpack it and keep the header (CC-NEWS did until May 2019), so a body that is not packed as told is taken as
+    it is: one without the magic of gzip or zstd; of brotli, which has none, one that begins with markup and cannot be unpacked.
+    """
     if encoding in ("", "identity"):
         return body
+    if encoding == "br":
+        unpacked = _streamed(body, "brotli", max_bytes)
+        is_markup = body.lstrip(BEFORE_MARKUP).startswith(b"<")
+        return body if unpacked == "bad_content_encoding" and is_markup else unpacked
+    if encoding == "zstd":
+        return _streamed(body, "zstd", max_bytes) if body.startswith(ZSTD_MAGIC) else body
     if encoding in ("gzip", "x-gzip") and not body.startswith(GZIP_MAGIC):
-        return body  # already unpacked by whoever wrote the archive
+        return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
         return "unknown_content_encoding"
     for window_bits in (47, -15):  # gzip or zlib by their heads; then raw deflate
@@ -54,6 +68,16 @@ def decoded(body: bytes, encoding: str, max_bytes: int) -> bytes | str:
         except zlib.error:
             continue
     return "bad_content_encoding"
+
+
+def _streamed(body: bytes, codec: str, max_bytes: int) -> bytes | str:
+    """What a body unpacks to, by Arrow's codec of this name, or the reason why not."""
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
+            unpacked = stream.read(max_bytes + 1)
+    except OSError:
+        return "bad_content_encoding"
+    return unpacked if len(unpacked) <= max_bytes else "unpacked_too_large"
 
 
 def _inflated(body: bytes, window_bits: int, max_bytes: int) -> bytes | str:

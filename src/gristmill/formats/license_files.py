@@ -117,7 +117,7 @@ class Licenses:
 
     def of(self, path: str) -> str | None:
         """The licence of a file: that of the nearest folder above it that states one; None where none does."""
-        parts = _folder_of(path).split("/")
+        parts = folder_of(path).split("/")
         folders = ("/".join(parts[:depth]) for depth in range(len(parts), -1, -1))
         return next((license for folder in folders if (license := self._stated(folder)) is not None), None)
 
@@ -135,7 +135,7 @@ def licenses_of_archive(archive: Path) -> Licenses:
             if number == MAX_LICENSE_FILES:
                 return Licenses(lambda folder: UNKNOWN)
             text = file.data[:MAX_LICENSE_BYTES] if file.data is not None else b""
-            found.setdefault(_folder_of(file.name), []).append(license_told(decode(text)[0]))
+            found.setdefault(folder_of(file.name), []).append(license_told(decode(text)[0]))
     stated = {folder: joined(licenses) for folder, licenses in found.items()}
     return Licenses(stated.get)
 
@@ -169,6 +169,6 @@ def _is_license_path(path: str) -> bool:
     return len(path) <= MAX_PATH and is_license_file(path.rpartition("/")[2])
 
 
-def _folder_of(path: str) -> str:
+def folder_of(path: str) -> str:
     """The folder of a file in a tree, of a path's first MAX_PATH characters: names in archives may have millions."""
     return "/".join(part for part in path[:MAX_PATH].split("/")[:-1] if part not in ("", "."))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Parquet(Format[ReadParquet]):
             text_column=settings.text_column,
             id_column=settings.id_column,
             url_column=settings.url_column,
+            repository_column=settings.repository_column,
         )
 
     def next_entry(self, span: Span, entry: int) -> int | None:
@@ -57,7 +59,7 @@ class Parquet(Format[ReadParquet]):
 
     def content(self, span: Span, settings: ReadParquet) -> Content:
         """The rows that the metadata tells, and the length of their text as Arrow computes it."""
-        columns = _named(settings.text_column, settings.id_column, settings.url_column)
+        columns = _columns(settings)
         try:
             with RowGroups(span.path, columns) as groups:
                 numbers = groups.between(span.start, span.end)
@@ -77,7 +79,7 @@ class Parquet(Format[ReadParquet]):
         if not num_rows:
             return ""
         rows = f"rows 0 to {num_rows - 1:,}"
-        columns = _named(settings.text_column, settings.id_column, settings.url_column)
+        columns = _columns(settings)
         if missing := [column for column in columns if column not in schema.names]:
             listed = ", ".join(map(repr, schema.names[:12])) + (", …" if len(schema.names) > 12 else "")
             return f"{rows} lack {', '.join(map(repr, missing))}; its columns are {listed}"
@@ -109,6 +111,7 @@ def read_parquet(
     text_column: str = "text",
     id_column: str | None = None,
     url_column: str | None = None,
+    repository_column: str | None = None,
     start: int = 0,
     end: int | None = None,
     alone: bool = False,
@@ -121,7 +124,7 @@ def read_parquet(
     does not fit into memory.
     """
     try:
-        opened = RowGroups(path, _named(text_column, id_column, url_column))
+        opened = RowGroups(path, _named(text_column, id_column, url_column, repository_column))
     except NotReadable as error:
         if start == 0:
             yield _failed(f"{name}#0", error.reason, entry=0, bytes_in=size_of(path), detail=str(error))
@@ -137,8 +140,15 @@ def read_parquet(
                 fields = dict(zip(groups.columns, values))
                 id = origin if id_column is None else fields[id_column]
                 url = None if url_column is None else fields[url_column]
-                yield _document(fields[text_column], id, url, origin=origin, entry=entry, max_bytes=max_bytes)
+                record = _document(fields[text_column], id, url, origin=origin, entry=entry, max_bytes=max_bytes)
+                if repository_column is not None and isinstance(record, RawDocument):
+                    record = replace(record, repository=_text_or_none(fields[repository_column]) or None)
+                yield record
             row += groups.num_rows[group]
+
+
+def _columns(settings: ReadParquet) -> list[str]:
+    return _named(settings.text_column, settings.id_column, settings.url_column, settings.repository_column)
 
 
 def _named(*columns: str | None) -> list[str]:
@@ -159,8 +169,11 @@ def _document(text: Any, id: Any, url: Any, *, origin: str, entry: int | None, m
         return lost("missing_field", size, f"the id is {short(id)}")
     if size > max_bytes:
         return lost("row_too_large", size, f"the limit is {max_bytes:,} bytes")
-    url = url if isinstance(url, str) else None
-    return RawDocument(id=str(id), origin=origin, bytes_in=size, text=text, url=url, entry=entry)
+    return RawDocument(id=str(id), origin=origin, bytes_in=size, text=text, url=_text_or_none(url), entry=entry)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _failed(origin: str, reason: str, *, entry: int | None, bytes_in: int = 0, detail: str = "") -> Unread:

@@ -103,8 +103,10 @@ def _words(fetch: Fetch) -> str:
     if isinstance(fetch, FetchObjectStore):
         return f"{fetch.address}, {' '.join(fetch.files)}"
     if isinstance(fetch, FetchCommonCrawl):
-        return f"{fetch.crawl}, at most {counted(fetch.max_records, 'page')} of {fetch.url}"
+        of = fetch.url or (f".{fetch.tld}" if fetch.tld else "all sites")
+        return f"{fetch.crawl}, at most {counted(fetch.max_records, 'page')} of {of}"
     if isinstance(fetch, FetchSoftwareHeritage):
         most = "" if fetch.max_files is None else f", the first {fetch.max_files:,}"
-        return f"Software Heritage, the ids of {' '.join(fetch.ids)}{most}"
+        ids = " ".join(fetch.ids or ()) if fetch.ids_from is None else _words(fetch.ids_from)
+        return f"Software Heritage, the ids of {ids}{most}"
     return f"{counted(len(fetch.urls), 'URL')}, the first is {fetch.urls[0].url}"

@@ -120,6 +120,8 @@ def _place(fetch: Mapping[str, Any]) -> str:
             return f"the Hub, {name}"
         case {"crawl": crawl, "url": url}:
             return f"Common Crawl {crawl}, {url}"
+        case {"crawl": crawl}:
+            return f"Common Crawl {crawl}, {fetch.get('tld', 'all sites')}"
         case {"address": address}:
             return str(address)
         case {"urls": [*files]}:

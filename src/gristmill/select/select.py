@@ -70,7 +70,7 @@ from gristmill.select.repeated import Repeated
 from gristmill.select.repeated_text import check_repeated, repeated_report, search_repeated
 from gristmill.select.searches import resembling, search_again
 from gristmill.select.seen import seen_shares
-from gristmill.select.sides import SELECTED_SCHEMA, SIDES, Decided, Names, WriteShard, read_written
+from gristmill.select.sides import SIDES, Decided, Names, WriteShard, read_written, selected_schema
 from gristmill.select.split import document_names, split_report
 from gristmill.select.thresholds import thresholds_report
 from gristmill.store.durable import read_json, write_json
@@ -259,7 +259,8 @@ def _write(
     for source, sides in sizes.items():
         for side, (count, _) in sides.items():
             if not count:
-                write_rows(ctx.out / source / f"{side}-00000.parquet", SELECTED_SCHEMA, [])
+                schema = selected_schema(documents[source].documents[0])
+                write_rows(ctx.out / source / f"{side}-00000.parquet", schema, [])
     return ledger, sizes, taken
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gristmill.data.document import DOCUMENT_SCHEMA, read_batches, shard_path
+from gristmill.data.document import REPOSITORY, document_schema, open_parquet, read_batches, shard_path
 from gristmill.data.ledger import REJECTED_SCHEMA, Ledger
 from gristmill.data.write import ShardWriter
 from gristmill.select.catalogue import BATCH_ROWS, Catalogue, Shard, read_column
@@ -48,7 +48,7 @@ from gristmill.select.words import Int64
 from gristmill.store.durable import atomic_path, read_json, write_json
 
 STEP = "select"
-SELECTED_SCHEMA = DOCUMENT_SCHEMA.append(pa.field("cluster", pa.int64(), nullable=False))
+CLUSTER = pa.field("cluster", pa.int64(), nullable=False)
 SIDES = ("train", "validation")
 
 
@@ -127,7 +127,8 @@ class WriteShard:
                     writers[stem] = stack.enter_context(ShardWriter(path, schema))
                 writers[stem].write(row)
 
-            for place, row in enumerate(_rows(shard.documents)):
+            schema = selected_schema(shard.documents)
+            for place, row in enumerate(_rows(shard.documents, schema)):
                 edit = None if edits is None else edits.of(place, row)
                 if edit is not None:
                     taken.add(edit.taken)
@@ -143,7 +144,7 @@ class WriteShard:
                     lost, row = edit.share_of(row["bytes_in"]), {**row, "text": edit.text}
                     ledger.edit(shard.source, lost, reason=edit.reason)
                 side = "validation" if side_R[place] == VALIDATION else "train"
-                write(side, SELECTED_SCHEMA, {**row, "cluster": int(cluster_R[place])})
+                write(side, schema, {**row, "cluster": int(cluster_R[place])})
                 ledger.add(shard.source, "kept", row["bytes_in"] - lost)
                 counts[side][0] += 1
                 counts[side][1] += len(row["text"].encode())
@@ -216,8 +217,16 @@ def read_written(path: Path) -> tuple[Ledger, dict[str, tuple[int, int]], TextTa
     return Ledger.from_json(value), sides, TextTaken.from_json(value["taken"], where=path)
 
 
-def _rows(documents: Path) -> Iterator[dict[str, Any]]:
-    for batch in read_batches(documents, columns=DOCUMENT_SCHEMA.names, batch_rows=BATCH_ROWS):
+def selected_schema(documents: Path) -> pa.Schema:
+    """The columns of what is selected of a source, which are those of its documents, and CLUSTER."""
+    with open_parquet(documents) as file:
+        has_repository = REPOSITORY.name in file.schema_arrow.names
+    return document_schema(with_repository=has_repository).append(CLUSTER)
+
+
+def _rows(documents: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    columns = [name for name in schema.names if name != CLUSTER.name]
+    for batch in read_batches(documents, columns=columns, batch_rows=BATCH_ROWS):
         yield from batch.to_pylist()
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from fsspec.core import url_to_fs
 
@@ -110,6 +110,12 @@ class Remote:
         """Bytes of a file from `first` to before `end`."""
         with self._asking(name):
             return bytes(self._files.cat_file(self._at(name), start=first, end=end))
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[IO[bytes]]:
+        """A file to read in parts."""
+        with self._asking(name), self._files.open(self._at(name), "rb") as file:
+            yield file
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a small file in one piece."""

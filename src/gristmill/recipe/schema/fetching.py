@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from gristmill.recipe.schema.section import CAP, PLACE, Bytes, Section, Unit
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Address = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s?#@]+$")]
 Host = Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+[^?#@\s]*$"), PLACE]
 NumRecords = Annotated[
     int, Field(gt=0, le=10**9), Unit("records", "pages by the billion are fetched as whole archives")
@@ -82,9 +83,7 @@ class FetchObjectStore(Section):
     """Files below an address of an object store, or of what else fsspec reads."""
 
     kind: Literal["object_store"] = Field(description="files of an object store")
-    address: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^\s?#@]+$")] = Field(
-        description="a folder, such as s3://bucket/folder; without a user or password"
-    )
+    address: Address = Field(description="a folder, such as s3://bucket/folder; without a user or password")
     files: list[str] = Field(
         min_length=1, description="paths or globs below the address, such as `data/*.parquet`; `*` stops at no slash"
     )
@@ -95,13 +94,22 @@ class FetchObjectStore(Section):
 
 
 class FetchCommonCrawl(Section):
-    """Pages of one crawl of Common Crawl that its index finds, as WARC files."""
+    """Pages of one crawl of Common Crawl that its index finds, as WARC files. Of single sites by url, of all sites by table."""
 
     kind: Literal["common_crawl"] = Field(description="pages of Common Crawl, found by its index")
     crawl: Annotated[str, Field(pattern=r"^CC-MAIN-\d{4}-\d{2}$")] = Field(description="such as CC-MAIN-2024-10")
-    url: str = Field(
+    url: str | None = Field(
+        default=None,
         min_length=1,
         description="which pages: `*.example.org` is a domain and all below it, `example.org/docs/*` all that begins so",
+    )
+    table: Annotated[Address | None, PLACE] = Field(
+        default=None,
+        description="instead of url: the address of the columnar index, such as s3://commoncrawl/cc-index/table/cc-main/warc or "
+        "file:///… of a copy",
+    )
+    tld: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] | None = Field(
+        default=None, description="with table: the top-level domain of the hosts, such as de; absent: any"
     )
     max_records: NumRecords = Field(description="take so many pages at most, in the order of the index")
     max_bytes: Bytes | None = Field(
@@ -124,14 +132,27 @@ class FetchCommonCrawl(Section):
         default="https://data.commoncrawl.org", description="the host of the archives; another for a mirror"
     )
 
+    @model_validator(mode="after")
+    def _asks_one_index(self) -> FetchCommonCrawl:
+        if (self.url is None) == (self.table is None):
+            raise ValueError("expected one of url, pages of a site, and table, pages of all sites")
+        if self.tld is not None and self.table is None:
+            raise ValueError("tld is for table; with url, write the domain into it: *.de")
+        return self
+
 
 class FetchSoftwareHeritage(Section):
     """Files of the Software Heritage archive by their hashes, such as The Stack v2 lists them."""
 
     kind: Literal["software_heritage"] = Field(description="files of the Software Heritage archive")
-    ids: Annotated[list[str], PLACE] = Field(
+    ids: Annotated[list[str] | None, PLACE] = Field(
+        default=None,
         min_length=1,
         description="files or globs of Parquet (.parquet), lines of JSON (.jsonl) or text with an id a line, relative to the recipe",
+    )
+    ids_from: Annotated[FetchUrls | FetchHub | FetchObjectStore, Field(discriminator="kind")] | None = Field(
+        default=None,
+        description="instead of ids: where such files are fetched from first; all of them are read, by name",
     )
     id_column: str = Field(
         default="blob_id", description="SHA-1 of the content in hex, or a SWHID (swh:1:cnt:…), which is the hash of git"
@@ -154,6 +175,12 @@ class FetchSoftwareHeritage(Section):
         default="https://archive.softwareheritage.org/api/1",
         description="where content is asked for by its SWHID, a hundred or so an hour without an account",
     )
+
+    @model_validator(mode="after")
+    def _has_ids_from_one_place(self) -> FetchSoftwareHeritage:
+        if (self.ids is None) == (self.ids_from is None):
+            raise ValueError("expected one of ids, files on this machine, and ids_from, files that are fetched first")
+        return self
 
 
 Fetch = Annotated[

@@ -46,6 +46,11 @@ LANGUAGES = {
     ".zig": "zig",
     ".css": "css",
 }
+TOLD_BY_CONTENT = {
+    ".m": "matlab",
+    ".t": "perl",
+    ".v": "verilog",
+}  # of several languages: read where content tells which
 ARCHIVES = (".tar.gz", ".tgz", ".tar.zst", ".tar")
 
 
@@ -98,6 +103,11 @@ class ReadFiles(Section):
         description="a longer document is cut into passages of at most so many characters, at paragraphs or else lines, so that "
         "it can lie on both sides of the split; absent: documents stay whole",
     )
+
+    @property
+    def tells_repositories(self) -> bool:
+        """Whether documents have the column `repository`."""
+        return False
 
     @classmethod
     def suffix_in(cls, file_name: str) -> str | None:
@@ -167,6 +177,15 @@ class ReadParquet(ReadFiles):
     text_column: str = Field(default="text", description="the column that holds the text")
     id_column: str | None = Field(default=None, description="absent: file name and row number")
     url_column: str | None = Field(default=None, description="the column that holds where the text is from")
+    repository_column: str | None = Field(
+        default=None,
+        description="the column that holds the repository of a source file, such as repo_name; absent: not kept",
+    )
+
+    @property
+    def tells_repositories(self) -> bool:
+        """See ReadFiles."""
+        return self.repository_column is not None
 
 
 class ReadCsv(ReadFiles):
@@ -298,13 +317,24 @@ class ReadCode(ReadFiles):
     language_by: Literal["extension", "content"] = Field(
         default="extension",
         description="content: where languages share an extension, what is written in the file tells: .h (C, C++, Objective-C), .pl "
-        "(Perl, Prolog), .ts (TypeScript, XML)",
+        "(Perl, Prolog), .ts (TypeScript, XML); and .m (MATLAB, Objective-C, Mathematica), .t (Perl, cram, troff) and .v (Verilog, Coq), "
+        "which are read only so or where extensions name them",
     )
     license_files: bool = Field(
         default=False,
         description="true: a document without an SPDX line has the licence of the nearest LICENSE, COPYING or the like above it in its "
         "folder or archive, told by its text; unknown where that is none of the common ones",
     )
+    repositories: bool = Field(
+        default=False,
+        description="true: a document has the name of its repository, the topmost folder above it that holds a file itself; of an archive "
+        "with files beside the folders, the archive's name",
+    )
+
+    @property
+    def tells_repositories(self) -> bool:
+        """See ReadFiles."""
+        return self.repositories
 
 
 AnyReader = (
