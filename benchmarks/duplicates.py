@@ -22,17 +22,16 @@ import json
 import math
 import multiprocessing
 import shutil
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from search_measures import DiskPeak, MeasuringExecutor, fit, run
 
 from gristmill.data.document import Document, write_documents
-from gristmill.data.executor import LocalProcesses
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.select.corpus import PrintedShard, corpus_of
 from gristmill.select.dedup import SearchMemory, disk_bytes, find_duplicates
@@ -95,76 +94,6 @@ class WriteShard:
         return write_documents(self.path(k), rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A function, with the CPU seconds it took and the peak memory of the process that ran it."""
-
-    function: Callable[[Any], Any]
-
-    def __call__(self, item: Any) -> tuple[Any, float, int]:
-        started = time.process_time()
-        result = self.function(item)
-        return result, time.process_time() - started, high_water_mark()
-
-
-@dataclass(kw_only=True)
-class MeasuringExecutor:
-    """LocalProcesses that keeps, per kind of function, calls, CPU seconds of all and the largest peak."""
-
-    processes: int
-    kinds: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def map(self, fn: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        kind = self.kinds.setdefault(type(fn).__name__, {"calls": 0, "cpu_seconds": 0.0, "peak_mb": 0.0})
-        for item, outcome in LocalProcesses(processes=self.processes).map(Measured(function=fn), items):
-            if isinstance(outcome, Exception):
-                yield item, outcome
-                continue
-            result, seconds, peak = outcome
-            kind["calls"] += 1
-            kind["cpu_seconds"] += seconds
-            kind["peak_mb"] = max(kind["peak_mb"], peak / 1e6)
-            yield item, result
-
-
-class DiskPeak:
-    """The most bytes that a folder held."""
-
-    def __init__(self, folder: Path) -> None:
-        self.num_bytes = 0
-        self._folder = folder
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> DiskPeak:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.5):
-            self.num_bytes = max(self.num_bytes, bytes_in(self._folder))
-
-
-def bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
-
-
-def high_water_mark() -> int:
-    """Peak resident bytes of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
 def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str, Any]:
     """Generates, signs and searches `total` documents."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -216,12 +145,6 @@ def measure(total: int, folder: Path, *, processes: int, seed: int) -> dict[str,
     }
 
 
-def run(executor: MeasuringExecutor, function: Callable[[Any], Any], items: Iterable[Any]) -> None:
-    for _, outcome in executor.map(function, items):
-        if isinstance(outcome, Exception):
-            raise outcome
-
-
 def show(row: dict[str, Any]) -> None:
     total = row["documents"]
     per_step = 1e9 * row["cpu_seconds"] / (total * math.log2(total))
@@ -239,16 +162,7 @@ def show(row: dict[str, Any]) -> None:
 
 def plan(rows: Sequence[dict[str, Any]], total: int) -> None:
     """Prints what `total` documents would take, by curves fitted to the rows."""
-    sizes = np.array([row["documents"] for row in rows], dtype=float)
-    for what, unit, of_N, at_total in (
-        ("cpu_seconds", "s", sizes * np.log2(sizes), total * math.log2(total)),
-        ("prints_mb", "MB", sizes, float(total)),
-        ("search_disk_mb", "MB", sizes, float(total)),
-    ):
-        measured = np.array([row[what] for row in rows])
-        slope = float((of_N * measured).sum() / (of_N * of_N).sum())
-        off = ", ".join(f"{share:+.0%}" for share in measured / (slope * of_N) - 1)
-        print(f"{total:>11,} documents, {what}: {slope * at_total:,.0f} {unit} (rows off the curve: {off})")
+    fit(rows, total, {"cpu_seconds": "s", "prints_mb": "MB", "search_disk_mb": "MB"})
     pairs, documents = rows[-1]["counts"]["compared_pairs"], rows[-1]["counts"]["with_candidates"]
     print(
         f"            compared pairs: {pairs / documents:.1f} for each document with candidates at {rows[-1]['documents']:,}; "

@@ -23,7 +23,7 @@ from gristmill.extract.outputs import Extracted
 from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
-from gristmill.pipeline import hashes_of, open_states
+from gristmill.pipeline import hashes_of, open_states, repeated_sources
 from gristmill.planning.budget import Selection, SelectionBudget, check_budget, token_budget
 from gristmill.planning.cost import (
     Disk,
@@ -37,11 +37,13 @@ from gristmill.planning.cost import (
 )
 from gristmill.planning.fetches import FetchFacts, Told
 from gristmill.planning.speed import Speed, load_note, machine_speed
+from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.select import repeated
 from gristmill.select.dedup import disk_bytes
 from gristmill.select.outputs import Deduplicated, Selected
 from gristmill.select.repeated_text import check_repeated
@@ -158,7 +160,7 @@ def make_forecast(
     num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
     text_bytes = found.amounts.all_text
     fetched = round(sum(found.amounts.fetch_bytes.values()))
-    disk = run_disk(recipe, text_bytes, num_unique, fetched=fetched, **_selection_disk(recipe, text_bytes, states))
+    disk = run_disk(recipe, text_bytes, num_unique, fetched=fetched, **_selection_disk(recipe, found.amounts, states))
     present = [source.read for name, source in recipe.sources.items() if files[name] and source.fetch is None]
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
@@ -278,9 +280,10 @@ def _check_source_loss(recipe: Recipe, found: Deduplicated) -> None:
 # ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _selection_disk(recipe: Recipe, text_bytes: float, states: States | None) -> dict[str, int]:
-    """Bytes of signatures, which stay, and of the search for duplicates while it runs: for the documents that extract kept
-    where it has run, else for as many as the text makes at DOCUMENT_BYTES each."""
+def _selection_disk(recipe: Recipe, amounts: Amounts, states: States | None) -> dict[str, int]:
+    """Bytes of signatures, which stay, and of the searches for duplicates and for repeated text while they run: for the documents that
+    extract kept where it has run, else for as many as the text makes at DOCUMENT_BYTES each."""
+    text_bytes = amounts.all_text
     folders = [] if states is None else [states[f"extract/{name}"].folder for name in recipe.sources]
     kept = [Extracted(folder) for folder in folders if folder is not None]
     if len(kept) == len(recipe.sources):
@@ -291,7 +294,12 @@ def _selection_disk(recipe: Recipe, text_bytes: float, states: States | None) ->
     near = recipe.select.near_duplicates or NearDuplicates()
     words = text_bytes / WORD_BYTES / max(1, documents)
     found = disk_bytes(documents, num_bands=near.num_bands, ngrams_per_document=words)
-    return {"signatures": found["prints"], "search": found["search"]}
+    disk = {"signatures": found["prints"], "search": found["search"]}
+    if (section := recipe.select.repeated_text) is not None:
+        text_bytes = sum(amounts.text_bytes[name] for name in repeated_sources(recipe, section))
+        units = repeated.num_units(text_bytes, documents, min_words=section.min_words)
+        disk["repeated"] = repeated.disk_bytes(documents, units, share_lost=section.max_loss)
+    return disk
 
 
 def _phases(recipe: Recipe) -> tuple[Phase, ...]:

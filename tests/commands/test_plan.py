@@ -687,11 +687,24 @@ def test_json_holds_what_the_page_says(book: Path, machine: Machine) -> None:
     assert data["price"] == pytest.approx(2 * data["hours"])
     disk = data["disk_bytes"]
     assert disk["total"] == disk["documents"] + disk["signatures"] + disk["shards"] + disk["checkpoints"]
-    assert disk["search"] > disk["signatures"] > 0
+    assert disk["search"] > disk["signatures"] > 0 == disk["repeated"]
     assert [row["selection"] for row in data["budget"]] == [
         {"source": "book", "min_document_tokens": None},
         {"source": "book", "min_document_tokens": 100},
     ]
+
+
+def test_the_search_for_repeated_text_has_its_place_on_disk_by_its_units(book: Path, machine: Machine) -> None:
+    lines, long_lines = (
+        ["select.repeated_text.unit=line", f"select.repeated_text.min_words={words}"] for words in (2, 300)
+    )
+    assert re.search(
+        r"while duplicates are searched, up to \d[\d.]* .?B while repeated text is", page(book, machine, lines)
+    )
+    few, many = (
+        json.loads(page(book, machine, of, as_json=True))["disk_bytes"]["repeated"] for of in (long_lines, lines)
+    )
+    assert 0 < few < many
 
 
 def test_the_resolved_recipe_can_be_read_back(book: Path, machine: Machine) -> None:

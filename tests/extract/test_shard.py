@@ -90,7 +90,12 @@ def test_lines_of_a_plain_file_that_cannot_be_read_cost_themselves(tmp_path: Pat
     assert (raised.documents, raised.num_bytes) == (1, len(lines("raise two")))
 
 
-@pytest.mark.parametrize("cut", range(40, 200, 23))
+CRASH_AT, NEXT_AT = len(lines(*BAD[:2])), len(lines(*BAD[:3]))
+
+
+@pytest.mark.parametrize(
+    "cut", [CRASH_AT - 1, CRASH_AT, CRASH_AT + 9, NEXT_AT], ids=["before it", "at it", "in it", "behind it"]
+)
 def test_a_line_that_cannot_be_read_and_reaches_over_the_end_of_its_span_is_counted_once(
     tmp_path: Path, crashing_job: Any, cut: int
 ) -> None:

@@ -14,7 +14,7 @@ from gristmill.errors import DataError
 from gristmill.select import decontaminate as d
 from gristmill.select.decontaminate import Decontaminator, longest_common_subsequence
 from gristmill.select.item_words import questions_of, searched
-from gristmill.select.planting import FORMS, plant, planted_recall
+from gristmill.select.planting import FORMS, foreign, plant, planted_recall
 from gristmill.select.questions import Questions
 from gristmill.select.words import split_words
 
@@ -353,6 +353,66 @@ def test_the_published_rule_needs_thirteen_words_in_a_row_and_six_tenths_of_the_
     assert short.unprotected == ("quiz/x",)
 
 
+def alike(rng, count, own):
+    """Prompts that begin with the same 20 words."""
+    wording = random_words(rng, 20)
+    return [Item(id=str(i), prompt=f"{wording}: {random_words(rng, own)}", target="yes") for i in range(count)]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=15, deadline=None)
+def test_in_pieces_and_with_words_counted_first_the_rule_of_finemath_finds_what_it_says(seed):
+    rng = np.random.default_rng(seed)
+    items = [*alike(rng, 9, int(rng.integers(2, 30))), Item(id="long", prompt=random_words(rng, 60))]
+    finder = Decontaminator.of([pack(items)], rule="finemath@1")
+    words = " ".join(items[int(k)].prompt for k in rng.integers(0, 10, 4)).split()
+    for place in rng.integers(0, len(words), len(words) // 5):
+        words[place] = str(rng.choice(VOCABULARY))
+    words = [word.strip(":") for word in words]
+    best = {}
+    for item in items:
+        prompt = item.prompt.replace(":", "").split()
+        own_at = {tuple(prompt[own : own + 13]): own for own in range(len(prompt) - 12)}
+        grams = (tuple(words[at : at + 13]) for at in range(len(words) - 12))
+        begins = {at - own_at[gram] for at, gram in enumerate(grams) if gram in own_at}
+        n = len(prompt)
+        shares = [common_words(prompt, words[max(0, begin - n) : begin + 2 * n]) / n for begin in begins]
+        best[f"quiz/{item.id}"] = max(shares, default=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(d, "PIECE_WORDS", int(rng.integers(5, 200)))
+        match = finder.match(" ".join(words))
+    names = set() if match is None else set(match.item_ids)
+    assert all(best[name] >= 0.6 for name in names)
+    # Of places within SHIFT of each other the first is compared, which may lack as many words at an end; prompts have 22 or more.
+    assert names >= {name for name, share in best.items() if share >= 0.6 + d.SHIFT / 22}
+
+
+def common_words(one, other):
+    """The length of the longest common subsequence, by the table."""
+    row = [0] * (len(other) + 1)
+    for word in one:
+        before = row
+        row = [0]
+        for k, there in enumerate(other):
+            row.append(before[k] + 1 if word == there else max(before[k + 1], row[k]))
+    return row[-1]
+
+
+def test_a_text_of_prompts_that_begin_alike_costs_by_its_length_and_not_by_the_pairs(monkeypatch):
+    rng = np.random.default_rng(4)
+    items = alike(rng, 40, 25)
+    finder = Decontaminator.of([pack(items)], rule="finemath@1")
+    monkeypatch.setattr(d, "PIECE_WORDS", 2_000)
+    calls, real = [], d.longest_common_subsequence
+    monkeypatch.setattr(d, "longest_common_subsequence", lambda one, other: calls.append(one) or real(one, other))
+    for times in (10, 100):
+        calls.clear()
+        match = finder.match("\n".join(item.prompt for item in items * times))
+        assert match is not None
+        assert len(match.item_ids) == 40
+        assert len(calls) < 3_000  # of 16,000 and 160,000 pairs of a place and a prompt
+
+
 def test_look_ups_are_those_of_a_dictionary():
     rng = np.random.default_rng(14)
     asked = questions_of([pack([Item(id=str(i), prompt=random_words(rng, 12)) for i in range(50)])])
@@ -475,6 +535,80 @@ def test_planting_uses_other_forms_than_the_prompt_of_the_pack():
     planted = plant(pack(items), ["a document of some words"], seed=0)
     assert {p.form for p in planted} == set(FORMS)
     assert not any("own words" in p.text for p in planted)
+
+
+def asked(rng, count, *, template):
+    """Items without a `question`, in the wording of a pack."""
+    return [
+        Item(id=str(i), prompt=template.format(random_words(rng, 11) + "?"), target=random_words(rng, 2))
+        for i in range(count)
+    ]
+
+
+TEMPLATES = {
+    "a label on either side": "Question: {}\nAnswer:",
+    "an instruction of many words": f"{' '.join(VOCABULARY[:30])}:\n{{}}\nNow say what you think of it. The answer is",
+    "two shots before": "Q: How old is it?\nA: Nine.\n\nQ: What is that?\nA: A dog.\n\nQ: {}\nA:",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+def test_what_a_pack_says_around_each_item_is_planted_in_one_form_only(template):
+    rng = np.random.default_rng(3)
+    items = asked(rng, 12, template=template)
+    quiz = pack(items)
+    own = [
+        item.prompt.removeprefix(template.partition("{}")[0]).removesuffix(template.partition("{}")[2])
+        for item in items
+    ]
+    for planted in plant(quiz, ["one", "document of some words"], seed=0):
+        place = int(planted.item_id.removeprefix("quiz/"))
+        assert (items[place].prompt in planted.text) == (planted.form == "row")
+        words = planted.text.replace("\n> ", " ")
+        assert own[place] in words
+        if planted.form != "row":
+            assert not any(one in words for one in template.split("{}") if len(one.split()) > 1)
+            assert "Question:" not in words
+    assert planted_recall(Decontaminator.of([quiz]), [quiz], ORDINARY, seed=1)["quiz"].found == len(items)
+
+
+def test_planting_shows_that_items_are_looked_for_with_the_wording_of_their_pack(monkeypatch):
+    """Such questions are found where a text has that wording, too, so whole prompts would be found all the same."""
+    quiz = pack(asked(np.random.default_rng(3), 12, template=TEMPLATES["an instruction of many words"]))
+    monkeypatch.setattr(
+        "gristmill.select.item_words.without_wording", lambda words, apart, begins, lengths, whole: (begins, lengths)
+    )
+    report = planted_recall(Decontaminator.of([quiz]), [quiz], ORDINARY, seed=1)["quiz"]
+    assert report.by_form["row"] == (2, 2)
+    assert report.found == 2
+
+
+@pytest.mark.parametrize(
+    ("prompts", "own"),
+    [
+        (["What is the name of a?"] * 3 + ["What is the name of b?"] * 3, None),  # no mark before the name
+        (["Q: one two?"] * 4, None),  # too few to show a form
+        (
+            ["Q: one?", "Q: two?", "Q: three?", "Q: four?", "Q: five?", "six?"],
+            ["one?", "two?", "three?", "four?", "five?", "six?"],
+        ),
+        (
+            ["Q: one?", "Q: two?", "Q: three?", "A: four?", "A: five?", "A: six?", "B: seven?"],
+            None,
+        ),  # of no form half of all
+        (["Q: a? A:", "Q: b? A:", "Q: c? A:", "Q: d? A:", "Q: e? A:"], ["a?", "b?", "c?", "d?", "e?"]),
+        (["the same."] * 6, None),  # nothing would be left
+    ],
+)
+def test_the_wording_of_a_pack_is_what_half_of_its_prompts_begin_or_end_with_up_to_a_mark(prompts, own):
+    items = [Item(id=str(i), prompt=prompt, target="x") for i, prompt in enumerate(prompts)]
+    assert [searched(item) for item in foreign(items)] == (own or prompts)
+
+
+def test_an_item_that_names_its_question_tells_nothing_of_the_wording():
+    items = [Item(id=str(i), prompt="Q: it?", question="Q: it?", target="x") for i in range(9)]
+    items += [Item(id=f"{name}", prompt=f"Now: {name}?") for name in ("a", "b", "c", "d", "e")]
+    assert [searched(item) for item in foreign(items)] == ["Q: it?"] * 9 + ["a?", "b?", "c?", "d?", "e?"]
 
 
 def test_no_packs_match_nothing():

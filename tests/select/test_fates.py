@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from searched import quick_folder
 from selecting import run_selection, write_scores, write_source
 
 from gristmill.data.document import Document, write_documents
@@ -81,13 +82,11 @@ def test_a_document_that_leaves_for_an_item_takes_none_along_that_has_its_id(tmp
 
 @given(st.lists(st.text(max_size=3), max_size=60), st.data())
 @settings(max_examples=30, deadline=None)
-def test_rows_that_are_asked_for_come_in_order_from_any_row_group(
-    tmp_path_factory: pytest.TempPathFactory, ids: list[str], data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("rows") / "documents-00000.parquet"
-    with pytest.MonkeyPatch.context() as patch:
+def test_rows_that_are_asked_for_come_in_order_from_any_row_group(ids: list[str], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.sampled_from(range(len(ids))), unique=True).map(sorted)) if ids else []
+    with quick_folder() as folder, pytest.MonkeyPatch.context() as patch:
+        path = folder / "documents-00000.parquet"
         patch.setattr("gristmill.data.write.ShardWriter.__init__.__kwdefaults__", {"rows_per_group": 7}, raising=False)
         write_documents(path, [Document(id=name, source="s", text="", origin="f#0", bytes_in=1) for name in ids])
-    rows = data.draw(st.lists(st.sampled_from(range(len(ids))), unique=True).map(sorted)) if ids else []
-    found = list(values_at(path, np.array(rows, dtype=np.int64), "id"))
+        found = list(values_at(path, np.array(rows, dtype=np.int64), "id"))
     assert found == [(row, ids[row]) for row in rows]

@@ -5,12 +5,10 @@ import json
 import numpy as np
 import pytest
 from selecting import bytes_of, fates_of, kept_rows, rejected_rows, run_selection, write_source
-from test_select import QUESTION, SELECT, SIDES, document, made, near_copy, words
+from test_select import QUESTION, SELECT, SIDES, document, near_copy, words, write_corpus
 
 from gristmill.data.ledger import read_ledger
 from gristmill.recipe.schema.curation import NearDuplicates
-
-__all__ = ["made"]  # a fixture
 
 
 def run(folder, *, section, **more):
@@ -59,9 +57,10 @@ GONE = {
 NEAR_COPIES = {"near-train", "near-held", "in-train", "in-held", "own1-near"}
 
 
-@pytest.fixture(params=[True, False], ids=["near copies go", "near copies stay"])
-def late(made, request):
+@pytest.fixture(scope="module", params=[True, False], ids=["near copies go", "near copies stay"])
+def late(tmp_path_factory, request):
     """(section, output without late sources, output with one) where near copies go, and where they stay."""
+    made = write_corpus(tmp_path_factory.mktemp("late"))
     near = NearDuplicates(num_bands=48, rows_per_band=1) if request.param else None
     section = {**SELECT, "near_duplicates": near}
     before, _ = run(made, section=section, name="before")
@@ -115,8 +114,9 @@ def test_a_late_document_that_touches_training_text_alone_takes_its_cluster(late
     )
 
 
-def test_a_second_late_source_changes_no_byte_of_the_first(made, late):
+def test_a_second_late_source_changes_no_byte_of_the_first(late):
     section, _, once = late
+    made = once.parent
     held = kept_rows(once, "alien", "validation")
     rng = np.random.default_rng(2)
     added = [document("zebra", f"a{i}", near_copy(row["text"], rng)) for i, row in enumerate(held)]

@@ -16,7 +16,7 @@ from gristmill.errors import Interrupted
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select import repeated
 from gristmill.select.corpus import PrintedShard, corpus_of
-from gristmill.select.repeated import RepeatedRules, find_repeated
+from gristmill.select.repeated import RepeatedRules, disk_bytes, find_repeated
 from gristmill.select.select import duplicate_rules
 from gristmill.select.signatures import text_hash
 from gristmill.select.stages import Stage
@@ -236,6 +236,23 @@ def test_a_unit_that_every_document_has_is_one_row_of_a_range_however_many_these
     assert len(lost) == 399
     assert max(rows for rows, _ in sizes) <= 50 + 20
     assert {sums for _, sums in sizes if sums} == {1}
+
+
+def test_the_disk_that_the_search_takes_is_the_estimate_within_three_tenths(monkeypatch):
+    rules = RepeatedRules(unit="line", min_words=5, min_documents=2)
+    documents, _ = corpus(6, 1500)
+    sizes, remove = [], Stage.remove
+
+    def measured(stage, *paths):
+        sizes.append(sum(path.stat().st_size for path in stage.folder.iterdir()))
+        remove(stage, *paths)
+
+    monkeypatch.setattr(Stage, "remove", measured)
+    with quick_folder() as folder:
+        lost, _ = find(folder, documents, [False] * 1500, rules=rules, shard_size=500, worker_bytes=10**8)
+    units = sum(len(unit) >= 5 for document in documents for unit in units_in(document.text, rules))
+    estimate = disk_bytes(1500, units, share_lost=len(lost) / units)
+    assert max(sizes) == pytest.approx(estimate, rel=0.3)
 
 
 # ── the shapes of text of which others lost most ─────────────────────────────────────────────────────────────────────

@@ -64,16 +64,21 @@ def corpus():
 
 @pytest.fixture
 def made(tmp_path):
+    return write_corpus(tmp_path)
+
+
+def write_corpus(folder):
+    """The corpus, its scores and a pack, in the folder, which is returned."""
     for source, rows in corpus().items():
-        write_source(tmp_path, source, rows[:20], rows[20:])
+        write_source(folder, source, rows[:20], rows[20:])
     web = [(row.id, 1.5 if row.id.startswith("bad") else 2.5) for row in corpus()["web"]]
-    write_scores(tmp_path, "web", web[:20], web[20:])
+    write_scores(folder, "web", web[:20], web[20:])
     items = [
         Item(id="sheep", prompt=QUESTION, target="nine"),
         Item(id="cut", prompt="What did the cut document say about it?", target="nothing", ids=("item-7",)),
     ]
-    hold_out(tmp_path, *items)
-    return tmp_path
+    hold_out(folder, *items)
+    return folder
 
 
 def hold_out(folder, *items):

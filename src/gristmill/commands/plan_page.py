@@ -209,6 +209,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         gpu_hours = flops.with_attention / (H100_FLOPS * H100_SHARE) / 3600
         lines.append(f"for scale: {gpu_hours:,.0f} hours of one H100 at {H100_SHARE:.0%} of its peak, which is assumed")
     fetched = f"fetched {in_units(disk.fetched, 'B')}, " if disk.fetched else ""
+    repeated = f", up to {in_units(disk.repeated, 'B')} while repeated text is" if disk.repeated else ""
     if plan.price is not None:
         lines.append(f"price of all steps at the given rate: {plan.price:,.2f}")
     lines += [
@@ -218,7 +219,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
         f"disk: about {in_units(disk.total, 'B')} ({fetched}documents {in_units(disk.documents, 'B')}, signatures "
         f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
-        f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched",
+        f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched{repeated}",
     ]
     return lines
 

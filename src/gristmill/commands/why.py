@@ -31,6 +31,7 @@ from gristmill.units import counted
 
 KEPT = {"documents": "kept", "train": "kept to train on", "validation": "kept, held out"}
 OTHERS = {"rejected": ["duplicate_of"], "edited": ["kept_by"]}  # columns that name another document
+RELATIONS = {"only_repeated": "most of it stands in", "near_validation": "resembles", "copy_of_held_out": "resembles"}
 SHOWN_NEAR = 5
 SHOWN_COPIES = 10
 EXCERPT_CHARS = 300
@@ -150,7 +151,7 @@ def evidence(row: dict[str, Any]) -> Text:
     if row["value"] is not None:
         words += f"  {row['value']:.4g}" + ("" if row["limit"] is None else f" against the limit {row['limit']:.4g}")
     if row["duplicate_of"] is not None:
-        words += f"  copy of {row['duplicate_of']}"
+        words += f"  {RELATIONS.get(row['reason'], 'copy of')} {row['duplicate_of']}"
     text.append(words, style="default")
     if row["detail"]:
         text.append(f"\n{row['detail']}", style="dim default")

@@ -187,8 +187,8 @@ def _holes(model: ModelSection, tokens: int, *, accumulates: bool) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """Bytes that a run leaves behind. fetched: of sources that lie elsewhere, as far as their sizes are known. search: what the
-    search for duplicates takes on top while it runs."""
+    """Bytes that a run leaves behind. fetched: of sources that lie elsewhere, as far as their sizes are known. search,
+    repeated: what the searches for duplicates and for repeated text take on top while they run, one after the other."""
 
     fetched: int
     documents: int
@@ -197,6 +197,7 @@ class Disk:
     checkpoints: int
     num_checkpoints: int
     search: int
+    repeated: int
 
     @property
     def total(self) -> int:
@@ -205,7 +206,14 @@ class Disk:
 
 
 def run_disk(
-    recipe: Recipe, text_bytes: float, unique_tokens: int, *, fetched: int = 0, signatures: int = 0, search: int = 0
+    recipe: Recipe,
+    text_bytes: float,
+    unique_tokens: int,
+    *,
+    fetched: int = 0,
+    signatures: int = 0,
+    search: int = 0,
+    repeated: int = 0,
 ) -> Disk:
     """Disk that a run needs: documents after extract and again after select (Parquet keeps 3 bytes of text in one), token
     shards, and weights with both moments for each checkpoint: the newest two, one being written, the start of the decay, and
@@ -220,6 +228,7 @@ def run_disk(
         checkpoints=num_checkpoints * parameters * 3 * FP32_BYTES,
         num_checkpoints=num_checkpoints,
         search=search,
+        repeated=repeated,
     )
 
 

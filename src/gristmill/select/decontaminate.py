@@ -19,7 +19,7 @@ be held out by id.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ from gristmill.data.packs import Pack
 from gristmill.select.item_words import FINEMATH_WORDS, LEAST_BARE, prompts_of, questions_of
 from gristmill.select.plain import origin, plain
 from gristmill.select.questions import BARE, ONE_RUN, WITH_ANSWER, Questions
-from gristmill.select.words import Int64, UInt64, Words, composed, ngrams_per_text, split_words
+from gristmill.select.words import Int64, UInt64, Words, composed, ngram_hashes, ngrams_per_text, split_words
 
 VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
 
@@ -43,6 +43,7 @@ ANSWER_WINDOW, LITTLE_ANSWER_WINDOW = 30, 6
 LITTLE_ANSWER = 3.0  # information of an answer such as "yes", which stands near anything
 EXCERPT_CHARS = 200
 BATCH_PASSAGES = 200
+PIECE_WORDS = 1 << 13  # of a text in which prompts are looked for together, by the rule of FineMath
 COMPARED_WORDS = 1_000_000  # at once; arrays take some 60 bytes a word
 
 
@@ -137,13 +138,14 @@ class Decontaminator:
 
     def _hits(self, words: Words) -> _Hits:
         asked = self.questions
+        if self.rule == "finemath@1":
+            return _Hits.joined([hits for k in range(len(words.offsets_D1) - 1) for hits in self._published(words, k)])
         grams, offsets = ngrams_per_text(words, asked.seed_words)
         places, seeds = asked.look_up(grams)
         text = np.searchsorted(offsets, places, side="right") - 1
         item = asked.item_S[seeds].astype(np.int64)
         begin = places - offsets[text] + words.offsets_D1[text] - asked.place_S[seeds]
         bare = asked.way_I[item] == BARE
-        near = self._finemath if self.rule == "finemath@1" else self._covered
         offset = words.offsets_D1[text]
         text, item, begin = _distinct(text, item, begin, np.where(bare, (begin - offset) // (SHIFT + 1), begin))
         cuts = np.flatnonzero(np.diff(np.cumsum(asked.length_I[item]) // COMPARED_WORDS)) + 1
@@ -151,7 +153,7 @@ class Decontaminator:
         for first, end in pairwise([0, *cuts.tolist(), len(item)]):
             here = slice(first, end)
             bare = asked.way_I[item[here]] == BARE
-            parts.append(near(words, text[here][bare], item[here][bare], begin[here][bare]))
+            parts.append(self._covered(words, text[here][bare], item[here][bare], begin[here][bare]))
             parts.append(self._whole(words, text[here][~bare], item[here][~bare], begin[here][~bare]))
         return _Hits.joined(parts)
 
@@ -224,24 +226,46 @@ class Decontaminator:
         found: NDArray[np.bool_] = (after >= 0) & (after <= reach + asked.behind_I[item])
         return found | ((before >= len(answer)) & (before <= reach + len(answer)))
 
+    def _published(self, words: Words, text: int) -> Iterator[_Hits]:
+        """Prompts that stand in one text by the rule of FineMath. Where many prompts begin with the same words, each place with these may be
+        any of them, so the text is taken in pieces, and a prompt that was found in one is not looked for in the next."""
+        asked, offset = self.questions, int(words.offsets_D1[text])
+        grams = ngram_hashes(words.of(text), asked.seed_words)
+        found = np.zeros(len(asked.names), dtype=bool)
+        for first in range(0, max(1, len(grams)), PIECE_WORDS):
+            places, seeds = asked.look_up(grams[first : first + PIECE_WORDS])
+            item = asked.item_S[seeds].astype(np.int64)
+            begin = places + first + offset - asked.place_S[seeds]
+            item, begin = item[~found[item]], begin[~found[item]]
+            texts = np.full(len(item), text)
+            hits = self._finemath(words, *_distinct(texts, item, begin, (begin - offset) // (SHIFT + 1)))
+            found[hits.item_H] = True
+            yield hits
+
     def _finemath(self, words: Words, text: Int64, item: Int64, begin: Int64) -> _Hits:
-        """Prompts that have a long common subsequence with the part of the text where they would stand."""
+        """Prompts that have a long common subsequence with the part of the text where they would stand. It is no longer than the
+        words of the prompt that stand there in any order are many, which are counted first."""
         lowest, highest = words.offsets_D1[text], words.offsets_D1[text + 1]
-        length = self.questions.length_I[item]
+        length, need = self.questions.length_I[item], self.questions.need_I[item]
+        least = (need * length - 1e-3).tolist()
         first, end = np.maximum(lowest, begin - length), np.minimum(highest, begin + 2 * length)
-        common = [
-            longest_common_subsequence(self.questions.question(i), words.hashes_W[a:b])
-            for i, a, b in zip(item.tolist(), first.tolist(), end.tolist(), strict=True)
-        ]
-        share = (np.array(common, dtype=np.int64) / np.maximum(length, 1)).astype(np.float32)
+        common = np.zeros(len(item), dtype=np.int64)
+        there: dict[tuple[int, int], frozenset[int]] = {}
+        for n, (i, a, b) in enumerate(zip(item.tolist(), first.tolist(), end.tolist(), strict=True)):
+            if (around := there.get((a, b))) is None:
+                around = there[a, b] = frozenset(words.hashes_W[a:b].tolist())
+            question = self.questions.question(i)
+            if sum(map(around.__contains__, question.tolist())) >= least[n]:
+                common[n] = longest_common_subsequence(question, words.hashes_W[a:b])
+        share = (common / np.maximum(length, 1)).astype(np.float32)
         return _Hits(
             text_H=text,
             item_H=item,
             share_H=share,
-            words_H=np.array(common, dtype=np.int64),
+            words_H=common,
             first_H=np.clip(begin, lowest, highest - 1),
             end_H=np.clip(begin + length, lowest + 1, highest),
-        ).chosen(share >= self.questions.need_I[item])
+        ).chosen(share >= need)
 
     def _match(self, hits: _Hits, words: Words, text: str) -> Match:
         asked = self.questions

@@ -70,8 +70,7 @@ class Edits:
         """named: the id and source of a document that keeps a unit."""
         self._rules = repeated.rules
         self._named = named
-        rows, starts = np.unique(lost["row"], return_index=True)
-        self._lost = dict(zip(rows.tolist(), np.split(lost, starts[1:])))
+        self._lost = by_row(lost)
 
     def of(self, place: int, row: Mapping[str, Any]) -> Edit | None:
         """What the document in this row of the shard loses; None where it loses nothing."""
@@ -81,19 +80,18 @@ class Edits:
         text: str = row["text"]
         spans = units_of(text, self._rules.unit)
         left = without(text, spans, set(lost["unit"].tolist()))
+        words = num_words(left)
         rows = [
             self._row(row, one["unit"], text[slice(*spans[one["unit"]])], one["owner"], held_out=one["is_held"])
             for one in (dict(zip(lost.dtype.names or (), values)) for values in lost.tolist())
         ]
-        words = num_words(left)
-        says_nothing = words < self._rules.min_words and len(left) < WORD_CHARACTERS * self._rules.min_words
         num_bytes = len(text.encode())
         return Edit(
             reason=f"repeated_{self._rules.unit}",
             text=left,
             num_bytes=num_bytes,
             lost_bytes=num_bytes - len(left.encode()),
-            why=self._why(words, lost) if says_nothing else None,
+            why=self._why(words, lost) if says_nothing(left, words, min_words=self._rules.min_words) else None,
             rows=rows,
         )
 
@@ -111,11 +109,27 @@ class Edits:
         }
 
     def _why(self, words: int, lost: Array) -> Rejection:
-        ((owner, _),) = Counter(lost["owner"].tolist()).most_common(1)
         return only_repeated(
             words,
             min_words=self._rules.min_words,
             num_units=len(lost),
             unit=self._rules.unit,
-            keeper=self._named(owner),
+            keeper=self._named(keeper_of(lost)),
         )
+
+
+def by_row(lost: Array) -> dict[int, Array]:
+    """Rows of LOST, which are sorted, by the row of their document."""
+    rows, starts = np.unique(lost["row"], return_index=True)
+    return dict(zip(rows.tolist(), np.split(lost, starts[1:])))
+
+
+def says_nothing(left: str, words: int, *, min_words: int) -> bool:
+    """Whether what is left of a document, so many words, is too little to stay. min_words: of a unit."""
+    return words < min_words and len(left) < WORD_CHARACTERS * min_words
+
+
+def keeper_of(lost: Array) -> int:
+    """The document that keeps most of the units that one document lost."""
+    ((owner, _),) = Counter(lost["owner"].tolist()).most_common(1)
+    return int(owner)

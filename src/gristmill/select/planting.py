@@ -1,26 +1,30 @@
 """Evaluation items in several forms, put into real documents: does decontamination find them?
 
 The forms are those in which questions get into a corpus: a dialogue, a quiz with its options in another order, a JSON file, narrow
-columns with quote marks. An item that names its `question` is planted without the wording of its pack; of another the whole prompt
-is planted, so a pack without `question` is measured with its wording.
+columns with quote marks. Who copied a question from its source does not have the wording of a pack, so it is planted without: an item
+that names its `question` by that, another one without what its prompt has in common with others. That is reckoned here from the texts
+and not taken from what is looked for, which is to be tested. In one form, a row, items stand as their pack has them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.select.decontaminate import Decontaminator
-from gristmill.select.item_words import item_name, searched
+from gristmill.select.item_words import WORDING_ITEMS, WORDING_SHARE, item_name, searched
 from gristmill.select.outputs import PlantedRecall
 
-VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
+VERSION = 2  # of every step that uses it: rises when the meaning of what it computes changes
 
 MAX_ITEMS = 500
 DOCUMENT_CHARS = 4_000
@@ -73,7 +77,7 @@ FORMS: dict[str, Form] = {
     "quiz": _quiz,
     "answer first": _answer_first,
 }
-SURE_FORM = "row"  # question and answer one behind the other, in which every item that is looked for must be found
+SURE_FORM = "row"  # prompt and answer one behind the other, in which every item that is looked for must be found
 
 
 def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = MAX_ITEMS) -> list[Planted]:
@@ -85,16 +89,57 @@ def plant(pack: Pack, documents: Sequence[str], *, seed: int, max_items: int = M
         raise ValueError("planting needs at least one document")
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(pack.items))[:max_items])
+    without = foreign(pack.items)
     planted = []
     for turn, k in enumerate(chosen.tolist()):
-        item = pack.items[k]
         form = list(FORMS)[turn % len(FORMS)]
+        item = pack.items[k] if form == SURE_FORM else without[k]
         document = documents[int(rng.integers(len(documents)))][:DOCUMENT_CHARS]
         gap = document.find(" ", int(rng.integers(len(document) + 1)))
         cut = len(document) if gap < 0 else gap
         text = f"{document[:cut]}\n\n{FORMS[form](item, rng)}\n\n{document[cut:]}"
         planted.append(Planted(item_id=item_name(pack, item), form=form, text=text))
     return planted
+
+
+def foreign(items: Sequence[Item]) -> list[Item]:
+    """The items of a pack, each with its own words as its `question`: without what at least half of those that name none begin or end
+    with, up to a mark or a line break. One of which nothing would be left stays as it is."""
+    whole = [k for k, item in enumerate(items) if not item.question]
+    texts = [_pieces(searched(items[k])) for k in whole]
+    for _ in ("in front", "behind"):  # each time turned round
+        run = _wording(texts)
+        same = [next((k for k, piece in enumerate(run) if text[k : k + 1] != [piece]), len(run)) for text in texts]
+        texts = [text[count:][::-1] for text, count in zip(texts, same)]
+    found = list(items)
+    for k, text in zip(whole, texts):
+        if own := "".join(text).strip():
+            found[k] = replace(items[k], question=own)
+    return found
+
+
+def _pieces(text: str) -> list[str]:
+    """A text cut where more than a blank parts two words: behind a mark, before one, and at a line break."""
+    pieces: list[str] = []
+    for word in re.findall(r"\n|[^\S\n]*\S+", text):
+        if pieces and not any(unicodedata.category(edge)[0] in "PSC" for edge in (pieces[-1][-1], word.strip(" ")[0])):
+            pieces[-1] += word
+        else:
+            pieces.append(word)
+    return pieces
+
+
+def _wording(texts: Sequence[Sequence[str]]) -> list[str]:
+    """The pieces in a row that at least half of the texts begin with, and no fewer than WORDING_ITEMS."""
+    run: list[str] = []
+    needed = max(WORDING_SHARE * len(texts), WORDING_ITEMS)
+    while len(texts := [text for text in texts if len(text) > len(run)]) >= needed:
+        piece, count = Counter(text[len(run)] for text in texts).most_common(1)[0]
+        if count < needed:
+            break
+        texts = [text for text in texts if text[len(run)] == piece]
+        run.append(piece)
+    return run
 
 
 def planted_recall(

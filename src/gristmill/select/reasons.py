@@ -62,11 +62,25 @@ def holds_item(match: Match) -> Rejection:
     return Rejection(reason="contaminated", value=match.share, limit=match.need, detail=match.detail)
 
 
-def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float, rules: DuplicateRules) -> Rejection:
-    """A copy of a document that is kept, with the evidence between the two."""
+def copy_of(
+    survivor: Named,
+    *,
+    exact: bool,
+    jaccard: float,
+    containment: float,
+    rules: DuplicateRules,
+    keeper: Named | None = None,
+) -> Rejection:
+    """A copy of a survivor, with the evidence between the two. keeper: where the survivor is dropped as `only_repeated`, the
+    document that keeps most of it; else the survivor is kept."""
+    gone = (
+        ""
+        if keeper is None
+        else f"; that one leaves as only_repeated, most of it stands in {keeper.id} of source {keeper.source}"
+    )
     if exact:
         return Rejection(
-            reason="exact_duplicate", duplicate_of=survivor.id, detail=f"survivor in source {survivor.source}"
+            reason="exact_duplicate", duplicate_of=survivor.id, detail=f"survivor in source {survivor.source}{gone}"
         )
     contained = jaccard < rules.min_jaccard
     value, limit = (containment, MIN_CONTAINMENT) if contained else (jaccard, rules.min_jaccard)
@@ -75,7 +89,7 @@ def copy_of(survivor: Named, *, exact: bool, jaccard: float, containment: float,
         value=value,
         limit=limit,
         duplicate_of=survivor.id,
-        detail=f"survivor in source {survivor.source}, Jaccard {jaccard:.3f}, {containment:.3f} of its n-grams occur there",
+        detail=f"survivor in source {survivor.source}, Jaccard {jaccard:.3f}, {containment:.3f} of its n-grams occur there{gone}",
     )
 
 

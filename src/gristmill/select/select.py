@@ -44,6 +44,7 @@ from gristmill.select.catalogue import (
     read_column,
 )
 from gristmill.select.duplicates import duplicate_rules
+from gristmill.select.emptied import EMPTIED, emptied_survivors
 from gristmill.select.fates import HELD_OUT, PASSED
 from gristmill.select.files import new_array
 from gristmill.select.hits import contamination_report
@@ -109,25 +110,22 @@ def _select(ctx: StepContext, left: Selected, work: Path) -> None:
         copies=found.copies,
         freed=work / "freed.parquet",
         resembling=work / "resembling.parquet",
+        emptied=work / "emptied.npy",
         names=work / "names",
     )
     if not decided.resembling.is_file():
         _split(ctx, catalogue, found, fate_D, decided, work)
-    repeated = search_repeated(
-        ctx,
-        catalogue,
-        np.load(decided.sides, mmap_mode="r"),
-        work=work / "repeated",
-        executor=executor_of(ctx, catalogue),
-    )
-    named = [
-        read_column(found.copies, "survivor"),
-        read_column(decided.freed, "survivor"),
-        read_column(decided.resembling, "held"),
-        *([] if repeated is None else [repeated.owners]),
-    ]
-    wanted = np.unique(np.concatenate(named))
-    Names.write(decided.names, catalogue, wanted[wanted >= 0])
+    executor = executor_of(ctx, catalogue)
+    side_D = np.load(decided.sides, mmap_mode="r")
+    repeated = search_repeated(ctx, catalogue, side_D, work=work / "repeated", executor=executor)
+    survivors = np.unique(np.concatenate([read_column(path, "survivor") for path in (found.copies, decided.freed)]))
+    survivors = survivors[survivors >= 0]
+    named, emptied = [survivors, read_column(decided.resembling, "held")], np.empty(0, dtype=EMPTIED)
+    if repeated is not None:
+        named.append(repeated.owners)
+        emptied = emptied_survivors(catalogue, repeated, survivors, work=work / "repeated", executor=executor)
+    np.save(decided.emptied, emptied)
+    Names.write(decided.names, catalogue, np.unique(np.concatenate(named)))
     ledger, sizes, taken = _write(ctx, catalogue, decided, repeated, work)
     _check_kept(ledger)
     if repeated is not None:

@@ -28,6 +28,7 @@ from gristmill.select.catalogue import BATCH_ROWS, Catalogue, Shard, read_column
 from gristmill.select.contamination import read_matches
 from gristmill.select.edits import EDITED_SCHEMA, Edits
 from gristmill.select.fates import CONTAMINATED, DUPLICATE_ID, HELD_OUT, LOW_SCORE, OPTED_OUT
+from gristmill.select.files import Array
 from gristmill.select.levels import VALIDATION
 from gristmill.select.outputs import TextTaken
 from gristmill.select.reasons import (
@@ -55,7 +56,7 @@ SIDES = ("train", "validation")
 class Decided:
     """Where the decisions lie: arrays with an entry a document, and tables of those that leave, by document.
 
-    freed: of the copies whose survivor leaves, what holds instead: another survivor, or -1 for none.
+    freed: of the copies whose survivor leaves, what holds instead: another survivor, or -1 for none. emptied: an .npy file of EMPTIED.
     """
 
     fates: Path
@@ -64,6 +65,7 @@ class Decided:
     copies: Path
     freed: Path
     resembling: Path
+    emptied: Path
     names: Path
 
 
@@ -170,6 +172,7 @@ class WriteShard:
         names = Names(self.decided.names, self.catalogue)
         tables = (self.decided.copies, self.decided.freed)  # the second overrules
         copies = {row["document"]: row for path in tables for row in rows_between(path, shard.first, shard.end)}
+        emptied = np.load(self.decided.emptied, mmap_mode="r")
         for copy in copies.values():
             if copy["survivor"] < 0:
                 continue
@@ -179,6 +182,7 @@ class WriteShard:
                 jaccard=copy["jaccard"],
                 containment=copy["containment"],
                 rules=self.rules,
+                keeper=_keeper(emptied, copy["survivor"], names),
             )
         for one in rows_between(self.decided.resembling, shard.first, shard.end):
             found[one["document"] - shard.first] = resembles(
@@ -189,6 +193,14 @@ class WriteShard:
                 rules=self.rules,
             )
         return found
+
+
+def _keeper(emptied: Array, survivor: int, names: Names) -> Named | None:
+    """Who keeps most of a survivor that leaves as `only_repeated`; None for one that is kept."""
+    place = int(np.searchsorted(emptied["document"], survivor))
+    if place == len(emptied) or emptied["document"][place] != survivor:
+        return None
+    return names.of(int(emptied["keeper"][place]))
 
 
 def rows_between(path: Path, first: int, end: int) -> list[dict[str, Any]]:
