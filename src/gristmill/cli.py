@@ -297,6 +297,33 @@ def why(
 
 
 @app.command()
+def trace(
+    target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")],
+    step: Annotated[int | None, typer.Option(help="the documents of this step of pretraining, counted from 1")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="the steps that read the document with this id", metavar="ID")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option("--rank", help="of the step, what one of several ranks reads", metavar="RANK/SIZE")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="all of the text, not its beginning")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a training step read, or when a document was read."""
+    if (step is None) == (document is None):
+        raise typer.BadParameter("name either --step or --document.")
+    from gristmill.commands.trace import trace_document, trace_step
+
+    if document is not None:
+        trace_document(target, document, console=_console(), as_json=as_json)
+    elif step is not None:
+        from gristmill.graph.share import read_share
+
+        share = read_share(rank or "0/1", os.environ, option="--rank")
+        trace_step(target, step, share=share, console=_console(), as_json=as_json, whole=whole)
+
+
+@app.command()
 def diff(
     a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
     b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
