@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -294,6 +294,86 @@ def why(
     from gristmill.commands.why import why as print_why
 
     print_why(target, name, console=_console())
+
+
+@app.command()
+def intervene(
+    recipe: RecipePath,
+    why: Annotated[str, typer.Option(help="for the record; at least ten letters")],
+    stage: Annotated[str | None, typer.Option(help="the stage to come whose mixture changes")] = None,
+    mix: Annotated[str | None, typer.Option(help="its new mixture", metavar="SOURCE=SHARE,...")] = None,
+    peak_lr: Annotated[float | None, typer.Option(help="the new peak of the learning rate")] = None,
+    after_step: Annotated[int | None, typer.Option(help="when it takes effect; now, if absent")] = None,
+    fork: Annotated[
+        str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")
+    ] = None,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Change what is still to come of a pretraining: a later stage's mixture, or the learning rate."""
+    from gristmill.commands.intervene import intervene as write_change
+    from gristmill.commands.intervene import read_mixture
+    from gristmill.recipe.load import load_recipe
+    from gristmill.recipe.schema.changes import PEAK_LR
+
+    if (stage is None) != (mix is None):
+        raise typer.BadParameter("--stage and --mix go together.")
+    settings: dict[str, Any] = {} if stage is None or mix is None else {f"stages.{stage}.mixture": read_mixture(mix)}
+    settings |= {} if peak_lr is None else {PEAK_LR: peak_lr}
+    if not settings:
+        raise typer.BadParameter("name --stage with --mix, or --peak-lr.")
+    machine = _machine(runs_dir, "auto", None, "auto", None)
+    loaded = load_recipe(recipe, overrides or [])
+    write_change(loaded, machine, settings=settings, after_step=after_step, why=why, fork=fork, console=_console())
+
+
+@app.command()
+def rewind(
+    recipe: RecipePath,
+    to: Annotated[int, typer.Option("--to", help="the step to go back to")],
+    skip: Annotated[int, typer.Option(help="how many steps of data to pass over from there")],
+    why: Annotated[str, typer.Option(help="for the record; at least ten letters")],
+    fork: Annotated[
+        str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")
+    ] = None,
+    overrides: Overrides = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Train again from an earlier step, past the data that did harm."""
+    from gristmill.commands.intervene import intervene as write_change
+    from gristmill.recipe.load import load_recipe
+    from gristmill.recipe.schema.changes import SKIP_STEPS
+
+    machine = _machine(runs_dir, "auto", None, "auto", None)
+    loaded = load_recipe(recipe, overrides or [])
+    write_change(loaded, machine, settings={SKIP_STEPS: skip}, after_step=to, why=why, fork=fork, console=_console())
+
+
+@app.command()
+def trace(
+    target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")],
+    step: Annotated[int | None, typer.Option(help="the documents of this step of pretraining, counted from 1")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="the steps that read the document with this id", metavar="ID")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option("--rank", help="of the step, what one of several ranks reads", metavar="RANK/SIZE")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="all of the text, not its beginning")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a training step read, or when a document was read."""
+    if (step is None) == (document is None):
+        raise typer.BadParameter("name either --step or --document.")
+    from gristmill.commands.trace import trace_document, trace_step
+
+    if document is not None:
+        trace_document(target, document, console=_console(), as_json=as_json)
+    elif step is not None:
+        from gristmill.graph.share import read_share
+
+        share = read_share(rank or "0/1", os.environ, option="--rank")
+        trace_step(target, step, share=share, console=_console(), as_json=as_json, whole=whole)
 
 
 @app.command()

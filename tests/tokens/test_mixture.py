@@ -92,6 +92,7 @@ def test_the_order_is_the_published_one_wherever_it_is_entered(shares: list[Frac
     late = Mixture(shares)
     counts = np.bincount(order[:place], minlength=len(shares)).tolist()
     assert [late.count_before(source, place) for source in range(len(shares))] == counts
+    assert Mixture(shares).place_of(int(order[place]), counts[order[place]]) == place
     assert late.source_at(np.array([place])).tolist() == [order[place]]
     assert late.draw_at(np.array([place])).tolist() == [counts[order[place]]]
     assert (late.source_at(np.arange(len(order))) == order).all()
@@ -105,6 +106,10 @@ def test_a_period_of_a_million_is_the_published_one() -> None:
     for source in range(len(shares)):
         before = np.cumsum(order == source)
         assert all(mixture.count_before(source, place) == before[place - 1] for place in range(777, 10**6, 77_777))
+        last = shares[source] - 1
+        assert mixture.place_of(source, 3 * shares[source] + last) == 3 * 10**6 + int(
+            np.flatnonzero(order == source)[last]
+        )
 
 
 def test_a_hand_made_order() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gristmill.tokens.permutation import key_of, left_size, mix, permute
+from gristmill.tokens.permutation import key_of, left_size, mix, permute, unpermute
 
 
 def whole(size: int, key: int) -> NDArray[np.uint64]:
@@ -27,6 +27,14 @@ def whole(size: int, key: int) -> NDArray[np.uint64]:
 @given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
 def test_every_size_and_key_gives_a_permutation(size: int, key: int) -> None:
     assert sorted(whole(size, key).tolist()) == list(range(size))
+
+
+@settings(deadline=None, max_examples=200)
+@given(size=st.integers(1, 3000), key=st.integers(0, 2**64 - 1))
+def test_the_inverse_finds_the_index_of_each_place(size: int, key: int) -> None:
+    shape = {"size": size, "left": left_size(size), "key": key}
+    arrays = {name: np.full(size, value, dtype=np.uint64) for name, value in shape.items()}
+    assert unpermute(whole(size, key), **arrays).tolist() == list(range(size))
 
 
 @settings(deadline=None, max_examples=100)

@@ -119,9 +119,31 @@ def test_windows_tile_the_selected_documents(
         out = np.zeros(seq_len + 1, dtype=np.uint16)
         selection.read(window * seq_len, out)
         assert out.tolist() == flat[window * seq_len : window * seq_len + seq_len + 1]
-        touched = [documents[number] for number in selection.documents(window * seq_len, seq_len)]
-        assert set(out[:-1].tolist()) <= {0, *(token for document in touched for token in document)}
-        assert all(document in chosen for document in touched)
+        parts = selection.parts(window * seq_len, seq_len)
+        read = [token for part in parts for token in [*documents[part.document], 0][part.first : part.end]]
+        assert read == out[:-1].tolist()
+    places = [selection.place_of(number) for number in range(len(documents))]
+    assert [place is not None for place in places] == [document in chosen for document in documents]
+    for document, place in zip(documents, places, strict=True):
+        assert place is None or flat[place[0] : place[1]] == [*document, 0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_sequences_of_a_document_are_all_that_read_it_and_no_other(
+    shards: dict[str, TokenShard], seed: int
+) -> None:
+    stream = Stream(shards, STAGES, seed=seed)
+    readers: dict[tuple[str, int], list[int]] = {}
+    for origin in stream.origins(0, stream.num_samples):
+        for number in sorted(set(origin.documents)):
+            readers.setdefault((origin.source, number), []).append(origin.sample)
+    found = {
+        (source, number): sequences
+        for source, shard in shards.items()
+        for number in range(shard.num_documents)
+        if (sequences := stream.sequences_of(source, number))
+    }
+    assert found == readers
 
 
 # ---- the order is pure

@@ -112,8 +112,10 @@ def test_steps_and_skips_share_out_all_sequences_in_order(data: dict[str, Any]) 
         for _ in range(stage.tokens // T):
             skipped = sum(one.skip_steps for one in section.changes if one.after_step == step) * per_step
             passed += range(sample, sample + skipped)
+            assert {found.step_of_sample(one) for one in range(sample, sample + skipped)} <= {None}
             sample += skipped
             assert found.sample_of_step(step) == sample
+            assert {found.step_of_sample(one) for one in range(sample, sample + per_step)} == {step}
             assert found.segment_at(step) is found.segments[number]
             assert [one for skip in found.skipped_before(step) for one in skip] == passed
             sample, step = sample + per_step, step + 1

@@ -46,14 +46,14 @@ class Share:
         return f"{self.rank}/{self.size}"
 
 
-def read_share(text: str, environment: Mapping[str, str]) -> Share:
+def read_share(text: str, environment: Mapping[str, str], *, option: str = "--array") -> Share:
     """RANK/SIZE, or `slurm` for what Slurm tells the tasks of a job array. Raises RecipeError for anything else."""
     if text == SLURM:
         return _slurm_share(environment)
     found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     if found is None or not int(found[1]) < int(found[2]):
         raise RecipeError(
-            f"--array {text!r} is no share; expected RANK/SIZE with ranks from 0, such as 0/64 … 63/64, or {SLURM} inside a job "
+            f"{option} {text!r} is no share; expected RANK/SIZE with ranks from 0, such as 0/64 … 63/64, or {SLURM} inside a job "
             "array of Slurm."
         )
     return Share(rank=int(found[1]), size=int(found[2]))

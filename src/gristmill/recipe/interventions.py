@@ -1,6 +1,6 @@
 """Interventions: numbered files of a run that are appended, in order, to the recipe's `pretrain.changes`.
 
-    runs/<recipe>/interventions/001.yaml      one change: {after_step, set, why}
+    runs/<recipe>/interventions/001.yaml      one change: {after_step, set, why}; `noted`: when it was decided, and what was known then
     runs/<recipe>/recipe.yaml                 the recipe as it became, written by each run
 
 Their numbers give the order. The recipe file itself is never touched. An intervention is part of the prefix of everything after its step.
@@ -9,8 +9,11 @@ Their numbers give the order. The recipe file itself is never touched. An interv
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
@@ -18,8 +21,10 @@ from gristmill.recipe.load import LoadedRecipe, read_yaml
 from gristmill.recipe.resolved import resolved_yaml
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import KeyPath
+from gristmill.store.durable import atomic_path
 
 FOLDER = "interventions"
+NOTED = "noted"  # a key of the file, not of the change
 RUN_RECIPE = "recipe.yaml"
 
 
@@ -28,23 +33,42 @@ def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
     files = _numbered(run / FOLDER)
     if not files:
         return loaded
-    data = loaded.recipe.model_dump(exclude_unset=True)
-    changes = data["pretrain"].setdefault("changes", [])
-    origins: dict[KeyPath, str] = dict(loaded.origins)
-    recipe = loaded.recipe
     for path in files:
         change, _ = read_yaml(path)
-        origins["pretrain", "changes", len(changes)] = str(path)
-        changes.append(change)
+        change.pop(NOTED, None)
         try:
-            recipe = Recipe.model_validate(data)
-        except ValidationError as error:
-            problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+            loaded = with_change(loaded, change, origin=str(path))
+        except RecipeError as error:
             raise RecipeError(
-                f"{path} does not fit the recipe {loaded.path}: {problems}.\n  Correct the file, or remove it if it was not "
+                f"{path} does not fit the recipe {loaded.path}: {error}.\n  Correct the file, or remove it if it was not "
                 "yet carried out."
             ) from None
+    return loaded
+
+
+def with_change(loaded: LoadedRecipe, change: Mapping[str, Any], *, origin: str) -> LoadedRecipe:
+    """The recipe with one more change at the end. Raises RecipeError with what does not fit."""
+    data = loaded.recipe.model_dump(exclude_unset=True)
+    changes = data["pretrain"].setdefault("changes", [])
+    changes.append(dict(change))
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError("; ".join(str(problem["msg"]) for problem in error.errors())) from None
+    origins: dict[KeyPath, str] = {**loaded.origins, ("pretrain", "changes", len(changes) - 1): origin}
     return LoadedRecipe(recipe=recipe, path=loaded.path, origins=origins)
+
+
+def keep_intervention(run: Path, change: Mapping[str, Any], noted: Mapping[str, Any]) -> Path:
+    """Writes a change as the next numbered file of a run, with what was known when it was decided. Returns the file."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    number = 1 + max((int(path.stem) for path in _numbered(folder)), default=0)
+    path = folder / f"{number:03d}.yaml"
+    with atomic_path(path) as temporary:
+        text = yaml.safe_dump({**change, NOTED: dict(noted)}, sort_keys=False, allow_unicode=True)
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def _numbered(folder: Path) -> list[Path]:

@@ -22,6 +22,7 @@ and the open turn with the n-th latest deadline is done when that number for n i
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from math import lcm
@@ -87,6 +88,14 @@ class Mixture:
         """How many of the stage's first `index` sequences come from `source`."""
         period, place = divmod(index, self.period)
         return period * int(self.shares[source]) + self._turns_before(place)[source]
+
+    def place_of(self, source: int, turn: int) -> int:
+        """The sequence of the stage that is the source's own number `turn`, both from 0: where `draw_at` says `turn`."""
+        period, turn = divmod(turn, int(self.shares[source]))
+        first = turn * self.period // int(self.shares[source])  # where it is released; its deadline is the end
+        end = -(-(turn + 1) * self.period // int(self.shares[source]))
+        place = bisect_left(range(first, end), turn + 1, key=lambda place: self._turns_before(place + 1)[source])
+        return period * self.period + first + place
 
     def _make(self, place: NDArray[np.int64]) -> None:
         """Makes the blocks in which these places of the period lie, where they are not made yet."""

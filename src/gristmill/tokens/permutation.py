@@ -56,6 +56,19 @@ def permute(
     return out
 
 
+def unpermute(
+    place: NDArray[np.uint64], *, size: NDArray[np.uint64], left: NDArray[np.uint64], key: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    """The index whose place `permute` says: its inverse, with the same arguments."""
+    right = (size + left - np.uint64(1)) // left
+    out = _feistel_back(place, left, right, key)
+    outside = np.flatnonzero(out >= size)
+    while len(outside):
+        out[outside] = _feistel_back(out[outside], left[outside], right[outside], key[outside])
+        outside = outside[out[outside] >= size[outside]]
+    return out
+
+
 def _feistel(
     x: NDArray[np.uint64], left: NDArray[np.uint64], right: NDArray[np.uint64], key: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
@@ -65,4 +78,15 @@ def _feistel(
         high = (high + mix(low ^ key) % left) % left
         key = key * np.uint64(_STEP)
         low = (low + mix(high ^ key) % right) % right
+    return np.asarray(high * right + low)
+
+
+def _feistel_back(
+    x: NDArray[np.uint64], left: NDArray[np.uint64], right: NDArray[np.uint64], key: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
+    keys = [key := key * np.uint64(_STEP) for _ in range(_ROUNDS)]
+    high, low = np.divmod(x, right)
+    for even, odd in reversed(list(zip(keys[::2], keys[1::2], strict=True))):
+        low = (low + right - mix(high ^ odd) % right) % right
+        high = (high + left - mix(low ^ even) % left) % left
     return np.asarray(high * right + low)

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from gristmill.errors import RecipeError
 from gristmill.tokens.mixture import Mixture
+from gristmill.tokens.windows import Part
 from gristmill.written import Written
 
 
@@ -35,14 +36,19 @@ class StreamStage:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where one sequence comes from. `documents` are rows of the source's shard, which keeps the order of its documents."""
+    """Where one sequence comes from. parts: of which documents; rows of the source's shard, which keeps their order."""
 
     sample: int
     stage: str
     source: str
     epoch: int
     window: int
-    documents: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def documents(self) -> tuple[int, ...]:
+        """The documents that it touches."""
+        return tuple(part.document for part in self.parts)
 
 
 @dataclass(frozen=True, kw_only=True)

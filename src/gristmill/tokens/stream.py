@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gristmill.errors import DataError, RecipeError
 from gristmill.tokens.batch import Batch, concatenate, empty_batch
-from gristmill.tokens.permutation import key_of, left_size, mix, permute
+from gristmill.tokens.permutation import key_of, left_size, mix, permute, unpermute
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, Origin, StreamStage, Use, stage_mixture
 from gristmill.tokens.windows import Selection
@@ -177,7 +177,7 @@ class Stream:
             place = self._locate(stage, np.array([sample - self._starts[stage]]))
             draw, seq_len = self._lane_draw[int(place.lane[0])][1], self.stages[stage].seq_len
             window = int(place.window[0])
-            documents = self._lane_selection[int(place.lane[0])].documents(window * seq_len, seq_len)
+            parts = self._lane_selection[int(place.lane[0])].parts(window * seq_len, seq_len)
             found.append(
                 Origin(
                     sample=sample,
@@ -185,12 +185,47 @@ class Stream:
                     source=draw.source,
                     epoch=int(place.epoch[0]),
                     window=window,
-                    documents=documents,
+                    parts=tuple(parts),
                 )
             )
         return found
 
+    def sequences_of(self, source: str, document: int) -> list[int]:
+        """All sequences with tokens of a document (a row of the source's shard), ascending, by the inverse of each permutation.
+
+        A sequence that has a token of it only as the last target is not among them.
+        """
+        found = []
+        for lane, (stage, draw) in enumerate(self._lane_draw):
+            tokens = self._lane_selection[lane].place_of(document) if draw.source == source else None
+            if tokens is None:
+                continue
+            seq_len, place = self.stages[stage].seq_len, lane - self._first_lane[stage]
+            first, num_windows = int(self._before[lane]), int(self._windows[lane])
+            end = first + self._mixtures[stage].count_before(place, self.stages[stage].num_samples)
+            windows = np.arange(tokens[0] // seq_len, min((tokens[1] - 1) // seq_len + 1, num_windows))
+            for epoch in range(first // num_windows, (end - 1) // num_windows + 1):
+                turns = epoch * num_windows + self._turns(lane, epoch, windows)
+                found += [
+                    self._starts[stage] + self._mixtures[stage].place_of(place, turn - first)
+                    for turn in turns.tolist()
+                    if first <= turn < end
+                ]
+        return sorted(found)
+
     # ---- inside
+
+    def _turns(self, lane: int, epoch: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When these windows of a lane come within an epoch."""
+        same = np.zeros(len(windows), dtype=np.int64) + lane
+        epochs = np.full(len(windows), epoch, dtype=np.uint64)
+        turns = unpermute(
+            windows.astype(np.uint64),
+            size=self._windows[same].astype(np.uint64),
+            left=self._left[same],
+            key=mix(self._key[same] ^ mix(epochs)),
+        )
+        return turns.astype(np.int64)
 
     def _drawn_before(self, sample: int) -> NDArray[np.int64]:
         """Tokens of each lane in all sequences before `sample`."""

@@ -6,6 +6,7 @@ last token being the next window's first. A selection keeps the spans of its doc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,15 @@ from numpy.typing import NDArray
 
 from gristmill.planning.budget import num_windows
 from gristmill.tokens.shards import TokenShard
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Tokens [first, end) of a document, its eos id included; document: a row of the shard's index."""
+
+    document: int
+    first: int
+    end: int
 
 
 class Selection:
@@ -66,12 +76,25 @@ class Selection:
             out[filled : filled + end - begin] = tokens[begin:end]
             filled += end - begin
 
-    def documents(self, start: int, count: int) -> tuple[int, ...]:
-        """Numbers (rows of the shard's index) of the documents that tokens [start, start + count) touch."""
+    def parts(self, start: int, count: int) -> list[Part]:
+        """What tokens [start, start + count) are of which documents, in order."""
         ends = self.shard.document_ends
-        numbers: list[int] = []
+        found: list[Part] = []
         for begin, end in self.pieces(start, count):
-            first = int(np.searchsorted(ends, np.uint64(begin), side="right"))
-            last = int(np.searchsorted(ends, np.uint64(end - 1), side="right"))
-            numbers += range(first, last + 1)
-        return tuple(numbers)
+            document = int(np.searchsorted(ends, np.uint64(begin), side="right"))
+            while begin < end:
+                stop = min(end, int(ends[document]))
+                opens = int(ends[document - 1]) if document else 0
+                found.append(Part(document=document, first=begin - opens, end=stop - opens))
+                begin, document = stop, document + 1
+        return found
+
+    def place_of(self, document: int) -> tuple[int, int] | None:
+        """The selection's tokens [first, end) that are the document's; None where it is not selected."""
+        ends = self.shard.document_ends
+        opens, closes = int(ends[document - 1]) if document else 0, int(ends[document])
+        run = int(np.searchsorted(self._starts, opens, side="right")) - 1
+        if run < 0:
+            return None
+        first = int(self._offsets[run]) + opens - int(self._starts[run])
+        return (first, first + closes - opens) if first < int(self._offsets[run + 1]) else None

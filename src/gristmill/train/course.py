@@ -98,6 +98,12 @@ class Course:
         skipped = sum(len(skip.samples) for skip in inside)
         return segment.first_sample + (step - segment.first_step) * segment.sequences_per_step + skipped
 
+    def step_of_sample(self, sample: int) -> int | None:
+        """The step that trains on a sequence; None for one that is passed over."""
+        step = bisect_right(range(self.num_steps), sample, key=self.sample_of_step) - 1
+        is_inside = sample < self.sample_of_step(step) + self.segment_at(step).sequences_per_step
+        return step if is_inside else None
+
     def skipped_before(self, step: int) -> list[range]:
         """Ranges of sequences before `sample_of_step(step)` that no step was given."""
         return [skip.samples for skip in self.skips if skip.after_step <= step]

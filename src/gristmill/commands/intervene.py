@@ -1,0 +1,183 @@
+"""COMMANDS intervene, rewind: a change in the middle of a run's pretraining, as a numbered file of the run or as a fork of the recipe.
+
+    now ──→ the change, checked against the recipe, what is trained and the epoch budget ──→ interventions/001.yaml, or NAME.yaml
+
+Nothing is trained here: the next `gristmill run` resumes from the newest checkpoint that the change leaves as it was. With the change
+the file keeps when it was decided and what was measured last, for whoever asks later what it rested on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gristmill.display import plain_table
+from gristmill.errors import RecipeError
+from gristmill.graph.machine import Machine
+from gristmill.pipeline import hashes_of, open_states
+from gristmill.planning.budget import SelectionBudget, check_budget, token_budget
+from gristmill.recipe.interventions import keep_intervention, with_change, with_interventions
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.remake import PRETRAIN, resume_point
+from gristmill.store.checkpoints import CheckpointIndex
+from gristmill.store.durable import atomic_path
+from gristmill.store.heartbeat import read_beat
+from gristmill.store.jsonl import read_log
+from gristmill.store.store import RunLinks, Store
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.tokenize import selection_tokens
+from gristmill.train.monitor import METRICS
+from gristmill.train.outputs import EVAL
+from gristmill.units import scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """Where pretraining is: steps done, and what was measured last (metric → value)."""
+
+    step: int
+    measured: Mapping[str, float]
+
+    @classmethod
+    def of(cls, links: RunLinks) -> Moment:
+        """By the run's log, or by its checkpoints where the log ends before them."""
+        folder = links.artefact(PRETRAIN) or links.unfinished(PRETRAIN)
+        lines = [] if folder is None else read_log(folder / METRICS)
+        steps = [line["step"] for line in lines] + [
+            ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)
+        ]
+        evaluations = [line for line in lines if line["kind"] == "eval"]
+        last = evaluations[-1] if evaluations else {}
+        return cls(step=max(steps, default=0), measured={key: last[key] for key in last if key.startswith(EVAL)})
+
+
+def intervene(
+    loaded: LoadedRecipe,
+    machine: Machine,
+    *,
+    settings: Mapping[str, Any],
+    after_step: int | None,
+    why: str,
+    fork: str | None,
+    console: Console,
+) -> Path:
+    """Writes the change and says what it does to the budget and where pretraining resumes. Returns the file.
+
+    settings: what `pretrain.changes[…].set` takes. after_step: None for now. fork: the name of another run, which then
+    shares what both have in common. Raises RecipeError where nothing is trained yet, for a change that does not fit, and for
+    one that breaks the epoch cap; then nothing is written.
+    """
+    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    now = Moment.of(links)
+    if not now.step:
+        raise RecipeError(
+            f"nothing of {loaded.recipe.name} is trained yet, so there is no middle to change. Edit {loaded.path.name} itself."
+        )
+    before = with_interventions(loaded, links.folder)
+    change = {"after_step": now.step if after_step is None else after_step, "set": dict(settings), "why": why}
+    became = with_change(before, change, origin="the change")
+    budgets = [_budget(one.recipe, links.folder) for one in (before, became)]
+    check_budget(budgets[1], became.recipe.pretrain)
+    noted = {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": now.step,
+        "measured": dict(now.measured),
+    }
+    console.print(_budget_table(*budgets))
+    if fork is not None:
+        path = _forked(loaded, before, change, fork)
+        console.print(
+            f"wrote {path}; {shlex.join(['gristmill', 'run', str(path)])} trains it", markup=False, highlight=False
+        )
+        return path
+    path = keep_intervention(links.folder, change, noted)
+    console.print(Text(f"wrote {path}"))
+    _say_what_next(loaded, became, links, machine, console)
+    return path
+
+
+def read_mixture(text: str) -> dict[str, float]:
+    """The shares of `web=.6,book=.4`. Raises RecipeError for anything else."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, share = (word.strip() for word in part.partition("="))
+        try:
+            value = float(share)
+        except ValueError:
+            value = math.nan
+        if not equals or not name or name in shares or math.isnan(value):
+            raise RecipeError(f"--mix {text!r}: {part!r} is no share; expected SOURCE=SHARE, such as web=.6,book=.4")
+        shares[name] = value
+    return shares
+
+
+def _budget(recipe: Recipe, run: Path) -> list[SelectionBudget]:
+    drawn = {draw.source for stage in recipe.pretrain.as_changed().stages for draw in stage.mixture}
+    tokenized = Tokenized(run / "tokenize")
+    there = sorted(path.name for path in (run / "tokenize").iterdir() if path.is_dir())
+    shards = {name: TokenShard(tokenized.of(name).train) for name in there}
+    if missing := sorted(drawn - shards.keys()):
+        raise RecipeError(f"{', '.join(missing)} of the mixture has no tokens in {run}; it has {', '.join(there)}.")
+    return token_budget(recipe.pretrain, there, selection_tokens(recipe.pretrain, shards))
+
+
+def _budget_table(before: Sequence[SelectionBudget], after: Sequence[SelectionBudget]) -> Table:
+    """Tokens and epochs of each selection without and with the change."""
+    table = plain_table("source", "tokens >", "with it >", "unique >", "epochs >", "with it >", "cap >")
+    old = {row.selection: row for row in before}
+    new = {row.selection: row for row in after}
+    for selection in dict.fromkeys([*new, *old]):
+        rows = old.get(selection), new.get(selection)
+        known = rows[1] or rows[0]
+        assert known is not None
+        table.add_row(
+            str(selection),
+            *(scale(row.total_tokens) if row else "·" for row in rows),
+            scale(known.unique_tokens or 0),
+            *(f"{row.epochs[-1]:.2f}" if row and row.epochs else "·" for row in rows),
+            f"{known.max_epochs:g}",
+        )
+    return table
+
+
+def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str) -> Path:
+    """Writes a recipe of another name beside this one, with all changes so far and the new one."""
+    path = loaded.path.with_name(f"{name}.yaml")
+    if path.exists() or name == loaded.recipe.name:
+        raise RecipeError(f"{path} is there already, or is this run. Give the fork another name.")
+    so_far = [one.model_dump(mode="json", exclude_unset=True) for one in before.recipe.pretrain.changes]
+    data = {"extends": loaded.path.name, "name": name, "pretrain": {"changes": [*so_far, dict(change)]}}
+    Recipe.model_validate({**loaded.recipe.model_dump(exclude_unset=True), "name": name})
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def _say_what_next(
+    loaded: LoadedRecipe, became: LoadedRecipe, links: RunLinks, machine: Machine, console: Console
+) -> None:
+    states = open_states(became, links, hashes_of(loaded, machine, say=lambda line: None))
+    point = resume_point(states, machine)
+    command = shlex.join(["gristmill", "run", str(loaded.path)])
+    beat = read_beat(links.folder)
+    if beat is not None and beat.is_alive:
+        console.print(
+            f"The run that is at work does not know of it: stop it (Ctrl-C saves), then {command}.",
+            markup=False,
+            highlight=False,
+        )
+    console.print(
+        f"{command}: pretrain {point}" if point else f"{command} carries it out", markup=False, highlight=False
+    )
