@@ -7,7 +7,7 @@ from collections import Counter
 
 import fasttext
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rule_texts import rule_texts
 
@@ -231,6 +231,7 @@ def test_visible_text_is_what_is_shown() -> None:
 # ── laws and what was decided ────────────────────────────────────────────────────────────────────────────────────────
 
 
+@example("'0\t0", "a.py")
 @given(
     st.text(st.characters(exclude_categories=[]))
     | st.lists(

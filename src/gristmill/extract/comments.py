@@ -29,10 +29,11 @@ _C_LIKE = re.compile(
 
 @functools.lru_cache(maxsize=1)  # two rules ask it of a file
 def comment_share(text: str, extension: str) -> float:
-    """Characters of comments over those of the file. Of Python without "#", and with docstrings, their indentation taken off."""
+    """Characters of comments over those of the file, at most 1. Of Python without "#", and with docstrings, their indentation taken off
+    and tabs set to spaces."""
     if extension in PYTHON:
         said = "\n".join(_docstrings(text)), "".join(_comments(text, _PYTHON)).replace("#", "")
-        return len("\n".join(said).strip()) / max(1, len(text))
+        return min(1.0, len("\n".join(said).strip()) / max(1, len(text)))
     return sum(map(len, _comments(text, _C_LIKE))) / max(1, len(text))
 
 
