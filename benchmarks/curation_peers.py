@@ -72,9 +72,11 @@ def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     is_kept[pq.read_table(work / COPIES, columns=["document"]).column(0).to_numpy()] = False
     first = 0
     for shard in shards:
-        table = pq.read_table(shard)
-        pq.write_table(table.filter(pa.array(is_kept[first : first + len(table)])), work / f"kept-{shard.name}")
-        first += len(table)
+        file = pq.ParquetFile(shard)
+        with pq.ParquetWriter(work / f"kept-{shard.name}", file.schema_arrow) as writer:
+            for batch in file.iter_batches():
+                writer.write_batch(batch.filter(pa.array(is_kept[first : first + len(batch)])))
+                first += len(batch)
     return {"kept": int(is_kept.sum()), "search_seconds": searched - signed}
 
 
@@ -172,10 +174,10 @@ def texts_of(path: Path) -> list[str]:
 
 def ours_rules(texts: Path, work: Path, cores: int) -> dict[str, Any]:
     """judge() with all four packs, as a worker of extract calls it."""
-    from gristmill.extract import rules
+    from gristmill.extract.judge import judge
 
     packs = ("gopher_repetition@1", "gopher_quality@1", "c4@1", "fineweb@1")
-    return _judged(texts, lambda text: rules.judge(text, packs).drop is None)
+    return _judged(texts, lambda text: judge(text, packs).drop is None)
 
 
 def datatrove_rules(texts: Path, work: Path, cores: int, *, split: bool = False) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def settings() -> Settings:
     return Settings(
         source="s", read=READERS["jsonl"].model_validate({"format": "jsonl", "paths": ["x"]}), extractor=None,
         keep_maths=False, deadline_seconds=10.0, max_memory_mb=1024, max_failed=1.0, min_language_scores=None, packs=(),
-        off=frozenset(), limits={},
+        off=frozenset(), limits={}, redact=frozenset(),
     )  # fmt: skip
 
 

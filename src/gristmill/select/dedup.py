@@ -69,7 +69,7 @@ class SearchMemory:
 
     worker_bytes: int = 500_000_000
     walk_bytes: int = 2_000_000_000
-    block_ngrams: int = 32_000_000
+    block_ngrams: int = 8_000_000
     window_ranks: int = 65_536
 
 
