@@ -19,6 +19,7 @@ demo: $(VENV)/.base
 	$(VENV)/bin/gristmill run recipes/quickstart.yaml $(RUN_ARGS)
 
 test: export OMP_NUM_THREADS = 1
+test test-long: export PYTHONDONTWRITEBYTECODE =  # hundreds of processes start
 test: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 

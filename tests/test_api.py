@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from whole_runs import forget
 
 import gristmill
 
 DOCUMENTED = (Path(__file__).parent.parent / "docs" / "steps" / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_example_of_the_documentation_runs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_documentation_runs(done_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    forget(done_project, "tokenize")
     example = re.search(r"## From Python\n\n```python\n(.*?)```", DOCUMENTED, re.DOTALL)
     assert example is not None
     found: dict[str, Any] = {}
     exec(example[1], found)
     assert found["folder"] == Path("runs/tiny")
-    assert (project / "runs" / "tiny" / "tokenize").is_dir()
+    assert (done_project / "runs" / "tiny" / "tokenize").is_dir()
     printed = capsys.readouterr().out
     assert float(printed.partition("\n")[0]) > 0
     assert "made     tokenize" in printed

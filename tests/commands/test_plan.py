@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from conftest import Command
+from conftest import Command, locked
 from gristmill import forecast
 from gristmill.commands.plan import plan
 from gristmill.data.document import read_documents
@@ -41,6 +42,7 @@ from gristmill.units import seconds
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LARGE = RECIPES / "smollm2-1.7b.yaml"
+MadeUntil = Callable[[Path, Machine, str], None]
 
 BOOK_YAML = """
 schema_version: 1
@@ -84,7 +86,7 @@ def page(path: Path, machine: Machine, overrides: list[str] | None = None, **opt
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def made_until(path: Path, machine: Machine, step: str) -> None:
+def make_until(path: Path, machine: Machine, step: str) -> None:
     """A book of real chapters, and the recipe carried out up to a step."""
     words = [
         "the",
@@ -116,6 +118,25 @@ def made_until(path: Path, machine: Machine, step: str) -> None:
     text = path.read_text(encoding="utf-8").replace('["book*.txt"]', '["book*.txt"], split_at: "^Chapter "')
     path.write_text(text.replace("vocab_size: 1024", "vocab_size: 320"), encoding="utf-8")
     run(load_recipe(path), machine, console=Console(quiet=True), until=step)
+
+
+@pytest.fixture
+def made_until(shared_folder: Path) -> MadeUntil:
+    """`made_until(book, machine, step)` copies what was made once for all tests that ask for this step."""
+
+    def copy(path: Path, machine: Machine, step: str) -> None:
+        made = shared_folder / "books" / step
+        with locked(shared_folder / "books.lock"):
+            if not made.exists():
+                making = made.with_name(f"{made.name}.making")
+                shutil.rmtree(making, ignore_errors=True)
+                making.mkdir(parents=True)
+                (making / path.name).write_text(BOOK_YAML, encoding="utf-8")
+                make_until(making / path.name, replace(machine, runs_dir=making / machine.runs_dir.name), step)
+                making.rename(made)
+        shutil.copytree(made, path.parent, symlinks=True, dirs_exist_ok=True)
+
+    return copy
 
 
 # ── the published recipes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,7 +272,9 @@ def test_tokens_are_estimated_from_bytes_and_marked_so(book: Path, machine: Mach
     assert re.search(r"book +81\.9k +· +81\.9k +41\.7k +estimated +2\.47 +fine", page(book, machine))
 
 
-def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machine: Machine) -> None:
+def test_text_that_extract_counted_replaces_the_sizes_of_files(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "extract/book")
     made = make_forecast(load_recipe(book), machine)
     documents = read_documents(machine.runs_dir / "book" / "extract" / "book" / "documents-00000.parquet")
@@ -260,7 +283,9 @@ def test_text_that_extract_counted_replaces_the_sizes_of_files(book: Path, machi
     assert changed.sources["book"].text_bytes == made.sources["book"].text_bytes, "what was counted before is nearer"
 
 
-def test_tokens_that_were_counted_before_the_recipe_changed_are_used_and_marked(book: Path, machine: Machine) -> None:
+def test_tokens_that_were_counted_before_the_recipe_changed_are_used_and_marked(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "tokenize")
     measured = make_forecast(load_recipe(book), machine).budget[0].unique_tokens
     assert measured is not None
@@ -279,7 +304,9 @@ def test_declared_tokens_win_over_the_estimate(book: Path, machine: Machine) -> 
     assert (made.sources["book"].how_known, made.budget[0].unique_tokens) == ("declared", 50_000)
 
 
-def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(book: Path, machine: Machine) -> None:
+def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "select")
     split = read_json(Selected(machine.runs_dir / "book" / "select").split)
     estimated = round(split["book"]["train"]["bytes"] / bytes_per_token(load_recipe(book).recipe.tokenizer.vocab_size))
@@ -289,7 +316,7 @@ def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(book: Pat
         assert made.sources["book"].how_known == ("declared" if used == declared else "estimated")
 
 
-def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine) -> None:
+def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine, made_until: MadeUntil) -> None:
     made_until(book, machine, "tokenize")
     made = make_forecast(load_recipe(book, ["sources.book.unique_tokens=50000"]), machine)
     assert made.sources["book"].how_known == "measured"
@@ -499,7 +526,9 @@ def test_every_step_has_its_time_and_hours_are_their_sum(book: Path, machine: Ma
         assert re.search(rf"^ ?{kind} +[\d.]+ (s|min|h) +(ratios of the demo|speed below)", text, re.MULTILINE), kind
 
 
-def test_what_finished_steps_took_here_corrects_the_next_plan(book: Path, machine: Machine) -> None:
+def test_what_finished_steps_took_here_corrects_the_next_plan(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "select")
     change_records(machine, busy_cores=0.0)
     changed = make_forecast(load_recipe(book, ["sources.book.license=CC-BY", "sources.book.language={}"]), machine)
@@ -520,7 +549,9 @@ def change_records(machine: Machine, **values: Any) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
 
 
-def test_steps_that_ran_beside_other_processes_correct_nothing(book: Path, machine: Machine) -> None:
+def test_steps_that_ran_beside_other_processes_correct_nothing(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "select")
     record = json.loads((machine.runs_dir / "book" / "extract" / "book" / "record.json").read_text(encoding="utf-8"))
     assert 0 <= record.get("busy_cores", 0.0) <= usable_cpus()  # absent after less than a tenth of a second
@@ -530,7 +561,9 @@ def test_steps_that_ran_beside_other_processes_correct_nothing(book: Path, machi
     assert (step.num_records, step.seconds) == (0, pytest.approx(step.work.cpu_seconds))
 
 
-def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, machine: Machine) -> None:
+def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "select")
     write_profile(machine.runs_dir, profile())
     made = make_forecast(load_recipe(book), machine)
@@ -545,7 +578,9 @@ def test_pretraining_by_a_measured_speed_is_not_corrected_once_more(book: Path, 
     assert re.search(r"^ ?pretrain +[\d.]+ s +[\d.]+ s +speed below", page(book, machine), re.MULTILINE)
 
 
-def test_a_training_that_resumes_is_not_said_to_be_made_anew(book: Path, machine: Machine) -> None:
+def test_a_training_that_resumes_is_not_said_to_be_made_anew(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "pretrain")
     change = ["pretrain.decay_shape=one_minus_sqrt"]
     made = make_forecast(load_recipe(book, change), machine)
@@ -580,7 +615,7 @@ def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machin
     (book.parent / "tale.txt").write_text(
         "\n".join(f"Chapter {k}\n{' '.join(f'w{k}x{i}' for i in range(4000))}" for k in range(25))
     )
-    made_until(book, machine, "select")
+    make_until(book, machine, "select")
     (warning,) = (one for one in make_forecast(load_recipe(book), machine).warnings if one.startswith("fewer"))
     assert re.fullmatch(
         r"fewer than 20 documents of book, tale are held out \(fewest of tale: about \d documents?, .* kB\), too few for a useful "
@@ -617,7 +652,9 @@ def test_a_document_that_is_long_beside_its_source_gets_advice_that_helps(
     assert all(warned in one and one.endswith(advice) for one in found), found  # type: ignore[operator]
 
 
-def test_a_plan_does_not_hash_what_takes_long(book: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_does_not_hash_what_takes_long(
+    book: Path, machine: Machine, made_until: MadeUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made_until(book, machine, "extract/book")
     settled = time.time() - 3600
     os.utime(book.parent / "book.txt", (settled, settled))
@@ -658,7 +695,9 @@ def test_the_line_that_the_refusal_offers_lets_the_plan_through(book: Path, mach
     assert "allowed" in text
 
 
-def test_a_finished_selection_is_held_against_the_limit_of_now(book: Path, machine: Machine) -> None:
+def test_a_finished_selection_is_held_against_the_limit_of_now(
+    book: Path, machine: Machine, made_until: MadeUntil
+) -> None:
     made_until(book, machine, "extract/book")
     chapters = (book.parent / "book.txt").read_text(encoding="utf-8").split("Chapter ")[1:]
     copies = "".join(f"Chapter {chapters[0].rstrip()} and so on\n" for _ in range(30))

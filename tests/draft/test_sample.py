@@ -63,7 +63,7 @@ def test_when_reading_is_interrupted_nothing_is_at_work_in_its_folder_any_more(t
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == left
 
 
-@pytest.mark.parametrize("num_lines", [400, 1100, 2600, 6000])
+@pytest.mark.parametrize("num_lines", [400, 1100, 2600, pytest.param(6000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv"])
 def test_as_many_documents_come_in_as_lie_in_a_file_of_any_size(tmp_path: Path, name: str, num_lines: int) -> None:
     """Files of more than a megabyte are cut; their pieces may be sampled together."""

@@ -25,16 +25,9 @@ from gristmill.tokens.shards import TokenShard
 
 QUIET = Console(quiet=True)
 WHOLE = Limits(seconds=1e6)
-RUN_HERE = (
-    "names_with_spaces_and_umlauts",
-    "mostly_tables",
-    "mostly_copies",
-    "binary_junk",
-    "a_manual_in_three_formats",
-)
+RUN_HERE = ("names_with_spaces_and_umlauts", "mostly_copies", "a_manual_in_three_formats")
 SAMPLED = ("plain_notes", "three_languages", "old_encodings", "one_huge_file", "licences", "everything")
 SHARE = 0.3
-MOST_STEPS = 30
 SAID = re.compile(r"unique_tokens: (\d+) +# (?:counted|estimated, ([\d,]+) to ([\d,]+))")
 
 
@@ -67,20 +60,6 @@ def counted(recipe: Path, machine: Machine) -> int:
     return sum(TokenShard(made.of(source).train).num_tokens for source in loaded.recipe.sources)
 
 
-def shortened(recipe: Path) -> list[str]:
-    """Overrides that leave a few steps of each training; the recipe stays as it is."""
-    pretrain = load_recipe(recipe).recipe.pretrain
-    batch = pretrain.global_batch_tokens
-    return [
-        f"pretrain.stages.stable.tokens={MOST_STEPS * batch}",
-        f"pretrain.stages.decay.tokens={5 * batch}",
-        f"pretrain.decay_tokens={5 * batch}",
-        f"pretrain.warmup_tokens={batch}",
-        f"pretrain.watch.every_tokens={20 * batch}",
-        f"pretrain.checkpoint_every_tokens={20 * batch}",
-    ]
-
-
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_messy_folder_becomes_a_recipe_that_plan_has_nothing_to_say_against(
     name: str, tmp_path: Path, machine: Machine
@@ -95,7 +74,7 @@ def test_a_messy_folder_becomes_a_recipe_that_plan_has_nothing_to_say_against(
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in SAMPLED[:2] else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLED]
+    "name", [name if name == "three_languages" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLED]
 )
 def test_of_a_sample_the_interval_holds_what_all_of_it_counts(name: str, tmp_path: Path, machine: Machine) -> None:
     value, low, high = said(made(name, tmp_path, machine))
@@ -121,12 +100,6 @@ def test_init_says_where_held_out_text_of_one_format_stands_in_the_training_text
     shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", line)}
     assert max(shares.values()) > 60
     assert "html" not in shares  # it is nowhere else
-
-
-def test_a_small_folder_runs_to_the_end(tmp_path: Path, machine: Machine) -> None:
-    recipe = made("a_single_file", tmp_path, machine)
-    folder = run(load_recipe(recipe, shortened(recipe)), machine, console=QUIET)
-    assert (folder / "report" / "report.html").is_file()
 
 
 @pytest.mark.slow

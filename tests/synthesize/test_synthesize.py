@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,8 @@ def document(id: str, text: str) -> Document:
     return Document(id=id, source="glosses", text=text, license="none", origin="x#0", bytes_in=len(text))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two packs (sums, a long question), hand-written conversations, a source of dictionary entries."""
-    sums = [
+def hold_out_sums(pack: Path, sums: Iterable[tuple[int, int]]) -> None:
+    items = [
         Item(
             id=f"sum/{a}+{b}",
             prompt=f"What is {a} + {b}?",
@@ -36,9 +36,15 @@ def folder(tmp_path: Path) -> Path:
             answer=0,
             ids=(f"sum/{a}+{b}",),
         )
-        for a, b in ((12, 34), (50, 50), (3, 4))
+        for a, b in sums
     ]
-    write_pack(tmp_path / "sums", name="sums", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=sums)
+    write_pack(pack, name="sums", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=items)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two packs (sums, a long question), hand-written conversations, a source of dictionary entries."""
+    hold_out_sums(tmp_path / "sums", [(12, 34), (50, 50), (3, 4)])
     long = [Item(id="q", prompt=CONTAMINATED, target="The third one.")]
     write_pack(tmp_path / "long", name="long", version=1, kind="generate", metric="acc", chance=0.0, items=long)
     rows = [
@@ -133,13 +139,17 @@ def test_ledger_adds_up_and_agrees_with_the_files(folder: Path, tmp_path: Path) 
 
 
 def test_held_out_sums_and_their_mirrors_are_in_no_file(folder: Path, tmp_path: Path) -> None:
+    """Of the sums of two digits only those with a 20 are left, and all that there are is asked for."""
+    held_out = [(3, 4), *((a, b) for a in range(10, 100) for b in range(a, 100) if 20 not in (a, b))]
+    shutil.rmtree(tmp_path / "sums")
+    hold_out_sums(tmp_path / "sums", held_out)
     run(folder, tmp_path / "out", two_digit_sums=4050)
-    held = {"sum/12+34", "sum/34+12", "sum/50+50", "sum/3+4", "sum/4+3"}
+    held = {f"sum/{one}+{other}" for a, b in held_out for one, other in ((a, b), (b, a))}
     rows = read_jsonl(tmp_path / "out" / "sft.jsonl")
     prompts = read_jsonl(tmp_path / "out" / "prompts.jsonl")
     assert not held & {row["trained_item"] for row in rows}
     assert not held & {prompt["id"] for prompt in prompts}
-    assert len({row["trained_item"] for row in rows if row["kind"] == "sum"}) == 98 + 4050
+    assert len({row["trained_item"] for row in rows if row["kind"] == "sum"}) == 98 + 179
     reasons = {(row["reason"], row["detail"]) for row in read_jsonl(tmp_path / "out" / "rejected.jsonl")}
     assert {("held_out", "sum/3+4"), ("held_out", "sum/4+3")} <= reasons
 

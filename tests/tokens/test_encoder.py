@@ -28,11 +28,15 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(train_tokenizer([*TEXTS, *AWKWARD * 3], 600))
 
 
+@pytest.fixture(scope="module")
+def fast(tokenizer: Tokenizer) -> Encoder:
+    return Encoder.fastest(tokenizer)
+
+
 @needs_splintr
 @given(st.lists(st.lists(st.sampled_from(AWKWARD), max_size=8).map("".join) | st.text(max_size=40), max_size=6))
 @settings(deadline=None)
-def test_the_ids_are_those_of_the_reference(tokenizer: Tokenizer, texts: list[str]) -> None:
-    fast = Encoder.fastest(tokenizer)
+def test_the_ids_are_those_of_the_reference(tokenizer: Tokenizer, fast: Encoder, texts: list[str]) -> None:
     assert fast.is_fast
     found = fast.encode(texts)
     assert [ids.tolist() for ids in found] == tokenizer.encode_batch(texts)
