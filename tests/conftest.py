@@ -33,6 +33,11 @@ settings.register_profile(
 settings.load_profile("suite")
 
 
+def at_length(law: Any, examples: Callable[[Any], Any], *, max_examples: int) -> Any:
+    """The law once more, marked slow, with more examples. examples: its `given`."""
+    return pytest.mark.slow(settings(deadline=None, max_examples=max_examples)(examples(law.hypothesis.inner_test)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a command left: exit code, standard output, standard error."""

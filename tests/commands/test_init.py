@@ -57,10 +57,10 @@ def machine(tmp_path: Path) -> Machine:
     ("folder", "name"),
     [
         ("Übung x", "uebung-x"),
-        ("日本", "mymodel"),
+        pytest.param("日本", "mymodel", marks=pytest.mark.slow),
         ("a[1]", "a-1"),
-        ("\U0001f469\u200d\U0001f4bb texts", "texts"),
-        ("a\nextends: b", "a-extends-b"),
+        pytest.param("\U0001f469\u200d\U0001f4bb texts", "texts", marks=pytest.mark.slow),
+        pytest.param("a\nextends: b", "a-extends-b", marks=pytest.mark.slow),
         (os.fsdecode(b"caf\xe9"), "caf"),
     ],
 )

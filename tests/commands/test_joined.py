@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import at_length
 from gristmill.commands.joined import KEPT, Fates, join, num_with_other_text, read_fates
 
 FATES = ("train", "validation", "too_short", "copy")
@@ -51,7 +52,7 @@ def expected(a: Rows, b: Rows) -> Counter[tuple[str | None, str | None]]:
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows, rows)
 def test_every_row_is_in_one_group_as_a_search_through_lists_finds_it(a: Rows, b: Rows) -> None:
     with TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
@@ -70,6 +71,11 @@ def test_every_row_is_in_one_group_as_a_search_through_lists_finds_it(a: Rows, b
                 shown = [side.row(row) for side, row in ((fates_a, row_a), (fates_b, row_b)) if row is not None]
                 assert len({row["id"] for row in shown}) == 1
                 assert [row["reason"] for row in shown] == [fate for fate in (group.a, group.b) if fate]
+
+
+test_every_row_is_in_one_group_as_a_search_through_lists_finds_it_at_length = at_length(
+    test_every_row_is_in_one_group_as_a_search_through_lists_finds_it, given(rows, rows), max_examples=150
+)
 
 
 def test_another_text_is_told_by_its_hash(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searched import quick_folder, write_corpus
 
+from conftest import at_length
 from gristmill.data.executor import InProcess
 from gristmill.errors import Interrupted
 from gristmill.recipe.schema.curation import NearDuplicates
@@ -38,8 +39,8 @@ def by_pairs(text, held, rules):
     return found
 
 
+@settings(max_examples=70, deadline=None)
 @given(texts, texts)
-@settings(max_examples=200, deadline=None)
 def test_the_closest_of_all_that_resemble_is_found_as_by_comparing_every_pair(held, others):
     held, others = list(enumerate(held, start=100)), list(enumerate(others))
     index = HeldOutTexts([held[:3], held[3:]], RULES)
@@ -51,6 +52,11 @@ def test_the_closest_of_all_that_resemble_is_found_as_by_comparing_every_pair(he
             one = found[d]
             assert (one.jaccard, one.containment) == pytest.approx(alike[one.held])
             assert one.jaccard == pytest.approx(max(jaccard for jaccard, _ in alike.values()))
+
+
+test_the_closest_of_all_that_resemble_is_found_as_by_comparing_every_pair_at_length = at_length(
+    test_the_closest_of_all_that_resemble_is_found_as_by_comparing_every_pair, given(texts, texts), max_examples=600
+)
 
 
 def test_a_short_text_is_found_inside_a_long_one_and_around_it():
@@ -80,8 +86,11 @@ def neighbours(corpus, folder, masks, **options):
     return pq.read_table(path).to_pylist()
 
 
-@given(st.lists(st.lists(st.sampled_from("abcde"), max_size=9).map(" ".join), min_size=1, max_size=20), st.data())
-@settings(max_examples=25, deadline=None)
+corpora = st.lists(st.lists(st.sampled_from("abcde"), max_size=9).map(" ".join), min_size=1, max_size=20)
+
+
+@settings(max_examples=10, deadline=None)
+@given(corpora, st.data())
 def test_a_corpus_is_searched_as_every_pair_is_however_the_index_and_the_shards_are_cut(texts, data):
     documents = [oracle.Document(id=f"d{d}", source="web", text=text) for d, text in enumerate(texts)]
     held = data.draw(st.lists(st.integers(0, len(texts) - 1), unique=True), label="held")
@@ -98,6 +107,13 @@ def test_a_corpus_is_searched_as_every_pair_is_however_the_index_and_the_shards_
             jaccard, containment = alike[closest]
             expected.append((d, closest, pytest.approx(jaccard), pytest.approx(containment)))
     assert [(row["document"], row["held"], row["jaccard"], row["containment"]) for row in found] == expected
+
+
+test_a_corpus_is_searched_as_every_pair_is_however_the_index_and_the_shards_are_cut_at_length = at_length(
+    test_a_corpus_is_searched_as_every_pair_is_however_the_index_and_the_shards_are_cut,
+    given(corpora, st.data()),
+    max_examples=75,
+)
 
 
 def test_a_killed_search_resumes_with_what_is_left(tmp_path):

@@ -373,5 +373,10 @@ class StoreMachine(RuleBasedStateMachine):
                 assert (self.store.record(step, identity) is not None) == ((step, identity) in self.ever)
 
 
-StoreMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=30, deadline=None)
 TestAnySequence = StoreMachine.TestCase
+
+
+@pytest.mark.slow
+class TestMoreSequences(StoreMachine.TestCase):
+    settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

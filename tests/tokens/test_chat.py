@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from conftest import at_length
 from gristmill.errors import DataError
 from gristmill.tokens.chat import (
     EncodedChat,
@@ -39,7 +40,7 @@ def theirs(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Pr
     return AutoTokenizer.from_pretrained(folder)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(messages=turns)
 @example(messages=[{"role": "assistant", "content": "\n\n  code\n"}])
 @example(messages=[{"role": "assistant", "content": "\x1c\x85\u2028\u3000a\u00a0"}])
@@ -54,6 +55,11 @@ def test_ids_and_mask_equal_those_of_the_jinja_template(
     )
     assert ids == expected["input_ids"]
     assert mask == expected["assistant_masks"]
+
+
+test_ids_and_mask_equal_those_of_the_jinja_template_at_length = at_length(
+    test_ids_and_mask_equal_those_of_the_jinja_template, given(messages=turns), max_examples=500
+)
 
 
 @settings(deadline=None, max_examples=100)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import at_length
 from gristmill.errors import RecipeError
 from gristmill.tokens.mixture import Mixture, exact_weight
 
@@ -84,7 +85,7 @@ def test_draws_of_a_source_are_numbered_without_gaps(shares: list[Fraction]) -> 
         assert mine.tolist() == list(range(len(mine)))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(shares=weights() | uneven_weights(), data=st.data())
 def test_the_order_is_the_published_one_wherever_it_is_entered(shares: list[Fraction], data: st.DataObject) -> None:
     order = np.array(whole_period([int(share * Mixture(shares).period) for share in shares]))
@@ -96,6 +97,13 @@ def test_the_order_is_the_published_one_wherever_it_is_entered(shares: list[Frac
     assert late.source_at(np.array([place])).tolist() == [order[place]]
     assert late.draw_at(np.array([place])).tolist() == [counts[order[place]]]
     assert (late.source_at(np.arange(len(order))) == order).all()
+
+
+test_the_order_is_the_published_one_wherever_it_is_entered_at_length = at_length(
+    test_the_order_is_the_published_one_wherever_it_is_entered,
+    given(shares=weights() | uneven_weights(), data=st.data()),
+    max_examples=500,
+)
 
 
 def test_a_period_of_a_million_is_the_published_one() -> None:

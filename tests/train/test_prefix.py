@@ -13,6 +13,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from conftest import at_length
 from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import ShardWriter, TokenShard
@@ -111,7 +112,7 @@ def trained_on(step: int, data: Data, shards: Mapping[str, TokenShard]) -> list[
     return given_to
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(first=made.recipes(max_edits=3), data=st.data())
 def test_equal_prefixes_mean_equal_rates_and_equal_sequences(
     texts: list[dict[str, TokenShard]], first: Data, data: st.DataObject
@@ -129,6 +130,13 @@ def test_equal_prefixes_mean_equal_rates_and_equal_sequences(
     event(f"equal: {old == new}, of equal recipes: {first == second}")
     if old == new:
         assert trained_on(step, first, shards[0]) == trained_on(step, second, shards[1])
+
+
+test_equal_prefixes_mean_equal_rates_and_equal_sequences_at_length = at_length(
+    test_equal_prefixes_mean_equal_rates_and_equal_sequences,
+    given(first=made.recipes(max_edits=3), data=st.data()),
+    max_examples=1000,
+)
 
 
 @settings(deadline=None, max_examples=100)
