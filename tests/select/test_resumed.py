@@ -87,11 +87,11 @@ def test_shards_that_are_written_are_not_written_again(made: Path, monkeypatch: 
     run_selection(made, SELECT, name="killed", until="duplicates")
     plain, written = sides._rows, list[str]()
 
-    def stopping(documents: Path) -> Iterator[dict[str, Any]]:
+    def stopping(documents: Path, *more: Any) -> Iterator[dict[str, Any]]:
         if len(written) == 3:
             raise RuntimeError("the fourth shard")
         written.append(f"{documents.parent.name}/{documents.name}")
-        return plain(documents)
+        return plain(documents, *more)
 
     monkeypatch.setattr(sides, "_rows", stopping)
     with pytest.raises(RuntimeError, match="the fourth shard"):
