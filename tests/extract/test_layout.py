@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import pytest
@@ -131,6 +132,28 @@ def test_a_table_in_a_table_is_told_from_what_lays_out_the_page() -> None:
     assert blocks == ("| a | b |\n| c | d |",)
     assert html.startswith("<table><tr><td>menu")
     assert html.endswith("</tr></table>")
+
+
+NUMBERS_AND_CODE = "<td><pre>1\n2</pre></td><td><pre>a\nb</pre></td>"
+
+
+@pytest.mark.parametrize(
+    ("html", "words"),
+    [
+        (f"<table><tr>{NUMBERS_AND_CODE}</tr><tr><td>An article.</td></tr></table>", "a b An article."),
+        (f"<table><tr><th colspan=2>mill.py</th></tr><tr>{NUMBERS_AND_CODE}</tr></table>", "mill.py a b"),
+        (f"<table><tr>{NUMBERS_AND_CODE}<td><pre>c</pre></td></tr></table>", "a b c"),
+        ("<pre>print(6 * 7)</pre><pre>42</pre><pre>exit()</pre>", "print(6 * 7) 42 exit()"),
+        ("<pre>3\n4</pre><p>The next prints two lines:</p><pre>a\nb</pre>", "3 4 The next prints two lines: a b"),
+        (f"<pre>{'7' * 5000}</pre><pre>x</pre>", f"{'7' * 5000} x"),
+        ("<figure><pre>a</pre><table><tr><td>b</figure><td>c<tr><td>d<td>e</table>", "a | b | c | | d | e |"),
+        ("<pre>a<!-- b > c --><script>d < e > f</script>g</pre>", "ag"),
+    ],
+)
+def test_no_word_is_lost_or_doubled(html: str, words: str) -> None:
+    found = take_blocks(html, html.encode().lower())
+    text, _ = put_blocks_back(found.html, found)
+    assert re.sub(r"<[^<>]*>", " ", text).split() == words.split()
 
 
 def test_most_of_a_block_in_links_stays_linked() -> None:
