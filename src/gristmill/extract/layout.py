@@ -236,7 +236,9 @@ def _code(source: str) -> str:
     if "<" in source:
         if _OF_A_LINE.search(source):
             source = _NUMBER.sub(lambda match: "" if _OF_A_LINE.search(match.group(2)) else match.group(0), source)
-        source = _HIDDEN.sub(lambda match: match.group(0) if (match.group(1) or "").lower() == "textarea" else "", source)
+        source = _HIDDEN.sub(
+            lambda match: match.group(0) if (match.group(1) or "").lower() == "textarea" else "", source
+        )
         source = _TAG.sub("", _BREAK.sub("\n", _BUTTON.sub("", source) if "<button" in source else source))
     lines = [line.rstrip() for line in unescape(source).replace("\r\n", "\n").split("\n")]
     return "\n".join(lines).strip("\n")
