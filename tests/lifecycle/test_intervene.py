@@ -70,6 +70,9 @@ def test_a_fork_branches_off_and_leaves_the_run_as_it_is(done_project: Path, gri
     assert [{**line, "origin": "tiny"} for line in early] == forked[: len(early)]
     assert {line.get("origin") for line in forked if line["step"] > 14} == {None}
     assert intervene(gristmill, "--after-step", "14", "--fork", "other")[0] == 2
+    (done_project / "other.yaml").unlink()
+    code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
+    assert (code, "is a run of this name already" in " ".join(err.split())) == (2, True), err
 
 
 def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(

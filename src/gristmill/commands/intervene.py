@@ -100,7 +100,7 @@ def intervene(
     }
     console.print(_budget_table(*budgets))
     if fork is not None:
-        path = _forked(loaded, before, change, fork)
+        path = _forked(loaded, before, change, fork, runs=links.folder.parent)
         command = _command(path, overrides, machine)
         console.print(f"wrote {path}; {command} trains it", markup=False, highlight=False)
         return path
@@ -165,7 +165,7 @@ def _budget_table(before: Sequence[SelectionBudget], after: Sequence[SelectionBu
     return table
 
 
-def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str) -> Path:
+def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str, *, runs: Path) -> Path:
     """Writes a recipe of another name beside this one, with all changes so far and the new one. Raises RecipeError for a name that is none."""
     try:
         Recipe.model_validate({**loaded.recipe.model_dump(exclude_unset=True), "name": name})
@@ -174,6 +174,8 @@ def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any
     path = loaded.path.with_name(f"{name}.yaml")
     if path.exists() or name == loaded.recipe.name:
         raise RecipeError(f"{path} is there already, or is this run. Give the fork another name.")
+    if (runs / name).exists():
+        raise RecipeError(f"{runs / name} is a run of this name already. Give the fork another name.")
     so_far = [one.model_dump(mode="json", exclude_unset=True) for one in before.recipe.pretrain.changes]
     data = {"extends": loaded.path.name, "name": name, "pretrain": {"changes": [*so_far, dict(change)]}}
     with atomic_path(path) as temporary:

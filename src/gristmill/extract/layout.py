@@ -113,17 +113,19 @@ def _edited(source: bytes, edits: dict[tuple[int, int], str]) -> str:
 
 
 def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
-    """The extracted text with its blocks on lines of their own, and how many of them it holds, by kind."""
+    """The extracted text with its blocks on lines of their own, each once, and how many of them it holds, by kind."""
     if not taken.blocks:
         return text, Counter()
-    written: Counter[str] = Counter()
+    written: set[int] = set()
 
     def write(match: re.Match[str]) -> str:
         index = int(match.group(1))
         if index >= len(taken.blocks):
             return match.group(0)
+        if index in written:  # the page spelled out our word, say as `&#108;ayoutq0z`
+            return " "
+        written.add(index)
         block = taken.blocks[index]
-        written[block.kind] += 1
         before = "" if match.start() == 0 else "\n"
         after = "" if match.end() == len(match.string) else "\n"
         return f"{before}{block.text}{after}"
@@ -132,7 +134,7 @@ def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
     words = re.compile(rf"(?:^[ \t]*- )?[ \t]{{0,4}}{stem}(\d{{1,6}})z(?: +{stem}z)*[ \t]{{0,4}}")
     fillers = re.compile(rf" ?{stem}z")
     lines = (fillers.sub("", words.sub(write, line)) if stem in line else line for line in text.split("\n"))
-    return "\n".join(lines), written
+    return "\n".join(lines), Counter(taken.blocks[index].kind for index in written)
 
 
 def _in_place_of(block: Block, stem: str, index: int) -> str:
