@@ -175,6 +175,12 @@ def test_a_cell_over_rows_and_columns_leaves_all_of_them_empty() -> None:
     assert taken(f"<table>{rows}</table>")[1] == ("| x |  | y |\n|  |  | 1 |\n| a | b | c |",)
 
 
+@pytest.mark.parametrize("sign", ["\x1e", "\x1f"])
+def test_signs_that_part_cells_within_are_blanks_of_a_page(sign: str) -> None:
+    rows = f"<tr><td>a{sign}b<td colspan=2>c</tr><tr><td>d<td>e</tr>"
+    assert taken(f"<table>{rows}</table>")[1] == ("| a b | c |  |\n| d | e |",)
+
+
 def test_a_figure_is_opened_around_a_block_and_nowhere_else() -> None:
     assert taken("<figure><pre>a</pre></figure>")[0] == "<div><pre>layoutq0z</pre></div>"
     assert taken("<figure>b</figure><pre>a</pre>")[0] == "<figure>b</figure><pre>layoutq0z</pre>"

@@ -12,10 +12,11 @@ cell above 1,000 characters, or fewer than two rows and two columns.
 
 from __future__ import annotations
 
+import itertools
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import unescape
 from typing import Literal
@@ -85,7 +86,6 @@ def take_blocks(html: str, lowered: bytes) -> Blocks:
     if b"<pre" not in lowered and b"<table" not in lowered:
         return Blocks(html=html, stem="", blocks=())
     source = html.encode("utf-8", "surrogatepass")
-    lowered = source.lower()
     stem = unused_word(lowered, "layoutq")
     edits, blocks, last = dict[tuple[int, int], str](), list[Block](), 0
     for start, end, block in _found(source, lowered):
@@ -133,8 +133,13 @@ def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
     stem = taken.stem
     words = re.compile(rf"(?:^[ \t]*- )?[ \t]{{0,4}}{stem}(\d{{1,6}})z(?: +{stem}z)*[ \t]{{0,4}}")
     fillers = re.compile(rf" ?{stem}z")
-    lines = (fillers.sub("", words.sub(write, line)) if stem in line else line for line in text.split("\n"))
-    return "\n".join(lines), Counter(taken.blocks[index].kind for index in written)
+    parts, last = list[str](), 0
+    while (at := text.find(stem, last)) >= 0:
+        start = max(last, text.rfind("\n", last, at) + 1)
+        end = len(text) if (found := text.find("\n", at)) < 0 else found
+        parts += [text[last:start], fillers.sub("", words.sub(write, text[start:end]))]
+        last = end
+    return "".join([*parts, text[last:]]), Counter(taken.blocks[index].kind for index in written)
 
 
 def _in_place_of(block: Block, stem: str, index: int) -> str:
@@ -260,32 +265,36 @@ def _are_numbers(numbers: str, code: str) -> bool:
 
 def _table(source: str) -> str | None:
     """The rows of a table of data; None for one that lays out a page, or has words outside its cells."""
+    source = source.replace("\x1e", " ").replace("\x1f", " ")  # which part rows and cells below
     attributes = iter(_CELL.findall(source))
     words = _TAG.sub("", _BLOCK_TAG.sub(" ", _CELL.sub("\x1f", _ROW.sub("\x1e", source))))
     caption, *rows = unescape(words).replace("|", "\\|").split("\x1e")
     lines, below = [" ".join(caption.split())], Counter[int]()
+    has_spans = _SPAN.search(source) is not None
     for row in rows:
         before, *texts = [" ".join(text.split()).rstrip("¶") for text in row.split("\x1f")]
-        if before or any(len(text) > MAX_CELL for text in texts):
+        if before or max(map(len, texts), default=0) > MAX_CELL:
             return None
-        cells, is_header = list[str](), True
-        for text, (kind, attribute) in zip(texts, attributes, strict=False):
-            spans = (
-                {name.lower(): min(int(number), MAX_SPAN) for name, number in _SPAN.findall(attribute)}
-                if attribute
-                else {}
-            )
-            columns, rows_below = max(1, spans.get("col", 1)), max(0, spans.get("row", 1) - 1)
-            _skip(cells, below)
-            below.update({len(cells) + column: rows_below for column in range(columns) if rows_below})
-            cells += [text] + [""] * (columns - 1)
-            is_header = is_header and kind in "hH"
-        _skip(cells, below)
+        of_cells = [*itertools.islice(attributes, len(texts))]
+        cells = _spanned(texts, of_cells, below) if has_spans else texts
         if any(cells):
             lines.append(f"| {' | '.join(cells)} |")
-            if len(lines) == 2 and is_header:
+            if len(lines) == 2 and all(kind in "hH" for kind, _ in of_cells):
                 lines.append(f"|{'---|' * len(cells)}")
     return "\n".join(line for line in lines if line)
+
+
+def _spanned(texts: Sequence[str], of_cells: Sequence[tuple[str, str]], below: Counter[int]) -> list[str]:
+    """The cells of a row, with an empty one wherever another reaches. below: column → how many rows more a cell above reaches."""
+    cells = list[str]()
+    for text, (_, attribute) in zip(texts, of_cells, strict=True):
+        spans = {name.lower(): min(int(number), MAX_SPAN) for name, number in _SPAN.findall(attribute)}
+        columns, rows_below = max(1, spans.get("col", 1)), max(0, spans.get("row", 1) - 1)
+        _skip(cells, below)
+        below.update({len(cells) + column: rows_below for column in range(columns) if rows_below})
+        cells += [text] + [""] * (columns - 1)
+    _skip(cells, below)
+    return cells
 
 
 def _skip(cells: list[str], below: Counter[int]) -> None:

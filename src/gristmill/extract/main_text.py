@@ -65,7 +65,10 @@ def find_main_text(html: str, *, extractor: Extractor | None = "trafilatura", ke
     if (refused := refuse(html, lowered)) is not None:
         return refused
     taken = take_out(html, lowered) if keep_maths else None
-    blocks = take_blocks(taken.html if taken is not None else html, lowered)
+    without_maths = html if taken is None else taken.html
+    if without_maths is not html:
+        lowered = without_maths.encode("utf-8").lower()
+    blocks = take_blocks(without_maths, lowered)
     text, layout_out = put_blocks_back(_extract(blocks.html, extractor), blocks)
     formulas_out: Counter[str] = Counter()
     if taken is not None:
