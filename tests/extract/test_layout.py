@@ -144,6 +144,7 @@ NUMBERS_AND_CODE = "<td><pre>1\n2</pre></td><td><pre>a\nb</pre></td>"
         (f"<table><tr>{NUMBERS_AND_CODE}</tr><tr><td>An article.</td></tr></table>", "a b An article."),
         (f"<table><tr><th colspan=2>mill.py</th></tr><tr>{NUMBERS_AND_CODE}</tr></table>", "mill.py a b"),
         (f"<table><tr>{NUMBERS_AND_CODE}<td><pre>c</pre></td></tr></table>", "a b c"),
+        ("<table><tr><td><pre>1\n2</pre></td></tr></table><pre>a\nb</pre>", "a b"),
         ("<pre>print(6 * 7)</pre><pre>42</pre><pre>exit()</pre>", "print(6 * 7) 42 exit()"),
         ("<pre>3\n4</pre><p>The next prints two lines:</p><pre>a\nb</pre>", "3 4 The next prints two lines: a b"),
         (f"<pre>{'7' * 5000}</pre><pre>x</pre>", f"{'7' * 5000} x"),

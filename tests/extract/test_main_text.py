@@ -357,6 +357,7 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
         ("<mfenced open='['><mi>a</mi><mi>b</mi></mfenced>", "[a, b)"),
         ("<mfenced open='{' close='' separators=''><mi>a</mi><mi>b</mi></mfenced>", r"\{ab"),
         ("<mfenced open='⟨' close='⟩'><mi>a</mi></mfenced>", r"\langle a\rangle"),
+        ("<mi>a</mi><mtext> </mtext><mi>b</mi>", "a b"),
         ("<mrow>a<mi>b</mi></mrow><msqrt>5</msqrt><unknown>c</unknown>", r"ab\sqrt{5}c"),
         ("<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr><mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable>",
          "\\begin{matrix} 1 & 2 \\\\ 3 & 4 \\end{matrix}"),
