@@ -324,7 +324,16 @@ def intervene(
         raise typer.BadParameter("name --stage with --mix, or --peak-lr.")
     machine = _machine(runs_dir, "auto", None, "auto", None)
     loaded = load_recipe(recipe, overrides or [])
-    write_change(loaded, machine, settings=settings, after_step=after_step, why=why, fork=fork, console=_console())
+    write_change(
+        loaded,
+        machine,
+        settings=settings,
+        after_step=after_step,
+        why=why,
+        fork=fork,
+        overrides=overrides or [],
+        console=_console(),
+    )
 
 
 @app.command()
@@ -346,7 +355,16 @@ def rewind(
 
     machine = _machine(runs_dir, "auto", None, "auto", None)
     loaded = load_recipe(recipe, overrides or [])
-    write_change(loaded, machine, settings={SKIP_STEPS: skip}, after_step=to, why=why, fork=fork, console=_console())
+    write_change(
+        loaded,
+        machine,
+        settings={SKIP_STEPS: skip},
+        after_step=to,
+        why=why,
+        fork=fork,
+        overrides=overrides or [],
+        console=_console(),
+    )
 
 
 @app.command()

@@ -313,6 +313,7 @@ def test_the_first_rows_that_fit_are_chosen_however_the_table_is_cut(
     )
     pages = [table.page_of(Client(), page) for page in range(table.num_pages(Client()))]
     assert [place.url for places, _ in pages for place in places][:max_records] == fitting[:max_records]
+    assert max(len(places) for places, _ in pages) <= max_records
     if len(fitting) < max_records:
         assert sum(len(places) + sum(passed.values()) for places, passed in pages) == PAGES, "each row has a fate"
 

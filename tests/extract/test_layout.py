@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from html import escape
+import re
+from html import escape, unescape
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,7 @@ def test_a_row_of_a_table_is_a_line(form: str, around: str, extractor: Extractor
         "<table style='display: none'><tr><td>a<td>b</tr><tr><td>c<td>d</tr></table>",
         "<!-- <table><tr><td>a<td>b</tr><tr><td>c<td>d</tr></table> --><p>x</p>",
         "<script>'<table><tr><td>a<td>b</tr><tr><td>c<td>d</tr></table>'</script>",
+        "<table><tr>e<td>a<td>b</tr><tr><td>c<td>d</tr></table>",
         "<pre> </pre>",
     ],
 )
@@ -133,10 +135,62 @@ def test_a_table_in_a_table_is_told_from_what_lays_out_the_page() -> None:
     assert html.endswith("</tr></table>")
 
 
+NUMBERS_AND_CODE = "<td><pre>1\n2</pre></td><td><pre>a\nb</pre></td>"
+
+
+@pytest.mark.parametrize(
+    ("html", "words"),
+    [
+        (f"<table><tr>{NUMBERS_AND_CODE}</tr><tr><td>An article.</td></tr></table>", "a b An article."),
+        (f"<table><tr><th colspan=2>mill.py</th></tr><tr>{NUMBERS_AND_CODE}</tr></table>", "mill.py a b"),
+        (f"<table><tr>{NUMBERS_AND_CODE}<td><pre>c</pre></td></tr></table>", "a b c"),
+        ("<table><tr><td><pre>1\n2</pre></td></tr></table><pre>a\nb</pre>", "a b"),
+        ("<pre>print(6 * 7)</pre><pre>42</pre><pre>exit()</pre>", "print(6 * 7) 42 exit()"),
+        ("<pre>3\n4</pre><p>The next prints two lines:</p><pre>a\nb</pre>", "3 4 The next prints two lines: a b"),
+        (f"<pre>{'7' * 5000}</pre><pre>x</pre>", f"{'7' * 5000} x"),
+        ("<figure><pre>a</pre><table><tr><td>b</figure><td>c<tr><td>d<td>e</table>", "a | b | c | | d | e |"),
+        ("<pre>a<!-- b > c --><script>d < e > f</script>g</pre>", "ag"),
+    ],
+)
+def test_no_word_is_lost_or_doubled(html: str, words: str) -> None:
+    found = take_blocks(html, html.encode().lower())
+    text, _ = put_blocks_back(found.html, found)
+    assert re.sub(r"<[^<>]*>", " ", text).split() == words.split()
+
+
 def test_most_of_a_block_in_links_stays_linked() -> None:
     rows = "".join(f'<tr><td><a href="/{n}">Part {n} of all</a><td>{n}</tr>' for n in range(3))
     assert '<a href="#">' in taken(f"<table>{rows}</table>")[0]
     assert "<a " not in taken("<pre>a = <a href='x'>b</a> + c\nd</pre>")[0]
+
+
+def test_a_page_that_spells_the_words_gets_each_block_once() -> None:
+    html = f"<pre>{CODE}</pre>" + "<p>&#108;ayoutq0z</p>" * 9
+    found = take_blocks(html, html.encode().lower())
+    text, written = put_blocks_back(unescape(re.sub(r"</?p>", "\n", found.html)), found)
+    assert (text.count("def grind"), written) == (1, {"code": 1})
+
+
+def test_a_cell_over_rows_and_columns_leaves_all_of_them_empty() -> None:
+    rows = "<tr><td rowspan=2 colspan=2>x<td>y</tr><tr><td>1</tr><tr><td>a<td>b<td>c</tr>"
+    assert taken(f"<table>{rows}</table>")[1] == ("| x |  | y |\n|  |  | 1 |\n| a | b | c |",)
+
+
+@pytest.mark.parametrize("sign", ["\x1e", "\x1f"])
+def test_signs_that_part_cells_within_are_blanks_of_a_page(sign: str) -> None:
+    rows = f"<tr><td>a{sign}b<td colspan=2>c</tr><tr><td>d<td>e</tr>"
+    assert taken(f"<table>{rows}</table>")[1] == ("| a b | c |  |\n| d | e |",)
+
+
+def test_a_figure_is_opened_around_a_block_and_nowhere_else() -> None:
+    assert taken("<figure><pre>a</pre></figure>")[0] == "<div><pre>layoutq0z</pre></div>"
+    assert taken("<figure>b</figure><pre>a</pre>")[0] == "<figure>b</figure><pre>layoutq0z</pre>"
+
+
+def test_a_block_leaves_about_as_many_characters_as_it_has() -> None:
+    for length in (50, 400):
+        html, _ = taken(f"<pre>{'x' * length}</pre>")
+        assert abs(len(re.sub(r"<[^<>]*>", "", html)) - length) < 20
 
 
 def test_a_page_without_code_and_tables_is_not_touched() -> None:

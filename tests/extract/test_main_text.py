@@ -355,6 +355,10 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
         ("<mroot><mi>x</mi><mn>3</mn></mroot>", "\\sqrt[3]{x}"),
         ("<mover><mi>x</mi><mo>¯</mo></mover>", "\\bar{x}"),
         ("<mfenced open='['><mi>a</mi><mi>b</mi></mfenced>", "[a, b)"),
+        ("<mfenced open='{' close='' separators=''><mi>a</mi><mi>b</mi></mfenced>", r"\{ab"),
+        ("<mfenced open='⟨' close='⟩'><mi>a</mi></mfenced>", r"\langle a\rangle"),
+        ("<mi>a</mi><mtext> </mtext><mi>b</mi>", "a b"),
+        ("<mrow>a<mi>b</mi></mrow><msqrt>5</msqrt><unknown>c</unknown>", r"ab\sqrt{5}c"),
         ("<mtable><mtr><mtd><mn>1</mn></mtd><mtd><mn>2</mn></mtd></mtr><mtr><mtd><mn>3</mn></mtd><mtd><mn>4</mn></mtd></mtr></mtable>",
          "\\begin{matrix} 1 & 2 \\\\ 3 & 4 \\end{matrix}"),
         ("<mtext>if </mtext><mi>x</mi>", "\\text{if }x"),
@@ -370,6 +374,7 @@ def test_a_page_that_holds_our_own_words_is_not_fooled(text: str) -> None:
         ("<mover><mo>→</mo><mi>p</mi></mover>", "\\overset{p}{\\to}"),
         ("<munder><munder><mi>x</mi><mo>⏟</mo></munder><mi>Z</mi></munder>", "\\underbrace{x}_Z"),
         ("<mfrac linethickness='0px'><mi>n</mi><mi>k</mi></mfrac>", "{n \\atop k}"),
+        ("<mfrac linethickness='0.5px'><mi>n</mi><mi>k</mi></mfrac>", r"\frac{n}{k}"),
         ("<menclose notation='top'><mi>ℝ</mi></menclose><mover><mi>R</mi><mo>―</mo></mover>", "\\overline{\\mathbb{R}}\\overline{R}"),
         ("<mtext> for  all </mtext><mtext>𝚊𝚌</mtext>", "\\text{ for all }\\texttt{ac}"),
         ("<mtable displaystyle='true'><mtr><mtd></mtd><mtd><mi>y</mi></mtd><mtd><mo>=</mo><mi>x</mi></mtd></mtr><mtr><mtd></mtd><mtd><mi>z</mi></mtd>"

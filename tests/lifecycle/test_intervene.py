@@ -56,9 +56,10 @@ def test_a_mixture_of_a_stage_to_come_is_written_with_its_reason_and_trained_fro
 
 def test_a_fork_branches_off_and_leaves_the_run_as_it_is(done_project: Path, gristmill: Command) -> None:
     identity = (done_project / "runs" / "tiny" / "pretrain").readlink()
-    code, out, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
+    code, out, err = intervene(gristmill, "--after-step", "14", "--fork", "other", "pretrain.warn_epochs=3.5")
     assert code == 0, err
-    assert "gristmill run other.yaml trains it" in out.replace(str(done_project) + "/", "")
+    words = " ".join(out.replace(str(done_project) + "/", "").split())
+    assert "gristmill run other.yaml pretrain.warn_epochs=3.5 trains it" in words
     answer = gristmill("run", "other.yaml", "--until", "pretrain", *OPTIONS)
     assert answer.code == 0, answer.err
     assert "Resuming from step 14 of run 'tiny'." in answer.out
@@ -69,6 +70,9 @@ def test_a_fork_branches_off_and_leaves_the_run_as_it_is(done_project: Path, gri
     assert [{**line, "origin": "tiny"} for line in early] == forked[: len(early)]
     assert {line.get("origin") for line in forked if line["step"] > 14} == {None}
     assert intervene(gristmill, "--after-step", "14", "--fork", "other")[0] == 2
+    (done_project / "other.yaml").unlink()
+    code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
+    assert (code, "is a run of this name already" in " ".join(err.split())) == (2, True), err
 
 
 def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
@@ -89,6 +93,12 @@ def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
     for mix in ("novel", "novel=x", "novel=.5,novel=.5", "=1"):
         code, _, err = intervene(gristmill, "--after-step", "14", mix=mix)
         assert (code, "expected SOURCE=SHARE" in err) == (2, True), mix
+    for name in ("a/b", "a b", "..", ""):
+        code, _, err = intervene(gristmill, "--after-step", "14", "--fork", name)
+        assert (code, "is no name of a run" in err) == (2, True), (name, err)
+    (done_project / "runs" / "tiny" / "tokenize").unlink()
+    code, _, err = intervene(gristmill, "--after-step", "14")
+    assert (code, "tiny has no tokens" in " ".join(err.split())) == (1, True), err
     assert files(done_project) == []
 
 

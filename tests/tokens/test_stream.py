@@ -122,6 +122,7 @@ def test_windows_tile_the_selected_documents(
         parts = selection.parts(window * seq_len, seq_len)
         read = [token for part in parts for token in [*documents[part.document], 0][part.first : part.end]]
         assert read == out[:-1].tolist()
+        assert sum(part.end - part.first for part in parts) == seq_len
     places = [selection.place_of(number) for number in range(len(documents))]
     assert [place is not None for place in places] == [document in chosen for document in documents]
     for document, place in zip(documents, places, strict=True):

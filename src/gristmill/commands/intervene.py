@@ -17,18 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gristmill.display import plain_table
-from gristmill.errors import RecipeError
+from gristmill.errors import ArtifactError, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import SelectionBudget, check_budget, token_budget
 from gristmill.recipe.interventions import keep_intervention, with_change, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.section import PATTERNS, RUN_NAME
 from gristmill.remake import PRETRAIN, resume_point
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import atomic_path
@@ -71,12 +73,13 @@ def intervene(
     after_step: int | None,
     why: str,
     fork: str | None,
+    overrides: Sequence[str],
     console: Console,
 ) -> Path:
     """Writes the change and says what it does to the budget and where pretraining resumes. Returns the file.
 
     settings: what `pretrain.changes[…].set` takes. after_step: None for now. fork: the name of another run, which then
-    shares what both have in common. Raises RecipeError where nothing is trained yet, for a change that does not fit, and for
+    shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. Raises RecipeError where nothing is trained yet, for a change that does not fit, and for
     one that breaks the epoch cap; then nothing is written.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
@@ -97,14 +100,13 @@ def intervene(
     }
     console.print(_budget_table(*budgets))
     if fork is not None:
-        path = _forked(loaded, before, change, fork)
-        console.print(
-            f"wrote {path}; {shlex.join(['gristmill', 'run', str(path)])} trains it", markup=False, highlight=False
-        )
+        path = _forked(loaded, before, change, fork, runs=links.folder.parent)
+        command = _command(path, overrides, machine)
+        console.print(f"wrote {path}; {command} trains it", markup=False, highlight=False)
         return path
     path = keep_intervention(links.folder, change, noted)
     console.print(Text(f"wrote {path}"))
-    _say_what_next(loaded, became, links, machine, console)
+    _say_what_next(loaded, became, links, machine, _command(loaded.path, overrides, machine), console)
     return path
 
 
@@ -123,8 +125,19 @@ def read_mixture(text: str) -> dict[str, float]:
     return shares
 
 
+def _command(path: Path, overrides: Sequence[str], machine: Machine) -> str:
+    """The command that carries it out, with the options that decide of which run. A fork keeps its own name."""
+    kept = [override for override in overrides if not override.startswith("name=")]
+    folder = ["--runs-dir", str(machine.runs_dir)] if machine.runs_dir != Machine().runs_dir else []
+    return shlex.join(["gristmill", "run", str(path), *kept, *folder])
+
+
 def _budget(recipe: Recipe, run: Path) -> list[SelectionBudget]:
     drawn = {draw.source for stage in recipe.pretrain.as_changed().stages for draw in stage.mixture}
+    if not (run / "tokenize").is_dir():
+        raise ArtifactError(
+            f"{run} has no tokens, so the budget is not known.\n  `gristmill run RECIPE --until tokenize` makes them."
+        )
     tokenized = Tokenized(run / "tokenize")
     there = sorted(path.name for path in (run / "tokenize").iterdir() if path.is_dir())
     shards = {name: TokenShard(tokenized.of(name).train) for name in there}
@@ -152,25 +165,29 @@ def _budget_table(before: Sequence[SelectionBudget], after: Sequence[SelectionBu
     return table
 
 
-def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str) -> Path:
-    """Writes a recipe of another name beside this one, with all changes so far and the new one."""
+def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str, *, runs: Path) -> Path:
+    """Writes a recipe of another name beside this one, with all changes so far and the new one. Raises RecipeError for a name that is none."""
+    try:
+        Recipe.model_validate({**loaded.recipe.model_dump(exclude_unset=True), "name": name})
+    except ValidationError:
+        raise RecipeError(f"--fork {name!r} is no name of a run; it takes {PATTERNS[RUN_NAME]}.") from None
     path = loaded.path.with_name(f"{name}.yaml")
     if path.exists() or name == loaded.recipe.name:
         raise RecipeError(f"{path} is there already, or is this run. Give the fork another name.")
+    if (runs / name).exists():
+        raise RecipeError(f"{runs / name} is a run of this name already. Give the fork another name.")
     so_far = [one.model_dump(mode="json", exclude_unset=True) for one in before.recipe.pretrain.changes]
     data = {"extends": loaded.path.name, "name": name, "pretrain": {"changes": [*so_far, dict(change)]}}
-    Recipe.model_validate({**loaded.recipe.model_dump(exclude_unset=True), "name": name})
     with atomic_path(path) as temporary:
         temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return path
 
 
 def _say_what_next(
-    loaded: LoadedRecipe, became: LoadedRecipe, links: RunLinks, machine: Machine, console: Console
+    loaded: LoadedRecipe, became: LoadedRecipe, links: RunLinks, machine: Machine, command: str, console: Console
 ) -> None:
     states = open_states(became, links, hashes_of(loaded, machine, say=lambda line: None))
     point = resume_point(states, machine)
-    command = shlex.join(["gristmill", "run", str(loaded.path)])
     beat = read_beat(links.folder)
     if beat is not None and beat.is_alive:
         console.print(

@@ -28,12 +28,14 @@ Kind = Literal["code", "table"]
 MAX_BLOCKS = 20_000
 MAX_CELL = 1000  # characters; longer ones are parts of a page
 MAX_SPAN = 20
+MAX_DIGITS = 7  # of the number of a line
 MAX_FILLERS = 50
 MAX_FIGURE = 100_000  # bytes after a block
 
 _TOKEN = re.compile(rb"<(?:!--|(/?)(pre|table|script|style|textarea)\b[^<>]*>)")
 _TAG = re.compile(r"<[/a-zA-Z!][^<>]*>")
 _TAG_BYTES = re.compile(rb"<[/a-z!][^<>]*>")
+_HIDDEN = re.compile(r"<!--.*?-->|<(script|style|textarea)\b[^<>]*>.*?</\1\b[^<>]*>", re.IGNORECASE | re.DOTALL)
 _BREAK = re.compile(r"<br\b[^<>]*>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(r"</?(?:p|div|li|ul|ol|dl|dt|dd|br|hr|blockquote)\b[^<>]*>", re.IGNORECASE)
 _BUTTON = re.compile(r"<button\b[^<>]*>[^<>]*</button>", re.IGNORECASE)
@@ -103,23 +105,27 @@ def take_blocks(html: str, lowered: bytes) -> Blocks:
 def _edited(source: bytes, edits: dict[tuple[int, int], str]) -> str:
     parts, last = list[str](), 0
     for (start, end), text in sorted(edits.items()):
+        if start < last:  # the end of a figure in a block
+            continue
         parts += [_text(source, last, start), text]
         last = end
     return "".join([*parts, _text(source, last, len(source))])
 
 
 def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
-    """The extracted text with its blocks on lines of their own, and how many of them it holds, by kind."""
+    """The extracted text with its blocks on lines of their own, each once, and how many of them it holds, by kind."""
     if not taken.blocks:
         return text, Counter()
-    written: Counter[str] = Counter()
+    written: set[int] = set()
 
     def write(match: re.Match[str]) -> str:
         index = int(match.group(1))
         if index >= len(taken.blocks):
             return match.group(0)
+        if index in written:  # the page spelled out our word, say as `&#108;ayoutq0z`
+            return " "
+        written.add(index)
         block = taken.blocks[index]
-        written[block.kind] += 1
         before = "" if match.start() == 0 else "\n"
         after = "" if match.end() == len(match.string) else "\n"
         return f"{before}{block.text}{after}"
@@ -133,7 +139,7 @@ def put_blocks_back(text: str, taken: Blocks) -> tuple[str, Counter[str]]:
         end = len(text) if (found := text.find("\n", at)) < 0 else found
         parts += [text[last:start], fillers.sub("", words.sub(write, text[start:end]))]
         last = end
-    return "".join([*parts, text[last:]]), written
+    return "".join([*parts, text[last:]]), Counter(taken.blocks[index].kind for index in written)
 
 
 def _in_place_of(block: Block, stem: str, index: int) -> str:
@@ -153,16 +159,21 @@ def _found(source: bytes, lowered: bytes) -> Iterator[tuple[int, int, Block | No
     code = [element for element in elements if element.name == b"pre"]
     texts = [_code(_text(source, element.inside, element.inside_end)) for element in code]
     starts = [element.start for element in code]
+    are_numbers = [
+        _are_numbers(*texts[k : k + 2]) and _is_bare(lowered[code[k].end : starts[k + 1]]) for k in range(len(code) - 1)
+    ]
     for element in elements:
         first = bisect_left(starts, element.start)
-        has_numbers = first + 1 < len(texts) and starts[first] < element.end and _are_numbers(*texts[first : first + 2])
+        has_numbers = first < len(are_numbers) and are_numbers[first] and starts[first] < element.end
         text: str | None
         kind: Kind = "code"
         if element.name == b"pre" and has_numbers:
             yield element.start, element.end, None
             continue
-        if element.name == b"pre" or (has_numbers and starts[first + 1] < element.end):
-            text = texts[first + (element.name != b"pre")]
+        if element.name == b"pre":
+            text = texts[first]
+        elif has_numbers and _are_all(lowered, element, *code[first : first + 2]):
+            text = texts[first + 1]
         elif _may_hold_data(lowered[element.start : element.inside_end]):
             text, kind = _table(_text(source, element.inside, element.inside_end)), "table"
         else:
@@ -197,6 +208,20 @@ def _elements(lowered: bytes) -> Iterator[_Element]:
             table = token.span()
 
 
+def _are_all(lowered: bytes, table: _Element, first: _Element, last: _Element) -> bool:
+    """Whether a table holds no words but those of these two, its numbers and its code."""
+    return (
+        last.end <= table.end
+        and _is_bare(lowered[table.inside : first.start])
+        and _is_bare(lowered[last.end : table.inside_end])
+    )
+
+
+def _is_bare(html: bytes) -> bool:
+    """Whether it is tags and blanks only."""
+    return not _TAG_BYTES.sub(b"", html).strip()
+
+
 def _may_hold_data(lowered: bytes) -> bool:
     """Whether a table has two rows of two cells, and nothing in it that only parts of a page have."""
     rows = lowered.split(b"<tr")[1:]
@@ -218,24 +243,29 @@ def _code(source: str) -> str:
     if "<" in source:
         if _OF_A_LINE.search(source):
             source = _NUMBER.sub(lambda match: "" if _OF_A_LINE.search(match.group(2)) else match.group(0), source)
+        source = _HIDDEN.sub(
+            lambda match: match.group(0) if (match.group(1) or "").lower() == "textarea" else "", source
+        )
         source = _TAG.sub("", _BREAK.sub("\n", _BUTTON.sub("", source) if "<button" in source else source))
     lines = [line.rstrip() for line in unescape(source).replace("\r\n", "\n").split("\n")]
     return "\n".join(lines).strip("\n")
 
 
 def _are_numbers(numbers: str, code: str) -> bool:
-    """Whether the first is the line numbers of the second: as many, one after the other."""
+    """Whether the first is the line numbers of the second: as many, one after the other; of one line, 1."""
     lines = numbers.split()
     return (
         numbers[:1].isdecimal()
-        and all(line.isdecimal() for line in lines)
+        and all(line.isdecimal() and len(line) <= MAX_DIGITS for line in lines)
         and len(lines) == code.count("\n") + 1
         and int(lines[-1]) - int(lines[0]) == len(lines) - 1
+        and (len(lines) > 1 or int(numbers) == 1)
     )
 
 
 def _table(source: str) -> str | None:
     """The rows of a table of data; None for one that lays out a page, or has words outside its cells."""
+    source = source.replace("\x1e", " ").replace("\x1f", " ")  # which part rows and cells below
     attributes = iter(_CELL.findall(source))
     words = _TAG.sub("", _BLOCK_TAG.sub(" ", _CELL.sub("\x1f", _ROW.sub("\x1e", source))))
     caption, *rows = unescape(words).replace("|", "\\|").split("\x1e")

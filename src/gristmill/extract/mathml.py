@@ -43,6 +43,7 @@ ACCENTS = {"^": "hat", "ˆ": "hat", "¯": "bar", "ˉ": "bar", "‾": "overline",
     "˜": "tilde", "→": "vec", "\u20d7": "vec", "ˇ": "check", "˘": "breve", "´": "acute", "`": "grave", "˚": "mathring", "⏞": "overbrace"}  # fmt: skip
 BELOW = {"‾": "underline", "―": "underline", "_": "underline", "̲": "underline", "⏟": "underbrace"}
 ENCLOSED = {"top": "overline", "bottom": "underline", "box": "boxed"}
+TOKENS = frozenset(["mi", "mn", "mo", "mtext", "ms"])  # of which blanks are a part
 SCRIPTS = {"msup": "^", "msub": "_", "mover": "^", "munder": "_"}
 STACKED = {"mover": "overset", "munder": "underset"}
 _LIMITS = re.compile(  # of which scripts are written above and below
@@ -56,6 +57,7 @@ VARIANTS = {
     "sans-serif-bold": "mathsf", "bold-sans-serif": "mathsf", "monospace": "mathtt",
 }  # fmt: skip
 TEXTS = {"bold": "textbf", "italic": "textit", "sans-serif": "textsf", "monospace": "texttt"}
+_NO_LINE = re.compile(r"\s*0+(?:\.0*)?(?![\d.])")
 _OF_A_VARIANT = re.compile(r"(?:MATHEMATICAL )?([A-Z -]+?) (?:SMALL|CAPITAL|DIGIT)")
 _OPENINGS, _CLOSINGS = ("(", "[", r"\{", r"\langle", "|"), (")", "]", r"\}", r"\rangle", "|")
 
@@ -72,7 +74,11 @@ def mathml_to_latex(node: Any, depth: int = 0) -> str:
     if tag == "mtable":
         lines = [[mathml_to_latex(cell, depth + 2) for cell in row.iter()] for row in node.iter()]
         return _matrix(lines, "aligned" if node.attributes.get("displaystyle") == "true" else "matrix")
-    children = list(node.iter(include_text=tag in ("mi", "mn", "mo", "mtext", "ms")))
+    children = [
+        child
+        for child in node.iter(include_text=True)
+        if child.tag != "-text" or tag in TOKENS or child.text(deep=True).strip()
+    ]
     parts = [mathml_to_latex(child, depth + 1) for child in children]
     if tag in ("mi", "mo", "mn"):
         return _letters("".join(parts), node.attributes.get("mathvariant") or "", tag)
@@ -81,7 +87,7 @@ def mathml_to_latex(node: Any, depth: int = 0) -> str:
     if tag == "mspace":
         return SPACES.get(node.attributes.get("width") or "", "")
     if tag == "mfrac" and len(parts) == 2:
-        if re.match(r"0(?:\D|$)", node.attributes.get("linethickness") or ""):
+        if _NO_LINE.match(node.attributes.get("linethickness") or ""):
             return rf"{{{parts[0]} \atop {parts[1]}}}"
         return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
     if tag == "msqrt":
@@ -100,9 +106,10 @@ def mathml_to_latex(node: Any, depth: int = 0) -> str:
         return f"{_group(parts[0])}{_script('_', parts[1])}{_script('^', parts[2])}"
     if tag == "mfenced":
         attributes = node.attributes
-        separator = (attributes.get("separators") or ",")[:1]
-        opening, closing = attributes.get("open") or "(", attributes.get("close") or ")"
-        return f"{_escaped(opening)}{f'{separator} '.join(parts)}{_escaped(closing)}"
+        separator = (attributes.get("separators", ",") or "")[:1]
+        opening, closing = attributes.get("open", "(") or "", attributes.get("close", ")") or ""
+        inside = f"{separator} ".join(parts) if separator else _joined(parts)
+        return _joined([_escaped(opening), inside, _escaped(closing)])
     if tag == "mtr" or tag == "mlabeledtr":
         return " & ".join(parts)
     if tag == "menclose" and (command := ENCLOSED.get(node.attributes.get("notation") or "")) is not None:
