@@ -79,8 +79,9 @@ def intervene(
     """Writes the change and says what it does to the budget and where pretraining resumes. Returns the file.
 
     settings: what `pretrain.changes[…].set` takes. after_step: None for now. fork: the name of another run, which then
-    shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. Raises RecipeError where nothing is trained yet, for a change that does not fit, and for
-    one that breaks the epoch cap; then nothing is written.
+    shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. Raises
+    RecipeError where nothing is trained yet, for a change that does not fit, and for one that breaks the epoch cap; then
+    nothing is written.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     now = Moment.of(links)
