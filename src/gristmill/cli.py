@@ -395,6 +395,19 @@ def trace(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
+    b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
+    model: Annotated[str | None, typer.Option(help="pretrain, sft or dpo; the last one, if absent")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which of two runs' models is better, on what both were measured on, and whether that can be told."""
+    from gristmill.commands.compare import compare_runs
+
+    compare_runs(a, b, model=model, console=_console(), as_json=as_json)
+
+
+@app.command()
 def diff(
     a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
     b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],

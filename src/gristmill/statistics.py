@@ -150,6 +150,18 @@ def paired_difference(
     return PairedDifference(**asdict(found), p_value=p_value)
 
 
+def smallest_detectable(
+    stderr: float | None, degrees: float, *, power: float = 0.8, confidence: float = 0.95
+) -> float | None:
+    """The difference that a two-sided test at this standard error finds with this probability, by Student's t with `degrees`.
+
+    None where there is no standard error, or too few degrees of freedom for one (FEWEST_DEGREES).
+    """
+    if stderr is None or not math.isfinite(stderr) or degrees < FEWEST_DEGREES:
+        return None
+    return float(stdtrit(degrees, 0.5 + confidence / 2) + stdtrit(degrees, power)) * stderr
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: reject where they are below the wanted level (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

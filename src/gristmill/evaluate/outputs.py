@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gristmill.graph.outputs import File, Outputs
 from gristmill.store.durable import read_json
@@ -81,6 +81,10 @@ class Evaluated(Outputs):
     def figures(self) -> list[Figure]:
         """The rows of results.json."""
         return [Figure.from_json(row, where=self.results) for row in read_json(self.results)]
+
+    def scores_of(self, model: str) -> dict[str, Any]:
+        """Task → scores of its items, or bits of its documents and their bytes, in order."""
+        return dict(read_json(self.models / f"{model}.json")["scores"])
 
     @property
     def differences(self) -> list[Comparison]:
