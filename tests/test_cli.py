@@ -93,11 +93,31 @@ def test_a_verb_of_another_name_is_answered_with_ours(gristmill: Command, verb: 
     assert f"No such command '{verb}'. Did you mean '{meant}'?" in answer.err
 
 
-MORE = {"export": ("--to", "gguf"), "diff": ("another",), "why": ("an-id",)}  # that a verb takes beside the path
+WHY = ("--why", "for the sake of a test")
+MORE = {
+    "export": ("--to", "gguf"), "diff": ("another",), "why": ("an-id",), "compare": ("another",), "trace": ("--step", "1"),
+    "intervene": ("--peak-lr", "0.001", *WHY), "rewind": ("--to", "1", "--skip", "1", *WHY),
+}  # fmt: skip  # that a verb takes beside the path
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "plan", "status", "inspect", "chat", "serve", "export", "recipe", "diff", "why"]
+    "verb",
+    [
+        "run",
+        "plan",
+        "status",
+        "inspect",
+        "chat",
+        "serve",
+        "export",
+        "recipe",
+        "diff",
+        "why",
+        "compare",
+        "trace",
+        "intervene",
+        "rewind",
+    ],
 )
 def test_a_path_that_leads_nowhere_is_a_wrong_command_line(gristmill: Command, tmp_path: Path, verb: str) -> None:
     answer = gristmill(verb, tmp_path / "nowhere", *MORE.get(verb, ()))
