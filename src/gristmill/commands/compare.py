@@ -133,7 +133,7 @@ def compared(a: Side, b: Side) -> Compared:
     left_out = list[str]()
     for task in dict.fromkeys([*a.scores, *b.scores]):
         if task not in a.scores or task not in b.scores:
-            left_out.append(f"{task}, which {'B' if task in b.scores else 'A'} alone was measured on")
+            left_out.append(f"{task}, which only {'B' if task in b.scores else 'A'} was measured on")
             continue
         pair = _paired_items(a, b, task)
         if isinstance(pair, str):

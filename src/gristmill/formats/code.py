@@ -166,7 +166,7 @@ def _with_licenses(span: Span, records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _with_repositories(span: Span, records: Iterator[Record]) -> Iterator[Record]:
-    """The records; a document has the name of its repository. A file alone has none."""
+    """The records; a document has the name of its repository. A single file has none."""
     if _is_source(span.path) and not span.path.is_dir():
         yield from records
         return
