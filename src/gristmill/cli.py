@@ -16,6 +16,7 @@ from gristmill.cli_options import (
     Array,
     AsJson,
     Device,
+    Fork,
     MicroBatchTokens,
     Models,
     Offline,
@@ -23,6 +24,7 @@ from gristmill.cli_options import (
     Overrides,
     Processes,
     Ray,
+    Reason,
     RecipePath,
     RunsDir,
     Threads,
@@ -33,6 +35,8 @@ from gristmill.errors import GristmillError, ResourceError
 from gristmill.store.durable import OUT_OF_SPACE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
 
     from gristmill.graph.machine import Machine
@@ -299,41 +303,24 @@ def why(
 @app.command()
 def intervene(
     recipe: RecipePath,
-    why: Annotated[str, typer.Option(help="for the record; at least ten letters")],
+    why: Reason,
     stage: Annotated[str | None, typer.Option(help="the stage to come whose mixture changes")] = None,
     mix: Annotated[str | None, typer.Option(help="its new mixture", metavar="SOURCE=SHARE,...")] = None,
     peak_lr: Annotated[float | None, typer.Option(help="the new peak of the learning rate")] = None,
     after_step: Annotated[int | None, typer.Option(help="when it takes effect; now, if absent")] = None,
-    fork: Annotated[
-        str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")
-    ] = None,
+    fork: Fork = None,
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Change what is still to come of a pretraining: a later stage's mixture, or the learning rate."""
-    from gristmill.commands.intervene import intervene as write_change
-    from gristmill.commands.intervene import read_mixture
-    from gristmill.recipe.load import load_recipe
-    from gristmill.recipe.schema.changes import PEAK_LR
-
     if (stage is None) != (mix is None):
         raise typer.BadParameter("--stage and --mix go together.")
-    settings: dict[str, Any] = {} if stage is None or mix is None else {f"stages.{stage}.mixture": read_mixture(mix)}
-    settings |= {} if peak_lr is None else {PEAK_LR: peak_lr}
-    if not settings:
+    if mix is None and peak_lr is None:
         raise typer.BadParameter("name --stage with --mix, or --peak-lr.")
-    machine = _machine(runs_dir, "auto", None, "auto", None)
-    loaded = load_recipe(recipe, overrides or [])
-    write_change(
-        loaded,
-        machine,
-        settings=settings,
-        after_step=after_step,
-        why=why,
-        fork=fork,
-        overrides=overrides or [],
-        console=_console(),
-    )
+    from gristmill.commands.intervene import settings_of
+
+    settings = settings_of(stage=stage, mix=mix, peak_lr=peak_lr)
+    _write_change(recipe, overrides, runs_dir, settings, after_step=after_step, why=why, fork=fork)
 
 
 @app.command()
@@ -341,30 +328,25 @@ def rewind(
     recipe: RecipePath,
     to: Annotated[int, typer.Option("--to", help="the step to go back to")],
     skip: Annotated[int, typer.Option(help="how many steps of data to pass over from there")],
-    why: Annotated[str, typer.Option(help="for the record; at least ten letters")],
-    fork: Annotated[
-        str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")
-    ] = None,
+    why: Reason,
+    fork: Fork = None,
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Train again from an earlier step, past the data that did harm."""
+    from gristmill.commands.intervene import settings_of
+
+    _write_change(recipe, overrides, runs_dir, settings_of(skip=skip), after_step=to, why=why, fork=fork)
+
+
+def _write_change(
+    recipe: Path, overrides: list[str] | None, runs_dir: Path, settings: Mapping[str, Any], **options: Any
+) -> None:
     from gristmill.commands.intervene import intervene as write_change
     from gristmill.recipe.load import load_recipe
-    from gristmill.recipe.schema.changes import SKIP_STEPS
 
-    machine = _machine(runs_dir, "auto", None, "auto", None)
-    loaded = load_recipe(recipe, overrides or [])
-    write_change(
-        loaded,
-        machine,
-        settings={SKIP_STEPS: skip},
-        after_step=to,
-        why=why,
-        fork=fork,
-        overrides=overrides or [],
-        console=_console(),
-    )
+    loaded, machine = load_recipe(recipe, overrides or []), _machine(runs_dir, "auto", None, "auto", None)
+    write_change(loaded, machine, settings=settings, overrides=overrides or [], console=_console(), **options)
 
 
 @app.command()

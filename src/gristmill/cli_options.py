@@ -94,4 +94,6 @@ Models = Annotated[
     list[Path],
     typer.Argument(help="recipes, folders of runs, exported models or Hugging Face Llamas", metavar="MODEL..."),
 ]
+Reason = Annotated[str, typer.Option("--why", help="for the record; at least ten letters")]
+Fork = Annotated[str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]

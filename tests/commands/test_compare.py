@@ -138,5 +138,6 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five(count: i
     drawn = rng.normal(shift, sigma, (trials, count))
     share = float((stats.ttest_1samp(drawn, 0.0, axis=1).pvalue < 0.05).mean())
     assert share == pytest.approx(0.8, abs=0.03)
+    assert shift * count**0.5 / sigma == pytest.approx(stats.t.ppf([0.975, 0.8], count - 1).sum())
     assert smallest_detectable(None, 5) is None
     assert smallest_detectable(1.0, 0.1) is None

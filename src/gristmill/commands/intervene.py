@@ -29,6 +29,7 @@ from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import SelectionBudget, check_budget, token_budget
 from gristmill.recipe.interventions import keep_intervention, with_change, with_interventions
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.changes import PEAK_LR, SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import PATTERNS, RUN_NAME
 from gristmill.remake import PRETRAIN, resume_point
@@ -78,7 +79,7 @@ def intervene(
 ) -> Path:
     """Writes the change and says what it does to the budget and where pretraining resumes. Returns the file.
 
-    settings: what `pretrain.changes[…].set` takes. after_step: None for now. fork: the name of another run, which then
+    settings: of `settings_of`. after_step: None for the steps that are done at this moment. fork: the name of another run, which then
     shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. Raises
     RecipeError where nothing is trained yet, for a change that does not fit, and for one that breaks the epoch cap; then
     nothing is written.
@@ -109,6 +110,15 @@ def intervene(
     console.print(Text(f"wrote {path}"))
     _say_what_next(loaded, became, links, machine, _command(loaded.path, overrides, machine), console)
     return path
+
+
+def settings_of(
+    *, stage: str | None = None, mix: str | None = None, peak_lr: float | None = None, skip: int | None = None
+) -> dict[str, Any]:
+    """What `pretrain.changes[…].set` takes, of what is given. Raises RecipeError for a mixture that is none."""
+    mixture = None if mix is None else read_mixture(mix)
+    settings = {f"stages.{stage}.mixture": mixture, PEAK_LR: peak_lr, SKIP_STEPS: skip}
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def read_mixture(text: str) -> dict[str, float]:

@@ -12,7 +12,6 @@ A set is read whole where it fits the block that is compared, or in pieces where
 from __future__ import annotations
 
 import itertools
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts, text_pieces
 from gristmill.select.files import Array, mapped, read_flat, write_flat
 from gristmill.select.stages import Stage
-from gristmill.select.words import WIDENING, Int64, UInt64, Words, ngram_hashes, ngrams_per_text, split_words
+from gristmill.select.words import WIDENING, Int64, UInt64, Words, composed, ngram_hashes, ngrams_per_text, split_words
 
 MIN_DISTINCT = 0.9  # of the n-grams of a text; marin-community/marin takes texts below it for repetitive, too
 PLACE = np.dtype([("touched", "<i8"), ("first", "<i8"), ("size", "<i8"), ("wide", "<i8")])
@@ -61,11 +60,10 @@ def text_sets(texts: Sequence[str], n: int) -> Iterator[TextSets]:
 
 def _counted_set(text: str, n: int) -> tuple[UInt64, int]:
     """The set of `ngram_set`, and how many n-grams there are."""
-    composed = unicodedata.normalize("NFC", text)
     carried = np.empty(0, dtype=np.uint64)
     found = [np.empty(0, dtype=np.uint64)]
     count = 0
-    for piece in text_pieces(composed):
+    for piece in text_pieces(composed(text)):
         words = np.concatenate([carried, split_words([piece]).hashes_W])
         count += max(0, len(words) - n + 1)
         found.append(_distinct(ngram_hashes(words, n)))
@@ -73,13 +71,9 @@ def _counted_set(text: str, n: int) -> tuple[UInt64, int]:
     return _distinct(np.concatenate(found)), count
 
 
-def _words(texts: Sequence[str]) -> Words:
-    return split_words([unicodedata.normalize("NFC", text) for text in texts])
-
-
 def distinct_ngrams(texts: Sequence[str], n: int) -> tuple[UInt64, Int64]:
     """The distinct n-grams of each text, sorted, one text after another, and of which text each is."""
-    return _distinct_of_words(_words(texts), n)
+    return _distinct_of_words(split_words(texts), n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +87,7 @@ class BothNgrams:
 
 def both_ngrams(texts: Sequence[str], n: int) -> BothNgrams:
     """The n-grams of texts, and what tells repetitive ones apart."""
-    words = _words(texts)
+    words = split_words(texts)
     grams, text_G = _distinct_of_words(words, n)
     count_D = np.maximum(np.diff(words.offsets_D1) - n + 1, 0)
     repetitive_D = np.bincount(text_G, minlength=len(texts)) < MIN_DISTINCT * count_D
