@@ -324,6 +324,41 @@ def intervene(
 
 
 @app.command()
+def ablate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="the ablation, where the recipe has several")] = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="tell the arms, the price and what can be seen")] = False,
+    apply: Annotated[
+        str | None, typer.Option(help="write the mixture of this arm into the run, as intervene does", metavar="ARM")
+    ] = None,
+    fork: Fork = None,
+    array: Array = None,
+    runs_dir: RunsDir = Path("runs"),
+    threads: Threads = "auto",
+    processes: Processes = None,
+    device: Device = "auto",
+    micro_batch_tokens: MicroBatchTokens = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which data is worth it: train arms that differ in their data only, and tell them apart, or say that it cannot be told."""
+    if fork is not None and apply is None:
+        raise typer.BadParameter("--fork goes with --apply.")
+    from gristmill.commands.ablate import ablate as make_ablation
+    from gristmill.commands.ablate import apply as apply_arm
+    from gristmill.graph.share import read_share
+    from gristmill.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    if apply is not None:
+        apply_arm(loaded, machine, name=name, arm=apply, fork=fork, overrides=overrides or [], console=_console())
+        return
+    share = None if array is None else read_share(array, os.environ)
+    make_ablation(loaded, machine, name=name, plan_only=plan_only, share=share, as_json=as_json, console=_console())
+
+
+@app.command()
 def rewind(
     recipe: RecipePath,
     to: Annotated[int, typer.Option("--to", help="the step to go back to")],

@@ -355,7 +355,7 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
         module="gristmill.train.pretrain",
         outputs=Pretrained,
         given=Given(
-            config={"model": recipe.model.inside(), "pretrain": changed.inside(), **seed},
+            config={"model": recipe.model.inside(), "pretrain": changed.inside(), "seed": recipe.pretraining_seed},
             inputs={
                 "tokenizer": TOKENIZER,
                 "vocabulary": VOCABULARY,

@@ -63,16 +63,18 @@ def run(
     console: Console,
     until: str | None = None,
     remake: Sequence[str] = (),
+    brief: bool = False,
 ) -> Path:
     """Make every step of the recipe (or up to `until`) that is missing or drifted. Returns the run's folder.
 
     until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
+    brief: nothing is said of steps that are done, nor of files that no source reads.
     """
     with opened(loaded, machine, console=console, until=until, remake=remake) as (under_way, last):
-        loaded, folder = under_way.loaded, under_way.links.folder
+        loaded, folder, under_way.brief = under_way.loaded, under_way.links.folder, brief
         remove_beats_of_ranks(folder)
         write_text(folder / RUN_RECIPE, recipe_as_it_became(loaded))
-        _say_what_is_not_read(loaded, folder, under_way.display.say)
+        _say_what_is_not_read(loaded, folder, (lambda line: None) if brief else under_way.display.say)
         under_way.carry_out(last, kept_steps(loaded.recipe) if until is None else set(last))
     return folder
 
@@ -152,7 +154,7 @@ class Run:
         self.loaded, self.machine, self.signals = loaded, machine, signals
         self.console, self.display = console, display
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
-        self.remade_seconds = 0.0
+        self.remade_seconds, self.brief = 0.0, False
         self.wanted, self.kept = list[str](), set[str]()
         self.foretold: Foretold
 
@@ -209,6 +211,8 @@ class Run:
         if state.folder is not None and not self._take(name, identity):
             self.states.refresh()  # it was removed at this moment
             self._bring(name, bytes_wanted=True)
+            return
+        if self.brief:
             return
         made_at = "" if record is None else f"unchanged since {record.get('made_at', 'an unknown time')}"
         gone = "" if state.folder is not None else "; its files were removed"

@@ -115,7 +115,7 @@ def ratio_of_sums(amounts: ArrayLike, sizes: ArrayLike, *, confidence: float = 0
         )
     total, count = float(sizes_N.sum()), len(sizes_N)
     value = float(amounts_N.sum()) / total
-    degrees = total**2 / float((sizes_N**2).sum()) - 1
+    degrees = effective_number(sizes_N) - 1
     rest_N = total - sizes_N
     stderr, half = math.nan, math.inf
     if rest_N.min() > 0:
@@ -124,6 +124,12 @@ def ratio_of_sums(amounts: ArrayLike, sizes: ArrayLike, *, confidence: float = 0
     if degrees >= FEWEST_DEGREES:
         half = float(stdtrit(degrees, 0.5 + confidence / 2)) * stderr
     return Ratio(value=value, stderr=stderr, degrees=degrees, low=value - half, high=value + half, count=count)
+
+
+def effective_number(sizes: ArrayLike) -> float:
+    """How many items of equal size are worth as much as items of these sizes: (sum of sizes)² / sum of squared sizes (Kish 1965)."""
+    sizes_N = np.asarray(sizes, dtype=np.float64)
+    return float(sizes_N.sum() ** 2 / (sizes_N**2).sum())
 
 
 def paired_difference(

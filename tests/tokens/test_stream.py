@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,6 +193,55 @@ def test_changing_stages_that_lie_ahead_changes_nothing_behind(shards: dict[str,
     assert rows(changed.sequences(0, 30)) == rows(Stream(shards, STAGES, seed=1).sequences(0, 30))
     drawn = [origin.window for origin in changed.origins(0, 60) if (origin.source, origin.epoch) == ("web", 0)]
     assert len(drawn) == len(set(drawn))  # the new stage goes on where the old one was in the permutation
+
+
+# ---- reshuffles
+
+
+def reshuffled(at: int, number: int | None, stages: Sequence[StreamStage] = STAGES) -> list[StreamStage]:
+    return [replace(stage, reshuffle=number if place == at else None) for place, stage in enumerate(stages)]
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_a_reshuffle_leaves_all_before_it_and_another_number_is_another_order(
+    shards: dict[str, TokenShard], at: int
+) -> None:
+    orders = [Stream(shards, reshuffled(at, number), seed=1) for number in (None, 1, 2)]
+    begins = sum(stage.num_samples for stage in STAGES[:at])
+    ends = begins + STAGES[at].num_samples
+    if begins:
+        assert rows(orders[0].sequences(0, begins)) == rows(orders[1].sequences(0, begins))
+    windows = [[origin.window for origin in stream.origins(begins, ends)] for stream in orders]
+    assert windows[0] != windows[1] != windows[2] != windows[0]
+    assert orders[0].sequences(begins, ends).source_N.tolist() == orders[1].sequences(begins, ends).source_N.tolist()
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=2, max_size=4), at=st.integers(0, 3), number=st.integers(0, 2**63 - 1)
+)
+def test_with_a_reshuffle_too_every_window_comes_once_an_epoch(
+    make_shard: MakeShard, sizes: list[int], at: int, number: int
+) -> None:
+    """By counting the windows that are drawn, and by looking each of them up again."""
+    shard = make_shard("a", numbered_documents(1, [3, 9, 20, 1, 6]))
+    num_windows = (shard.num_tokens - 1) // 4
+    draws = (Draw(source="a", weight=1),)
+    plain = [StreamStage(name=f"s{n}", num_samples=size, seq_len=4, draws=draws) for n, size in enumerate(sizes)]
+    stream = Stream({"a": shard}, reshuffled(min(at, len(sizes) - 1), number, plain), seed=1)
+    drawn = origins_of(stream)
+    for epoch in range(-(-stream.num_samples // num_windows)):
+        windows = [origin.window for origin in drawn if origin.epoch == epoch]
+        assert len(windows) == len(set(windows)) == min(num_windows, stream.num_samples - epoch * num_windows)
+    for document in range(shard.num_documents):
+        met = [origin.sample for origin in drawn if document in origin.documents]
+        assert stream.sequences_of("a", document) == met
+
+
+def test_two_reshuffles_are_refused(shards: dict[str, TokenShard]) -> None:
+    stages = [replace(stage, reshuffle=1) for stage in STAGES[:2]]
+    with pytest.raises(RecipeError, match="'one', 'two' reshuffle"):
+        Stream(shards, stages, seed=1)
 
 
 def test_blocks_of_resolved_sequences_leave_no_seam(make_shard: MakeShard) -> None:

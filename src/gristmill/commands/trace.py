@@ -75,7 +75,7 @@ class Order:
 
     @cached_property
     def stream(self) -> Stream:
-        seed = stream_seed(derive_seed(self.recipe.seed, "pretrain"))
+        seed = stream_seed(derive_seed(self.recipe.pretraining_seed, "pretrain"))
         return Stream(self.shards, self.course.stream_stages(), seed=seed)
 
     @cached_property

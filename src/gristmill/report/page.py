@@ -6,7 +6,7 @@ makes no section.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,5 +38,10 @@ def render_curation(facts: Facts) -> str:
 
 def _render(facts: Facts, sections: Sections, **head: Any) -> str:
     made = [section for make in sections if (section := make(facts)) is not None]
+    return render_sections(made, labels=facts.labels, **head)
+
+
+def render_sections(sections: Sequence[Section], *, labels: Any, **head: Any) -> str:
+    """A page of these sections. labels: `name` and `description`. head: what stands above the sections: verdict, sentence, tiles."""
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(labels=facts.labels, sections=made, **head)
+    return template.render(labels=labels, sections=sections, **head)

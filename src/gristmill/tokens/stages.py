@@ -26,12 +26,16 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamStage:
-    """`num_samples` sequences of `seq_len` tokens, apportioned to `draws`, whose weights sum to 1."""
+    """`num_samples` sequences of `seq_len` tokens, apportioned to `draws`, whose weights sum to 1.
+
+    reshuffle: from this stage on, what is left of each source comes in another order, one for each number.
+    """
 
     name: str
     num_samples: int
     seq_len: int
     draws: tuple[Draw, ...]
+    reshuffle: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

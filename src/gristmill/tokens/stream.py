@@ -3,6 +3,9 @@
     index ──► stage ──► source, by the mixture's schedule ──► j, how often that source was drawn before, over all stages
           ──► epoch j // windows, window permutation(seed, source, selection, seq_len, epoch)[j % windows] ──► tokens
 
+A stage may reshuffle: from its first draw of a source on, what is left of the epoch comes in another order, and so do all later epochs.
+What was read before does not come again sooner than it would have.
+
 So there is no state to save but one integer; a run that stops and resumes, runs on other ranks, or branches off meets the
 same sequences; and how much of each source was drawn is known in closed form. Changing stages that lie ahead leaves all that
 lies behind as it was. A new seq_len or selection of a source begins a permutation of its own.
@@ -14,7 +17,7 @@ every token has a target and text made from nothing begins with eos. Positions r
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +36,7 @@ VERSION = 1
 __all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use", "segment_lengths"]
 
 _BLOCK = 1024  # sequences resolved together
+NEVER = -1  # of a lane before any reshuffle
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +70,10 @@ class Stream:
         self._selections: dict[tuple[str, int | None], Selection] = {}
         self._lane_selection: list[Selection] = []
         self._block: tuple[int, int, _Place] | None = None
-        keys, windows, before, sources = [], [], [], []
+        keys, windows, before, sources, since, keys_since = [], [], [], [], [], []
         drawn: dict[tuple[str, int | None, int], int] = {}
+        reshuffled: dict[tuple[str, int | None, int], int] = {}
+        first_reshuffled, reshuffle = _reshuffle_of(self.stages)
         for number, (stage, mixture) in enumerate(zip(self.stages, self._mixtures, strict=True)):
             self._first_lane.append(len(self._lane_draw))
             for place, draw in enumerate(stage.draws):
@@ -76,6 +82,10 @@ class Stream:
                 keys.append(key_of("window order", seed, *same))
                 windows.append(selection.num_windows(stage.seq_len))
                 before.append(drawn.get(same, 0))
+                if number >= first_reshuffled:
+                    reshuffled.setdefault(same, before[-1])
+                since.append(reshuffled.get(same, NEVER))
+                keys_since.append(key_of("reshuffled order", seed, reshuffle, *same))
                 sources.append(self.source_names.index(draw.source))
                 drawn[same] = before[-1] + mixture.count_before(place, stage.num_samples)
                 self._lane_draw.append((number, draw))
@@ -85,6 +95,8 @@ class Stream:
         self._left = np.array([left_size(size) for size in windows], dtype=np.uint64)
         self._before = np.array(before, dtype=np.int64)
         self._source = np.array(sources, dtype=np.int16)
+        self._since = np.array(since, dtype=np.int64)
+        self._key_since = np.array(keys_since, dtype=np.uint64)
 
     # ---- batches
 
@@ -217,15 +229,15 @@ class Stream:
 
     def _turns(self, lane: int, epoch: int, windows: NDArray[np.int64]) -> NDArray[np.int64]:
         """When these windows of a lane come within an epoch."""
-        same = np.zeros(len(windows), dtype=np.int64) + lane
-        epochs = np.full(len(windows), epoch, dtype=np.uint64)
+        same = np.full(len(windows), lane, dtype=np.int64)
+        epochs = np.full(len(windows), epoch, dtype=np.int64)
         turns = unpermute(
             windows.astype(np.uint64),
             size=self._windows[same].astype(np.uint64),
             left=self._left[same],
-            key=mix(self._key[same] ^ mix(epochs)),
+            key=mix(self._key[same] ^ mix(epochs.astype(np.uint64))),
         )
-        return turns.astype(np.int64)
+        return self._reshuffled(same, epochs, turns.astype(np.int64), unpermute)
 
     def _drawn_before(self, sample: int) -> NDArray[np.int64]:
         """Tokens of each lane in all sequences before `sample`."""
@@ -241,6 +253,7 @@ class Stream:
         mixture = self._mixtures[stage]
         lane = mixture.source_at(index).astype(np.int64) + self._first_lane[stage]
         epoch, turn = np.divmod(self._before[lane] + mixture.draw_at(index), self._windows[lane])
+        turn = self._reshuffled(lane, epoch, turn, permute)
         window = permute(
             turn.astype(np.uint64),
             size=self._windows[lane].astype(np.uint64),
@@ -248,6 +261,32 @@ class Stream:
             key=mix(self._key[lane] ^ mix(epoch.astype(np.uint64))),
         )
         return _Place(lane=lane, epoch=epoch, window=window.astype(np.int64))
+
+    def _reshuffled(
+        self,
+        lane: NDArray[np.int64],
+        epoch: NDArray[np.int64],
+        turn: NDArray[np.int64],
+        move: Callable[..., NDArray[np.uint64]],
+    ) -> NDArray[np.int64]:
+        """The turns of an epoch with those that a reshuffle reaches moved among each other, by `permute`, or back by `unpermute`."""
+        begun, first = np.divmod(self._since[lane], self._windows[lane])
+        first = np.where(epoch == begun, first, 0)  # turns of this epoch that came before the reshuffle
+        is_moved = (self._since[lane] != NEVER) & (epoch >= begun) & (turn >= first)
+        if not is_moved.any():
+            return turn
+        lane, epoch, first = lane[is_moved], epoch[is_moved], first[is_moved]
+        left = self._windows[lane] - first
+        sides = {size: left_size(size) for size in np.unique(left).tolist()}
+        moved = move(
+            (turn[is_moved] - first).astype(np.uint64),
+            size=left.astype(np.uint64),
+            left=np.array([sides[size] for size in left.tolist()], dtype=np.uint64),
+            key=mix(self._key_since[lane] ^ mix(epoch.astype(np.uint64))),
+        )
+        found = turn.copy()
+        found[is_moved] = first + moved.astype(np.int64)
+        return found
 
     def _located(self, stage: int, start: int, stop: int) -> _Place:
         """`_locate` of sequences [start, stop) of one stage, kept in blocks because resolving one batch at a time is expensive."""
@@ -328,6 +367,15 @@ class Stream:
                 f"{count} in a step of {global_batch_tokens} tokens. Make its budget a whole number of steps."
             )
         return steps
+
+
+def _reshuffle_of(stages: Sequence[StreamStage]) -> tuple[int, int | None]:
+    """(number of the stage, its reshuffle) of the stage that reshuffles; behind the last stage where none does. Raises RecipeError for two."""
+    found = [(number, stage.reshuffle) for number, stage in enumerate(stages) if stage.reshuffle is not None]
+    if len(found) > 1:
+        names = ", ".join(repr(stages[number].name) for number, _ in found)
+        raise RecipeError(f"stages {names} reshuffle, expected one at most: the order of the first holds to the end.")
+    return found[0] if found else (len(stages), None)
 
 
 def segment_lengths(windows: NDArray[np.integer], eos_id: int) -> NDArray[np.int64]:

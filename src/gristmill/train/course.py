@@ -30,6 +30,7 @@ class Segment:
     rope_theta: float
     first_sample: int
     num_samples: int
+    reshuffle: int | None = None
 
     @property
     def sequences_per_step(self) -> int:
@@ -112,7 +113,11 @@ class Course:
         """The stage table of the stream that `sample_of_step` counts in."""
         return [
             StreamStage(
-                name=f"stage {number}", num_samples=segment.num_samples, seq_len=segment.seq_len, draws=segment.draws
+                name=f"stage {number}",
+                num_samples=segment.num_samples,
+                seq_len=segment.seq_len,
+                draws=segment.draws,
+                reshuffle=segment.reshuffle,
             )
             for number, segment in enumerate(self.segments, start=1)
         ]
@@ -151,6 +156,7 @@ def course_of(pretrain: Pretrain, *, rope_theta: float) -> Course:
                 rope_theta=rope_theta,
                 first_sample=sample,
                 num_samples=num_samples,
+                reshuffle=stage.reshuffle,
             )
         )
         step, sample = last_step, sample + num_samples

@@ -143,7 +143,9 @@ def number_format(device: str) -> NumberFormat:
 
 
 def _segment(segment: Segment, texts: Mapping[str, str]) -> dict[str, Any]:
+    reshuffled = {} if segment.reshuffle is None else {"reshuffle": segment.reshuffle}
     return {
+        **reshuffled,
         "first_step": segment.first_step,
         "batch_tokens": segment.batch_tokens,
         "seq_len": segment.seq_len,
@@ -166,6 +168,8 @@ def _in_words(prefix: Mapping[str, Any]) -> dict[str, Any]:
     for segment in prefix["segments"]:
         draws = {_selection(draw): draw for draw in segment["draws"]}
         shown = {key: segment[key] for key in ("batch_tokens", "seq_len", "rope_theta")}
+        if "reshuffle" in segment:
+            shown["reshuffle"] = segment["reshuffle"]
         shown["sources in order"] = list(draws)
         for name, draw in draws.items():
             shown |= {f"weight of {name}": draw["weight"], f"text of {name}": draw["text"]}

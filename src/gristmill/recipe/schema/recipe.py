@@ -11,7 +11,8 @@ different machines want the same value. Where and how it runs (devices, workers,
     ├── tokenizer     model            the Hugging Face keys of a Llama config.json
     ├── pretrain      stages, each with its tokens, its mixture, its sequence length
     ├── chat, sft, pairs, dpo          post-training
-    └── evaluate, export               what is measured and exported
+    ├── evaluate, export               what is measured and exported
+    └── ablations     candidate data, judged by trainings of their own
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from gristmill.recipe.schema.ablation import Ablation
 from gristmill.recipe.schema.curation import Classifier, PackRef, Select, Source
 from gristmill.recipe.schema.evaluation import Evaluate, Export
 from gristmill.recipe.schema.post_training import ChatData, Dpo, Finetune, Pairs
-from gristmill.recipe.schema.section import RUN_NAME, KeyPath, Misfit, Name, Section, Unit, did_you_mean
+from gristmill.recipe.schema.section import RUN_NAME, KeyPath, Misfit, Name, Section, Seed, did_you_mean
 from gristmill.recipe.schema.training import ModelSection, Pretrain, TokenizerSection
 
 Problem = tuple[KeyPath, str]
@@ -37,9 +39,7 @@ class Recipe(Section):
     schema_version: Literal[1] = Field(description="version of the recipe format")
     name: Annotated[str, Field(pattern=RUN_NAME, description="name of the run and of its folder")]
     description: str = Field(default="", description="one sentence, for the report and the model card")
-    seed: Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")] = Field(
-        description="of all random choices"
-    )
+    seed: Seed = Field(description="of all random choices")
     packs: dict[Name, PackRef] = Field(default={}, description="task packs by name")
     sources: dict[Name, Source] = Field(min_length=1, description="collections of documents by name")
     classifiers: dict[Name, Classifier] = Field(default={}, description="quality scores by name")
@@ -53,6 +53,12 @@ class Recipe(Section):
     dpo: Dpo | None = None
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    ablations: dict[Name, Ablation] = Field(default={}, description="by name; `gristmill ablate` makes them")
+
+    @property
+    def pretraining_seed(self) -> int:
+        """Of the first weights and the order of data."""
+        return self.seed if self.pretrain.seed is None else self.pretrain.seed
 
     @property
     def late_sources(self) -> list[str]:
@@ -113,6 +119,13 @@ class Recipe(Section):
                 where = f"pretrain.changes[after step {change.after_step}].set[{entry}]"
                 for number, draw in enumerate(mixture):
                     yield ("pretrain", "changes", index, "set", entry, number, draw.source), where, draw.source
+        for name, ablation in self.ablations.items():
+            where = f"ablations.{name}"
+            yield ("ablations", name, "endpoint"), f"{where}.endpoint", ablation.endpoint
+            for candidate, mixture in ablation.candidates.items():
+                at: KeyPath = ("ablations", name, "candidates", candidate)
+                for number, draw in enumerate(mixture):
+                    yield (*at, number, draw.source), f"{where}.candidates.{candidate}", draw.source
         if self.chat is not None and self.chat.definitions_from is not None:
             yield ("chat", "definitions_from"), "chat.definitions_from", self.chat.definitions_from
 

@@ -52,6 +52,7 @@ PeakLr = Annotated[
     Field(gt=0, le=MAX_PEAK_LR),
     Unit("per step", "Adam moves each weight by about the rate, whatever the gradient"),
 ]
+Seed = Annotated[int, Field(ge=0, lt=2**63), Unit("any number", "larger ones have no place in 64 bits")]
 Batch = Annotated[int, Field(gt=0, le=10**6), Unit("per step", "larger batches than any in use")]
 
 

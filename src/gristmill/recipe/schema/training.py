@@ -18,8 +18,10 @@ from gristmill.recipe.schema.section import (
     Length,
     Misfit,
     Name,
+    Outside,
     PeakLr,
     Section,
+    Seed,
     Tokens,
     Unit,
     Weight,
@@ -93,6 +95,10 @@ class Stage(Section):
     rope_theta: RopeBase | None = Field(
         default=None, description="new RoPE base from this stage on (context extension)"
     )
+    reshuffle: Seed | None = Field(
+        default=None,
+        description="what is left of each source comes in another order from this stage on, one per number",
+    )
 
     @field_validator("mixture", mode="before")
     @classmethod
@@ -162,6 +168,9 @@ class Pretrain(Section):
         default="linear", description="how the learning rate falls"
     )
     optimizer: Optimizer
+    seed: Annotated[Seed | None, Outside("it is the seed of the step")] = Field(
+        default=None, description="of the first weights and the order of data; absent: the recipe's"
+    )
     changes: list[Change] = Field(default=[], description="changes from given steps on, in ascending order")
     max_epochs: Annotated[Epochs, CAP] = Field(
         default=5.0, description="refuse beyond this (Muennighoff et al. 2023: value fades after 4)"
@@ -207,6 +216,15 @@ class Pretrain(Section):
             (("stages", index, key), words)
             for index, stage in enumerate(self.stages)
             for key, words in _not_whole(stage, self.global_batch_tokens)
+        ]
+        shuffling = [index for index, stage in enumerate(self.stages) if stage.reshuffle is not None]
+        problems += [
+            (
+                ("stages", index, "reshuffle"),
+                f"stage {names[index]!r} reshuffles after stage {names[shuffling[0]]!r} did; the order of the first holds to the "
+                "end, so remove one",
+            )
+            for index in shuffling[1:]
         ]
         if self.warmup_tokens + self.decay_tokens > self.total_tokens:
             words = (

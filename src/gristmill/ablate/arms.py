@@ -1,0 +1,268 @@
+"""The arms of an ablation as recipes of their own: what an arm trains on is the only thing in which they differ.
+
+    anneal    trunk up to after_step, which all share ─┬─ control     the mixture as it is     decays to zero, seed 1 … n
+                                                       └─ candidate   share of it + the rest   decays to zero, seed 1 … n
+    scratch   the same from the first step on, at equal tokens
+
+A seed of an annealing arm is another order of what is left of each source; one of an arm from scratch is also other first weights. The
+prefix of a checkpoint is all that shaped it, so the trunk is found in the store and trained by no arm again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from gristmill.errors import RecipeError
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.ablation import CONTROL, Ablation
+from gristmill.recipe.schema.mixture import Draw
+from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, did_you_mean
+from gristmill.recipe.schema.training import Pretrain, Stage
+from gristmill.store.fingerprint import derive_seed
+
+POST_TRAINING = ("chat", "sft", "pairs", "dpo", "ablations")
+UNIT = 10**MAX_WEIGHT_DECIMALS
+NOT_WATCHED = 10**15  # tokens between two measurements on the way: only the ends are measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What is compared: a mixture. candidate: None for the control, whose share is 0."""
+
+    name: str
+    candidate: str | None
+    share: float
+    mixture: Sequence[Draw]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training: an arm with one seed, from 1. `loaded` is its recipe; the run is named after it."""
+
+    arm: Arm
+    seed: int
+    loaded: LoadedRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """An ablation before it is made. run: the folder of its results; trunk: the recipe's own run. after_step: of the trunk, 0 from scratch.
+    tokens: of each arm beyond it.
+
+    arms: the control first. trials: all arms of a seed before the next seed, so that an early end leaves whole pairs.
+    """
+
+    name: str
+    run: str
+    trunk: str
+    ablation: Ablation
+    after_step: int
+    tokens: int
+    arms: Sequence[Arm]
+    trials: Sequence[Trial]
+
+    @property
+    def num_comparisons(self) -> int:
+        """With the control: what Holm's correction of the endpoint counts."""
+        return len(self.arms) - 1
+
+
+def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
+    """The ablation of that name, or the only one. Raises RecipeError for a name that is none, and where the arms do not fit the recipe."""
+    recipe = loaded.recipe
+    chosen = _chosen(recipe, name)
+    ablation, pretrain = recipe.ablations[chosen], recipe.pretrain.as_changed()
+    try:
+        after_step, tokens = _extent(ablation, pretrain)
+    except ValueError as error:
+        raise RecipeError(f"ablations.{chosen}: {error}") from None
+    base = _stage_at(pretrain, max(0, after_step - 1)).mixture
+    arms = [Arm(name=CONTROL, candidate=None, share=0.0, mixture=base)]
+    for candidate, mixture in ablation.candidates.items():
+        arms += [
+            Arm(
+                name=_arm_name(ablation, candidate, share),
+                candidate=candidate,
+                share=share,
+                mixture=blend(mixture, base, share),
+            )
+            for share in ablation.shares
+        ]
+    run = f"{recipe.name}.{chosen}"
+    trials = [
+        Trial(
+            arm=arm,
+            seed=seed,
+            loaded=_loaded(loaded, ablation, pretrain, arm, seed, after_step=after_step, tokens=tokens, run=run),
+        )
+        for seed in range(1, ablation.seeds + 1)
+        for arm in arms
+    ]
+    return Design(
+        name=chosen,
+        run=run,
+        trunk=recipe.name,
+        ablation=ablation,
+        after_step=after_step,
+        tokens=tokens,
+        arms=arms,
+        trials=trials,
+    )
+
+
+def blend(candidate: Sequence[Draw], base: Sequence[Draw], share: float) -> list[Draw]:
+    """`share` of the candidate and the rest of the base, selection by selection, in weights of six decimals that sum to 1."""
+    parts: dict[tuple[str, int | None], int] = {}
+    ours = round(share * UNIT)
+    for mixture, part in ((candidate, ours), (base, UNIT - ours)):
+        for draw in mixture:
+            key = (draw.source, draw.min_document_tokens)
+            parts[key] = parts.get(key, 0) + part * round(draw.weight * UNIT)
+    floors = {key: exact // UNIT for key, exact in parts.items()}
+    left = UNIT - sum(floors.values())
+    for key in sorted(parts, key=lambda one: parts[one] % UNIT, reverse=True)[:left]:
+        floors[key] += 1
+    return [
+        Draw(source=source, weight=weight / UNIT, min_document_tokens=limit)
+        for (source, limit), weight in floors.items()
+        if weight
+    ]
+
+
+def _chosen(recipe: Recipe, name: str | None) -> str:
+    known = [*recipe.ablations]
+    if not known:
+        raise RecipeError(
+            f"the recipe {recipe.name} has no section ablations.\n  Add one: candidates by name, and the endpoint that decides; "
+            "docs/ablations.md has an example."
+        )
+    if name is None and len(known) > 1:
+        raise RecipeError(
+            f"the recipe has several ablations: {', '.join(known)}. Name one after the recipe: --name {known[0]}."
+        )
+    if name is not None and name not in known:
+        raise RecipeError(f"the recipe has no ablation {name!r}; {did_you_mean(name, known)}it has {', '.join(known)}.")
+    return known[0] if name is None else name
+
+
+def _arm_name(ablation: Ablation, candidate: str, share: float) -> str:
+    return candidate if len(ablation.shares) == 1 else f"{candidate}-{share * 100:g}".replace(".", "_")
+
+
+def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
+    """(steps of the trunk, tokens of an arm). Raises ValueError where they do not fit the schedule."""
+    batch = pretrain.global_batch_tokens
+    tokens = ablation.tokens
+    if tokens is not None and tokens % batch:
+        raise ValueError(
+            f"tokens {tokens:,} is not a whole number of steps of {batch:,}; use {tokens // batch * batch + batch:,}"
+        )
+    if ablation.kind == "scratch":
+        return 0, pretrain.total_tokens if tokens is None else tokens
+    begins = (pretrain.total_tokens - pretrain.decay_tokens) // batch
+    after_step = begins if ablation.after_step is None else ablation.after_step
+    if after_step > begins:
+        raise ValueError(
+            f"after_step {after_step:,} lies in the decay, which begins after step {begins:,}; a branch leaves the trunk before it"
+        )
+    if after_step * batch < pretrain.warmup_tokens or after_step == 0:
+        raise ValueError(
+            f"after_step {after_step:,} lies in the warm-up of {pretrain.warmup_tokens // batch:,} steps; a branch leaves the trunk after it"
+        )
+    return after_step, pretrain.decay_tokens // batch * batch if tokens is None else tokens
+
+
+def _stage_at(pretrain: Pretrain, step: int) -> Stage:
+    """The stage that step `step`, from 0, is trained in."""
+    end = 0
+    for stage in pretrain.stages:
+        end += stage.tokens // pretrain.global_batch_tokens
+        if step < end:
+            return stage
+    return pretrain.stages[-1]
+
+
+def _loaded(
+    loaded: LoadedRecipe,
+    ablation: Ablation,
+    pretrain: Pretrain,
+    arm: Arm,
+    seed: int,
+    *,
+    after_step: int,
+    tokens: int,
+    run: str,
+) -> LoadedRecipe:
+    """The recipe of a training."""
+    data: dict[str, Any] = loaded.recipe.model_dump(exclude_unset=True)
+    data = {key: value for key, value in data.items() if key not in POST_TRAINING}
+    data["name"] = f"{run}.{arm.name}.{seed}"
+    data["description"] = f"{arm.name}, seed {seed}, of the ablation {run}"
+    data["pretrain"] |= {
+        "stages": _stages(ablation, pretrain, arm, seed, after_step=after_step, tokens=tokens),
+        "changes": [
+            change.model_dump(exclude_unset=True) for change in pretrain.changes if change.after_step < after_step
+        ],
+        **_schedule(ablation, pretrain, tokens),
+        "watch": {**data["pretrain"]["watch"], "every_tokens": NOT_WATCHED, "packs": []},
+        "sample_prompts": [],
+    }
+    if ablation.kind == "scratch":
+        data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
+    data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}
+    if ablation.validation_bytes is not None:
+        data["evaluate"]["validation_bytes"] = ablation.validation_bytes
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(str(problem["msg"]) for problem in error.errors())
+        raise RecipeError(f"arm {arm.name} of {run} does not fit the recipe: {problems}") from None
+    return LoadedRecipe(recipe=recipe, path=loaded.path, origins=loaded.origins)
+
+
+def _stages(
+    ablation: Ablation, pretrain: Pretrain, arm: Arm, seed: int, *, after_step: int, tokens: int
+) -> list[dict[str, Any]]:
+    """The trunk's stages up to where the arm leaves it, and the arm's own."""
+    batch, stages, left = pretrain.global_batch_tokens, list[dict[str, Any]](), after_step
+    for stage in pretrain.stages:
+        steps = min(left, stage.tokens // batch)
+        if steps:
+            stages.append({**stage.model_dump(exclude_unset=True), "tokens": steps * batch})
+            left -= steps
+    own: dict[str, Any] = {
+        "name": _free_name(ablation.kind, stages),
+        "tokens": tokens,
+        "seq_len": _stage_at(pretrain, max(0, after_step - 1)).seq_len,
+        "mixture": [draw.model_dump(exclude_unset=True) for draw in arm.mixture],
+    }
+    if ablation.kind == "anneal":
+        own["reshuffle"] = seed
+    return [*stages, own]
+
+
+def _schedule(ablation: Ablation, pretrain: Pretrain, tokens: int) -> dict[str, int]:
+    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay."""
+    if ablation.kind == "anneal":
+        return {"decay_tokens": tokens}
+    batch = pretrain.global_batch_tokens
+
+    def steps(part: int) -> int:
+        return round(part / pretrain.total_tokens * tokens / batch)
+
+    return {
+        "warmup_tokens": steps(pretrain.warmup_tokens) * batch,
+        "decay_tokens": max(1, steps(pretrain.decay_tokens)) * batch,
+    }
+
+
+def _free_name(wanted: str, stages: Sequence[Mapping[str, Any]]) -> str:
+    taken = {stage["name"] for stage in stages}
+    while wanted in taken:
+        wanted += "-arm"
+    return wanted

@@ -1,0 +1,225 @@
+"""The outcome of an ablation: each arm against the control on the endpoint, then on everything else that was measured.
+
+    endpoint    declared beforehand; Holm over the arms; it alone gives the verdict
+    others      packs and held-out text of other sources; Holm over all of them and all arms: where candidates complement each other
+
+Below FEWEST_SEEDS seeds or FEWEST_ITEMS effective documents of the endpoint nothing is decided, and what would be needed is said. Each look
+at the data before the last counts: where seeds were added afterwards, p-values are multiplied by the number of looks (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS, Effect, FloatArray, effect, run_scores, seed_noise
+from gristmill.evaluate.compare import LEVEL, ItemScores
+from gristmill.statistics import holm
+from gristmill.train.outputs import BITS
+from gristmill.units import counted
+from gristmill.written import Written
+
+Verdict = Literal["better", "worse", "no evidence either way", "cannot tell", "at or below chance, no verdict"]
+DECIDED: tuple[Verdict, ...] = ("better", "worse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One task in all runs. scores_ASI: arm, seed, item; sizes_I: bytes, or ones. by_chance: runs of arms of which none is above it."""
+
+    task: str
+    metric: str
+    scores_ASI: FloatArray
+    sizes_I: FloatArray
+    is_at_chance: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmScore(Written):
+    """The score of an arm on a task: the mean over its seeds, and each seed's."""
+
+    arm: str
+    task: str
+    metric: str
+    value: float
+    of_seeds: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmEffect(Written):
+    """An arm less another on a task. seed_stderr, item_stderr: the two parts of stderr; smallest: what is found four times in five.
+
+    p_adjusted: Holm's over its family. needs: what a verdict would take, where there is none for want of it.
+    """
+
+    arm: str
+    other: str
+    task: str
+    metric: str
+    difference: float
+    stderr: float | None
+    degrees: float
+    interval: tuple[float, float] | None
+    seed_stderr: float | None
+    item_stderr: float | None
+    seeds: int
+    items: int
+    effective_items: float
+    p_value: float
+    p_adjusted: float
+    smallest: float | None
+    verdict: Verdict
+    needs: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Written):
+    """A/A: what two runs of one arm differ by on the endpoint. sd: of a run; largest: the largest difference that was seen."""
+
+    sd: float
+    degrees: int
+    largest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Written):
+    """Of an ablation. endpoint: against the control; between: candidates against each other on the endpoint; others: other tasks."""
+
+    endpoint_task: str
+    scores: Sequence[ArmScore]
+    endpoint: Sequence[ArmEffect]
+    between: Sequence[ArmEffect]
+    others: Sequence[ArmEffect]
+    noise: Noise | None
+    looks: int
+
+    @property
+    def best(self) -> ArmEffect | None:
+        """The arm with the best score of those that are better than the control; None where none is."""
+        better = [row for row in self.endpoint if row.verdict == "better"]
+        return min(better, key=lambda row: row.difference, default=None)
+
+
+def outcome_of(arms: Sequence[str], measured: Sequence[Measured], *, endpoint: str, looks: int = 1) -> Outcome:
+    """What the runs say. arms: by name, the control first, in the order of the scores."""
+    [judged] = [one for one in measured if one.task == endpoint]
+    others = [one for one in measured if one is not judged]
+    against_control = [(arm, 0) for arm in range(1, len(arms))]
+    pairs = list(combinations(range(1, len(arms)), 2))
+    noise = seed_noise(judged.scores_ASI, judged.sizes_I)
+    return Outcome(
+        endpoint_task=endpoint,
+        scores=[_score(arms[arm], one, arm) for one in measured for arm in range(len(arms))],
+        endpoint=_family(arms, [(judged, *pair) for pair in against_control], looks=looks),
+        between=_family(arms, [(judged, later, earlier) for earlier, later in pairs], looks=looks),
+        others=_family(arms, [(one, *pair) for one in others for pair in against_control], looks=looks),
+        noise=None if noise is None else Noise(sd=noise.sd, degrees=noise.degrees, largest=_largest_apart(judged)),
+        looks=looks,
+    )
+
+
+def measured_of(
+    task: str, runs_AS: Sequence[Sequence[Mapping[str, ItemScores]]], *, metric: str, is_at_chance: bool
+) -> Measured:
+    """One task out of the scores of all runs, which were asked the same items. Raises ValueError where they were not."""
+    found = [[run[task] for run in seeds] for seeds in runs_AS]
+    first = found[0][0]
+    for one in (one for seeds in found for one in seeds):
+        if one["sizes"] != first["sizes"] or len(one["amounts"]) != len(first["amounts"]):
+            raise ValueError(f"runs were measured on different items of {task}")
+    scores = np.array([[one["amounts"] for one in seeds] for seeds in found], dtype=np.float64)
+    sizes = np.ones(scores.shape[2]) if first["sizes"] is None else np.array(first["sizes"], dtype=np.float64)
+    return Measured(task=task, metric=metric, scores_ASI=scores, sizes_I=sizes, is_at_chance=is_at_chance)
+
+
+def in_words(row: ArmEffect) -> str:
+    """What a row says, in a sentence."""
+    what = f"{row.arm} against {row.other} on {row.task}"
+    if row.verdict in DECIDED and row.interval is not None:
+        low, high = sorted(map(abs, row.interval))
+        return f"{what}: {row.verdict}, by {abs(row.difference):.4f} ({low:.4f} to {high:.4f}) {unit_of(row.metric)}."
+    if row.verdict == "cannot tell":
+        return f"{what}: cannot tell; {row.needs}."
+    if row.verdict == "at or below chance, no verdict":
+        return f"{what}: no arm is above guessing, so nothing is decided."
+    if row.smallest is None:
+        return f"{what}: cannot tell."
+    return f"{what}: no evidence either way; a difference of {row.smallest:.4f} {unit_of(row.metric)} is found four times in five."
+
+
+def unit_of(metric: str) -> str:
+    """What a metric counts, in words."""
+    return "bits per byte" if metric == BITS else metric.replace("_", " ")
+
+
+def _family(arms: Sequence[str], asked: Sequence[tuple[Measured, int, int]], *, looks: int) -> list[ArmEffect]:
+    """Comparisons that share one level."""
+    found = [effect(one.scores_ASI, one.sizes_I, arm, other) for one, arm, other in asked]
+    p_values = [min(1.0, one.p_value * looks) for one in found]
+    return [
+        _row(arms[arm], arms[other], one, that, p_value, p_adjusted, comparisons=len(asked) * looks)
+        for (one, arm, other), that, p_value, p_adjusted in zip(asked, found, p_values, holm(p_values), strict=True)
+    ]
+
+
+def _row(
+    arm: str, other: str, measured: Measured, found: Effect, p_value: float, p_adjusted: float, *, comparisons: int
+) -> ArmEffect:
+    verdict: Verdict = "no evidence either way"
+    if not found.is_measurable:
+        verdict = "cannot tell"
+    elif measured.is_at_chance:
+        verdict = "at or below chance, no verdict"
+    elif p_adjusted < LEVEL:
+        verdict = "better" if (found.value > 0) == (measured.metric != BITS) else "worse"
+    return ArmEffect(
+        arm=arm,
+        other=other,
+        task=measured.task,
+        metric=measured.metric,
+        difference=found.value,
+        stderr=_finite(found.stderr),
+        degrees=found.degrees,
+        interval=(found.low, found.high) if math.isfinite(found.low) else None,
+        seed_stderr=_finite(found.seed_stderr),
+        item_stderr=_finite(found.item_stderr),
+        seeds=found.num_seeds,
+        items=found.num_items,
+        effective_items=found.effective_items,
+        p_value=p_value,
+        p_adjusted=p_adjusted,
+        smallest=found.detectable(comparisons=comparisons),
+        verdict=verdict,
+        needs=_needs(found) if verdict == "cannot tell" else None,
+    )
+
+
+def _needs(found: Effect) -> str:
+    wants = []
+    if found.num_seeds < FEWEST_SEEDS:
+        wants.append(f"{FEWEST_SEEDS} seeds or more (there are {found.num_seeds})")
+    if found.effective_items < FEWEST_ITEMS:
+        wants.append(
+            f"items worth {FEWEST_ITEMS:g} of equal size or more (there are {counted(found.num_items, 'item')}, worth {found.effective_items:.1f})"
+        )
+    return f"a verdict needs {' and '.join(wants)}"
+
+
+def _score(arm: str, measured: Measured, number: int) -> ArmScore:
+    of_seeds = run_scores(measured.scores_ASI, measured.sizes_I)[number].tolist()
+    value = sum(of_seeds) / len(of_seeds)
+    return ArmScore(arm=arm, task=measured.task, metric=measured.metric, value=value, of_seeds=of_seeds)
+
+
+def _largest_apart(measured: Measured) -> float:
+    runs_AS = run_scores(measured.scores_ASI, measured.sizes_I)
+    return float((runs_AS.max(axis=1) - runs_AS.min(axis=1)).max())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,54 @@
+"""The trainings of an ablation as runs of the store: which are made, and what they were measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gristmill.ablate.arms import Design, Trial
+from gristmill.ablate.outcome import Measured, measured_of
+from gristmill.evaluate.outputs import Evaluated
+from gristmill.store.store import RunLinks, Store
+
+MODEL = "pretrain"
+
+
+def is_made(trial: Trial, store: Store) -> bool:
+    """Whether a trial was trained and measured; the run that it makes again checks whether it still is what is asked for."""
+    return RunLinks(store, trial.loaded.recipe.name).artefact("evaluate") is not None
+
+
+def measured(design: Design, store: Store) -> list[Measured]:
+    """Every task that the runs of all arms and seeds were measured on."""
+    names = [arm.name for arm in design.arms]
+    found = {(trial.arm.name, trial.seed): _evaluated(trial, store) for trial in design.trials}
+    runs_AS = [[found[name, seed].scores_of(MODEL) for seed in range(1, design.ablation.seeds + 1)] for name in names]
+    figures = {
+        key: {figure.task: figure for figure in one.figures if figure.model == MODEL} for key, one in found.items()
+    }
+    return [
+        measured_of(
+            task,
+            runs_AS,
+            metric=figures[names[0], 1][task].metric,
+            is_at_chance=all(one[task].at_or_below_chance for one in figures.values()),
+        )
+        for task in runs_AS[0][0]
+    ]
+
+
+def seconds_of(design: Design, store: Store, steps: Sequence[str]) -> float:
+    """What these steps of all trials took, the trunk's share of pretraining left out."""
+    total = 0.0
+    for trial in design.trials:
+        links = RunLinks(store, trial.loaded.recipe.name)
+        for step in steps:
+            identity = links.target(step)
+            record = None if identity is None else links.record_of(step, identity)
+            total += 0.0 if record is None else float(record["wall_seconds"])
+    return total
+
+
+def _evaluated(trial: Trial, store: Store) -> Evaluated:
+    folder = RunLinks(store, trial.loaded.recipe.name).artefact("evaluate")
+    assert folder is not None, f"{trial.loaded.recipe.name} was not measured"
+    return Evaluated(folder)

@@ -1,0 +1,207 @@
+"""The page of an ablation: what was asked, the verdict, the noise beside it, where candidates complement each other, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS
+from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, in_words, unit_of
+from gristmill.planning.budget import Selection
+from gristmill.report.blocks import Section, figure, paragraph, quiet, table
+from gristmill.report.charts import Score, interval_chart
+from gristmill.report.page import render_sections
+from gristmill.units import counted, scale, seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationFacts:
+    """took_seconds: of all trainings and measurements. looks: seeds of each look at the results. trunk: the run whose checkpoint all share."""
+
+    design: Design
+    outcome: Outcome
+    took_seconds: float
+    looks: Sequence[Mapping[str, object]]
+
+
+def render_ablation(facts: AblationFacts) -> str:
+    """The whole page, one file, nothing fetched."""
+    design = facts.design
+    trials = len(design.trials)
+    tiles = (
+        (str(len(design.arms)), "arms, the control among them"),
+        (str(design.ablation.seeds), "seeds of each arm"),
+        (scale(design.tokens), "tokens of each training"),
+        (seconds(facts.took_seconds), f"for {counted(trials, 'training')} and their measurement"),
+    )
+    kind = (
+        f"annealed from step {design.after_step:,} of one trunk" if design.after_step else "trained from the beginning"
+    )
+    return render_sections(
+        [_verdict(facts), _others(facts.outcome), _asked(facts)],
+        labels={"name": design.run, "description": ""},
+        verdict=verdict_in_words(design, facts.outcome),
+        sentence=f"Which data is worth it: {counted(len(design.arms) - 1, 'arm')} and a control, {kind}, judged on {design.ablation.endpoint}.",
+        tiles=tiles,
+    )
+
+
+def verdict_in_words(design: Design, outcome: Outcome) -> str:
+    """The answer, in a sentence or three."""
+    where = "for this trunk" if design.ablation.kind == "anneal" else f"at {scale(design.tokens)} tokens from scratch"
+    undecided = next((row for row in outcome.endpoint if row.verdict == "cannot tell"), None)
+    if undecided is not None:
+        return f"Cannot tell: {undecided.needs}."
+    words = []
+    best = outcome.best
+    if best is not None:
+        words.append(
+            f"{best.arm} is better than the mixture as it is on {best.task}, by {abs(best.difference):.4f} {unit_of(best.metric)}, {where}."
+        )
+        words += _against_others(best, outcome)
+    worse = [row.arm for row in outcome.endpoint if row.verdict == "worse"]
+    if worse:
+        words.append(f"Worse: {', '.join(worse)}.")
+    open_rows = [row for row in outcome.endpoint if row.verdict not in DECIDED]
+    if open_rows:
+        smallest = [row.smallest for row in open_rows if row.smallest is not None]
+        seen = f"; a difference of {max(smallest):.4f} would be seen four times in five" if smallest else ""
+        words.append(f"No evidence either way: {', '.join(row.arm for row in open_rows)}{seen}.")
+    return " ".join(words)
+
+
+def _against_others(best: ArmEffect, outcome: Outcome) -> Iterator[str]:
+    """Whether the best arm is told apart from those that are better than the control too."""
+    rivals = {row.arm for row in outcome.endpoint if row.verdict == "better"} - {best.arm}
+    tied = [
+        (rivals & {row.arm, row.other}).pop()
+        for row in outcome.between
+        if best.arm in (row.arm, row.other) and rivals & {row.arm, row.other} and row.verdict not in DECIDED
+    ]
+    if tied:
+        yield f"Whether it is better than {', '.join(sorted(tied))} cannot be told."
+
+
+def _verdict(facts: AblationFacts) -> Section:
+    outcome = facts.outcome
+    caption = (
+        f"Against the control, on {outcome.endpoint_task}. The endpoint was declared before the first training. The interval has the noise of "
+        "seeds and of items in it; p is Holm's over the arms. The last column is the difference that is found four times in five."
+    )
+    chart = interval_chart(
+        [
+            Score(
+                name=row.arm,
+                value=row.difference,
+                low=row.interval[0],
+                high=row.interval[1],
+                grey=row.verdict not in DECIDED,
+            )
+            for row in outcome.endpoint
+            if row.interval
+        ],
+        x_label=f"{unit_of(outcome.endpoint[0].metric)} on {outcome.endpoint_task}, arm less control",
+        level=0.0,
+        level_name="control",
+    )
+    blocks = [_effects(caption, outcome.endpoint), figure(chart, "Grey: undecided.")]
+    blocks += [paragraph(in_words(row)) for row in outcome.endpoint]
+    if outcome.noise is not None:
+        noise = outcome.noise
+        blocks.append(
+            paragraph(
+                f"A/A: runs of one arm with other seeds have a standard deviation of {noise.sd:.4f} ({noise.degrees} degrees of freedom, arm "
+                f"and seed means removed); the two that lie farthest apart differ by {noise.largest:.4f}."
+            )
+        )
+    if outcome.looks > 1:
+        blocks.append(
+            paragraph(
+                f"Seeds were added after a look at the results, {outcome.looks} looks in all; every p is multiplied by that."
+            )
+        )
+    if outcome.between:
+        blocks.append(_effects("Arms against each other. On the endpoint; Holm over all pairs.", outcome.between))
+    return Section(title="Verdict", intro="", blocks=blocks)
+
+
+def _others(outcome: Outcome) -> Section:
+    """A row an arm, a column a task: where the candidates complement each other."""
+    tasks = list(dict.fromkeys(score.task for score in outcome.scores))
+    arms = list(dict.fromkeys(score.arm for score in outcome.scores))
+    values = {(score.arm, score.task): score.value for score in outcome.scores}
+    marks = {(row.arm, row.task): row for row in (*outcome.endpoint, *outcome.others)}
+
+    def cell(arm: str, task: str) -> str:
+        row = marks.get((arm, task))
+        mark = {"better": " ▲", "worse": " ▼"}.get(row.verdict, "") if row is not None else ""
+        return f"{values[arm, task]:.3f}{mark}"
+
+    rows = [(arm, *(cell(arm, task) for task in tasks)) for arm in arms]
+    caption = (
+        "Every arm on everything that was measured. Means over seeds; ▲ better and ▼ worse than the control by more than the noise. Of bits per "
+        "byte, fewer are better."
+    )
+    blocks = [table(caption, ("arm", *tasks), rows, numbers=range(1, len(tasks) + 1))]
+    if outcome.others:
+        more = "Beside the endpoint. Holm over all of these rows; they suggest, the endpoint decides."
+        blocks.append(_effects(more, outcome.others, with_task=True))
+    return Section(title="Where they complement each other", intro="", blocks=blocks)
+
+
+def _asked(facts: AblationFacts) -> Section:
+    design = facts.design
+    rows = [(arm.name, f"{arm.share:.0%}", _mixture(arm)) for arm in design.arms]
+    rule = (
+        f"A verdict takes {FEWEST_SEEDS} seeds and items worth {FEWEST_ITEMS:g} of equal size. Arms share everything but their mixture: the trunk, "
+        "the schedule, the tokens, the seeds and the items."
+    )
+    looks = "; ".join(f"{look['seeds']} seeds, {look['declared_at']}" for look in facts.looks)
+    runs = f"Each training is a run: {design.trials[0].loaded.recipe.name} to {design.trials[-1].loaded.recipe.name}."
+    return Section(
+        title="What was asked",
+        intro="",
+        blocks=[
+            table("Arms. What each is trained on.", ("arm", "candidate's share", "mixture"), rows, has_sentences=True),
+            paragraph(rule),
+            quiet(f"Declared: {looks}. {runs}"),
+        ],
+    )
+
+
+def _mixture(arm: Arm) -> str:
+    return ", ".join(f"{Selection(draw.source, draw.min_document_tokens)} {draw.weight:.4g}" for draw in arm.mixture)
+
+
+def _effects(caption: str, rows: Sequence[ArmEffect], *, with_task: bool = False) -> Markup:
+    shown = [
+        (
+            row.arm if row.other == "control" else f"{row.arm} − {row.other}",
+            *((row.task,) if with_task else ()),
+            f"{row.difference:+.4f}",
+            f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}" if row.interval else "",
+            "" if row.seed_stderr is None else f"{row.seed_stderr:.4f}",
+            "" if row.item_stderr is None else f"{row.item_stderr:.4f}",
+            f"{row.p_adjusted:.2g}",
+            row.verdict,
+            "" if row.smallest is None else f"{row.smallest:.4f}",
+        )
+        for row in rows
+    ]
+    task = ("task",) if with_task else ()
+    headings = (
+        "arm",
+        *task,
+        "difference",
+        "95 % interval",
+        "error of seeds",
+        "error of items",
+        "p, Holm",
+        "verdict",
+        "would be seen",
+    )
+    numbers = [index + len(task) for index in (1, 2, 3, 4, 5, 7)]
+    return table(caption, headings, shown, numbers=numbers, grey=[row.verdict not in DECIDED for row in rows])

@@ -1,0 +1,135 @@
+"""The error of a difference between arms: right by its parts, and false verdicts no more often than the level says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from gristmill.ablate.effect import effect, foreseen_detectable, run_scores, seed_noise
+from gristmill.statistics import holm
+
+Array = np.ndarray
+
+
+def ablation(
+    rng: np.random.Generator,
+    *,
+    arms: int = 4,
+    seeds: int = 5,
+    items: int = 300,
+    seed_sd: float = 0.02,
+    item_sd: float = 0.05,
+    shift: float = 0.0,
+) -> tuple[Array, Array]:
+    """Bits of documents in `arms` × `seeds` runs. Documents differ in length (log-normal) and in how hard they are; a seed moves all
+    arms alike, a run moves by `seed_sd` bits per byte, a document in a run by `item_sd` more where it is short. Arm 1 is `shift` worse."""
+    sizes = np.ceil(rng.lognormal(6.0, 0.8, size=items))
+    hard = rng.gamma(8.0, 0.25, size=items)
+    of_seed = rng.normal(0, seed_sd, size=(1, seeds, 1))
+    of_run = rng.normal(0, seed_sd, size=(arms, seeds, 1))
+    of_item_and_arm = rng.standard_t(5, size=(arms, 1, items)) * item_sd
+    of_item = rng.standard_t(5, size=(arms, seeds, items)) * item_sd
+    moved = np.zeros((arms, 1, 1))
+    moved[1] = shift
+    rates = hard + of_seed + of_run + (of_item_and_arm + of_item) * np.sqrt(400 / sizes) + moved
+    return rates * sizes, sizes
+
+
+def verdicts(scores: Array, sizes: Array) -> list[bool]:
+    p_values = [effect(scores, sizes, arm, 0).p_value for arm in range(1, len(scores))]
+    return [p < 0.05 for p in holm(p_values)]
+
+
+@pytest.mark.parametrize(("seeds", "items", "seed_sd"), [(5, 300, 0.02), (5, 40, 0.005), (10, 855, 0.03)])
+def test_of_1000_ablations_without_a_better_arm_at_most_one_in_twenty_names_one(
+    seeds: int, items: int, seed_sd: float
+) -> None:
+    """Three arms and a control that differ by nothing but their seeds; a verdict on any of the three is false."""
+    rng = np.random.default_rng([7, seeds, items])
+    false = sum(any(verdicts(*ablation(rng, seeds=seeds, items=items, seed_sd=seed_sd))) for _ in range(1000))
+    assert false / 1000 <= 0.05
+
+
+def test_a_difference_twice_the_detectable_one_is_found_nearly_always() -> None:
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(200):
+        scores, sizes = ablation(rng)
+        size = effect(scores, sizes, 1, 0).detectable(comparisons=3)
+        assert size is not None
+        found += verdicts(*ablation(rng, shift=2 * size))[0]
+    assert found / 200 > 0.97
+
+
+def test_the_difference_that_is_foreseen_is_found_four_times_in_five() -> None:
+    """Foreseen from the noise that the simulation has, found by the verdicts; one comparison, so Holm takes nothing."""
+    rng = np.random.default_rng(5)
+    sizes = np.full(400, 500.0)
+    shift = foreseen_detectable(
+        seed_sd=0.02, item_sd=0.08, num_arms=2, num_seeds=6, effective_items=400.0, comparisons=1
+    )
+    assert shift is not None
+    found = 0
+    for _ in range(1000):
+        runs = rng.normal(0, 0.02, size=(2, 6, 1)) + rng.normal(0, 0.08 / math.sqrt(2), size=(2, 1, 400))
+        runs[1] += shift
+        found += effect(runs * sizes, sizes, 1, 0).p_value < 0.05
+    assert 0.76 <= found / 1000 <= 0.84
+
+
+def test_without_noise_between_items_it_is_the_paired_t_test_of_two_arms_over_seeds() -> None:
+    rng = np.random.default_rng(1)
+    runs = rng.normal(2.0, 0.1, size=(2, 6, 1))
+    sizes = rng.integers(100, 900, size=50).astype(float)
+    found = effect(runs * sizes, sizes, 1, 0)
+    expected = stats.ttest_rel(runs[1, :, 0], runs[0, :, 0])
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()), rel=1e-9)
+
+
+def test_without_noise_between_seeds_it_is_the_paired_t_test_of_the_items() -> None:
+    rng = np.random.default_rng(2)
+    items = np.repeat(rng.normal(2.0, 0.1, size=(3, 1, 60)), 5, axis=1)
+    found = effect(items, np.ones(60), 2, 0)
+    expected = stats.ttest_rel(items[2, 0], items[0, 0])
+    assert found.seed_stderr == pytest.approx(0, abs=1e-12)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-6)
+
+
+def test_seed_noise_is_the_residual_of_a_two_way_analysis_of_variance() -> None:
+    """Against least squares on dummy variables."""
+    rng = np.random.default_rng(4)
+    runs = rng.normal(size=(4, 5))
+    dummies = np.hstack([np.repeat(np.eye(4), 5, axis=0), np.tile(np.eye(5), (4, 1))[:, :-1]])
+    _, (residual,), rank, _ = np.linalg.lstsq(dummies, runs.ravel(), rcond=None)
+    found = seed_noise(runs[:, :, None], np.ones(1))
+    assert found is not None
+    assert found.degrees == 20 - rank
+    assert found.sd == pytest.approx(math.sqrt(residual / found.degrees), rel=1e-9)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6), arms=st.integers(2, 5), seeds=st.integers(2, 6), items=st.integers(3, 40))
+def test_two_arms_swapped_are_the_same_difference_the_other_way(seed: int, arms: int, seeds: int, items: int) -> None:
+    scores, sizes = ablation(np.random.default_rng(seed), arms=arms, seeds=seeds, items=items)
+    one, two = effect(scores, sizes, 1, 0), effect(scores, sizes, 0, 1)
+    assert (one.value, one.low, one.high) == pytest.approx((-two.value, -two.high, -two.low))
+    assert one.p_value == pytest.approx(two.p_value)
+    means = run_scores(scores, sizes).mean(axis=1)
+    assert one.value == pytest.approx(means[1] - means[0])
+
+
+def test_one_seed_or_a_handful_of_documents_says_nothing() -> None:
+    scores, sizes = ablation(np.random.default_rng(0), seeds=1)
+    assert effect(scores, sizes, 1, 0).p_value == 1
+    assert math.isinf(effect(scores, sizes, 1, 0).high)
+    few = effect(*ablation(np.random.default_rng(0), items=12), 1, 0)
+    assert not few.is_measurable
+    one_book = np.array([1e6, 10.0, 10.0])
+    assert not effect(np.random.default_rng(0).normal(size=(2, 5, 3)) * one_book, one_book, 1, 0).is_measurable
+    assert effect(*ablation(np.random.default_rng(0)), 1, 0).is_measurable

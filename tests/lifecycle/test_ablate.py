@@ -1,0 +1,120 @@
+"""Ablations from the command line: the trunk is trained once, every score is a run's, and the question cannot be changed afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whole_runs import OPTIONS, WEIGHTS, Command
+
+from gristmill.store.durable import read_json
+
+pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
+
+ASKED = "ablations={data: {candidates: {dictionary: {glosses: 1}}, endpoint: novel, seeds: 2, tokens: 4096}}"
+RUN = Path("runs/tiny.data")
+
+
+def ablate(gristmill: Command, *options: str, asked: str = ASKED) -> tuple[int, str, str]:
+    answer = gristmill("ablate", "recipe.yaml", asked, "evaluate.packs=[sums]", *OPTIONS, *options)
+    return answer.code, " ".join(answer.out.split()), " ".join(answer.err.split())
+
+
+def runs() -> list[Path]:
+    return sorted(Path("runs").glob("tiny.data.*"))
+
+
+def made(out: str) -> Iterator[str]:
+    yield from re.findall(r"made ([a-z/]+) [0-9.]+ s", out)
+
+
+def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_project: Path, gristmill: Command) -> None:
+    code, out, err = ablate(gristmill, "--plan")
+    assert code == 0, err
+    assert "4 trainings, 2 arms × 2 seeds, each leaves one trunk after step 14 and takes 4.1k tokens; 4 to make" in out
+    assert "1 document, worth 1 of equal size: too few to show any difference" in out
+    assert not runs()
+    assert ablate(gristmill, "--apply", "dictionary")[0] == 1  # no outcome yet
+
+    code, out, err = ablate(gristmill)
+    assert code == 0, err
+    assert [path.name for path in runs()] == [
+        f"tiny.data.{arm}.{seed}" for arm in ("control", "dictionary") for seed in (1, 2)
+    ]
+    assert [*made(out)] == ["pretrain", "evaluate"] * 4  # the text is that of the run
+    assert out.count("Resuming from step 14 of run 'tiny'.") == 4
+    assert "Cannot tell: a verdict needs 5 seeds or more (there are 2)" in out
+    assert len({(path / "pretrain" / WEIGHTS).read_bytes() for path in runs()}) == 4
+    results = read_json(RUN / "results.json")
+    scores = {(row["arm"], row["task"]): row["of_seeds"] for row in results["scores"]}
+    for path in runs():
+        arm, seed = path.name.split(".")[2:]
+        for figure in read_json(path / "evaluate" / "results.json"):
+            assert scores[arm, figure["task"]][int(seed) - 1] == pytest.approx(figure["value"])
+    page = (RUN / "index.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("dictionary", "Where they complement each other", "a verdict needs 5 seeds"))
+
+    code, out, err = ablate(gristmill)
+    assert (code, [*made(out)], read_json(RUN / "results.json")) == (0, [], results), err
+    for changed, words in (
+        (
+            ASKED.replace("endpoint: novel", "endpoint: code"),
+            'declared otherwise before it was made: endpoint: "novel" → "code"',
+        ),
+        (ASKED.replace("tokens: 4096", "tokens: 5120"), "tokens: 4096 → 5120"),
+    ):
+        code, _, err = ablate(gristmill, asked=changed)
+        assert (code, words in err) == (2, True), err
+    code, out, err = ablate(gristmill, asked=ASKED.replace("seeds: 2", "seeds: 3"))
+    assert (code, out.count("Resuming from step 14")) == (0, 2), err
+    assert [look["seeds"] for look in read_json(RUN / "declared.json")["looks"]] == [2, 3]
+    assert "2 looks in all" in (RUN / "index.html").read_text(encoding="utf-8")
+    code, _, err = ablate(gristmill)
+    assert (code, "Seeds may be added, not left out" in err) == (2, True)
+
+    code, _, err = ablate(gristmill, "--apply", "dictionry")
+    assert (code, "has no arm 'dictionry'; it has dictionary" in err) == (2, True)
+    code, out, err = ablate(gristmill, "--apply", "dictionary")
+    assert code == 0, err
+    assert "pretrain resumes from step 14 of 28" in out
+    kept = Path("runs/tiny/interventions/001.yaml").read_text(encoding="utf-8")
+    assert "ablation tiny.data: dictionary is cannot tell on novel" in " ".join(kept.split())
+
+
+def test_tasks_of_an_array_make_their_trainings_and_the_plain_command_tells_the_outcome(
+    done_project: Path, gristmill: Command
+) -> None:
+    code, out, _ = ablate(gristmill, "--array", "1/2")
+    assert (code, [path.name for path in runs()]) == (0, ["tiny.data.dictionary.1", "tiny.data.dictionary.2"])
+    assert "rank 1/2 has made its trainings" in out
+    assert not (RUN / "results.json").exists()
+    kept = [(path / "pretrain" / WEIGHTS).read_bytes() for path in runs()]
+    code, out, err = ablate(gristmill)
+    assert (code, len(runs())) == (0, 4), err
+    assert [(path / "pretrain" / WEIGHTS).read_bytes() for path in runs()[2:]] == kept
+    assert [*made(out)] == ["pretrain", "evaluate"] * 2
+    assert ablate(gristmill, "--array", "7/8")[0] == 2
+
+
+def test_without_a_trunk_it_says_which_command_trains_one(done_project: Path, gristmill: Command) -> None:
+    code, _, err = ablate(gristmill, "pretrain.optimizer.peak_lr=0.02")
+    assert code == 1
+    assert "the trunk of tiny.data has no checkpoint at or before step 14" in err
+    assert "peak_lr" in err
+    assert "--until pretrain` trains it" in err
+    assert not (RUN / "declared.json").exists()
+
+
+def test_a_candidate_that_has_the_text_of_the_endpoint_is_refused(
+    done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Selection keeps the two apart; where it did not, the ablation would notice."""
+    shared: dict[str, Any] = {"gristmill.commands.ablate.shared_documents": lambda training, held_out: [3]}
+    for name, value in shared.items():
+        monkeypatch.setattr(name, value)
+    code, _, err = ablate(gristmill)
+    assert code == 2
+    assert "has 1 document of the held-out text of novel word for word, so the endpoint would reward memory" in err
