@@ -13,7 +13,7 @@ MAX_THREADS = 1024
 OTHER_WORDS = {
     "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
     "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
-    "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "versus": "compare", "fork": "intervene", "branch": "intervene", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
+    "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "versus": "compare", "fork": "intervene", "branch": "intervene", "ablation": "ablate", "anneal": "ablate", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
     "gc": "clean", "convert": "export", "gguf": "export", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
 }  # fmt: skip
 

@@ -46,6 +46,10 @@ ABSENT = {
     "FetchUrls.max_bytes",
     "RepeatedText.max_loss",
 }  # outside as well; the runs of tests/lifecycle/test_changed.py have no such sections
+ABLATIONS = {  # no step reads them: an ablation is made of recipes of its own
+    "Recipe.ablations", "Ablation.kind", "Ablation.candidates", "Ablation.shares", "Ablation.endpoint", "Ablation.seeds", "Ablation.after_step",
+    "Ablation.tokens", "Ablation.validation_bytes",
+}  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays
     "Recipe.schema_version", "FetchHub.kind", "FetchObjectStore.kind", "FetchUrls.kind", "FetchCommonCrawl.kind", "FetchSoftwareHeritage.kind", *(f"{reader.__name__}.format" for reader in READERS.values()),
 }  # fmt: skip
@@ -84,7 +88,7 @@ def test_every_field_of_the_schema_is_tried(present: dict[str, Any]) -> None:
 
 def test_a_field_without_influence_on_any_identity_stands_in_a_list(present: dict[str, Any]) -> None:
     without = {field for field, steps in present["fields"].items() if not steps}
-    assert without == OUTSIDE | ABSENT | PLACES | REQUIRED | NOT_ALONE
+    assert without == OUTSIDE | ABSENT | PLACES | REQUIRED | ABLATIONS | NOT_ALONE
 
 
 # ── a schema that grows ──────────────────────────────────────────────────────────────────────────────────────────────

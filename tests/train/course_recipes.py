@@ -83,6 +83,7 @@ def edits(draw: st.DrawFn) -> Callable[[Data], None]:
     def split(data: Data) -> None:
         first = data["stages"][stage]
         rest = first | {"name": f"{first['name']}-more", "tokens": first["tokens"] - steps * T}
+        rest.pop("reshuffle", None)
         first["tokens"] = steps * T
         data["stages"].insert(stage + 1, rest)
 
@@ -103,6 +104,9 @@ def edits(draw: st.DrawFn) -> Callable[[Data], None]:
 
     def another_base(data: Data) -> None:
         data["stages"][stage]["rope_theta"] = 10_000.0 * steps
+
+    def reshuffle(data: Data) -> None:
+        data["stages"][stage]["reshuffle"] = steps % 3
 
     def decay(data: Data) -> None:
         data |= {"decay_tokens": steps * T, "decay_shape": "one_minus_sqrt" if seq_len == 12 else "linear"}
@@ -134,7 +138,7 @@ def edits(draw: st.DrawFn) -> Callable[[Data], None]:
         st.sampled_from(
             [
                 lengthen, shorten, split, merge, drop_last, rename, mix, another_length, another_base, decay, late_stage,
-                warm_up, peak, watch, intervene, intervene,
+                warm_up, peak, watch, intervene, intervene, reshuffle,
             ]
         )
     )  # fmt: skip

@@ -18,7 +18,6 @@ from gristmill.recipe.schema.section import (
     Length,
     Misfit,
     Name,
-    Outside,
     PeakLr,
     Section,
     Seed,
@@ -168,7 +167,7 @@ class Pretrain(Section):
         default="linear", description="how the learning rate falls"
     )
     optimizer: Optimizer
-    seed: Annotated[Seed | None, Outside("it is the seed of the step")] = Field(
+    seed: Seed | None = Field(
         default=None, description="of the first weights and the order of data; absent: the recipe's"
     )
     changes: list[Change] = Field(default=[], description="changes from given steps on, in ascending order")
