@@ -23,6 +23,7 @@ from typing import IO, Literal
 
 from gristmill.data import deadline
 from gristmill.formats.coverage_zstd import is_zstd, zstd_bytes
+from gristmill.formats.inflate import INFLATE_ERRORS, Inflater, gzip_inflater
 
 BLANK_LINE = b"\r\n\r\n"
 HEADER_BYTES = 10
@@ -214,7 +215,7 @@ def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, 
 
 def _entry(file: IO[bytes], start: int, size: int) -> int:
     """Where reading up to `start` can begin: there, at a member before it, or at the beginning of the file."""
-    if _is_whole(file, start, size):
+    if start == 0 or _is_whole(file, start, size):
         return start
     for power in range(20, 64, 2):
         if (back := start - (1 << power)) <= 0:
@@ -264,14 +265,14 @@ def _beginning(file: IO[bytes], place: int) -> tuple[bytes | None, bool]:
 
 def _member_bytes(file: IO[bytes], place: int) -> tuple[int, int, End]:
     """(bytes that the member at `place` unpacks to, where it ends or breaks, how it ends)."""
-    total, unpacker = 0, zlib.decompressobj(31)
+    total, unpacker, begin = 0, gzip_inflater(), place
     for piece in (16_000, 1_000, 60, 6, 1):
         while True:
-            before = unpacker.copy()
+            before = unpacker.copy() if place > begin else gzip_inflater()
             data = _at(file, place, piece)
             try:
                 unpacked = _fed(unpacker, data)
-            except zlib.error:
+            except INFLATE_ERRORS:
                 unpacker = before
                 break
             total += unpacked
@@ -283,7 +284,7 @@ def _member_bytes(file: IO[bytes], place: int) -> tuple[int, int, End]:
     return total, place, "broken"
 
 
-def _fed(unpacker: zlib._Decompress, data: bytes) -> int:
+def _fed(unpacker: Inflater, data: bytes) -> int:
     """How many bytes the unpacker makes of `data`."""
     total = 0
     while True:
