@@ -1,9 +1,9 @@
 """How much a file holds, measured without any reader: what `bytes_in` of its records and skips must add up to.
 
 The content of a file is its bytes; of a gzip file, what its members unpack to, plus the bytes on disk of the parts that
-unpack to nothing. The rules are those of `content.py` and `members.py`; the code is separate and imports neither (zstd: coverage_zstd.py). It
-goes through the members with a seekable file, discards what it unpacks, and finds the byte at which a member breaks by feeding
-it in ever smaller pieces.
+unpack to nothing. The rules are those of `content.py` and `members.py`; the code is separate and imports neither (zstd:
+coverage_zstd.py), but the library that unpacks a member is the same (inflate.py). It goes through the members with a seekable file,
+discards what it unpacks, and finds the byte at which a member breaks by feeding it in ever smaller pieces.
 
 Where a web archive is read in spans of bytes on disk, a span [start, end) holds what lies between two heads: from the first head
 at or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing if no head begins in it.
@@ -268,12 +268,12 @@ def _member_bytes(file: IO[bytes], place: int) -> tuple[int, int, End]:
     total, unpacker, begin = 0, gzip_inflater(), place
     for piece in (16_000, 1_000, 60, 6, 1):
         while True:
-            before = unpacker.copy() if place > begin else gzip_inflater()
+            before = unpacker.copy() if place > begin else None
             data = _at(file, place, piece)
             try:
                 unpacked = _fed(unpacker, data)
             except INFLATE_ERRORS:
-                unpacker = before
+                unpacker = before or gzip_inflater()
                 break
             total += unpacked
             place += len(data) - len(unpacker.unused_data)

@@ -103,9 +103,9 @@ def _records(archive: Archive, max_bytes: int) -> Iterator[Block | Loss | Skip]:
             loss = loss or Loss(place=archive.place(), detail="no record")
             loss.num_bytes += blank or archive.skip_to_head()
             continue
-        is_sound = archive.begins_member()  # and so the one before has ended
         boundary = archive.cross()
         if isinstance(boundary, Gap):
+            is_sound = archive.begins_member()  # and so the one before has ended
             if held is not None and boundary.fault != "no_member" and not is_sound:
                 loss = Loss(place=held.place, num_bytes=held.num_bytes, fields=held.fields)
                 held = None
