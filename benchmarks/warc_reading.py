@@ -1,11 +1,12 @@
 """What reading a web archive costs, and what is found in it: this reader, fastwarc and warcio on the same records in four layouts.
 
-    python benchmarks/warc_reading.py [ARCHIVE] [--repeats 5]
+    python benchmarks/warc_reading.py [ARCHIVE] [--rounds 5]
 
 The sound records of ARCHIVE (the quickstart's sample by default) are packed anew: one gzip member each, one member for all,
 members cut every 100,000 bytes, and plain. All three read each block and compare one digest per record. Coverage is the measure
-that is held against what was read. Times are CPU time of one process, the best of `--repeats`. warcio is left out where it is
-not installed. Prints a table: milliseconds, and how many of the records were found; "-" where the reader gave up.
+that is held against what was read. Times are CPU time of one process, the best of `--rounds`, in each of which every reader has its
+turn. warcio is left out where it is not installed. Prints a table: milliseconds, and how many of the records were found; "-" where the
+reader gave up. The last column is warcio's time over that of reading and coverage together, by CPU and by wall time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import importlib
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastwarc.warc import ArchiveIterator
 
 from gristmill.data.record import RawDocument, Unread
+from gristmill.formats import inflate
 from gristmill.formats.coverage import unpacked_bytes
 from gristmill.formats.warc import read_warc
 from gristmill.formats.warc_records import Block, records_of
@@ -83,40 +86,72 @@ def with_warcio(path: Path) -> int:
     return found
 
 
-def milliseconds(read: Callable[[Path], int], path: Path, repeats: int) -> tuple[float, int]:
-    """(best CPU time, records found) of reading a file."""
-    times = []
-    found = 0
-    for _ in range(repeats):
-        start = time.process_time()
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One reading of a file."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    found: int
+
+
+def turn(read: Callable[[Path], int], path: Path) -> Turn | None:
+    """Reads a file; None where the reader gives up, or is not there."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    try:
         found = read(path)
-        times.append(time.process_time() - start)
-    return 1000 * min(times), found
+    except Exception:  # each reader has errors of its own
+        return None
+    return Turn(cpu_seconds=time.process_time() - cpu, wall_seconds=time.perf_counter() - wall, found=found)
+
+
+def best(turns: list[Turn | None]) -> Turn | None:
+    """The least times; None where a turn was given up."""
+    done = [one for one in turns if one is not None]
+    if len(done) < len(turns):
+        return None
+    cpu, wall = min(one.cpu_seconds for one in done), min(one.wall_seconds for one in done)
+    return Turn(cpu_seconds=cpu, wall_seconds=wall, found=done[0].found)
+
+
+READERS: dict[str, Callable[[Path], int]] = {
+    "gristmill": ours,
+    "coverage": unpacked_bytes,
+    "fastwarc": with_fastwarc,
+    "warcio": with_warcio,
+}
+
+
+def row(results: dict[str, Turn | None]) -> list[str]:
+    """The cells of a layout: each reader, then the ratio."""
+    cells = ["-"] * len(results)
+    for number, (name, result) in enumerate(results.items()):
+        if result is not None:
+            cells[number] = f"{1000 * result.cpu_seconds:.0f} ms" + (f", {result.found:,}" * (name != "coverage"))
+    reading, coverage, warcio = results["gristmill"], results["coverage"], results["warcio"]
+    if reading is None or coverage is None or warcio is None:
+        return [*cells, "-"]
+    cpu = warcio.cpu_seconds / (reading.cpu_seconds + coverage.cpu_seconds)
+    wall = warcio.wall_seconds / (reading.wall_seconds + coverage.wall_seconds)
+    return [*cells, f"{cpu:.2f}, {wall:.2f}"]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", nargs="?", type=Path, default=SAMPLE)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    readers = {"gristmill": ours, "coverage": unpacked_bytes, "fastwarc": with_fastwarc, "warcio": with_warcio}
     records = plain_records(arguments.archive)
-    print(f"{len(records):,} records, {sum(map(len, records)):,} bytes")
-    print("layout".ljust(20), *(name.rjust(18) for name in readers))
+    print(f"{len(records):,} records, {sum(map(len, records)):,} bytes, unpacked by {inflate.LIBRARY.__name__}")
+    print("layout".ljust(20), *(name.rjust(16) for name in [*READERS, "warcio / both"]))
     with tempfile.TemporaryDirectory() as folder:
         for layout, data in layouts(records).items():
             path = Path(folder) / ("x.warc" if layout == "plain" else "x.warc.gz")
             path.write_bytes(data)
-            cells = []
-            for read in readers.values():
-                try:
-                    best, found = milliseconds(read, path, arguments.repeats)
-                except Exception:  # a reader that gives up, or is not there
-                    cells.append("-")
-                else:
-                    cells.append(f"{best:.0f} ms" + ("" if read is unpacked_bytes else f", {found:,}"))
-            print(layout.ljust(20), *(cell.rjust(18) for cell in cells), flush=True)
+            rounds = [[turn(read, path) for read in READERS.values()] for _ in range(arguments.rounds)]
+            results = {name: best(list(turns)) for name, turns in zip(READERS, zip(*rounds, strict=True), strict=True)}
+            print(layout.ljust(20), *(cell.rjust(16) for cell in row(results)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """How much a file holds, measured without any reader: what `bytes_in` of its records and skips must add up to.
 
 The content of a file is its bytes; of a gzip file, what its members unpack to, plus the bytes on disk of the parts that
-unpack to nothing. The rules are those of `content.py` and `members.py`; the code is separate and imports neither (zstd: coverage_zstd.py). It
-goes through the members with a seekable file, discards what it unpacks, and finds the byte at which a member breaks by feeding
-it in ever smaller pieces.
+unpack to nothing. The rules are those of `content.py` and `members.py`; the code is separate and imports neither (zstd:
+coverage_zstd.py), but the library that unpacks a member is the same (inflate.py). It goes through the members with a seekable file,
+discards what it unpacks, and finds the byte at which a member breaks by feeding it in ever smaller pieces.
 
 Where a web archive is read in spans of bytes on disk, a span [start, end) holds what lies between two heads: from the first head
 at or after `start` (for start 0 the beginning of the file) to the first at or after `end`; nothing if no head begins in it.
@@ -23,6 +23,7 @@ from typing import IO, Literal
 
 from gristmill.data import deadline
 from gristmill.formats.coverage_zstd import is_zstd, zstd_bytes
+from gristmill.formats.inflate import INFLATE_ERRORS, Inflater, gzip_inflater
 
 BLANK_LINE = b"\r\n\r\n"
 HEADER_BYTES = 10
@@ -214,7 +215,7 @@ def _packed_bytes(file: IO[bytes], place: int, start: int, end: int, size: int, 
 
 def _entry(file: IO[bytes], start: int, size: int) -> int:
     """Where reading up to `start` can begin: there, at a member before it, or at the beginning of the file."""
-    if _is_whole(file, start, size):
+    if start == 0 or _is_whole(file, start, size):
         return start
     for power in range(20, 64, 2):
         if (back := start - (1 << power)) <= 0:
@@ -264,15 +265,15 @@ def _beginning(file: IO[bytes], place: int) -> tuple[bytes | None, bool]:
 
 def _member_bytes(file: IO[bytes], place: int) -> tuple[int, int, End]:
     """(bytes that the member at `place` unpacks to, where it ends or breaks, how it ends)."""
-    total, unpacker = 0, zlib.decompressobj(31)
+    total, unpacker, begin = 0, gzip_inflater(), place
     for piece in (16_000, 1_000, 60, 6, 1):
         while True:
-            before = unpacker.copy()
+            before = unpacker.copy() if place > begin else None
             data = _at(file, place, piece)
             try:
                 unpacked = _fed(unpacker, data)
-            except zlib.error:
-                unpacker = before
+            except INFLATE_ERRORS:
+                unpacker = before or gzip_inflater()
                 break
             total += unpacked
             place += len(data) - len(unpacker.unused_data)
@@ -283,7 +284,7 @@ def _member_bytes(file: IO[bytes], place: int) -> tuple[int, int, End]:
     return total, place, "broken"
 
 
-def _fed(unpacker: zlib._Decompress, data: bytes) -> int:
+def _fed(unpacker: Inflater, data: bytes) -> int:
     """How many bytes the unpacker makes of `data`."""
     total = 0
     while True:

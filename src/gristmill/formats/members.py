@@ -28,9 +28,10 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import IO, Literal, cast
+from typing import IO, Literal
 
 from gristmill.data import deadline
+from gristmill.formats.inflate import INFLATE_ERRORS, Inflater, gzip_inflater
 
 MAGIC = b"\x1f\x8b\x08"
 # Magic, flags without reserved bits, time, and what compressors write as level (0, 2, 4) and system (0 to 13, 255). zlib
@@ -102,7 +103,8 @@ def unpack(disk: Disk, *, start: int = 0) -> Iterator[Member | Gap | bytes]:
     offset, position, num_gaps, read_again = start, 0, 0, 0
     sound_from, counted = start, start // STRETCH_BYTES
     while offset < disk.size:
-        unpacked, broken, fault, look_back = 0, offset, cast(Fault | None, "no_member"), 0
+        fault: Fault | None = "no_member"
+        unpacked, broken, look_back = 0, offset, 0
         if offset - sound_from >= ROW_BYTES or offset // STRETCH_BYTES > counted:
             num_gaps, read_again, counted = 0, 0, offset // STRETCH_BYTES
         head, _ = _tried(disk, offset)
@@ -189,17 +191,17 @@ def _tried(disk: Disk, offset: int) -> tuple[bytes | None, bool]:
 
 def _pieces(disk: Disk, offset: int) -> Generator[bytes, None, tuple[int, int, Fault | None]]:
     """What the member at `offset` unpacks to. Returns how many bytes those were, where it ends or breaks, and its fault."""
-    unpacker, place = zlib.decompressobj(31), offset
+    unpacker, place = gzip_inflater(), offset
     fault: Fault | None = None
     unpacked = extended = 0
     while fault is None and not unpacker.eof:
         data = disk.read(place, FEED_BYTES)
-        before = unpacker.copy()
+        before = unpacker.copy() if place > offset else None
         try:
             # Not limited: what a limit cuts off may hide an error, and then the sizes of pieces matter. At most 17 MB.
             piece, taken = unpacker.decompress(data), len(data)
-        except zlib.error:
-            piece, taken = _longest_prefix(before, data)
+        except INFLATE_ERRORS:
+            piece, taken = _longest_prefix(before or gzip_inflater(), data)
             fault = "damaged"
         if not data:
             fault = "truncated"
@@ -213,7 +215,7 @@ def _pieces(disk: Disk, offset: int) -> Generator[bytes, None, tuple[int, int, F
     return unpacked, place, fault
 
 
-def _longest_prefix(unpacker: zlib._Decompress, data: memoryview) -> tuple[bytes, int]:
+def _longest_prefix(unpacker: Inflater, data: memoryview) -> tuple[bytes, int]:
     """What the bytes before the first error in `data` unpack to, and how many bytes those are, by halving."""
     parts = []
     good, bad = 0, len(data)
@@ -222,7 +224,7 @@ def _longest_prefix(unpacker: zlib._Decompress, data: memoryview) -> tuple[bytes
         trial = unpacker.copy()
         try:
             parts.append(trial.decompress(data[good:middle]))
-        except zlib.error:
+        except INFLATE_ERRORS:
             bad = middle
         else:
             unpacker, good = trial, middle

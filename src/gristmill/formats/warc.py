@@ -114,7 +114,8 @@ def _document(block: Block, max_bytes: int) -> RawDocument | Unread:
     if agrees is False:
         return _unread(block, "wrong_digest", f"block is not {fields['warc-block-digest']:.80}")
     stored, content_type, encoding, status = data, fields.get("content-type", "").lower(), "", 200
-    kind, headers = fields["warc-type"].lower(), dict[str, str]()
+    kind = fields["warc-type"].lower()
+    headers: dict[str, str] = {}
     is_http = kind == "response" and content_type.startswith("application/http")
     if is_http:
         response = split_response(data)

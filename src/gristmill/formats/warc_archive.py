@@ -69,7 +69,7 @@ class PackedArchive:
     def has(self, num_bytes: int) -> bool:
         """True where so many bytes are left before the boundary."""
         while len(self._data) - self._at < num_bytes:
-            if not self._fill():
+            if self._is_bounded or not self._fill():
                 return False
         return True
 

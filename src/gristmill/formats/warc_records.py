@@ -103,9 +103,9 @@ def _records(archive: Archive, max_bytes: int) -> Iterator[Block | Loss | Skip]:
             loss = loss or Loss(place=archive.place(), detail="no record")
             loss.num_bytes += blank or archive.skip_to_head()
             continue
-        is_sound = archive.begins_member()  # and so the one before has ended
         boundary = archive.cross()
         if isinstance(boundary, Gap):
+            is_sound = archive.begins_member()  # and so the one before has ended
             if held is not None and boundary.fault != "no_member" and not is_sound:
                 loss = Loss(place=held.place, num_bytes=held.num_bytes, fields=held.fields)
                 held = None
@@ -154,8 +154,8 @@ def _record(archive: Archive, max_bytes: int) -> Block | Loss:
 def _fields(head: bytes) -> dict[str, str]:
     """The named fields of a head, the first of each name; a line that begins with a blank continues the one before."""
     lines = FOLD.sub(" ", head.decode("utf-8", "replace")).split("\r\n")
-    pairs = [line.split(":", 1) for line in reversed(lines) if ":" in line]
-    return {name.strip().lower(): value.strip() for name, value in pairs}
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip().lower(): value.strip() for name, colon, value in pairs if colon}
 
 
 def _content_length(fields: dict[str, str]) -> int | None:
