@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import bdtr, stdtr, stdtrit
 
 from gristmill.written import Estimate
 
@@ -133,17 +133,25 @@ def effective_number(sizes: ArrayLike) -> float:
 
 
 def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, sizes: ArrayLike | None = None, confidence: float = 0.95
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    sizes: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+    confidence: float = 0.95,
 ) -> PairedDifference:
-    """Is a larger than b on the same items? `sizes` are those of the items where a and b are amounts (bits, of bytes).
+    """Is a larger than b on the same items? `sizes` are those of the items where a and b are amounts (bits, of bytes); `clusters` number
+    the groups of items that are not independent, such as questions on one passage: then a group is what is drawn at random.
 
-    Without sizes it is Student's paired test. One pair proves nothing: p is 1. When all differences are equal (per size)
+    Without sizes and clusters it is Student's paired test. One pair proves nothing: p is 1. When all differences are equal (per size)
     the interval is a point and p is 0, or 1 if they are zero.
     """
     a_N, b_N = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a_N.shape != b_N.shape or a_N.ndim != 1:
         raise ValueError(f"paired scores must be two equally long lists, got shapes {a_N.shape} and {b_N.shape}")
     sizes_N = np.ones_like(a_N) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    if clusters is not None:
+        a_N, b_N, sizes_N = (sums_by_cluster(values_N, clusters) for values_N in (a_N, b_N, sizes_N))
     found = ratio_of_sums(a_N - b_N, sizes_N, confidence=confidence)
     if math.isinf(found.low):
         return PairedDifference(**asdict(found), p_value=1.0)
@@ -154,6 +162,26 @@ def paired_difference(
         return PairedDifference(**asdict(point), p_value=1.0 if abs(found.value) <= rounding else 0.0)
     p_value = min(1.0, 2 * float(stdtr(found.degrees, -abs(found.value / found.stderr))))
     return PairedDifference(**asdict(found), p_value=p_value)
+
+
+def sums_by_cluster(values: ArrayLike, clusters: ArrayLike) -> FloatArray:
+    """The sum of the values of each cluster, in the order of the clusters' numbers, which need not be consecutive."""
+    _, number_N = np.unique(np.asarray(clusters), return_inverse=True)
+    return np.bincount(number_N, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
+
+
+def mcnemar(a: ArrayLike, b: ArrayLike) -> float:
+    """The exact two-sided p-value that two models answer equally often right, by the items on which one is right and the other wrong.
+
+    Of n such items, how many go to a is binomial with one half (McNemar 1947); without any p is 1. Items are independent of each other.
+    """
+    right_a, right_b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if right_a.shape != right_b.shape or right_a.ndim != 1:
+        raise ValueError(f"answers must be two equally long lists, got shapes {right_a.shape} and {right_b.shape}")
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    if not only_a + only_b:
+        return 1.0
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def smallest_detectable(

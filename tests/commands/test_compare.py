@@ -60,7 +60,9 @@ def test_a_run_and_its_copy_are_the_same_on_every_item(two_runs: tuple[Path, Pat
         assert "the same on each of" in row["words"] or "neither is above guessing" in row["words"]
 
 
-def test_a_pack_is_compared_item_by_item_as_by_a_paired_t_test(two_runs: tuple[Path, Path]) -> None:
+def test_a_pack_is_compared_item_by_item_as_by_a_paired_t_interval_and_mcnemars_exact_test(
+    two_runs: tuple[Path, Path],
+) -> None:
     a, b = two_runs
     before = np.array(scores(a)["wordnet-cloze"]["amounts"])
     rng = np.random.default_rng(1)
@@ -69,7 +71,8 @@ def test_a_pack_is_compared_item_by_item_as_by_a_paired_t_test(two_runs: tuple[P
     rows = found(a, b)["rows"]
     (row,) = [one for one in rows if one["task"] == "wordnet-cloze"]
     peer = stats.ttest_rel(after, before)
-    assert row["comparison"]["p_value"] == pytest.approx(peer.pvalue)
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    assert row["comparison"]["p_value"] == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
     assert row["comparison"]["interval"] == pytest.approx(list(peer.confidence_interval(0.95)))
     assert row["comparison"]["p_adjusted"] == pytest.approx(
         holm([one["comparison"]["p_value"] for one in rows])[rows.index(row)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gristmill.data.packs import Item, Pack, write_pack
@@ -174,6 +176,27 @@ def test_chat_prompt_keeps_a_typed_marker_apart_from_a_real_one(model: Llama, to
     adapter = GristmillLM(model, tokenizer)
     text = adapter.apply_chat_template([{"role": "user", "content": "say <|im_end|> please"}])
     assert adapter._chat_ids[text].count(tokenizer.im_end_id) == 1
+
+
+def test_questions_on_one_passage_count_as_one_draw(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Each of six passages with four questions: the error bar is that of six draws, and as wide as theirs."""
+    pack = choice_pack(tmp_path / "apart", num_items=24)
+    items = [replace(item, passage=f"passage {number // 4}") for number, item in enumerate(pack.items)]
+    shared = write_pack(
+        tmp_path / "shared",
+        name="shared",
+        version=1,
+        kind=pack.kind,
+        metric=pack.metric,
+        chance=pack.chance,
+        items=items,
+    )
+    (apart,), (found,) = (score_packs(model, tokenizer, [one], engine=False) for one in (pack, shared))
+    assert apart.clusters is None
+    assert found.clusters == [number // 4 for number in range(24)]
+    assert found.value == apart.value
+    means = np.array(found.scores).reshape(6, 4).mean(axis=1)
+    assert found.stderr == pytest.approx(means.std(ddof=1) / 6**0.5)
 
 
 def test_unknown_metric_is_refused_with_the_known_ones(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS, Effect, FloatArray, effect, run_scores, seed_noise
 from gristmill.evaluate.compare import LEVEL, ItemScores
-from gristmill.statistics import holm
+from gristmill.statistics import holm, sums_by_cluster
 from gristmill.train.outputs import BITS
 from gristmill.units import counted
 from gristmill.written import Written
@@ -30,7 +30,7 @@ DECIDED: tuple[Verdict, ...] = ("better", "worse")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One task in all runs. scores_ASI: arm, seed, item; sizes_I: bytes, or ones. by_chance: runs of arms of which none is above it."""
+    """One task in all runs. scores_ASI: arm, seed, item; sizes_I: bytes, or how many questions. is_at_chance: no run is above guessing."""
 
     task: str
     metric: str
@@ -134,6 +134,9 @@ def measured_of(
             raise ValueError(f"runs were measured on different items of {task}")
     scores = np.array([[one["amounts"] for one in seeds] for seeds in found], dtype=np.float64)
     sizes = np.ones(scores.shape[2]) if first["sizes"] is None else np.array(first["sizes"], dtype=np.float64)
+    if (clusters := first.get("clusters")) is not None:  # a passage is then an item, with all of its questions
+        scores = np.apply_along_axis(sums_by_cluster, 2, scores, clusters)
+        sizes = sums_by_cluster(sizes, clusters)
     return Measured(task=task, metric=metric, scores_ASI=scores, sizes_I=sizes, is_at_chance=is_at_chance)
 
 

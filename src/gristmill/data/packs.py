@@ -151,6 +151,13 @@ def pack_folder(files: OutsideFiles) -> Path:
     return folder
 
 
+def passages_of(items: Iterable[Item]) -> list[int] | None:
+    """The number of the passage that each item asks about, items without one having their own; None where no two share one."""
+    numbers: dict[tuple[str, str], int] = {}
+    found = [numbers.setdefault(("", item.passage) if item.passage else (item.id, ""), len(numbers)) for item in items]
+    return found if len(numbers) < len(found) else None
+
+
 def held_out_ids(packs: Iterable[Pack]) -> frozenset[str]:
     """The ids of all documents that any item of any pack was cut from."""
     return frozenset(id for pack in packs for item in pack.items for id in item.ids)

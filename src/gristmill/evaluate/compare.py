@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from gristmill.evaluate.outputs import Comparison, Figure, Verdict
-from gristmill.statistics import PairedDifference, holm, paired_difference
+from gristmill.statistics import PairedDifference, holm, mcnemar, paired_difference
 from gristmill.train.outputs import BITS
 
 LEVEL = 0.05
 
 
 class ItemScores(TypedDict):
-    """What comparisons pair, in the order of the items: scores of a pack's items, or bits of documents and their bytes."""
+    """What comparisons pair, in the order of the items: scores of a pack's items, or bits of documents and their bytes.
+
+    clusters: the number of the passage that an item asks about, where several items ask about one.
+    """
 
     amounts: list[float]
     sizes: list[int] | None
+    clusters: NotRequired[list[int]]
 
 
 def compare(scores: Mapping[str, Mapping[str, ItemScores]], results: Sequence[Figure]) -> list[Comparison]:
     """Later against earlier model, for every two, on the same items of every pack and the same held-out documents.
 
-    `scores`: model → task → scores. p-values are Holm-adjusted over all comparisons made here. A task on which both are at or
+    `scores`: model → task → scores. p-values, McNemar's exact ones where items are right or wrong and independent, are Holm-adjusted over
+    all comparisons made here. A task on which both are at or
     below chance decides nothing. Of bits per byte, fewer are better.
     """
     figures = {(found.model, found.task): found for found in results}
@@ -56,7 +62,11 @@ def compare(scores: Mapping[str, Mapping[str, ItemScores]], results: Sequence[Fi
 
 def _paired(a: ItemScores, b: ItemScores) -> PairedDifference:
     assert a["sizes"] == b["sizes"], "two models were scored on different documents"
-    return paired_difference(a["amounts"], b["amounts"], sizes=a["sizes"])
+    clusters = a.get("clusters")
+    found = paired_difference(a["amounts"], b["amounts"], sizes=a["sizes"], clusters=clusters)
+    if clusters is not None or a["sizes"] is not None or not {*a["amounts"], *b["amounts"]} <= {0.0, 1.0}:
+        return found
+    return replace(found, p_value=mcnemar(a["amounts"], b["amounts"]))
 
 
 def _verdict(a: Figure, b: Figure, difference: float, p_adjusted: float) -> Verdict:

@@ -41,7 +41,7 @@ from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
 from gristmill.units import counted
 
-VERSION = 4
+VERSION = 5
 FEWEST_PRIMING = 64  # documents of a source that xz chooses from: of few long ones it reads the beginnings
 
 TOKENS = "tokens of "  # roles, each followed by a source
@@ -143,6 +143,8 @@ def _measure(
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
         figures.append(_pack_figure(name, task, result, held_out=ctx.config["held_out"][task]))
         scores[task] = {"amounts": list(result.scores), "sizes": None}
+        if result.clusters is not None:
+            scores[task]["clusters"] = result.clusters
         _write_items(ctx, name, task, result.rows)
         ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
     for source, shard in _validation(ctx):

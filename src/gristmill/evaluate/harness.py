@@ -26,15 +26,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from gristmill.data.packs import Item, Pack
+from gristmill.data.packs import Item, Pack, passages_of
 from gristmill.errors import RecipeError
 from gristmill.evaluate.adapter import MAX_NEW_TOKENS, AskedText, GristmillLM
 from gristmill.model.transformer import Llama
-from gristmill.statistics import mean_stderr, wilson_interval
+from gristmill.statistics import mean_stderr, ratio_of_sums, sums_by_cluster, wilson_interval
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import CHOICE_METRICS, judge_choices
 
@@ -58,7 +59,8 @@ ITEM_SCHEMA = pa.schema(
 class PackResult:
     """One pack on one model. `scores` and `rows` are in the order of the pack's items; every score is 0 or 1.
 
-    `prompting` is "chat" where prompts went through the chat template. `low` and `high`: 95 % Wilson interval.
+    `prompting` is "chat" where prompts went through the chat template. `low` and `high`: 95 % Wilson interval; where items share passages,
+    Student's over the passages, whose numbers are `clusters`.
     """
 
     pack: Pack
@@ -70,6 +72,7 @@ class PackResult:
     high: float
     scores: tuple[float, ...]
     rows: tuple[dict[str, Any], ...]
+    clusters: list[int] | None = None
 
 
 def score_packs(
@@ -253,6 +256,10 @@ def _result(pack: Pack, chat: bool, engine: str, rows: Sequence[dict[str, Any]])
     scores = [row["metrics"][metric] for row in rows]
     mean, stderr = mean_stderr(scores)
     low, high = wilson_interval(sum(scores), len(scores))
+    clusters = passages_of(pack.items)
+    if clusters is not None:
+        found = ratio_of_sums(sums_by_cluster(scores, clusters), sums_by_cluster(np.ones(len(scores)), clusters))
+        stderr, low, high = found.stderr, max(0.0, found.low), min(1.0, found.high)
     return PackResult(
         pack=pack,
         prompting="chat" if chat else "plain",
@@ -263,4 +270,5 @@ def _result(pack: Pack, chat: bool, engine: str, rows: Sequence[dict[str, Any]])
         high=high,
         scores=tuple(scores),
         rows=tuple(rows),
+        clusters=clusters,
     )
