@@ -45,6 +45,7 @@ def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from gristmill.data.document import read_batches
     from gristmill.data.executor import InProcess, LocalProcesses
     from gristmill.select.copies import COPIES
     from gristmill.select.corpus import PrintedShard, corpus_of
@@ -74,7 +75,7 @@ def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     for shard in shards:
         file = pq.ParquetFile(shard)
         with pq.ParquetWriter(work / f"kept-{shard.name}", file.schema_arrow) as writer:
-            for batch in file.iter_batches():
+            for batch in read_batches(shard, columns=file.schema_arrow.names):
                 writer.write_batch(batch.filter(pa.array(is_kept[first : first + len(batch)])))
                 first += len(batch)
     return {"kept": int(is_kept.sum()), "search_seconds": searched - signed}
