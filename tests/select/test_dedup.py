@@ -17,6 +17,7 @@ from gristmill.errors import ArtifactError
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select import dedup, order
 from gristmill.select.dedup import SearchMemory
+from gristmill.select.components import components
 from gristmill.select.minhash import chance_found
 from gristmill.select.rules import DuplicateRules
 from gristmill.select.select import duplicate_rules
@@ -113,7 +114,7 @@ def survivors(found):
 
 
 def clusters(found, count):
-    return dedup.components(count, np.array(found.links, dtype=np.int64).reshape(-1, 2))
+    return components(count, np.array(found.links, dtype=np.int64).reshape(-1, 2))
 
 
 memories = st.builds(
@@ -410,7 +411,7 @@ def test_components_match_networkx(count, data):
     graph = nx.Graph()
     graph.add_nodes_from(range(count))
     graph.add_edges_from(edges)
-    labels = dedup.components(count, np.array(edges, dtype=np.int64).reshape(-1, 2))
+    labels = components(count, np.array(edges, dtype=np.int64).reshape(-1, 2))
     assert {d: int(labels[d]) for d in range(count)} == {
         d: min(component) for component in nx.connected_components(graph) for d in component
     }

@@ -23,9 +23,10 @@ from gristmill.graph.step import StepContext, Watching
 from gristmill.select import corpus as corpus_module
 from gristmill.select import signatures
 from gristmill.select.corpus import PrintedShard, batches_of_texts, corpus_of
+from gristmill.select.exact import exact_hash, exact_hashes
 from gristmill.select.sets import ngram_set, text_sets
-from gristmill.select.signatures import Bands, PrintShard, exact_column, exact_hash, keys_column, print_texts
-from gristmill.select.words import WIDENING
+from gristmill.select.signatures import Bands, PrintShard, exact_column, keys_column, print_texts
+from gristmill.select.words import WIDENING, folded, joined
 from gristmill.store.fingerprint import derive_seed
 
 BANDS = Bands(num_bands=14, rows_per_band=8, ngram=5)
@@ -62,7 +63,7 @@ def test_a_print_says_what_the_text_is_row_by_row(tmp_path: Path) -> None:
     assert table["text_hash"].to_pylist() == [xxhash.xxh3_64_intdigest(text.encode()) for text in TEXTS]
     plain = [" ".join(text.lower().split()).encode() for text in TEXTS]
     assert table["exact"].to_pylist() == [xxhash.xxh3_128_digest(text) for text in plain]
-    found = print_texts(TEXTS, bands=BANDS, seed=7)
+    found = print_texts([text.encode() for text in TEXTS], bands=BANDS, seed=7)
     assert table["num_ngrams"].to_pylist() == found.num_ngrams_D.tolist()
     assert np.array_equal(keys_column(table["keys"], num_bands=14), found.keys_DB)
     assert np.array_equal(exact_column(table["exact"]), found.exact_D2)
@@ -185,7 +186,7 @@ def test_all_sources_are_signed_with_the_one_seed_that_select_derived(tmp_path: 
     shard = write(tmp_path, TEXTS)
     signatures.run(context(tmp_path, [shard]))
     keys = keys_column(pq.read_table(tmp_path / "prints-00000.parquet")["keys"], num_bands=14)
-    assert np.array_equal(keys, print_texts(TEXTS, bands=BANDS, seed=derive_seed(select.seed, "minhash")).keys_DB)
+    assert np.array_equal(keys, print_texts([text.encode() for text in TEXTS], bands=BANDS, seed=derive_seed(select.seed, "minhash")).keys_DB)
 
 
 def test_prints_of_other_documents_and_masks_of_another_length_are_refused(tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ def exact_hashes(buffer: bytes, text_starts_D1: Int64) -> UInt64:
     """exact_D2 of texts that are folded and joined: 128 bits of each, high half first."""
     raw = np.frombuffer(buffer, dtype=np.uint8)
     blank = _blanks(raw)
-    line = (raw & (blank.view(np.uint8) - np.uint8(1))) | blank.view(np.uint8) << 5  # each blank is now a space, 1 << 5
+    other = np.flatnonzero(blank & (raw != ord(" ")))
     again = np.flatnonzero(blank[1:] & blank[:-1]) + 1
-    if len(again):
-        line = np.delete(line, again)
+    whole = buffer
+    if len(other) or len(again):
+        line = raw.copy()
+        line[other] = ord(" ")
+        whole = np.delete(line, again).tobytes()
         text_starts_D1 = text_starts_D1 - np.searchsorted(again, text_starts_D1)
-    whole = line.tobytes()
     texts = (whole[first:end].strip(b" ") for first, end in itertools.pairwise(text_starts_D1.tolist()))
     digests = b"".join(map(xxhash.xxh3_128_digest, texts))
     return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
