@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from gristmill.select.words import Int64, UInt64, folded, joined
 
 _SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]  # none is beyond
-_WIDE = {length: [int.from_bytes(space.encode()) for space in _SPACES if len(space.encode()) == length] for length in (2, 3)}
+_WIDE = {
+    length: [int.from_bytes(space.encode()) for space in _SPACES if len(space.encode()) == length] for length in (2, 3)
+}
 
 
 def exact_hash(text: str) -> tuple[int, int]:

@@ -160,10 +160,10 @@ def signing_seed(recipe_seed: int) -> int:
 def print_texts(texts: Sequence[bytes], *, bands: Bands, seed: int) -> Prints:
     """Exact hashes and band keys of all texts, in UTF-8. The same bands and seed must be used for all that is compared."""
     whole = [folded_utf8(text) for text in texts]
-    signed = [_signed(text, lower) for text, lower in zip(texts, whole, strict=True)]
-    words = words_of(*joined(signed))
-    is_cut = any(one is not other for one, other in zip(signed, whole, strict=True))
-    exact_D2 = exact_hashes(*joined(whole)) if is_cut else exact_hashes(words.buffer, words.text_starts_D1)
+    words = words_of(*joined(whole))
+    exact_D2 = exact_hashes(words.buffer, words.text_starts_D1)
+    if max(map(len, texts), default=0) > MAX_SIGNED_CHARS:
+        words = words_of(*joined([_signed(text, lower) for text, lower in zip(texts, whole, strict=True)]))
     ngrams, offsets = ngrams_per_text(words, bands.ngram)
     keys_DB = _keys(ngrams, offsets, bands=bands, seed=seed)
     wide = {d: ngram_hashes(words.of(d), bands.ngram * WIDENING) for d in _repetitive(ngrams, offsets)}
