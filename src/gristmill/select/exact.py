@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gristmill.select.words import Int64, UInt64, folded, joined
 
+_SPACE = ord(" ")
 _SPACES = [chr(code) for code in range(0x3001) if chr(code).isspace()]  # none is beyond
 _WIDE = {
     length: [int.from_bytes(space.encode()) for space in _SPACES if len(space.encode()) == length] for length in (2, 3)
@@ -29,17 +30,23 @@ def exact_hashes(buffer: bytes, text_starts_D1: Int64) -> UInt64:
     """exact_D2 of texts that are folded and joined: 128 bits of each, high half first."""
     raw = np.frombuffer(buffer, dtype=np.uint8)
     blank = _blanks(raw)
-    other = np.flatnonzero(blank & (raw != ord(" ")))
+    other = np.flatnonzero(blank & (raw != _SPACE))
     again = np.flatnonzero(blank[1:] & blank[:-1]) + 1
-    whole = buffer
+    whole = memoryview(buffer)
     if len(other) or len(again):
         line = raw.copy()
-        line[other] = ord(" ")
-        whole = np.delete(line, again).tobytes()
+        line[other] = _SPACE
+        whole = memoryview(np.delete(line, again))
         text_starts_D1 = text_starts_D1 - np.searchsorted(again, text_starts_D1)
-    texts = (whole[first:end].strip(b" ") for first, end in itertools.pairwise(text_starts_D1.tolist()))
+    texts = (_stripped(whole[first:end]) for first, end in itertools.pairwise(text_starts_D1.tolist()))
     digests = b"".join(map(xxhash.xxh3_128_digest, texts))
     return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
+
+
+def _stripped(text: memoryview) -> memoryview:
+    """The text without the one blank that may be at either end; no copy is made."""
+    first = int(text[:1] == b" ")
+    return text[first : len(text) - int(text[first:][-1:] == b" ")]
 
 
 def _blanks(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:

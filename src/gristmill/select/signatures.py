@@ -160,10 +160,11 @@ def signing_seed(recipe_seed: int) -> int:
 def print_texts(texts: Sequence[bytes], *, bands: Bands, seed: int) -> Prints:
     """Exact hashes and band keys of all texts, in UTF-8. The same bands and seed must be used for all that is compared."""
     whole = [folded_utf8(text) for text in texts]
-    words = words_of(*joined(whole))
-    exact_D2 = exact_hashes(words.buffer, words.text_starts_D1)
+    buffer, starts = joined(whole)
+    exact_D2 = exact_hashes(buffer, starts)
     if max(map(len, texts), default=0) > MAX_SIGNED_CHARS:
-        words = words_of(*joined([_signed(text, lower) for text, lower in zip(texts, whole, strict=True)]))
+        buffer, starts = joined([_signed(text, lower) for text, lower in zip(texts, whole, strict=True)])
+    words = words_of(buffer, starts)
     ngrams, offsets = ngrams_per_text(words, bands.ngram)
     keys_DB = _keys(ngrams, offsets, bands=bands, seed=seed)
     wide = {d: ngram_hashes(words.of(d), bands.ngram * WIDENING) for d in _repetitive(ngrams, offsets)}
