@@ -31,13 +31,15 @@ def exact_hashes(buffer: bytes, text_starts_D1: Int64) -> UInt64:
     raw = np.frombuffer(buffer, dtype=np.uint8)
     blank = _blanks(raw)
     other = np.flatnonzero(blank & (raw != _SPACE))
-    again = np.flatnonzero(blank[1:] & blank[:-1]) + 1
+    again = np.zeros(len(raw), dtype=bool)
+    again[1:] = blank[1:] & blank[:-1]
     whole = memoryview(buffer)
-    if len(other) or len(again):
+    if len(other) or again.any():
         line = raw.copy()
         line[other] = _SPACE
-        whole = memoryview(np.delete(line, again))
-        text_starts_D1 = text_starts_D1 - np.searchsorted(again, text_starts_D1)
+        whole = memoryview(line[~again])
+        bounds = itertools.pairwise(text_starts_D1.tolist())
+        text_starts_D1 = text_starts_D1 - np.cumsum([0, *(np.count_nonzero(again[first:end]) for first, end in bounds)])
     texts = (_stripped(whole[first:end]) for first, end in itertools.pairwise(text_starts_D1.tolist()))
     digests = b"".join(map(xxhash.xxh3_128_digest, texts))
     return np.frombuffer(digests, dtype=">u8").reshape(-1, 2).astype(np.uint64)
