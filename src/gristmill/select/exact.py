@@ -37,7 +37,7 @@ def exact_hashes(buffer: bytes, text_starts_D1: Int64) -> UInt64:
     if len(other) or again.any():
         line = raw.copy()
         line[other] = _SPACE
-        whole = memoryview(line[~again])
+        whole = line[~again].data
         bounds = itertools.pairwise(text_starts_D1.tolist())
         text_starts_D1 = text_starts_D1 - np.cumsum([0, *(np.count_nonzero(again[first:end]) for first, end in bounds)])
     texts = (_stripped(whole[first:end]) for first, end in itertools.pairwise(text_starts_D1.tolist()))
@@ -47,8 +47,8 @@ def exact_hashes(buffer: bytes, text_starts_D1: Int64) -> UInt64:
 
 def _stripped(text: memoryview) -> memoryview:
     """The text without the one blank that may be at either end; no copy is made."""
-    first = int(text[:1] == b" ")
-    return text[first : len(text) - int(text[first:][-1:] == b" ")]
+    first = int(bytes(text[:1]) == b" ")
+    return text[first : len(text) - int(bytes(text[first:][-1:]) == b" ")]
 
 
 def _blanks(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:
