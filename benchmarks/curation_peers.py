@@ -5,15 +5,17 @@
 PYTHON is the interpreter of an environment with datatrove 0.10 (and spacy, nltk), or with daft 0.7; a side without one is left out.
 
 Near-duplicates, end to end: from documents in Parquet to the documents that are kept, in Parquet; 14 bands of 8 rows, word 5-grams,
-lower case. The documents are those of duplicates.py, of 500 words. Ours compares each pair on its full text before it removes anything (the seconds
-of that are given apart); the peers remove whatever shares a band. datatrove: its four steps, one task each, words by `str.split`, for
+lower case. The documents are those of duplicates.py, of 500 words. The peers remove whatever shares a band; ours compares each such pair on its full
+text before it removes anything. So it runs twice: as it is, with the seconds of the comparison apart, and "not verified", with the
+same signatures and groups as the peers. datatrove: its four steps, one task each, words by `str.split`, for
 its own tokenizer takes several times as long. Daft: the native runner, its `minhash` and hashes of bands as expressions, groups by
 union-find in Python.
 
 Rules: the packs gopher_repetition, gopher_quality, c4, fineweb in this order on the texts of --texts (a "text" a line), with datatrove's
 default tokenizer and with `str.split`; ours with its own words. What a rule drops goes no further. Reading the texts does not count.
 
-Sides take turns, `--rounds` times. Prints seconds (median, all), documents a second, peak memory, kept documents, and the ratios.
+Sides take turns, `--rounds` times. Prints seconds (median, all), documents a second, peak memory, kept documents, and the ratios. CPU
+seconds (median) count where others use the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,6 @@ WORDS = 500  # of a document, about a web page
 def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     """Signatures, search with verification, kept documents; in this process where there is one core, as a run does it."""
     import numpy as np
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from gristmill.data.executor import InProcess, LocalProcesses
@@ -50,34 +51,98 @@ def ours_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
     from gristmill.select.corpus import PrintedShard, corpus_of
     from gristmill.select.dedup import find_duplicates
     from gristmill.select.rules import DuplicateRules
-    from gristmill.select.signatures import PrintShard
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["gristmill.select.dedup"])
     rules = DuplicateRules(num_bands=BANDS, rows_per_band=ROWS, ngram=NGRAM, min_jaccard=LEAST, remove_near=True)
     shards = sorted(documents.glob("*.parquet"))
-    executor = InProcess() if cores == 1 else LocalProcesses(processes=cores)
-    sign = PrintShard(out=work, bands=rules.bands, seed=0)
-    for _, outcome in executor.map(sign, shards):
-        if isinstance(outcome, Exception):
-            raise outcome
-    signed = time.perf_counter()
+    prints = signed(shards, work, cores)
     total = sum(pq.read_metadata(shard).num_rows for shard in shards)
     np.save(work / "passed.npy", np.ones(total, dtype=bool))
     np.save(work / "scores.npy", np.zeros(total, dtype=np.float32))
-    printed = [PrintedShard(documents=shard, prints=sign.target(shard), source="web", priority=0) for shard in shards]
-    corpus = corpus_of(printed, turns=work / "passed.npy", scores=work / "scores.npy")
-    find_duplicates(corpus, rules=rules, work=work, executor=executor, should_stop=lambda: False, say=lambda line: None)
-    searched = time.perf_counter()
+    printed = [
+        PrintedShard(documents=shard, prints=path, source="web", priority=0)
+        for shard, path in zip(shards, prints, strict=True)
+    ]
+    at: dict[str, float] = {"begun": time.perf_counter()}
+    find_duplicates(
+        corpus_of(printed, turns=work / "passed.npy", scores=work / "scores.npy"),
+        rules=rules,
+        work=work,
+        executor=InProcess() if cores == 1 else LocalProcesses(processes=cores),
+        should_stop=lambda: False,
+        say=lambda line: at.update({"grouped" if "share a band key" in line else "sorted": time.perf_counter()}),
+        progress=lambda position: at.update(compared=time.perf_counter()),
+    )
+    at["found"] = time.perf_counter()
     is_kept = np.ones(total, dtype=bool)
     is_kept[pq.read_table(work / COPIES, columns=["document"]).column(0).to_numpy()] = False
+    return {
+        "kept": write_kept(shards, work, is_kept),
+        "search_seconds": at["found"] - at["begun"],
+        "verification_seconds": at["compared"] - at["grouped"],
+    }
+
+
+def ours_near_not_verified(documents: Path, work: Path, cores: int) -> dict[str, Any]:
+    """The same signatures; of all that is joined by equal keys of a band, the first document is kept, as the peers do it."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from gristmill.select.minhash import candidate_edges
+    from gristmill.select.signatures import keys_column
+
+    shards = sorted(documents.glob("*.parquet"))
+    tables = [pq.read_table(path, columns=["keys", "num_ngrams"]) for path in signed(shards, work, cores)]
+    keys_DB = np.concatenate([keys_column(table.column("keys"), num_bands=BANDS) for table in tables])
+    eligible_D = np.concatenate([table.column("num_ngrams").to_numpy() for table in tables]) > 0
+    lefts, rights = candidate_edges(keys_DB, eligible_D)
+    edges = np.unique(np.stack((lefts, rights)), axis=1)
+    first = joined_first(len(keys_DB), zip(*edges.tolist(), strict=True))
+    return {"kept": write_kept(shards, work, np.array(first) == np.arange(len(first)))}
+
+
+def signed(shards: Sequence[Path], work: Path, cores: int) -> list[Path]:
+    """The prints of all shards."""
+    from gristmill.data.executor import InProcess, LocalProcesses
+    from gristmill.select.signatures import Bands, PrintShard
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["gristmill.select.dedup"])
+    sign = PrintShard(out=work, bands=Bands(num_bands=BANDS, rows_per_band=ROWS, ngram=NGRAM), seed=0)
+    for _, outcome in (InProcess() if cores == 1 else LocalProcesses(processes=cores)).map(sign, shards):
+        if isinstance(outcome, Exception):
+            raise outcome
+    return [sign.target(shard) for shard in shards]
+
+
+def write_kept(shards: Sequence[Path], work: Path, is_kept: Any) -> int:
+    """Writes the kept documents of each shard; returns how many there are."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from gristmill.data.document import read_batches
+
     first = 0
     for shard in shards:
-        file = pq.ParquetFile(shard)
-        with pq.ParquetWriter(work / f"kept-{shard.name}", file.schema_arrow) as writer:
-            for batch in file.iter_batches():
+        schema = pq.read_schema(shard)
+        with pq.ParquetWriter(work / f"kept-{shard.name}", schema, use_dictionary=["source"]) as writer:
+            for batch in read_batches(shard, columns=schema.names):
                 writer.write_batch(batch.filter(pa.array(is_kept[first : first + len(batch)])))
                 first += len(batch)
-    return {"kept": int(is_kept.sum()), "search_seconds": searched - signed}
+    return int(is_kept.sum())
+
+
+def joined_first(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
+    """The first of all documents that each is joined with, by union-find."""
+    parent = list(range(count))
+
+    def find(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = at = parent[parent[at]]
+        return at
+
+    for left, right in edges:
+        one, other = find(left), find(right)
+        parent[max(one, other)] = min(one, other)
+    return [find(at) for at in range(count)]
 
 
 def datatrove_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
@@ -146,22 +211,18 @@ def daft_near(documents: Path, work: Path, cores: int) -> dict[str, Any]:
         ],
     ).to_arrow()
     ids = bands.column("id").to_pylist()
-    parent = list(range(len(ids)))
-
-    def find(at: int) -> int:
-        while parent[at] != at:
-            parent[at] = at = parent[parent[at]]
-        return at
-
-    for band in range(BANDS):
-        first: dict[int, int] = {}
-        for at, key in enumerate(bands.column(f"b{band}").to_pylist()):
-            one, other = find(first.setdefault(key, at)), find(at)
-            parent[max(one, other)] = min(one, other)
-    kept = [name for at, name in enumerate(ids) if find(at) == at]
+    edges = (edge for band in range(BANDS) for edge in _equal(bands.column(f"b{band}").to_pylist()))
+    first = joined_first(len(ids), edges)
+    kept = [name for at, name in enumerate(ids) if first[at] == at]
     table = daft.from_pydict({"id": kept})
     daft.read_parquet(str(documents / "*.parquet")).join(table, on="id").write_parquet(str(work / "kept"))
     return {"kept": len(kept)}
+
+
+def _equal(keys: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Each place whose key was there before, and the first place with that key."""
+    first: dict[int, int] = {}
+    return ((first[key], at) for at, key in enumerate(keys) if first.setdefault(key, at) != at)
 
 
 # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -220,6 +281,7 @@ def _judged(texts: Path, keeps: Callable[[str], bool]) -> dict[str, Any]:
 
 SIDES: dict[str, Callable[..., dict[str, Any]]] = {
     "near: ours": ours_near,
+    "near: ours, not verified": ours_near_not_verified,
     "near: datatrove, str.split": datatrove_near,
     "near: daft": daft_near,
     "rules: ours": ours_rules,
@@ -230,6 +292,10 @@ SIDES: dict[str, Callable[..., dict[str, Any]]] = {
 
 def run_side(name: str, given: Path, cores: int) -> None:
     """In a process of its own: prints what the side did, its seconds and its peak memory as JSON."""
+    if "ours" in name:
+        from gristmill.data.libraries import set_library_defaults
+
+        set_library_defaults()  # as the command line does it
     work = Path(f"/tmp/curation-peers-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -300,17 +366,24 @@ def make_documents(folder: Path, total: int) -> None:
 
 
 def show(found: dict[str, Sequence[dict[str, Any]]], total: int) -> None:
-    """A line a side, and the ratios to ours."""
+    """A line a side, and the ratios to each side of ours."""
     median = {name: statistics.median(run["seconds"] for run in runs) for name, runs in found.items()}
     for name, runs in found.items():
         seconds = " ".join(f"{run['seconds']:.1f}" for run in runs)
         per_second = runs[0].get("documents", total) / median[name]
-        own = name.partition(":")[0] + ": ours"
-        ratio = "" if name == own else f", {median[name] / median[own]:.2f} × ours"
-        more = "".join(f", {key} {runs[-1][key]:.1f}" for key in ("cpu_seconds", "search_seconds") if key in runs[-1])
+        more = "".join(
+            f", {key} {statistics.median(run[key] for run in runs):.1f}"
+            for key in ("cpu_seconds", "search_seconds", "verification_seconds")
+            if key in runs[0]
+        )
+        ratios = "".join(
+            f", {median[name] / median[own]:.2f} × {own.partition(': ')[2]}"
+            for own in found
+            if own.startswith(name.partition(":")[0] + ": ours") and "ours" not in name
+        )
         print(
             f"{name:<28} {median[name]:7.1f} s ({seconds}), {per_second:,.0f} documents/s, {runs[-1]['peak_mb']:,.0f} MB, "
-            f"kept {runs[-1]['kept']:,}{more}{ratio}"
+            f"kept {runs[-1]['kept']:,}{more}{ratios}"
         )
 
 

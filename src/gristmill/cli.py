@@ -31,6 +31,7 @@ from gristmill.cli_options import (
     Verbs,
     format_of_export,
 )
+from gristmill.data.libraries import set_library_defaults
 from gristmill.errors import GristmillError, ResourceError
 from gristmill.store.durable import OUT_OF_SPACE
 
@@ -623,7 +624,7 @@ def main() -> None:
 
     What the operating system refuses at a path is told in words, too. Any other exception is a bug and keeps its traceback.
     """
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # rensa's own threads; shards are what runs side by side
+    set_library_defaults()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     before = signal.signal(signal.SIGINT, _leave)  # typer would turn KeyboardInterrupt into exit code 1
     try:

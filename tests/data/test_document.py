@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_documents, shard_path, write_documents
+from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_batches, read_documents, shard_path, write_documents
 from gristmill.data.write import ShardWriter, write_table
 from gristmill.errors import DataError
 from gristmill.store.durable import atomic_path
@@ -73,3 +75,13 @@ def test_an_error_while_writing_leaves_neither_the_file_nor_a_torn_one(tmp_path:
     with pytest.raises(ZeroDivisionError), atomic_path(tmp_path / "y") as temporary:
         temporary.write_text(f"half {1 // 0}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_is_read_a_row_group_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "documents-00000.parquet"
+    texts = pa.array([os.urandom(20_000).hex() for _ in range(200)])
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=10)
+    before = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - before for _ in read_batches(path, columns=["text"], batch_rows=7)]
+    assert len(held) == 40  # a batch never spans two groups
+    assert max(held) < path.stat().st_size / 4

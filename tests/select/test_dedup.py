@@ -16,11 +16,12 @@ from gristmill.data.executor import LocalProcesses
 from gristmill.errors import ArtifactError
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.select import dedup, order
+from gristmill.select.components import components
 from gristmill.select.dedup import SearchMemory
 from gristmill.select.minhash import chance_found
 from gristmill.select.rules import DuplicateRules
 from gristmill.select.select import duplicate_rules
-from gristmill.select.sets import ngram_set, overlap
+from gristmill.select.sets import ngram_set, num_shared, overlap
 
 RULES = duplicate_rules(NearDuplicates())
 PAIRS = DuplicateRules(num_bands=3, rows_per_band=1, ngram=2, min_jaccard=0.6, remove_near=True)
@@ -113,7 +114,7 @@ def survivors(found):
 
 
 def clusters(found, count):
-    return dedup.components(count, np.array(found.links, dtype=np.int64).reshape(-1, 2))
+    return components(count, np.array(found.links, dtype=np.int64).reshape(-1, 2))
 
 
 memories = st.builds(
@@ -410,7 +411,14 @@ def test_components_match_networkx(count, data):
     graph = nx.Graph()
     graph.add_nodes_from(range(count))
     graph.add_edges_from(edges)
-    labels = dedup.components(count, np.array(edges, dtype=np.int64).reshape(-1, 2))
+    labels = components(count, np.array(edges, dtype=np.int64).reshape(-1, 2))
     assert {d: int(labels[d]) for d in range(count)} == {
         d: min(component) for component in nx.connected_components(graph) for d in component
     }
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+@settings(max_examples=100, deadline=None)
+def test_ngrams_in_common_are_those_of_both_sets(one, other):
+    arrays = [np.array(sorted(each), dtype=np.uint64) for each in (one, other)]
+    assert num_shared(*arrays) == len(one & other)

@@ -316,6 +316,12 @@ def test_lists_of_kept_documents_end_at_their_limit(tmp_path) -> None:
     other.append(np.array([t for t, _ in rows[:3]]), np.array([slot for _, slot in rows[:3]]))
     other.append(np.array([t for t, _ in rows[3:]]), np.array([slot for _, slot in rows[3:]]))
     for lists in (one, other):
-        found, shared = lists.candidates(np.array([0, 4]))
-        assert (found.tolist(), shared.tolist()) == ([0, 1, 2, 3], [2, 1, 1, 1])
-        assert lists.candidates(np.array([0]))[0].tolist() == [0, 1, 2]
+        assert lists.candidates(np.array([0, 4])) == [0, 1, 2, 3]
+        assert lists.candidates(np.array([0])) == [0, 1, 2]
+        lists.add(1, np.array([4]))
+        assert lists.candidates(np.array([0, 4])) == [0, 1, 2, 3]  # 0 and 1 are in both
+        assert lists.candidates(np.array([4])) == [0, 1, 3]
+    later = Lists(stage, num_slots=12, num_touched=9, max_listed=3)
+    for t, slots in ((0, [0]), (1, [4, 8]), (2, [0, 4, 8])):
+        later.add(t, np.array(slots))
+    assert later.candidates(np.array([0, 4, 8])) == [2, 1, 0]  # those in most lists come first

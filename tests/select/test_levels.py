@@ -44,8 +44,8 @@ def select(corpus, *, rules, seed=0):
         oracle.Document(id=text, source=source, text=text, priority=ranks[source], score=0.0, passed=True)
         for source, text in rows
     ]
-    prints = print_texts([text for _, text in rows], bands=rules.bands, seed=seed)
-    hashes = [text_hash(text) for _, text in rows]
+    prints = print_texts([text.encode() for _, text in rows], bands=rules.bands, seed=seed)
+    hashes = [text_hash(text.encode()) for _, text in rows]
     answer = oracle.find_duplicates(documents, prints.keys_DB.tolist(), hashes, rules)
     copies = {copy.document: copy.survivor for copy in answer.copies}
     count = len(rows)

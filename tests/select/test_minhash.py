@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rensa import RMinHash
 
 from gristmill.errors import ResourceError
 from gristmill.select import minhash
@@ -99,6 +100,15 @@ def test_a_signature_depends_on_the_set_and_the_seed_alone(signer):
     first, second = signer(both, offsets, num_hashes=16, seed=5)
     assert np.array_equal(first, second)
     assert not np.array_equal(first, signer(both, offsets, num_hashes=16, seed=6)[0])
+
+
+def test_signatures_are_the_values_of_rensa():
+    values = np.arange(1, 301, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    offsets = np.arange(301)  # of one n-gram each, so that the values reach from 0 to 2**32
+    matrix = RMinHash.digest_matrix_from_flat_token_hashes(values, offsets, 16, 3)
+    signatures = minhash.sign(values, offsets, num_hashes=16, seed=3)
+    assert signatures.max() > 2**31
+    assert signatures.tolist() == matrix.to_rows()
 
 
 def test_a_rensa_that_signs_otherwise_is_refused(monkeypatch):

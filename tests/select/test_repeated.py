@@ -77,7 +77,7 @@ def opened(folder, documents, shard_size):
 def walked(documents, held, rules):
     """The rule in plain loops."""
     passed = [d for d, document in enumerate(documents) if document.passed]
-    order = sorted(passed, key=lambda d: oracle._sort_key(documents[d], text_hash(documents[d].text)))
+    order = sorted(passed, key=lambda d: oracle._sort_key(documents[d], text_hash(documents[d].text.encode())))
     has = defaultdict(list)
     for d in order:
         for unit in dict.fromkeys(units_in(documents[d].text, rules)):

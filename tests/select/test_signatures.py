@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +22,9 @@ from gristmill.graph.step import StepContext, Watching
 from gristmill.select import corpus as corpus_module
 from gristmill.select import signatures
 from gristmill.select.corpus import PrintedShard, batches_of_texts, corpus_of
+from gristmill.select.exact import exact_hash
 from gristmill.select.sets import ngram_set, text_sets
-from gristmill.select.signatures import Bands, PrintShard, exact_column, exact_hash, keys_column, print_texts
+from gristmill.select.signatures import Bands, PrintShard, exact_column, keys_column, print_texts
 from gristmill.select.words import WIDENING
 from gristmill.store.fingerprint import derive_seed
 
@@ -62,7 +62,7 @@ def test_a_print_says_what_the_text_is_row_by_row(tmp_path: Path) -> None:
     assert table["text_hash"].to_pylist() == [xxhash.xxh3_64_intdigest(text.encode()) for text in TEXTS]
     plain = [" ".join(text.lower().split()).encode() for text in TEXTS]
     assert table["exact"].to_pylist() == [xxhash.xxh3_128_digest(text) for text in plain]
-    found = print_texts(TEXTS, bands=BANDS, seed=7)
+    found = print_texts([text.encode() for text in TEXTS], bands=BANDS, seed=7)
     assert table["num_ngrams"].to_pylist() == found.num_ngrams_D.tolist()
     assert np.array_equal(keys_column(table["keys"], num_bands=14), found.keys_DB)
     assert np.array_equal(exact_column(table["exact"]), found.exact_D2)
@@ -185,7 +185,10 @@ def test_all_sources_are_signed_with_the_one_seed_that_select_derived(tmp_path: 
     shard = write(tmp_path, TEXTS)
     signatures.run(context(tmp_path, [shard]))
     keys = keys_column(pq.read_table(tmp_path / "prints-00000.parquet")["keys"], num_bands=14)
-    assert np.array_equal(keys, print_texts(TEXTS, bands=BANDS, seed=derive_seed(select.seed, "minhash")).keys_DB)
+    assert np.array_equal(
+        keys,
+        print_texts([text.encode() for text in TEXTS], bands=BANDS, seed=derive_seed(select.seed, "minhash")).keys_DB,
+    )
 
 
 def test_prints_of_other_documents_and_masks_of_another_length_are_refused(tmp_path: Path) -> None:
@@ -221,17 +224,6 @@ def test_a_text_that_is_split_in_pieces_has_the_same_ngrams(words: list[str], si
                 assert np.array_equal(sets.wide, ngram_set(one, n * WIDENING))
 
 
-SPACES = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
-
-
-@given(st.lists(st.sampled_from([*SPACES, "a", "É", "Σ", "漢", "\u0301", "\ud800"]), max_size=40).map("".join))
-@settings(max_examples=300, deadline=None)
-def test_the_exact_hash_is_that_of_the_words_with_one_space_between(text: str) -> None:
-    plain = " ".join(unicodedata.normalize("NFC", text).lower().split())
-    high, low = exact_hash(text)
-    assert (high << 64) + low == xxhash.xxh3_128_intdigest(plain.encode("utf-8", "surrogatepass"))
-
-
 def test_long_texts_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [str(np.random.default_rng(d).bytes(4_000)) for d in range(50)]
     path = write(tmp_path, texts)
@@ -258,3 +250,12 @@ def test_texts_are_read_in_bounded_batches_row_by_row(
     assert [row for numbers, _ in batches for row in numbers.tolist()] == wanted
     assert [text for _, mine in batches for text in mine] == [texts[row] for row in wanted]
     assert all(len(mine) == 1 or sum(len(text.encode()) for text in mine) <= size for _, mine in batches)
+
+
+@given(st.lists(st.lists(st.integers(0, 6) | st.integers(2**40, 2**64 - 1), max_size=40), max_size=6))
+@settings(max_examples=100, deadline=None)
+def test_repetitive_texts_are_those_with_each_ngram_more_than_twice_on_average(texts: list[list[int]]) -> None:
+    ngrams = np.array([gram for grams in texts for gram in grams], dtype=np.uint64)
+    offsets = np.cumsum([0, *map(len, texts)])
+    expected = [d for d, grams in enumerate(texts) if 2 * len(set(grams)) < len(grams)]
+    assert signatures._repetitive(ngrams, offsets) == expected

@@ -109,3 +109,47 @@ def test_positions_are_those_in_the_composed_text():
     words = w.split_words([text])
     start, end = words.characters(0, 3, 5)
     assert w.composed(text)[start:end] == "l'orée"
+
+
+def mixed(value):
+    """splitmix64 by the numbers of its paper, for one value."""
+    value = (value + 0x9E3779B97F4A7C15) % 2**64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+@given(st.lists(st.text("abé", min_size=1, max_size=30), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_word_hashes_are_those_of_a_plain_loop_over_eight_bytes_at_a_time(words):
+    expected = []
+    for word in map(str.encode, words):
+        value = len(word)
+        for first in range(0, len(word), 8):
+            value = mixed(value ^ int.from_bytes(word[first : first + 8].rjust(8, b"\0"), "little"))
+        expected.append(value)
+    assert w.split_words([" ".join(words)]).hashes_W.tolist() == expected
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=60), st.integers(1, 45))
+@settings(max_examples=100, deadline=None)
+def test_ngram_hashes_are_those_of_the_polynomial_in_the_words(words, n):
+    expected = []
+    for first in range(len(words) - n + 1):
+        value = 0
+        for word in words[first : first + n]:
+            value = (value * 0x9E3779B97F4A7C15 + word) % 2**64
+        expected.append(mixed(value))
+    assert w.ngram_hashes(np.array(words, dtype=np.uint64), n).tolist() == expected
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_text_in_utf8_is_folded_as_the_text_is(text):
+    assert w.folded_utf8(text.encode("utf-8", "surrogatepass")) == w.folded(text)
+
+
+@given(st.text(st.characters(max_codepoint=0x7F), max_size=80))
+@settings(max_examples=200, deadline=None)
+def test_ascii_letters_and_digits_make_words_and_the_rest_of_ascii_parts_them(text):
+    assert spelled(text) == "".join(each if each.isalnum() else " " for each in text).lower().split()

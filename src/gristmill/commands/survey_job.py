@@ -23,7 +23,7 @@ from gristmill.formats.lines import Line, Lines
 from gristmill.formats.open_text import open_text
 from gristmill.recipe.schema.curation import MainText
 from gristmill.recipe.schema.formats import READERS
-from gristmill.select.signatures import exact_hash
+from gristmill.select.exact import exact_hash
 
 PEEK_ROWS = 200
 SAMPLE = 1000  # documents that are looked at closely

@@ -82,7 +82,10 @@ def read_documents(path: Path, *, batch_rows: int = 1024) -> Iterator[Document]:
 
 
 def read_batches(path: Path, *, columns: Sequence[str], batch_rows: int = 1024) -> Iterator[pa.RecordBatch]:
-    """Record batches of the named columns of one Parquet file, in order; DataError names what is missing."""
+    """Record batches of the named columns of one Parquet file, in order; DataError names what is missing.
+
+    Row groups are read one at a time: of several, Arrow reads all bytes ahead.
+    """
     with open_parquet(path) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
@@ -90,7 +93,8 @@ def read_batches(path: Path, *, columns: Sequence[str], batch_rows: int = 1024) 
                 f"{path} has no column {', '.join(map(repr, missing))}; its columns are "
                 f"{', '.join(map(repr, file.schema_arrow.names))}."
             )
-        yield from file.iter_batches(batch_size=batch_rows, columns=list(columns))
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(batch_size=batch_rows, row_groups=[group], columns=list(columns))
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gristmill.data.executor import STOP_POLL_SECONDS
+from gristmill.data.libraries import set_library_defaults
 from gristmill.errors import GristmillError, Interrupted, MissingExtra, RecipeError, ResourceError
 from gristmill.graph.record import versions
 
@@ -157,7 +158,7 @@ def _run(folder: str, fn: Callable[[Any], Any], item: Any) -> Any:
 
 def _prepare_worker(folder: str) -> None:
     os.chdir(folder)
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # as cli.py: shards are what runs side by side
+    set_library_defaults()
     # Children of multiprocessing prepare the main module, here Ray's worker, which would import Ray into each of them.
     vars(sys.modules["__main__"]).pop("__file__", None)
 

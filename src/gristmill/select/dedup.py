@@ -35,8 +35,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import xxhash
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from gristmill.data.executor import Executor, InProcess
 from gristmill.errors import ArtifactError
@@ -49,7 +47,6 @@ from gristmill.select.rules import DuplicateRules
 from gristmill.select.sets import NgramSets, SpillSets
 from gristmill.select.stages import Stage
 from gristmill.select.walk import Lists, Outcomes, walk
-from gristmill.select.words import Int64
 from gristmill.store.durable import OutOfSpaceError, read_json, write_json
 
 FOUND = "duplicates.json"
@@ -280,14 +277,3 @@ def _count_copies(path: Path) -> tuple[int, int]:
             exact += batch.column("exact").true_count
             near += batch.column("exact").false_count
     return exact, near
-
-
-def components(count: int, links_E2: Int64) -> Int64:
-    """The number of the connected part of each of `count` nodes: that of its lowest member."""
-    ends = (links_E2[:, 0], links_E2[:, 1])
-    graph = coo_array((np.ones(len(links_E2), dtype=np.int8), ends), shape=(count, count))
-    parts, label_D = connected_components(graph, directed=False)
-    lowest = np.full(parts, count, dtype=np.int64)
-    np.minimum.at(lowest, label_D, np.arange(count))
-    component_D: Int64 = lowest[label_D]
-    return component_D

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from gristmill.recipe.schema.curation import Validation
 from gristmill.select.catalogue import SourceRange, blocks, places
-from gristmill.select.dedup import components
+from gristmill.select.components import components
 from gristmill.select.split import choose_validation, is_one_of
 from gristmill.select.words import Int64
 

@@ -8,6 +8,8 @@ come from rensa only: another signer gives other values, and keys of two signers
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
@@ -35,7 +37,9 @@ def sign(ngrams: UInt64, offsets_D1: Int64, *, num_hashes: int, seed: int) -> UI
             "the version that gristmill asks for."
         )
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(ngrams, offsets_D1, num_hashes, seed % 2**32)
-    return np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(offsets_D1) - 1, num_hashes)
+    pack = struct.Struct(f"={num_hashes}I").pack  # half the time of numpy.array
+    rows = b"".join([pack(*row) for row in matrix.to_rows()])
+    return np.frombuffer(rows, dtype=np.uint32).reshape(len(offsets_D1) - 1, num_hashes).astype(np.uint64)
 
 
 def band_keys(signatures: UInt64, *, num_bands: int, rows_per_band: int) -> UInt64:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gristmill.select.corpus import BATCH_BYTES, Corpus, batches_of_texts, text_pieces
 from gristmill.select.files import Array, mapped, read_flat, write_flat
+from gristmill.select.pages import keep_freed_pages
 from gristmill.select.stages import Stage
 from gristmill.select.words import WIDENING, Int64, UInt64, Words, composed, ngram_hashes, ngrams_per_text, split_words
 
@@ -113,11 +114,10 @@ def _distinct_of_words(words: Words, n: int) -> tuple[UInt64, Int64]:
 
 
 def num_shared(one: UInt64, other: UInt64) -> int:
-    """How many n-grams two sets have in common."""
-    if not len(one) or not len(other):
-        return 0
-    places = np.minimum(np.searchsorted(other, one), len(other) - 1)
-    return int((other[places] == one).sum())
+    """How many n-grams two sets have in common: equal neighbours once both are one sorted array, which a stable sort merges."""
+    both = np.concatenate((one, other))
+    both.sort(kind="stable")
+    return int(np.count_nonzero(both[1:] == both[:-1]))
 
 
 def similarity(shared: int, size: int, other_size: int) -> tuple[float, float]:
@@ -163,6 +163,7 @@ class SpillSets:
         return self.out / f"sets-{k:05d}.bin"
 
     def __call__(self, k: int) -> None:
+        keep_freed_pages()
         first, end = (int(number) for number in self.corpus.firsts_S1[k : k + 2])
         rank_D = read_flat(self.ranks, np.int64, first=first, count=end - first)
         touched = mapped(self.touched, np.int64)
@@ -204,10 +205,9 @@ class NgramSets:
             self.size_T[places["touched"]] = places["size"]
             self.wide_T[places["touched"]] = places["wide"]
 
-    def lengths(self, wanted: Int64) -> Int64:
-        """How many n-grams `load` reads of each document."""
-        lengths: Int64 = self.size_T[wanted].astype(np.int64) + self.wide_T[wanted]
-        return lengths
+    def length(self, t: int) -> int:
+        """How many n-grams `load` reads of a document."""
+        return int(self.size_T[t]) + int(self.wide_T[t])
 
     def load(self, wanted: Int64) -> dict[int, UInt64]:
         """The sets of some documents, read file by file: both of a document as one array."""
@@ -217,9 +217,9 @@ class NgramSets:
         for k in np.unique(file_N).tolist():
             with self._files[k].open("rb") as file:
                 mine = order[file_N == k]
-                for t, length in zip(mine.tolist(), self.lengths(mine).tolist(), strict=True):
+                for t in mine.tolist():
                     file.seek(8 * int(self._first_T[t] - self._bases[k]))
-                    found[t] = np.frombuffer(file.read(8 * length), dtype=np.uint64)
+                    found[t] = np.frombuffer(file.read(8 * self.length(t)), dtype=np.uint64)
         return found
 
     def num_shared(self, one: int, other: int, loaded: dict[int, UInt64], *, wide: bool, chunk: int) -> int:

@@ -28,9 +28,22 @@ from gristmill.data.each_shard import each_shard
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.step import StepContext
 from gristmill.select.corpus import BATCH_BYTES, pieces, rows_per_batch, text_bytes
+from gristmill.select.exact import exact_hashes
 from gristmill.select.marks import mark
 from gristmill.select.minhash import band_keys, sign
-from gristmill.select.words import WIDENING, Int64, UInt64, composed, folded, ngram_hashes, ngrams_per_text, words_of
+from gristmill.select.pages import keep_freed_pages
+from gristmill.select.words import (
+    WIDENING,
+    Int64,
+    UInt64,
+    composed,
+    folded,
+    folded_utf8,
+    joined,
+    ngram_hashes,
+    ngrams_per_text,
+    words_of,
+)
 from gristmill.store.durable import atomic_path
 from gristmill.store.fingerprint import derive_seed
 
@@ -39,9 +52,7 @@ STEM = "prints"
 MIN_DISTINCT_SIGNED = 0.5  # of the n-grams of a text; below it every second band is signed over wide ones
 MAX_SIGNED_CHARS = 500_000  # signatures of longer texts fill up and collide with anything; verification reads all
 ROWS_PER_GROUP = 8192
-_SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # where `str.split` cuts; none is beyond
-_WIDE_SPACES = [chr(code).encode() for code in _SPACES if code >= 0x80]
-_ONE_SPACE = bytes(ord(" ") if code in _SPACES and code < 0x80 else code for code in range(256))
+ROOM = 4  # places for each n-gram, where repeated ones are looked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +110,7 @@ class PrintShard:
         target = self.target(shard)
         if target.is_file():
             return int(pq.read_metadata(target).num_rows)
+        keep_freed_pages()
         schema = prints_schema(self.bands.num_bands)
         documents = 0
         with (
@@ -115,7 +127,7 @@ class PrintShard:
             sizes = text_bytes(batch.column("text"))
             for first, end in pieces(sizes, BATCH_BYTES):
                 piece = batch.slice(first, end - first)
-                texts = piece.column("text").to_pylist()
+                texts = piece.column("text").cast(pa.binary()).to_pylist()
                 prints = print_texts(texts, bands=self.bands, seed=self.seed)
                 columns = {
                     "id": piece.column("id"),
@@ -123,7 +135,7 @@ class PrintShard:
                     "bytes_in": piece.column("bytes_in"),
                     "num_ngrams": pa.array(prints.num_ngrams_D),
                     "exact": _fixed_size(prints.exact_D2.astype(">u8"), 16),
-                    "text_hash": pa.array([text_hash(text) for text in texts], pa.uint64()),
+                    "text_hash": pa.array(np.fromiter(map(text_hash, texts), np.uint64, len(texts))),
                     "keys": _fixed_size(prints.keys_DB.astype("<u8"), 8 * self.bands.num_bands),
                 }
                 yield pa.table([columns[name] for name in schema.names], schema=schema)
@@ -145,27 +157,31 @@ def signing_seed(recipe_seed: int) -> int:
     return derive_seed(derive_seed(recipe_seed, "select"), "minhash")
 
 
-def print_texts(texts: Sequence[str], *, bands: Bands, seed: int) -> Prints:
-    """Exact hashes and band keys of all texts. The same bands and seed must be used for all that is compared."""
-    whole = [folded(text) for text in texts]
-    exact = np.array([_exact_hash(text) for text in whole], dtype=np.uint64).reshape(len(texts), 2)
-    signed = [
-        lower if len(text) <= MAX_SIGNED_CHARS else folded(composed(text)[:MAX_SIGNED_CHARS])
-        for text, lower in zip(texts, whole, strict=True)
-    ]
-    words = words_of(signed)
+def print_texts(texts: Sequence[bytes], *, bands: Bands, seed: int) -> Prints:
+    """Exact hashes and band keys of all texts, in UTF-8. The same bands and seed must be used for all that is compared."""
+    whole = [folded_utf8(text) for text in texts]
+    buffer, starts = joined(whole)
+    exact_D2 = exact_hashes(buffer, starts)
+    if max(map(len, texts), default=0) > MAX_SIGNED_CHARS:
+        buffer, starts = joined([_signed(text, lower) for text, lower in zip(texts, whole, strict=True)])
+    words = words_of(buffer, starts)
     ngrams, offsets = ngrams_per_text(words, bands.ngram)
     keys_DB = _keys(ngrams, offsets, bands=bands, seed=seed)
-    repetitive = [
-        d for d, (first, end) in enumerate(itertools.pairwise(offsets.tolist())) if _repeats(ngrams[first:end])
-    ]
-    wide = {d: ngram_hashes(words.of(d), bands.ngram * WIDENING) for d in repetitive}
+    wide = {d: ngram_hashes(words.of(d), bands.ngram * WIDENING) for d in _repetitive(ngrams, offsets)}
     wide = {d: grams for d, grams in wide.items() if len(grams)}
     if wide:
         wide_offsets = np.cumsum([0, *map(len, wide.values())])
         wide_keys = _keys(np.concatenate(list(wide.values())), wide_offsets, bands=bands, seed=seed)
         keys_DB[list(wide), 1::2] = wide_keys[:, 1::2]
-    return Prints(exact_D2=exact, keys_DB=keys_DB, num_ngrams_D=np.diff(offsets))
+    return Prints(exact_D2=exact_D2, keys_DB=keys_DB, num_ngrams_D=np.diff(offsets))
+
+
+def _signed(text: bytes, lower: bytes) -> bytes:
+    """What is signed of a text, folded: all of it, as `lower`, or the beginning of a long one."""
+    if len(text) <= MAX_SIGNED_CHARS:
+        return lower
+    characters = text.decode("utf-8", "surrogatepass")
+    return lower if len(characters) <= MAX_SIGNED_CHARS else folded(composed(characters)[:MAX_SIGNED_CHARS])
 
 
 def _keys(ngrams: UInt64, offsets_D1: Int64, *, bands: Bands, seed: int) -> UInt64:
@@ -173,33 +189,27 @@ def _keys(ngrams: UInt64, offsets_D1: Int64, *, bands: Bands, seed: int) -> UInt
     return band_keys(signatures, num_bands=bands.num_bands, rows_per_band=bands.rows_per_band)
 
 
-def _repeats(ngrams: UInt64) -> bool:
-    """Whether the n-grams of a text occur more than twice on average."""
-    if len(ngrams) < 2:
-        return False
-    ordered = np.sort(ngrams)
-    return bool(1 + (ordered[1:] != ordered[:-1]).sum() < MIN_DISTINCT_SIGNED * len(ngrams))
+def _repetitive(ngrams: UInt64, offsets_D1: Int64) -> list[int]:
+    """The texts whose n-grams occur more than twice on average.
+
+    Each n-gram goes to one of ROOM places for each that its text has: distinct ones fill at most as many places as they are. Only
+    where few places are filled are the n-grams sorted and counted.
+    """
+    count_D = np.diff(offsets_D1)
+    place_G = (ngrams >> np.uint64(32)) * np.repeat(ROOM * count_D, count_D).view(np.uint64) >> np.uint64(32)
+    filled = np.zeros(ROOM * len(ngrams), dtype=bool)
+    filled[place_G.view(np.int64) + np.repeat(ROOM * offsets_D1[:-1], count_D)] = True
+    found = []
+    for d, (first, end) in enumerate(itertools.pairwise(offsets_D1.tolist())):
+        least = MIN_DISTINCT_SIGNED * (end - first)
+        if np.count_nonzero(filled[ROOM * first : ROOM * end]) < least and len(np.unique(ngrams[first:end])) < least:
+            found.append(d)
+    return found
 
 
-def exact_hash(text: str) -> tuple[int, int]:
-    """128 bits of the whole text, composed (NFC), in lower case, with every run of white space made one space."""
-    return _exact_hash(folded(text))
-
-
-def _exact_hash(lower: bytes) -> tuple[int, int]:
-    if not lower.isascii():
-        for space in _WIDE_SPACES:
-            lower = lower.replace(space, b" ")
-    line = lower.translate(_ONE_SPACE)
-    while b"  " in line:
-        line = line.replace(b"  ", b" ")
-    value = xxhash.xxh3_128_intdigest(line.strip(b" "))
-    return value >> 64, value & (2**64 - 1)
-
-
-def text_hash(text: str) -> int:
-    """64 bits of the text as it is."""
-    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+def text_hash(text: bytes) -> int:
+    """64 bits of the text as it is, in UTF-8."""
+    return xxhash.xxh3_64_intdigest(text)
 
 
 def exact_column(column: pa.ChunkedArray) -> UInt64:

@@ -14,6 +14,7 @@ they are filled again from the outcomes of those.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,15 +45,14 @@ class Lists:
         self._entries = stage.array("lists.scratch", num_slots, kind)
         self._max_listed = max_listed
 
-    def candidates(self, slots: Int64) -> tuple[Int64, Int64]:
-        """The kept documents in the lists at these slots, in the order of comparison, and how many lists each is in."""
+    def candidates(self, slots: Int64) -> list[int]:
+        """The kept documents in the lists at these slots, in the order of comparison."""
         lengths = self._entries[slots]
         if not lengths.any():
-            return np.empty(0, np.int64), np.empty(0, np.int64)
+            return []
         listed = [self._entries[slot + 1 : slot + 1 + length] for slot, length in zip(slots.tolist(), lengths.tolist())]
-        found, shared = np.unique(np.concatenate(listed), return_counts=True)
-        order = np.argsort(-shared, kind="stable")
-        return found[order].astype(np.int64), shared[order]
+        shared = Counter(np.concatenate(listed).tolist())
+        return sorted(shared, key=lambda t: (-shared[t], t))
 
     def add(self, t: int, slots: Int64) -> None:
         """Adds one document to the lists at its slots, which differ."""
@@ -125,9 +125,9 @@ class Walk:
         ngrams = 0
         end = first
         while end < len(window):
-            before, _ = self.lists.candidates(window.slots[end])
-            new = {window.first + end, *before[: self.rules.max_comparisons].tolist()} - wanted
-            ngrams += int(self.sets.lengths(np.array(sorted(new), dtype=np.int64)).sum())
+            before = self.lists.candidates(window.slots[end])
+            new = {window.first + end, *before[: self.rules.max_comparisons]} - wanted
+            ngrams += sum(map(self.sets.length, new))
             if ngrams > self.block_ngrams:
                 break
             wanted |= new
@@ -136,10 +136,10 @@ class Walk:
 
     def _is_copy(self, found: Found, t: int, slots: Int64, loaded: dict[int, UInt64]) -> bool:
         """Compares document t with its candidates until it is a copy of one that makes it leave."""
-        candidates, _ = self.lists.candidates(slots)
+        candidates = self.lists.candidates(slots)
         found.counts["candidate_pairs"] += len(candidates)
         found.counts["capped"] += len(candidates) > self.rules.max_comparisons
-        for other in candidates[: self.rules.max_comparisons].tolist():
+        for other in candidates[: self.rules.max_comparisons]:
             jaccard, containment = self._compare(t, other, loaded)
             size, other_size = int(self.sets.size_T[t]), int(self.sets.size_T[other])
             is_copy = jaccard >= self.rules.min_jaccard or (other_size >= size and containment >= MIN_CONTAINMENT)

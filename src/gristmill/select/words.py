@@ -26,13 +26,10 @@ VERSION = 2  # of every step that uses it: rises when the meaning of what it com
 UInt64 = NDArray[np.uint64]
 Int64 = NDArray[np.int64]
 
-_SPACE = 0x20
 _BASE = 0x9E3779B97F4A7C15
 _LONG_WORD = 256  # bytes
 WIDENING = 8  # wide n-grams are so many times as long: with n-grams of 5, 40 words in a row
 DOTTED_CAPITAL_I = "\u0130"
-# ASCII letters and digits stay, other ASCII becomes a space, bytes of multi-byte characters stay.
-_BYTE_TABLE = bytes(b if b >= 0x80 or chr(b).isalnum() else _SPACE for b in range(256))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class Words:
 
 def split_words(texts: Sequence[str]) -> Words:
     """The words of all texts, hashed."""
-    return words_of([folded(text) for text in texts])
+    return words_of(*joined([folded(text) for text in texts]))
 
 
 def folded(text: str) -> bytes:
@@ -73,20 +70,27 @@ def folded(text: str) -> bytes:
     return lowered(composed(text)).encode("utf-8", "surrogatepass")
 
 
-def words_of(parts: Sequence[bytes]) -> Words:
-    """The words of texts that are folded."""
-    buffer = b" ".join(parts) + b" "
-    text_starts = np.zeros(len(parts) + 1, dtype=np.int64)
-    np.cumsum([len(part) + 1 for part in parts], out=text_starts[1:])
-    normal = buffer.translate(_BYTE_TABLE)
-    raw = np.frombuffer(normal, dtype=np.uint8)
-    starts, ends = _word_ranges(raw)
+def folded_utf8(text: bytes) -> bytes:
+    """As `folded`, of a text in UTF-8."""
+    return text.lower() if text.isascii() else folded(text.decode("utf-8", "surrogatepass"))
+
+
+def joined(parts: Sequence[bytes]) -> tuple[bytes, Int64]:
+    """Texts one after another, each with a blank at its end, and at which byte each begins, (D + 1,)."""
+    starts = np.zeros(len(parts) + 1, dtype=np.int64)
+    np.cumsum([len(part) + 1 for part in parts], out=starts[1:])
+    return b" ".join([*parts, b""]), starts
+
+
+def words_of(buffer: bytes, text_starts_D1: Int64) -> Words:
+    """The words of texts that are folded and joined."""
+    starts, ends = _word_ranges(np.frombuffer(buffer, dtype=np.uint8))
     return Words(
-        hashes_W=_range_hashes(raw, normal, starts, ends),
+        hashes_W=_range_hashes(buffer, starts, ends),
         starts_W=starts,
         ends_W=ends,
-        offsets_D1=np.searchsorted(starts, text_starts),
-        text_starts_D1=text_starts,
+        offsets_D1=np.searchsorted(starts, text_starts_D1),
+        text_starts_D1=text_starts_D1,
         buffer=buffer,
     )
 
@@ -106,46 +110,59 @@ def lowered(text: str) -> str:
 
 def ngram_hashes(words_W: UInt64, n: int) -> UInt64:
     """The hash of each n consecutive words, (W - n + 1,); empty when there are fewer words."""
-    count = len(words_W) - n + 1
-    if count <= 0:
-        return np.empty(0, dtype=np.uint64)
-    sums = np.zeros(count, dtype=np.uint64)
-    for k in range(n):
-        sums = sums * np.uint64(_BASE) + words_W[k : k + count]
-    return mix(sums)
+    return mix(_sums(words_W, n)) if len(words_W) >= n else np.empty(0, dtype=np.uint64)
+
+
+def _sums(words_W: UInt64, n: int) -> UInt64:
+    """Of each n consecutive words w the sum of w[k] × _BASE ** (n - 1 - k), (W - n + 1,), from the sums of half as many."""
+    if n == 1:
+        return words_W
+    half = n // 2
+    sums = _sums(words_W, half)
+    sums = sums[: len(sums) - half] * np.uint64(_BASE**half % 2**64) + sums[half:]
+    if n % 2:
+        sums = sums[:-1] * np.uint64(_BASE) + words_W[n - 1 :]
+    return sums
 
 
 def ngrams_per_text(words: Words, n: int) -> tuple[UInt64, Int64]:
     """All n-gram hashes of all texts and the offsets (D + 1,) of each text's; no n-gram crosses a text."""
     flat = ngram_hashes(words.hashes_W, n)
-    lengths = np.diff(words.offsets_D1)
-    counts = np.maximum(lengths - n + 1, 0)
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    counts = np.maximum(np.diff(words.offsets_D1) - n + 1, 0)
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
     np.cumsum(counts, out=offsets[1:])
-    inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - words.offsets_D1[:-1], counts)
-    return flat[inside], offsets
+    inside = zip(words.offsets_D1.tolist(), counts.tolist())  # one offset more, the end
+    parts = [flat[first : first + count] for first, count in inside]
+    return np.concatenate([flat[:0], *parts]), offsets
 
 
 def mix(values: UInt64) -> UInt64:
     """A bijection of 64-bit values that spreads each bit over all (the finaliser of splitmix64, Steele et al. 2014)."""
     z = values + np.uint64(_BASE)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    shifted = z >> np.uint64(30)
+    z ^= shifted
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(z, np.uint64(27), out=shifted)
+    z ^= shifted
+    z *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(z, np.uint64(31), out=shifted)
+    z ^= shifted
+    return z
 
 
 def _word_ranges(raw: NDArray[np.uint8]) -> tuple[Int64, Int64]:
     """First byte and end of each word; every text ends in a space. What is not ASCII is looked at byte by byte."""
     letter = np.zeros(len(raw) + 2, dtype=bool)  # a blank on either side
-    letter[1:-1] = raw != _SPACE
+    is_digit = raw - np.uint8(ord("0")) < 10  # what is below wraps around
+    letter[1:-1] = is_digit | ((raw | 0x20) - np.uint8(ord("a")) < 26) | (raw >= 0x80)
     lead = np.flatnonzero(raw >= 0xC2)
     first, after = raw[lead], raw[np.minimum(lead + 1, len(raw) - 1)]
     signs = lead[first == 0xC2]  # U+0080-00BF: no-break space, quotes, signs
     marks = lead[((first == 0xE2) & ((after == 0x80) | (after == 0x81))) | ((first == 0xE3) & (after == 0x80))]
     letter[1:][signs[:, None] + np.arange(2)] = False
     letter[1:][marks[:, None] + np.arange(3)] = False
-    starts = np.flatnonzero(letter[1:] & ~letter[:-1])
-    stops = np.flatnonzero(letter[:-1] & ~letter[1:])
+    edges = np.flatnonzero(letter[1:] != letter[:-1])
+    starts, stops = edges[::2].copy(), edges[1::2].copy()
     thai_lao = (first == 0xE0) & (after >= 0xB8) & (after <= 0xBB)
     alone = lead[((first >= 0xE3) & (first <= 0xE9)) | thai_lao]
     alone = alone[letter[1:][alone]]
@@ -157,25 +174,26 @@ def _word_ranges(raw: NDArray[np.uint8]) -> tuple[Int64, Int64]:
         bounds[stops] = True
         starts, edges = np.flatnonzero(begins), np.flatnonzero(bounds)
         stops = edges[np.flatnonzero(begins[edges]) + 1]
-    return starts.astype(np.int64), stops.astype(np.int64)
+    return starts, stops
 
 
-def _range_hashes(raw: NDArray[np.uint8], buffer: bytes, starts: Int64, ends: Int64) -> UInt64:
+def _range_hashes(buffer: bytes, starts: Int64, ends: Int64) -> UInt64:
     """A hash of the bytes of each range, eight at a time for all words at once; long words go one by one."""
-    padded = buffer + bytes(8)
-    eights = np.ndarray((len(raw),), dtype="<u8", buffer=padded, strides=(1,))
+    eights = np.ndarray((len(buffer),), dtype="<u8", buffer=buffer + bytes(8), strides=(1,))
     lengths = ends - starts
-    hashes = lengths.astype(np.uint64)
-    shifts = np.uint64(8) * np.arange(8, -1, -1, dtype=np.uint64)
-    open_words = np.flatnonzero(lengths <= _LONG_WORD)
-    for offset in range(0, _LONG_WORD, 8):
+    hashes = mix(lengths.view(np.uint64) ^ _first_bytes(eights[starts], lengths))
+    open_words = np.flatnonzero(lengths > 8)
+    for offset in range(8, _LONG_WORD, 8):
         if not len(open_words):
             break
-        left = np.minimum(lengths[open_words] - offset, 8)
-        # The bytes beyond the word are shifted out; at least one is left, so no shift is 64.
-        chunk = eights[starts[open_words] + offset] << shifts[left]
+        chunk = _first_bytes(eights[starts[open_words] + offset], lengths[open_words] - offset)
         hashes[open_words] = mix(hashes[open_words] ^ chunk)
         open_words = open_words[lengths[open_words] > offset + 8]
     for long_word in np.flatnonzero(lengths > _LONG_WORD).tolist():
         hashes[long_word] = xxhash.xxh3_64_intdigest(buffer[starts[long_word] : ends[long_word]])
     return hashes
+
+
+def _first_bytes(eights: UInt64, counts: Int64) -> UInt64:
+    """Of each eight bytes the first `counts`, 1 or more, moved to the end; zeros stand before them."""
+    return eights << ((8 - np.minimum(counts, 8)).view(np.uint64) << np.uint64(3))
