@@ -105,18 +105,22 @@ SHARES = (
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
     """So many devices of one kind. mfu: the share of their peak that training is to reach, operations counted by
-    `flops_per_token`; None takes a published one. price: of one device for one hour, in any currency."""
+    `flops_per_token`; None takes a published one. price: of one device for one hour, in any currency. micro_batch_tokens: None
+    takes the largest that fits."""
 
     count: int
     device: DeviceType
     mfu: float | None = None
     price: float | None = None
+    micro_batch_tokens: int | None = None
 
     def __str__(self) -> str:
         return f"{self.count:,} × {self.device.name}"
 
 
-def read_fleet(text: str, *, mfu: float | None = None, price: float | None = None) -> Fleet:
+def read_fleet(
+    text: str, *, mfu: float | None = None, price: float | None = None, micro_batch_tokens: int | None = None
+) -> Fleet:
     """ "384xH100" as a fleet; "H100" is one. Raises RecipeError with the table for anything that is not in it."""
     found = re.fullmatch(r"(?:(\d{1,9})\s*[xX×*]\s*)?(\S+)", text.strip())
     if found is None:
@@ -130,7 +134,7 @@ def read_fleet(text: str, *, mfu: float | None = None, price: float | None = Non
         raise RecipeError(
             f"--mfu is {mfu:g}; expected a share of the peak above 0 and at most 1, such as 0.3 for 30 %."
         )
-    return Fleet(count=count, device=_named(found[2]), mfu=mfu, price=price)
+    return Fleet(count=count, device=_named(found[2]), mfu=mfu, price=price, micro_batch_tokens=micro_batch_tokens)
 
 
 def devices_in_lines() -> str:

@@ -11,8 +11,9 @@ backward pass from the inputs of the layers (activation checkpointing).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from gristmill.planning.cost import (
     FP32_BYTES,
@@ -29,7 +30,9 @@ from gristmill.recipe.schema.training import ModelSection
 from gristmill.units import counted, in_units
 
 BF16_BYTES = 2
-USABLE = 0.9  # of a device's memory; the rest is context, communication and what the allocator cannot use: an assumption
+USABLE = (
+    0.9  # of a device's memory; the rest is context, communication and what the allocator cannot use: an assumption
+)
 RECOMPUTED = 4 / 3  # operations of a step that makes its activations twice, over one that keeps them
 TRAINING = ("pretrain", "sft", "pairs", "dpo")  # steps that run on the devices
 
@@ -78,35 +81,44 @@ class FleetPlan:
     layouts: tuple[Layout, ...]
     uneven: tuple[str, ...]
     advice: str
-    seconds: dict[str, float]
+    seconds: Mapping[str, float]
 
     @property
     def chosen(self) -> Layout | None:
         """The fastest layout that fits."""
         return next((layout for layout in self.layouts if layout.fits), None)
 
-    @property
-    def hours(self) -> float:
-        """Of all steps on the devices, one after the other."""
-        return sum(self.seconds.values()) / 3600
+    def device_hours(self, seconds: float) -> float:
+        """Of all devices together, in so many seconds."""
+        return seconds / 3600 * self.fleet.count
 
-    @property
-    def device_hours(self) -> float:
-        """Hours of all devices together."""
-        return self.hours * self.fleet.count
-
-    @property
-    def price(self) -> float | None:
+    def price(self, seconds: float) -> float | None:
         """Of the device-hours, at the price that was given."""
-        return None if self.fleet.price is None else self.device_hours * self.fleet.price
+        return None if self.fleet.price is None else self.device_hours(seconds) * self.fleet.price
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        total = sum(self.seconds.values())
+        chosen = self.chosen
+        return {
+            "count": self.fleet.count,
+            "device": asdict(self.fleet.device),
+            "mfu": self.mfu,
+            "mfu_source": self.mfu_words,
+            "layouts": [{**asdict(layout), "total_bytes": layout.memory.total} for layout in self.layouts],
+            "chosen": None if chosen is None else self.layouts.index(chosen),
+            "uneven": list(self.uneven),
+            "advice": self.advice,
+            "steps_seconds": dict(self.seconds),
+            "device_hours": self.device_hours(total),
+            "price": self.price(total),
+        }
 
 
-def plan_fleet(
-    recipe: Recipe, works: dict[str, Work], fleet: Fleet, *, micro_batch_tokens: int | None = None
-) -> FleetPlan:
-    """The plan of a recipe's training on a fleet. works: of its steps. micro_batch_tokens: None takes the largest that fits."""
+def plan_fleet(recipe: Recipe, works: Mapping[str, Work], fleet: Fleet) -> FleetPlan:
+    """The plan of a recipe's training on a fleet. works: of its steps, by name."""
     mfu, words = mfu_in_words(fleet, count_parameters(recipe.model, recipe.tokenizer.vocab_size))
-    layouts = tuple(_layouts(recipe, fleet, micro_batch_tokens))
+    layouts = tuple(_layouts(recipe, fleet))
     chosen = next((layout for layout in layouts if layout.fits), layouts[-1])
     rate = fleet.count * fleet.device.peak_flops * mfu / (RECOMPUTED if chosen.recomputes else 1.0)
     seconds = {name: work.flops / rate for name, work in works.items() if name in TRAINING}
@@ -164,13 +176,13 @@ def device_memory(
     )
 
 
-def _layouts(recipe: Recipe, fleet: Fleet, micro_batch_tokens: int | None) -> Iterator[Layout]:
+def _layouts(recipe: Recipe, fleet: Fleet) -> Iterator[Layout]:
     """Replicas and full shard, activations kept and recomputed, each with the largest micro-batch that fits or the one asked for."""
     longest = max(stage.seq_len for stage in recipe.pretrain.stages)
     sequences = max(1, math.ceil(recipe.pretrain.global_batch_tokens // longest / fleet.count))
     sizes = [number for number in range(sequences, 0, -1) if sequences % number == 0]
-    if micro_batch_tokens is not None:
-        sizes = [min(sequences, max(1, micro_batch_tokens // longest))]
+    if fleet.micro_batch_tokens is not None:
+        sizes = [min(sequences, max(1, fleet.micro_batch_tokens // longest))]
     for recomputes in (False, True):
         for num_shards in dict.fromkeys((1, fleet.count)):
             for number in sizes:
@@ -219,12 +231,13 @@ def _uneven(recipe: Recipe, count: int) -> Iterator[str]:
 
 def _advice(recipe: Recipe, fleet: Fleet) -> str:
     """What would hold the training: more devices of the kind, or another kind."""
-    least = min(layout.memory.total for layout in _layouts(recipe, fleet, None))
+    least = min(layout.memory.total for layout in _layouts(recipe, fleet))
     counts = [fleet.count * 2**power for power in range(1, 11)]
     more = next((count for count in counts if _fits(recipe, Fleet(count=count, device=fleet.device))), None)
-    kinds = [device.name for device in DEVICES if _fits(recipe, Fleet(count=fleet.count, device=device))]
-    ways = [] if more is None else [f"{more:,} × {fleet.device.name} as full shard"]
-    ways += [f"{fleet.count:,} of {', '.join(kinds)}"] if kinds else []
+    smallest = sorted(DEVICES, key=lambda device: device.memory_bytes)
+    kinds = [device.name for device in smallest if _fits(recipe, Fleet(count=fleet.count, device=device))][:3]
+    ways = [] if more is None else [f"{more:,} × {fleet.device.name}, sharded"]
+    ways += [f"{fleet.count:,} × {' or '.join(kinds)}"] if kinds else []
     return (
         f"nothing fits: one sequence takes at least {in_units(least, 'B')} of a device's {in_units(fleet.device.memory_bytes, 'B')}, "
         f"of which {USABLE:.0%} are usable; "
@@ -233,7 +246,7 @@ def _advice(recipe: Recipe, fleet: Fleet) -> str:
 
 
 def _fits(recipe: Recipe, fleet: Fleet) -> bool:
-    return any(layout.fits for layout in _layouts(recipe, fleet, None))
+    return any(layout.fits for layout in _layouts(recipe, fleet))
 
 
 def _sampling_seconds(recipe: Recipe, fleet: Fleet) -> float:
