@@ -61,11 +61,13 @@ def picture(course: Course, names: Sequence[str], *, columns: int) -> list[str]:
     begins = [round(segment.first_step * columns / steps) for segment in course.segments]
     axis = ["─"] * columns
     words = [" "] * columns
-    for name, (begin, end) in zip(names, pairwise([*begins, columns + 1]), strict=True):
-        if begin < columns:
-            axis[begin] = "┬"
-        if len(name) < end - begin or end > columns:
-            words[begin : begin + len(name)] = name
+    for name, (begin, end) in zip(names, pairwise([*begins, columns]), strict=True):
+        axis[min(begin, columns - 1)] = "┬"
+        is_last = end == columns
+        start = max(0, min(begin, columns - len(name))) if is_last else begin  # the last name ends with the axis
+        room = words[max(0, start - 1) : start + len(name)]
+        if len(name) < end - start + is_last and set(room) == {" "}:
+            words[start : start + len(name)] = name
     return [*rows, f"{'0':>8} └{''.join(axis)}", f"{'':>10}{''.join(words)}".rstrip()]
 
 
