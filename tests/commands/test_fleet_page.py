@@ -53,19 +53,25 @@ def test_every_shipped_recipe_plans_for_devices_and_no_number_is_cut_off(
 
 def test_the_page_says_hours_device_hours_and_money_that_belong_together(machine: Machine) -> None:
     text = page(LARGE, machine, "256xH100", price=2.5)
-    found = re.search(
-        r"([\d.]+) days, ([\d,]+) device-hours, ([\d,.]+) at 2\.5 per device-hour; ([\d.]+)M tokens/s", text
-    )
+    found = re.search(r"pretrain: ([\d.]+) days \(([\d.]+)M tokens/s\), ([\d,]+) device-hours, price ([\d,.]+)\n", text)
     assert found is not None
-    days, hours, money, speed = (float(group.replace(",", "")) for group in found.groups())
+    days, speed, hours, money = (float(group.replace(",", "")) for group in found.groups())
     assert hours == pytest.approx(days * 24 * 256, rel=0.01)
     assert money == pytest.approx(2.5 * hours, rel=0.001)
     assert speed * 1e6 * days * 86_400 == pytest.approx(10.99e12, rel=0.02)
     assert re.search(rf"pretrain +{days} days +256 × H100", text)
+    assert "training on 256 × H100, at 2.5 per device-hour" in text
+
+
+def test_each_training_step_has_its_device_hours_and_they_add_up(machine: Machine) -> None:
+    text = page(RECIPES / "quickstart.yaml", machine, "64xRTX3090", price=1000.0)
+    money = {name: float(price) for name, price in re.findall(r"(\w[\w ]*): .* device-hours, price ([\d.]+)\n", text)}
+    assert list(money) == ["pretrain", "sft", "pairs", "dpo", "all of these"]
+    assert sum(list(money.values())[:-1]) == pytest.approx(money["all of these"], abs=0.05)
 
 
 def test_without_a_price_there_is_none(machine: Machine) -> None:
-    assert "per device-hour" not in page(LARGE, machine, "256xH100")
+    assert ", price" not in page(LARGE, machine, "256xH100")
 
 
 def test_this_machine_keeps_the_other_steps_and_is_not_warned_of_its_memory(machine: Machine) -> None:

@@ -73,7 +73,7 @@ def test_plan_of_an_unchanged_recipe_names_no_change_and_harmless_ones_are_none(
 ) -> None:
     assert planned(gristmill)["changes"] == []
     assert planned(gristmill, *HARMLESS.values())["changes"] == []
-    assert "asked otherwise" not in gristmill("plan", "recipe.yaml", *OPTIONS).out
+    assert "changed since" not in gristmill("plan", "recipe.yaml", *OPTIONS).out
 
 
 def test_plan_tells_each_change_once_with_old_and_new_value_what_it_remakes_and_how_long_that_takes(
@@ -91,6 +91,7 @@ def test_plan_tells_each_change_once_with_old_and_new_value_what_it_remakes_and_
         left = sum(found["steps_seconds"][step]["left_seconds"] for step in change["remade"])
         assert change["seconds"] == pytest.approx(left) != 0
     page = gristmill("plan", "recipe.yaml", *overrides, *OPTIONS).out
+    assert "changed since the run that is there" in page
     assert "pretrain.optimizer.peak_lr: 0.01 → 0.005; remakes pretrain, " in page
 
 

@@ -200,6 +200,17 @@ def test_replicas_hold_sixteen_bytes_for_each_parameter_and_shards_their_part() 
     assert whole.weights + whole.gradients + whole.moments == 16 * parameters + 4 * head
     assert part.weights + part.gradients + part.moments == 16 * math.ceil(parameters / 8) + 4 * head
     assert part.activations == whole.activations
+    assert part.copies > whole.copies  # of the matrices, and the layers that are gathered
+
+
+def test_activations_that_are_made_twice_take_a_third_more_operations() -> None:
+    """24 GB hold neither the states of 1.7B nor, sharded over eight, its activations."""
+    planned = plan_fleet(LARGE, {}, read_fleet("8xRTX4090", mfu=0.3))
+    assert planned.chosen is not None
+    assert (planned.chosen.recomputes, planned.chosen.num_shards) == (True, 8)
+    ample = plan_fleet(LARGE, {}, read_fleet("8xA100-80GB", mfu=0.3))
+    ratio = planned.seconds["pretrain"] * 165.2 / (ample.seconds["pretrain"] * 312)
+    assert ratio == pytest.approx(4 / 3)
 
 
 def test_a_micro_batch_that_was_asked_for_is_kept() -> None:

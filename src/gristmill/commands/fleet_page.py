@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -22,19 +24,10 @@ def print_fleet(plan: Forecast, console: Console) -> None:
     planned = plan.fleet
     if planned is None:
         return
-    total = sum(step.seconds for step in plan.steps if step.fleet)
-    price = planned.price(total)
-    section(
-        console,
-        f"training on {planned.fleet}",
-        [
-            str(planned.fleet.device),
-            planned.mfu_words,
-            f"{seconds(total)}, {_hours(planned.device_hours(total))} device-hours"
-            + ("" if price is None else f", {price:,.2f} at {planned.fleet.price:g} per device-hour")
-            + f"; {scale(_tokens_per_second(plan, planned))} tokens/s in pretraining",
-        ],
-    )
+    title = f"training on {planned.fleet}"
+    if planned.fleet.price is not None:
+        title += f", at {planned.fleet.price:g} per device-hour"
+    section(console, title, [str(planned.fleet.device), planned.mfu_words, *_costs(plan, planned)])
     console.print(_layouts(planned))
     for line in LEGEND:
         console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
@@ -45,8 +38,16 @@ def print_fleet(plan: Forecast, console: Console) -> None:
             console.print(Text(f"  {line}", style="yellow"), soft_wrap=True)
 
 
-def _tokens_per_second(plan: Forecast, planned: FleetPlan) -> float:
-    return plan.recipe.pretrain.total_tokens / planned.seconds["pretrain"]
+def _costs(plan: Forecast, planned: FleetPlan) -> Iterator[str]:
+    """Time, device-hours and price of each training step that is still to be done, and of all."""
+    costs = [(step.step, step.seconds) for step in plan.steps if step.fleet and step.seconds]
+    if len(costs) > 1:
+        costs.append(("all of these", sum(time for _, time in costs)))
+    for name, time in costs:
+        price = planned.price(time)
+        money = "" if price is None else f", price {price:,.2f}"
+        rate = f" ({scale(plan.recipe.pretrain.total_tokens / time)} tokens/s)" if name == "pretrain" else ""
+        yield f"{name}: {seconds(time)}{rate}, {_hours(planned.device_hours(time))} device-hours{money}"
 
 
 def _layouts(planned: FleetPlan) -> Table:

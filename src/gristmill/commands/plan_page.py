@@ -50,7 +50,7 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     section(console, "cost", _cost_lines(plan, machine))
     section(console, "curation", _curation_lines(plan))
     section(console, "after pretraining", _later_lines(recipe))
-    section(console, "asked otherwise than of the run that is there", [*map(_change_words, plan.changes)])
+    section(console, "changed since the run that is there", [*map(_change_words, plan.changes)])
     section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
     section(console, "notes", list(plan.notes))
     section(console, "warnings", list(plan.warnings), style="yellow")

@@ -32,7 +32,8 @@ def print_schedule(plan: Forecast, console: Console) -> None:
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)
     console.print(
-        Text("  stages, with the share of each source, and in brackets how often it is read by their end:"), soft_wrap=True
+        Text("  stages, with the share of each source, and in brackets how often it is read by their end:"),
+        soft_wrap=True,
     )
     for index, (stage, segment) in enumerate(zip(section.stages, course.segments)):
         words = (
