@@ -147,6 +147,14 @@ def test_scarce_text_that_is_read_before_the_decay_is_warned_of_and_text_that_is
     assert scarce(LARGE, machine, [f"sources.{name}.unique_tokens=3000000000000" for name in more]) == []
 
 
+def test_text_that_is_read_no_more_often_than_the_rest_is_not_scarce(machine: Machine) -> None:
+    small = RECIPES / "smollm2-135m.yaml"
+    [warning] = scarce(small, machine, [])
+    assert "finemath-3plus (1.23 of 1.52 epochs)" in warning
+    [warning] = scarce(small, machine, ["sources.finemath-3plus.unique_tokens=60000000000"])
+    assert "finemath-3plus" not in warning
+
+
 def test_a_run_that_decays_from_its_first_step_has_no_early_text(machine: Machine) -> None:
     total = load_recipe(LARGE).recipe.pretrain.total_tokens
     assert scarce(LARGE, machine, [f"pretrain.decay_tokens={total}", "pretrain.warmup_tokens=0"]) == []

@@ -127,4 +127,6 @@ def test_the_default_share_is_that_of_the_nearest_size_and_names_its_source() ->
     share, words = mfu_in_words(read_fleet("64xH100"), 1_711_376_384)
     assert share == 0.382
     assert "llm-foundry" in words
+    assert "the times are the least" not in words
+    assert "the times are the least" in mfu_in_words(read_fleet("64xH100"), 1_631_872)[1]
     assert mfu_in_words(read_fleet("64xH100", mfu=0.3), 10**9) == (0.3, "30.0% of the peak (MFU), as asked")

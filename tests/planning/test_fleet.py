@@ -217,6 +217,8 @@ def test_a_micro_batch_that_was_asked_for_is_kept() -> None:
     planned = plan_fleet(LARGE, {}, read_fleet("8xH200", micro_batch_tokens=16_384))
     assert {layout.micro_batch_tokens for layout in planned.layouts} == {16_384}
     assert {layout.accumulation for layout in planned.layouts} == {2_097_152 // 8 // 16_384}
+    uneven = plan_fleet(LARGE, {}, read_fleet("8xH200", micro_batch_tokens=3 * 8192 + 1))
+    assert {(layout.micro_batch_tokens, layout.accumulation) for layout in uneven.layouts} == {(3 * 8192, 11)}
 
 
 # ── what does not fit, what does not divide ──────────────────────────────────────────────────────────────────────────
@@ -238,6 +240,9 @@ def test_devices_that_do_not_divide_the_batch_are_told_with_the_nearest_that_do(
     assert "extension: a batch is 256 sequences of 8,192 tokens" in second
     assert nearest == "256 devices divide the batches of all stages; so does global_batch_tokens 3,145,728 over 384"
     assert plan_fleet(LARGE, {}, read_fleet("256xH100")).uneven == ()
+    middle = load_recipe(RECIPES / "smollm2-360m.yaml").recipe  # 768 sequences of 2,048, 192 of 8,192
+    *_, nearest = plan_fleet(middle, {}, read_fleet("128xH100")).uneven
+    assert nearest.startswith("96 or 192 devices divide")
 
 
 def test_later_training_steps_take_their_operations_and_sampling_the_bandwidth() -> None:

@@ -16,6 +16,7 @@ from gristmill.errors import RecipeError
 from gristmill.units import in_units, percent, scale
 
 MOST_DEVICES = 1_000_000  # more is a slip of the keyboard
+FAR = 4  # times: a published size that is so much larger says little
 Generation = Literal["A100", "H100"]
 
 
@@ -153,10 +154,13 @@ def mfu_in_words(fleet: Fleet, parameters: int) -> tuple[float, str]:
     if fleet.mfu is not None:
         return fleet.mfu, f"{percent(fleet.mfu)} of the peak (MFU), as asked"
     published = published_share(parameters, fleet.device)
-    return published.share, (
+    words = (
         f"{percent(published.share)} of the peak (MFU): what {published.what} reached ({published.source}), "
         f"the nearest published size to {scale(parameters)} parameters; --mfu sets another"
     )
+    if parameters * FAR < published.parameters:
+        words += ". A model so much smaller keeps the device waiting and reaches less: the times are the least"
+    return published.share, words
 
 
 def _named(name: str) -> DeviceType:
