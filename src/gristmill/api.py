@@ -31,9 +31,9 @@ def plan(
 ) -> Forecast:
     """What the recipe will take: tokens and epochs, time of each step, memory, disk, money. Starts nothing.
 
-    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. devices: such as "64xH100", which training
-    is planned for instead; mfu: the share of their peak that it reaches; price: of one of them per hour. Sources beyond their cap are in the forecast,
-    with that verdict; `gristmill plan` and `run` refuse them.
+    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. devices: such as "64xH100", which training is
+    planned for instead; mfu: the share of their peak that it reaches; price: of one of them per hour. Sources beyond their cap are
+    in the forecast, with that verdict; `gristmill plan` and `run` refuse them.
     """
     fleet = None if devices is None else read_fleet(devices, mfu=mfu, price=price)
     return forecast.make_forecast(_loaded(recipe), machine or Machine(), price_per_hour=price_per_hour, fleet=fleet)

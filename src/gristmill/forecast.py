@@ -152,8 +152,9 @@ def make_forecast(
     told: Mapping[str, Told] | None = None,
     fleet: Fleet | None = None,
 ) -> Forecast:
-    """The forecast. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that are missing;
-    `check_present` does.
+    """The forecast. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be
+    fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that
+    are missing; `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """

@@ -30,8 +30,8 @@ def plan(
 ) -> Forecast:
     """Show what the recipe will take and return it.
 
-    resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency. fleet: devices that are not
-    here, which training is planned for.
+    resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
+    fleet: devices that are not here, which training is planned for.
     without_files: plan although files are missing, sources by their declared tokens. Servers are asked for the sizes of what is to be
     fetched, unless the machine is offline.
     Raises RecipeError, after the page, when a source would be read more often than its cap. Before it: RecipeError when files are

@@ -1,4 +1,4 @@
-"""How a plan is shown on a terminal: the budget table first, then schedule, model, cost, curation, warnings."""
+"""How a plan is shown on a terminal: the budget table first, then schedule, model, time, devices, cost, curation, changes, warnings."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
 
 
 def _change_words(change: RecipeChange) -> str:
-    """ "pretrain.optimizer.peak_lr: 0.004 → 0.003; remakes pretrain and 6 later steps (9.1 min)"."""
+    """ "pretrain.optimizer.peak_lr: 0.004 → 0.003; remakes pretrain, sft, export (at most 9.1 min)"."""
     if not change.remade:
         return f"{change.line}; nothing is remade"
     steps = ", ".join(by_kind(change.remade))
