@@ -92,7 +92,7 @@ def test_plan_tells_each_change_once_with_old_and_new_value_what_it_remakes_and_
         assert change["seconds"] == pytest.approx(left) != 0
     page = gristmill("plan", "recipe.yaml", *overrides, *OPTIONS).out
     assert "changed since the run that is there" in page
-    assert "pretrain.optimizer.peak_lr: 0.01 → 0.005; remakes pretrain, " in page
+    assert "pretrain.optimizer.peak_lr: 0.01 → 0.005; remakes pretrain and 6 steps that follow (at most " in page
 
 
 def test_plan_of_a_change_that_was_made_before_remakes_nothing(done_project: Path, gristmill: Command) -> None:

@@ -58,11 +58,13 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
 
 
 def _change_words(change: RecipeChange) -> str:
-    """ "pretrain.optimizer.peak_lr: 0.004 → 0.003; remakes pretrain, sft, export (at most 9.1 min)"."""
+    """ "pretrain.optimizer.peak_lr: 0.004 → 0.003; remakes pretrain and 6 steps that follow (at most 9.1 min)"."""
     if not change.remade:
         return f"{change.line}; nothing is remade"
-    steps = ", ".join(by_kind(change.remade))
-    return f"{change.line}; remakes {steps} (at most {seconds(change.seconds)})"
+    own = [name for name in change.remade if name in change.asked_of] or change.remade[:1]
+    follow = len(change.remade) - len(own)
+    more = f" and {counted(follow, 'step')} that follow{'s' if follow == 1 else ''}" if follow else ""
+    return f"{change.line}; remakes {', '.join(by_kind(own))}{more} (at most {seconds(change.seconds)})"
 
 
 def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> list[str]:
