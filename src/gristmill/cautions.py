@@ -20,6 +20,7 @@ LONG_BYTES = 20_000  # of a document that is worth cutting
 SHORT_UNIT = 8  # words: shorter runs are phrases that unrelated texts share
 MOST_REPEATED = 0.5  # of a source's text
 SCARCE = 0.05  # of all tokens that are trained on: a source of fewer cannot be much of a stage
+MORE_OFTEN = 1.25  # times the passes over all sources together; sources that are read by their sizes differ by less
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
@@ -73,14 +74,14 @@ def _scarce_warnings(recipe: Recipe, budget: Sequence[SelectionBudget]) -> Itera
     pretrain = recipe.pretrain
     decay_begins = pretrain.total_tokens - pretrain.decay_tokens
     known = [row for row in budget if row.unique_tokens and row.epochs]
-    usual = max(1.0, pretrain.total_tokens / max(1, sum(row.unique_tokens or 0 for row in known)))
+    usual = max(1.0, pretrain.total_tokens / max(1, sum(row.unique_tokens or 0 for row in known)))  # epochs
     early = []
     for row in known:
         before = begins = 0.0
         for stage, asked in zip(pretrain.stages, row.asked_tokens):
             before += asked * min(1.0, max(0.0, (decay_begins - begins) / stage.tokens))
             begins += stage.tokens
-        is_scarce = (row.unique_tokens or 0) < SCARCE * pretrain.total_tokens and row.epochs[-1] > usual
+        is_scarce = (row.unique_tokens or 0) < SCARCE * pretrain.total_tokens and row.epochs[-1] > MORE_OFTEN * usual
         if is_scarce and before > row.total_tokens / 2:
             early.append(
                 f"{row.selection} ({before / row.total_tokens * row.epochs[-1]:.2f} of {row.epochs[-1]:.2f} epochs)"
