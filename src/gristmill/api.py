@@ -12,6 +12,7 @@ from gristmill import array, forecast, runner
 from gristmill.errors import GristmillError
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.devices import read_fleet
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 
 __all__ = ["Forecast", "GristmillError", "LoadedRecipe", "Machine", "load_recipe", "plan", "run"]
@@ -19,13 +20,23 @@ __all__ = ["Forecast", "GristmillError", "LoadedRecipe", "Machine", "load_recipe
 RecipeLike = LoadedRecipe | str | os.PathLike[str]
 
 
-def plan(recipe: RecipeLike, machine: Machine | None = None, *, price_per_hour: float | None = None) -> Forecast:
+def plan(
+    recipe: RecipeLike,
+    machine: Machine | None = None,
+    *,
+    price_per_hour: float | None = None,
+    devices: str | None = None,
+    mfu: float | None = None,
+    price: float | None = None,
+) -> Forecast:
     """What the recipe will take: tokens and epochs, time of each step, memory, disk, money. Starts nothing.
 
-    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. Sources beyond their cap are in the forecast,
-    with that verdict; `gristmill plan` and `run` refuse them.
+    recipe: loaded, or its path. machine: this one, with runs in `runs`, if None. devices: such as "64xH100", which training is
+    planned for instead; mfu: the share of their peak that it reaches; price: of one of them per hour. Sources beyond their cap are
+    in the forecast, with that verdict; `gristmill plan` and `run` refuse them.
     """
-    return forecast.make_forecast(_loaded(recipe), machine or Machine(), price_per_hour=price_per_hour)
+    fleet = None if devices is None else read_fleet(devices, mfu=mfu, price=price)
+    return forecast.make_forecast(_loaded(recipe), machine or Machine(), price_per_hour=price_per_hour, fleet=fleet)
 
 
 def run(

@@ -14,24 +14,31 @@ from gristmill.planning.cost import Disk, Memory
 from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.split import most_bytes
-from gristmill.units import counted, in_units
+from gristmill.units import counted, in_units, scale
 
 LONG_BYTES = 20_000  # of a document that is worth cutting
 SHORT_UNIT = 8  # words: shorter runs are phrases that unrelated texts share
 MOST_REPEATED = 0.5  # of a source's text
+SCARCE = 0.05  # of all tokens that are trained on: a source of fewer cannot be much of a stage
+MORE_OFTEN = 1.25  # times the passes over all sources together; sources that are read by their sizes differ by less
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
 def recipe_cautions(recipe: Recipe, budget: Sequence[SelectionBudget], found: Found) -> list[str]:
-    """Text that is repeated or too little, shares that draw nothing, a context that grows without rope_theta."""
-    return [*_epoch_warnings(budget), *_recipe_warnings(recipe), *_held_out_warnings(recipe, found)]
+    """Text that is repeated, too little or read too early, shares that draw nothing, a context that grows without rope_theta."""
+    return [
+        *_epoch_warnings(budget),
+        *_scarce_warnings(recipe, budget),
+        *_recipe_warnings(recipe),
+        *_held_out_warnings(recipe, found),
+    ]
 
 
-def machine_cautions(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
-    """More memory or disk than there is."""
+def machine_cautions(memory: Memory | None, disk: Disk, machine: Machine) -> list[str]:
+    """More memory or disk than there is. memory: of training on this machine; None where it is planned for devices elsewhere."""
     warnings = []
     usable = usable_memory().total
-    if machine.device != "cuda" and memory.total > usable:
+    if memory is not None and machine.device != "cuda" and memory.total > usable:
         warnings.append(
             f"training needs about {in_units(memory.total, 'B')} of memory, it may use {in_units(usable, 'B')} here; "
             f"a smaller micro-batch than {machine.micro_batch_tokens:,} tokens lowers the activations"
@@ -60,6 +67,30 @@ def _epoch_warnings(budget: Sequence[SelectionBudget]) -> list[str]:
         elif row.verdict == "unknown":
             warnings.append(f"the token count of {row.selection} is not known yet; its cap is checked after tokenize")
     return warnings
+
+
+def _scarce_warnings(recipe: Recipe, budget: Sequence[SelectionBudget]) -> Iterator[str]:
+    """Small sources that are read more often than the others, and mostly before the rate begins to fall."""
+    pretrain = recipe.pretrain
+    decay_begins = pretrain.total_tokens - pretrain.decay_tokens
+    known = [row for row in budget if row.unique_tokens and row.epochs]
+    usual = max(1.0, pretrain.total_tokens / max(1, sum(row.unique_tokens or 0 for row in known)))  # epochs
+    early = []
+    for row in known:
+        before = begins = 0.0
+        for stage, asked in zip(pretrain.stages, row.asked_tokens):
+            before += asked * min(1.0, max(0.0, (decay_begins - begins) / stage.tokens))
+            begins += stage.tokens
+        is_scarce = (row.unique_tokens or 0) < SCARCE * pretrain.total_tokens and row.epochs[-1] > MORE_OFTEN * usual
+        if is_scarce and before > row.total_tokens / 2:
+            early.append(
+                f"{row.selection} ({before / row.total_tokens * row.epochs[-1]:.2f} of {row.epochs[-1]:.2f} epochs)"
+            )
+    if early:
+        yield (
+            f"scarce text is read mostly before the decay, where it is worth most (SmolLM2, arXiv 2502.02737, section 4): "
+            f"{', '.join(early)}; keep it for the stages from {scale(decay_begins)} tokens on, or give it less weight before"
+        )
 
 
 def _recipe_warnings(recipe: Recipe) -> list[str]:

@@ -119,6 +119,14 @@ def plan(
     price_per_hour: Annotated[
         float | None, typer.Option(min=0, help="price of this machine per hour, for the sum")
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="plan training for devices that are not here, such as 384xH100", metavar="NxTYPE"),
+    ] = None,
+    mfu: Annotated[
+        float | None, typer.Option(help="share of the devices' peak that training reaches, such as 0.3")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="price of one of the devices per hour")] = None,
     without_files: Annotated[
         bool, typer.Option("--without-files", help="plan although files are missing, by declared unique_tokens")
     ] = False,
@@ -133,9 +141,15 @@ def plan(
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
     from dataclasses import replace
 
+    if devices is None and (mfu is not None or price is not None):
+        raise typer.BadParameter("--mfu and --price are those of --devices. Name them, such as --devices 64xH100.")
     from gristmill.commands.plan import plan as print_plan
+    from gristmill.planning.devices import read_fleet
     from gristmill.recipe.load import load_recipe
 
+    fleet = (
+        None if devices is None else read_fleet(devices, mfu=mfu, price=price, micro_batch_tokens=micro_batch_tokens)
+    )
     loaded = load_recipe(recipe, overrides or [])
     machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), offline=offline)
     print_plan(
@@ -146,6 +160,7 @@ def plan(
         as_json=as_json,
         price_per_hour=price_per_hour,
         without_files=without_files,
+        fleet=fleet,
     )
 
 

@@ -17,6 +17,7 @@ from gristmill.graph.record import Planned, TrainingForecast
 from gristmill.graph.state import States
 from gristmill.pipeline import steps_of
 from gristmill.planning.cost import count_parameters, pretraining_flops, training_memory
+from gristmill.planning.fleet import FleetPlan
 from gristmill.planning.reading import kept_readings
 from gristmill.planning.speed import Speed, hardware_name, has_profile, machine_speed
 from gristmill.planning.steps import Amounts, Work, correction, works
@@ -31,7 +32,9 @@ RECENT_RECORDS = 40  # of a kind of step that are looked at
 
 @dataclass(frozen=True, kw_only=True)
 class StepForecast:
-    """How long one step takes on this machine. work: what it works through. seconds: of the whole step; is_done: it took so long.
+    """How long one step takes. work: what it works through. seconds: of the whole step; is_done: it took so long.
+
+    fleet: the devices that it is planned for; "" for this machine.
 
     resumes: the checkpoint that a training resumes from, if any; its steps are kept.
     num_records: how many finished steps of its kind on this machine the seconds rest on, beside the shipped ratios.
@@ -41,6 +44,7 @@ class StepForecast:
     work: Work
     seconds: float
     num_records: int
+    fleet: str = ""
     is_done: bool = False
     resumes: ResumePoint | None = None
 
@@ -60,6 +64,16 @@ def step_forecasts(
     corrections = Corrections(links.store, machine, speed)
     forecasts = [corrections.step_forecast(step.name, work[step.name]) for step in steps_of(recipe)]
     return tuple(forecasts) if states is None else tuple(_as_it_is(made, states, machine) for made in forecasts)
+
+
+def on_fleet(forecasts: Sequence[StepForecast], planned: FleetPlan) -> tuple[StepForecast, ...]:
+    """The forecasts, with the training that is still to be done on the devices of a plan."""
+    return tuple(
+        made
+        if made.is_done or made.step not in planned.seconds
+        else replace(made, seconds=planned.seconds[made.step], num_records=0, fleet=str(planned.fleet))
+        for made in forecasts
+    )
 
 
 def _as_it_is(forecast: StepForecast, states: States, machine: Machine) -> StepForecast:

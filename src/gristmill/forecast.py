@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from gristmill.amounts import DOCUMENT_BYTES, SourceFacts, find_amounts, source_files
 from gristmill.cautions import machine_cautions, recipe_cautions
+from gristmill.changed import RecipeChange, recipe_changes
 from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
-from gristmill.durations import StepForecast, step_forecasts
+from gristmill.durations import StepForecast, on_fleet, step_forecasts
 from gristmill.errors import RecipeError
 from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
@@ -35,7 +36,9 @@ from gristmill.planning.cost import (
     steps_of,
     training_memory,
 )
+from gristmill.planning.devices import Fleet
 from gristmill.planning.fetches import FetchFacts, Told
+from gristmill.planning.fleet import FleetPlan, plan_fleet
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
@@ -65,7 +68,10 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Everything that `gristmill plan` says of a recipe. hours, price: of all steps, done ones too.
+    """Everything that `gristmill plan` says of a recipe. hours: of all steps, done ones too. price: of those on this machine.
+
+    fleet: what training takes on devices that are not here, if they were asked for. changes: what is asked otherwise than of the run
+    that is there.
 
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
     missing: files that the recipe names and that are not on this machine; unique_tokens then counts as declared.
@@ -93,6 +99,8 @@ class Forecast:
     notes: tuple[str, ...]
     states: States | None
     busy_cores: float
+    fleet: FleetPlan | None = None
+    changes: tuple[RecipeChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; the recipe by its name."""
@@ -115,6 +123,7 @@ class Forecast:
                 step.step: {
                     "seconds": step.seconds,
                     "work": step.work.words,
+                    "on": step.fleet or "this machine",
                     "records": step.num_records,
                     "done": step.is_done,
                     "left_seconds": step.left_seconds,
@@ -126,6 +135,8 @@ class Forecast:
             "memory_bytes": {**asdict(self.memory), "total": self.memory.total},
             "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
             "price": self.price,
+            "devices": None if self.fleet is None else self.fleet.to_json(),
+            "changes": [asdict(change) for change in self.changes],
             "found_duplicates": [list(point) for point in self.found_duplicates],
             "warnings": list(self.warnings),
             "missing": list(self.missing),
@@ -139,9 +150,11 @@ def make_forecast(
     *,
     price_per_hour: float | None = None,
     told: Mapping[str, Told] | None = None,
+    fleet: Fleet | None = None,
 ) -> Forecast:
-    """The forecast. told: by servers, of sources that are to be fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that are missing;
-    `check_present` does.
+    """The forecast. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be
+    fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that
+    are missing; `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
@@ -164,7 +177,9 @@ def make_forecast(
     present = [source.read for name, source in recipe.sources.items() if files[name] and source.fetch is None]
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
-    hours = sum(step.seconds for step in steps) / 3600
+    planned = None if fleet is None else plan_fleet(recipe, {step.step: step.work for step in steps}, fleet)
+    if planned is not None:
+        steps = on_fleet(steps, planned)
     busy = cores.busy_cores() or 0.0
     note = load_note(busy, speed)
     return Forecast(
@@ -178,20 +193,24 @@ def make_forecast(
         flops=flops,
         speed=speed,
         steps=steps,
-        hours=hours,
+        hours=sum(step.seconds for step in steps) / 3600,
         memory=memory,
         disk=disk,
-        price=None if price_per_hour is None else hours * price_per_hour,
+        price=None
+        if price_per_hour is None
+        else price_per_hour * sum(step.seconds for step in steps if not step.fleet) / 3600,
         found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
         warnings=(
             *recipe_cautions(recipe, budget, found),
             *([note] if note and not all(step.is_done for step in steps) else []),
-            *machine_cautions(memory, disk, machine),
+            *machine_cautions(None if planned is not None else memory, disk, machine),
         ),
         missing=tuple(missing),
         notes=(*notes, *speed_notes),
         states=states,
         busy_cores=busy,
+        fleet=planned,
+        changes=() if states is None else recipe_changes(states, steps),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -58,6 +59,48 @@ def test_second_run_makes_nothing_and_says_so_of_each_step(done_project: Path, g
     assert lines(answer.out, "done") == step_names(done_project)
     assert len(re.findall(r"^done +\S+ +unchanged since 20\d\d-", answer.out, re.MULTILINE)) == len(before) == 26
     assert {path: path.stat().st_mtime_ns for path in records} == before
+
+
+def planned(gristmill: Command, *overrides: str) -> dict[str, Any]:
+    answer = gristmill("plan", "recipe.yaml", *overrides, *OPTIONS, "--json")
+    assert answer.code == 0, answer.err
+    found: dict[str, Any] = json.loads(answer.out)
+    return found
+
+
+def test_plan_of_an_unchanged_recipe_names_no_change_and_harmless_ones_are_none(
+    done_project: Path, gristmill: Command
+) -> None:
+    assert planned(gristmill)["changes"] == []
+    assert planned(gristmill, *HARMLESS.values())["changes"] == []
+    assert "changed since" not in gristmill("plan", "recipe.yaml", *OPTIONS).out
+
+
+def test_plan_tells_each_change_once_with_old_and_new_value_what_it_remakes_and_how_long_that_takes(
+    done_project: Path, gristmill: Command
+) -> None:
+    """A rate, and a rule far above it: the steps below both are counted with each."""
+    overrides = ("pretrain.optimizer.peak_lr=0.005", "select.near_duplicates.min_jaccard=0.8")
+    found = planned(gristmill, *overrides)
+    rule, rate = found["changes"]
+    assert rule["line"].endswith("near_duplicates.min_jaccard: 0.7 → 0.8")
+    assert rate["line"] == "pretrain.optimizer.peak_lr: 0.01 → 0.005"
+    assert (rule["asked_of"], rate["asked_of"]) == (["duplicates", "select"], ["pretrain"])
+    for change in (rule, rate):
+        assert change["remade"] == after(done_project, *change["asked_of"])
+        left = sum(found["steps_seconds"][step]["left_seconds"] for step in change["remade"])
+        assert change["seconds"] == pytest.approx(left) != 0
+    page = gristmill("plan", "recipe.yaml", *overrides, *OPTIONS).out
+    assert "changed since the run that is there" in page
+    assert "pretrain.optimizer.peak_lr: 0.01 → 0.005; remakes pretrain and 6 steps that follow (at most " in page
+
+
+def test_plan_of_a_change_that_was_made_before_remakes_nothing(done_project: Path, gristmill: Command) -> None:
+    changed = ("select.near_duplicates.min_jaccard=0.8",)
+    assert gristmill("run", "recipe.yaml", *changed, "--until", "duplicates", *OPTIONS).code == 0
+    [change] = planned(gristmill)["changes"]
+    assert change["line"].endswith("min_jaccard: 0.8 → 0.7")
+    assert change["remade"] == []
 
 
 def test_another_machine_remakes_nothing(done_project: Path, gristmill: Command) -> None:

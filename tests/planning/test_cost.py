@@ -21,7 +21,9 @@ from gristmill.model.weights import init_weights
 from gristmill.planning.cost import (
     count_parameters,
     flops_per_token,
+    kept_bytes_in_bfloat16,
     kept_per_token,
+    matrices_of_a_layer,
     pretraining_flops,
     run_disk,
     step_memory,
@@ -200,10 +202,12 @@ def test_the_hardware_has_a_name() -> None:
 # ── memory and disk ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_counted_as_kept_is_what_autograd_keeps() -> None:
-    """Every byte, with documents of several lengths; weights aside, each storage once."""
-    shape, vocab_size, tokens = model(32, 88, 3, 4, 2), 300, 24
-    config = LlamaConfig(**shape.model_dump(), vocab_size=vocab_size, head_dim=8)
+def kept_by_autograd(shape: ModelSection, *, tokens: int, in_bfloat16: bool) -> int:
+    """Bytes of every storage that the forward pass saves, weights aside, with documents of several lengths."""
+    vocab_size = 300
+    config = LlamaConfig(
+        **shape.model_dump(), vocab_size=vocab_size, head_dim=shape.hidden_size // shape.num_attention_heads
+    )
     llama = init_weights(Llama(config), 0)
     weights = {parameter.untyped_storage().data_ptr() for parameter in llama.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -215,9 +219,27 @@ def test_what_is_counted_as_kept_is_what_autograd_keeps() -> None:
         return tensor
 
     ids = torch.arange(tokens)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        llama(ids, ids % 8, [7, 17])
-    assert sum(storage.nbytes() for storage in kept.values()) == 4 * tokens * kept_per_token(shape)
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16),
+    ):
+        llama(ids, ids % 8, [7, tokens - 7])
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def test_what_is_counted_as_kept_is_what_autograd_keeps() -> None:
+    shape = model(32, 88, 3, 4, 2)
+    assert kept_by_autograd(shape, tokens=24, in_bfloat16=False) == 4 * 24 * kept_per_token(shape)
+
+
+@pytest.mark.parametrize("shape", [(32, 88, 3, 4, 2), (64, 100, 2, 4, 4), (48, 64, 1, 3, 1)])
+def test_what_is_counted_as_kept_in_bfloat16_is_what_autocast_keeps_beside_its_copies_of_the_matrices(
+    shape: tuple[int, int, int, int, int],
+) -> None:
+    section = model(*shape)
+    copies = 2 * section.num_hidden_layers * matrices_of_a_layer(section)
+    expected = 24 * kept_bytes_in_bfloat16(section) + copies
+    assert kept_by_autograd(section, tokens=24, in_bfloat16=True) == expected
 
 
 @pytest.mark.parametrize("accumulates", [False, True])

@@ -10,6 +10,7 @@ from gristmill.commands.plan_page import print_forecast
 from gristmill.commands.run_folder import print_place
 from gristmill.forecast import Forecast, check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.devices import Fleet
 from gristmill.planning.fetches import Told
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.resolved import resolved_yaml
@@ -25,10 +26,12 @@ def plan(
     as_json: bool = False,
     price_per_hour: float | None = None,
     without_files: bool = False,
+    fleet: Fleet | None = None,
 ) -> Forecast:
     """Show what the recipe will take and return it.
 
     resolved: show the recipe itself instead, with the origin of each value. price_per_hour: of this machine, in any currency.
+    fleet: devices that are not here, which training is planned for.
     without_files: plan although files are missing, sources by their declared tokens. Servers are asked for the sizes of what is to be
     fetched, unless the machine is offline.
     Raises RecipeError, after the page, when a source would be read more often than its cap. Before it: RecipeError when files are
@@ -36,7 +39,9 @@ def plan(
     conversations are malformed.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    made = make_forecast(loaded, machine, price_per_hour=price_per_hour, told=_told(loaded, machine, links))
+    made = make_forecast(
+        loaded, machine, price_per_hour=price_per_hour, told=_told(loaded, machine, links), fleet=fleet
+    )
     if not without_files and not resolved:
         check_present(made)
     if resolved:

@@ -1,4 +1,4 @@
-"""How a plan is shown on a terminal: the budget table first, then schedule, model, cost, curation, warnings."""
+"""How a plan is shown on a terminal: the budget table first, then schedule, model, time, devices, cost, curation, changes, warnings."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.changed import RecipeChange
+from gristmill.commands.fleet_page import print_fleet
+from gristmill.commands.page import section
+from gristmill.commands.schedule_page import print_schedule
 from gristmill.durations import StepForecast
 from gristmill.forecast import Forecast
 from gristmill.graph.machine import Machine
-from gristmill.graph.state import States
+from gristmill.graph.state import States, by_kind
 from gristmill.pipeline import kept_steps, repeated_sources
 from gristmill.planning.budget import SelectionBudget
+from gristmill.planning.devices import published_share, read_fleet
 from gristmill.recipe.schema.curation import LanguageFilter, Source
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.remake import remade_words, remakes, resume_point
-from gristmill.units import counted, in_units, scale, seconds
+from gristmill.units import counted, in_units, percent, scale, seconds
 
 VERDICT_STYLES = {
     "fine": "green",
@@ -27,8 +32,6 @@ VERDICT_STYLES = {
     "too short": "bold red",
     "unknown": "yellow",
 }
-H100_FLOPS = 989e12  # NVIDIA's data sheet: dense bf16
-H100_SHARE = 0.4  # what well-tuned training of small models reaches; an assumption
 YARDSTICK_FROM_HOURS = 100.0
 
 
@@ -38,18 +41,30 @@ def print_forecast(plan: Forecast, machine: Machine, console: Console) -> None:
     console.print(Text.assemble((recipe.name, "bold"), f"  {recipe.description}"))
     for table in _budget_tables(plan, console):
         console.print(table)
-    _section(console, "to fetch", [f"{name}: {facts}" for name, facts in plan.fetches.items()])
-    _section(console, "schedule", _schedule_lines(plan))
-    _section(console, "model", _model_lines(plan))
+    section(console, "to fetch", [f"{name}: {facts}" for name, facts in plan.fetches.items()])
+    print_schedule(plan, console)
+    section(console, "model", _model_lines(plan))
     console.print()
     console.print(_time_table(plan))
-    _section(console, "cost", _cost_lines(plan, machine))
-    _section(console, "curation", _curation_lines(plan))
-    _section(console, "after pretraining", _later_lines(recipe))
-    _section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
-    _section(console, "notes", list(plan.notes))
-    _section(console, "warnings", list(plan.warnings), style="yellow")
-    _section(console, "missing, so run would refuse", list(plan.missing), style="yellow")
+    print_fleet(plan, console)
+    section(console, "cost", _cost_lines(plan, machine))
+    section(console, "curation", _curation_lines(plan))
+    section(console, "after pretraining", _later_lines(recipe))
+    section(console, "changed since the run that is there", [*map(_change_words, plan.changes)])
+    section(console, "the next run", _next_run_lines(plan.states, machine, plan.recipe))
+    section(console, "notes", list(plan.notes))
+    section(console, "warnings", list(plan.warnings), style="yellow")
+    section(console, "missing, so run would refuse", list(plan.missing), style="yellow")
+
+
+def _change_words(change: RecipeChange) -> str:
+    """ "pretrain.optimizer.peak_lr: 0.004 → 0.003; remakes pretrain and 6 steps that follow (at most 9.1 min)"."""
+    if not change.remade:
+        return f"{change.line}; nothing is remade"
+    own = [name for name in change.remade if name in change.asked_of] or change.remade[:1]
+    follow = len(change.remade) - len(own)
+    more = f" and {counted(follow, 'step')} that follow{'s' if follow == 1 else ''}" if follow else ""
+    return f"{change.line}; remakes {', '.join(by_kind(own))}{more} (at most {seconds(change.seconds)})"
 
 
 def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> list[str]:
@@ -70,18 +85,11 @@ def _next_run_lines(states: States | None, machine: Machine, recipe: Recipe) -> 
     return lines
 
 
-def _section(console: Console, title: str, lines: list[str], *, style: str = "") -> None:
-    if not lines:
-        return
-    console.print(Text(f"\n{title}", style="bold"))
-    for line in lines:
-        console.print(Text(f"  {line}", style=style), soft_wrap=True)
-
-
 def _time_table(plan: Forecast) -> Table:
     """A row for each kind of step: how long it takes here, how long what is left of it, what that rests on, what it works through."""
     is_begun = any(step.left_seconds < step.seconds for step in plan.steps)
-    table = Table(title="time of each step on this machine", title_justify="left", box=None)
+    where = "this machine" if plan.fleet is None else f"this machine, training on {plan.fleet.fleet}"
+    table = Table(title=f"time of each step on {where}", title_justify="left", box=None)
     for name in ("step", "time", *(["to do"] if is_begun else []), "known", "works through"):
         table.add_column(
             name, justify="right" if name in ("time", "to do") else "left", no_wrap=name != "works through"
@@ -117,6 +125,8 @@ def _works_through(kind: str, steps: Sequence[StepForecast]) -> str:
 
 def _how_timed(steps: list[StepForecast]) -> str:
     """What the time of steps of one kind rests on."""
+    if steps[0].fleet:
+        return steps[0].fleet
     if steps[0].step == "pretrain" and not steps[0].num_records:
         return "speed below"
     records = sum(step.num_records for step in steps)
@@ -168,24 +178,6 @@ def _budget_cells(row: SelectionBudget, plan: Forecast) -> list[str | Text]:
     ]
 
 
-def _schedule_lines(plan: Forecast) -> list[str]:
-    section = plan.recipe.pretrain
-    phases = " → ".join(f"{phase.name} {scale(phase.tokens)} ({phase.steps:,.0f} steps)" for phase in plan.phases)
-    shape = {"linear": "linear to zero", "one_minus_sqrt": "1 − √ to zero"}[section.decay_shape]
-    lines = [
-        f"{scale(section.total_tokens)} tokens in {sum(plan.stage_steps):,} steps of {section.global_batch_tokens:,}",
-        f"learning rate {section.optimizer.peak_lr:g}: {phases}, {shape}",
-    ]
-    first, rope_theta = 0, plan.recipe.model.rope_theta
-    for stage, steps in zip(section.stages, plan.stage_steps):
-        rope_theta = stage.rope_theta or rope_theta
-        lines.append(
-            f"{stage.name}: steps {first + 1:,} to {first + steps:,}, sequences of {stage.seq_len:,}, RoPE base {rope_theta:,.0f}"
-        )
-        first += steps
-    return lines
-
-
 def _model_lines(plan: Forecast) -> list[str]:
     model, vocab_size = plan.recipe.model, plan.recipe.tokenizer.vocab_size
     tied = "tied" if model.tie_word_embeddings else "not tied"
@@ -199,28 +191,40 @@ def _model_lines(plan: Forecast) -> list[str]:
 
 def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
     flops, memory, disk = plan.flops, plan.memory, plan.disk
-    rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
     lines = [
-        f"operations: {scientific(flops.six_nd)} by 6 · parameters · tokens; {scientific(flops.with_attention)} with attention over full windows",
-        f"training on this machine: {rate:,.0f} tokens/s ("
-        f"{in_units(plan.speed.flops_per_second, 'FLOP/s')}; {plan.speed.how_known})",
+        f"operations: {scientific(flops.six_nd)} by 6 · parameters · tokens; {scientific(flops.with_attention)} with attention over full windows"
     ]
-    if plan.hours > YARDSTICK_FROM_HOURS:
-        gpu_hours = flops.with_attention / (H100_FLOPS * H100_SHARE) / 3600
-        lines.append(f"for scale: {gpu_hours:,.0f} hours of one H100 at {H100_SHARE:.0%} of its peak, which is assumed")
+    if plan.fleet is None:
+        rate = plan.speed.flops_per_second * plan.recipe.pretrain.total_tokens / flops.with_attention
+        lines.append(
+            f"training on this machine: {rate:,.0f} tokens/s ("
+            f"{in_units(plan.speed.flops_per_second, 'FLOP/s')}; {plan.speed.how_known})"
+        )
+        if plan.hours > YARDSTICK_FROM_HOURS:
+            one = read_fleet("H100")
+            published = published_share(plan.parameters, one.device)
+            hours = flops.with_attention / (one.device.peak_flops * published.share) / 3600
+            lines.append(
+                f"for scale: {hours:,.0f} hours of one H100 at {percent(published.share)} of its peak, by {published.what}; "
+                "--devices 64xH100 plans for 64"
+            )
     fetched = f"fetched {in_units(disk.fetched, 'B')}, " if disk.fetched else ""
     repeated = f", up to {in_units(disk.repeated, 'B')} while repeated text is" if disk.repeated else ""
     if plan.price is not None:
-        lines.append(f"price of all steps at the given rate: {plan.price:,.2f}")
-    lines += [
-        f"memory of pretraining, which needs most: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
-        f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
-        f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
-        f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})",
+        which = "all steps" if plan.fleet is None else "the steps on this machine"
+        lines.append(f"price of {which} at the given rate: {plan.price:,.2f}")
+    if plan.fleet is None:
+        lines.append(
+            f"memory of pretraining, which needs most: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
+            f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
+            f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
+            f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})"
+        )
+    lines.append(
         f"disk: about {in_units(disk.total, 'B')} ({fetched}documents {in_units(disk.documents, 'B')}, signatures "
         f"{in_units(disk.signatures, 'B')}, shards {in_units(disk.shards, 'B')}, up to {disk.num_checkpoints} checkpoints "
-        f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched{repeated}",
-    ]
+        f"{in_units(disk.checkpoints, 'B')}); up to {in_units(disk.search, 'B')} more while duplicates are searched{repeated}"
+    )
     return lines
 
 

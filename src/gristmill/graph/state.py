@@ -139,6 +139,19 @@ class States:
             self._records[name, identity] = found
         return self._records.get((name, identity))
 
+    def asked_otherwise(self, name: str) -> list[str]:
+        """What is asked of a step otherwise than of the artefact that the run has, inputs aside, in words; empty where it has none.
+
+        Before the step is decided its outside files count as they were then.
+        """
+        before = self.run.before(name)
+        old = None if before is None else self.record(name, before)
+        if old is None or not {"document", "resolved"} <= old.keys():
+            return []
+        step = self.steps[name]
+        document = identity_document(step, self._files.get(name, old["document"]["files"]), {})
+        return asked_otherwise(old, {"document": document, "resolved": resolved(step.given.config)})
+
     def _reasons(self, step: Step, document: Mapping[str, Any], before: str | None) -> tuple[str, ...]:
         old = None if before is None else self.record(step.name, before)
         if old is None:

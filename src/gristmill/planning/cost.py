@@ -31,10 +31,11 @@ def count_parameters(model: ModelSection, vocab_size: int) -> int:
     """Trainable numbers of the model; tied embeddings count once."""
     embeddings = vocab_size * model.hidden_size * (1 if model.tie_word_embeddings else 2)
     norms = (2 * model.num_hidden_layers + 1) * model.hidden_size
-    return embeddings + norms + model.num_hidden_layers * _matrices_of_a_layer(model)
+    return embeddings + norms + model.num_hidden_layers * matrices_of_a_layer(model)
 
 
-def _matrices_of_a_layer(model: ModelSection) -> int:
+def matrices_of_a_layer(model: ModelSection) -> int:
+    """Weights of the seven matrices of one layer."""
     kv_size = model.hidden_size // model.num_attention_heads * model.num_key_value_heads
     attention = 2 * model.hidden_size * (model.hidden_size + kv_size)
     return attention + 3 * model.hidden_size * model.intermediate_size
@@ -46,7 +47,7 @@ def flops_per_token(model: ModelSection, vocab_size: int, seq_len: int) -> float
     6 for every weight of a matrix that the token passes (the output head too, norms not), and 6 · layers · hidden_size ·
     seq_len for causal attention over full windows. Documents shorter than a window attend less, so this is an upper bound.
     """
-    matrices = model.num_hidden_layers * _matrices_of_a_layer(model) + vocab_size * model.hidden_size
+    matrices = model.num_hidden_layers * matrices_of_a_layer(model) + vocab_size * model.hidden_size
     return 6.0 * matrices + 6.0 * model.num_hidden_layers * model.hidden_size * seq_len
 
 
@@ -168,6 +169,20 @@ def kept_per_token(model: ModelSection) -> int:
     in_mlp = norm + 4 * model.intermediate_size  # gate, its SiLU, up, product
     at_the_ends = 2 + hidden // heads + hidden + 1  # the token's id, its angles; unit vector and scale of the last norm
     return model.num_hidden_layers * (in_attention + in_mlp) + at_the_ends
+
+
+def kept_bytes_in_bfloat16(model: ModelSection) -> int:
+    """Bytes that the forward pass keeps of one token for the backward pass, where products are bfloat16 (torch's autocast).
+
+    What `kept_per_token` counts, of which norms and log-sums stay float32, and the rest takes 2 bytes; but autocast rounds the input of
+    each matrix apart, so that of queries, keys and values is kept three times and that of gate and up twice.
+    """
+    hidden, heads = model.hidden_size, model.num_attention_heads
+    kv_size = hidden // heads * model.num_key_value_heads
+    in_float32 = 2 * (hidden + 1) + heads
+    in_half = (3 + 2) * hidden + hidden + 2 * kv_size + 2 * hidden + 4 * model.intermediate_size
+    at_the_ends = 2 + hidden // heads + hidden + 1
+    return model.num_hidden_layers * (4 * in_float32 + 2 * in_half) + 4 * at_the_ends
 
 
 def _holes(model: ModelSection, tokens: int, *, accumulates: bool) -> int:

@@ -194,7 +194,9 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
         tokens = amounts.conversations * recipe.sft.epochs * CHAT_TOKENS
         found["sft"] = Work(
             ratio="sft",
-            words=f"about {scale(tokens)} tokens in {counted(recipe.sft.epochs, 'epoch')}",
+            words=f"about {scale(tokens)} tokens in {counted(recipe.sft.epochs, 'epoch')}"
+            if tokens
+            else "size not known yet",
             cpu_seconds=0.0,
             flops=tokens * of_token(CHAT_TOKENS),
         )
