@@ -185,8 +185,9 @@ class Section(BaseModel):
         """What of this section belongs to an identity, as plain values by identity name."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
-            value = plain(_shaping(field, getattr(self, name)))
-            if marker(field, Outside) is None and value != identity_default(field):
+            if marker(field, Outside) is not None:
+                continue
+            if (value := plain(_shaping(field, getattr(self, name)))) != identity_default(field):
                 renamed = marker(field, IdentityName)
                 found[renamed.name if renamed else name] = value
         return found
