@@ -88,7 +88,7 @@ class SpikeEvent(Event):
         }
         worst = max(by_source, key=lambda name: by_source[name] or 0.0, default=None)
         where = f"; furthest above its own: {worst}" if worst is not None and len(by_source) > 1 else ""
-        return f"step {self.step:,}: {found}{where}"
+        return f"Spike at step {self.step:,}: {found}{where}"
 
     @property
     def outcome(self) -> str:
@@ -106,12 +106,18 @@ class NotFiniteEvent(Event):
     text: str | None
     outcome = "update skipped"
 
+    @classmethod
+    def of(cls, loss: float, grad_norm: float, *, step: int, tokens: int, text: str | None) -> NotFiniteEvent:
+        """The line of a step that has no finite loss or gradient norm."""
+        values = (value if math.isfinite(value) else None for value in (loss, grad_norm))
+        return cls(step=step, tokens=tokens, loss=next(values), grad_norm=next(values), text=text)
+
     def __str__(self) -> str:
         found = ", ".join(
             f"{words} {'not finite' if value is None else f'{value:.4g}'}"
             for words, value in (("loss", self.loss), ("gradient norm", self.grad_norm))
         )
-        return f"step {self.step:,}: {found}"
+        return f"Not finite at step {self.step:,}: {found}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +162,7 @@ class MixtureEvent(Event):
 
     def __str__(self) -> str:
         rises = "; ".join(f"{name} {found}" for name, found in self.sources.items())
-        return f"other mixture from step {self.since + 1:,} on: {rises}"
+        return f"Other mixture from step {self.since + 1:,} on: {rises}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +173,7 @@ class PassedOverEvent(Event):
     sequences: int
 
     def __str__(self) -> str:
-        return f"step {self.step:,}: {counted(self.sequences, 'sequence')} passed over before it"
+        return f"{counted(self.sequences, 'sequence')} passed over before step {self.step:,}"
 
 
 AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent

@@ -14,7 +14,6 @@ the batch lie in the run's folder, and an event in the log:
 from __future__ import annotations
 
 import datetime
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,29 +92,32 @@ class SpikeWatch:
         step is not taken at all."""
         step = progress.step + 1
         tokens = self.course.tokens_done(step)
-        for skip in self.course.skips:
+        spike = self.stability.judge(outcome.averages) if outcome.is_finite else None
+        applied = outcome.is_finite and (spike is None or self.policy == "log")
+        text = self._text_of(step) if spike is not None or not outcome.is_finite else None
+        event: SpikeEvent | NotFiniteEvent | None = None
+        if spike is not None:
+            event = SpikeEvent.of(spike, step=step, tokens=tokens, applied=applied, text=text)
+        elif not outcome.is_finite:
+            event = NotFiniteEvent.of(outcome.loss, outcome.grad_norm, step=step, tokens=tokens, text=text)
+        if event is not None:
+            self._write_text(event)
+        if isinstance(event, SpikeEvent) and self.policy in ("rewind", "stop"):
+            save(progress)
+            self._leave(event, progress)
+        for skip in self.course.skips:  # after the state before the step was saved, which knows nothing of it
             if skip.after_step == progress.step:
                 self.session.monitor.event(PassedOverEvent(step=step, tokens=tokens, sequences=len(skip.samples)))
-        if not outcome.is_finite:
-            self._note_not_finite(step, tokens, outcome)
-            return False
-        values = outcome.averages
-        spike = self.stability.judge(values)
-        applied = spike is None or self.policy == "log"
-        if spike is not None:
-            event = SpikeEvent.of(spike, step=step, tokens=tokens, applied=applied, text=self._text_of(step))
-            self._write_text(event)
-            if self.policy in ("rewind", "stop"):
-                save(progress)
-                self._leave(event, progress)
+        if event is not None:
             self.session.monitor.event(event)
-            self.session.runtime.say(f"Spike at {event} ({event.outcome}). Its documents: {self._place(event)}.")
-        self._tell(self.stability.take(step, values), step=step)
+            self.session.runtime.say(f"{event} ({event.outcome}). Its documents: {self._place(event)}.")
+        if outcome.is_finite:
+            self._tell(self.stability.take(step, outcome.averages), step=step)
         return applied
 
     def _leave(self, event: SpikeEvent, progress: Progress) -> None:
         """Raises what passes over the step, or stops before it."""
-        words = f"spike at {event}"
+        words = str(event)
         place = f"  The update was not applied; the state before it is saved. Its documents: {self._place(event)}\n"
         passed = sum(
             len(skip.samples) // self.course.segment_at(skip.after_step).sequences_per_step
@@ -142,12 +144,6 @@ class SpikeWatch:
             "  To train on it: run again with pretrain.on_spike=log. To leave out such updates: pretrain.on_spike=skip from the beginning."
         )
 
-    def _note_not_finite(self, step: int, tokens: int, outcome: StepOutcome) -> None:
-        loss, norm = (value if math.isfinite(value) else None for value in (outcome.loss, outcome.grad_norm))
-        event = NotFiniteEvent(step=step, tokens=tokens, loss=loss, grad_norm=norm, text=self._text_of(step))
-        self._write_text(event)
-        self.session.monitor.event(event)
-
     def _tell(self, settled: Settling | None, *, step: int) -> None:
         """Logs how the sources went after a change of mixture, if that is known now."""
         if settled is not None:
@@ -163,7 +159,7 @@ class SpikeWatch:
         self._texts += 1
         return f"{FOLDER}/{step:07d}-{self.course.sample_of_step(step - 1):07d}.jsonl"
 
-    def _place(self, event: SpikeEvent) -> str:
+    def _place(self, event: SpikeEvent | NotFiniteEvent) -> str:
         return f"gristmill trace RUN --step {event.step}" if event.text is None else str(self.run.folder / event.text)
 
     def _write_text(self, event: SpikeEvent | NotFiniteEvent) -> None:

@@ -3,7 +3,7 @@
     loss, norm of the gradient    a spike: more than 6 standard deviations above the mean of the last 128 steps
     a change of mixture           nothing before it can be compared with what follows: the windows begin empty, and there is no
                                   spike until they hold 32 steps. Instead each source is followed by itself: how far its loss
-                                  rises above its mean before the change, and after how many steps it is back
+                                  rises above its mean in the last 32 steps before, and after how many steps it is back
 
 Everything here is arithmetic on a few hundred numbers, which are what the loop has after each step. On many devices they have to be
 the numbers of the whole batch, so that every rank decides alike. The state is JSON, and a checkpoint carries it along: a resumed
@@ -109,7 +109,7 @@ class Stability:
     def change_mixture(self, step: int, sources: Collection[str]) -> Settling | None:
         """After `step` steps the mixture changes to one of these sources; returns the account of the change before, if it was open."""
         ended = self.end()
-        before = {name: usual_in(self.windows.get(f"{LOSS_OF}{name}", ())) for name in sources}
+        before = {name: usual_in(self.windows.get(f"{LOSS_OF}{name}", [])[-MIN_STEPS:]) for name in sources}
         rises = {name: Rise(mean=one.mean, deviation=one.deviation) for name, one in before.items() if one is not None}
         self.windows = {}
         self.settling = Settling(since=step, sources=rises) if rises else None
