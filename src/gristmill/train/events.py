@@ -57,6 +57,11 @@ class Event(Written):
     step: int
     tokens: int
 
+    @property
+    def outcome(self) -> str:
+        """What became of the update of the step; "" where the event is not about one."""
+        return ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeEvent(Event):
@@ -104,7 +109,6 @@ class NotFiniteEvent(Event):
     loss: float | None
     grad_norm: float | None
     text: str | None
-    outcome = "update skipped"
 
     @classmethod
     def of(cls, loss: float, grad_norm: float, *, step: int, tokens: int, text: str | None) -> NotFiniteEvent:
@@ -118,6 +122,11 @@ class NotFiniteEvent(Event):
             for words, value in (("loss", self.loss), ("gradient norm", self.grad_norm))
         )
         return f"Not finite at step {self.step:,}: {found}"
+
+    @property
+    def outcome(self) -> str:
+        """What became of the update."""
+        return "update skipped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +147,11 @@ class SourceAfterChange(Written):
 
     def __str__(self) -> str:
         if self.peak is None:
-            return "not drawn"
-        back = "not back" if self.steps is None else f"back after {counted(self.steps, 'step')}"
-        return f"{self.depth:+.3g} nats at most, {back}"
+            return "was not drawn"
+        if not self.depth:
+            return "did not rise"
+        back = "is not back" if self.steps is None else f"is back after {counted(self.steps, 'step')}"
+        return f"rose by {self.depth:.3g} nats and {back}"
 
 
 @dataclass(frozen=True, kw_only=True)
