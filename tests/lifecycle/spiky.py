@@ -28,7 +28,9 @@ def write_project(folder: Path, **pretrain: Any) -> Path:
     """Writes data/ and recipe.yaml; returns the folder. pretrain: keys of that section."""
     (folder / "data").mkdir(parents=True)
     _write(folder / "data" / "tales.jsonl", _tales(2000))
-    _write(folder / "data" / "sums.jsonl", [(f"sum-{n}", f"Number {n} is followed by number {n + 1}.") for n in range(900)])
+    _write(
+        folder / "data" / "sums.jsonl", [(f"sum-{n}", f"Number {n} is followed by number {n + 1}.") for n in range(900)]
+    )
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(**pretrain), sort_keys=False), encoding="utf-8")
     return folder
 
@@ -77,7 +79,10 @@ def recipe(**pretrain: Any) -> dict[str, Any]:
 def _tales(count: int) -> list[tuple[str, str]]:
     draw = random.Random(1)
     tales = [
-        (f"tale-{n}", f"In year {n} {draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(THINGS)} by the old mill.")
+        (
+            f"tale-{n}",
+            f"In year {n} {draw.choice(SUBJECTS)} {draw.choice(VERBS)} {draw.choice(THINGS)} by the old mill.",
+        )
         for n in range(count)
     ]
     for number, place in enumerate(NOISE_AT):

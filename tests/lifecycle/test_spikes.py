@@ -134,7 +134,7 @@ def test_a_rewind_is_an_intervention_and_leaves_what_a_run_with_the_change_from_
     recipe = yaml.safe_load((spiky_project / "recipe.yaml").read_text(encoding="utf-8"))
     recipe["name"] = "straight"
     recipe["pretrain"]["changes"] = [{key: value for key, value in change.items() if key != NOTED} for change in kept]
-    (spiky_project / "straight.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    (spiky_project / "straight.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
     elsewhere = spiky_project / "elsewhere"  # where no checkpoint of the other run is
     answer = gristmill(
         "run", "straight.yaml", "--until", "pretrain", *OPTIONS, "--runs-dir", elsewhere, "pretrain.on_spike=stop"

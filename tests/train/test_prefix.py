@@ -14,8 +14,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from conftest import at_length
-from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
 from gristmill.recipe.schema.section import Outside, marker
+from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.stream import Stream

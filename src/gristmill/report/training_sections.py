@@ -89,9 +89,7 @@ def pretraining(facts: Facts) -> Section | None:
                 "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
             ),
             figure(
-                line_chart(
-                    norm, x_label="tokens", y_label="gradient norm", bands=bands, marks=marks, from_zero=True
-                ),
+                line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, marks=marks, from_zero=True),
                 "Norm of the gradient before clipping.",
             ),
         ),

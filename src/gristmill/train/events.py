@@ -80,9 +80,7 @@ class SpikeEvent(Event):
             name: Judged(value=value, **({} if (usual := spike.usual.get(name)) is None else vars(usual)))
             for name, value in spike.values.items()
         }
-        return cls(
-            step=step, tokens=tokens, exceeding=spike.exceeding, quantities=judged, applied=applied, text=text
-        )
+        return cls(step=step, tokens=tokens, exceeding=spike.exceeding, quantities=judged, applied=applied, text=text)
 
     def __str__(self) -> str:
         found = "; ".join(f"{QUANTITIES[name]} {self.quantities[name]}" for name in self.exceeding)

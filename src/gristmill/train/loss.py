@@ -141,7 +141,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 weight_C1 = mask / total
                 if z_loss:
                     weight_C1 = weight_C1 * (1 + 2 * z_loss * log_z_N[here, None])
-                slope_CV.mul_(weight_C1).scatter_add_(1, targets_C[:, None], -mask)  # mask × (softmax − one-hot), without z_loss
+                slope_CV.mul_(weight_C1).scatter_add_(
+                    1, targets_C[:, None], -mask
+                )  # mask × (softmax − one-hot), without z_loss
                 slope_CV = slope_CV.to(compute)
                 if x_grad is not None:
                     x_grad[here] = slope_CV @ weight

@@ -137,7 +137,6 @@ class TrainedModel(Outputs):
         """What the model wrote, in order."""
         return [WrittenText.from_json(line, where=self.samples) for line in read_log(self.samples)]
 
-
     @property
     def happened(self) -> list[AnyEvent]:
         """Spikes, changes of mixture and what else happened, in order."""
