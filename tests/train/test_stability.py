@@ -169,6 +169,16 @@ def test_a_change_of_mixture_does_not_alarm_and_its_depth_and_recovery_are_those
     assert account.sources["web"].steps in range(1, 8)
 
 
+def test_what_a_source_comes_back_to_is_its_loss_right_before_the_change() -> None:
+    """Of a loss that falls all the time; its mean over the whole window would hide a peak."""
+    stability = Stability()
+    for step in range(1, 201):
+        stability.take(step, {"loss/web": 5 - step * 0.01})
+    stability.change_mixture(200, {"web"})
+    assert stability.settling is not None
+    assert stability.settling.sources["web"].mean == pytest.approx(5 - 0.01 * np.mean(range(169, 201)))
+
+
 def test_without_being_told_of_the_change_the_same_series_alarms() -> None:
     stability = Stability()
     for step in range(1, 201):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gristmill.errors import ArtifactError
 from gristmill.store.jsonl import read_log
@@ -103,6 +103,7 @@ class SpikeEvent(Event):
 class NotFiniteEvent(Event):
     """Values that are no numbers are None."""
 
+    applied: ClassVar[bool] = False
     kind: Literal["not_finite"] = "not_finite"
     loss: float | None
     grad_norm: float | None
@@ -170,8 +171,8 @@ class MixtureEvent(Event):
         return cls(step=step, tokens=tokens, since=settling.since, sources=sources)
 
     def __str__(self) -> str:
-        rises = "; ".join(f"{name} {found}" for name, found in self.sources.items())
-        return f"Other mixture from step {self.since + 1:,} on: {rises}"
+        rises = ", of ".join(f"{name} {found}" for name, found in self.sources.items())
+        return f"Another mixture or length from step {self.since + 1:,} on; the loss of {rises}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,15 +91,7 @@ class SpikeWatch:
         """Whether the update of the step after `progress` is applied. Raises PassOver or TrainingSpiked, with the state saved, where the
         step is not taken at all."""
         step = progress.step + 1
-        tokens = self.course.tokens_done(step)
-        spike = self.stability.judge(outcome.averages) if outcome.is_finite else None
-        applied = outcome.is_finite and (spike is None or self.policy == "log")
-        text = self._text_of(step) if spike is not None or not outcome.is_finite else None
-        event: SpikeEvent | NotFiniteEvent | None = None
-        if spike is not None:
-            event = SpikeEvent.of(spike, step=step, tokens=tokens, applied=applied, text=text)
-        elif not outcome.is_finite:
-            event = NotFiniteEvent.of(outcome.loss, outcome.grad_norm, step=step, tokens=tokens, text=text)
+        event = self._judged(step, outcome)
         if event is not None:
             self._write_text(event)
         if isinstance(event, SpikeEvent) and self.policy in ("rewind", "stop"):
@@ -107,13 +99,27 @@ class SpikeWatch:
             self._leave(event, progress)
         for skip in self.course.skips:  # after the state before the step was saved, which knows nothing of it
             if skip.after_step == progress.step:
+                tokens = self.course.tokens_done(step)
                 self.session.monitor.event(PassedOverEvent(step=step, tokens=tokens, sequences=len(skip.samples)))
         if event is not None:
             self.session.monitor.event(event)
             self.session.runtime.say(f"{event} ({event.outcome}). Its documents: {self._place(event)}.")
         if outcome.is_finite:
             self._tell(self.stability.take(step, outcome.averages), step=step)
-        return applied
+        return event is None or event.applied
+
+    def _judged(self, step: int, outcome: StepOutcome) -> SpikeEvent | NotFiniteEvent | None:
+        """What is remarkable about a step."""
+        tokens = self.course.tokens_done(step)
+        if not outcome.is_finite:
+            return NotFiniteEvent.of(
+                outcome.loss, outcome.grad_norm, step=step, tokens=tokens, text=self._text_of(step)
+            )
+        spike = self.stability.judge(outcome.averages)
+        if spike is None:
+            return None
+        applied = self.policy == "log"
+        return SpikeEvent.of(spike, step=step, tokens=tokens, applied=applied, text=self._text_of(step))
 
     def _leave(self, event: SpikeEvent, progress: Progress) -> None:
         """Raises what passes over the step, or stops before it."""
