@@ -298,7 +298,7 @@ def test_a_stop_says_what_to_do_and_the_state_before_the_step_is_there(
 
 def test_texts_are_bounded_in_number_and_size(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spikes, "MAX_TEXTS", 2)
-    monkeypatch.setattr(spikes, "MAX_CHARACTERS", 120)
+    monkeypatch.setattr(spikes, "MAX_CHARACTERS", 30)
     run(inputs, tmp_path / "out")
     found = [event.text for event in spikes_of(tmp_path / "out")]
     assert all(found[:2])
@@ -307,7 +307,7 @@ def test_texts_are_bounded_in_number_and_size(inputs: Path, tmp_path: Path, monk
     for text in found[:2]:
         assert text is not None
         parts = read_jsonl(run_folder(tmp_path / "out") / text)[1:]
-        assert 0 < sum(len(part["text"]) for part in parts) <= 120
+        assert 0 < sum(len(part["text"]) for part in parts) <= 30
 
 
 def poisoned_at(step: int) -> Callable[..., LossOutput]:
