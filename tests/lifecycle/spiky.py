@@ -1,7 +1,7 @@
-"""A small project whose training text is as regular as a table, but for two documents of noise.
+"""A small project whose training text is as regular as a table, but for six documents of noise, three of which fill a sequence.
 
-A model learns the regular text within thirty steps. Whenever a step then reads much of a document of noise, its loss and its gradient are
-far above those of the steps before, and nothing else is.
+A model learns the regular text within forty steps. Whenever a step then reads a sequence of noise, a quarter of its batch, its loss is
+far above that of the steps before, and nothing else is.
 """
 
 from __future__ import annotations

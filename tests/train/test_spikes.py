@@ -1,4 +1,4 @@
-"""What is done about a spike, in a real pretraining of 40 tiny steps. The rule is made strict enough to meet some: one standard deviation."""
+"""What is done about a spike, in a real pretraining of 40 tiny steps. The rule is made strict enough to meet some: 1.2 standard deviations."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One deviation above eight steps: about one step in six is a spike."""
+    """1.2 deviations above eight steps: of the forty steps a handful are spikes."""
     monkeypatch.setattr(stability, "SIGMAS", 1.2)
     monkeypatch.setattr(stability, "MIN_STEPS", 8)
 
@@ -155,7 +155,7 @@ def test_a_spike_is_logged_with_what_it_is_judged_by_and_its_batch(logged: Path,
         assert {part["step"] for part in parts} == {event.step}
         assert sum(part["end"] - part["first"] + 1 for part in parts) == BATCH
         assert {part["document"] for part in parts} == {None}, "nothing says here what the documents are called"
-        assert all(set(part["text"].split()) <= {*WORDS, "<|endoftext|>"} or part["text"] for part in parts)
+        assert all(part["text"] for part in parts)
 
 
 def test_the_rule_changes_no_weight_where_spikes_are_logged(
