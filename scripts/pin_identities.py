@@ -191,6 +191,7 @@ def _others(value: Any) -> list[Any]:
         "resiliparse",
         "fasttext",
         "one_minus_sqrt",
+        "skip",
         "bfloat16",
         "CC-MAIN-2024-18",
         "https://other.example.org",

@@ -30,6 +30,7 @@ from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.train.outputs import MODEL_STEPS, Pretrained, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
+from gristmill.train.prefix import RULE as SPIKE_RULE
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
@@ -370,7 +371,7 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
             },
             files=_packs(recipe, recipe.pretrain.watch.packs),
         ),
-        parts=PREFIX_PARTS,
+        parts=(*PREFIX_PARTS, *((SPIKE_RULE,) if recipe.pretrain.on_spike == "skip" else ())),
     )
 
 

@@ -145,7 +145,7 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
         prefix_at = prefixes(
             course,
             given.config["model"],
-            section.optimizer,
+            section,
             vocabulary=_content(states, state, "vocabulary"),
             texts=texts,
             seed=derive_seed(given.config["seed"], PRETRAIN),

@@ -36,12 +36,18 @@ from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
-from gristmill.graph.step import Reads, Step
+from gristmill.graph.step import PassOver, Reads, Step
 from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.rank_notes import take_in_ranks
-from gristmill.recipe.interventions import RUN_RECIPE, recipe_as_it_became, with_interventions
+from gristmill.recipe.interventions import (
+    RUN_RECIPE,
+    keep_intervention,
+    recipe_as_it_became,
+    with_change,
+    with_interventions,
+)
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import CHEAP_SECONDS, PRETRAIN, remade_words, remakes, resume_point
 from gristmill.store.artifact import note_beside, verify_manifest
@@ -201,8 +207,23 @@ class Run:
                 self._bring(needed, bytes_wanted=True)
         state = self.states[name]  # an input may have been remade with other content
         self.refuse_costly(state)
-        self._make(state)
+        while not self._is_made(self.states[name]):
+            pass  # with one more intervention each time
         self.states.refresh()
+
+    def _is_made(self, state: StepState) -> bool:
+        """Makes a step. False where it asked for a change of the recipe instead, which is then an intervention of the run."""
+        try:
+            self._make(state)
+        except PassOver as over:
+            with_change(self.loaded, over.change, origin="")  # raises where it does not fit, before it is written
+            path = keep_intervention(self.links.folder, over.change, over.noted)
+            self.loaded = with_change(self.loaded, over.change, origin=str(path))
+            write_text(self.links.folder / RUN_RECIPE, recipe_as_it_became(self.loaded))
+            self.states = open_states(self.loaded, self.links, self.hashes)
+            self.display.say(f"{over}. {path} passes over its data.")
+            return False
+        return True
 
     def _link(self, state: StepState) -> None:
         name, identity = state.step.name, state.identity

@@ -43,7 +43,7 @@ def prefix(loaded: LoadedRecipe, step: int) -> dict[str, Any]:
         step,
         course=course_of(recipe.pretrain, rope_theta=recipe.model.rope_theta),
         model=recipe.model,
-        optimizer=recipe.pretrain.optimizer,
+        section=recipe.pretrain,
         vocabulary="v",
         texts={name: name for name in recipe.sources},
         seed=recipe.pretraining_seed,

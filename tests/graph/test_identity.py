@@ -20,6 +20,7 @@ from gristmill.recipe.schema.section import (
     IdentityName,
     Outside,
     Section,
+    ShapesNothing,
     identity_default,
     marker,
 )
@@ -142,6 +143,25 @@ def test_a_renamed_field_keeps_its_identity_name() -> None:
         decay_shape: Annotated[str, IdentityName("shape")] = "linear"
 
     assert After(steps=3, decay_shape="cosine").literals() == Before(steps=3, shape="cosine").literals()
+
+
+def test_a_value_that_shapes_nothing_counts_as_the_default_and_is_not_told_to_the_step() -> None:
+    class Watched(Section):
+        on_spike: Annotated[str, ShapesNothing(("log", "stop"))] = "log"
+
+    assert Watched(on_spike="stop").literals() == Watched().literals() == {}
+    assert Watched(on_spike="skip").literals() == {"on_spike": "skip"}
+    assert [Watched(on_spike=value).inside().on_spike for value in ("log", "stop", "skip")] == ["log", "log", "skip"]
+
+
+def test_what_is_done_about_a_spike_is_in_the_identity_of_pretraining_where_it_leaves_updates_out() -> None:
+    documents = {}
+    for policy in ("log", "rewind", "stop", "skip"):
+        recipe = SCRIPT["every_field_recipe"]()
+        section = recipe.pretrain.model_copy(update={"on_spike": policy})
+        documents[policy] = SCRIPT["documents"](recipe.model_copy(update={"pretrain": section}))["pretrain"]
+    assert documents["rewind"] == documents["stop"] == documents["log"] != documents["skip"]
+    assert "gristmill.train.stability" in documents["skip"]["version"]
 
 
 def test_discriminators_have_no_default_and_sections_as_defaults_are_bare() -> None:

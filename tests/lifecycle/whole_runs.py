@@ -175,7 +175,7 @@ def content(step: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, entry in read_json(step / MANIFEST).items():
         path = step / name
-        if name in ("metrics.jsonl", "samples.jsonl"):
+        if name in ("metrics.jsonl", "samples.jsonl", "events.jsonl"):
             found[name] = [without_timings(line) for line in read_log(path)]
         elif name.endswith((".html", "README.md")):
             found[name] = page_without_timings(path.read_text(encoding="utf-8"))

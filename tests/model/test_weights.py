@@ -123,6 +123,14 @@ def test_a_saved_model_loads_bit_for_bit_and_stores_a_tied_embedding_once(tmp_pa
     assert all(parameter.requires_grad for parameter in again.parameters())
 
 
+def test_loaded_weights_begin_where_new_ones_do_so_that_products_have_the_same_last_bits(tmp_path: Path) -> None:
+    """A mapped file of safetensors aligns to 8 bytes, torch to 64; a training that resumes must compute as one that never stopped."""
+    model = Llama(LlamaConfig(vocab_size=357, hidden_size=30, intermediate_size=62, num_hidden_layers=2, num_attention_heads=3,
+                              num_key_value_heads=1, head_dim=10, max_position_embeddings=64))  # fmt: skip
+    save_model(tmp_path, init_weights(model, 0), None)
+    assert {parameter.data_ptr() % 64 for parameter in load_model(tmp_path).parameters()} == {0}
+
+
 def test_all_problems_of_a_checkpoint_are_listed_by_name(tmp_path: Path) -> None:
     save_model(tmp_path, init_weights(Llama(CONFIG), 2), None)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -147,6 +147,25 @@ def test_interventions_follow_each_other_by_number(small_file: Path, interventio
     ]  # fmt: skip
 
 
+def test_data_that_is_passed_over_comes_where_its_step_belongs_and_other_changes_come_last(
+    small_file: Path, interventions: Path
+) -> None:
+    recipe = yaml.safe_load(small_file.read_text(encoding="utf-8"))
+    small_file.write_text(
+        yaml.safe_dump(with_changes(recipe, (50, {"skip_steps": 1}), (200, {"optimizer.peak_lr": 1e-4}))),
+        encoding="utf-8",
+    )
+    skip = {"after_step": 100, "set": {"skip_steps": 3}, "why": WHY}
+    (interventions / "1.yaml").write_text(yaml.safe_dump(skip), encoding="utf-8")
+    became = with_interventions(load_recipe(small_file), interventions.parent)
+    assert [change.after_step for change in became.recipe.pretrain.changes] == [50, 100, 200]
+    said = [became.origin_near(("pretrain", "changes", number, "after_step")) for number in range(3)]
+    assert [Path(one.partition(":")[0]).name for one in said] == [small_file.name, "1.yaml", small_file.name]
+    intervene(interventions, "2.yaml", 2e-4)
+    with pytest.raises(RecipeError, match="after_step 100 comes after 200; put them in ascending order"):
+        with_interventions(load_recipe(small_file), interventions.parent)
+
+
 @pytest.mark.parametrize("name", ["lower.yaml", "2b.yaml", "2.yml", "-1.yaml", "².yaml", "notes.txt"])
 def test_a_file_without_a_number_is_no_intervention(small_file: Path, interventions: Path, name: str) -> None:
     intervene(interventions, name, 1e-4)

@@ -8,7 +8,20 @@ from xml.etree import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.report.charts import HEIGHT, SHAPES, WIDTH, Band, Score, Series, interval_chart, line_chart, share_bar
+from gristmill.report.charts import (
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    SHAPES,
+    WIDTH,
+    Band,
+    Mark,
+    Score,
+    Series,
+    interval_chart,
+    line_chart,
+    share_bar,
+)
 from gristmill.report.page import TEMPLATE
 
 finite = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
@@ -38,6 +51,15 @@ def test_names_are_escaped() -> None:
     svg += interval_chart([Score(name=evil, value=0.5, low=0.4, high=0.6)], x_label=evil, level=0.5, level_name=evil)
     svg += share_bar([(evil, 0.5)])
     assert "<script" not in svg
+
+
+def test_a_mark_is_a_line_from_top_to_bottom_at_its_place_and_says_what_happened() -> None:
+    svg = line_chart(
+        [Series(name="a", xs=[0, 10], ys=[0, 1])], x_label="x", y_label="y", marks=[Mark(name="a <spike>", x=5)]
+    )
+    (found,) = re.findall(r'<line class="level" x1="([\d.]+)" x2="([\d.]+)" [^>]*><title>(.*?)</title>', svg)
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    assert found == (f"{middle:.1f}", f"{middle:.1f}", "a &lt;spike&gt;")
 
 
 def test_an_empty_chart_says_so() -> None:

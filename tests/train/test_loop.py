@@ -170,6 +170,27 @@ def test_step_that_is_not_finite_changes_nothing(tmp_path: Path, value: float, w
     tiny.assert_identical(before, tiny.state_of(session))
 
 
+def test_a_step_that_is_turned_down_changes_nothing_and_is_asked_about_with_what_it_found(tmp_path: Path) -> None:
+    session = tiny.train_run(tiny.open_run(tmp_path), save_every=None)
+    before, asked = tiny.state_of(session), list[Any]()
+    outcome = take_step(
+        session.model,
+        session.optimizer,
+        tiny.batch_at(0),
+        LOSS,
+        lr=0.1,
+        micro_batch_tokens=20,
+        max_grad_norm=1.0,
+        accepts=lambda found: bool(asked.append(found)),
+    )
+    assert not outcome.applied
+    tiny.assert_identical(before, tiny.state_of(session))
+    (found,) = asked
+    assert found == outcome
+    assert found.averages["loss"] == pytest.approx(outcome.loss, rel=1e-6)
+    assert found.averages.keys() == {"loss", "grad_norm", "loss/web", "loss/code"}
+
+
 def spoiled(steps: set[int], session: Any) -> Any:
     """Batches that put an infinite weight in the model's way at these steps, and take it out again at the next."""
     weight = session.model.model.norm.weight

@@ -69,6 +69,35 @@ def test_loss_and_gradients_equal_cross_entropy_for_any_chunk_and_weights(
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@settings(max_examples=30, deadline=None)
+@given(tokens=st.integers(1, 50), chunk=st.integers(1, 60), z_loss=st.floats(1e-6, 1.0))
+def test_z_loss_and_its_gradients_equal_the_squared_logarithm_of_the_sum_for_any_chunk(
+    tokens: int, chunk: int, z_loss: float
+) -> None:
+    x, weight, targets, mask = random_inputs(tokens)
+    loss, nll = chunked_cross_entropy(x, weight, targets, mask, chunk, z_loss=z_loss)
+    logits = x @ weight.T
+    plain_nll = functional.cross_entropy(logits, targets, reduction="none")
+    plain = ((plain_nll + z_loss * torch.logsumexp(logits, 1).square()) * mask).sum()
+    torch.testing.assert_close(loss, plain, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(nll, plain_nll, atol=1e-5, rtol=1e-5)
+    found = torch.autograd.grad(loss, (x, weight))
+    for ours, theirs in zip(found, torch.autograd.grad(plain, (x, weight)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            chunked_cross_entropy(x, weight, targets, mask, chunk, z_loss=z_loss)[0], loss.detach()
+        )
+
+
+def test_what_is_reported_as_loss_has_no_z_loss_in_it_and_what_is_minimised_has() -> None:
+    model, batch = init_weights(Llama(CONFIG), 0), make_batch(sources=2)
+    with torch.no_grad():
+        plain, weighted = (next_token_loss(model, batch, ("a", "b"), z_loss=z_loss) for z_loss in (0.0, 0.1))
+    assert weighted.sums == plain.sums
+    assert float(weighted.loss_sum) > float(plain.loss_sum) + 1
+
+
 def test_loss_without_gradient_is_the_same() -> None:
     x, weight, targets, mask = random_inputs(20)
     loss, nll = chunked_cross_entropy(x, weight, targets, mask, 7)

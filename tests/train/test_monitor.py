@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.errors import DataError, ResourceError
+from gristmill.errors import ArtifactError, DataError, ResourceError
 from gristmill.store.jsonl import read_log
+from gristmill.train.events import (
+    EVENTS,
+    KINDS,
+    AnyEvent,
+    Judged,
+    MixtureEvent,
+    NotFiniteEvent,
+    PassedOverEvent,
+    SourceAfterChange,
+    SpikeEvent,
+    read_events,
+)
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor
 
 
@@ -20,6 +32,8 @@ def write_steps(monitor: Monitor, steps: range, *, hooks_of_last: bool = True) -
     for step in steps:
         if step % 2 == 0:
             monitor.train(step, step * 10, {"train/loss": 1 / (step + 1)})
+        if step % 5 == 0:
+            monitor.event(PassedOverEvent(step=step, tokens=step * 10, sequences=4))
         if hooks_of_last or step != steps[-1]:
             write_hooks(monitor, step)
 
@@ -28,6 +42,46 @@ def write_hooks(monitor: Monitor, step: int) -> None:
     if step % 3 == 0:
         monitor.evaluation(step, step * 10, {"eval/web/bits_per_byte": 2.0 + step})
         monitor.sample(step, step * 10, {"prompt": "ä", "text": "β\n\u2028"})
+
+
+EVERY_KIND: list[AnyEvent] = [
+    SpikeEvent(step=7, tokens=70, exceeding=("loss",), applied=False, text="spikes/0000007-0000024.jsonl",
+               quantities={"loss": Judged(value=9.5, mean=3.0, deviation=0.5), "grad_norm": Judged(value=1.0)}),
+    NotFiniteEvent.of(math.nan, 2.0, step=8, tokens=80, text=None),
+    MixtureEvent(step=30, tokens=300, since=9, sources={
+        "web": SourceAfterChange(mean=3.0, deviation=0.1, peak=3.5, peak_step=10, steps=12),
+        "code": SourceAfterChange(mean=2.0, deviation=0.1, peak=2.25, peak_step=11, steps=None),
+        "book": SourceAfterChange(mean=2.0, deviation=0.1, peak=None, peak_step=None, steps=None),
+        "old": SourceAfterChange(mean=2.0, deviation=0.1, peak=1.5, peak_step=10, steps=1)}),
+    PassedOverEvent(origin="another", step=40, tokens=400, sequences=1),
+]  # fmt: skip
+
+
+def test_events_of_every_kind_come_back_and_say_what_happened(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path)
+    for event in EVERY_KIND:
+        monitor.event(event)
+    found = read_events(tmp_path / EVENTS)
+    assert found == EVERY_KIND
+    assert [line["kind"] for line in read_log(tmp_path / EVENTS)] == [*KINDS]
+    assert [f"{event} [{event.outcome}]" for event in found] == [
+        "Spike at step 7: loss 9.5, 13.0 standard deviations above 3 [update skipped]",
+        "Not finite at step 8: loss not finite, gradient norm 2 [update skipped]",
+        "Another mixture or length from step 10 on; the loss of web rose by 0.5 nats and is back after 12 steps, of code rose by "
+        "0.25 nats and is not back, of book was not drawn, of old did not rise []",
+        "1 sequence passed over before step 40 []",
+    ]
+
+
+def test_an_event_of_another_kind_is_refused_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / EVENTS).write_text('{"step": 1, "tokens": 2, "kind": "storm"}\n')
+    with pytest.raises(
+        ArtifactError, match=r"events\.jsonl: an event of kind 'storm'; expected spike, not_finite, mixture"
+    ):
+        read_events(tmp_path / EVENTS)
+    (tmp_path / EVENTS).write_text('{"step": 1, "tokens": 2, "kind": "passed_over"}\n')
+    with pytest.raises(ArtifactError, match=r"events\.jsonl: sequences: Field required"):
+        read_events(tmp_path / EVENTS)
 
 
 def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -58,7 +112,7 @@ def test_killed_and_resumed_log_equals_unbroken_one(checkpoint: int, further: in
         broken.restore(saved)
         write_hooks(broken, checkpoint)  # those of the checkpoint's own step run again
         write_steps(broken, range(checkpoint + 1, 30))
-        for name in (METRICS, SAMPLES):
+        for name in (METRICS, SAMPLES, EVENTS):
             assert (broken.folder / name).read_bytes() == (unbroken.folder / name).read_bytes()
 
 
@@ -72,7 +126,7 @@ def saved(tmp_path: Path) -> Path:
 def test_restoring_says_how_many_lines_were_discarded(saved: Path, tmp_path: Path) -> None:
     monitor = Monitor(tmp_path / "to 6")
     write_steps(monitor, range(1, 7))
-    assert monitor.restore(saved) == 3  # train 6, eval 6, sample 6
+    assert monitor.restore(saved) == 4  # event 5, train 6, eval 6, sample 6
     assert monitor.restore(saved) == 0
     assert monitor.restore(None) == 4  # train 2, train 4, eval 3, sample 3
     assert read_log(monitor.folder / METRICS) == read_log(monitor.folder / SAMPLES) == []

@@ -14,6 +14,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from conftest import at_length
+from gristmill.recipe.schema.section import Outside, marker
 from gristmill.recipe.schema.training import ModelSection, Optimizer, Pretrain
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import ShardWriter, TokenShard
@@ -65,7 +66,7 @@ def prefix(step: int, data: Data, *, model: Mapping[str, Any] | None = None, **g
         step,
         course=course(data, shape.rope_theta),
         model=shape,
-        optimizer=Optimizer.model_validate(data["optimizer"]),
+        section=Pretrain.model_validate(data),
         **GIVEN | given_instead,
     )
 
@@ -239,6 +240,8 @@ def optimizer(**changed: Any) -> Data:
         (optimizer(decay_embeddings=False), "optimizer.decay_embeddings: true → false"),
         (optimizer(max_grad_norm=2.0), "optimizer.max_grad_norm: 1 → 2"),
         (base(warmup_tokens=3 * T), "warmup_tokens: 48 → 72"),
+        (base(z_loss=1e-4), "z_loss: added, 0.0001"),
+        (base(on_spike="skip"), 'on_spike: added, {"skip": 1}'),
         (with_stage(0, seq_len=8), "stage from step 0.seq_len: 4 → 8"),
         (with_stage(0, rope_theta=20_000.0), "stage from step 0.rope_theta: 10000 → 20000"),
         (with_stage(0, mixture=made.MIXTURES[1]), "stage from step 0.weight of web: 0.7 → 0.6"),
@@ -259,6 +262,11 @@ def test_what_shaped_the_steps_before_is_in_it_and_is_said(other: Data, said: st
     old, new = prefix(AT, base()), prefix(AT, other)
     assert prefix_id(old) != prefix_id(new)
     assert any(line.startswith(said) for line in prefix_differences(old, new)), prefix_differences(old, new)
+
+
+@pytest.mark.parametrize("policy", ["rewind", "stop"])
+def test_what_is_done_about_a_spike_is_not_in_it_where_it_changes_no_update(policy: str) -> None:
+    assert prefix(AT, base(on_spike=policy)) == prefix(AT, base(on_spike="log")) == prefix(AT, base())
 
 
 @pytest.mark.parametrize(
@@ -294,8 +302,8 @@ def test_weights_and_order_have_seeds_of_their_own() -> None:
 
 
 def test_the_prefixes_of_a_training_end_with_it() -> None:
-    model, optimizer = ModelSection.model_validate(MODEL), Optimizer(peak_lr=4e-3)
-    at = prefixes(course(base()), model, optimizer, **GIVEN)
+    model, section = ModelSection.model_validate(MODEL), Pretrain.model_validate(base())
+    at = prefixes(course(base()), model, section, **GIVEN)
     assert [at(step) for step in (0, 9, 15)] == [prefix(step, base()) for step in (0, 9, 15)]
     assert at(16) is None
 
@@ -318,10 +326,14 @@ def test_which_documents_a_draw_takes_is_in_it() -> None:
 
 
 def test_no_field_is_forgotten() -> None:
-    """A new field of model or optimizer has to be put in, or named here as one that shapes no weight."""
+    """A new field has to be put in, or named here as one that shapes no weight or is read off the course."""
     elsewhere = {"initializer_range", "rope_theta", "max_position_embeddings"}
     assert {*SHAPE, *elsewhere} == set(ModelSection.model_fields)
     assert {*STEPPING, "peak_lr"} == set(Optimizer.model_fields)
+    of_the_course = {"stages", "global_batch_tokens", "warmup_tokens", "decay_tokens", "decay_shape", "changes"}
+    of_the_step = {"seed"}  # it is in the weights' and the stream's
+    outside = {name for name, field in Pretrain.model_fields.items() if marker(field, Outside) is not None}
+    assert {"optimizer", "z_loss", "on_spike", *of_the_course, *of_the_step, *outside} == set(Pretrain.model_fields)
 
 
 def test_two_prefixes_of_one_course_differ_by_their_step() -> None:

@@ -248,7 +248,7 @@ def test_a_checkpoint_names_all_that_shaped_it(inputs: Path, unbroken: tuple[Pat
     prefix_at = prefixes(
         course_of(section, rope_theta=10_000.0),
         recipe().model,
-        section.optimizer,
+        section,
         vocabulary=ctx.inputs["vocabulary"].content,
         texts={source: ctx.inputs[f"tokens of {source}"].content for source in ("web", "code")},
         seed=ctx.seed,

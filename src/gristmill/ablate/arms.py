@@ -212,6 +212,8 @@ def _loaded(
         "watch": {**data["pretrain"]["watch"], "every_tokens": NOT_WATCHED, "packs": []},
         "sample_prompts": [],
     }
+    if pretrain.on_spike != "skip":  # a rewind would pass over data of one arm and not of another
+        data["pretrain"]["on_spike"] = "log"
     if ablation.kind == "scratch":
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
     data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}

@@ -25,7 +25,7 @@ from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 from gristmill.units import counted
 
-VERSION = 2
+VERSION = 3
 CHATS = "chats"
 SAMPLE_TOKENS = 64
 

@@ -42,7 +42,7 @@ from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.train.monitor import METRICS
-from gristmill.train.outputs import EVAL
+from gristmill.train.outputs import last_measured
 from gristmill.units import scale
 
 
@@ -61,9 +61,7 @@ class Moment:
         steps = [line["step"] for line in lines] + [
             ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)
         ]
-        evaluations = [line for line in lines if line["kind"] == "eval"]
-        last = evaluations[-1] if evaluations else {}
-        return cls(step=max(steps, default=0), measured={key: last[key] for key in last if key.startswith(EVAL)})
+        return cls(step=max(steps, default=0), measured=last_measured(lines))
 
 
 def intervene(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +19,10 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
 from gristmill.store.heartbeat import read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
+from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
+from gristmill.units import counted
 
+SHOWN_EVENTS = 5
 COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
 
 
@@ -51,6 +54,8 @@ def status(
                 row | ({"resumes_from": point.step, "steps": point.num_steps} if row["step"] == PRETRAIN else {})
                 for row in rows
             ]
+        events = [line_of(event) for event in _events(links)]
+        rows = [row | ({"events": events} if events and row["step"] == PRETRAIN else {}) for row in rows]
         doing = None if beat is None or not beat.is_alive else beat.doing
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
@@ -64,6 +69,8 @@ def status(
     kept = kept_steps(loaded.recipe)
     before = _rows(states, links, machine, kept)
     console.print(_table(before))
+    for line in _event_lines(_events(links)):
+        console.print(line, markup=False, highlight=False)
     if not follows:
         return 0
     made = Made(links, [*states.steps])
@@ -72,6 +79,19 @@ def status(
     if (now := _rows(states, links, machine, kept)) != before:
         console.print(_table(now))
     return code
+
+
+def _events(links: RunLinks) -> list[AnyEvent]:
+    """What happened in the run's pretraining so far."""
+    folder = links.artefact(PRETRAIN) or links.unfinished(PRETRAIN)
+    return [] if folder is None else read_events(folder / EVENTS)
+
+
+def _event_lines(events: Sequence[AnyEvent]) -> list[str]:
+    """The newest events in words, oldest first."""
+    shown = [f"{event} ({event.outcome})" if event.outcome else str(event) for event in events[-SHOWN_EVENTS:]]
+    earlier = len(events) - len(shown)
+    return [*([f"{counted(earlier, 'earlier event')} of pretraining in {EVENTS}"] if earlier else []), *shown]
 
 
 def _rows(states: States, links: RunLinks, machine: Machine, kept: Collection[str]) -> list[tuple[str, ...]]:

@@ -7,20 +7,16 @@ read: the same order is worked out again, for past and coming steps alike. Steps
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
 from gristmill.commands.run_folder import refuse_broken_links
-from gristmill.data.document import open_parquet
 from gristmill.display import plain_table
 from gristmill.errors import ArtifactError, DataError, RecipeError
 from gristmill.graph.share import Share
@@ -35,6 +31,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Origin
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.batch_text import Files, Part, parts_of
 from gristmill.train.course import Course, course_of
 from gristmill.train.prefix import stream_seed
 from gristmill.units import counted
@@ -98,66 +95,7 @@ class Order:
         return files
 
 
-class Files:
-    """Training documents of one source, numbered as in its shard."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = paths
-        self._ends = np.cumsum([pq.read_metadata(path).num_rows for path in paths])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def rows(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """id, origin and URL of some documents; only their row groups are read."""
-        found: dict[int, dict[str, Any]] = {}
-        wanted = np.unique(np.fromiter(numbers, dtype=np.int64))
-        first = 0
-        for path, end in zip(self.paths, self._ends.tolist(), strict=True):
-            here = wanted[(wanted >= first) & (wanted < end)]
-            with open_parquet(path) as file:
-                for number in range(file.metadata.num_row_groups if len(here) else 0):
-                    last = first + file.metadata.row_group(number).num_rows
-                    inside = here[(here >= first) & (here < last)]
-                    if len(inside):
-                        table = file.read_row_group(number, columns=["id", "origin", "url"]).take(inside - first)
-                        found |= dict(zip(inside.tolist(), table.to_pylist(), strict=True))
-                    first = last
-            first = end
-        return found
-
-    def numbers_of(self, name: str) -> list[int]:
-        """The documents with an id."""
-        found: list[int] = []
-        first = 0
-        for path in self.paths:
-            with open_parquet(path) as file:
-                for number in range(file.metadata.num_row_groups):
-                    ids = file.read_row_group(number, columns=["id"]).column("id")
-                    found += (first + np.flatnonzero(pc.equal(ids, name).to_numpy())).tolist()
-                    first += len(ids)
-        return found
-
-
 # ── the documents of a step ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Tokens first to end (counted from 1) of a document, in one sequence of one step."""
-
-    step: int
-    stage: str
-    sequence: int
-    source: str
-    epoch: int
-    document: str
-    origin: str
-    url: str | None
-    first: int
-    end: int
-    tokens: int
-    text: str
 
 
 def trace_step(target: Path, step: int, *, share: Share, console: Console, as_json: bool, whole: bool) -> None:
@@ -194,28 +132,14 @@ def trace_step(target: Path, step: int, *, share: Share, console: Console, as_js
 
 
 def _parts(order: Order, step: int, origins: Sequence[Origin]) -> Iterator[Part]:
-    rows = {}
-    for source in {origin.source for origin in origins}:
-        numbers = [part.document for origin in origins if origin.source == source for part in origin.parts]
-        rows[source] = order.files_of(source).rows(numbers)
-    for origin in origins:
-        for part in origin.parts:
-            ids = order.shards[origin.source].document(part.document)
-            row = rows[origin.source][part.document]
-            yield Part(
-                step=step,
-                stage=order.stage_name(step - 1),
-                sequence=origin.sample,
-                source=origin.source,
-                epoch=origin.epoch + 1,
-                document=row["id"],
-                origin=row["origin"],
-                url=row["url"],
-                first=part.first + 1,
-                end=part.end,
-                tokens=len(ids),
-                text=order.tokenizer.decode(ids[part.first : part.end].tolist()),
-            )
+    return parts_of(
+        origins,
+        step=step,
+        stage=order.stage_name(step - 1),
+        shards=order.shards,
+        tokenizer=order.tokenizer,
+        files_of=order.files_of,
+    )
 
 
 def _shown(part: Part, *, whole: bool) -> Text:

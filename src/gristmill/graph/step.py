@@ -107,6 +107,18 @@ class OutsideFiles:
         return path
 
 
+class PassOver(Exception):
+    """Raised by pretraining instead of taking a step, with its state saved: the data of the step is to be passed over.
+
+    change: the change of the recipe that does so, which becomes an intervention of the run; the step is then made again, and resumes
+    where it was. noted: what was known when it was decided.
+    """
+
+    def __init__(self, change: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
+        super().__init__(change["why"])
+        self.change, self.noted = change, noted
+
+
 def by_source(inputs: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The inputs whose role is `what` followed by a source's name, by that name, in the order of the table."""
     return {role.removeprefix(what): given for role, given in inputs.items() if role.startswith(what)}

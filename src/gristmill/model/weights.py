@@ -78,7 +78,9 @@ def load_model(folder: Path, device: str | torch.device = "cpu", dtype: torch.dt
         model = Llama(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     _check_names_and_shapes(expected, tensors, folder)
-    model.load_state_dict({name: tensors[name].to(device=device, dtype=dtype) for name in expected}, assign=True)
+    # Memory of their own: in a mapped file tensors begin at any multiple of eight bytes, on which the last bit of a product depends.
+    own = {name: tensors[name].to(device=device, dtype=dtype, copy=True) for name in expected}
+    model.load_state_dict(own, assign=True)
     return model
 
 

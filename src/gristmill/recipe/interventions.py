@@ -1,15 +1,17 @@
-"""Interventions: numbered files of a run that are appended, in order, to the recipe's `pretrain.changes`.
+"""Interventions: numbered files of a run that are added, in order, to the recipe's `pretrain.changes`.
 
     runs/<recipe>/interventions/001.yaml      one change: {after_step, set, why}; `noted`: when it was decided, and what was known then
     runs/<recipe>/recipe.yaml                 the recipe as it became, written by each run
 
-Their numbers give the order. The recipe file itself is never touched. An intervention is part of the prefix of everything after its step.
+Their numbers give the order: each comes last, but for one that only passes over data, which comes where its step belongs, since no other
+change depends on it. The recipe file itself is never touched. An intervention is part of the prefix of everything after its step.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pydantic import ValidationError
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe, read_yaml
 from gristmill.recipe.resolved import resolved_yaml
+from gristmill.recipe.schema.changes import SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import KeyPath
 from gristmill.store.durable import atomic_path
@@ -26,6 +29,7 @@ from gristmill.store.durable import atomic_path
 FOLDER = "interventions"
 NOTED = "noted"  # a key of the file, not of the change
 RUN_RECIPE = "recipe.yaml"
+CHANGES: KeyPath = ("pretrain", "changes")
 
 
 def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
@@ -47,16 +51,32 @@ def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
 
 
 def with_change(loaded: LoadedRecipe, change: Mapping[str, Any], *, origin: str) -> LoadedRecipe:
-    """The recipe with one more change at the end. Raises RecipeError with what does not fit."""
+    """The recipe with one more change. Raises RecipeError with what does not fit."""
     data = loaded.recipe.model_dump(exclude_unset=True)
     changes = data["pretrain"].setdefault("changes", [])
-    changes.append(dict(change))
+    place = _place(change, [one.after_step for one in loaded.recipe.pretrain.changes])
+    changes.insert(place, dict(change))
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
         raise RecipeError("; ".join(str(problem["msg"]) for problem in error.errors())) from None
-    origins: dict[KeyPath, str] = {**loaded.origins, ("pretrain", "changes", len(changes) - 1): origin}
-    return LoadedRecipe(recipe=recipe, path=loaded.path, origins=origins)
+    origins: dict[KeyPath, str] = {_after_insert(key, place): said for key, said in loaded.origins.items()}
+    return LoadedRecipe(recipe=recipe, path=loaded.path, origins={**origins, (*CHANGES, place): origin})
+
+
+def _place(change: Mapping[str, Any], after_steps: Sequence[int]) -> int:
+    """Where a change comes among others, of which it knows the steps."""
+    settings, after_step = change.get("set"), change.get("after_step")
+    if isinstance(settings, Mapping) and isinstance(after_step, int) and settings.keys() == {SKIP_STEPS}:
+        return bisect_right(after_steps, after_step)
+    return len(after_steps)
+
+
+def _after_insert(key: KeyPath, place: int) -> KeyPath:
+    """The key of what had this key before a change was put in at `place`."""
+    if key[:2] == CHANGES and len(key) > 2 and isinstance(key[2], int) and key[2] >= place:
+        return (*CHANGES, key[2] + 1, *key[3:])
+    return key
 
 
 def keep_intervention(run: Path, change: Mapping[str, Any], noted: Mapping[str, Any]) -> Path:

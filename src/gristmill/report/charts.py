@@ -39,17 +39,26 @@ class Band:
     end: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A place on the x axis where something happened, such as a spike; a pointer over it shows `name`."""
+
+    name: str
+    x: float
+
+
 def line_chart(
     series: Sequence[Series],
     *,
     x_label: str,
     y_label: str,
     bands: Sequence[Band] = (),
+    marks: Sequence[Mark] = (),
     level: float | None = None,
     level_name: str = "",
     from_zero: bool = False,
 ) -> str:
-    """Lines over a common x axis. `level` draws a dashed horizontal line, such as chance."""
+    """Lines over a common x axis. `level` draws a dashed horizontal line, such as chance; each of `marks` a dashed vertical one."""
     drawn = [one for one in series if len(one.xs) > 0]
     if not drawn:
         return '<p class="quiet">nothing was measured</p>'
@@ -58,7 +67,11 @@ def line_chart(
     if level is not None:
         heights.append(level)
     axes = _Axes(
-        x=_span([x for one in drawn for x in one.xs] + [edge for band in bands for edge in (band.start, band.end)]),
+        x=_span(
+            [x for one in drawn for x in one.xs]
+            + [edge for band in bands for edge in (band.start, band.end)]
+            + [mark.x for mark in marks]
+        ),
         y=_span([*heights, *([0.0] if from_zero else [])], margin=0.05),
     )
     parts = [_svg_open(f"{y_label} over {x_label}", HEIGHT), *_bands(bands, axes), *_grid(axes, x_label, y_label)]
@@ -67,6 +80,11 @@ def line_chart(
         parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(
             f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">{escape(level_name)}</text>'
+        )
+    for mark in marks:
+        x = axes.to_x(mark.x)
+        parts.append(
+            f'<line class="level" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>{escape(mark.name)}</title></line>'
         )
     for index, one in enumerate(drawn):
         parts += _line(one, index, axes)

@@ -36,6 +36,7 @@ from gristmill.store.durable import read_json
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
+from gristmill.train.events import AnyEvent
 from gristmill.train.outputs import (
     BITS,
     LoggedLine,
@@ -339,6 +340,11 @@ class Facts:
     def logged(self, step: str, kind: Literal["train", "eval"]) -> list[LoggedLine]:
         """Lines of a training step's log of one kind."""
         return self.left(step, TrainedModel).logged(kind)
+
+    @property
+    def happened(self) -> list[AnyEvent]:
+        """Spikes of pretraining, its changes of mixture, and what else happened besides its steps."""
+        return self.left("pretrain", Pretrained).happened
 
     def texts(self, step: str) -> list[WrittenText]:
         """Texts that the model wrote."""

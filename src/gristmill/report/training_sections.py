@@ -11,9 +11,10 @@ from markupsafe import Markup
 from gristmill.align.outputs import PreferencePairs
 from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
-from gristmill.report.charts import Band, Series, line_chart
+from gristmill.report.charts import Band, Mark, Series, line_chart
 from gristmill.report.facts import Caps, Facts
 from gristmill.synthesize.outputs import in_words
+from gristmill.train.events import AnyEvent, MixtureEvent
 from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
 
 
@@ -49,6 +50,8 @@ def budget(facts: Facts) -> Section | None:
     )
 
 
+SHOWN_EVENTS = 40
+
 VERDICTS = {"fine": "within the cap", "repeated": "repeated a lot", "allowed": "allowed by the recipe"}
 
 
@@ -62,6 +65,8 @@ def pretraining(facts: Facts) -> Section | None:
     """Loss per source, schedule, bits per byte, watched packs, text after each stage."""
     train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
+    happened = facts.happened
+    marks = [Mark(name=str(event), x=event.tokens) for event in happened if not isinstance(event, MixtureEvent)]
     losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
     rate = [_series(train, train_metric("lr"), "learning rate")]
     norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
@@ -69,8 +74,9 @@ def pretraining(facts: Facts) -> Section | None:
     blocks = [
         beside(
             figure(
-                line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands),
-                "Training loss per source, averaged over the steps between two lines of the log.",
+                line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands, marks=marks),
+                "Training loss per source, averaged over the steps between two lines of the log."
+                + (" Dashed: spikes, and data that was passed over; the table says what." if marks else ""),
             ),
             figure(
                 line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands),
@@ -83,7 +89,7 @@ def pretraining(facts: Facts) -> Section | None:
                 "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
             ),
             figure(
-                line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, from_zero=True),
+                line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, marks=marks, from_zero=True),
                 "Norm of the gradient before clipping.",
             ),
         ),
@@ -96,6 +102,8 @@ def pretraining(facts: Facts) -> Section | None:
                 f"{pack}, held-out items scored inside the loop; bars are 95 % intervals.",
             )
         )
+    if happened:
+        blocks.append(_happened(happened))
     blocks.append(heading("What it wrote after each stage"))
     stage = None
     for sample in facts.texts("pretrain"):
@@ -104,6 +112,20 @@ def pretraining(facts: Facts) -> Section | None:
             blocks.append(quiet(f"{stage}, {sample.tokens:,} tokens"))
         blocks.append(quote(sample.prompt, sample.text))
     return Section(title="Pretraining", intro="", blocks=blocks)
+
+
+def _happened(events: Sequence[AnyEvent]) -> Markup:
+    """The newest events in a table, with how many there were before."""
+    earlier = len(events) - SHOWN_EVENTS
+    rows = [(f"{event.step:,}", str(event), event.outcome, event.origin or "") for event in events[-SHOWN_EVENTS:]]
+    return table(
+        "What happened in training. A spike is a step whose loss or gradient norm lies 6 standard deviations above the steps before; after a "
+        "change of mixture each source is followed until its loss is back."
+        + (f" {earlier:,} earlier ones are in events.jsonl." if earlier > 0 else ""),
+        ("step", "what", "outcome", "of run"),
+        rows,
+        has_sentences=True,
+    )
 
 
 def post_training(facts: Facts) -> Section | None:

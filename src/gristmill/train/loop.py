@@ -15,7 +15,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -168,13 +169,15 @@ class Method(Generic[BatchT]):
     """How it is trained. `batch_at` and `lr_at` are pure functions of the progress before the step.
 
     batch_at: (the batch of the next step, the first sample of the step after it). max_grad_norm: the gradient of the whole
-    batch is scaled down to it.
+    batch is scaled down to it. accepts: asked once a step, after its gradient and before its update, which is left out where the answer
+    is no; what it raises ends the training in the state before the step.
     """
 
     batch_at: Callable[[Progress], tuple[BatchT, int]]
     loss_fn: Callable[[Any, BatchT], LossOutput]
     lr_at: Callable[[Progress], float]
     max_grad_norm: float
+    accepts: Callable[[Progress, StepOutcome], bool] = lambda progress, outcome: True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +222,17 @@ class StepOutcome:
     grad_norm: float
     sums: dict[str, tuple[float, float]]
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether loss and gradient norm are numbers."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
+
+    @property
+    def averages(self) -> dict[str, float]:
+        """The step's loss, its gradient norm, and what the loss reported, by the names of its sums."""
+        reported = {name: total / count for name, (total, count) in self.sums.items() if count > 0}
+        return {"loss": self.loss, "grad_norm": self.grad_norm} | reported
+
 
 def take_step(
     model: nn.Module,
@@ -229,12 +243,13 @@ def take_step(
     lr: float,
     micro_batch_tokens: int,
     max_grad_norm: float,
+    accepts: Callable[[StepOutcome], bool] = lambda outcome: True,
 ) -> StepOutcome:
     """One optimizer step on one global batch, however many micro-batches it takes.
 
     The gradient is the sum of the micro-batch losses over the units of the *whole* batch, so the cut into micro-batches does
-    not change what is optimised. A loss or gradient norm that is not finite leaves weights and optimizer state as they were.
-    Raises DataError for a batch in which nothing counts.
+    not change what is optimised. A loss or gradient norm that is not finite leaves weights and optimizer state as they were, and so
+    does a step that `accepts` turns down. Raises DataError for a batch in which nothing counts.
     """
     units = float(batch.num_units)
     if units <= 0:
@@ -250,13 +265,14 @@ def take_step(
         loss_sum += float(output.loss_sum.detach())
         seen.add(output.sums)
     norm = grad_norm(model.parameters())
-    applied = math.isfinite(loss_sum) and math.isfinite(norm)
+    found = StepOutcome(applied=False, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
+    applied = accepts(found) and found.is_finite
     if applied:
         clip_(model.parameters(), max_grad_norm, norm=norm)
         set_lr(optimizer, lr)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepOutcome(applied=applied, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
+    return replace(found, applied=applied)
 
 
 def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:
@@ -284,6 +300,7 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             lr=lr,
             micro_batch_tokens=runtime.micro_batch_tokens,
             max_grad_norm=method.max_grad_norm,
+            accepts=partial(method.accepts, progress),
         )
         took = Took(
             tokens=batch.num_tokens,
@@ -323,6 +340,7 @@ def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: 
         interval.add(own | outcome.sums)
     else:
         interval.skipped += 1
+    if not outcome.is_finite:
         recent = [step for step in progress.skipped_steps if step > progress.step - SKIPPED_STEPS_WINDOW]
         progress.skipped_steps = [*recent, progress.step]
         if len(progress.skipped_steps) >= MAX_SKIPPED_STEPS:

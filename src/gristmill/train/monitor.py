@@ -1,7 +1,7 @@
-"""The metrics log of a training run: metrics.jsonl and samples.jsonl, one JSON object per line.
+"""The metrics log of a training run: metrics.jsonl, samples.jsonl and events.jsonl, one JSON object per line.
 
 A line has `step`, `tokens` and `kind`: "train" for the averages of the steps up to `step`, "eval" and "sample" for what the
-hooks of `step` found; and `origin`, the run that wrote it, where it was inherited from a training of another recipe. Each checkpoint holds the log up to its
+hooks of `step` found, or a kind of events.py; and `origin`, the run that wrote it, where it was inherited from a training of another recipe. Each checkpoint holds the log up to its
 step, and resuming restores that: so a finished log has the same lines as that of a run that was never stopped, but for
 timings, and a run that continues another's training has its lines too. Nothing here knows the model.
 """
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.store.jsonl import append_jsonl, read_log, write_jsonl
+from gristmill.train.events import EVENTS, AnyEvent, line_of
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+FILES = (METRICS, SAMPLES, EVENTS)
 
 
 class Monitor:
@@ -39,9 +41,13 @@ class Monitor:
         """A text the model wrote at this step."""
         self._append(SAMPLES, {"step": step, "tokens": tokens, "kind": "sample", **values})
 
+    def event(self, event: AnyEvent) -> None:
+        """What happened besides the steps."""
+        self._append(EVENTS, line_of(event))
+
     def copy_to(self, folder: Path) -> None:
         """Copies the log into a checkpoint's folder, which then holds all lines up to its step."""
-        for name in (METRICS, SAMPLES):
+        for name in FILES:
             if (self.folder / name).exists():
                 shutil.copyfile(self.folder / name, folder / name)
 
@@ -51,7 +57,7 @@ class Monitor:
         origin: the run that wrote those lines, where it is another one; it is noted in each.
         """
         discarded = 0
-        for name in (METRICS, SAMPLES):
+        for name in FILES:
             path = self.folder / name
             lines = read_log(checkpoint / name) if checkpoint is not None else []
             discarded += max(0, len(read_log(path)) - len(lines))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from gristmill.graph.outputs import File, Outputs
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
+from gristmill.train.events import AnyEvent, read_events
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
@@ -32,6 +33,14 @@ def eval_metric(quantity: str, of: str) -> str:
 def interval_of(metric: str) -> tuple[str, str]:
     """The names of the two ends of a metric's interval."""
     return f"{metric}_low", f"{metric}_high"
+
+
+def last_measured(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What the last evaluation of a log measured, by metric; nothing before the first."""
+    last: Mapping[str, Any] = {}
+    for line in lines:
+        last = line if line["kind"] == "eval" else last
+    return {key: last[key] for key in last if key.startswith(EVAL)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +116,7 @@ class TrainedModel(Outputs):
     model = File("model", covers=("model/*",))
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
+    events = File("events.jsonl", notes=True)  # where there were any
     reference = File("reference.json", notes=True)  # of preference optimisation
 
     def logged(self, kind: Literal["train", "eval"]) -> list[LoggedLine]:
@@ -126,6 +136,11 @@ class TrainedModel(Outputs):
     def texts(self) -> list[WrittenText]:
         """What the model wrote, in order."""
         return [WrittenText.from_json(line, where=self.samples) for line in read_log(self.samples)]
+
+    @property
+    def happened(self) -> list[AnyEvent]:
+        """Spikes, changes of mixture and what else happened, in order."""
+        return read_events(self.events)
 
 
 class Pretrained(TrainedModel):

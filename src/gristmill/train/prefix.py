@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from gristmill.graph.state import version_of
-from gristmill.recipe.schema.training import ModelSection, Optimizer
+from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import canonical, derive_seed, differences, fingerprint
 from gristmill.train.course import Course, Segment
 
@@ -25,6 +25,7 @@ PARTS = (
 
 NumberFormat = Literal["float32", "bfloat16"]
 PRETRAIN = "gristmill.train.pretrain"
+RULE = "gristmill.train.stability"  # by which steps are skipped, where the recipe asks for it
 
 SHAPE = (
     "hidden_size",
@@ -43,7 +44,7 @@ def prefix_at(
     *,
     course: Course,
     model: ModelSection,
-    optimizer: Optimizer,
+    section: Pretrain,
     vocabulary: str,
     texts: Mapping[str, str],
     seed: int,
@@ -51,7 +52,7 @@ def prefix_at(
 ) -> dict[str, Any]:
     """The prefix when `step` steps are done, as plain JSON.
 
-    vocabulary: the hash of the tokenizer's content. texts: source name → the hash of its training shard's content, of every
+    section: what its course does not say of it is read here. vocabulary: the hash of the tokenizer's content. texts: source name → the hash of its training shard's content, of every
     source drawn so far at least. seed: of the step that trains.
     """
     if not 0 <= step <= course.num_steps:
@@ -64,7 +65,7 @@ def prefix_at(
         "model": {name: getattr(model, name) for name in SHAPE},
         "vocabulary": vocabulary,
         "number_format": number_format,
-        "optimizer": {"peak_lr": schedule.peak_lr, **{name: getattr(optimizer, name) for name in STEPPING}},
+        "optimizer": {"peak_lr": schedule.peak_lr, **{name: getattr(section.optimizer, name) for name in STEPPING}},
         "warmup_tokens": schedule.warmup_tokens,
         "stream_seed": stream_seed(seed),
         "segments": [_segment(segment, texts) for segment in course.segments if segment.first_step < step],
@@ -75,6 +76,10 @@ def prefix_at(
             if skip.after_step < step
         ],
     }
+    if section.z_loss:
+        prefix["z_loss"] = section.z_loss
+    if section.on_spike == "skip":
+        prefix["on_spike"] = {"skip": version_of(RULE)}
     decay_start = schedule.total_tokens - schedule.decay_tokens
     if course.tokens_done(step) > decay_start:
         prefix["decay"] = {"start_tokens": decay_start, "tokens": schedule.decay_tokens, "shape": schedule.shape}
@@ -94,7 +99,7 @@ def prefix_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
 def prefixes(
     course: Course,
     model: ModelSection,
-    optimizer: Optimizer,
+    section: Pretrain,
     *,
     vocabulary: str,
     texts: Mapping[str, str],
@@ -110,7 +115,7 @@ def prefixes(
             step,
             course=course,
             model=model,
-            optimizer=optimizer,
+            section=section,
             vocabulary=vocabulary,
             texts=texts,
             seed=seed,

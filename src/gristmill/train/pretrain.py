@@ -36,6 +36,7 @@ from gristmill.train.prefix import milestones, number_format, prefixes, stream_s
 from gristmill.train.runtime import Runtime
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
+from gristmill.train.spikes import SpikeWatch
 
 VERSION = 2
 
@@ -63,7 +64,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     prefix_at = prefixes(
         course,
         model,
-        section.optimizer,
+        section,
         vocabulary=ctx.inputs["vocabulary"].content,
         texts={name: tokens.content for name, tokens in sources.items()},
         seed=ctx.seed,
@@ -92,10 +93,21 @@ def run(ctx: StepContext) -> dict[str, Any]:
         seed=ctx.seed,
     )
     check_fit(session.model, watch.prompt_ids(), 1)  # now, not after the first stage
+    spikes = SpikeWatch(
+        session=session,
+        course=course,
+        stream=stream,
+        shards=shards,
+        tokenizer=tokenizer,
+        policy=watch.section.on_spike,
+        run=ctx.run,
+        stage_name=watch.stage_name,
+    )
     for number, segment in enumerate(course.segments):
         done = session.progress.step
         if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
-            _train_segment(ctx, session, stream, course, watch, number)
+            _train_segment(ctx, session, stream, course, watch, spikes, number)
+    spikes.end()
     found = session.finish()
     if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
         ctx.say(useless)
@@ -104,7 +116,13 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 
 def _train_segment(
-    ctx: StepContext, session: Session, stream: Stream, course: Course, watch: Watcher, number: int
+    ctx: StepContext,
+    session: Session,
+    stream: Stream,
+    course: Course,
+    watch: Watcher,
+    spikes: SpikeWatch,
+    number: int,
 ) -> None:
     """One stage, or what is left of it."""
     segment, name = course.segments[number], watch.stage_name(number)
@@ -115,6 +133,7 @@ def _train_segment(
     if len(times) == number:
         times.append({"first_step": segment.first_step, "started_seconds": progress.seconds})
     if progress.step == segment.first_step:
+        spikes.begin_stage(number)
         tokens = (segment.last_step - segment.first_step) * segment.batch_tokens
         ctx.say(
             f"stage {name}: steps {segment.first_step + 1:,} to {segment.last_step:,}, {tokens:,} tokens of {segment.seq_len}"
@@ -124,16 +143,19 @@ def _train_segment(
 
     def save(progress: Progress) -> None:
         times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
+        spikes.note()
         session.save(progress)
 
+    section: Pretrain = ctx.config["pretrain"]
     method = Method(
         batch_at=lambda progress: (
             stream.batch_at(course.sample_of_step(progress.step), segment.batch_tokens),
             course.sample_of_step(progress.step + 1),
         ),
-        loss_fn=partial(next_token_loss, source_names=stream.source_names),
+        loss_fn=partial(next_token_loss, source_names=stream.source_names, z_loss=section.z_loss),
         lr_at=lambda progress: course.lr_of_step(progress.step),
-        max_grad_norm=ctx.config["pretrain"].optimizer.max_grad_norm,
+        max_grad_norm=section.optimizer.max_grad_norm,
+        accepts=partial(spikes.accepts, save),
     )
     watched = Watch(
         log_every=LOG_EVERY,

@@ -1,6 +1,7 @@
 """What every section of a recipe is made of: frozen, strict models, and what of them belongs to an identity.
 
-A field belongs to the identity of the steps that use it unless it is marked `Outside`. It is left out while it has its
+A field belongs to the identity of the steps that use it unless it is marked `Outside`, or has a value of which `ShapesNothing` says
+so. It is left out while it has its
 *identity default*: the default it had when it was introduced. So a new field changes no identity, and a default that is
 changed later (write `IdentityDefault(old)` beside it) changes the identity exactly where it is relied on.
 
@@ -134,6 +135,14 @@ class Outside:
 
 
 @dataclass(frozen=True)
+class ShapesNothing:
+    """Marks a field of which only some values can change the content of an output: these cannot, and count as its default, which is one
+    of them."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class IdentityDefault:
     """The default that a field had when it was introduced, once its default has changed."""
 
@@ -161,9 +170,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     def inside(self) -> Self:
-        """A copy in which what is `Outside` is missing, in sections within it too: reading it raises AttributeError."""
+        """A copy in which what is `Outside` is missing, in sections within it too: reading it raises AttributeError. A value that
+        shapes nothing is the default."""
         kept = {
-            name: _inside(getattr(self, name))
+            name: _inside(_shaping(field, getattr(self, name)))
             for name, field in type(self).model_fields.items()
             if marker(field, Outside) is None
         }
@@ -176,7 +186,9 @@ class Section(BaseModel):
         """What of this section belongs to an identity, as plain values by identity name."""
         found: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
-            if marker(field, Outside) is None and (value := plain(getattr(self, name))) != identity_default(field):
+            if marker(field, Outside) is not None:
+                continue
+            if (value := plain(_shaping(field, getattr(self, name)))) != identity_default(field):
                 renamed = marker(field, IdentityName)
                 found[renamed.name if renamed else name] = value
         return found
@@ -209,6 +221,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [plain(item) for item in value]
     return value
+
+
+def _shaping(field: FieldInfo, value: Any) -> Any:
+    """The value, or the field's default where both shape the same."""
+    mark = marker(field, ShapesNothing)
+    return field.get_default(call_default_factory=True) if mark is not None and value in mark.values else value
 
 
 def _inside(value: Any) -> Any:

@@ -21,6 +21,7 @@ from gristmill.recipe.schema.section import (
     PeakLr,
     Section,
     Seed,
+    ShapesNothing,
     Tokens,
     Unit,
     Weight,
@@ -152,6 +153,9 @@ class Watch(Section):
     )
 
 
+OnSpike = Literal["log", "skip", "rewind", "stop"]
+
+
 class Pretrain(Section):
     """Stages under one warmup-stable-decay schedule; the last stage may extend the context inside the decay."""
 
@@ -169,6 +173,14 @@ class Pretrain(Section):
     optimizer: Optimizer
     seed: Seed | None = Field(
         default=None, description="of the first weights and the order of data; absent: the recipe's"
+    )
+    z_loss: Annotated[float, Field(ge=0, le=1), Unit("times log(Z)² of a token", "it would outweigh the loss")] = Field(
+        default=0.0, description="keeps logits from drifting off together, where training is unstable; PaLM used 1e-4"
+    )
+    on_spike: Annotated[OnSpike, ShapesNothing(("log", "rewind", "stop"))] = Field(
+        default="log",
+        description="a step whose loss or gradient norm is 6 standard deviations above the last 128: log it, skip its update, rewind "
+        "past its data, or stop",
     )
     changes: list[Change] = Field(default=[], description="changes from given steps on, in ascending order")
     max_epochs: Annotated[Epochs, CAP] = Field(
