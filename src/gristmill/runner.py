@@ -52,6 +52,7 @@ from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
+LAUNCH = "gristmill.train.launch"  # imports torch
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
 
@@ -325,6 +326,8 @@ class Run:
                     progress=progress,
                     should_stop=lambda: self.signals.received is not None,
                 )
+                if self.machine.ranks > 1 and issubclass(step.outputs, TrainedModel):
+                    return importlib.import_module(LAUNCH).run_on_ranks(step.module, context), peak
                 return importlib.import_module(step.module).run(context), peak
         except Interrupted as stopped:
             clock.save()

@@ -30,7 +30,7 @@ from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
-from gristmill.train.loss import next_token_loss
+from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
@@ -76,7 +76,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         tokenizer_dir=tokenizer_dir,
         checkpoints=Checkpoints.of(ctx, prefix_at, milestones=milestones(course)),
         runtime=runtime,
-        expected_speed=_expected_speed(ctx, tokenizer.vocab_size),
+        expected_speed=_expected_speed(ctx, tokenizer.vocab_size) if ctx.ranks.size == 1 else None,
     )
     session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
     watch = Watcher(
@@ -99,7 +99,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     found = session.finish()
     if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
         ctx.say(useless)
-    _keep_speed(ctx, session)
+    if ctx.ranks.size == 1:
+        _keep_speed(ctx, session)
     return _counts(found, stream, course, session).to_json()
 
 
@@ -128,10 +129,16 @@ def _train_segment(
 
     method = Method(
         batch_at=lambda progress: (
-            stream.batch_at(course.sample_of_step(progress.step), segment.batch_tokens),
+            stream.batch_at(
+                course.sample_of_step(progress.step),
+                segment.batch_tokens,
+                rank=ctx.ranks.rank,
+                world_size=ctx.ranks.size,
+            ),
             course.sample_of_step(progress.step + 1),
         ),
         loss_fn=partial(next_token_loss, source_names=stream.source_names),
+        reports=reports(stream.source_names),
         lr_at=lambda progress: course.lr_of_step(progress.step),
         max_grad_norm=ctx.config["pretrain"].optimizer.max_grad_norm,
     )

@@ -12,6 +12,7 @@ from gristmill.errors import RecipeError
 from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words
 from gristmill.graph.machine import Machine, Threads, usable_cpus
 from gristmill.graph.progress import Report, unreported
+from gristmill.graph.ranks import ONE_RANK, Ranks
 from gristmill.graph.step import StepContext
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
@@ -29,17 +30,22 @@ class Runtime:
     say: Callable[[str], None] = lambda line: None
     progress: Report = unreported
     should_stop: Callable[[], bool] = lambda: False
+    ranks: Ranks = ONE_RANK
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
-        """The runtime of a step."""
+        """The runtime of a step. Ranks on one machine share its cores evenly: another number on one would slow all of them."""
+        threads, ranks = ctx.machine.threads, ctx.ranks
+        if threads == "auto" and ranks.size > 1:
+            threads = max(1, usable_cpus() // ranks.local_size)
         return cls(
             device=choose_device(ctx.machine.device),
-            threads=ctx.machine.threads,
+            threads=threads,
             micro_batch_tokens=ctx.machine.micro_batch_tokens,
             say=ctx.say,
             progress=ctx.progress,
             should_stop=ctx.should_stop,
+            ranks=ranks,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
