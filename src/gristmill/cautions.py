@@ -30,6 +30,10 @@ def recipe_cautions(recipe: Recipe, budget: Sequence[SelectionBudget], found: Fo
 def machine_cautions(memory: Memory, disk: Disk, machine: Machine) -> list[str]:
     """More memory or disk than there is."""
     warnings = []
+    if machine.ranks > 1:
+        warnings.append(
+            f"hours and memory are those of one process; {machine.ranks} ranks take at best 1/{machine.ranks} of a training's hours"
+        )
     usable = usable_memory().total
     if machine.device != "cuda" and memory.total > usable:
         warnings.append(

@@ -23,9 +23,11 @@ from gristmill.cli_options import (
     Only,
     Overrides,
     Processes,
+    Ranks,
     Ray,
     Reason,
     RecipePath,
+    Replicas,
     RunsDir,
     Threads,
     Verbs,
@@ -81,6 +83,8 @@ def run(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ranks: Ranks = 1,
+    replicas: Replicas = 1,
     ray: Ray = None,
     array: Array = None,
     offline: Offline = False,
@@ -91,7 +95,8 @@ def run(
     from gristmill.recipe.load import load_recipe
 
     console = _console()
-    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), ray=ray, offline=offline)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    machine = replace(machine, ranks=ranks, replicas=replicas, ray=ray, offline=offline)
     if array is not None:
         from gristmill.array import run_rank
         from gristmill.graph.share import read_share
@@ -127,6 +132,8 @@ def plan(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ranks: Ranks = 1,
+    replicas: Replicas = 1,
     offline: Offline = False,
 ) -> None:
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
@@ -136,7 +143,8 @@ def plan(
     from gristmill.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), offline=offline)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    machine = replace(machine, ranks=ranks, replicas=replicas, offline=offline)
     print_plan(
         loaded,
         machine,

@@ -74,6 +74,19 @@ Array = Annotated[
         metavar="RANK/SIZE|slurm",
     ),
 ]
+Ranks = Annotated[
+    int,
+    typer.Option(
+        "--ranks",
+        min=1,
+        help="processes that train together on this machine, one GPU each where there are GPUs",
+        metavar="N",
+    ),
+]
+Replicas = Annotated[
+    int,
+    typer.Option("--replicas", min=1, help="with --ranks: groups of ranks, each of which holds the model", metavar="N"),
+]
 Offline = Annotated[
     bool, typer.Option("--offline", help="ask nothing of the network: what was fetched is used, the rest refused")
 ]

@@ -36,6 +36,7 @@ from gristmill.planning.cost import (
     training_memory,
 )
 from gristmill.planning.fetches import FetchFacts, Told
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
@@ -146,6 +147,7 @@ def make_forecast(
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
     recipe, cores = loaded.recipe, CoreWatch()
+    check_ranks(recipe.pretrain, machine.ranks)
     links = RunLinks(Store(machine.runs_dir), recipe.name)
     files = source_files(loaded, links)
     missing = check_files(loaded, files)

@@ -38,6 +38,7 @@ from gristmill.graph.signals import Signals
 from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
 from gristmill.graph.step import Reads, Step
 from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.rank_notes import take_in_ranks
@@ -173,6 +174,8 @@ class Run:
         """Checks what can be known before anything is made; returns the steps of `last` and what they need, in order."""
         self.wanted, self.kept = needed_by(self.states, last), kept
         check_finished(self.loaded.recipe, self.states, self.wanted)
+        if PRETRAIN in self.wanted and self.states[PRETRAIN].state != "done":
+            check_ranks(self.loaded.recipe.pretrain, self.machine.ranks)
         to_fetch = [name for name in self.wanted if name.startswith("fetch/") and self.states[name].state != "done"]
         if self.machine.offline and to_fetch:
             raise UnreachableError(offline_words(to_fetch))

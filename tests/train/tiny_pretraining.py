@@ -101,9 +101,7 @@ def context(
         folders={"tokenizer": folder / "tokenizer", "tokenize": folder / "tokenize"},
         recipe_dir=folder,
         out=folder / out,
-        machine=Machine(
-            processes=1, threads=1, device="cpu", micro_batch_tokens=40, ranks=ranks, replicas=replicas
-        ),
+        machine=Machine(processes=1, threads=1, device="cpu", micro_batch_tokens=40, ranks=ranks, replicas=replicas),
         say=say,
         progress=progress,
         should_stop=should_stop,

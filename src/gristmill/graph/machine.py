@@ -135,6 +135,13 @@ class Machine:
             raise RecipeError("--ray and --array exclude each other: a rank of an array maps its shards by itself.")
         self._check_ranks()
 
+    @property
+    def threads_of_a_rank(self) -> Threads:
+        """Threads of one process of a training. Ranks share the cores evenly and keep that number: a change on one would slow all."""
+        if self.ranks == 1 or self.threads != "auto":
+            return self.threads
+        return max(1, usable_cpus() // self.ranks)
+
     def _check_ranks(self) -> None:
         if self.ranks < 1 or self.replicas < 1 or self.ranks % self.replicas:
             raise RecipeError(

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Ranks(Protocol):
     """This process among `size` of them, counted from 0. All ranks call the same methods in the same order.
 
-    local_size: how many of them are on this machine. replicas: how often the ranks together hold the model.
+    replicas: how often the ranks together hold the model.
     """
 
     @property
@@ -25,9 +25,6 @@ class Ranks(Protocol):
 
     @property
     def size(self) -> int: ...
-
-    @property
-    def local_size(self) -> int: ...
 
     @property
     def replicas(self) -> int: ...
@@ -63,7 +60,6 @@ class OneRank:
 
     rank: int = 0
     size: int = 1
-    local_size: int = 1
     replicas: int = 1
 
     def sum(self, values: Sequence[float]) -> list[float]:

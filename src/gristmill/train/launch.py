@@ -75,7 +75,7 @@ def _task(module: str, ctx: StepContext, *, rank: int, port: int) -> Task:
 
 
 @dataclass(kw_only=True)
-class _Other:
+class Other:
     """A rank that this process started. told: its last sign of life; heard_at: when that came, on this process's clock."""
 
     task: Task
@@ -100,7 +100,7 @@ class _Other:
 class Others:
     """The ranks but the first."""
 
-    ranks: Sequence[_Other]
+    ranks: Sequence[Other]
 
     def wait_for_signs_of_life(self, meeting: Meeting) -> None:
         """Until each has given one. Raises when one ends before."""
@@ -127,7 +127,7 @@ class Others:
             )
         return RankFailed(f"{who} failed (exit code {code}):\n{other.last_words()}")
 
-    def _gone(self) -> list[_Other]:
+    def _gone(self) -> list[Other]:
         ended = [other for other in self.ranks if other.process.poll() is not None]
         return [other for other in ended if other.process.returncode != LEFT_ALONE]
 
@@ -147,7 +147,7 @@ class Others:
 
 
 @contextmanager
-def _started(task: Task) -> Iterator[_Other]:
+def _started(task: Task) -> Iterator[Other]:
     """Another rank, until the end of the block: one that still runs then is ended."""
     command = [sys.executable, "-m", "gristmill.train.rank_process"]
     with (
@@ -161,7 +161,7 @@ def _started(task: Task) -> Iterator[_Other]:
             pickle.dump(task, process.stdin)
             process.stdin.flush()
         try:
-            yield _Other(task=task, process=process, output=output)
+            yield Other(task=task, process=process, output=output)
         finally:
             with suppress(BrokenPipeError):
                 process.stdin.close()  # at which it leaves

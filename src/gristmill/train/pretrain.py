@@ -21,6 +21,7 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.budget import check_epochs
 from gristmill.planning.cost import count_parameters, pretraining_flops
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
@@ -58,6 +59,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     shards = {name: TokenShard(tokens.train) for name, tokens in sources.items()}
     caps: Pretrain = ctx.watching.config["pretrain"]
     check_epochs(caps, list(shards), selection_tokens(caps, shards))
+    check_ranks(section, ctx.ranks.size)
     course = course_of(section, rope_theta=model.rope_theta)
     stream = Stream(shards, course.stream_stages(), seed=stream_seed(ctx.seed))
     prefix_at = prefixes(

@@ -33,7 +33,6 @@ class Group:
 
     rank: int
     size: int
-    local_size: int
     replicas: int
     mesh: DeviceMesh
     _own_seconds: float = 0.0
@@ -132,7 +131,7 @@ def joined(meeting: Meeting, *, rank: int, size: int, device: str, replicas: int
             if replicas == 1
             else init_device_mesh(device, (replicas, size // replicas), mesh_dim_names=("replicate", "shard"))
         )
-        yield Group(rank=rank, size=size, local_size=size, replicas=replicas, mesh=mesh)
+        yield Group(rank=rank, size=size, replicas=replicas, mesh=mesh)
     finally:
         dist.destroy_process_group()
 

@@ -34,18 +34,15 @@ class Runtime:
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
-        """The runtime of a step. Ranks on one machine share its cores evenly: another number on one would slow all of them."""
-        threads, ranks = ctx.machine.threads, ctx.ranks
-        if threads == "auto" and ranks.size > 1:
-            threads = max(1, usable_cpus() // ranks.local_size)
+        """The runtime of a step."""
         return cls(
             device=choose_device(ctx.machine.device),
-            threads=threads,
+            threads=ctx.machine.threads_of_a_rank,
             micro_batch_tokens=ctx.machine.micro_batch_tokens,
             say=ctx.say,
             progress=ctx.progress,
             should_stop=ctx.should_stop,
-            ranks=ranks,
+            ranks=ctx.ranks,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:

@@ -43,6 +43,7 @@ from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
 from gristmill.train.runtime import Runtime, TrainingThreads
 from gristmill.train.sharding import put_together
+from gristmill.train.slow_rank import SlowRank
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
 
@@ -161,6 +162,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.at_work = TrainingThreads(self.threads, self.runtime.say)
+        self.slow_rank = SlowRank()
 
     def save(self, progress: Progress) -> None:
         """Commits a checkpoint of this moment, with the metrics log so far."""
@@ -200,10 +202,12 @@ class Session:
         self.monitor.train(progress.step, progress.tokens, values)
 
     def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
-        """After each step: reports progress, and changes the number of threads where that is faster.
+        """After each step: reports progress, names a slow rank, and changes the number of threads where that is faster.
 
         total: steps of the whole training. part: the current part, such as "stage decay".
         """
+        if line := self.slow_rank.after_step(took.rank_seconds):
+            self.runtime.say(line)
         if self.at_work.after_step(took.tokens, took.seconds, took.cpu_seconds):
             progress.start_in({**progress.lineage[-1]["environment"], "threads": self.threads.threads})
         self.runtime.progress(
