@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gristmill.graph.machine import Machine
+    from gristmill.graph.rank_place import RankPlace
 
 app = typer.Typer(
     name="gristmill",
@@ -83,7 +84,7 @@ def run(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
-    ranks: Ranks = 1,
+    ranks: Ranks = "1",
     replicas: Replicas = 1,
     ray: Ray = None,
     array: Array = None,
@@ -92,11 +93,13 @@ def run(
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
 
+    from gristmill.graph.rank_place import read_ranks
     from gristmill.recipe.load import load_recipe
 
     console = _console()
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
-    machine = replace(machine, ranks=ranks, replicas=replicas, ray=ray, offline=offline)
+    size, place = read_ranks(ranks, os.environ)
+    machine = replace(machine, ranks=size, place=place, replicas=replicas, ray=ray, offline=offline)
     if array is not None:
         from gristmill.array import run_rank
         from gristmill.graph.share import read_share
@@ -107,12 +110,26 @@ def run(
     from gristmill.runner import run as run_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
+    if place is not None and place.rank > 0:
+        from gristmill.train.rank_service import serve
+
+        serve(place, runs_dir / loaded.recipe.name, say=console.print)
+        return
+    with _leading(place):
+        folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
     if until is None:
         from gristmill.pipeline import steps_of
         from gristmill.report.summary import print_summary
 
         print_summary(folder, [step.name for step in steps_of(loaded.recipe)], console)
+
+
+def _leading(place: RankPlace | None) -> AbstractContextManager[None]:
+    if place is None:
+        return nullcontext()
+    from gristmill.train.rank_service import leading
+
+    return leading(place)
 
 
 @app.command()
@@ -132,7 +149,7 @@ def plan(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
-    ranks: Ranks = 1,
+    ranks: Ranks = "1",
     replicas: Replicas = 1,
     offline: Offline = False,
 ) -> None:
@@ -140,11 +157,13 @@ def plan(
     from dataclasses import replace
 
     from gristmill.commands.plan import plan as print_plan
+    from gristmill.graph.rank_place import read_ranks
     from gristmill.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
-    machine = replace(machine, ranks=ranks, replicas=replicas, offline=offline)
+    size, place = read_ranks(ranks, os.environ)
+    machine = replace(machine, ranks=size, place=place, replicas=replicas, offline=offline)
     print_plan(
         loaded,
         machine,

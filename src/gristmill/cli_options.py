@@ -74,13 +74,22 @@ Array = Annotated[
         metavar="RANK/SIZE|slurm",
     ),
 ]
+
+
+def ranks(value: str) -> str:
+    """torchrun, or a number of at least one; kept as text, for typer calls this twice."""
+    if value != "torchrun" and not (value.isdecimal() and len(value) <= 6 and int(value) > 0):
+        raise typer.BadParameter(f"{value!r} is neither torchrun nor a number from 1.")
+    return value
+
+
 Ranks = Annotated[
-    int,
+    str,
     typer.Option(
         "--ranks",
-        min=1,
-        help="processes that train together on this machine, one GPU each where there are GPUs",
-        metavar="N",
+        help="processes that train together, one GPU each where there are GPUs; torchrun: those that it started",
+        metavar="N|torchrun",
+        callback=ranks,
     ),
 ]
 Replicas = Annotated[

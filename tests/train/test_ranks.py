@@ -7,9 +7,11 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,12 +26,14 @@ from safetensors.torch import load_file
 
 from gristmill.errors import Interrupted, RecipeError, ResourceError
 from gristmill.graph.machine import Machine
+from gristmill.graph.rank_place import read_ranks
 from gristmill.graph.ranks import ONE_RANK, OneRank, any_rank, cut, is_first
 from gristmill.planning.ranks import check_ranks
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.train.course import course_of
 from gristmill.train.launch import Other, Others, RankFailed, run_on_ranks
+from gristmill.train.rank_service import leading
 from gristmill.train.slow_rank import SlowRank
 
 HERE = Path(__file__).parent
@@ -207,7 +211,7 @@ def test_a_rank_of_four_that_is_killed_is_named_the_others_leave_and_the_trainin
         children[2].kill()
 
     ctx = tiny.context(inputs, "lost", ranks=4, progress=tiny.at_step(23, kill_the_third))
-    with pytest.raises(ResourceError, match=r"rank 3 of 4 was ended by SIGKILL \(last heard of: .*\)") as lost:
+    with pytest.raises(ResourceError, match=r"^rank 3 of 4 \(last heard of: .*\) was ended by SIGKILL") as lost:
         tiny.train(ctx)
     assert lost.value.exit_code == 75
     assert not [child for child in children if child.is_running()]
@@ -226,28 +230,64 @@ def test_a_rank_that_fails_by_itself_says_why(inputs: Path, tmp_path: Path, monk
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    with pytest.raises(RankFailed, match=r"^rank 1 of 2 failed \(exit code 1\):\nDataError: shard 7 is damaged$"):
+    with pytest.raises(
+        RankFailed, match=r"^rank 1 of 2 \(last heard of: .*\) failed \(exit code 1\):\nDataError: shard 7 is damaged$"
+    ):
         run_on_ranks("fails_on_one", tiny.context(inputs, "failed", ranks=2))
+
+
+def test_a_rank_that_something_else_started_runs_the_first_ones_steps_and_leaves_at_its_end(
+    inputs: Path, two: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ctx = tiny.context(inputs, "elsewhere", ranks=2)
+    ctx.run.folder.mkdir(parents=True)
+    program = [sys.executable, str(HERE / "tiny_pretraining.py"), str(inputs), "elsewhere", "serve", str(port)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as other:
+        first = tiny.place(0, port)
+        with leading(first):
+            tiny.train(replace(ctx, machine=replace(ctx.machine, place=first)))
+        assert other.communicate(timeout=20)[0] == b"rank 1 of 2: pretrain\n"
+    assert other.returncode == 0
+    assert_identical(weights(inputs / "elsewhere"), weights(two))
+    assert not list(ctx.run.folder.glob(".task-*"))
+
+
+def test_a_rank_elsewhere_is_gone_when_it_has_been_silent_for_long() -> None:
+    silent, heard = (Other(rank=rank, size=3, told=(0.0, "step 5 of 9 on node-2")) for rank in (1, 2))
+    silent.heard_at -= 60.0
+    why = Others(ranks=[heard, silent]).why()
+    assert isinstance(why, ResourceError)
+    assert str(why).startswith("rank 1 of 3 (last heard of: step 5 of 9 on node-2) is gone, and the training with it.")
+
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "MASTER_ADDR": "node-1", "MASTER_PORT": "29500"}
+
+
+def test_the_place_of_a_rank_is_what_torchrun_says() -> None:
+    assert read_ranks("4", {}) == (4, None)
+    size, place = read_ranks("torchrun", {**TORCHRUN, "LOCAL_WORLD_SIZE": "8"})
+    assert place is not None
+    assert (size, place.rank, place.local_rank, place.local_size) == (16, 3, 1, 8)
+    assert (place.host, place.port, place.is_hosted) == ("node-1", 29500, False)
+    with pytest.raises(RecipeError, match=r"RANK=3, WORLD_SIZE=16, LOCAL_RANK=\(not set\)"):
+        read_ranks("torchrun", {name: value for name, value in TORCHRUN.items() if name != "LOCAL_RANK"})
 
 
 def test_a_rank_that_gives_no_sign_of_life_is_named_once() -> None:
     told = {1: (1.0, "step 5 of 9"), 2: (1.0, "step 5 of 9")}
     meeting = SimpleNamespace(told=lambda rank: told[rank])
-    machine = SimpleNamespace(ranks=3)
-    others = Others(
-        ranks=[
-            Other(task=SimpleNamespace(rank=rank, machine=machine), process=SimpleNamespace(pid=70 + rank), output=None)  # type: ignore[arg-type]
-            for rank in told
-        ]
-    )
+    others = Others(ranks=[Other(rank=rank, size=3) for rank in told])
     said: list[str] = []
     for turn in range(4):
         told[1] = (float(turn), "step 6 of 9")
         others.listen(meeting, said.append, silent_seconds=0.05 if turn else 60.0)  # type: ignore[arg-type]
         time.sleep(0.06)
     assert len(said) == 1
-    assert said[0].startswith("Rank 2 has given no sign of life for ")
-    assert said[0].endswith("(process 72, last heard of: step 5 of 9). All ranks wait for it.")
+    assert said[0].startswith("No sign of life for ")
+    assert said[0].endswith(" from rank 2 of 3 (last heard of: step 5 of 9). All ranks wait for it.")
 
 
 def test_a_slow_rank_is_named_once_and_again_when_it_recovers() -> None:

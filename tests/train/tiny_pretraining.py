@@ -1,7 +1,7 @@
 """A pretraining small enough for tests on several ranks: made-up documents, a tiny model, two stages.
 
-As a program it runs in the folder it is given, on so many ranks; with a step as third argument it ends itself by SIGKILL, and one of
-its ranks with it, when that step is done.
+As a program it runs in the folder it is given, on so many ranks; with a step as fourth argument it ends itself by SIGKILL when that step
+is done. With "serve" and a port in place of the number of ranks it is the second of two that it did not start.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from gristmill.context import context_of
 from gristmill.graph.machine import Machine
 from gristmill.graph.progress import Position, Report, unreported
+from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.step import StepContext
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.jsonl import read_log
@@ -25,6 +26,7 @@ from gristmill.tokens.shards import ShardWriter
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.launch import run_on_ranks
 from gristmill.train.monitor import METRICS
+from gristmill.train.rank_service import serve
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 STEPS = 56
@@ -131,7 +133,15 @@ def at_step(step: int, do: Callable[[], None]) -> Report:
     return progress
 
 
+def place(rank: int, port: int) -> RankPlace:
+    """Of one of two ranks that meet at a port of this machine."""
+    return RankPlace(rank=rank, size=2, local_rank=rank, local_size=2, host="127.0.0.1", port=port, is_hosted=False)
+
+
 if __name__ == "__main__":
-    place, out_name, num_ranks = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    kill = at_step(int(sys.argv[4]), lambda: os.kill(os.getpid(), signal.SIGKILL)) if len(sys.argv) > 4 else unreported
-    train(context(place, out_name, ranks=num_ranks, progress=kill))
+    folder_name, out_name, how, *more = sys.argv[1:]
+    if how == "serve":
+        serve(place(1, int(more[0])), context(Path(folder_name), out_name).run.folder, say=print)
+    else:
+        kill = at_step(int(more[0]), lambda: os.kill(os.getpid(), signal.SIGKILL)) if more else unreported
+        train(context(Path(folder_name), out_name, ranks=int(how), progress=kill))

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from gristmill.errors import RecipeError
+from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.share import Share
 
 Shard = TypeVar("Shard")
@@ -113,8 +114,9 @@ class Machine:
     processes: workers for curation. threads: of a training process. micro_batch_tokens: tokens in one forward pass
     (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept. ray: the address of a Ray cluster
     that maps shards, or "local" for one that is started here. share: of a rank of an array, which then makes nothing else.
-    offline: nothing is asked of the network; what was fetched is used. ranks: processes that train together, on this machine; one
-    GPU each where there are GPUs. replicas: how often they hold the model between them; each of so many groups of ranks spreads it.
+    offline: nothing is asked of the network; what was fetched is used. ranks: processes that train together, one GPU each where
+    there are GPUs; a run starts them on its machine, unless it has a place among those that something else started. replicas: how
+    often they hold the model between them; each of so many groups of ranks spreads it.
     """
 
     processes: int = field(default_factory=usable_cpus)
@@ -127,6 +129,7 @@ class Machine:
     offline: bool = False
     ranks: int = 1
     replicas: int = 1
+    place: RankPlace | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -140,7 +143,7 @@ class Machine:
         """Threads of one process of a training. Ranks share the cores evenly and keep that number: a change on one would slow all."""
         if self.ranks == 1 or self.threads != "auto":
             return self.threads
-        return max(1, usable_cpus() // self.ranks)
+        return max(1, usable_cpus() // (self.ranks if self.place is None else self.place.local_size))
 
     def _check_ranks(self) -> None:
         if self.ranks < 1 or self.replicas < 1 or self.ranks % self.replicas:

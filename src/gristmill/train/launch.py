@@ -1,4 +1,4 @@
-"""Runs a training step on several ranks of this machine: this process is the first, the others are its children.
+"""Runs a training step on several ranks. This process is the first; the others are its children, unless something else started them.
 
     this process ── Task, by a pipe ─→ rank_process 1 … n-1        all run the step; this one writes, measures and talks
          └─ watches: who ended first, who has not been heard of
@@ -25,12 +25,14 @@ from typing import IO, Any
 from gristmill.errors import GristmillError, ResourceError
 from gristmill.graph.step import StepContext
 from gristmill.train.rank_process import LEFT_ALONE, Task
+from gristmill.train.rank_service import announced
 from gristmill.train.ranks import Meeting, is_of_exchange, joined
 from gristmill.train.runtime import choose_device
 from gristmill.units import seconds
 
 SILENT_SECONDS = 60.0  # without a sign of life: worth a line
 LAST_WORDS = 2000  # characters of a rank's output
+GONE_SECONDS = 10.0  # without a sign of life when the exchange broke: it is this rank
 END_SECONDS = 20.0  # that a rank is given to end by itself, once the step has
 
 
@@ -44,15 +46,26 @@ def run_on_ranks(module: str, ctx: StepContext) -> dict[str, Any]:
     Raises what the step raises on this rank; ResourceError that names the rank when another was killed, RankFailed with its
     message when it failed by itself.
     """
-    meeting, size = Meeting.opened(), ctx.machine.ranks
-    tasks = [_task(module, ctx, rank=rank, port=meeting.port) for rank in range(1, size)]
+    task, machine, place = Task.of(module, ctx), ctx.machine, ctx.machine.place
     with ExitStack() as stack:
-        others = Others(ranks=[stack.enter_context(_started(task)) for task in tasks])
+        if place is None:
+            meeting = Meeting.opened()
+            started = [_started(task, rank, meeting.port) for rank in range(1, machine.ranks)]
+            others = Others(ranks=[stack.enter_context(one) for one in started])
+            others.wait_for_signs_of_life(meeting)
+        else:
+            meeting = stack.enter_context(announced(task, place, ctx.run.folder))
+            others = Others(ranks=[Other(rank=rank, size=machine.ranks) for rank in range(1, machine.ranks)])
         stack.enter_context(_watched(others, meeting.for_another_thread(), ctx.say))
-        others.wait_for_signs_of_life(meeting)
-        device, replicas = choose_device(ctx.machine.device), ctx.machine.replicas
         try:
-            with joined(meeting, rank=0, size=size, device=device, replicas=replicas) as ranks:
+            with joined(
+                meeting,
+                rank=0,
+                size=machine.ranks,
+                local_rank=0,
+                device=choose_device(machine.device),
+                replicas=machine.replicas,
+            ) as ranks:
                 counts: dict[str, Any] = importlib.import_module(module).run(replace(ctx, ranks=ranks))
         except RuntimeError as error:
             if not is_of_exchange(error):
@@ -61,39 +74,45 @@ def run_on_ranks(module: str, ctx: StepContext) -> dict[str, Any]:
     return counts
 
 
-def _task(module: str, ctx: StepContext, *, rank: int, port: int) -> Task:
-    given = {name: getattr(ctx, name) for name in ("name", "identity", "config", "inputs", "files", "watching", "out")}
-    return Task(
-        module=module,
-        rank=rank,
-        port=port,
-        machine=ctx.machine,
-        runs_dir=ctx.run.store.runs_dir,
-        run_name=ctx.run.name,
-        **given,
-    )
-
-
 @dataclass(kw_only=True)
 class Other:
-    """A rank that this process started. told: its last sign of life; heard_at: when that came, on this process's clock."""
+    """A rank but the first. process, output: of one that this process started. told: its last sign of life; heard_at: when that
+    came, on this process's clock."""
 
-    task: Task
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
+    rank: int
+    size: int
+    process: subprocess.Popen[bytes] | None = None
+    output: IO[bytes] | None = None
     told: tuple[float, str] | None = None
     heard_at: float = field(default_factory=time.monotonic)
     is_named: bool = False
 
-    def last_words(self) -> str:
-        """The end of what it wrote."""
-        self.output.seek(0)
-        return self.output.read().decode(errors="replace").strip()[-LAST_WORDS:]
+    def __str__(self) -> str:
+        """Such as "rank 3 of 8 (last heard of: step 5 of 9 on node-2)"."""
+        return f"rank {self.rank} of {self.size} (last heard of: {'starting' if self.told is None else self.told[1]})"
 
     @property
-    def doing(self) -> str:
-        """What it was doing when it was last heard of."""
-        return "starting" if self.told is None else self.told[1]
+    def is_gone(self) -> bool:
+        """True when it ended by itself, not because another one did; of a rank elsewhere, when it has been silent for long."""
+        if self.process is None:
+            return time.monotonic() - self.heard_at > GONE_SECONDS
+        return self.process.poll() not in (None, LEFT_ALONE)
+
+    def end(self) -> GristmillError:
+        """What to say of one that is gone."""
+        resume = "Run the same command to resume from the last checkpoint."
+        code = None if self.process is None else self.process.returncode
+        if code is None:
+            return ResourceError(f"{self} is gone, and the training with it.\n  {resume}")
+        if code < 0:
+            return ResourceError(
+                f"{self} was ended by {signal.Signals(-code).name}, and the training with it.\n"
+                f"  If nobody ended it, the system was probably out of memory. {resume}"
+            )
+        assert self.output is not None
+        self.output.seek(0)
+        words = self.output.read().decode(errors="replace").strip()[-LAST_WORDS:]
+        return RankFailed(f"{self} failed (exit code {code}):\n{words}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,50 +123,39 @@ class Others:
 
     def wait_for_signs_of_life(self, meeting: Meeting) -> None:
         """Until each has given one. Raises when one ends before."""
-        while not all(meeting.told(other.task.rank) for other in self.ranks):
-            if any(other.process.poll() is not None for other in self.ranks):
-                raise self.why()
+        while not all(meeting.told(other.rank) for other in self.ranks):
+            if gone := self._gone():
+                raise gone[0].end()
             time.sleep(0.05)
 
     def why(self) -> GristmillError:
-        """Why a rank is gone: the one that ended by itself, not those that it left alone."""
+        """Why the ranks lost each other: the one that is gone."""
         deadline = time.monotonic() + END_SECONDS
         while not (gone := self._gone()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        if not gone:
-            return ResourceError(
-                "the connection between the ranks broke, and all of them still run. Run the same command to resume."
-            )
-        other = gone[0]
-        code, who = other.process.returncode, f"rank {other.task.rank} of {other.task.machine.ranks}"
-        if code < 0:
-            return ResourceError(
-                f"{who} was ended by {signal.Signals(-code).name} (last heard of: {other.doing}), and the training with it.\n"
-                "  If nobody ended it, the system was probably out of memory. Run the same command to resume from the last checkpoint."
-            )
-        return RankFailed(f"{who} failed (exit code {code}):\n{other.last_words()}")
+        if gone:
+            return gone[0].end()
+        return ResourceError(
+            "the connection between the ranks broke, and all of them still run. Run the same command to resume."
+        )
 
     def _gone(self) -> list[Other]:
-        ended = [other for other in self.ranks if other.process.poll() is not None]
-        return [other for other in ended if other.process.returncode != LEFT_ALONE]
+        return [other for other in self.ranks if other.is_gone]
 
     def listen(self, meeting: Meeting, say: Callable[[str], None], *, silent_seconds: float) -> None:
         """Takes the signs of life, and names a rank that gives none any more."""
         now = time.monotonic()
         for other in self.ranks:
-            told = meeting.told(other.task.rank)
+            told = meeting.told(other.rank)
             if told != other.told:
                 other.told, other.heard_at, other.is_named = told, now, False
             elif now - other.heard_at >= silent_seconds and not other.is_named:
                 other.is_named = True
-                say(
-                    f"Rank {other.task.rank} has given no sign of life for {seconds(now - other.heard_at)} (process "
-                    f"{other.process.pid}, last heard of: {other.doing}). All ranks wait for it."
-                )
+                say(f"No sign of life for {seconds(now - other.heard_at)} from {other}. All ranks wait for it.")
 
 
 @contextmanager
-def _started(task: Task) -> Iterator[Other]:
+def _started(task: Task, rank: int, port: int) -> Iterator[Other]:
     """Another rank, until the end of the block: one that still runs then is ended."""
     command = [sys.executable, "-m", "gristmill.train.rank_process"]
     with (
@@ -158,10 +166,10 @@ def _started(task: Task) -> Iterator[Other]:
     ):
         assert process.stdin is not None
         with suppress(BrokenPipeError):  # its end is noticed where it is missed
-            pickle.dump(task, process.stdin)
+            pickle.dump((task, rank, port), process.stdin)
             process.stdin.flush()
         try:
-            yield Other(task=task, process=process, output=output)
+            yield Other(rank=rank, size=task.machine.ranks, process=process, output=output)
         finally:
             with suppress(BrokenPipeError):
                 process.stdin.close()  # at which it leaves

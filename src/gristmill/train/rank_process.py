@@ -12,12 +12,12 @@ import importlib
 import os
 import pickle
 import signal
+import socket
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from gristmill.errors import GristmillError
@@ -35,11 +35,9 @@ BEAT_SECONDS = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a rank runs. module: of the step. port: where the first rank waits, on this machine. The rest is of the step's context."""
+    """A step for the ranks but the first: the module that it is in, and what it is given."""
 
     module: str
-    rank: int
-    port: int
     name: str
     identity: str
     config: Mapping[str, Any]
@@ -51,24 +49,42 @@ class Task:
     runs_dir: Path
     run_name: str
 
+    @classmethod
+    def of(cls, module: str, ctx: StepContext) -> Task:
+        """The same step that the first rank was given."""
+        given = ("name", "identity", "config", "inputs", "files", "watching", "out", "machine")
+        return cls(
+            module=module,
+            runs_dir=ctx.run.store.runs_dir,
+            run_name=ctx.run.name,
+            **{name: getattr(ctx, name) for name in given},
+        )
 
-def run_task(task: Task) -> None:
-    """Runs the step as one of the ranks."""
-    meeting = Meeting.at(task.port)
+
+def run_task(
+    task: Task, meeting: Meeting, *, rank: int, local_rank: int, should_stop: Callable[[], bool] = lambda: False
+) -> None:
+    """Runs the step as one of the ranks. should_stop: all ranks stop when one is asked to."""
     doing = [Position.doing("starting")]
-    Thread(target=_beat, args=(meeting.for_another_thread(), task, doing), daemon=True).start()
+    is_over = Event()
+    beats = Thread(target=_beat, args=(meeting, task.name, rank, doing, is_over), daemon=True)
+    beats.start()
     machine = task.machine
-    with joined(
-        meeting,
-        rank=task.rank,
-        size=machine.ranks,
-        device=choose_device(machine.device),
-        replicas=machine.replicas,
-    ) as ranks:
-        importlib.import_module(task.module).run(_context(task, ranks, doing))
+    try:
+        with joined(
+            meeting,
+            rank=rank,
+            size=machine.ranks,
+            local_rank=local_rank,
+            device=choose_device(machine.device),
+            replicas=machine.replicas,
+        ) as ranks:
+            importlib.import_module(task.module).run(_context(task, ranks, doing, should_stop))
+    finally:
+        is_over.set()
 
 
-def _context(task: Task, ranks: Ranks, doing: list[Position]) -> StepContext:
+def _context(task: Task, ranks: Ranks, doing: list[Position], should_stop: Callable[[], bool]) -> StepContext:
     """What the step is given; its position goes to `doing`, its words nowhere."""
 
     def progress(position: Position) -> None:
@@ -86,24 +102,26 @@ def _context(task: Task, ranks: Ranks, doing: list[Position]) -> StepContext:
         run=RunLinks(Store(task.runs_dir), task.run_name),
         say=lambda line: None,
         progress=progress,
-        should_stop=lambda: False,  # the first rank is asked, and all agree
+        should_stop=should_stop,
         ranks=ranks,
     )
 
 
-def _beat(meeting: Meeting, task: Task, doing: list[Position]) -> None:
-    while True:
-        meeting.tell(task.rank, Moment(step=task.name, spent_seconds=0.0, position=doing[0]).where)
-        time.sleep(BEAT_SECONDS)
+def _beat(meeting: Meeting, step: str, rank: int, doing: list[Position], is_over: Event) -> None:
+    own = meeting.for_another_thread()
+    while not is_over.is_set():
+        where = Moment(step=step, spent_seconds=0.0, position=doing[0]).where
+        own.tell(rank, f"{where} on {socket.gethostname()}")
+        is_over.wait(BEAT_SECONDS)
 
 
 def main() -> None:
-    """Reads the task and runs it. Exit codes are those of the command line, and LEFT_ALONE."""
+    """Reads (task, rank, port) and runs it. Exit codes are those of the command line, and LEFT_ALONE."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    task: Task = pickle.load(sys.stdin.buffer)
+    task, rank, port = pickle.load(sys.stdin.buffer)
     Thread(target=_leave_with_parent, daemon=True).start()
     try:
-        run_task(task)
+        run_task(task, Meeting.at(port), rank=rank, local_rank=rank)
     except GristmillError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(error.exit_code)

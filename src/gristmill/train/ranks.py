@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from gristmill.model.transformer import Llama
@@ -80,20 +80,20 @@ class Group:
 
 
 class Meeting:
-    """Where the ranks of a training find each other, and say what they are doing: a port of the first rank's machine."""
+    """Where the ranks of a training find each other and say what they are doing: a port of one machine. No object travels by it."""
 
     def __init__(self, store: Any) -> None:
         self.store = store
 
     @classmethod
-    def opened(cls) -> Meeting:
-        """By the first rank, on a free port of this machine that only this machine reaches."""
-        return cls(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+    def opened(cls, host: str = "127.0.0.1", port: int = 0) -> Meeting:
+        """By the first rank; on a free port, if none is given."""
+        return cls(TCPStore(host, port, is_master=True, wait_for_workers=False))
 
     @classmethod
-    def at(cls, port: int) -> Meeting:
-        """What the first rank opened on this machine."""
-        return cls(TCPStore("127.0.0.1", port))
+    def at(cls, port: int, host: str = "127.0.0.1") -> Meeting:
+        """Where another process listens, or is about to."""
+        return cls(TCPStore(host, port))
 
     @property
     def port(self) -> int:
@@ -103,26 +103,37 @@ class Meeting:
         """The same place by a connection of its own: on one connection, a thread waits for the other's question."""
         return Meeting(self.store.clone())
 
+    def within(self, name: str) -> Meeting:
+        """The same place for one piece of work: what is told there is told nowhere else."""
+        return Meeting(PrefixStore(name, self.store))
+
+    def write(self, key: str, value: str) -> None:
+        """For all ranks to read."""
+        self.store.set(key, value)
+
+    def read(self, key: str) -> str | None:
+        """What was written; None before."""
+        return self.store.get(key).decode() if self.store.check([key]) else None
+
     def tell(self, rank: int, doing: str) -> None:
         """A sign of life of a rank."""
-        self.store.set(f"rank {rank}", f"{time.time()} {doing}")
+        self.write(f"rank {rank}", f"{time.time()} {doing}")
 
     def told(self, rank: int) -> tuple[float, str] | None:
         """When the rank last gave a sign of life, on its clock, and what it was doing; None before the first."""
-        if not self.store.check([f"rank {rank}"]):
-            return None
-        at, _, doing = self.store.get(f"rank {rank}").decode().partition(" ")
-        return float(at), doing
+        at, _, doing = (self.read(f"rank {rank}") or "").partition(" ")
+        return (float(at), doing) if at else None
 
 
 @contextmanager
-def joined(meeting: Meeting, *, rank: int, size: int, device: str, replicas: int) -> Iterator[Group]:
-    """One of `size` ranks of this machine, from when all are there until the end of the block.
+def joined(meeting: Meeting, *, rank: int, size: int, local_rank: int, device: str, replicas: int) -> Iterator[Group]:
+    """One of `size` ranks, from when all are there until the end of the block.
 
-    device: "cpu" or "cuda", of which the rank takes the GPU of its number. replicas: a divisor of `size`.
+    local_rank: its number on its machine. device: "cpu" or "cuda", of which it takes the GPU of that number. replicas: a divisor of
+    `size`.
     """
     if device == "cuda":
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(local_rank)
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=meeting.store, rank=rank, world_size=size, timeout=WAIT)
     try:
