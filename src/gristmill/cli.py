@@ -124,6 +124,41 @@ def run(
         print_summary(folder, [step.name for step in steps_of(loaded.recipe)], console)
 
 
+@app.command()
+def launch(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="print the batch script of a Slurm job; submit it by sbatch")
+    ] = False,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="ranks on each node; one for each GPU of this machine, if absent")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="with --slurm: nodes of the job")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="with --slurm: processor cores of each rank")] = 8,
+    time: Annotated[
+        str, typer.Option(help="with --slurm: the time of one job, which queues itself again until all is made")
+    ] = "24:00:00",
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="groups of ranks, each of which holds the model; one on each node, if absent"),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Train on all GPUs of this machine, or write the batch script that trains on many machines."""
+    from gristmill.train.runtime import num_gpus
+
+    ranks = ranks or max(1, num_gpus())
+    if not slurm:
+        run(recipe, overrides, ranks=str(ranks), replicas=replicas or 1, runs_dir=runs_dir)
+        return
+    from gristmill.commands.launch import Job, slurm_script
+    from gristmill.recipe.load import load_recipe
+
+    job = Job(nodes=nodes, ranks_per_node=ranks, cores_per_rank=cores, time=time, replicas=replicas)
+    print(slurm_script(load_recipe(recipe, overrides or []), job, overrides=overrides or [], runs_dir=runs_dir), end="")
+
+
 def _leading(place: RankPlace | None) -> AbstractContextManager[None]:
     if place is None:
         return nullcontext()

@@ -114,6 +114,11 @@ class ThreadsByLoad:
             torch.set_num_threads(idle_threads(self._most, busy))
 
 
+def num_gpus() -> int:
+    """GPUs of this machine that torch can use."""
+    return torch.cuda.device_count()
+
+
 def choose_device(device: str) -> str:
     """ "auto" becomes "cuda" where there is one, else "cpu". Raises RecipeError for a device that is not here."""
     has_cuda = torch.cuda.is_available()
