@@ -125,10 +125,12 @@ def test_samples_of_two_ranks_are_those_of_one(one: Path, two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_four_ranks_in_two_replicas_train_as_one_process_does(inputs: Path, one: Path) -> None:
-    tiny.train(tiny.context(inputs, "four", ranks=4, replicas=2))
+@pytest.mark.parametrize(("ranks", "replicas"), [(4, 1), (4, 2), (2, 2)])
+def test_four_ranks_and_replicas_train_as_one_process_does(inputs: Path, one: Path, ranks: int, replicas: int) -> None:
+    out = f"{ranks} in {replicas}"
+    tiny.train(tiny.context(inputs, out, ranks=ranks, replicas=replicas))
     for kind in ("train", "eval"):
-        assert_close(tiny.metrics(inputs, "one", kind), tiny.metrics(inputs, "four", kind))
+        assert_close(tiny.metrics(inputs, "one", kind), tiny.metrics(inputs, out, kind))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -318,6 +320,14 @@ def test_ranks_that_cannot_share_every_stage_evenly_are_refused_with_the_nearest
 def test_replicas_that_do_not_divide_the_ranks_are_refused(ranks: int, replicas: int) -> None:
     with pytest.raises(RecipeError, match=f"--ranks is {ranks} and --replicas {replicas}"):
         Machine(ranks=ranks, replicas=replicas)
+
+
+def test_more_ranks_than_gpus_are_refused_before_any_is_started(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    ctx = tiny.context(inputs, "no GPUs", ranks=4)
+    with pytest.raises(RecipeError, match="--ranks is 4, and this machine has 2 GPUs"):
+        tiny.train(replace(ctx, machine=replace(ctx.machine, device="auto")))
 
 
 def test_ranks_share_the_cores_evenly_unless_a_number_is_asked_for() -> None:

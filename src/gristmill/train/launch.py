@@ -22,13 +22,13 @@ from dataclasses import dataclass, field, replace
 from threading import Event, Thread
 from typing import IO, Any
 
-from gristmill.errors import GristmillError, ResourceError
+from gristmill.errors import GristmillError, RecipeError, ResourceError
 from gristmill.graph.step import StepContext
 from gristmill.train.rank_process import LEFT_ALONE, Task
 from gristmill.train.rank_service import announced
 from gristmill.train.ranks import Meeting, is_of_exchange, joined
-from gristmill.train.runtime import choose_device
-from gristmill.units import seconds
+from gristmill.train.runtime import choose_device, num_gpus
+from gristmill.units import counted, seconds
 
 SILENT_SECONDS = 60.0  # without a sign of life: worth a line
 LAST_WORDS = 2000  # characters of a rank's output
@@ -44,9 +44,15 @@ def run_on_ranks(module: str, ctx: StepContext) -> dict[str, Any]:
     """The counts of the step in `module`, run by `ctx.machine.ranks` processes.
 
     Raises what the step raises on this rank; ResourceError that names the rank when another was killed, RankFailed with its
-    message when it failed by itself.
+    message when it failed by itself; RecipeError for more ranks than GPUs.
     """
     task, machine, place = Task.of(module, ctx), ctx.machine, ctx.machine.place
+    device = choose_device(machine.device)
+    if device == "cuda" and place is None and machine.ranks > num_gpus():
+        raise RecipeError(
+            f"--ranks is {machine.ranks}, and this machine has {counted(num_gpus(), 'GPU')}, one for each rank.\n"
+            "  Use as many ranks as GPUs, or --device cpu."
+        )
     with ExitStack() as stack:
         if place is None:
             meeting = Meeting.opened()
@@ -63,7 +69,7 @@ def run_on_ranks(module: str, ctx: StepContext) -> dict[str, Any]:
                 rank=0,
                 size=machine.ranks,
                 local_rank=0,
-                device=choose_device(machine.device),
+                device=device,
                 replicas=machine.replicas,
             ) as ranks:
                 counts: dict[str, Any] = importlib.import_module(module).run(replace(ctx, ranks=ranks))
