@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +110,51 @@ def test_the_cuts_of_all_ranks_in_order_are_everything_and_differ_by_one_at_most
     parts = [things[cut(count, OneRank(rank=rank, size=size))] for rank in range(size)]
     assert [thing for part in parts for thing in part] == things
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def module_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, name: str, text: str) -> None:
+    """A module that this process and the ranks that it starts can import."""
+    (folder / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+
+
+def test_sums_are_the_same_bits_on_every_rank_and_what_the_first_says_reaches_all(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of very different size, whose sum depends on the order in which it is made."""
+    module_in(
+        tmp_path,
+        monkeypatch,
+        name="sums",
+        text="""
+            import random
+            from gristmill.graph.ranks import any_rank
+            def run(ctx):
+                numbers = random.Random(ctx.ranks.rank)
+                values = [numbers.uniform(-1, 1) * 10 ** numbers.randint(-9, 9) for _ in range(101)]
+                found = [value.hex() for value in ctx.ranks.sum(values)]
+                first = ctx.ranks.from_first(lambda: {"of": ctx.ranks.rank, "found": found})
+                note = ctx.out / "note"
+                ctx.ranks.first_before_others(lambda: note.exists() or note.write_text(str(ctx.ranks.rank)))
+                return {
+                    "differs": any_rank(ctx.ranks, found != first["found"] or first["of"] != 0),
+                    "one is true": any_rank(ctx.ranks, ctx.ranks.rank == 2),
+                    "sums": [float.fromhex(value) for value in found],
+                    "seconds": ctx.ranks.own_seconds(),
+                }
+        """,
+    )
+    ctx = tiny.context(inputs, "sums", ranks=3)
+    ctx.out.mkdir()
+    found = run_on_ranks("sums", ctx)
+    assert not found["differs"]
+    assert found["one is true"]
+    assert (ctx.out / "note").read_text() == "0", "the first rank was there before the others"
+    generators = [random.Random(rank) for rank in range(3)]
+    expected = [sum(one.uniform(-1, 1) * 10 ** one.randint(-9, 9) for one in generators) for _ in range(101)]
+    assert found["sums"] == pytest.approx(expected, rel=1e-12)
+    assert found["seconds"] == [0.0, 0.0, 0.0]
 
 
 # ── the same training ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -223,21 +270,25 @@ def test_a_rank_of_four_that_is_killed_is_named_the_others_leave_and_the_trainin
 
 def test_a_rank_that_fails_by_itself_says_why(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the first one waits for it."""
-    (tmp_path / "fails_on_one.py").write_text(
-        "from gristmill.errors import DataError\n"
-        "def run(ctx):\n"
-        "    if ctx.ranks.rank == 1:\n"
-        "        raise DataError('shard 7 is damaged')\n"
-        "    return ctx.ranks.sum([1.0])\n"
+    module_in(
+        tmp_path,
+        monkeypatch,
+        name="fails_on_one",
+        text="""
+            from gristmill.errors import DataError
+            def run(ctx):
+                if ctx.ranks.rank == 1:
+                    raise DataError('shard 7 is damaged')
+                return ctx.ranks.sum([1.0])
+        """,
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(
         RankFailed, match=r"^rank 1 of 2 \(last heard of: .*\) failed \(exit code 1\):\nDataError: shard 7 is damaged$"
     ):
         run_on_ranks("fails_on_one", tiny.context(inputs, "failed", ranks=2))
 
 
+@pytest.mark.slow
 def test_a_rank_that_something_else_started_runs_the_first_ones_steps_and_leaves_at_its_end(
     inputs: Path, two: Path
 ) -> None:
