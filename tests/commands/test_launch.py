@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Command
 from gristmill.commands.launch import Job, slurm_script
-from gristmill.errors import RecipeError
+from gristmill.errors import RecipeError, ResourceError
+from gristmill.graph.machine import Machine
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 
 SRUN = """#!/bin/bash
@@ -73,3 +75,42 @@ def test_ranks_that_cannot_share_a_step_are_refused_before_anything_is_submitted
     job = Job(nodes=7, ranks_per_node=1, cores_per_rank=1, time="1:00:00")
     with pytest.raises(RecipeError, match="--ranks is 7"):
         slurm_script(loaded, job, overrides=[], runs_dir=Path("runs"))
+
+
+def test_without_slurm_the_recipe_is_run_here_by_so_many_ranks(
+    gristmill: Command, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Machine] = []
+
+    def refuse(loaded: object, machine: Machine, **named: object) -> None:
+        seen.append(machine)
+        raise ResourceError("seen")
+
+    monkeypatch.setattr("gristmill.runner.run", refuse)
+    for command in (("launch", "recipe.yaml"), ("run", "recipe.yaml")):
+        assert gristmill(*command, "--ranks", "4", "--replicas", "2").code == 75
+    assert [(machine.ranks, machine.replicas, machine.place) for machine in seen] == [(4, 2, None)] * 2
+
+
+def test_the_script_goes_to_standard_output(gristmill: Command, project: Path) -> None:
+    answer = gristmill("launch", "recipe.yaml", "--slurm", "--nodes", "2", "--ranks", "2", "--time", "1:00:00")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("#!/bin/bash\n#SBATCH --job-name=")
+    assert "#SBATCH --nodes=2\n" in answer.out
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_ranks_that_cannot_share_a_step_are_refused_before_anything_is_made(
+    gristmill: Command, project: Path, command: str
+) -> None:
+    answer = gristmill(command, "recipe.yaml", "--ranks", "3")
+    assert answer.code == 2
+    assert "--ranks is 3, but a step has 8 sequences of 128 tokens" in answer.err
+    assert "Use 2 or 4 ranks" in answer.err
+
+
+@pytest.mark.parametrize("wrong", ["0", "many", "-1"])
+def test_ranks_are_a_number_or_torchrun(gristmill: Command, project: Path, wrong: str) -> None:
+    answer = gristmill("run", "recipe.yaml", f"--ranks={wrong}")
+    assert answer.code == 2
+    assert "is neither torchrun nor a number from 1" in answer.err
