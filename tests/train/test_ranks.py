@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gristmill.errors import Interrupted, RecipeError, ResourceError
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.graph.rank_place import read_ranks
 from gristmill.graph.ranks import ONE_RANK, OneRank, any_rank, cut, is_first
 from gristmill.planning.ranks import check_ranks
@@ -385,3 +385,5 @@ def test_ranks_share_the_cores_evenly_unless_a_number_is_asked_for() -> None:
     assert Machine(ranks=1000).threads_of_a_rank == 1
     assert Machine(ranks=4, threads=3).threads_of_a_rank == 3
     assert Machine().threads_of_a_rank == "auto"
+    _, place = read_ranks("torchrun", TORCHRUN)
+    assert Machine(ranks=16, place=place).threads_of_a_rank == usable_cpus(), "srun binds the cores of each"
