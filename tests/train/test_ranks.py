@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from gristmill.errors import Interrupted, RecipeError, ResourceError
-from gristmill.graph.machine import Machine
+from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.graph.rank_place import read_ranks
 from gristmill.graph.ranks import ONE_RANK, OneRank, any_rank, cut, is_first
 from gristmill.planning.ranks import check_ranks
@@ -295,17 +295,28 @@ def test_a_rank_that_something_else_started_runs_the_first_ones_steps_and_leaves
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ctx = tiny.context(inputs, "elsewhere", ranks=2)
-    ctx.run.folder.mkdir(parents=True)
+    first, asked = tiny.place(0, port), list[bool]()
+    stopped = tiny.context(
+        inputs,
+        "elsewhere",
+        ranks=2,
+        progress=tiny.at_step(13, lambda: asked.append(True)),
+        should_stop=lambda: bool(asked),
+    )
+    resumed = tiny.context(inputs, "elsewhere", ranks=2)
+    resumed.run.folder.mkdir(parents=True)
     program = [sys.executable, str(HERE / "tiny_pretraining.py"), str(inputs), "elsewhere", "serve", str(port)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE) as other:
-        first = tiny.place(0, port)
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as other:
         with leading(first):
-            tiny.train(replace(ctx, machine=replace(ctx.machine, place=first)))
-        assert other.communicate(timeout=20)[0] == b"rank 1 of 2: pretrain\n"
+            with pytest.raises(Interrupted):
+                tiny.train(replace(stopped, machine=replace(stopped.machine, place=first)))
+            tiny.train(replace(resumed, machine=replace(resumed.machine, place=first)))
+        said = other.communicate(timeout=20)[0].splitlines()
+    who = "rank 1 of 2: "
+    assert said == [f"{who}pretrain", f"{who}stopped after step 13; its state is saved", f"{who}pretrain"]
     assert other.returncode == 0
     assert_identical(weights(inputs / "elsewhere"), weights(two))
-    assert not list(ctx.run.folder.glob(".task-*"))
+    assert not list(resumed.run.folder.glob(".task-*"))
 
 
 def test_a_rank_elsewhere_is_gone_when_it_has_been_silent_for_long() -> None:
@@ -385,3 +396,5 @@ def test_ranks_share_the_cores_evenly_unless_a_number_is_asked_for() -> None:
     assert Machine(ranks=1000).threads_of_a_rank == 1
     assert Machine(ranks=4, threads=3).threads_of_a_rank == 3
     assert Machine().threads_of_a_rank == "auto"
+    _, place = read_ranks("torchrun", TORCHRUN)
+    assert Machine(ranks=16, place=place).threads_of_a_rank == usable_cpus(), "srun binds the cores of each"

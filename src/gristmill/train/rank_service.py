@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from gristmill.errors import Interrupted, ResourceError
+from gristmill.errors import GristmillError, ResourceError
 from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.signals import Signals
 from gristmill.train.rank_process import Task, run_task
@@ -88,8 +88,8 @@ def serve(place: RankPlace, folder: Path, *, say: Callable[[str], None]) -> None
                         local_rank=place.local_rank,
                         should_stop=lambda: signals.received is not None,
                     )
-                except Interrupted:
-                    continue  # the first rank saves, and ends when it has
+                except GristmillError as error:  # of all ranks, or this one is missed: the first decides what follows
+                    say(f"rank {place.rank} of {place.size}: {error}")
     except RuntimeError as error:
         if not is_of_exchange(error):
             raise
