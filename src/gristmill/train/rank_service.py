@@ -22,6 +22,7 @@ from pathlib import Path
 from gristmill.errors import GristmillError, ResourceError
 from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.signals import Signals
+from gristmill.graph.step import PassOver
 from gristmill.train.rank_process import Task, run_task
 from gristmill.train.ranks import Meeting, is_of_exchange
 
@@ -88,7 +89,10 @@ def serve(place: RankPlace, folder: Path, *, say: Callable[[str], None]) -> None
                         local_rank=place.local_rank,
                         should_stop=lambda: signals.received is not None,
                     )
-                except GristmillError as error:  # of all ranks, or this one is missed: the first decides what follows
+                except (
+                    GristmillError,
+                    PassOver,
+                ) as error:  # of all ranks, or this one is missed: the first decides what follows
                     say(f"rank {place.rank} of {place.size}: {error}")
     except RuntimeError as error:
         if not is_of_exchange(error):
