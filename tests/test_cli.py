@@ -104,6 +104,7 @@ MORE = {
     "verb",
     [
         "run",
+        "launch",
         "plan",
         "status",
         "inspect",

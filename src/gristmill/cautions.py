@@ -37,6 +37,10 @@ def recipe_cautions(recipe: Recipe, budget: Sequence[SelectionBudget], found: Fo
 def machine_cautions(memory: Memory | None, disk: Disk, machine: Machine) -> list[str]:
     """More memory or disk than there is. memory: of training on this machine; None where it is planned for devices elsewhere."""
     warnings = []
+    if machine.ranks > 1:
+        warnings.append(
+            f"hours and memory are those of one process; {machine.ranks} ranks take at best 1/{machine.ranks} of a training's hours"
+        )
     usable = usable_memory().total
     if memory is not None and machine.device != "cuda" and memory.total > usable:
         warnings.append(

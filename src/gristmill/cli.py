@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +23,11 @@ from gristmill.cli_options import (
     Only,
     Overrides,
     Processes,
+    Ranks,
     Ray,
     Reason,
     RecipePath,
+    Replicas,
     RunsDir,
     Threads,
     Verbs,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gristmill.graph.machine import Machine
+    from gristmill.graph.rank_place import RankPlace
 
 app = typer.Typer(
     name="gristmill",
@@ -82,6 +85,8 @@ def run(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ranks: Ranks = "1",
+    replicas: Replicas = 1,
     ray: Ray = None,
     array: Array = None,
     offline: Offline = False,
@@ -89,10 +94,13 @@ def run(
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
 
+    from gristmill.graph.rank_place import read_ranks
     from gristmill.recipe.load import load_recipe
 
     console = _console()
-    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), ray=ray, offline=offline)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    size, place = read_ranks(ranks, os.environ)
+    machine = replace(machine, ranks=size, place=place, replicas=replicas, ray=ray, offline=offline)
     if array is not None:
         from gristmill.array import run_rank
         from gristmill.graph.share import read_share
@@ -103,12 +111,61 @@ def run(
     from gristmill.runner import run as run_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
+    if place is not None and place.rank > 0:
+        from gristmill.train.rank_service import serve
+
+        serve(place, runs_dir / loaded.recipe.name, say=console.print)
+        return
+    with _leading(place):
+        folder = run_recipe(loaded, machine, console=console, until=until, remake=remake or [])
     if until is None:
         from gristmill.pipeline import steps_of
         from gristmill.report.summary import print_summary
 
         print_summary(folder, [step.name for step in steps_of(loaded.recipe)], console)
+
+
+@app.command()
+def launch(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="print the batch script of a Slurm job; submit it by sbatch")
+    ] = False,
+    ranks: Annotated[
+        int | None, typer.Option(min=1, help="ranks on each node; one for each GPU of this machine, if absent")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="with --slurm: nodes of the job")] = 1,
+    cores: Annotated[int, typer.Option(min=1, help="with --slurm: processor cores of each rank")] = 8,
+    time: Annotated[
+        str, typer.Option(help="with --slurm: the time of one job, which queues itself again until all is made")
+    ] = "24:00:00",
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="groups of ranks, each of which holds the model; one on each node, if absent"),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Train on all GPUs of this machine, or write the batch script that trains on many machines."""
+    from gristmill.train.runtime import num_gpus
+
+    ranks = ranks or max(1, num_gpus())
+    if not slurm:
+        run(recipe, overrides, ranks=str(ranks), replicas=replicas or 1, runs_dir=runs_dir)
+        return
+    from gristmill.commands.launch import Job, slurm_script
+    from gristmill.recipe.load import load_recipe
+
+    job = Job(nodes=nodes, ranks_per_node=ranks, cores_per_rank=cores, time=time, replicas=replicas)
+    print(slurm_script(load_recipe(recipe, overrides or []), job, overrides=overrides or [], runs_dir=runs_dir), end="")
+
+
+def _leading(place: RankPlace | None) -> AbstractContextManager[None]:
+    if place is None:
+        return nullcontext()
+    from gristmill.train.rank_service import leading
+
+    return leading(place)
 
 
 @app.command()
@@ -136,6 +193,8 @@ def plan(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ranks: Ranks = "1",
+    replicas: Replicas = 1,
     offline: Offline = False,
 ) -> None:
     """Tokens and epochs per source and stage, steps, FLOPs, hours, memory, disk: before anything runs."""
@@ -144,6 +203,7 @@ def plan(
     if devices is None and (mfu is not None or price is not None):
         raise typer.BadParameter("--mfu and --price are those of --devices. Name them, such as --devices 64xH100.")
     from gristmill.commands.plan import plan as print_plan
+    from gristmill.graph.rank_place import read_ranks
     from gristmill.planning.devices import read_fleet
     from gristmill.recipe.load import load_recipe
 
@@ -151,7 +211,9 @@ def plan(
         None if devices is None else read_fleet(devices, mfu=mfu, price=price, micro_batch_tokens=micro_batch_tokens)
     )
     loaded = load_recipe(recipe, overrides or [])
-    machine = replace(_machine(runs_dir, threads, processes, device, micro_batch_tokens), offline=offline)
+    machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    size, place = read_ranks(ranks, os.environ)
+    machine = replace(machine, ranks=size, place=place, replicas=replicas, offline=offline)
     print_plan(
         loaded,
         machine,

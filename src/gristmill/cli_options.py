@@ -14,7 +14,7 @@ OTHER_WORDS = {
     "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
     "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
     "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "versus": "compare", "fork": "intervene", "branch": "intervene", "ablation": "ablate", "anneal": "ablate", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
-    "gc": "clean", "convert": "export", "gguf": "export", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
+    "gc": "clean", "convert": "export", "gguf": "export", "slurm": "launch", "sbatch": "launch", "torchrun": "launch", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
 }  # fmt: skip
 
 
@@ -73,6 +73,28 @@ Array = Annotated[
         help="make only this rank's share of the shards, from 0/SIZE to SIZE-1/SIZE; slurm: as the job array says",
         metavar="RANK/SIZE|slurm",
     ),
+]
+
+
+def ranks(value: str) -> str:
+    """torchrun, or a number of at least one; kept as text, for typer calls this twice."""
+    if value != "torchrun" and not (value.isdecimal() and len(value) <= 6 and int(value) > 0):
+        raise typer.BadParameter(f"{value!r} is neither torchrun nor a number from 1.")
+    return value
+
+
+Ranks = Annotated[
+    str,
+    typer.Option(
+        "--ranks",
+        help="processes that train together, one GPU each where there are GPUs; torchrun: those that it started",
+        metavar="N|torchrun",
+        callback=ranks,
+    ),
+]
+Replicas = Annotated[
+    int,
+    typer.Option("--replicas", min=1, help="with --ranks: groups of ranks, each of which holds the model", metavar="N"),
 ]
 Offline = Annotated[
     bool, typer.Option("--offline", help="ask nothing of the network: what was fetched is used, the rest refused")

@@ -39,6 +39,7 @@ from gristmill.planning.cost import (
 from gristmill.planning.devices import Fleet
 from gristmill.planning.fetches import FetchFacts, Told
 from gristmill.planning.fleet import FleetPlan, plan_fleet
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
@@ -159,6 +160,7 @@ def make_forecast(
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
     recipe, cores = loaded.recipe, CoreWatch()
+    check_ranks(recipe.pretrain, machine.ranks)
     links = RunLinks(Store(machine.runs_dir), recipe.name)
     files = source_files(loaded, links)
     missing = check_files(loaded, files)

@@ -56,6 +56,7 @@ def provenance_of(
             "device": machine.device,
             "micro_batch_tokens": machine.micro_batch_tokens,
             **({} if machine.ray is None or not step.maps_shards else {"ray": machine.ray}),
+            **({} if machine.ranks == 1 else {"ranks": machine.ranks, "replicas": machine.replicas}),
             "hardware": hardware_name(),
             "platform": platform.platform(),
             "python": platform.python_version(),

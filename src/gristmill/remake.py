@@ -176,8 +176,13 @@ def _changes_of_other_run(states: States, ref: CheckpointRef, machine: Machine) 
     state = _state_of(ref)
     if state.get("run") == states.run.name:
         return []
-    made_with = state.get("environment", {})
-    now = {"torch": version("torch"), "threads": machine.threads, "micro_batch_tokens": machine.micro_batch_tokens}
+    made_with = {"ranks": 1, "replicas": 1, **state.get("environment", {})}
+    now = {
+        "torch": version("torch"),
+        "threads": machine.threads_of_a_rank,
+        "micro_batch_tokens": machine.micro_batch_tokens,
+    }
+    now |= {"ranks": machine.ranks, "replicas": machine.replicas}
     if machine.device != "auto":
         now["device"] = machine.device
     if made_with.get("device") == "cpu":

@@ -38,6 +38,7 @@ from gristmill.graph.signals import Signals
 from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
 from gristmill.graph.step import PassOver, Reads, Step
 from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.rank_notes import take_in_ranks
@@ -58,6 +59,7 @@ from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
 
+LAUNCH = "gristmill.train.launch"  # imports torch
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
 
@@ -180,6 +182,8 @@ class Run:
         """Checks what can be known before anything is made; returns the steps of `last` and what they need, in order."""
         self.wanted, self.kept = needed_by(self.states, last), kept
         check_finished(self.loaded.recipe, self.states, self.wanted)
+        if PRETRAIN in self.wanted and self.states[PRETRAIN].state != "done":
+            check_ranks(self.loaded.recipe.pretrain, self.machine.ranks)
         to_fetch = [name for name in self.wanted if name.startswith("fetch/") and self.states[name].state != "done"]
         if self.machine.offline and to_fetch:
             raise UnreachableError(offline_words(to_fetch))
@@ -350,6 +354,8 @@ class Run:
                     progress=progress,
                     should_stop=lambda: self.signals.received is not None,
                 )
+                if self.machine.ranks > 1 and issubclass(step.outputs, TrainedModel):
+                    return importlib.import_module(LAUNCH).run_on_ranks(step.module, context), peak
                 return importlib.import_module(step.module).run(context), peak
         except Interrupted as stopped:
             clock.save()

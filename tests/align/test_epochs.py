@@ -11,6 +11,7 @@ import pytest
 
 from gristmill.align import dpo, epochs
 from gristmill.align.epochs import Passes, train_epochs
+from gristmill.graph.ranks import ONE_RANK
 from gristmill.recipe.schema.training import Optimizer
 from gristmill.tokens.chat import EncodedChat
 from gristmill.train.loop import Progress
@@ -23,11 +24,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     seen: list[Any] = []
     monkeypatch.setattr(epochs, "train", lambda session, method, watch, **more: seen.append((method, watch, more)))
     saved: list[Progress] = []
-    session = SimpleNamespace(runtime="here", log=print, save=saved.append, stepped=print)
+    runtime = SimpleNamespace(ranks=ONE_RANK)
+    session = SimpleNamespace(runtime=runtime, log=print, save=saved.append, stepped=print)
     train_epochs(
         session,  # type: ignore[arg-type]
         PASSES,
         make_batch=lambda numbers: numbers,
+        reports=(),
         loss_fn=max,
         optimizer=Optimizer(peak_lr=0.05, max_grad_norm=0.25),
         warmup_frac=0.1,
@@ -41,7 +44,7 @@ def test_whole_passes_are_asked_for_and_saved_every_two_hundred_steps_and_at_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = asked(monkeypatch)
-    assert (found.end_step, found.runtime, found.saved) == (410, "here", [Progress()])
+    assert (found.end_step, found.runtime.ranks, found.saved) == (410, ONE_RANK, [Progress()])
     assert [step for step in range(1, 411) if found.watch.save.at(step)] == [200, 205, 400, 410]
     assert found.watch.log_every == 5
     assert found.method.max_grad_norm == 0.25

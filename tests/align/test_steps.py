@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_pro
 from gristmill.tokens import chat_shards
 from gristmill.tokens.chat import encode_chat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.train.launch import run_on_ranks
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor
 from gristmill.train.session import Session
@@ -532,3 +534,26 @@ def test_no_question_gets_no_answer(run_folder: Path, tmp_path: Path) -> None:
     session: Any = SimpleNamespace(model=model, progress=Progress(), monitor=Monitor(tmp_path))
     sft.write_answers(session, tokenizer, [])
     assert not (tmp_path / SAMPLES).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "batch"), [("sft", "batch_conversations"), ("dpo", "batch_pairs")])
+def test_three_ranks_train_as_one_process_does_also_where_a_batch_has_fewer_examples_than_ranks(
+    with_pairs: tuple[Path, dict[str, Any]], tmp_path: Path, name: str, batch: str
+) -> None:
+    folder, made = with_pairs
+    num_items = {"sft": 32, "dpo": made["pairs"]}[name]
+    size = next(size for size in range(3, num_items) if 0 < num_items % size < 3)
+    recipe_of = recipe(**{name: {batch: size}})
+    alone = context(name, folder, tmp_path / "one", recipe=recipe_of)
+    counts = {"sft": sft, "dpo": dpo}[name].run(alone)
+    together = context(name, folder, tmp_path / "three", recipe=recipe_of)
+    shared = run_on_ranks(f"gristmill.align.{name}", replace(together, machine=replace(together.machine, ranks=3)))
+    assert counts["steps"] == shared["steps"]
+    assert num_items == counts.get("conversations", counts.get("pairs"))
+    one, three = diary(tmp_path / "one"), diary(tmp_path / "three")
+    assert [line.keys() for line in one] == [line.keys() for line in three]
+    for line, other in zip(one, three, strict=True):
+        for key, value in line.items():
+            expected = pytest.approx(value, rel=1e-4, abs=1e-7) if isinstance(value, float) else value
+            assert other[key] == expected, key

@@ -246,7 +246,7 @@ def at_16(run: Path) -> Session:
 @pytest.mark.parametrize(
     ("module", "phase"),
     [
-        (checkpoint_module, "save_model"),
+        (checkpoint_module, "save_weights"),
         (checkpoint_module, "save_file"),
         (checkpoint_module, "write_json"),
         (monitor_module.shutil, "copyfile"),
@@ -314,7 +314,7 @@ def save_in_a_process_that_dies(session: Session, at_call: int) -> bool:
         try:
             countdown = [at_call]
             checkpoint_module.save_file = dying(checkpoint_module.save_file, countdown, half=True)
-            checkpoint_module.save_model = dying(checkpoint_module.save_model, countdown)
+            checkpoint_module.save_weights = dying(checkpoint_module.save_weights, countdown)
             shutil.rmtree = dying(shutil.rmtree, countdown)  # type: ignore[assignment]
             shutil.copyfile = dying(shutil.copyfile, countdown, half=True)
             for name in ("open", "fsync", "replace", "utime", "unlink", "mkdir", "rename", "symlink", "chmod"):

@@ -12,6 +12,7 @@ import torch
 from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine, usable_cpus
 from gristmill.graph.progress import Position
+from gristmill.graph.ranks import ONE_RANK
 from gristmill.train.runtime import Runtime, ThreadsByLoad, TrainingThreads, choose_device
 from gristmill.train.threads import IDLE_SECONDS, ThreadChoice
 
@@ -31,6 +32,7 @@ def test_the_machine_becomes_a_runtime(monkeypatch: pytest.MonkeyPatch, has_cuda
     runtime = Runtime.of(
         step(
             machine=Machine(threads=3, micro_batch_tokens=77),
+            ranks=ONE_RANK,
             say=said.append,
             progress=reported.append,
             should_stop=lambda: True,
@@ -55,7 +57,9 @@ def test_a_device_that_is_asked_for_and_here_is_used(
 def test_a_device_that_is_not_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RecipeError, match="the device is cuda"):
-        Runtime.of(step(machine=Machine(device="cuda"), say=print, progress=print, should_stop=lambda: False))
+        Runtime.of(
+            step(machine=Machine(device="cuda"), ranks=ONE_RANK, say=print, progress=print, should_stop=lambda: False)
+        )
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,10 @@ def test_a_load_is_answered_at_the_next_step_noted_and_said_once(tmp_path: Path)
         torch.set_num_threads(2)
         start = {**session.progress.lineage[0]["environment"], "threads": 2}
         session.progress.lineage = [{**session.progress.lineage[0], "environment": start}]
-        quiet, starved = Took(tokens=100, seconds=1.0, cpu_seconds=2.0), Took(tokens=100, seconds=30.0, cpu_seconds=9.0)
+        quiet, starved = (
+            Took(tokens=100, seconds=seconds, cpu_seconds=cpu_seconds, rank_seconds=())
+            for seconds, cpu_seconds in ((1.0, 2.0), (30.0, 9.0))
+        )
         for took in (*[quiet] * 4, starved, *[quiet] * 42):
             session.progress.step += 1
             session.stepped(session.progress, took, total=99)

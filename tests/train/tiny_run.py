@@ -129,6 +129,7 @@ def train_run(
     method = Method(
         batch_at=lambda progress: (batches(progress.step), progress.sample + DOCUMENTS),
         loss_fn=loss_fn,
+        reports=("loss", "loss/web", "loss/code"),
         lr_at=lambda progress: 1e-2 * (1 - progress.step / 20),
         max_grad_norm=0.5,
     )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from gristmill.align.epochs import Passes, train_epochs
-from gristmill.align.losses import PairBatch, PreferencePair, preference_loss
+from gristmill.align.losses import REPORTS, PairBatch, PreferencePair, preference_loss
 from gristmill.align.outputs import PreferenceCounts
 from gristmill.align.reference import Logps, Question, asked_once, reference_logps
 from gristmill.errors import DataError
@@ -57,13 +57,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
         seq_len=section.seq_len,
         device=runtime.device,
     )
-    logps = asked_once(
-        ctx.out / REFERENCE,
-        question,
-        lambda: reference_logps(
-            load_model(sft_model, device=runtime.device), [(chosen, rejected) for _, chosen, rejected in fitting]
-        ),
-        others=ctx.run.store.files(ctx.name, REFERENCE),
+    logps = ctx.ranks.first_before_others(
+        lambda: asked_once(
+            ctx.out / REFERENCE,
+            question,
+            lambda: reference_logps(
+                load_model(sft_model, device=runtime.device), [(chosen, rejected) for _, chosen, rejected in fitting]
+            ),
+            others=ctx.run.store.files(ctx.name, REFERENCE),
+        )
     )
     pairs = with_reference(fitting, logps)
     train_epochs(
@@ -71,6 +73,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         Passes(num_items=len(pairs), batch_size=section.batch_pairs, epochs=section.epochs, seed=ctx.seed),
         make_batch=lambda numbers: PairBatch(pairs=[pairs[number] for number in numbers]),
         loss_fn=partial(preference_loss, beta=section.beta),
+        reports=REPORTS,
         optimizer=section.optimizer,
         warmup_frac=section.warmup_frac,
     )

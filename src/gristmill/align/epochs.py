@@ -6,7 +6,7 @@ and a step costs the same however long the list is. The last batch of a pass may
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gristmill.graph.ranks import Ranks, cut
 from gristmill.recipe.schema.training import Optimizer
 from gristmill.tokens.permutation import key_of, left_size, permute
 from gristmill.train.loop import Hook, Method, Watch, train
@@ -64,16 +65,39 @@ class Passes:
         return found.astype(np.int64)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Company:
+    """The batch of a rank that has no example of a step: it computes one, so that all ranks exchange the same, and counts nothing."""
+
+    batch: Any
+    num_tokens: int = 0
+    num_units: int = 0
+
+    def micro_batches(self, max_tokens: int) -> Sequence[Any]:
+        """The first of the batch's."""
+        return self.batch.micro_batches(max_tokens)[:1]  # type: ignore[no-any-return]
+
+
+def _cut_of(items: NDArray[np.int64], make_batch: Callable[[NDArray[np.int64]], Any], ranks: Ranks) -> Any:
+    """This rank's batch of a step's examples."""
+    own = items[cut(len(items), ranks)]
+    return make_batch(own) if len(own) else Company(batch=make_batch(items[:1]))
+
+
 def train_epochs(
     session: Session,
     passes: Passes,
     *,
     make_batch: Callable[[NDArray[np.int64]], Any],
     loss_fn: Callable[[Any, Any], LossOutput],
+    reports: Sequence[str],
     optimizer: Optimizer,
     warmup_frac: float,
 ) -> None:
-    """Trains for whole passes under a cosine schedule over steps; saves every 200 steps and at the end of each pass."""
+    """Trains for whole passes under a cosine schedule over steps; saves every 200 steps and at the end of each pass.
+
+    reports: the names of the sums of `loss_fn`.
+    """
     # The schedule's axis is steps here: conversations differ in length, so tokens are not known before.
     schedule = cosine(
         peak_lr=optimizer.peak_lr,
@@ -82,8 +106,12 @@ def train_epochs(
     )
 
     method = Method(
-        batch_at=lambda progress: (make_batch(passes.items(progress.sample)), passes.next_sample(progress.sample)),
+        batch_at=lambda progress: (
+            _cut_of(passes.items(progress.sample), make_batch, session.runtime.ranks),
+            passes.next_sample(progress.sample),
+        ),
         loss_fn=loss_fn,
+        reports=reports,
         lr_at=lambda progress: schedule.lr_at(progress.step + 1),
         max_grad_norm=optimizer.max_grad_norm,
     )

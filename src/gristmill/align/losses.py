@@ -22,6 +22,7 @@ from gristmill.tokens.chat import EncodedChat, chat_batch
 from gristmill.train.loss import LossOutput
 
 LOGIT_ROWS = 1024
+REPORTS = ("accuracy", "margin", "reward_chosen", "reward_rejected")  # of a preference loss
 
 
 class ShapeError(ValueError):
@@ -141,10 +142,6 @@ def preference_loss(model: Llama, batch: PairBatch, *, beta: float) -> LossOutpu
     ]
     loss, chosen, rejected = dpo_loss(chosen_logp, rejected_logp, *reference, beta=beta)
     count = float(len(batch.pairs))
-    values = {
-        "accuracy": (chosen > rejected).double(),
-        "margin": (chosen - rejected).double(),
-        "reward_chosen": chosen.double(),
-        "reward_rejected": rejected.double(),
-    }
-    return LossOutput(loss_sum=loss.sum(), sums={name: (float(value.sum()), count) for name, value in values.items()})
+    values = ((chosen > rejected).double(), (chosen - rejected).double(), chosen.double(), rejected.double())
+    sums = {name: (float(value.sum()), count) for name, value in zip(REPORTS, values, strict=True)}
+    return LossOutput(loss_sum=loss.sum(), sums=sums)

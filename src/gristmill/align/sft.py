@@ -10,6 +10,7 @@ from typing import Any
 from gristmill.align.epochs import Passes, train_epochs
 from gristmill.align.outputs import FinetuningCounts
 from gristmill.errors import DataError
+from gristmill.graph.ranks import is_first
 from gristmill.graph.step import StepContext
 from gristmill.model.generate import check_fit, generate
 from gristmill.model.transformer import Llama
@@ -20,9 +21,10 @@ from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.chat_shards import encode_once
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.loss import next_token_loss
+from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
+from gristmill.train.sharding import gathered
 from gristmill.units import counted
 
 VERSION = 3
@@ -37,13 +39,15 @@ def run(ctx: StepContext) -> dict[str, Any]:
     tokenizer = Tokenizer.load(tokenizer_dir)
     conversations: Conversations = ctx.inputs["conversations"]
     runtime = Runtime.of(ctx)
-    chats = encode_once(
-        conversations.conversations,
-        ctx.out / CHATS,
-        tokenizer=tokenizer,
-        tokenizer_sha256=file_sha256(tokenizer_dir / "tokenizer.json"),
-        seq_len=section.seq_len,
-        should_stop=ctx.should_stop,
+    chats = ctx.ranks.first_before_others(
+        lambda: encode_once(
+            conversations.conversations,
+            ctx.out / CHATS,
+            tokenizer=tokenizer,
+            tokenizer_sha256=file_sha256(tokenizer_dir / "tokenizer.json"),
+            seq_len=section.seq_len,
+            should_stop=ctx.should_stop,
+        )
     )
     if chats.too_long:
         ctx.say(f"left out: {counted(chats.too_long, 'conversation')} longer than sft.seq_len {section.seq_len}")
@@ -71,12 +75,16 @@ def run(ctx: StepContext) -> dict[str, Any]:
         ),
         make_batch=chats.batch,
         loss_fn=partial(next_token_loss, source_names=chats.kinds),
+        reports=reports(chats.kinds),
         optimizer=section.optimizer,
         warmup_frac=section.warmup_frac,
     )
-    write_answers(session, tokenizer, sample_prompts)
+    with gathered(session.model):
+        if is_first(ctx.ranks):
+            write_answers(session, tokenizer, sample_prompts)
     found = session.finish()
-    shutil.rmtree(chats.folder)  # it repeats what the inputs say
+    if is_first(ctx.ranks):
+        shutil.rmtree(chats.folder)  # it repeats what the inputs say
     counts = FinetuningCounts(
         **vars(found), conversations=chats.num_conversations, too_long=chats.too_long, epochs=section.epochs
     )

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from gristmill.errors import RecipeError
+from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.share import Share
 
 Shard = TypeVar("Shard")
@@ -113,7 +114,9 @@ class Machine:
     processes: workers for curation. threads: of a training process. micro_batch_tokens: tokens in one forward pass
     (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept. ray: the address of a Ray cluster
     that maps shards, or "local" for one that is started here. share: of a rank of an array, which then makes nothing else.
-    offline: nothing is asked of the network; what was fetched is used.
+    offline: nothing is asked of the network; what was fetched is used. ranks: processes that train together, one GPU each where
+    there are GPUs; a run starts them on its machine, unless it has a place among those that something else started. replicas: how
+    often they hold the model between them; each of so many groups of ranks spreads it.
     """
 
     processes: int = field(default_factory=usable_cpus)
@@ -124,12 +127,29 @@ class Machine:
     ray: str | None = None
     share: Share | None = None
     offline: bool = False
+    ranks: int = 1
+    replicas: int = 1
+    place: RankPlace | None = None
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise RecipeError(f"the device is {self.device!r}; expected auto, cpu or cuda.")
         if self.ray is not None and self.share is not None:
             raise RecipeError("--ray and --array exclude each other: a rank of an array maps its shards by itself.")
+        self._check_ranks()
+
+    @property
+    def threads_of_a_rank(self) -> Threads:
+        """Threads of one process of a training. Ranks share the cores evenly and keep that number: a change on one would slow all."""
+        if self.ranks == 1 or self.threads != "auto":
+            return self.threads
+        return max(1, usable_cpus() // (self.ranks if self.place is None else self.place.local_size))
+
+    def _check_ranks(self) -> None:
+        if self.ranks < 1 or self.replicas < 1 or self.ranks % self.replicas:
+            raise RecipeError(
+                f"--ranks is {self.ranks} and --replicas {self.replicas}; expected numbers from 1, the second a divisor of the first."
+            )
 
     def share_of(self, shards: Sequence[Shard], step: str) -> Sequence[Shard]:
         """The shards of a step that this process makes: all, or those of its rank."""

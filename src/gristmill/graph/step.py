@@ -18,6 +18,7 @@ from typing import Any
 from gristmill.graph.machine import Machine
 from gristmill.graph.outputs import EVERY_SOURCE, Outputs
 from gristmill.graph.progress import Report
+from gristmill.graph.ranks import ONE_RANK, Ranks
 from gristmill.store.fingerprint import derive_seed
 from gristmill.store.store import RunLinks
 
@@ -139,7 +140,8 @@ class StepContext:
 
     name: "extract/manuals". out: the working folder that becomes the artefact; it may hold finished parts that an earlier,
     killed attempt with the same identity left. say: one line for the reader. progress: takes how far the step is. should_stop: true once a signal arrived; save,
-    then raise Interrupted. run: the run's folder of links, where training keeps its checkpoints.
+    then raise Interrupted. run: the run's folder of links, where training keeps its checkpoints. ranks: the processes that run this
+    step together; only the first one's `out`, words and progress are anybody's.
     """
 
     name: str
@@ -154,6 +156,7 @@ class StepContext:
     say: Callable[[str], None]
     progress: Report
     should_stop: Callable[[], bool]
+    ranks: Ranks = ONE_RANK
 
     @property
     def part(self) -> str:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,19 @@ def _seed_of(seed: int, name: str) -> int:
 
 def save_model(folder: Path, model: Llama, tokenizer_files_from: Path | None) -> None:
     """Write the model into `folder` (made if absent) as a Hugging Face checkpoint; tokenizer files are copied."""
+    save_weights(folder, model.state_dict(), model.config, tokenizer_files_from)
+
+
+def save_weights(
+    folder: Path, weights: Mapping[str, Tensor], config: LlamaConfig, tokenizer_files_from: Path | None
+) -> None:
+    """`save_model` of a model whose weights are given by name, such as those of all ranks."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", {**model.config.to_dict(), "dtype": dtype})
-    ids = {key: getattr(model.config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_json(folder / "config.json", {**config.to_dict(), "dtype": dtype})
+    ids = {key: getattr(config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
     if tokenizer_files_from is not None:
         _copy_tokenizer(tokenizer_files_from, folder)

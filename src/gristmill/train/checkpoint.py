@@ -24,16 +24,19 @@ from torch import nn
 
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Threads
-from gristmill.model.transformer import Llama
-from gristmill.model.weights import load_model, save_model
+from gristmill.graph.ranks import ONE_RANK, Ranks
+from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.weights import load_model, save_weights
 from gristmill.planning.speed import hardware_name
 from gristmill.store.artifact import MANIFEST, verify_manifest
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences
+from gristmill.train.sharding import like
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_ONE_RANK = {"ranks": ONE_RANK.size, "replicas": ONE_RANK.replicas}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +47,15 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def environment(micro_batch_tokens: int, device: str, threads: Threads) -> dict[str, Any]:
+def environment(micro_batch_tokens: int, device: str, threads: Threads, ranks: Ranks = ONE_RANK) -> dict[str, Any]:
     """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too.
 
-    threads: as asked for. With "auto" nothing is promised, because the number follows the load.
+    threads: as asked for. With "auto" nothing is promised, because the number follows the load. Ranks are noted where there are
+    several, by which sums are made in another order.
     """
+    shared = {"ranks": ranks.size, "replicas": ranks.replicas} if ranks.size > 1 else {}
     return {
+        **shared,
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
@@ -61,20 +67,21 @@ def environment(micro_batch_tokens: int, device: str, threads: Threads) -> dict[
 
 def environment_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each thing that differs ("threads: 4 → 2"); empty means that a resumed run is bit-exact on a CPU."""
-    return differences(dict(saved), dict(now))
+    return differences({**_ONE_RANK, **saved}, {**_ONE_RANK, **now})
 
 
 def write_checkpoint(
     folder: Path,
     *,
-    model: Llama,
-    optimizer: torch.optim.Optimizer,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    config: LlamaConfig,
     state: Mapping[str, Any],
     tokenizer_files_from: Path | None,
 ) -> None:
-    """Writes the files of a checkpoint into a folder that somebody else commits."""
-    save_model(folder, model, tokenizer_files_from)
-    save_file(optimizer_tensors(model, optimizer), folder / OPTIMIZER)
+    """Writes the files of a checkpoint into a folder that somebody else commits. moments: `optimizer_tensors`, whole."""
+    save_weights(folder, weights, config, tokenizer_files_from)
+    save_file(dict(moments), folder / OPTIMIZER)
     write_json(folder / STATE, dict(state))
 
 
@@ -94,17 +101,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def load_checkpoint(
-    checkpoint: Checkpoint, make_optimizer: Callable[[Llama], torch.optim.Optimizer], *, device: str
+    checkpoint: Checkpoint,
+    make_optimizer: Callable[[Llama], torch.optim.Optimizer],
+    *,
+    device: str,
+    ranks: Ranks = ONE_RANK,
 ) -> tuple[Llama, torch.optim.Optimizer]:
-    """Model and optimizer as they were when the checkpoint was saved."""
+    """Model and optimizer as they were when the checkpoint was saved, spread over the ranks that there are now."""
     model = load_model(checkpoint.folder, device=device)
+    ranks.shard(model)
     optimizer = make_optimizer(model)
     load_optimizer_tensors(checkpoint.folder / OPTIMIZER, model, optimizer)
     return model, optimizer
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's moments and step counts by parameter name; empty before the first step."""
+    """AdamW's moments and step counts by parameter name, as this rank holds them; empty before the first step."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -120,8 +132,8 @@ def load_optimizer_tensors(path: Path, model: nn.Module, optimizer: torch.optim.
         if kind not in MOMENTS or name not in parameters:
             raise ArtifactError(f"{path} holds {key!r}, which fits no parameter of the model beside it.")
         parameter = parameters[name]
-        on = parameter.device if kind != "step" else _step_device(optimizer, parameter)
-        optimizer.state[parameter][kind] = value.to(on)
+        own = value.to(_step_device(optimizer, parameter)) if kind == "step" else like(parameter, value)
+        optimizer.state[parameter][kind] = own
     incomplete = [
         name for name, parameter in parameters.items() if len(optimizer.state.get(parameter, {})) not in (0, 3)
     ]

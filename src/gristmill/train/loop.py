@@ -8,6 +8,9 @@ A call says what is trained (Trainee), how (Method), what is written on the way 
 knows nothing of recipes, stages, chat or preference pairs. Its state is `Progress`, small enough to be JSON: a checkpoint of
 weights, optimizer state and Progress is all that resuming needs. Saving comes before the hooks of a step; `hooks_pending` lets
 a resumed run do them first.
+
+Several ranks run this loop together, each on its cut of every batch. What is counted, logged and decided is of the whole batch: one
+small sum over ranks before a step (units, tokens), one after its backward passes, one to agree on stopping.
 """
 
 from __future__ import annotations
@@ -24,10 +27,12 @@ from torch import nn
 
 from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
 from gristmill.graph.progress import Position
+from gristmill.graph.ranks import ONE_RANK, Ranks, any_rank, is_first
 from gristmill.train.loss import LossOutput, device_arithmetic
-from gristmill.train.optimizer import clip_, grad_norm, set_lr
+from gristmill.train.optimizer import clip_, grad_square_sum, set_lr
 from gristmill.train.outputs import train_metric
 from gristmill.train.runtime import Runtime
+from gristmill.train.sharding import exchange_after, gather, gathered
 
 VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
 
@@ -36,7 +41,7 @@ SKIPPED_STEPS_WINDOW = 100
 
 
 class TrainingBatch(Protocol):
-    """What the loop asks of a batch. Units are what the loss is averaged over: unmasked tokens, or pairs."""
+    """What the loop asks of a batch, or of a rank's cut of one. Units are what the loss is averaged over: unmasked tokens, or pairs."""
 
     @property
     def num_tokens(self) -> int: ...
@@ -168,13 +173,15 @@ class Trainee(Protocol):
 class Method(Generic[BatchT]):
     """How it is trained. `batch_at` and `lr_at` are pure functions of the progress before the step.
 
-    batch_at: (the batch of the next step, the first sample of the step after it). max_grad_norm: the gradient of the whole
-    batch is scaled down to it. accepts: asked once a step, after its gradient and before its update, which is left out where the answer
+    batch_at: (the batch of the next step, or this rank's cut of it; the first sample of the step after it). reports: every name
+    that the sums of `loss_fn` may have, in the same order on all ranks. max_grad_norm: the gradient of the whole batch is scaled
+    down to it. accepts: asked once a step on every rank, after its gradient and before its update, which is left out where the answer
     is no; what it raises ends the training in the state before the step.
     """
 
     batch_at: Callable[[Progress], tuple[BatchT, int]]
     loss_fn: Callable[[Any, BatchT], LossOutput]
+    reports: Sequence[str]
     lr_at: Callable[[Progress], float]
     max_grad_norm: float
     accepts: Callable[[Progress, StepOutcome], bool] = lambda progress, outcome: True
@@ -190,11 +197,14 @@ class Hook:
 
 @dataclass(frozen=True, kw_only=True)
 class Took:
-    """What a step took. cpu_seconds: processor time of all threads of this process together."""
+    """What a step took. cpu_seconds: processor time of all threads of this process together. rank_seconds: of each of several
+    ranks, by its number, the time of its forward passes, in which it waits for no other.
+    """
 
     tokens: int
     seconds: float
     cpu_seconds: float
+    rank_seconds: Sequence[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +225,16 @@ class Watch:
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
-    """One step: was it applied, the loss per unit, the gradient norm before clipping, the sums the loss reported."""
+    """One step, over all ranks: was it applied, the units and tokens of its batch, the loss per unit, the gradient norm before
+    clipping, the sums the loss reported, the seconds of own work of each of several ranks."""
 
     applied: bool
+    units: float
+    tokens: int
     loss: float
     grad_norm: float
     sums: dict[str, tuple[float, float]]
+    rank_seconds: Sequence[float]
 
     @property
     def is_finite(self) -> bool:
@@ -244,28 +258,46 @@ def take_step(
     micro_batch_tokens: int,
     max_grad_norm: float,
     accepts: Callable[[StepOutcome], bool] = lambda outcome: True,
+    ranks: Ranks = ONE_RANK,
+    reports: Sequence[str] = (),
 ) -> StepOutcome:
     """One optimizer step on one global batch, however many micro-batches it takes.
 
     The gradient is the sum of the micro-batch losses over the units of the *whole* batch, so the cut into micro-batches does
-    not change what is optimised. A loss or gradient norm that is not finite leaves weights and optimizer state as they were, and so
-    does a step that `accepts` turns down. Raises DataError for a batch in which nothing counts.
+    not change what is optimised; nor does the cut among ranks. A loss or gradient norm that is not finite leaves weights and
+    optimizer state as they were, on all ranks, and so does a step that `accepts` turns down. `reports` names what the loss may report;
+    one rank needs no names. Raises DataError for a batch in which nothing counts.
     """
-    units = float(batch.num_units)
+    units, tokens = ranks.sum([float(batch.num_units), float(batch.num_tokens)])
     if units <= 0:
-        raise DataError(f"a batch of {batch.num_tokens} tokens has no token or pair that counts for the loss")
+        raise DataError(f"a batch of {tokens:.0f} tokens has no token or pair that counts for the loss")
+    counts = batch.num_units > 0  # else this rank only takes part in what all ranks exchange
     optimizer.zero_grad(set_to_none=True)
     loss_sum = 0.0
     seen = Interval()
     device = next(model.parameters()).device
-    for micro_batch in batch.micro_batches(micro_batch_tokens):
-        with device_arithmetic(device):
+    gather(model)
+    pieces = batch.micro_batches(micro_batch_tokens)
+    for number, micro_batch in enumerate(pieces, start=1):
+        exchange_after(model, is_last=number == len(pieces))
+        with device_arithmetic(device), ranks.own_work():
             output = loss_fn(model, micro_batch)
-        (output.loss_sum / units).backward()  # type: ignore[no-untyped-call]
-        loss_sum += float(output.loss_sum.detach())
-        seen.add(output.sums)
-    norm = grad_norm(model.parameters())
-    found = StepOutcome(applied=False, loss=loss_sum / units, grad_norm=norm, sums=seen.sums)
+        (output.loss_sum / units if counts else output.loss_sum * 0).backward()  # type: ignore[no-untyped-call]
+        if counts:
+            loss_sum += float(output.loss_sum.detach())
+            seen.add(output.sums)
+    own = _Added(loss_sum=loss_sum, grad_square_sum=grad_square_sum(model.parameters()), sums=seen.sums)
+    added = own.over(ranks, reports)
+    norm = math.sqrt(added.grad_square_sum)
+    found = StepOutcome(
+        applied=False,
+        units=units,
+        tokens=round(tokens),
+        loss=added.loss_sum / units,
+        grad_norm=norm,
+        sums=added.sums,
+        rank_seconds=added.rank_seconds,
+    )
     applied = accepts(found) and found.is_finite
     if applied:
         clip_(model.parameters(), max_grad_norm, norm=norm)
@@ -275,17 +307,43 @@ def take_step(
     return replace(found, applied=applied)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Added:
+    """What is added up over the micro-batches of a rank, and then over ranks. rank_seconds: by rank, which is not added up."""
+
+    loss_sum: float
+    grad_square_sum: float
+    sums: dict[str, tuple[float, float]]
+    rank_seconds: Sequence[float] = ()
+
+    def over(self, ranks: Ranks, names: Sequence[str]) -> _Added:
+        """The same of all ranks, by one sum of a vector that has the same places on each."""
+        if ranks.size == 1:
+            return self
+        assert self.sums.keys() <= set(names), f"the loss reports {[*self.sums]}, announced were {[*names]}"
+        pairs = [value for name in names for value in self.sums.get(name, (0.0, 0.0))]
+        seconds = ranks.own_seconds()
+        loss_sum, grad_square_sum, *rest = ranks.sum([self.loss_sum, self.grad_square_sum, *pairs, *seconds])
+        totals, counts = rest[: len(pairs) : 2], rest[1 : len(pairs) : 2]
+        return _Added(
+            loss_sum=loss_sum,
+            grad_square_sum=grad_square_sum,
+            sums={name: (total, count) for name, total, count in zip(names, totals, counts, strict=True) if count},
+            rank_seconds=rest[len(pairs) :],
+        )
+
+
 def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:
     """Trains from `trainee.progress.step` to `end_step`.
 
-    When `runtime.should_stop()` turns true, the step is finished, saved, and Interrupted is raised. Raises TrainingDiverged
-    after 3 steps in 100 whose loss or gradient was not finite.
+    When `runtime.should_stop()` turns true on any rank, the step is finished, saved, and Interrupted is raised. Raises
+    TrainingDiverged after 3 steps in 100 whose loss or gradient was not finite.
     """
-    model, progress = trainee.model, trainee.progress
+    model, progress, ranks = trainee.model, trainee.progress, runtime.ranks
     model.train()
     if progress.hooks_pending:
         runtime.progress(Position.doing(f"measuring at step {progress.step:,}"))
-        _run_hooks(model, watch.hooks, progress)
+        _run_hooks(model, watch.hooks, progress, ranks)
     runtime.progress(Position.doing(f"computing step {progress.step + 1:,}"))
     while progress.step < end_step:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -301,17 +359,20 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             micro_batch_tokens=runtime.micro_batch_tokens,
             max_grad_norm=method.max_grad_norm,
             accepts=partial(method.accepts, progress),
+            ranks=ranks,
+            reports=method.reports,
         )
         took = Took(
-            tokens=batch.num_tokens,
+            tokens=outcome.tokens,
             seconds=time.perf_counter() - started,
             cpu_seconds=time.process_time() - cpu_started,
+            rank_seconds=outcome.rank_seconds,
         )
         progress.seconds += took.seconds
         progress.interval.seconds += took.seconds
         progress.interval.wait_seconds += waited
         progress.sample = next_sample
-        _record(progress, batch, outcome, lr)
+        _record(progress, outcome, lr)
         watch.stepped(progress, took)
         is_full = progress.step % watch.log_every == 0
         if is_full or progress.step == end_step:
@@ -321,22 +382,25 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
         ):  # not at another end: a training that continues from here logs the intervals of one that never ended here
             progress.interval = Interval()
         progress.hooks_pending = True
-        stop = runtime.should_stop()
+        stop = any_rank(ranks, runtime.should_stop())
         if stop or watch.save.at(progress.step):
             watch.save.run(progress)
         if stop:
             raise Interrupted(f"stopped after step {progress.step}; its state is saved")
-        _run_hooks(model, watch.hooks, progress)
+        _run_hooks(model, watch.hooks, progress, ranks)
 
 
-def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: float) -> None:
+def _record(progress: Progress, outcome: StepOutcome, lr: float) -> None:
     """Counts one step. A step that was not applied counts its tokens, and nothing else of it enters an average."""
     interval = progress.interval
-    interval.tokens += batch.num_tokens
-    progress.tokens += batch.num_tokens
+    interval.tokens += outcome.tokens
+    progress.tokens += outcome.tokens
     if outcome.applied:
-        units = float(batch.num_units)
-        own = {"loss": (outcome.loss * units, units), "grad_norm": (outcome.grad_norm, 1.0), "lr": (lr, 1.0)}
+        own = {
+            "loss": (outcome.loss * outcome.units, outcome.units),
+            "grad_norm": (outcome.grad_norm, 1.0),
+            "lr": (lr, 1.0),
+        }
         interval.add(own | outcome.sums)
     else:
         interval.skipped += 1
@@ -352,13 +416,13 @@ def _record(progress: Progress, batch: TrainingBatch, outcome: StepOutcome, lr: 
     progress.step += 1
 
 
-def _run_hooks(model: nn.Module, hooks: Sequence[Hook], progress: Progress) -> None:
-    """Runs what is due at this step with gradients off, and leaves the model in training mode."""
+def _run_hooks(model: nn.Module, hooks: Sequence[Hook], progress: Progress, ranks: Ranks) -> None:
+    """Runs what is due at this step with gradients off, on the first rank, and leaves the model in training mode."""
     due = [hook for hook in hooks if hook.at(progress.step)]
     if due:
         model.eval()
-        with torch.no_grad():
-            for hook in due:
+        with torch.no_grad(), gathered(model):
+            for hook in due if is_first(ranks) else ():
                 hook.run(progress)
         model.train()
     progress.hooks_pending = False

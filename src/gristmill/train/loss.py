@@ -90,6 +90,11 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str], *, 
     return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, source_names))
 
 
+def reports(source_names: Sequence[str]) -> tuple[str, ...]:
+    """The names that the sums of `next_token_loss` may have."""
+    return ("loss", *(f"loss/{name}" for name in source_names))
+
+
 def sums_by_source(
     nll_N: Tensor, loss_mask_N: Tensor, source_N: Tensor, source_names: Sequence[str]
 ) -> dict[str, tuple[float, float]]:

@@ -23,11 +23,14 @@ FILES = (METRICS, SAMPLES, EVENTS)
 
 
 class Monitor:
-    """Appends to the log in `folder`. A value that is not finite is written as null: JSON has no other way to say it."""
+    """Appends to the log in `folder`. A value that is not finite is written as null: JSON has no other way to say it.
 
-    def __init__(self, folder: Path) -> None:
+    Of several ranks that train together one `writes`; to the others' logs nothing happens.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._writes = folder, writes
 
     def train(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
         """Averages over the steps since the last line."""
@@ -57,7 +60,7 @@ class Monitor:
         origin: the run that wrote those lines, where it is another one; it is noted in each.
         """
         discarded = 0
-        for name in FILES:
+        for name in FILES if self._writes else ():
             path = self.folder / name
             lines = read_log(checkpoint / name) if checkpoint is not None else []
             discarded += max(0, len(read_log(path)) - len(lines))
@@ -69,4 +72,5 @@ class Monitor:
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in line.items()
         }
-        append_jsonl(self.folder / name, [plain])
+        if self._writes:
+            append_jsonl(self.folder / name, [plain])

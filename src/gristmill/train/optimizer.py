@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gristmill.train.sharding import num_copies, part_of
+
 _NORM_CHUNK = 2**18  # elements; keeps the float64 copy that the norm makes within the cache
 
 
@@ -57,19 +59,19 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def grad_norm(parameters: Iterable[nn.Parameter]) -> float:
-    """The Euclidean norm of all gradients together; parameters without a gradient count as zero."""
+    """The Euclidean norm of all gradients together, on one rank; parameters without a gradient count as zero."""
     return math.sqrt(grad_square_sum(parameters))
 
 
 def grad_square_sum(parameters: Iterable[nn.Parameter]) -> float:
-    """The sum of squares of all gradients, in float64; ranks that hold parts of the gradient add theirs up."""
+    """The sum of squares of all gradients, in float64; of those whose parts lie on several ranks, this rank's share of it."""
+    grads = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
     norms = [
         torch.linalg.vector_norm(part, dtype=torch.float64)
-        for parameter in parameters
-        if parameter.grad is not None
-        for part in torch.split(parameter.grad.detach().reshape(-1), _NORM_CHUNK)
+        for grad in grads
+        for part in torch.split(part_of(grad).reshape(-1), _NORM_CHUNK)
     ]
-    return float(torch.stack(norms).square().sum()) if norms else 0.0
+    return float(torch.stack(norms).square().sum()) / num_copies(grads[0]) if norms else 0.0
 
 
 def clip_(parameters: Iterable[nn.Parameter], max_norm: float, *, norm: float | None = None) -> Clipped:
@@ -83,6 +85,6 @@ def clip_(parameters: Iterable[nn.Parameter], max_norm: float, *, norm: float | 
         return Clipped(norm=norm, is_finite=False, was_clipped=False)
     if norm <= max_norm:
         return Clipped(norm=norm, is_finite=True, was_clipped=False)
-    grads: list[Tensor] = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    grads: list[Tensor] = [part_of(parameter.grad) for parameter in parameters if parameter.grad is not None]
     torch._foreach_mul_(grads, max_norm / norm)
     return Clipped(norm=norm, is_finite=True, was_clipped=True)

@@ -21,6 +21,7 @@ from gristmill.model.transformer import Llama, LlamaConfig
 from gristmill.model.weights import init_weights
 from gristmill.planning.budget import check_epochs
 from gristmill.planning.cost import count_parameters, pretraining_flops
+from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
@@ -30,7 +31,7 @@ from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
-from gristmill.train.loss import next_token_loss
+from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
@@ -59,6 +60,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     shards = {name: TokenShard(tokens.train) for name, tokens in sources.items()}
     caps: Pretrain = ctx.watching.config["pretrain"]
     check_epochs(caps, list(shards), selection_tokens(caps, shards))
+    check_ranks(section, ctx.ranks.size)
     course = course_of(section, rope_theta=model.rope_theta)
     stream = Stream(shards, course.stream_stages(), seed=stream_seed(ctx.seed))
     prefix_at = prefixes(
@@ -77,7 +79,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
         tokenizer_dir=tokenizer_dir,
         checkpoints=Checkpoints.of(ctx, prefix_at, milestones=milestones(course)),
         runtime=runtime,
-        expected_speed=_expected_speed(ctx, tokenizer.vocab_size),
+        expected_speed=_expected_speed(ctx, tokenizer.vocab_size) if ctx.ranks.size == 1 else None,
     )
     session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
     watch = Watcher(
@@ -111,7 +113,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     found = session.finish()
     if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
         ctx.say(useless)
-    _keep_speed(ctx, session)
+    if ctx.ranks.size == 1:
+        _keep_speed(ctx, session)
     return _counts(found, stream, course, session).to_json()
 
 
@@ -149,10 +152,16 @@ def _train_segment(
     section: Pretrain = ctx.config["pretrain"]
     method = Method(
         batch_at=lambda progress: (
-            stream.batch_at(course.sample_of_step(progress.step), segment.batch_tokens),
+            stream.batch_at(
+                course.sample_of_step(progress.step),
+                segment.batch_tokens,
+                rank=ctx.ranks.rank,
+                world_size=ctx.ranks.size,
+            ),
             course.sample_of_step(progress.step + 1),
         ),
         loss_fn=partial(next_token_loss, source_names=stream.source_names, z_loss=section.z_loss),
+        reports=reports(stream.source_names),
         lr_at=lambda progress: course.lr_of_step(progress.step),
         max_grad_norm=section.optimizer.max_grad_norm,
         accepts=partial(spikes.accepts, save),

@@ -12,6 +12,7 @@ from gristmill.errors import RecipeError
 from gristmill.graph.cores import CoreWatch, busy_cores, idle_threads, load_words
 from gristmill.graph.machine import Machine, Threads, usable_cpus
 from gristmill.graph.progress import Report, unreported
+from gristmill.graph.ranks import ONE_RANK, Ranks
 from gristmill.graph.step import StepContext
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
@@ -29,17 +30,19 @@ class Runtime:
     say: Callable[[str], None] = lambda line: None
     progress: Report = unreported
     should_stop: Callable[[], bool] = lambda: False
+    ranks: Ranks = ONE_RANK
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
         """The runtime of a step."""
         return cls(
             device=choose_device(ctx.machine.device),
-            threads=ctx.machine.threads,
+            threads=ctx.machine.threads_of_a_rank,
             micro_batch_tokens=ctx.machine.micro_batch_tokens,
             say=ctx.say,
             progress=ctx.progress,
             should_stop=ctx.should_stop,
+            ranks=ctx.ranks,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
@@ -109,6 +112,11 @@ class ThreadsByLoad:
         """By the load since the piece before began."""
         if self._follows and (busy := self._watch.busy_cores()) is not None:
             torch.set_num_threads(idle_threads(self._most, busy))
+
+
+def num_gpus() -> int:
+    """GPUs of this machine that torch can use."""
+    return torch.cuda.device_count()
 
 
 def choose_device(device: str) -> str:

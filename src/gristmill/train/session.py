@@ -18,9 +18,10 @@ import torch
 
 from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Position, Report, unreported
+from gristmill.graph.ranks import Ranks, is_first
 from gristmill.graph.step import StepContext
 from gristmill.model.transformer import Llama
-from gristmill.model.weights import save_model
+from gristmill.model.weights import save_weights
 from gristmill.planning.cost import KEEP_CHECKPOINTS
 from gristmill.recipe.schema.training import Optimizer
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
@@ -32,6 +33,7 @@ from gristmill.train.checkpoint import (
     environment,
     environment_changes,
     load_checkpoint,
+    optimizer_tensors,
     read_checkpoint,
     write_checkpoint,
 )
@@ -40,6 +42,8 @@ from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
 from gristmill.train.runtime import Runtime, TrainingThreads
+from gristmill.train.sharding import put_together
+from gristmill.train.slow_rank import SlowRank
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
 
@@ -158,9 +162,11 @@ class Session:
 
     def __post_init__(self) -> None:
         self.at_work = TrainingThreads(self.threads, self.runtime.say)
+        self.slow_rank = SlowRank()
 
     def save(self, progress: Progress) -> None:
         """Commits a checkpoint of this moment, with the metrics log so far."""
+        weights, moments = self._whole()
         state = {
             "progress": progress.to_json(),
             "prefix": self.checkpoints.prefix_at(progress.step),
@@ -173,14 +179,22 @@ class Session:
         def write(folder: Path) -> None:
             write_checkpoint(
                 folder,
-                model=self.model,
-                optimizer=self.optimizer,
+                weights=weights,
+                moments=moments,
+                config=self.model.config,
                 state=state,
                 tokenizer_files_from=self.tokenizer_dir,
             )
             self.monitor.copy_to(folder)
 
-        self.checkpoints.save(progress.step, write, say=self.runtime.say)
+        if is_first(self.runtime.ranks):
+            self.checkpoints.save(progress.step, write, say=self.runtime.say)
+
+    def _whole(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Weights and optimizer state by name, with the parts of all ranks; on the first rank only."""
+        keep = is_first(self.runtime.ranks)
+        weights = put_together(self.model.state_dict(), keep=keep)
+        return weights, put_together(optimizer_tensors(self.model, self.optimizer), keep=keep)
 
     def log(self, progress: Progress, values: dict[str, float]) -> None:
         """One line of averages in the metrics log, with the number of threads of the next step."""
@@ -188,10 +202,12 @@ class Session:
         self.monitor.train(progress.step, progress.tokens, values)
 
     def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
-        """After each step: reports progress, and changes the number of threads where that is faster.
+        """After each step: reports progress, names a slow rank, and changes the number of threads where that is faster.
 
         total: steps of the whole training. part: the current part, such as "stage decay".
         """
+        if line := self.slow_rank.after_step(took.rank_seconds):
+            self.runtime.say(line)
         if self.at_work.after_step(took.tokens, took.seconds, took.cpu_seconds):
             progress.start_in({**progress.lineage[-1]["environment"], "threads": self.threads.threads})
         self.runtime.progress(
@@ -206,7 +222,9 @@ class Session:
 
     def finish(self) -> TrainingCounts:
         """Writes model/ and returns what every training step counts."""
-        save_model(self.out / "model", self.model, self.tokenizer_dir)
+        weights = put_together(self.model.state_dict(), keep=is_first(self.runtime.ranks))
+        if weights:
+            save_weights(self.out / "model", weights, self.model.config, self.tokenizer_dir)
         lines = read_log(self.out / METRICS)
         last_train: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "train"), {})
         last_eval: dict[str, Any] = next((line for line in reversed(lines) if line["kind"] == "eval"), {})
@@ -267,20 +285,21 @@ def open_session(
     """
     threads = runtime.thread_choice(expected=expected_speed)
     torch.set_num_threads(threads.threads)
-    device, say = runtime.device, runtime.say
+    device, say, ranks = runtime.device, runtime.say, runtime.ranks
 
     def make(model: Llama) -> torch.optim.Optimizer:
         return make_optimizer(model, **optimizer_options)
 
-    now = environment(runtime.micro_batch_tokens, device, runtime.threads)
+    now = environment(runtime.micro_batch_tokens, device, runtime.threads, ranks)
     computed_in = {**now, "threads": threads.threads}
     runtime.progress(Position.doing("looking for a checkpoint"))
-    checkpoint = checkpoints.newest_sound(now, say=say, progress=runtime.progress)
-    monitor = Monitor(out)
+    checkpoint = _agreed(ranks, lambda: checkpoints.newest_sound(now, say=say, progress=runtime.progress))
+    monitor = Monitor(out, writes=is_first(ranks))
     if checkpoint is None:
         if discarded := monitor.restore(None):
             say(f"Starting from the beginning. Discarding {counted(discarded, 'log line')} of an earlier attempt.")
         model = fresh_model().to(device)
+        ranks.shard(model)
         optimizer: torch.optim.Optimizer = make(model)
         progress, notes = Progress(), dict[str, Any]()
         progress.start_in(computed_in)
@@ -289,7 +308,7 @@ def open_session(
             say(f"Resuming with different {change}; the result will not be bit-identical to an unbroken run.")
         step, notes = checkpoint.state["progress"]["step"], dict(checkpoint.state["notes"])
         runtime.progress(Position.doing(f"loading the checkpoint of step {step:,}"))
-        model, optimizer = load_checkpoint(checkpoint, make, device=device)
+        model, optimizer = load_checkpoint(checkpoint, make, device=device, ranks=ranks)
         progress = _resumed(checkpoint, checkpoints, monitor, computed_in, say)
     return Session(
         out=out,
@@ -304,6 +323,17 @@ def open_session(
         threads=threads,
         notes=notes,
     )
+
+
+def _agreed(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
+    """The checkpoint that the first rank finds and checks, on all ranks."""
+
+    def found() -> dict[str, Any] | None:
+        checkpoint = find()
+        return None if checkpoint is None else {"folder": str(checkpoint.folder), "state": dict(checkpoint.state)}
+
+    agreed = ranks.from_first(found)
+    return None if agreed is None else Checkpoint(folder=Path(agreed["folder"]), state=agreed["state"])
 
 
 def _resumed(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.errors import GristmillError
+from gristmill.graph.ranks import is_first
 from gristmill.graph.step import PassOver
 from gristmill.recipe.schema.changes import SKIP_STEPS
 from gristmill.recipe.schema.training import OnSpike
@@ -51,7 +52,7 @@ class TrainingSpiked(GristmillError):
 
 @dataclass(kw_only=True)
 class SpikeWatch:
-    """Judges each step of a pretraining. On many devices all ranks have to ask with the numbers of the whole batch.
+    """Judges each step of a pretraining. All ranks ask with the numbers of the whole batch, so they decide alike; the first writes the texts.
 
     stage_name: of a stage's number. run: whose folder takes the texts.
     """
@@ -169,7 +170,7 @@ class SpikeWatch:
         return f"gristmill trace RUN --step {event.step}" if event.text is None else str(self.run.folder / event.text)
 
     def _write_text(self, event: SpikeEvent | NotFiniteEvent) -> None:
-        if event.text is None:
+        if event.text is None or not is_first(self.session.runtime.ranks):
             return
         segment, first = self.course.segment_at(event.step - 1), self.course.sample_of_step(event.step - 1)
         parts = parts_of(
