@@ -81,6 +81,35 @@ def test_shares_make_an_arm_each_of_the_mixture_at_the_trunks_end(load: Load) ->
     assert [(draw.source, draw.weight) for draw in arms["dictionary-100"].mixture] == [("glosses", 1.0)]
 
 
+def test_arms_go_on_at_the_length_and_with_the_mixture_that_the_trunk_had_before_they_leave_it(load: Load) -> None:
+    """The next stage of the recipe has another length and another mixture; a change at the step itself is no part of the trunk."""
+    stages = [
+        {"name": "one", "tokens": 14_336, "seq_len": 128, "mixture": MIXTURE},
+        {"name": "two", "tokens": 14_336, "seq_len": 256, "mixture": {"code": 1}},
+    ]
+    changes = [
+        {"after_step": step, "set": {"optimizer.peak_lr": rate}, "why": "for the test"}
+        for step, rate in ((5, 0.009), (TRUNK_STEPS, 0.008))
+    ]
+    for trial in design_of(load(ASKED, stages=stages, changes=changes), None).trials:
+        pretrain = trial.loaded.recipe.pretrain
+        assert [(stage.tokens, stage.seq_len) for stage in pretrain.stages] == [(14_336, 128), (14_336, 128)]
+        assert [change.after_step for change in pretrain.changes] == [5]
+        if trial.arm.name == "control":
+            assert {draw.source: draw.weight for draw in pretrain.stages[1].mixture} == MIXTURE
+
+
+def test_arms_are_measured_at_the_end_only(load: Load) -> None:
+    for trial in design_of(load(ASKED), None).trials:
+        recipe = trial.loaded.recipe
+        assert (recipe.pretrain.watch.packs, recipe.pretrain.sample_prompts, recipe.evaluate.xz_yardstick) == (
+            [],
+            [],
+            False,
+        )
+        assert recipe.pretrain.watch.every_tokens > recipe.pretrain.total_tokens
+
+
 MIXTURE = {"manuals": 0.6, "glosses": 0.15, "novel": 0.15, "code": 0.1}  # of the trunk
 
 

@@ -131,13 +131,18 @@ def foreseen_detectable(
 ) -> float | None:
     """The difference that an ablation would find four times in five, before it is made.
 
-    seed_sd: of a run's score over seeds. item_sd: of an item's difference between two arms, per size.
+    seed_sd: of a run's score over seeds. item_sd: of an item's difference between two arms, per size. Of the pooled variance of seeds and the
+    pair's own, `effect` takes the larger; it is foreseen as their mean and .4 standard deviations of their difference, which is what the larger
+    of two normal ones has.
     """
-    degrees_of_seeds = (num_arms - 1) * (num_seeds - 1)
+    own_degrees = num_seeds - 1
+    pooled_degrees = (num_arms - 1) * own_degrees
     degrees_of_items = effective_items - 1
-    if degrees_of_seeds < 1 or degrees_of_items < FEWEST_DEGREES:
+    if pooled_degrees < 1 or degrees_of_items < FEWEST_DEGREES:
         return None
-    seed_variance, item_variance = 2 * seed_sd**2 / num_seeds, item_sd**2 / effective_items
+    larger = 1 + 0.4 * math.sqrt(2 / own_degrees - 2 / pooled_degrees)
+    seed_variance, item_variance = larger * 2 * seed_sd**2 / num_seeds, item_sd**2 / effective_items
+    degrees_of_seeds = math.sqrt(own_degrees * pooled_degrees)
     variance = seed_variance + item_variance
     if variance == 0:
         return 0.0
