@@ -51,11 +51,10 @@ def declare(
 def check_declared(folder: Path, design: Design, *, shaped_by: Mapping[str, Any]) -> None:
     """Raises RecipeError where an ablation is asked otherwise than it was declared, seeds aside."""
     path = folder / DECLARED
-    before, now = read_json(path)["asked"], _asked(design, shaped_by)
-    shaped_before, shaped_now = before.pop("shaped_by"), now.pop("shaped_by")
-    if changed := differences(before, now) or differences(shaped_before, shaped_now):
+    if changed := differences(read_json(path)["asked"], _asked(design, shaped_by)):
+        asked = [line for line in changed if not line.startswith("shaped_by")]  # of which the rest follows
         raise RecipeError(
-            f"the ablation {design.run} was declared otherwise before it was made: {', '.join(changed)}.\n"
+            f"the ablation {design.run} was declared otherwise before it was made: {', '.join(asked or changed)}.\n"
             f"  Undo the change, or ask the new question under another name: the declaration is in {path}."
         )
 
