@@ -4,37 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.ablate.arms import blend, design_of
 from gristmill.errors import RecipeError
-from gristmill.recipe.load import LoadedRecipe, load_recipe
+from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.mixture import Draw
 from gristmill.train.course import course_of
 from gristmill.train.prefix import prefix_at, prefix_differences
 
-Load = Callable[[dict[str, Any]], LoadedRecipe]
+Load = Callable[..., LoadedRecipe]
 ASKED = {"candidates": {"dictionary": {"glosses": 1}, "both": ["novel", "code"]}, "endpoint": "novel", "seeds": 3}
 TRUNK_STEPS = 14
-
-
-@pytest.fixture
-def load(tiny: Any, tmp_path: Path) -> Load:
-    def write(ablation: dict[str, Any], **pretrain: Any) -> LoadedRecipe:
-        recipe = tiny.tiny_recipe()
-        recipe["pretrain"] |= pretrain
-        recipe["ablations"] = {"data": ablation}
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-        return load_recipe(path)
-
-    return write
 
 
 def prefix(loaded: LoadedRecipe, step: int) -> dict[str, Any]:
@@ -94,6 +79,60 @@ def test_shares_make_an_arm_each_of_the_mixture_at_the_trunks_end(load: Load) ->
     mixture = {draw.source: draw.weight for draw in arms["dictionary-40"].mixture}
     assert mixture == {"glosses": 0.49, "manuals": 0.36, "novel": 0.09, "code": 0.06}
     assert [(draw.source, draw.weight) for draw in arms["dictionary-100"].mixture] == [("glosses", 1.0)]
+
+
+def test_arms_go_on_at_the_length_and_with_the_mixture_that_the_trunk_had_before_they_leave_it(load: Load) -> None:
+    """The next stage of the recipe has another length and another mixture; a change at the step itself is no part of the trunk."""
+    stages = [
+        {"name": "one", "tokens": 14_336, "seq_len": 128, "mixture": MIXTURE},
+        {"name": "two", "tokens": 14_336, "seq_len": 256, "mixture": {"code": 1}},
+    ]
+    changes = [
+        {"after_step": step, "set": {"optimizer.peak_lr": rate}, "why": "for the test"}
+        for step, rate in ((5, 0.009), (TRUNK_STEPS, 0.008))
+    ]
+    for trial in design_of(load(ASKED, stages=stages, changes=changes), None).trials:
+        pretrain = trial.loaded.recipe.pretrain
+        assert [(stage.tokens, stage.seq_len) for stage in pretrain.stages] == [(14_336, 128), (14_336, 128)]
+        assert [change.after_step for change in pretrain.changes] == [5]
+        if trial.arm.name == "control":
+            assert {draw.source: draw.weight for draw in pretrain.stages[1].mixture} == MIXTURE
+
+
+def test_arms_are_measured_at_the_end_only(load: Load) -> None:
+    for trial in design_of(load(ASKED), None).trials:
+        recipe = trial.loaded.recipe
+        assert (recipe.pretrain.watch.packs, recipe.pretrain.sample_prompts, recipe.evaluate.xz_yardstick) == (
+            [],
+            [],
+            False,
+        )
+        assert recipe.pretrain.watch.every_tokens > recipe.pretrain.total_tokens
+
+
+MIXTURE = {"manuals": 0.6, "glosses": 0.15, "novel": 0.15, "code": 0.1}  # of the trunk
+
+
+@pytest.mark.parametrize(
+    ("candidates", "shares", "words"),
+    [
+        ({"same": dict(reversed(MIXTURE.items()))}, [0.6], "same trains on the mixture of control"),
+        ({"one": {"novel": 1}, "two": ["novel"]}, [0.5], "two trains on the mixture of one"),
+        ({"wide": MIXTURE, "dictionary": {"glosses": 1}}, [1.0], "wide trains on the mixture of control"),
+    ],
+)
+def test_two_arms_on_one_mixture_are_refused(
+    load: Load, candidates: dict[str, Any], shares: list[float], words: str
+) -> None:
+    """Their runs would be equal bit for bit, and count as if they were others: see test_effect.py for what that does to verdicts."""
+    with pytest.raises(RecipeError, match=words):
+        design_of(load({**ASKED, "candidates": candidates, "shares": shares}), None)
+
+
+def test_a_recipe_that_has_another_mixture_after_the_trunk_is_told_apart_from_the_control(load: Load) -> None:
+    assert design_of(load(ASKED), None).has_other_plan
+    plain = [{"name": "all", "tokens": 28_672, "seq_len": 128, "mixture": MIXTURE}]
+    assert not design_of(load(ASKED, stages=plain), None).has_other_plan
 
 
 def test_from_scratch_an_arm_is_one_stage_and_a_seed_is_other_weights_and_another_order(load: Load) -> None:

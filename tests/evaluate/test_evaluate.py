@@ -228,6 +228,18 @@ def test_later_model_is_held_against_the_earlier_one_item_by_item(
     json.dumps(found.to_json(), allow_nan=False)
 
 
+@pytest.mark.parametrize("passages", [3, 12])
+def test_the_same_difference_on_every_passage_proves_as_much_as_there_are_passages(passages: int) -> None:
+    """All questions wrong before and right after: a sign test of the passages, not a p-value of zero."""
+    clusters = [number // 4 for number in range(4 * passages)]
+    scores: dict[str, dict[str, ItemScores]] = {
+        name: {"t": {"amounts": [right] * len(clusters), "sizes": None, "clusters": clusters}}
+        for name, right in (("pretrain", 0.0), ("sft", 1.0))
+    }
+    [found] = compare(scores, [of_pack("pretrain", grey=False), of_pack("sft", grey=False)])
+    assert found.p_value == pytest.approx(stats.binomtest(0, passages).pvalue)
+
+
 def test_fewer_bits_are_better() -> None:
     results = [replace(of_pack(model, grey=False), metric="bits_per_byte") for model in ("pretrain", "sft")]
     sizes = [10, 20, 30, 40] * 5

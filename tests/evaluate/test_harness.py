@@ -13,8 +13,9 @@ import pytest
 from gristmill.data.packs import Item, Pack, write_pack
 from gristmill.errors import RecipeError
 from gristmill.evaluate.adapter import AskedText, GristmillLM
-from gristmill.evaluate.harness import ask_engine, engine_versions, last_number, load_engine, score_packs
+from gristmill.evaluate.harness import _result, ask_engine, engine_versions, last_number, load_engine, score_packs
 from gristmill.model.transformer import Llama
+from gristmill.statistics import wilson_interval
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.scorer import CHOICE_METRICS, score_pack
 from models import next_token_llama, random_llama
@@ -197,6 +198,17 @@ def test_questions_on_one_passage_count_as_one_draw(model: Llama, tokenizer: Tok
     assert found.value == apart.value
     means = np.array(found.scores).reshape(6, 4).mean(axis=1)
     assert found.stderr == pytest.approx(means.std(ddof=1) / 6**0.5)
+
+
+@pytest.mark.parametrize("right", [0.0, 1.0])
+def test_passages_that_are_all_alike_are_no_certainty(tmp_path: Path, right: float) -> None:
+    """Three passages with eight questions each, all of them right or all wrong: what three draws say, by Wilson's interval."""
+    pack = choice_pack(tmp_path / "apart", num_items=24)
+    items = tuple(replace(item, passage=f"passage {number // 8}") for number, item in enumerate(pack.items))
+    rows = [{"metrics": {pack.metric: right}} for _ in items]
+    found = _result(replace(pack, items=items), False, "own", rows)
+    assert (found.low, found.high) == pytest.approx(wilson_interval(3 * right, 3))
+    assert found.high - found.low > 0.4
 
 
 def test_unknown_metric_is_refused_with_the_known_ones(model: Llama, tokenizer: Tokenizer, tmp_path: Path) -> None:

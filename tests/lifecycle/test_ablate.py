@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from whole_runs import OPTIONS, WEIGHTS, Command
 
+from gristmill.ablate.declared import UNDECLARED
 from gristmill.store.durable import read_json
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
@@ -36,6 +37,7 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     assert code == 0, err
     assert "4 trainings, 2 arms × 2 seeds, each leaves one trunk after step 14 and takes 4.1k tokens; 4 to make" in out
     assert "1 document, worth 1 of equal size: too few to show any difference" in out
+    assert "the control goes on with the mixture before step 14; the recipe has another one after it" in out
     assert not runs()
     assert ablate(gristmill, "--apply", "dictionary")[0] == 1  # no outcome yet
 
@@ -71,12 +73,19 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     code, out, err = ablate(gristmill, asked=ASKED.replace("seeds: 2", "seeds: 3"))
     assert (code, out.count("Resuming from step 14")) == (0, 2), err
     assert [look["seeds"] for look in read_json(RUN / "declared.json")["looks"]] == [2, 3]
-    assert "2 looks in all" in (RUN / "index.html").read_text(encoding="utf-8")
+    assert "this is look 2, and every p is multiplied by 3" in (RUN / "index.html").read_text(encoding="utf-8")
     code, _, err = ablate(gristmill)
     assert (code, "Seeds may be added, not left out" in err) == (2, True)
 
     code, _, err = ablate(gristmill, "--apply", "dictionry")
     assert (code, "has no arm 'dictionry'; it has dictionary" in err) == (2, True)
+    otherwise = ASKED.replace("glosses: 1", "code: 1").replace("seeds: 2", "seeds: 3")
+    code, _, err = ablate(gristmill, "--apply", "dictionary", asked=otherwise)
+    assert (code, "declared otherwise before it was made: arms.dictionary: glosses" in err) == (2, True), err
+    code, out, err = ablate(gristmill, asked=ASKED.replace("data:", "again:").replace("novel", "code"))
+    assert (code, [*made(out)]) == (0, []), err  # the same trainings under another name, asked about other text
+    looks = read_json(Path("runs/tiny.again/declared.json"))["looks"]
+    assert [(look["seeds"], look["declared_at"] == UNDECLARED) for look in looks] == [(2, True), (2, False)]
     code, out, err = ablate(gristmill, "--apply", "dictionary")
     assert code == 0, err
     assert "pretrain resumes from step 14 of 28" in out
@@ -92,11 +101,22 @@ def test_tasks_of_an_array_make_their_trainings_and_the_plain_command_tells_the_
     assert "rank 1/2 has made its trainings" in out
     assert not (RUN / "results.json").exists()
     kept = [(path / "pretrain" / WEIGHTS).read_bytes() for path in runs()]
+    code, _, err = ablate(gristmill, "--threads", "2")  # the trunk that is there was trained with one
+    assert (code, [*Path("runs").glob("tiny.data.control.*/pretrain")]) == (1, []), err
+    assert "the trunk of tiny.data has no checkpoint at or before step 14" in err
+    assert "threads: 1 → 2" in err
     code, out, err = ablate(gristmill)
     assert (code, len(runs())) == (0, 4), err
     assert [(path / "pretrain" / WEIGHTS).read_bytes() for path in runs()[2:]] == kept
     assert [*made(out)] == ["pretrain", "evaluate"] * 2
     assert ablate(gristmill, "--array", "7/8")[0] == 2
+
+
+def test_every_arm_is_held_to_the_caps_before_anything_is_trained(done_project: Path, gristmill: Command) -> None:
+    asked = ASKED.replace("tokens: 4096", "tokens: 20480, shares: [0.1, 1.0]").replace("glosses", "novel")
+    code, _, err = ablate(gristmill, "--plan", "pretrain.max_epochs=0.7", "pretrain.warn_epochs=0.6", asked=asked)
+    assert (code, "novel" in err, "0.7" in err) == (2, True, True), err
+    assert not runs()
 
 
 def test_without_a_trunk_it_says_which_command_trains_one(done_project: Path, gristmill: Command) -> None:

@@ -238,6 +238,21 @@ def test_with_a_reshuffle_too_every_window_comes_once_an_epoch(
         assert stream.sequences_of("a", document) == met
 
 
+def test_a_reshuffle_is_another_order_of_all_of_every_later_epoch(make_shard: MakeShard) -> None:
+    """It begins late in an epoch; the next ones are in another order from their first window on."""
+    shard = make_shard("a", numbered_documents(1, [80, 90]))
+    num_windows = (shard.num_tokens - 1) // 4
+    draws = (Draw(source="a", weight=1),)
+    sizes = (num_windows - 5, 5 + 2 * num_windows)
+    stages = [StreamStage(name=f"s{n}", num_samples=size, seq_len=4, draws=draws) for n, size in enumerate(sizes)]
+    one, two = (origins_of(Stream({"a": shard}, reshuffled(1, number, stages), seed=1)) for number in (1, 2))
+    for epoch in (1, 2):
+        heads = [
+            [origin.window for origin in drawn if origin.epoch == epoch][: num_windows // 2] for drawn in (one, two)
+        ]
+        assert heads[0] != heads[1]
+
+
 def test_two_reshuffles_are_refused(shards: dict[str, TokenShard]) -> None:
     stages = [replace(stage, reshuffle=1) for stage in STAGES[:2]]
     with pytest.raises(RecipeError, match="'one', 'two' reshuffle"):

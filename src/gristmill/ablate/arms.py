@@ -10,7 +10,7 @@ prefix of a checkpoint is all that shaped it, so the trunk is found in the store
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Design:
     """An ablation before it is made. run: the folder of its results; trunk: the recipe's own run. after_step: of the trunk, 0 from scratch.
     tokens: of each arm beyond it.
 
+    has_other_plan: whether the recipe has another mixture after that step, which the control then has not.
     arms: the control first. trials: all arms of a seed before the next seed, so that an early end leaves whole pairs.
     """
 
@@ -63,6 +64,7 @@ class Design:
     ablation: Ablation
     after_step: int
     tokens: int
+    has_other_plan: bool
     arms: Sequence[Arm]
     trials: Sequence[Trial]
 
@@ -73,7 +75,8 @@ class Design:
 
 
 def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
-    """The ablation of that name, or the only one. Raises RecipeError for a name that is none, and where the arms do not fit the recipe."""
+    """The ablation of that name, or the only one. Raises RecipeError for a name that is none, where the arms do not fit the recipe, and for
+    two arms on one mixture."""
     recipe = loaded.recipe
     chosen = _chosen(recipe, name)
     ablation, pretrain = recipe.ablations[chosen], recipe.pretrain.as_changed()
@@ -93,6 +96,12 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
             )
             for share in ablation.shares
         ]
+    if twins := _twins(arms):
+        raise RecipeError(
+            f"ablations.{chosen}: {twins[1]} trains on the mixture of {twins[0]}, draw for draw. Its runs would be the same runs, counted as if "
+            "they were others, and all noise would look smaller than it is.\n  Remove one of the two. What two runs of one mixture differ by is "
+            "told without it."
+        )
     run = f"{recipe.name}.{chosen}"
     trials = [
         Trial(
@@ -110,6 +119,8 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
         ablation=ablation,
         after_step=after_step,
         tokens=tokens,
+        has_other_plan=after_step > 0
+        and any(_drawn(stage.mixture) != _drawn(base) for stage in _after(pretrain, after_step)),
         arms=arms,
         trials=trials,
     )
@@ -150,6 +161,21 @@ def _chosen(recipe: Recipe, name: str | None) -> str:
     return known[0] if name is None else name
 
 
+def _twins(arms: Sequence[Arm]) -> tuple[str, str] | None:
+    """The names of the first two arms that draw the same, in whatever order."""
+    known: dict[frozenset[tuple[str, int | None, float]], str] = {}
+    for arm in arms:
+        first = known.setdefault(_drawn(arm.mixture), arm.name)
+        if first != arm.name:
+            return first, arm.name
+    return None
+
+
+def _drawn(mixture: Sequence[Draw]) -> frozenset[tuple[str, int | None, float]]:
+    """What a mixture draws, in no order."""
+    return frozenset((draw.source, draw.min_document_tokens, draw.weight) for draw in mixture)
+
+
 def _arm_name(ablation: Ablation, candidate: str, share: float) -> str:
     return candidate if len(ablation.shares) == 1 else f"{candidate}-{share * 100:g}".replace(".", "_")
 
@@ -185,6 +211,15 @@ def _stage_at(pretrain: Pretrain, step: int) -> Stage:
         if step < end:
             return stage
     return pretrain.stages[-1]
+
+
+def _after(pretrain: Pretrain, step: int) -> Iterator[Stage]:
+    """The stages that have steps from `step` on, from 0."""
+    end = 0
+    for stage in pretrain.stages:
+        end += stage.tokens // pretrain.global_batch_tokens
+        if end > step:
+            yield stage
 
 
 def _loaded(

@@ -4,7 +4,8 @@
     others      packs and held-out text of other sources; Holm over all of them and all arms: where candidates complement each other
 
 Below FEWEST_SEEDS seeds or FEWEST_ITEMS effective documents of the endpoint nothing is decided, and what would be needed is said. Each look
-at the data before the last counts: where seeds were added afterwards, p-values are multiplied by the number of looks (Bonferroni).
+at the data before the last counts: where seeds were added afterwards, p-values of look k are multiplied by k(k + 1) / 2. Whoever looks after
+every seed and stops at the first verdict is then wrong as often as who looks once; multiplied by k, 1.7 times as often.
 """
 
 from __future__ import annotations
@@ -161,11 +162,12 @@ def unit_of(metric: str) -> str:
 
 
 def _family(arms: Sequence[str], asked: Sequence[tuple[Measured, int, int]], *, looks: int) -> list[ArmEffect]:
-    """Comparisons that share one level."""
+    """Comparisons that share one level, of which look k has a share of 2 / k(k + 1)."""
+    times = looks * (looks + 1) // 2
     found = [effect(one.scores_ASI, one.sizes_I, arm, other) for one, arm, other in asked]
-    p_values = [min(1.0, one.p_value * looks) for one in found]
+    p_values = [min(1.0, one.p_value * times) for one in found]
     return [
-        _row(arms[arm], arms[other], one, that, p_value, p_adjusted, comparisons=len(asked) * looks)
+        _row(arms[arm], arms[other], one, that, p_value, p_adjusted, comparisons=len(asked) * times)
         for (one, arm, other), that, p_value, p_adjusted in zip(asked, found, p_values, holm(p_values), strict=True)
     ]
 

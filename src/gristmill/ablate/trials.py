@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gristmill.ablate.arms import Design, Trial
 from gristmill.ablate.outcome import Measured, measured_of
 from gristmill.evaluate.outputs import Evaluated
+from gristmill.store.fingerprint import differences
 from gristmill.store.store import RunLinks, Store
 
 MODEL = "pretrain"
@@ -46,6 +48,23 @@ def seconds_of(design: Design, store: Store, steps: Sequence[str]) -> float:
             record = None if identity is None else links.record_of(step, identity)
             total += 0.0 if record is None else float(record["wall_seconds"])
     return total
+
+
+def other_environments(design: Design, store: Store) -> list[str]:
+    """What trainings were made with otherwise than the first, "control.1, dictionary.2: threads: 1 → 2"; the noise has none of that in it."""
+    first: Mapping[str, Any] | None = None
+    found: dict[str, list[str]] = {}
+    for trial in design.trials:
+        links = RunLinks(store, trial.loaded.recipe.name)
+        identity = links.target(MODEL)
+        record = None if identity is None else links.record_of(MODEL, identity)
+        if record is None:
+            continue
+        made_with = record["counts"]["environment"]
+        first = made_with if first is None else first
+        if changed := differences(first, made_with):
+            found.setdefault(", ".join(changed), []).append(f"{trial.arm.name}.{trial.seed}")
+    return [f"{', '.join(trials)}: {changed}" for changed, trials in found.items()]
 
 
 def _evaluated(trial: Trial, store: Store) -> Evaluated:

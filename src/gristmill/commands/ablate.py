@@ -13,27 +13,29 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.ablate.arms import Design, design_of
-from gristmill.ablate.declared import RESULTS, declare, declared_looks
+from gristmill.ablate.arms import Design, Trial, design_of
+from gristmill.ablate.declared import RESULTS, check_declared, declare
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
-from gristmill.ablate.trials import is_made, measured, seconds_of
+from gristmill.ablate.trials import is_made, measured, other_environments, seconds_of
 from gristmill.commands.intervene import intervene
 from gristmill.display import plain_table, print_whole
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.forecast import check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.share import Share
+from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.ablation import CONTROL
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
-from gristmill.report.ablation_page import AblationFacts, render_ablation, verdict_in_words
+from gristmill.report.ablation_page import AblationFacts, environments_in_words, render_ablation, verdict_in_words
 from gristmill.runner import given_command
 from gristmill.runner import run as run_recipe
 from gristmill.statistics import effective_number
@@ -94,10 +96,13 @@ def ablate(
         )
     run_recipe(mine[0].loaded, machine, console=console, until="tokenize", brief=True)
     _check_endpoint(design, Tokenized(_artefact(store, mine[0].loaded.recipe.name, "tokenize")))
-    if design.after_step:
-        _check_trunk(loaded, design, machine)
-    looks = declare(folder, design)
+    for trial in mine:
+        _check_trunk(loaded, design, trial, machine)
+    looks = declare(
+        folder, design, shaped_by=_shaped_by(design, machine), seeds_seen=lambda: _seeds_seen(design, machine)
+    )
     for number, trial in enumerate(mine, start=1):
+        _check_trunk(loaded, design, trial, machine)  # it may have been removed meanwhile
         told = f"{trial.arm.name}, seed {trial.seed} of {design.ablation.seeds}  ({number} of {len(mine)})"
         console.print(Text(told, style="bold"))
         run_recipe(trial.loaded, machine, console=console, until="evaluate", brief=True)
@@ -109,20 +114,21 @@ def ablate(
         )
         return None
     found = outcome_of(
-        [arm.name for arm in design.arms], measured(design, store), endpoint=design.ablation.endpoint, looks=looks
+        [arm.name for arm in design.arms], measured(design, store), endpoint=design.ablation.endpoint, looks=len(looks)
     )
     facts = AblationFacts(
         design=design,
         outcome=found,
         took_seconds=seconds_of(design, store, (PRETRAIN, "evaluate")),
-        looks=declared_looks(folder),
+        looks=looks,
+        other_environments=other_environments(design, store),
     )
     write_json(folder / RESULTS, {"verdict": verdict_in_words(design, found), **found.to_json()})
     write_text(folder / PAGE, render_ablation(facts))
     if as_json:
         out.print_json(json.dumps(read_json(folder / RESULTS)))
     else:
-        _print_outcome(design, found, folder, console)
+        _print_outcome(facts, folder, console)
     return found
 
 
@@ -138,8 +144,8 @@ def apply(
 ) -> Path:
     """Writes the mixture of an arm into the run, as an intervention at the step where the arms left the trunk; see `intervene`.
 
-    Raises RecipeError for an arm that is none, for a kind without a trunk, and where no stage begins at that step; ArtifactError before
-    there is an outcome.
+    Raises RecipeError for an arm that is none, for a kind without a trunk, where no stage begins at that step, and where the recipe asks
+    otherwise now than the outcome answers; ArtifactError before there is an outcome.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     became = with_interventions(loaded, links.folder)
@@ -147,6 +153,7 @@ def apply(
     results = machine.runs_dir / design.run / RESULTS
     if not results.is_file():
         raise ArtifactError(f"{design.run} has no outcome yet.\n  `gristmill ablate {loaded.path}` makes it.")
+    check_declared(results.parent, design, shaped_by=_shaped_by(design, machine))
     chosen = next((one for one in design.arms if one.name == arm and one.name != CONTROL), None)
     if chosen is None:
         raise RecipeError(f"{design.run} has no arm {arm!r}; it has {', '.join(one.name for one in design.arms[1:])}.")
@@ -219,6 +226,14 @@ def _print_plan(design: Design, machine: Machine, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    if design.has_other_plan:
+        console.print(
+            f"Mind: the control goes on with the mixture before step {design.after_step:,}; the recipe has another one after it, which no arm "
+            "has unless it is a candidate with share 1.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print()
 
 
@@ -227,12 +242,16 @@ def _draws(design: Design, candidate: str, source: str) -> bool:
 
 
 def _price(design: Design, machine: Machine, store: Store) -> Price:
-    """By the forecast of one training; the arms differ in nothing that costs."""
+    """By the forecast of one training; the arms differ in nothing that costs. Raises RecipeError for an arm that would read a source
+    more often than its cap."""
     missing = [trial for trial in design.trials if not is_made(trial, store)]
     asked = (missing or design.trials)[0]
     made = make_forecast(asked.loaded, machine)
     check_present(made)
     check_caps(made)
+    for trial in design.trials[: len(design.arms)]:
+        if trial.arm is not asked.arm:
+            check_caps(make_forecast(trial.loaded, machine))
     by_step = {step.step: step for step in made.steps}
     whole = by_step[PRETRAIN].seconds
     own = whole * design.tokens / asked.loaded.recipe.pretrain.total_tokens
@@ -311,13 +330,13 @@ def _check_endpoint(design: Design, tokenized: Tokenized) -> None:
             )
 
 
-def _check_trunk(loaded: LoadedRecipe, design: Design, machine: Machine) -> None:
-    """Raises ArtifactError where no checkpoint of the trunk is there to leave from."""
-    point = _resume_point(design.trials[0].loaded, machine)
+def _check_trunk(loaded: LoadedRecipe, design: Design, trial: Trial, machine: Machine) -> None:
+    """Raises ArtifactError where no checkpoint of the trunk is there that a training could leave from: it would make a trunk of its own."""
+    point = _resume_point(trial.loaded, machine) if design.after_step else None
     if point is None or point.step:
-        return  # it is made already, or resumes from a checkpoint
+        return  # from scratch, made already, or resumes from a checkpoint
     of_trunk = _resume_point(loaded, machine)
-    notes = "".join(f"\n  {note}" for note in (() if of_trunk is None else of_trunk.notes))
+    notes = "".join(f"\n  {note}" for note in (*point.notes, *(() if of_trunk is None else of_trunk.notes)))
     raise ArtifactError(
         f"the trunk of {design.run} has no checkpoint at or before step {design.after_step:,} that the arms could leave from.{notes}\n"
         f"  `gristmill run {shlex.quote(str(loaded.path))} --until {PRETRAIN}` trains it; or `kind: scratch` asks without a trunk."
@@ -325,8 +344,33 @@ def _check_trunk(loaded: LoadedRecipe, design: Design, machine: Machine) -> None
 
 
 def _resume_point(loaded: LoadedRecipe, machine: Machine) -> ResumePoint | None:
+    return resume_point(_states(loaded, machine), machine)
+
+
+def _states(loaded: LoadedRecipe, machine: Machine) -> States:
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    return resume_point(open_states(loaded, links, hashes_of(loaded, machine)), machine)
+    return open_states(loaded, links, hashes_of(loaded, machine))
+
+
+def _shaped_by(design: Design, machine: Machine) -> dict[str, Any]:
+    """What shapes the arms beside their mixtures: all that the identity of the control's training has in it, and all text."""
+    found: dict[str, Any] = {}
+    for trial in reversed(design.trials[: len(design.arms)]):
+        states = _states(trial.loaded, machine)
+        training = states[PRETRAIN].document or {}
+        found = {**training, "inputs": {**found.get("inputs", {}), **training.get("inputs", {})}}
+    validation = states.steps["evaluate"].given.inputs[f"tokens of {design.ablation.endpoint}"]
+    return {**found, "endpoint": states.content(validation)}
+
+
+def _seeds_seen(design: Design, machine: Machine) -> int:
+    """How many seeds have an arm and the control measured, under whatever name."""
+    made = {
+        (trial.seed, trial.arm.candidate is None)
+        for trial in design.trials
+        if _states(trial.loaded, machine)["evaluate"].state == "done"
+    }
+    return sum((seed, True) in made and (seed, False) in made for seed in range(1, design.ablation.seeds + 1))
 
 
 def _artefact(store: Store, run: str, step: str) -> Path:
@@ -338,7 +382,8 @@ def _artefact(store: Store, run: str, step: str) -> Path:
 # ── after ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _print_outcome(design: Design, outcome: Outcome, folder: Path, console: Console) -> None:
+def _print_outcome(facts: AblationFacts, folder: Path, console: Console) -> None:
+    design, outcome = facts.design, facts.outcome
     table = plain_table(
         "arm",
         f"{outcome.endpoint_task} >",
@@ -359,6 +404,8 @@ def _print_outcome(design: Design, outcome: Outcome, folder: Path, console: Cons
             f"A/A: seeds of one arm differ by up to {outcome.noise.largest:.4f}, standard deviation {outcome.noise.sd:.4f}",
             highlight=False,
         )
+    if facts.other_environments:
+        console.print(Text(environments_in_words(facts)), soft_wrap=True)
     console.print()
     console.print(Text(verdict_in_words(design, outcome), style="bold"), soft_wrap=True)
     console.print(Text(f"page: {folder / PAGE}"), soft_wrap=True)

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import NotRequired, TypedDict
 
 from gristmill.evaluate.outputs import Comparison, Figure, Verdict
-from gristmill.statistics import PairedDifference, holm, mcnemar, paired_difference
+from gristmill.statistics import PairedDifference, holm, mcnemar, paired_difference, sums_by_cluster
 from gristmill.train.outputs import BITS
 
 LEVEL = 0.05
@@ -64,6 +64,9 @@ def _paired(a: ItemScores, b: ItemScores) -> PairedDifference:
     assert a["sizes"] == b["sizes"], "two models were scored on different documents"
     clusters = a.get("clusters")
     found = paired_difference(a["amounts"], b["amounts"], sizes=a["sizes"], clusters=clusters)
+    if clusters is not None and not found.stderr:  # the same on every passage: how many there are is what is known
+        better = sums_by_cluster(a["amounts"], clusters) - sums_by_cluster(b["amounts"], clusters)
+        return replace(found, p_value=mcnemar(better > 0, better < 0))
     if clusters is not None or a["sizes"] is not None or not {*a["amounts"], *b["amounts"]} <= {0.0, 1.0}:
         return found
     return replace(found, p_value=mcnemar(a["amounts"], b["amounts"]))

@@ -60,7 +60,8 @@ class PackResult:
     """One pack on one model. `scores` and `rows` are in the order of the pack's items; every score is 0 or 1.
 
     `prompting` is "chat" where prompts went through the chat template. `low` and `high`: 95 % Wilson interval; where items share passages,
-    Student's over the passages, whose numbers are `clusters`.
+    Student's over the passages, whose numbers are `clusters`, or Wilson's over
+    as many passages where all are alike.
     """
 
     pack: Pack
@@ -260,6 +261,8 @@ def _result(pack: Pack, chat: bool, engine: str, rows: Sequence[dict[str, Any]])
     if clusters is not None:
         found = ratio_of_sums(sums_by_cluster(scores, clusters), sums_by_cluster(np.ones(len(scores)), clusters))
         stderr, low, high = found.stderr, max(0.0, found.low), min(1.0, found.high)
+        if not stderr:  # passages that are all alike show no spread, which is no certainty
+            low, high = wilson_interval(found.value * found.count, found.count)
     return PackResult(
         pack=pack,
         prompting="chat" if chat else "plain",

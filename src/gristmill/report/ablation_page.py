@@ -19,12 +19,14 @@ from gristmill.units import counted, scale, seconds
 
 @dataclass(frozen=True, kw_only=True)
 class AblationFacts:
-    """took_seconds: of all trainings and measurements. looks: seeds of each look at the results. trunk: the run whose checkpoint all share."""
+    """took_seconds: of all trainings and measurements. looks: seeds of each look at the results. other_environments: what trainings were
+    made with otherwise than the first."""
 
     design: Design
     outcome: Outcome
     took_seconds: float
     looks: Sequence[Mapping[str, object]]
+    other_environments: Sequence[str]
 
 
 def render_ablation(facts: AblationFacts) -> str:
@@ -71,6 +73,14 @@ def verdict_in_words(design: Design, outcome: Outcome) -> str:
         seen = f"; a difference of {max(smallest):.4f} would be seen four times in five" if smallest else ""
         words.append(f"No evidence either way: {', '.join(row.arm for row in open_rows)}{seen}.")
     return " ".join(words)
+
+
+def environments_in_words(facts: AblationFacts) -> str:
+    """That not all trainings were made alike, and which."""
+    return (
+        "Mind: trainings differ in more than data and seed, which can pass for an effect of the data where arms differ in it: "
+        f"{'; '.join(facts.other_environments)}."
+    )
 
 
 def _against_others(best: ArmEffect, outcome: Outcome) -> Iterator[str]:
@@ -120,9 +130,12 @@ def _verdict(facts: AblationFacts) -> Section:
     if outcome.looks > 1:
         blocks.append(
             paragraph(
-                f"Seeds were added after a look at the results, {outcome.looks} looks in all; every p is multiplied by that."
+                f"Results had been looked at before: this is look {outcome.looks}, and every p is multiplied by "
+                f"{outcome.looks * (outcome.looks + 1) // 2}."
             )
         )
+    if facts.other_environments:
+        blocks.append(paragraph(environments_in_words(facts)))
     if outcome.between:
         blocks.append(_effects("Arms against each other. On the endpoint; Holm over all pairs.", outcome.between))
     return Section(title="Verdict", intro="", blocks=blocks)
