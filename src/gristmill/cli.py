@@ -17,6 +17,7 @@ from gristmill.cli_options import (
     AsJson,
     Device,
     Fork,
+    MetricsTo,
     MicroBatchTokens,
     Models,
     Offline,
@@ -90,6 +91,7 @@ def run(
     ray: Ray = None,
     array: Array = None,
     offline: Offline = False,
+    metrics_to: MetricsTo = None,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
@@ -100,7 +102,15 @@ def run(
     console = _console()
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
     size, place = read_ranks(ranks, os.environ)
-    machine = replace(machine, ranks=size, place=place, replicas=replicas, ray=ray, offline=offline)
+    machine = replace(
+        machine,
+        ranks=size,
+        place=place,
+        replicas=replicas,
+        ray=ray,
+        offline=offline,
+        metrics_to=tuple(metrics_to or ()),
+    )
     if array is not None:
         from gristmill.array import run_rank
         from gristmill.graph.share import read_share

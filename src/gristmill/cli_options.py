@@ -99,6 +99,14 @@ Replicas = Annotated[
 Offline = Annotated[
     bool, typer.Option("--offline", help="ask nothing of the network: what was fetched is used, the rest refused")
 ]
+MetricsTo = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metrics-to",
+        help="a program that draws the metrics of training as it goes",
+        metavar="tensorboard|trackio|wandb",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 

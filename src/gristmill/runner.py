@@ -58,6 +58,7 @@ from gristmill.store.heartbeat import Heart, remove_beats_of_ranks
 from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import TrainedModel
+from gristmill.train.sinks import check_programs
 
 LAUNCH = "gristmill.train.launch"  # imports torch
 NAMED_FILES = 10
@@ -182,6 +183,7 @@ class Run:
         """Checks what can be known before anything is made; returns the steps of `last` and what they need, in order."""
         self.wanted, self.kept = needed_by(self.states, last), kept
         check_finished(self.loaded.recipe, self.states, self.wanted)
+        check_programs(self.machine.metrics_to)
         if PRETRAIN in self.wanted and self.states[PRETRAIN].state != "done":
             check_ranks(self.loaded.recipe.pretrain, self.machine.ranks)
         to_fetch = [name for name in self.wanted if name.startswith("fetch/") and self.states[name].state != "done"]

@@ -87,6 +87,7 @@ def checkpoints_in(folder: Path, *, identity: str = "f", prefix: str = "p", run:
     """Checkpoints of a training that the same things shape at every step; the first one is a milestone."""
     store = Store(folder / "runs")
     return Checkpoints(
+        step="pretrain",
         index=CheckpointIndex(store, "train"),
         run=RunLinks(store, run),
         identity=identity,

@@ -50,41 +50,43 @@ def run(ctx: StepContext) -> dict[str, Any]:
         checkpoints=Checkpoints.of(ctx, lambda step: {"identity": ctx.identity}),
         runtime=runtime,
     )
-    question = Question.of(
-        model=sft_model,
-        tokenizer=tokenizer_dir,
-        pairs=ctx.inputs["pairs"].pairs,
-        seq_len=section.seq_len,
-        device=runtime.device,
-    )
-    logps = ctx.ranks.first_before_others(
-        lambda: asked_once(
-            ctx.out / REFERENCE,
-            question,
-            lambda: reference_logps(
-                load_model(sft_model, device=runtime.device), [(chosen, rejected) for _, chosen, rejected in fitting]
-            ),
-            others=ctx.run.store.files(ctx.name, REFERENCE),
+    with session:
+        question = Question.of(
+            model=sft_model,
+            tokenizer=tokenizer_dir,
+            pairs=ctx.inputs["pairs"].pairs,
+            seq_len=section.seq_len,
+            device=runtime.device,
         )
-    )
-    pairs = with_reference(fitting, logps)
-    train_epochs(
-        session,
-        Passes(num_items=len(pairs), batch_size=section.batch_pairs, epochs=section.epochs, seed=ctx.seed),
-        make_batch=lambda numbers: PairBatch(pairs=[pairs[number] for number in numbers]),
-        loss_fn=partial(preference_loss, beta=section.beta),
-        reports=REPORTS,
-        optimizer=section.optimizer,
-        warmup_frac=section.warmup_frac,
-    )
-    counts = PreferenceCounts(
-        **vars(session.finish()),
-        pairs=len(pairs),
-        too_long=len(encoded) - len(fitting),
-        epochs=section.epochs,
-        beta=section.beta,
-    )
-    return counts.to_json()
+        logps = ctx.ranks.first_before_others(
+            lambda: asked_once(
+                ctx.out / REFERENCE,
+                question,
+                lambda: reference_logps(
+                    load_model(sft_model, device=runtime.device),
+                    [(chosen, rejected) for _, chosen, rejected in fitting],
+                ),
+                others=ctx.run.store.files(ctx.name, REFERENCE),
+            )
+        )
+        pairs = with_reference(fitting, logps)
+        train_epochs(
+            session,
+            Passes(num_items=len(pairs), batch_size=section.batch_pairs, epochs=section.epochs, seed=ctx.seed),
+            make_batch=lambda numbers: PairBatch(pairs=[pairs[number] for number in numbers]),
+            loss_fn=partial(preference_loss, beta=section.beta),
+            reports=REPORTS,
+            optimizer=section.optimizer,
+            warmup_frac=section.warmup_frac,
+        )
+        counts = PreferenceCounts(
+            **vars(session.finish()),
+            pairs=len(pairs),
+            too_long=len(encoded) - len(fitting),
+            epochs=section.epochs,
+            beta=section.beta,
+        )
+        return counts.to_json()
 
 
 def encode_pair_row(tokenizer: Tokenizer, row: Mapping[str, Any]) -> ChatPair:

@@ -63,32 +63,33 @@ def run(ctx: StepContext) -> dict[str, Any]:
         checkpoints=Checkpoints.of(ctx, lambda step: {"identity": ctx.identity}),
         runtime=runtime,
     )
-    sample_prompts = ctx.watching.config["sft"].sample_prompts
-    check_fit(session.model, _questions(tokenizer, sample_prompts), 1)  # now, not after the training
-    train_epochs(
-        session,
-        Passes(
-            num_items=chats.num_conversations,
-            batch_size=section.batch_conversations,
-            epochs=section.epochs,
-            seed=ctx.seed,
-        ),
-        make_batch=chats.batch,
-        loss_fn=partial(next_token_loss, source_names=chats.kinds),
-        reports=reports(chats.kinds),
-        optimizer=section.optimizer,
-        warmup_frac=section.warmup_frac,
-    )
-    with gathered(session.model):
+    with session:
+        sample_prompts = ctx.watching.config["sft"].sample_prompts
+        check_fit(session.model, _questions(tokenizer, sample_prompts), 1)  # now, not after the training
+        train_epochs(
+            session,
+            Passes(
+                num_items=chats.num_conversations,
+                batch_size=section.batch_conversations,
+                epochs=section.epochs,
+                seed=ctx.seed,
+            ),
+            make_batch=chats.batch,
+            loss_fn=partial(next_token_loss, source_names=chats.kinds),
+            reports=reports(chats.kinds),
+            optimizer=section.optimizer,
+            warmup_frac=section.warmup_frac,
+        )
+        with gathered(session.model):
+            if is_first(ctx.ranks):
+                write_answers(session, tokenizer, sample_prompts)
+        found = session.finish()
         if is_first(ctx.ranks):
-            write_answers(session, tokenizer, sample_prompts)
-    found = session.finish()
-    if is_first(ctx.ranks):
-        shutil.rmtree(chats.folder)  # it repeats what the inputs say
-    counts = FinetuningCounts(
-        **vars(found), conversations=chats.num_conversations, too_long=chats.too_long, epochs=section.epochs
-    )
-    return counts.to_json()
+            shutil.rmtree(chats.folder)  # it repeats what the inputs say
+        counts = FinetuningCounts(
+            **vars(found), conversations=chats.num_conversations, too_long=chats.too_long, epochs=section.epochs
+        )
+        return counts.to_json()
 
 
 def chat_model(model: Llama, tokenizer: Tokenizer) -> Llama:

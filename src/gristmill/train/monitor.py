@@ -16,6 +16,7 @@ from typing import Any
 
 from gristmill.store.jsonl import append_jsonl, read_log, write_jsonl
 from gristmill.train.events import EVENTS, AnyEvent, line_of
+from gristmill.train.sinks import Sinks
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
@@ -31,14 +32,25 @@ class Monitor:
     def __init__(self, folder: Path, *, writes: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._writes = folder, writes
+        self._shown = Sinks({})
+
+    def show_in(self, sinks: Sinks) -> None:
+        """From here on the numbers of each line go to these programs too."""
+        self._shown = sinks
+
+    def close(self) -> None:
+        """The training is over, or interrupted."""
+        self._shown.close()
 
     def train(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
         """Averages over the steps since the last line."""
         self._append(METRICS, {"step": step, "tokens": tokens, "kind": "train", **values})
+        self._shown.log(step, {"tokens": tokens, **values})
 
     def evaluation(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
         """What an evaluation at this step found."""
         self._append(METRICS, {"step": step, "tokens": tokens, "kind": "eval", **values})
+        self._shown.log(step, {"tokens": tokens, **values})
 
     def sample(self, step: int, tokens: int, values: Mapping[str, Any]) -> None:
         """A text the model wrote at this step."""

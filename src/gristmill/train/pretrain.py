@@ -81,41 +81,42 @@ def run(ctx: StepContext) -> dict[str, Any]:
         runtime=runtime,
         expected_speed=_expected_speed(ctx, tokenizer.vocab_size) if ctx.ranks.size == 1 else None,
     )
-    session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
-    watch = Watcher(
-        session=session,
-        tokenizer=tokenizer,
-        section=ctx.watching.config["pretrain"],
-        course=course,
-        validation={
-            name: TokenShard(tokens.validation)
-            for name, tokens in by_source(ctx.watching.inputs, "validation of ").items()
-        },
-        packs=_packs(ctx),
-        seed=ctx.seed,
-    )
-    check_fit(session.model, watch.prompt_ids(), 1)  # now, not after the first stage
-    spikes = SpikeWatch(
-        session=session,
-        course=course,
-        stream=stream,
-        shards=shards,
-        tokenizer=tokenizer,
-        policy=watch.section.on_spike,
-        run=ctx.run,
-        stage_name=watch.stage_name,
-    )
-    for number, segment in enumerate(course.segments):
-        done = session.progress.step
-        if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
-            _train_segment(ctx, session, stream, course, watch, spikes, number)
-    spikes.end()
-    found = session.finish()
-    if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
-        ctx.say(useless)
-    if ctx.ranks.size == 1:
-        _keep_speed(ctx, session)
-    return _counts(found, stream, course, session).to_json()
+    with session:
+        session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
+        watch = Watcher(
+            session=session,
+            tokenizer=tokenizer,
+            section=ctx.watching.config["pretrain"],
+            course=course,
+            validation={
+                name: TokenShard(tokens.validation)
+                for name, tokens in by_source(ctx.watching.inputs, "validation of ").items()
+            },
+            packs=_packs(ctx),
+            seed=ctx.seed,
+        )
+        check_fit(session.model, watch.prompt_ids(), 1)  # now, not after the first stage
+        spikes = SpikeWatch(
+            session=session,
+            course=course,
+            stream=stream,
+            shards=shards,
+            tokenizer=tokenizer,
+            policy=watch.section.on_spike,
+            run=ctx.run,
+            stage_name=watch.stage_name,
+        )
+        for number, segment in enumerate(course.segments):
+            done = session.progress.step
+            if done < segment.last_step or (done == segment.last_step and session.progress.hooks_pending):
+                _train_segment(ctx, session, stream, course, watch, spikes, number)
+        spikes.end()
+        found = session.finish()
+        if useless := worse_than_guessing(found.final.get("train/loss"), tokenizer.vocab_size):
+            ctx.say(useless)
+        if ctx.ranks.size == 1:
+            _keep_speed(ctx, session)
+        return _counts(found, stream, course, session).to_json()
 
 
 def _train_segment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,10 @@ LOOK_EVERY_SECONDS = 1.5  # a look goes through all processes
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """`device` is a torch device, never "auto". `should_stop` turns true once a signal arrived: save, then raise Interrupted."""
+    """`device` is a torch device, never "auto". `should_stop` turns true once a signal arrived: save, then raise Interrupted.
+
+    metrics_to: programs that draw metrics, see sinks.py.
+    """
 
     device: str
     threads: Threads
@@ -31,6 +34,7 @@ class Runtime:
     progress: Report = unreported
     should_stop: Callable[[], bool] = lambda: False
     ranks: Ranks = ONE_RANK
+    metrics_to: Sequence[str] = ()
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
@@ -43,6 +47,7 @@ class Runtime:
             progress=ctx.progress,
             should_stop=ctx.should_stop,
             ranks=ctx.ranks,
+            metrics_to=ctx.machine.metrics_to,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:

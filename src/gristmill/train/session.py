@@ -43,6 +43,7 @@ from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
 from gristmill.train.runtime import Runtime, TrainingThreads
 from gristmill.train.sharding import put_together
+from gristmill.train.sinks import open_sinks
 from gristmill.train.slow_rank import SlowRank
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
@@ -52,10 +53,11 @@ from gristmill.units import counted
 class Checkpoints:
     """Where a training keeps its checkpoints, and which it may resume from.
 
-    prefix_at: all that shapes the training up to a step, as plain JSON; None beyond the end. identity: of the step that
+    step: the name of the step that trains. prefix_at: all that shapes the training up to a step, as plain JSON; None beyond the end. identity: of the step that
     trains. milestones: steps whose checkpoints stay.
     """
 
+    step: str
     index: CheckpointIndex
     run: RunLinks
     identity: str
@@ -72,7 +74,9 @@ class Checkpoints:
     ) -> Checkpoints:
         """Those of a step."""
         index = CheckpointIndex(ctx.run.store, ctx.name)
-        return cls(index=index, run=ctx.run, identity=ctx.identity, prefix_at=prefix_at, milestones=milestones)
+        return cls(
+            step=ctx.name, index=index, run=ctx.run, identity=ctx.identity, prefix_at=prefix_at, milestones=milestones
+        )
 
     def ref(self, step: int) -> CheckpointRef:
         """The name of this training's checkpoint at a step."""
@@ -163,6 +167,25 @@ class Session:
     def __post_init__(self) -> None:
         self.at_work = TrainingThreads(self.threads, self.runtime.say)
         self.slow_rank = SlowRank()
+
+    def __enter__(self) -> Session:
+        """Programs that draw metrics get them from here on, and are closed at the end, however it comes."""
+        if self.runtime.metrics_to and is_first(self.runtime.ranks):
+            run = self.checkpoints.run
+            sinks = open_sinks(
+                self.runtime.metrics_to,
+                run=run.name,
+                step=self.checkpoints.step,
+                folder=run.folder,
+                first_step=self.progress.step,
+                config=vars(self.model.config),
+                say=self.runtime.say,
+            )
+            self.monitor.show_in(sinks)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.monitor.close()
 
     def save(self, progress: Progress) -> None:
         """Commits a checkpoint of this moment, with the metrics log so far."""

@@ -37,7 +37,7 @@ class Sink(Protocol):
 class Sinks:
     """All programs that were asked for."""
 
-    def __init__(self, sinks: Mapping[str, Sink], say: Callable[[str], None]) -> None:
+    def __init__(self, sinks: Mapping[str, Sink], say: Callable[[str], None] = lambda line: None) -> None:
         self._sinks, self._say = dict(sinks), say
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
@@ -122,6 +122,7 @@ class Tracker:
 
     def __init__(self, name: str, *, run: str, step: str, folder: Path, config: Mapping[str, Any]) -> None:
         module = importlib.import_module(name)
+        own: dict[str, Any]
         if name == "wandb":
             own = {"id": f"{run}-{step}".replace("/", "-"), "dir": str(folder)}
         else:
