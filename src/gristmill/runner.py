@@ -471,8 +471,8 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def given_command(loaded: LoadedRecipe) -> list[str]:
-    """The command that was given, overrides and options included; from Python, the plainest one."""
+def given_command(loaded: LoadedRecipe, verb: str = "run") -> list[str]:
+    """The command that was given, overrides and options included; from Python, the plainest one of that verb."""
     if Path(sys.argv[0]).name == "gristmill":
         return ["gristmill", *sys.argv[1:]]
-    return ["gristmill", "run", str(loaded.path)]
+    return ["gristmill", verb, str(loaded.path)]

@@ -132,7 +132,7 @@ def test_a_candidate_that_has_the_text_of_the_endpoint_is_refused(
     done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Selection keeps the two apart; where it did not, the ablation would notice."""
-    shared: dict[str, Any] = {"gristmill.commands.ablate.shared_documents": lambda training, held_out: [3]}
+    shared: dict[str, Any] = {"gristmill.commands.ablate_checks.shared_documents": lambda training, held_out: [3]}
     for name, value in shared.items():
         monkeypatch.setattr(name, value)
     code, _, err = ablate(gristmill)

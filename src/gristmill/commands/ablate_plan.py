@@ -1,0 +1,157 @@
+"""What an ablation would take, before it is made: its arms, its price, and the smallest difference that it could show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from gristmill.ablate.arms import Design
+from gristmill.ablate.declared import RESULTS
+from gristmill.ablate.effect import foreseen_detectable
+from gristmill.ablate.outcome import ArmEffect
+from gristmill.ablate.trials import is_made
+from gristmill.display import plain_table, print_whole
+from gristmill.forecast import check_caps, check_present, make_forecast
+from gristmill.graph.machine import Machine
+from gristmill.remake import PRETRAIN
+from gristmill.statistics import effective_number
+from gristmill.store.durable import read_json
+from gristmill.store.store import RunLinks, Store
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
+from gristmill.units import counted, scale, seconds
+
+SEED_SD = {
+    "anneal": 0.002,
+    "scratch": 0.02,
+}  # bits per byte, of a run of the quickstart; until runs of this ablation say
+ITEM_SD = 0.05  # bits per byte, of a document's difference between two arms; likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """What the trainings that are missing take. once_seconds: of what all share and is not there yet: the text, the trunk."""
+
+    each_seconds: float
+    missing: int
+    once_seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        """Of all that is missing."""
+        return self.each_seconds * self.missing + self.once_seconds
+
+
+def print_plan(design: Design, machine: Machine, console: Console) -> None:
+    """The arms, the price, and the difference that could be seen."""
+    ablation, store = design.ablation, Store(machine.runs_dir)
+    table = plain_table("arm", "share >", "trained on")
+    for arm in design.arms:
+        table.add_row(
+            arm.name, f"{arm.share:.0%}", ", ".join(f"{draw.source} {draw.weight:.3g}" for draw in arm.mixture)
+        )
+    print_whole(table, console)
+    price = _price(design, machine, store)
+    trunk = (
+        f"each leaves one trunk after step {design.after_step:,} and"
+        if design.after_step
+        else "each from the beginning,"
+    )
+    lines = [
+        f"{counted(len(design.trials), 'training')}, {len(design.arms)} arms × {counted(ablation.seeds, 'seed')}, {trunk} "
+        f"takes {scale(design.tokens)} tokens; {price.missing} to make",
+        f"price: about {seconds(price.each_seconds)} each, {seconds(price.total_seconds)} in all on this machine",
+        f"endpoint: held-out text of {ablation.endpoint}; {_sight(design, machine, store)}",
+    ]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    drawn = [arm.name for arm in design.arms if arm.candidate and _draws(design, arm.candidate, ablation.endpoint)]
+    if drawn:
+        console.print(
+            f"Mind: {', '.join(drawn)} trains on the source of the endpoint, so its verdict is about that kind of text.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if design.has_other_plan:
+        console.print(
+            f"Mind: the control goes on with the mixture before step {design.after_step:,}; the recipe has another one after it, which no arm "
+            "has unless it is a candidate with share 1.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print()
+
+
+def _draws(design: Design, candidate: str, source: str) -> bool:
+    return any(draw.source == source for draw in design.ablation.candidates[candidate])
+
+
+def _price(design: Design, machine: Machine, store: Store) -> Price:
+    """By the forecast of one training; the arms differ in nothing that costs. Raises RecipeError for an arm that would read a source
+    more often than its cap."""
+    missing = [trial for trial in design.trials if not is_made(trial, store)]
+    asked = (missing or design.trials)[0]
+    made = make_forecast(asked.loaded, machine)
+    check_present(made)
+    check_caps(made)
+    for trial in design.trials[: len(design.arms)]:
+        if trial.arm is not asked.arm:
+            check_caps(make_forecast(trial.loaded, machine))
+    by_step = {step.step: step for step in made.steps}
+    whole = by_step[PRETRAIN].seconds
+    own = whole * design.tokens / asked.loaded.recipe.pretrain.total_tokens
+    others = sum(
+        step.left_seconds for name, step in by_step.items() if name not in (PRETRAIN, "evaluate", "export", "report")
+    )
+    has_trunk = design.after_step == 0 or by_step[PRETRAIN].resumes is not None or len(missing) < len(design.trials)
+    return Price(
+        each_seconds=own + by_step["evaluate"].seconds,
+        missing=len(missing),
+        once_seconds=others + (0.0 if has_trunk else whole - own),
+    )
+
+
+def _sight(design: Design, machine: Machine, store: Store) -> str:
+    """The smallest difference that can be found with these items and seeds, in words."""
+    runs = (design.trials[0].loaded.recipe.name, design.trunk)
+    folders = [folder for run in runs if (folder := RunLinks(store, run).artefact("tokenize")) is not None]
+    if not folders or not (folders[0] / design.ablation.endpoint).is_dir():
+        return "what difference it can show is told once its text is tokenized"
+    sizes = _held_out_sizes(design, Tokenized(folders[0]))
+    seed_sd, item_sd, source = SEED_SD[design.ablation.kind], ITEM_SD, "assumed noise"
+    results = machine.runs_dir / design.run / RESULTS
+    if results.is_file():
+        rows = [ArmEffect.from_json(row, where=results) for row in read_json(results)["endpoint"]]
+        seed_sd = (rows[0].seed_stderr or 0.0) * (rows[0].seeds / 2) ** 0.5
+        item_sd = max((row.item_stderr or 0.0) * row.effective_items**0.5 for row in rows)
+        source = "the noise of the runs so far"
+    found = foreseen_detectable(
+        seed_sd=seed_sd,
+        item_sd=item_sd,
+        num_arms=len(design.arms),
+        num_seeds=design.ablation.seeds,
+        effective_items=effective_number(sizes),
+        comparisons=design.num_comparisons,
+    )
+    told = f"{counted(len(sizes), 'document')}, worth {effective_number(sizes):.0f} of equal size"
+    if found is None:
+        return f"{told}: too few to show any difference"
+    return f"{told}; a difference of {found:.3f} bits per byte is found four times in five, by {source}"
+
+
+def _held_out_sizes(design: Design, tokenized: Tokenized) -> list[int]:
+    """Tokens of the held-out documents of the endpoint that arms are measured on, about."""
+    shard = TokenShard(tokenized.of(design.ablation.endpoint).validation)
+    most = design.trials[0].loaded.recipe.evaluate.validation_bytes
+    share = min(1.0, most / max(1, shard.num_bytes))
+    lengths = shard.document_lengths().tolist()
+    total, kept = 0, list[int]()
+    for length in lengths:
+        if kept and total >= share * sum(lengths):
+            break
+        total += length
+        kept.append(length)
+    return kept
