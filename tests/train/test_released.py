@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer as PlainTokenizer
-from tokenizers import models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 from transformers import LlamaConfig as PeerConfig
 from transformers import LlamaForCausalLM
 
@@ -21,7 +21,7 @@ from gristmill.data.document import Document, write_documents
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
-from gristmill.model.released import check_released
+from gristmill.model.released import PROBE, check_released
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.pipeline import steps_of
@@ -30,7 +30,7 @@ from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens import take_tokenizer
 from gristmill.tokens.shards import ShardWriter, TokenShard
-from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from gristmill.train import pretrain, take_released
 from gristmill.train.monitor import METRICS
 from gristmill.train.scorer import bits_per_byte
@@ -139,6 +139,17 @@ def test_the_released_model_gives_the_logits_that_transformers_gives(project: Pa
     peer = LlamaForCausalLM.from_pretrained(project / "released", dtype=torch.float32)
     ours = load_model(project / "start" / "model")
     assert (logits_of(ours, ids) - logits_of(peer, ids)).abs().max() < 1e-4
+
+
+def test_it_has_the_context_of_the_recipe_and_ends_its_texts_as_a_base_model(project: Path) -> None:
+    config = load_model(project / "start" / "model").config
+    tokenizer = small_tokenizer()
+    assert config.max_position_embeddings == 64
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (
+        tokenizer.eos_id,
+        tokenizer.eos_id,
+        tokenizer.pad_id,
+    )
 
 
 def test_weights_in_several_files_are_one_model(project: Path, tmp_path: Path) -> None:
@@ -273,6 +284,22 @@ def test_a_tokenizer_that_loses_text_is_refused(project: Path, tmp_path: Path) -
     tokenizer["normalizer"] = {"type": "Lowercase"}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     with pytest.raises(RecipeError, match="does not give a text back byte for byte"):
+        check(folder)
+
+
+def test_a_tokenizer_whose_entries_are_not_bytes_is_refused(project: Path, tmp_path: Path) -> None:
+    folder = copy_of(project, tmp_path / "released")
+    entries = [*SPECIAL_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256))]
+    entries += [f"unused {number}" for number in range(VOCAB_SIZE - len(entries))]
+    fallback = PlainTokenizer(
+        models.BPE(vocab={entry: number for number, entry in enumerate(entries)}, merges=[], byte_fallback=True)
+    )
+    fallback.add_special_tokens([*SPECIAL_TOKENS])
+    fallback.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    fallback.save(str(folder / "tokenizer.json"))
+    loaded = Tokenizer.load(folder)
+    assert loaded.decode(loaded.encode(PROBE)) == PROBE  # but <0xE6> is counted as six bytes
+    with pytest.raises(RecipeError, match="Only byte-level tokenizers"):
         check(folder)
 
 
