@@ -23,7 +23,7 @@ import torch
 from train_step import SHAPES, make_batch, our_step
 
 from gristmill.graph.machine import usable_cpus
-from gristmill.model.transformer import LlamaConfig
+from gristmill.model.config import LlamaConfig
 from gristmill.train.threads import ThreadChoice
 
 WAYS = ("all", "one", "auto")

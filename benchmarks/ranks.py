@@ -30,7 +30,8 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.progress import unreported
 from gristmill.graph.ranks import cut
 from gristmill.graph.step import StepContext, Watching
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.batch import Batch, positions_within

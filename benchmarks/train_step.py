@@ -22,7 +22,8 @@ from torch.nn import functional
 from transformers import LlamaConfig as PeerConfig
 from transformers import LlamaForCausalLM
 
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.train.loss import next_token_loss

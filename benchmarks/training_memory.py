@@ -72,7 +72,8 @@ def train(shape: str, seq_len: int, micro_batch_tokens: int, micro_batches: int,
     importlib.import_module("gristmill.train.pretrain")
     import torch
 
-    from gristmill.model.transformer import Llama, LlamaConfig
+    from gristmill.model.config import LlamaConfig
+    from gristmill.model.transformer import Llama
     from gristmill.model.weights import init_weights
     from gristmill.tokens.batch import Batch, positions_within
     from gristmill.train.loop import take_step

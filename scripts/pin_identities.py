@@ -28,7 +28,7 @@ from gristmill.store.fingerprint import canonical, fingerprint
 
 ROOT = Path(__file__).parents[1]
 PINS = ROOT / "tests" / "pins" / "identities.json"
-RECIPES = ("quickstart", "smollm2-135m", "smollm2-360m", "smollm2-1.7b")
+RECIPES = ("quickstart", "domain", "smollm2-135m", "smollm2-360m", "smollm2-1.7b")
 EVERY_FIELD = ROOT / "tests" / "pins" / "every-field.yaml"
 Key = tuple[str | int, ...]
 

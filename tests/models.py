@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, save_model
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 

@@ -92,7 +92,11 @@ def test_every_command_and_its_options_exist(page: Path) -> None:
 def test_each_step_has_its_page_and_each_page_its_step() -> None:
     steps = steps_of(load_recipe(ROOT / "recipes" / "quickstart.yaml").recipe)
     kinds = {step.name.partition("/")[0] for step in steps}
-    assert {page.stem for page in STEP_PAGES} == {*kinds, "fetch"}  # the quickstart fetches nothing
+    assert {page.stem for page in STEP_PAGES} == {
+        *kinds,
+        "fetch",
+        "start",
+    }  # the quickstart fetches nothing and starts from nothing
 
 
 @cache

@@ -17,6 +17,8 @@ from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
+from gristmill.model.config import FILES
+from gristmill.model.config import TOKENIZER as TOKENIZER_FILE
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Listed, NearDuplicates, RepeatedText, list_label, rules_label
 from gristmill.recipe.schema.fetching import Fetch, FetchSoftwareHeritage
@@ -28,7 +30,7 @@ from gristmill.select.outputs import Deduplicated, Searched, Selected, Signed
 from gristmill.store.store import STORE, RunLinks
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
-from gristmill.train.outputs import MODEL_STEPS, Pretrained, TrainedModel
+from gristmill.train.outputs import MODEL_STEPS, ModelFolder, Pretrained, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 from gristmill.train.prefix import RULE as SPIKE_RULE
 
@@ -56,7 +58,7 @@ PAGE = ("gristmill.report.facts",)
 
 def steps_of(recipe: Recipe) -> list[Step]:
     """The table: every step of this recipe, in an order in which they can run."""
-    made = [*_curation(recipe), *_pretraining(recipe), *_alignment(recipe)]
+    made = [*_released(recipe), *_curation(recipe), *_pretraining(recipe), *_alignment(recipe)]
     return [*made, *_results(recipe, made)]
 
 
@@ -104,6 +106,28 @@ def hashes_of(
     """The hashes of outside files, remembered in the store."""
     known_in = machine.runs_dir / STORE / FILE_HASHES
     return FileHashes(known_in, threads=machine.processes, say=say, should_stop=should_stop, max_bytes=max_bytes)
+
+
+# ── a released model ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _released(recipe: Recipe) -> Iterable[Step]:
+    """First of all, because it may be refused."""
+    if recipe.pretrain.init_from is not None:
+        yield Step(
+            name="start",
+            module="gristmill.train.take_released",
+            outputs=ModelFolder,
+            given=Given(
+                config={"model": recipe.model.inside(), "vocab_size": recipe.tokenizer.vocab_size},
+                files={"released model": _released_files(recipe.pretrain.init_from, FILES)},
+            ),
+            parts=(*CHAT, "gristmill.model.transformer"),
+        )
+
+
+def _released_files(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{folder.rstrip('/')}/{name}" for name in names)
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,24 +339,7 @@ VOCABULARY = reads("tokenizer", TokenizerFiles, "vocabulary")
 
 
 def _pretraining(recipe: Recipe) -> Iterable[Step]:
-    seed = {"seed": recipe.seed}
-    fed = [*recipe.tokenizer.mixture] or early_sources(recipe)
-    yield Step(
-        name="tokenizer",
-        module="gristmill.tokens.train_tokenizer",
-        outputs=TokenizerFiles,
-        given=Given(
-            config={"tokenizer": recipe.tokenizer.inside(), "sources": fed, **seed},
-            inputs={f"text of {name}": reads("select", Selected, "train", source=name) for name in fed},
-        ),
-        watching=Given(
-            inputs={
-                f"validation of {name}": reads("select", Selected, "validation", source=name)
-                for name in early_sources(recipe)
-            }
-        ),
-        parts=CHAT,
-    )
+    yield _tokenizer(recipe)
     yield Step(
         name="tokenize",
         module="gristmill.tokens.tokenize",
@@ -360,6 +367,7 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
             inputs={
                 "tokenizer": TOKENIZER,
                 "vocabulary": VOCABULARY,
+                **_start(recipe, "start"),
                 **{f"tokens of {name}": reads("tokenize", Tokenized, "train", source=name) for name in drawn},
             },
         ),
@@ -373,6 +381,42 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
         ),
         parts=(*PREFIX_PARTS, *((SPIKE_RULE,) if recipe.pretrain.on_spike == "skip" else ())),
     )
+
+
+def _tokenizer(recipe: Recipe) -> Step:
+    """Trained on the recipe's text, or that of the released model."""
+    watching = Given(
+        inputs={
+            f"validation of {name}": reads("select", Selected, "validation", source=name)
+            for name in early_sources(recipe)
+        }
+    )
+    if (folder := recipe.pretrain.init_from) is not None:
+        return Step(
+            name="tokenizer",
+            module="gristmill.tokens.take_tokenizer",
+            outputs=TokenizerFiles,
+            given=Given(files={"released tokenizer": _released_files(folder, [TOKENIZER_FILE])}),
+            watching=watching,
+            parts=CHAT,
+        )
+    fed = [*recipe.tokenizer.mixture] or early_sources(recipe)
+    return Step(
+        name="tokenizer",
+        module="gristmill.tokens.train_tokenizer",
+        outputs=TokenizerFiles,
+        given=Given(
+            config={"tokenizer": recipe.tokenizer.inside(), "sources": fed, "seed": recipe.seed},
+            inputs={f"text of {name}": reads("select", Selected, "train", source=name) for name in fed},
+        ),
+        watching=watching,
+        parts=CHAT,
+    )
+
+
+def _start(recipe: Recipe, role: str) -> dict[str, Reads]:
+    """The released model under a role, where there is one."""
+    return {} if recipe.pretrain.init_from is None else {role: reads("start", ModelFolder, "model")}
 
 
 def _alignment(recipe: Recipe) -> Iterable[Step]:
@@ -444,7 +488,8 @@ def _alignment(recipe: Recipe) -> Iterable[Step]:
 
 
 def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
-    models = {f"model {name}": reads(name, TrainedModel, "model") for name in model_steps(recipe)}
+    trained = {f"model {name}": reads(name, TrainedModel, "model") for name in model_steps(recipe)}
+    models = {**_start(recipe, "model start"), **trained}
     yield Step(
         name="evaluate",
         module="gristmill.evaluate.evaluate",

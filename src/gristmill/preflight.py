@@ -21,6 +21,7 @@ from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
 from gristmill.extract.own_packs import load_own_packs, read_own_packs
 from gristmill.formats.format import Span, format_of, size_of
+from gristmill.model.released import check_released
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import Listed, Source
 from gristmill.recipe.schema.fetching import FetchSoftwareHeritage
@@ -92,6 +93,9 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         for kind, paths in section.lists.items() if section is not None else ():
             for index, path in enumerate(paths):
                 yield (*key, kind, index), absolute(loaded.folder, path), partial(check_list, kind=kind)
+    if recipe.pretrain.init_from is not None:
+        check_model = partial(check_released, model=recipe.model, vocab_size=recipe.tokenizer.vocab_size)
+        yield ("pretrain", "init_from"), absolute(loaded.folder, recipe.pretrain.init_from), check_model
     for name, pack in recipe.packs.items():
         watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
         kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS

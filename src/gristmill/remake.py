@@ -150,6 +150,7 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
             texts=texts,
             seed=derive_seed(given.config["seed"], PRETRAIN),
             number_format=arithmetic,
+            start=_content(states, state, "start") if "start" in given.inputs else None,
         )
         for ref in index.find(partial(_id_at, prefix_at)):
             if ref.step <= newest:

@@ -57,7 +57,7 @@ from gristmill.store.durable import out_of_space_is_a_resource_error, write_text
 from gristmill.store.heartbeat import Heart, remove_beats_of_ranks
 from gristmill.store.place import run_elsewhere, where_words
 from gristmill.store.store import RunLinks, Store
-from gristmill.train.outputs import TrainedModel
+from gristmill.train.outputs import ModelFolder, TrainedModel
 from gristmill.train.sinks import check_programs
 
 LAUNCH = "gristmill.train.launch"  # imports torch
@@ -384,7 +384,7 @@ class Run:
         not read once more for a report.
         """
         for name in step.inputs:
-            by_hash = hashes and any(issubclass(made.outputs, TrainedModel) for made in (step, self.states.steps[name]))
+            by_hash = hashes and any(issubclass(made.outputs, ModelFolder) for made in (step, self.states.steps[name]))
             folder = self.states[name].folder
             assert folder is not None, name
             try:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import gristmill.align.losses as losses
 from gristmill.align.losses import PairBatch, PreferencePair, ShapeError, dpo_loss, preference_loss, response_logps
 from gristmill.align.reference import reference_logps
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.chat import EncodedChat, chat_batch
 from gristmill.train.loop import take_step

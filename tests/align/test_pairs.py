@@ -19,7 +19,8 @@ from gristmill.align.pairs import (
     match_pairs,
     require_pairs,
 )
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.synthesize.templates import SUM_ANSWERS
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer

@@ -26,7 +26,8 @@ from gristmill.data.packs import Item, write_pack
 from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.curation import PackRef
 from gristmill.recipe.schema.recipe import Recipe

@@ -10,7 +10,8 @@ import pytest
 from gristmill.context import context_of
 from gristmill.export import export
 from gristmill.graph.machine import Machine
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe

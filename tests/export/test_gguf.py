@@ -22,7 +22,8 @@ from gristmill.export.huggingface import export_model
 from gristmill.export.llama_cpp import ask, check_gguf, compare, export_gguf
 from gristmill.export.outputs import GgufFile, LlamaCpp
 from gristmill.export.probes import PROMPTS, logits_of
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, load_model, save_model
 from gristmill.recipe.schema.evaluation import GgufForm
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import DataError
+from gristmill.model.config import LlamaConfig
 from gristmill.model.generate import choice_of, generate, stream
 from gristmill.model.inference import InferenceModel
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 
 CONFIG = LlamaConfig(

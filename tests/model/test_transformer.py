@@ -12,9 +12,10 @@ from torch import Tensor
 
 from gristmill.errors import ArtifactError, DataError
 from gristmill.model.attention import Documents, cached_attention, document_attention
+from gristmill.model.config import LlamaConfig
 from gristmill.model.norm import RMSNorm
 from gristmill.model.rope import rotary_angles, rotate
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 
 CONFIG = LlamaConfig(

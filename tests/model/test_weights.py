@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from gristmill.errors import ArtifactError
+from gristmill.model.config import LlamaConfig
 from gristmill.model.generate import generate
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, load_model, save_model
 
 CONFIG = LlamaConfig(

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import usable_cpus
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import (
     count_parameters,

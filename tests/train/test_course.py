@@ -64,6 +64,15 @@ def test_a_recipe_without_changes_has_its_schedule_bit_for_bit() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(data=made.recipes(max_edits=6))
+def test_no_rate_is_zero_before_the_last_step(data: dict[str, Any]) -> None:
+    found = course(data)
+    rates = [found.lr_of_step(step) for step in range(found.num_steps)]
+    assert min(rates[:-1], default=1.0) > 0
+    assert rates[-1] == 0
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=made.recipes(max_edits=6))
 def test_the_rate_is_the_schedules_with_the_peak_that_was_said_last(data: dict[str, Any]) -> None:
     section, found = Pretrain.model_validate(data), course(data)
     for step in range(found.num_steps):

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.train.loss import chunked_cross_entropy, device_arithmetic, next_token_loss

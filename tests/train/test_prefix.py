@@ -296,6 +296,14 @@ def test_what_is_given_besides_the_recipe_is_in_it(name: str, value: Any) -> Non
         assert prefix(0, base(), **{name: value}) != prefix(0, base())
 
 
+def test_of_first_weights_their_seed_is_in_it_or_the_released_model() -> None:
+    new, one, other = (prefix(AT, base(), start=start) for start in (None, "b" * 32, "c" * 32))
+    assert len({prefix_id(found) for found in (new, one, other)}) == 3
+    assert prefix_differences(one, other) == [f'weights.released: "{"b" * 32}" → "{"c" * 32}"']
+    wider = prefix(AT, base(), start="b" * 32, model={"initializer_range": 0.2})
+    assert wider == one  # no weight is drawn
+
+
 def test_weights_and_order_have_seeds_of_their_own() -> None:
     found = prefix(0, base())
     assert (found["weights"]["seed"], found["stream_seed"]) == (derive_seed(7, "weights"), derive_seed(7, "stream"))

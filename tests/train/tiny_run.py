@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import flops_per_token
 from gristmill.planning.speed import of_threads

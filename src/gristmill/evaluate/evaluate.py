@@ -36,7 +36,7 @@ from gristmill.store.jsonl import read_jsonl, write_jsonl
 from gristmill.synthesize.outputs import Conversations, in_words
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.outputs import BITS, CHAT_STEPS, TrainedModel
+from gristmill.train.outputs import BITS, CHAT_STEPS, ModelFolder
 from gristmill.train.runtime import choose_device
 from gristmill.train.scorer import bits_per_byte
 from gristmill.units import counted
@@ -55,7 +55,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     section: EvaluateSection = ctx.config["evaluate"]
     tokenizer = Tokenizer.load(ctx.inputs["tokenizer"].files)
     packs = packs_by_name(ctx.files, section.packs)
-    models: dict[str, TrainedModel] = by_source(ctx.inputs, "model ")
+    models: dict[str, ModelFolder] = by_source(ctx.inputs, "model ")
     parts: dict[str, dict[str, Any]] = {}
     texts = [min(section.validation_bytes, shard.num_bytes) for _, shard in _validation(ctx)]
     training_bytes = sum(shard.num_bytes for shard in _training(ctx)) if section.xz_yardstick else 0

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gristmill.errors import ArtifactError
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.evaluation import GgufForm
 from gristmill.tokens.tokenizer import Tokenizer

@@ -27,8 +27,9 @@ from torch.nn import functional
 
 from gristmill.errors import DataError
 from gristmill.model.attention import cached_attention
+from gristmill.model.config import LlamaConfig
 from gristmill.model.rope import rotary_angles
-from gristmill.model.transformer import DecoderLayer, Llama, LlamaConfig
+from gristmill.model.transformer import DecoderLayer, Llama
 
 
 class KeyValueCache:

@@ -30,6 +30,7 @@ CLASSIFIER, SCORE = 0.005, 0.0035  # seconds a document
 SIGNATURES, CONTAMINATION, SELECT = 0.1, 0.3, 0.1  # seconds a megabyte of text
 NO_CONTAMINATION = 0.02  # seconds a megabyte where nothing is looked for
 REPEATED_TEXT = 0.08  # seconds a megabyte of text
+COPIED = 2e-8  # seconds a parameter that is read and written
 PLANTED = 0.001  # seconds an item: it is put into documents and has to be found
 DUPLICATES = 5e-5  # seconds a document
 TOKENIZER, TOKENIZE = 0.35, 0.35  # seconds a megabyte of text
@@ -161,12 +162,15 @@ def _reading(source: Source) -> tuple[str, float, float]:
 
 def _of_all_text(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
     text, documents = amounts.all_text / MB, sum(amounts.documents.values())
-    seen = min(text, recipe.tokenizer.max_bytes / MB)
+    is_released = recipe.pretrain.init_from is not None
+    seen = 0.0 if is_released else min(text, recipe.tokenizer.max_bytes / MB)
     select = SELECT + (0.0 if recipe.select.repeated_text is None else REPEATED_TEXT)
     return {
         "duplicates": Work(ratio="duplicates", words=_documents(documents), cpu_seconds=documents * DUPLICATES),
         "select": Work(ratio="select", words=in_bytes(text * MB), cpu_seconds=text * select),
-        "tokenizer": Work(ratio="tokenizer", words=in_bytes(seen * MB), cpu_seconds=seen * TOKENIZER),
+        "tokenizer": Work(ratio="tokenizer released", words="that of the released model", cpu_seconds=1.0)
+        if is_released
+        else Work(ratio="tokenizer", words=in_bytes(seen * MB), cpu_seconds=seen * TOKENIZER),
         "tokenize": Work(ratio="tokenize", words=in_bytes(text * MB), cpu_seconds=text * TOKENIZE),
     }
 
@@ -184,6 +188,8 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
         )
     }
     of_token: Callable[[int], float] = lambda seq_len: flops_per_token(model, vocab_size, seq_len)  # noqa: E731
+    if recipe.pretrain.init_from is not None:
+        found["start"] = Work(ratio="start", words=f"{scale(parameters)} parameters", cpu_seconds=parameters * COPIED)
     if recipe.chat is not None:
         found["synthesize"] = Work(
             ratio="synthesize",
@@ -219,14 +225,15 @@ def _of_models(recipe: Recipe, amounts: Amounts) -> dict[str, Work]:
                 flops=tokens * of_token(CHAT_TOKENS) * (1 + FORWARD),
             )
     found["evaluate"] = _evaluation(recipe, amounts, of_token)
-    written = Work(ratio="export", words=f"{scale(parameters)} parameters", cpu_seconds=parameters * 2e-8)
+    written = Work(ratio="export", words=f"{scale(parameters)} parameters", cpu_seconds=parameters * COPIED)
     report = Work(ratio="report", words="", cpu_seconds=0.5)
     return {**found, "export": written, "report": report}
 
 
 def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], float]) -> Work:
     chat_models = (recipe.sft is not None) + (recipe.dpo is not None)
-    models, per_token = 1 + chat_models, bytes_per_token(recipe.tokenizer.vocab_size)
+    models = 1 + chat_models + (recipe.pretrain.init_from is not None)
+    per_token = bytes_per_token(recipe.tokenizer.vocab_size)
     held_out = sum(
         min(recipe.evaluate.validation_bytes, held_out_bytes(recipe, text)) for text in amounts.text_bytes.values()
     )

@@ -148,7 +148,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": "<|endoftext|>",
             "eos_token": "<|endoftext|>",
-            "pad_token": "<|pad|>",
+            "pad_token": self._tokenizer.id_to_token(self.pad_id),
             "add_prefix_space": False,
             "clean_up_tokenization_spaces": False,
             "model_max_length": 1_000_000_000,

@@ -25,7 +25,8 @@ from torch import nn
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Threads
 from gristmill.graph.ranks import ONE_RANK, Ranks
-from gristmill.model.transformer import Llama, LlamaConfig
+from gristmill.model.config import LlamaConfig
+from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model, save_weights
 from gristmill.planning.speed import hardware_name
 from gristmill.store.artifact import MANIFEST, verify_manifest

@@ -110,10 +110,15 @@ class WrittenText(Written):
     text: str
 
 
-class TrainedModel(Outputs):
-    """A Hugging Face model folder with its tokenizer, the log of metrics, and texts that the model wrote on the way."""
+class ModelFolder(Outputs):
+    """A Hugging Face model folder with its tokenizer."""
 
     model = File("model", covers=("model/*",))
+
+
+class TrainedModel(ModelFolder):
+    """What training leaves: the model, the log of metrics, and texts that the model wrote on the way."""
+
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
     events = File("events.jsonl", notes=True)  # where there were any

@@ -49,11 +49,13 @@ def prefix_at(
     texts: Mapping[str, str],
     seed: int,
     number_format: NumberFormat,
+    start: str | None = None,
 ) -> dict[str, Any]:
     """The prefix when `step` steps are done, as plain JSON.
 
-    section: what its course does not say of it is read here. vocabulary: the hash of the tokenizer's content. texts: source name → the hash of its training shard's content, of every
-    source drawn so far at least. seed: of the step that trains.
+    section: what its course does not say of it is read here. vocabulary: the hash of the tokenizer's content. texts: source name → the
+    hash of its training shard's content, of every source drawn so far at least. seed: of the step that trains. start: the hash of the
+    released model that training begins with; None: with new weights.
     """
     if not 0 <= step <= course.num_steps:
         raise IndexError(f"step {step} of a course of {course.num_steps}")
@@ -61,7 +63,9 @@ def prefix_at(
     prefix: dict[str, Any] = {
         "version": {"prefix": PREFIX_VERSION, **{part: version_of(part) for part in (*PARTS, PRETRAIN)}},
         "step": step,
-        "weights": {"seed": weights_seed(seed), "initializer_range": model.initializer_range},
+        "weights": {"seed": weights_seed(seed), "initializer_range": model.initializer_range}
+        if start is None
+        else {"released": start},
         "model": {name: getattr(model, name) for name in SHAPE},
         "vocabulary": vocabulary,
         "number_format": number_format,
@@ -105,6 +109,7 @@ def prefixes(
     texts: Mapping[str, str],
     seed: int,
     number_format: NumberFormat,
+    start: str | None = None,
 ) -> Callable[[int], dict[str, Any] | None]:
     """`prefix_at` of one training as a function of the step; None beyond its end."""
 
@@ -120,6 +125,7 @@ def prefixes(
             texts=texts,
             seed=seed,
             number_format=number_format,
+            start=start,
         )
 
     return at

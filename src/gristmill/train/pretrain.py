@@ -16,9 +16,10 @@ from typing import Any
 from gristmill.data.packs import Pack, packs_by_name
 from gristmill.errors import RecipeError
 from gristmill.graph.step import StepContext, by_source
+from gristmill.model.config import LlamaConfig
 from gristmill.model.generate import check_fit, generate
-from gristmill.model.transformer import Llama, LlamaConfig
-from gristmill.model.weights import init_weights
+from gristmill.model.transformer import Llama
+from gristmill.model.weights import init_weights, load_model
 from gristmill.planning.budget import check_epochs
 from gristmill.planning.cost import count_parameters, pretraining_flops
 from gristmill.planning.ranks import check_ranks
@@ -71,10 +72,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
         texts={name: tokens.content for name, tokens in sources.items()},
         seed=ctx.seed,
         number_format=number_format(runtime.device),
+        start=ctx.inputs["start"].content if "start" in ctx.inputs else None,
     )
     session = open_session(
         ctx.out,
-        fresh_model=lambda: init_weights(Llama(model_config(model, tokenizer)), seed=weights_seed(ctx.seed)),
+        fresh_model=partial(_first_model, ctx, tokenizer),
         optimizer_options=optimizer_options(section.optimizer),
         tokenizer_dir=tokenizer_dir,
         checkpoints=Checkpoints.of(ctx, prefix_at, milestones=milestones(course)),
@@ -214,6 +216,13 @@ def worse_than_guessing(loss: float | None, vocab_size: int) -> str | None:
 
 
 # ── what the recipe means ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _first_model(ctx: StepContext, tokenizer: Tokenizer) -> Llama:
+    """The released model that the recipe names, or one of the recipe's shape with new weights."""
+    if "start" in ctx.inputs:
+        return load_model(ctx.inputs["start"].model)
+    return init_weights(Llama(model_config(ctx.config["model"], tokenizer)), seed=weights_seed(ctx.seed))
 
 
 def model_config(section: ModelSection, tokenizer: Tokenizer) -> LlamaConfig:

@@ -69,7 +69,13 @@ class Recipe(Section):
     def _parts_fit(self) -> Recipe:
         if unknown := [*self._unknown_names()]:
             raise Misfit(*unknown)
-        if problems := [*self._shared_names(), *self._late(), *self._lengths(), *self._post_training()]:
+        if problems := [
+            *self._shared_names(),
+            *self._released(),
+            *self._late(),
+            *self._lengths(),
+            *self._post_training(),
+        ]:
             raise Misfit(*problems)
         return self
 
@@ -135,6 +141,16 @@ class Recipe(Section):
                 ("packs", name),
                 f"packs.{name} and sources.{name} have the same name; scores, comparisons and curves go by it. "
                 "Rename one of the two, where it is defined and where it is named",
+            )
+
+    def _released(self) -> Iterator[Problem]:
+        if self.pretrain.init_from is None:
+            return
+        for name in sorted(self.tokenizer.model_fields_set & {"mixture", "max_bytes"}):
+            yield (
+                ("tokenizer", name),
+                f"tokenizer.{name} is of a tokenizer that is trained, but pretrain.init_from names a model that has its own; "
+                f"remove tokenizer.{name}, or pretrain.init_from",
             )
 
     def _late(self) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
 from gristmill.recipe.schema.section import (
     CAP,
     LABEL,
+    PLACE,
     WATCHED,
     Bytes,
     KeyPath,
@@ -159,6 +160,10 @@ OnSpike = Literal["log", "skip", "rewind", "stop"]
 class Pretrain(Section):
     """Stages under one warmup-stable-decay schedule; the last stage may extend the context inside the decay."""
 
+    init_from: Annotated[str | None, PLACE] = Field(
+        default=None,
+        description="Hugging Face folder of a released Llama: its weights are trained further, with its tokenizer; absent: new weights",
+    )
     stages: list[Stage] = Field(min_length=1, description="one after the other")
     global_batch_tokens: Annotated[
         int, Field(gt=0, le=2**32), Unit("tokens per step", "larger batches than any in use")
