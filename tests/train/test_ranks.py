@@ -256,7 +256,8 @@ def test_a_rank_of_four_that_is_killed_is_named_the_others_leave_and_the_trainin
     children: list[psutil.Process] = []
 
     def kill_the_third() -> None:
-        children.extend(sorted(psutil.Process().children(), key=lambda child: child.pid))
+        ranks = [child for child in psutil.Process().children() if "gristmill.train.rank_process" in child.cmdline()]
+        children.extend(sorted(ranks, key=lambda child: child.pid))
         children[2].kill()
 
     ctx = tiny.context(inputs, "lost", ranks=4, progress=tiny.at_step(23, kill_the_third))
