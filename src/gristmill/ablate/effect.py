@@ -14,7 +14,7 @@ than the arms, or an arm that is far from it while others are near. Then the pai
 own and the pooled ones (their geometric mean, found by simulation): false verdicts fall from .13 to .07 there, and where all pairs are alike
 power falls from .88 to .74 with five seeds, from .78 to .71 with ten.
 
-Neither part is enough by itself: with items alone, runs of one recipe with other seeds differ "significantly"; with seed means alone,
+Neither part is enough by itself: with items only, runs of one recipe with other seeds differ "significantly"; with seed means only,
 three numbers decide. `tests/ablate/test_effect.py` simulates ablations in which no arm is better.
 """
 

@@ -1,6 +1,6 @@
 """The outcome of an ablation: each arm against the control on the endpoint, then on everything else that was measured.
 
-    endpoint    declared beforehand; Holm over the arms; it alone gives the verdict
+    endpoint    declared beforehand; Holm over the arms; only it gives the verdict
     others      packs and held-out text of other sources; Holm over all of them and all arms: where candidates complement each other
 
 Below FEWEST_SEEDS seeds or FEWEST_ITEMS effective documents of the endpoint nothing is decided, and what would be needed is said. Each look

@@ -111,7 +111,7 @@ class OutsideFiles:
 class PassOver(Exception):
     """Raised by pretraining instead of taking a step, with its state saved: the data of the step is to be passed over.
 
-    change: the change of the recipe that does so, which becomes an intervention of the run; the step is then made again, and resumes
+    change: the change of the recipe that does so, which becomes an intervention of the run; the step then starts once more, and resumes
     where it was. noted: what was known when it was decided.
     """
 

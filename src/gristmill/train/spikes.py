@@ -142,7 +142,7 @@ class SpikeWatch:
         if self.policy == "rewind":
             raise TrainingSpiked(
                 f"{words}.\n{place}  The data of {passed} steps within the last {PASSED_OVER_WINDOW} was passed over already, so it is "
-                "hardly the data of one batch. Lower the rate from here on by a change of optimizer.peak_lr, or go on with "
+                "hardly the data of one batch. Lower the rate from here on by a change of optimizer.peak_lr, or continue with "
                 "pretrain.on_spike=log."
             )
         raise TrainingSpiked(
