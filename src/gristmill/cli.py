@@ -28,6 +28,7 @@ from gristmill.cli_options import (
     Ray,
     Reason,
     RecipePath,
+    Recompute,
     Replicas,
     RunsDir,
     Threads,
@@ -92,6 +93,7 @@ def run(
     array: Array = None,
     offline: Offline = False,
     metrics_to: MetricsTo = None,
+    recompute: Recompute = False,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
@@ -110,6 +112,7 @@ def run(
         ray=ray,
         offline=offline,
         metrics_to=tuple(metrics_to or ()),
+        recompute=recompute,
     )
     if array is not None:
         from gristmill.array import run_rank

@@ -107,6 +107,9 @@ MetricsTo = Annotated[
         metavar="tensorboard|trackio|wandb",
     ),
 ]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="compute activations of training twice: less memory, a third more time")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 

@@ -214,3 +214,30 @@ def test_absent_optional_keys_take_the_defaults_of_hugging_face() -> None:
 def test_a_config_that_means_other_arithmetic_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ArtifactError, match=message):
         LlamaConfig.from_dict({**CONFIG.to_dict(), **change})
+
+
+def test_activations_that_are_computed_twice_give_the_same_gradients_and_keep_a_fraction() -> None:
+    texts = [[3, 1, 4, 1, 5, 9, 2, 6], [5, 3, 5, 8, 9, 7, 9], [3, 2, 3, 8]] * 8
+    lengths = [len(text) for text in texts]
+    tokens = torch.tensor([token for text in texts for token in text])
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    found = []
+    for recompute in (False, True):
+        model = init_weights(Llama(replace(CONFIG, num_hidden_layers=6)), 1)
+        model.recompute = recompute
+        kept = 0
+
+        def keep(tensor: Tensor) -> Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model.logits(model.hidden(tokens, positions, lengths)).square().sum()
+        loss.backward()
+        found.append((kept, [parameter.grad for parameter in model.parameters()]))
+        with torch.no_grad():
+            assert torch.equal(model.hidden(tokens, positions, lengths), model.hidden(tokens, positions, lengths))
+    (kept_all, plain), (kept_few, twice) = found
+    assert kept_few < kept_all / 3
+    assert all(torch.equal(one, other) for one, other in zip(plain, twice, strict=True))

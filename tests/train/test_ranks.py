@@ -194,6 +194,18 @@ def test_the_ranks_together_read_in_each_step_what_one_process_reads(inputs: Pat
         assert sum(part.num_units for part in parts) == whole.num_units
 
 
+@pytest.mark.parametrize(
+    ("ranks", "out"), [(1, "one"), pytest.param(2, "two", marks=pytest.mark.slow)], ids=["one process", "two ranks"]
+)
+def test_activations_that_are_computed_twice_change_no_bit(
+    inputs: Path, ranks: int, out: str, request: pytest.FixtureRequest
+) -> None:
+    kept: Path = request.getfixturevalue(out)
+    tiny.train(tiny.context(inputs, f"recomputed by {ranks}", ranks=ranks, recompute=True))
+    assert_identical(weights(inputs / f"recomputed by {ranks}"), weights(kept))
+    assert tiny.metrics(inputs, f"recomputed by {ranks}") == tiny.metrics(inputs, out)
+
+
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

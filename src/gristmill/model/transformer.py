@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from gristmill.errors import DataError
 from gristmill.model.attention import Documents, document_attention
@@ -106,7 +107,12 @@ class Decoder(nn.Module):
 
 
 class Llama(nn.Module):
-    """A Llama language model. Weights are unset until `weights.init_weights` or `weights.load_model`."""
+    """A Llama language model. Weights are unset until `weights.init_weights` or `weights.load_model`.
+
+    recompute: of each layer only the input is kept for the backward pass, and its activations are computed twice.
+    """
+
+    recompute = False
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -137,7 +143,10 @@ class Llama(nn.Module):
         rotary = rotary_angles(positions_N, head_dim=self.config.head_dim, theta=self.config.rope_theta)
         x_ND = self.model.embed_tokens(tokens_N)
         for layer in self.model.layers:
-            x_ND = layer(x_ND, rotary, documents)
+            if self.recompute and torch.is_grad_enabled():
+                x_ND = checkpoint(layer, x_ND, rotary, documents, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_ND = layer(x_ND, rotary, documents)
         normed: Tensor = self.model.norm(x_ND)
         return normed
 

@@ -24,7 +24,7 @@ LOOK_EVERY_SECONDS = 1.5  # a look goes through all processes
 class Runtime:
     """`device` is a torch device, never "auto". `should_stop` turns true once a signal arrived: save, then raise Interrupted.
 
-    metrics_to: programs that draw metrics, see sinks.py.
+    metrics_to: programs that draw metrics, see sinks.py. recompute: activations are computed twice, to save memory.
     """
 
     device: str
@@ -35,6 +35,7 @@ class Runtime:
     should_stop: Callable[[], bool] = lambda: False
     ranks: Ranks = ONE_RANK
     metrics_to: Sequence[str] = ()
+    recompute: bool = False
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
@@ -48,6 +49,7 @@ class Runtime:
             should_stop=ctx.should_stop,
             ranks=ctx.ranks,
             metrics_to=ctx.machine.metrics_to,
+            recompute=ctx.machine.recompute,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:

@@ -333,6 +333,7 @@ def open_session(
         runtime.progress(Position.doing(f"loading the checkpoint of step {step:,}"))
         model, optimizer = load_checkpoint(checkpoint, make, device=device, ranks=ranks)
         progress = _resumed(checkpoint, checkpoints, monitor, computed_in, say)
+    model.recompute = runtime.recompute
     return Session(
         out=out,
         model=model,
