@@ -184,7 +184,7 @@ class Run:
         self.wanted, self.kept = needed_by(self.states, last), kept
         check_finished(self.loaded.recipe, self.states, self.wanted)
         check_programs(self.machine.metrics_to)
-        if PRETRAIN in self.wanted and self.states[PRETRAIN].state != "done":
+        if self.machine.ranks > 1 and PRETRAIN in self.wanted and self.states[PRETRAIN].state != "done":
             check_ranks(self.loaded.recipe.pretrain, self.machine.ranks)
         to_fetch = [name for name in self.wanted if name.startswith("fetch/") and self.states[name].state != "done"]
         if self.machine.offline and to_fetch:
