@@ -27,6 +27,7 @@ from gristmill.select.rules import DuplicateRules
 from gristmill.select.stages import Stage
 from gristmill.select.walk import Lists
 from gristmill.store import durable
+from gristmill.store.artifact import remove_leftovers
 from gristmill.store.durable import OutOfSpaceError
 
 RULES = DuplicateRules(num_bands=3, rows_per_band=1, ngram=2, min_jaccard=0.6, remove_near=True, max_listed=6)
@@ -143,8 +144,10 @@ def environment() -> dict[str, str]:
 
 
 def kill_and_resume(folder: Path, work: Path, seconds: Sequence[float]) -> None:
-    """Runs the search in processes that are killed so many seconds after its beginning, then once to the end."""
+    """Runs the search in processes that are killed so many seconds after its beginning, then once to the end; before each what a killed
+    writer left is removed, as a run does."""
     for wait in (*seconds, None):
+        remove_leftovers(work)
         command = [sys.executable, "-c", SCRIPT, str(folder), str(work)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
             assert process.stdout is not None
