@@ -430,11 +430,16 @@ def ablate(
     processes: Processes = None,
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
+    ranks: Annotated[int, typer.Option(min=1, help="processes that train together on this machine")] = 1,
+    replicas: Replicas = 1,
+    recompute: Recompute = False,
     as_json: AsJson = False,
 ) -> None:
     """Which data is worth it: train arms that differ in their data only, and tell them apart, or say that it cannot be told."""
     if fork is not None and apply is None:
         raise typer.BadParameter("--fork goes with --apply.")
+    from dataclasses import replace
+
     from gristmill.commands.ablate import ablate as make_ablation
     from gristmill.commands.ablate import apply as apply_arm
     from gristmill.graph.share import read_share
@@ -442,6 +447,7 @@ def ablate(
 
     loaded = load_recipe(recipe, overrides or [])
     machine = _machine(runs_dir, threads, processes, device, micro_batch_tokens)
+    machine = replace(machine, ranks=ranks, replicas=replicas, recompute=recompute)
     if apply is not None:
         apply_arm(loaded, machine, name=name, arm=apply, fork=fork, overrides=overrides or [], console=_console())
         return

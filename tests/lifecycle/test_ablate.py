@@ -128,6 +128,15 @@ def test_without_a_trunk_it_says_which_command_trains_one(done_project: Path, gr
     assert not (RUN / "declared.json").exists()
 
 
+def test_arms_that_would_be_trained_by_other_ranks_than_the_trunk_are_refused(
+    done_project: Path, gristmill: Command
+) -> None:
+    code, _, err = ablate(gristmill, "--ranks", "2")
+    assert code == 1
+    assert "step 14 of another run fits, made with other ranks: 1 → 2; run with those" in err
+    assert not (RUN / "declared.json").exists()
+
+
 def test_a_candidate_that_has_the_text_of_the_endpoint_is_refused(
     done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
