@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -408,3 +409,40 @@ def test_a_result_has_the_last_values_of_its_log(straight: Session) -> None:
         expected |= {key: value for key, value in last.items() if key.startswith(f"{kind}/")}
     assert {"train/loss", "eval/sum"} <= expected.keys()
     assert straight.finish().final == expected
+
+
+def test_a_training_gives_a_program_every_line_of_its_log_and_closes_it_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a module that takes the place of trackio, which is not installed everywhere."""
+    kept, closed = list[tuple[int, Mapping[str, float]]](), list[bool]()
+
+    class Run:
+        def log(self, values: Mapping[str, float], step: int) -> None:
+            kept.append((step, values))
+
+        def finish(self) -> None:
+            closed.append(True)
+
+    asked: dict[str, Any] = {}
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(init=lambda **given: asked.update(given) or Run()))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    session = tiny.open_run(tmp_path, metrics_to=("trackio",))
+    with pytest.raises(Interrupted), session:
+        tiny.train_run(session, hooks=[tiny.measuring_hook(session)], should_stop=lambda: session.progress.step >= 8)
+    assert closed == [True]
+    assert (asked["project"], asked["name"], asked["resume"]) == ("tiny", "pretrain", "allow")
+    lines = [line for line in read_log(tmp_path / "out" / METRICS) if line["kind"] in ("train", "eval")]
+    assert [step for step, _ in kept] == [line["step"] for line in lines]
+    for (_, values), line in zip(kept, lines, strict=True):
+        assert values == {
+            key: value for key, value in line.items() if key not in ("step", "kind") and value is not None
+        }
+
+
+def test_a_model_computes_its_activations_twice_where_that_was_asked_for_resumed_too(tmp_path: Path) -> None:
+    assert not tiny.open_run(tmp_path).model.recompute
+    tiny.train_run(tiny.open_run(tmp_path, recompute=True), end_step=tiny.SAVE_EVERY)
+    resumed = tiny.open_run(tmp_path, recompute=True)
+    assert resumed.progress.step == tiny.SAVE_EVERY
+    assert resumed.model.recompute

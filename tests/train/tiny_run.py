@@ -103,6 +103,7 @@ def open_run(
     *,
     checkpoints: Checkpoints | None = None,
     out: str = "out",
+    **circumstances: Any,
 ) -> Session:
     tokenizer_dir = folder / "tokenizer"
     if not tokenizer_dir.exists():
@@ -113,7 +114,7 @@ def open_run(
         optimizer_options={"lr": 0.0},
         tokenizer_dir=tokenizer_dir,
         checkpoints=checkpoints or checkpoints_in(folder),
-        runtime=runtime(say=say),
+        runtime=runtime(say=say, **circumstances),
     )
 
 
