@@ -211,8 +211,8 @@ def test_sums_of_sources_add_up_to_the_whole() -> None:
     nats, count = output.sums["loss"]
     parts = [output.sums[f"loss/{name}"] for name in ("web", "code", "maths")]
     assert count == batch.num_units == sum(part[1] for part in parts)
-    assert nats == pytest.approx(sum(part[0] for part in parts), rel=1e-12)
-    assert nats == pytest.approx(output.loss_sum.item(), rel=1e-5)
+    assert float(nats) == pytest.approx(sum(float(part[0]) for part in parts), rel=1e-12)
+    assert float(nats) == pytest.approx(output.loss_sum.item(), rel=1e-5)
 
 
 def test_a_source_without_targets_is_left_out() -> None:

@@ -16,6 +16,7 @@ from gristmill.train.events import (
     EVENTS,
     KINDS,
     AnyEvent,
+    CutSmallerEvent,
     Judged,
     MixtureEvent,
     NotFiniteEvent,
@@ -54,6 +55,7 @@ EVERY_KIND: list[AnyEvent] = [
         "book": SourceAfterChange(mean=2.0, deviation=0.1, peak=None, peak_step=None, steps=None),
         "old": SourceAfterChange(mean=2.0, deviation=0.1, peak=1.5, peak_step=10, steps=1)}),
     PassedOverEvent(origin="another", step=40, tokens=400, sequences=1),
+    CutSmallerEvent(step=41, tokens=400, micro_batch_tokens=8, before=16),
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@
     not_finite    a step whose loss or gradient norm is no number; it is never applied
     mixture       how the loss of each source went after a change of mixture
     passed_over   data that was left out before a step, as a change of the recipe or an intervention asked
+    cut_smaller   a device ran out of memory in a step, which was taken again with smaller micro-batches
 
 A step is counted from 1, as everywhere on a screen. `text` is a file of the run's folder with the documents of the step's batch.
 """
@@ -186,12 +187,35 @@ class PassedOverEvent(Event):
         return f"{counted(self.sequences, 'sequence')} passed over before step {self.step:,}"
 
 
-AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent
-KINDS: Mapping[str, type[SpikeEvent] | type[NotFiniteEvent] | type[MixtureEvent] | type[PassedOverEvent]] = {
+@dataclass(frozen=True, kw_only=True)
+class CutSmallerEvent(Event):
+    """micro_batch_tokens: what micro-batches are cut to from the step on. before: until then."""
+
+    kind: Literal["cut_smaller"] = "cut_smaller"
+    micro_batch_tokens: int
+    before: int
+
+    def __str__(self) -> str:
+        return (
+            f"Out of memory at step {self.step:,} with micro-batches of {self.before:,} tokens; from this step on they have "
+            f"{self.micro_batch_tokens:,}"
+        )
+
+    @property
+    def outcome(self) -> str:
+        """What became of the update."""
+        return "applied"
+
+
+AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | CutSmallerEvent
+KINDS: Mapping[
+    str, type[SpikeEvent] | type[NotFiniteEvent] | type[MixtureEvent] | type[PassedOverEvent] | type[CutSmallerEvent]
+] = {
     "spike": SpikeEvent,
     "not_finite": NotFiniteEvent,
     "mixture": MixtureEvent,
     "passed_over": PassedOverEvent,
+    "cut_smaller": CutSmallerEvent,
 }
 
 

@@ -175,6 +175,7 @@ def _train_segment(
         save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
         hooks=watch.hooks(),
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
+        cut_smaller=session.cut_smaller,
     )
     try:
         train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
@@ -258,7 +259,7 @@ def _keep_speed(ctx: StepContext, session: Session) -> None:
     point = SpeedPoint(
         parameters=count_parameters(ctx.config["model"], vocab_size),
         seq_len=section.stages[0].seq_len,
-        micro_batch_tokens=min(ctx.machine.micro_batch_tokens, section.global_batch_tokens),
+        micro_batch_tokens=min(session.runtime.micro_batch_tokens, section.global_batch_tokens),
         tokens_per_second=usual.tokens_per_second,
         flops_per_second=usual.tokens_per_second * _flops_per_token(ctx, vocab_size),
         measured_by="pretrain",
