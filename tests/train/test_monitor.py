@@ -72,6 +72,7 @@ def test_events_of_every_kind_come_back_and_say_what_happened(tmp_path: Path) ->
         "Another mixture or length from step 10 on; the loss of web rose by 0.5 nats and is back after 12 steps, of code rose by "
         "0.25 nats and is not back, of book was not drawn, of old did not rise []",
         "1 sequence passed over before step 40 []",
+        "Out of memory at step 41 with micro-batches of 16 tokens; from this step on they have 8 [applied]",
     ]
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.tokens.batch import Batch
 from gristmill.tokens.chat import EncodedChat, chat_batch
 from gristmill.train.loss import LossOutput
-from gristmill.train.transfer import on_device
 
 LOGIT_ROWS = 1024
 REPORTS = ("accuracy", "margin", "reward_chosen", "reward_rejected")  # of a preference loss

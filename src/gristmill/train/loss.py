@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.planning.cost import loss_chunk_tokens
 from gristmill.tokens.batch import Batch
 from gristmill.train.prefix import number_format
-from gristmill.train.transfer import on_device
 
 
 @dataclass(frozen=True, kw_only=True)

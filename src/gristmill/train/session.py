@@ -20,6 +20,7 @@ from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Position, Report, unreported
 from gristmill.graph.ranks import Ranks, is_first
 from gristmill.graph.step import StepContext
+from gristmill.model.compiled import compile_parts
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_weights
 from gristmill.planning.cost import KEEP_CHECKPOINTS
@@ -327,7 +328,7 @@ def open_session(
     def make(model: Llama) -> torch.optim.Optimizer:
         return make_optimizer(model, **optimizer_options)
 
-    now = environment(runtime.micro_batch_tokens, device, runtime.threads, ranks)
+    now = environment(runtime.micro_batch_tokens, device, runtime.threads, ranks, compiled=runtime.compiled)
     computed_in = {**now, "threads": threads.threads}
     runtime.progress(Position.doing("looking for a checkpoint"))
     checkpoint = _agreed(ranks, lambda: checkpoints.newest_sound(now, say=say, progress=runtime.progress))
@@ -350,6 +351,8 @@ def open_session(
         computed_in["micro_batch_tokens"] = runtime.micro_batch_tokens
         progress = _resumed(checkpoint, checkpoints, monitor, computed_in, say)
     model.recompute = runtime.recompute
+    if runtime.compiled:
+        compile_parts(model)
     return Session(
         out=out,
         model=model,
