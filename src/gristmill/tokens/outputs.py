@@ -52,13 +52,15 @@ class TokenizerFiles(Outputs):
 
 
 class Tokenized(Outputs):
-    """Token shards of one source, one per split, each reached by the stem that its three files share."""
+    """Token shards of one source, one per split, each reached by the stem that its files share."""
 
     train = File("{source}/train", covers=("{source}/train.bin", "{source}/train.index", "{source}/train.json"))
     validation = File(
         "{source}/validation",
         covers=("{source}/validation.bin", "{source}/validation.index", "{source}/validation.json"),
     )
+
+    blocks = File("{source}", covers=("{source}/train.blocks", "{source}/validation.blocks"), notes=True)
 
     def of(self, source: str) -> Tokenized:
         """The same outputs of one source, for who reads all."""
