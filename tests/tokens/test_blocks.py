@@ -75,7 +75,7 @@ def test_training_stops_before_a_token_of_a_damaged_block_wherever_a_bit_flipped
 ) -> None:
     damaged = copy_with(sound, tmp_path / "damaged", suffix, flip(place, bit))
     read: list[bytes] = []
-    with pytest.raises(ArtifactError, match=rf"train\.(bin|json|blocks)"):  # noqa: PT012
+    with pytest.raises(ArtifactError, match=r"train\.(bin|json|blocks)"):  # noqa: PT012
         for batch in read_all(damaged, limit=None):
             read.append(batch)
     assert read == batches[: len(read)], "what was read before is what was written"

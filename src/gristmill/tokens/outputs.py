@@ -54,6 +54,9 @@ class TokenizerFiles(Outputs):
 class Tokenized(Outputs):
     """Token shards of one source, one per split, each reached by the stem that its files share."""
 
+    checked_as_read = tuple(
+        f"*/{split}.{kind}" for split in ("train", "validation") for kind in ("bin", "index", "json", "blocks")
+    )
     train = File("{source}/train", covers=("{source}/train.bin", "{source}/train.index", "{source}/train.json"))
     validation = File(
         "{source}/validation",
