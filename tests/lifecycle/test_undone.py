@@ -254,7 +254,7 @@ def test_a_flipped_byte_of_an_input_stops_the_step_that_reads_it(
     assert f"{reader} reads it" in answer.err
 
 
-@pytest.mark.parametrize("name", ["train.bin", "train.blocks", "train.json"])
+@pytest.mark.parametrize("name", ["train.bin", "train.blocks"])
 def test_a_flipped_byte_of_tokens_stops_training_before_it_uses_them_and_its_remedy_works(
     done_project: Path, gristmill: Command, name: str
 ) -> None:

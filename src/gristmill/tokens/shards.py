@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from gristmill.errors import ArtifactError, DataError
 from gristmill.planning.cost import token_bytes
 from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error, read_json, write_text
-from gristmill.tokens.blocks import BlockHasher, CheckedFile, hashes_as_bytes, read_hashes
+from gristmill.tokens.blocks import BlockHasher, CheckedFile, hashes_as_bytes, read_hashes, remedy
 
 FORMAT_VERSION = 1
 
@@ -204,7 +204,7 @@ class TokenShard:
         total = int(self.document_ends[-1]) if self.num_documents else 0
         if total != self.num_tokens or (lengths < 1).any():
             raise ArtifactError(
-                f"{_sibling(self.path, 'index')} does not rise to {self.num_tokens}. Run the tokenize step again."
+                f"{_sibling(self.path, 'index')} does not rise to {self.num_tokens}.\n  {remedy(self.path)}"
             )
         if (self.tokens[self.document_ends.astype(np.int64) - 1] != self.eos_id).any():
             raise ArtifactError(f"{_sibling(self.path, 'bin')}: a document does not end with eos id {self.eos_id}.")
@@ -249,10 +249,10 @@ def _read_facts(path: Path) -> ShardFacts:
     try:
         facts = ShardFacts(**read_json(path))
     except TypeError as error:
-        raise ArtifactError(f"{path} is not a shard's sidecar: {error}. Run the tokenize step again.") from error
+        raise ArtifactError(f"{path} is not a shard's sidecar: {error}.\n  {remedy(path)}") from error
     if facts.format_version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path} has format_version {facts.format_version}, expected {FORMAT_VERSION}. Run tokenize again."
+            f"{path} has format_version {facts.format_version}, expected {FORMAT_VERSION}.\n  {remedy(path)}"
         )
     return facts
 
@@ -262,10 +262,10 @@ def map_file(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     try:
         size = path.stat().st_size
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist. Run the tokenize step again.") from error
+        raise ArtifactError(f"{path} does not exist.\n  {remedy(path)}") from error
     if size != count * dtype.itemsize:
         raise ArtifactError(
-            f"{path} has {size} bytes, its sidecar promises {count} x {dtype.itemsize}. Run the tokenize step again."
+            f"{path} has {size} bytes, its sidecar promises {count} x {dtype.itemsize}.\n  {remedy(path)}"
         )
     if count == 0:
         return np.zeros(0, dtype=dtype)

@@ -37,7 +37,7 @@ VERSION = 1
 
 __all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use"]
 
-_BLOCK = 1024  # sequences resolved together
+_BLOCK = 4096  # sequences resolved together
 NEVER = -1  # of a lane before any reshuffle
 
 

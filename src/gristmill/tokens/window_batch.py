@@ -26,27 +26,26 @@ class WindowBatches:
 
     def make(self, windows: Sequence[memoryview | bytes], seq_len: int, source_S: NDArray[np.int16]) -> Batch:
         """Each of S windows has seq_len + 1 ids; source_S: the number of its source."""
-        num, width, size = len(windows), seq_len + 1, self._dtype.itemsize
-        count, shape, small = num * seq_len, (num, seq_len), position_dtype(seq_len)
-        # A block: tokens and targets; the windows as they are read; positions; sources; a byte an id to work in.
-        read = 8 * count
-        positions = read + num * width * size
-        sources = positions + count * small.itemsize
-        work = sources + 2 * count
-        block = self._take(work + num * width)
-        room, row_bytes = block[read:positions].data, width * size
+        num, width, small = len(windows), seq_len + 1, position_dtype(seq_len)
+        count, shape, row_bytes = num * seq_len, (num, seq_len), width * self._dtype.itemsize
+        # Tokens, targets, positions, sources. While the windows lie where positions and sources come last, what is found in them lies
+        # where tokens come: the less memory is touched, the more of it is in the cache.
+        read, sources = 8 * count, (8 + small.itemsize) * count
+        end = max(sources + 2 * count, read + num * row_bytes)
+        block = self._take(end)
+        room = block[read:end].data
         for row, window in enumerate(windows):
             room[row * row_bytes : (row + 1) * row_bytes] = window
-        ids_SW = block[read:positions].view(self._dtype).reshape(num, width)
-        begins_SW = block[work:].view(np.bool_).reshape(num, width)
+        ids_SW = block[read : read + num * row_bytes].view(self._dtype).reshape(num, width)
+        begins_SW = block[: num * width].view(np.bool_).reshape(num, width)
         columns, document_lengths = segments(ids_SW, self._eos_id, begins_SW)
         batch = Batch(
             tokens_N=block[: 4 * count].view(np.int32),
             targets_N=block[4 * count : read].view(np.int32),
-            positions_N=block[positions:sources].view(small),
+            positions_N=block[read:sources].view(small),
             document_lengths=document_lengths,
             loss_mask_N=self._all_count(count),
-            source_N=block[sources:work].view(np.int16),
+            source_N=block[sources : sources + 2 * count].view(np.int16),
         )
         batch.tokens_N.reshape(shape)[:] = ids_SW[:, :-1]
         batch.targets_N.reshape(shape)[:] = ids_SW[:, 1:]
