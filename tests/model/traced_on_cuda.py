@@ -47,8 +47,8 @@ def batch() -> Batch:
     """Four documents of two sources; every third target does not count."""
     count, lengths = sum(LENGTHS), np.array(LENGTHS)
     return Batch(
-        tokens_N=np.arange(count),
-        targets_N=np.arange(count),
+        tokens_N=np.arange(count, dtype=np.int32),
+        targets_N=np.arange(count, dtype=np.int32),
         positions_N=positions_within(lengths),
         document_lengths=lengths,
         loss_mask_N=(np.arange(count) % 3 > 0).astype(np.float32),

@@ -115,7 +115,7 @@ def response_logps(model: Llama, batch: Batch) -> Tensor:
     logp_M = torch.cat(
         [
             checkpoint(_target_logp, x, model.output_weight_VD, targets, use_reentrant=False, preserve_rng_state=False)
-            for x, targets in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS))
+            for x, targets in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M.long(), LOGIT_ROWS))
         ]
     )
     num_counting = np.add.reduceat(counts_N, np.cumsum(lengths) - lengths, dtype=np.int64).tolist()

@@ -90,7 +90,7 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str], *, 
         x_ND, targets_N, mask_N, source_N = (
             values.index_select(0, index_M) for values in (x_ND, targets_N, mask_N, source_N)
         )
-    loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N, mask_N, z_loss=z_loss)
+    loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N.long(), mask_N, z_loss=z_loss)
     counts = np.bincount(batch.source_N, weights=batch.loss_mask_N, minlength=len(source_names))
     return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, counts.tolist(), source_names))
 
@@ -109,10 +109,9 @@ def sums_by_source(
     """
     nats_N = nll_N.double() * loss_mask_N.double()
     sums = {"loss": (nats_N.sum(), sum(counts))}
+    # Sums under a mask, and no scattered additions, which a device makes in another order each time.
     for number, (name, count) in enumerate(zip(source_names, counts, strict=True)):
-        if (
-            count
-        ):  # a sum over a mask, and no scattered additions: those are made in another order each time on a device
+        if count:
             sums[f"loss/{name}"] = (torch.where(source_N == number, nats_N, 0.0).sum(), count)
     return sums
 
