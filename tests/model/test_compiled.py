@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from shutil import which
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from gristmill.graph.ranks import ONE_RANK
 from gristmill.model.compiled import compile_parts
 from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
-from gristmill.train.loss import chunked_cross_entropy
+from gristmill.tokens.batch import Batch, positions_within
+from gristmill.train.loop import take_step
+from gristmill.train.loss import chunked_cross_entropy, next_token_loss
+from gristmill.train.ranks import Meeting, joined
+from gristmill.train.sharding import put_together
 
 CONFIG = LlamaConfig(
     vocab_size=276,
@@ -51,6 +58,19 @@ def loss_and_gradient(model: Llama, lengths: list[int]) -> tuple[float, Tensor]:
     return float(loss.detach()), torch.cat([grad.flatten() for grad in gradients if grad is not None])
 
 
+def random_batch() -> Batch:
+    lengths = np.array([7, 5, 9])
+    ids = np.random.default_rng(0).integers(0, 276, 22)
+    return Batch(
+        tokens_N=ids[:-1],
+        targets_N=ids[1:],
+        positions_N=positions_within(lengths),
+        document_lengths=lengths,
+        loss_mask_N=np.ones(21, dtype=np.float32),
+        source_N=np.zeros(21, dtype=np.int16),
+    )
+
+
 def check(backend: str) -> None:
     plain, fast = init_weights(Llama(CONFIG), 0), init_weights(Llama(CONFIG), 0)
     compile_parts(fast, backend=backend)
@@ -67,6 +87,33 @@ def check(backend: str) -> None:
 
 def test_traced_parts_are_the_same_and_are_traced_once_whatever_the_documents() -> None:
     check("aot_eager")
+
+
+def test_parts_of_a_model_that_is_spread_over_ranks_can_be_compiled() -> None:
+    """One rank over gloo, which spreads and gathers as several do."""
+    plain, fast = init_weights(Llama(CONFIG), 0), init_weights(Llama(CONFIG), 0)
+    with joined(Meeting.opened(), rank=0, size=1, local_rank=0, device="cpu", replicas=1) as ranks:
+        ranks.shard(fast)
+        compile_parts(fast, backend="aot_eager")
+        outcomes = [
+            take_step(
+                model,
+                torch.optim.SGD(model.parameters()),
+                random_batch(),
+                partial(next_token_loss, source_names=["text"]),
+                lr=0.1,
+                micro_batch_tokens=12,
+                max_grad_norm=1.0,
+                ranks=of,
+                reports=("loss", "loss/text"),
+            )
+            for model, of in ((plain, ONE_RANK), (fast, ranks))
+        ]
+        weights = put_together(fast.state_dict(), keep=True)
+    assert outcomes[1].loss == pytest.approx(outcomes[0].loss, rel=1e-6)
+    assert outcomes[1].grad_norm == pytest.approx(outcomes[0].grad_norm, rel=1e-5)
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -113,6 +113,12 @@ def test_no_cut_helps_when_single_documents_are_too_large() -> None:
     assert longest <= tokens < 2 * longest  # it was cut as far as documents allow
 
 
+def test_an_update_without_memory_ends_the_run_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.optim.SGD, "step", out_of_memory)
+    with pytest.raises(RecipeError, match=r"whatever the micro-batch is.*--ranks"):
+        step(tiny.LOSS, 1000)
+
+
 def test_another_error_of_a_step_is_not_taken_for_one_of_memory() -> None:
     def broken(model: Any, batch: Batch) -> LossOutput:
         raise RuntimeError("something else")
@@ -198,16 +204,16 @@ SCARCE = """
     def run(ctx):
         failed = []
         def scarce(model, batch, **options):
+            fails = ctx.ranks.rank == 1 and batch.num_tokens > {limit} and not failed
+            if fails and not {in_backward}:
+                failed.append(model.model.layers[1].mlp.register_forward_pre_hook(out_of_memory))
             output = next_token_loss(model, batch, **options)
-            if ctx.ranks.rank == 1 and batch.num_tokens > {limit} and len(failed) < 1:
-                failed.append(batch.num_tokens)
-                if {in_backward}:
-                    def out_of_memory(grad):
-                        raise torch.OutOfMemoryError("planted")
-                    output.loss_sum.register_hook(out_of_memory)
-                else:
-                    raise torch.OutOfMemoryError("planted")
+            if fails:
+                failed.append(output.loss_sum.register_hook(out_of_memory))
             return output
+        def out_of_memory(*_):
+            failed[0].remove()
+            raise torch.OutOfMemoryError("planted")
         pretrain.next_token_loss = scarce
         return pretrain.run(ctx)
 """
@@ -240,7 +246,7 @@ def train_two(
     return found
 
 
-@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("where", ["forward", pytest.param("backward", marks=pytest.mark.slow)])
 def test_all_ranks_begin_the_step_again_when_one_runs_out_of_memory(
     inputs: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -259,6 +265,7 @@ def test_all_ranks_begin_the_step_again_when_one_runs_out_of_memory(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_memory_that_ends_while_gradients_are_exchanged_ends_the_run_with_advice(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

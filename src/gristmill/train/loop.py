@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import nn
 
-from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
+from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted, RecipeError
 from gristmill.graph.progress import Position
 from gristmill.graph.ranks import ONE_RANK, Ranks, any_rank, is_first
 from gristmill.train.loss import LossOutput
@@ -301,9 +301,20 @@ def take_step(
     if applied:
         clip_(model.parameters(), max_grad_norm, norm=norm)
         set_lr(optimizer, lr)
-        optimizer.step()
+        _update(optimizer)
     optimizer.zero_grad(set_to_none=True)
     return replace(found, applied=applied)
+
+
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    """Raises RecipeError where a device has no memory for the optimizer's state, which the first update makes."""
+    try:
+        optimizer.step()
+    except torch.OutOfMemoryError as error:
+        raise RecipeError(
+            "the device ran out of memory in the update of the weights, which needs the same whatever the micro-batch is. Spread the model "
+            "over more devices with --ranks, end other programs on the device, or make the model smaller."
+        ) from error
 
 
 def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gristmill.train.sharding import num_copies, part_of
 
+_NORM_CHUNK_ON_DEVICE = 2**24  # elements; 128 MiB in float64
 _NORM_CHUNK = 2**18  # elements; keeps the float64 copy that the norm makes within the cache
 
 
@@ -74,8 +75,8 @@ def grad_square_sum(parameters: Iterable[nn.Parameter], device: torch.device | N
 
 
 def _parts(grad: Tensor) -> tuple[Tensor, ...]:
-    """Pieces that fit the cache on a CPU; elsewhere the whole, which the kernel reads once."""
-    return torch.split(grad.reshape(-1), _NORM_CHUNK) if grad.device.type == "cpu" else (grad,)
+    """Pieces whose float64 copies are small: they fit the cache of a CPU; a device has few large ones."""
+    return torch.split(grad.reshape(-1), _NORM_CHUNK if grad.device.type == "cpu" else _NORM_CHUNK_ON_DEVICE)
 
 
 def clip_(parameters: Iterable[nn.Parameter], max_norm: float, *, norm: float | None = None) -> Clipped:
