@@ -33,6 +33,7 @@ from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.train.outputs import MODEL_STEPS, ModelFolder, Pretrained, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 from gristmill.train.prefix import RULE as SPIKE_RULE
+from gristmill.train.watched import REFERENCE_FILES
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
@@ -372,12 +373,12 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
             },
         ),
         watching=Given(
-            config={"pretrain": recipe.pretrain},
+            config={"pretrain": recipe.pretrain, "stage_packs": recipe.stage_packs},
             inputs={
                 f"validation of {name}": reads("tokenize", Tokenized, "validation", source=name)
                 for name in recipe.sources
             },
-            files=_packs(recipe, recipe.pretrain.watch.packs),
+            files={**_packs(recipe, [*recipe.pretrain.watch.packs, *recipe.stage_packs]), **_reference(recipe)},
         ),
         parts=(*PREFIX_PARTS, *((SPIKE_RULE,) if recipe.pretrain.on_spike == "skip" else ())),
     )
@@ -412,6 +413,12 @@ def _tokenizer(recipe: Recipe) -> Step:
         watching=watching,
         parts=CHAT,
     )
+
+
+def _reference(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """What an earlier run's pretraining measured, where the recipe names one."""
+    folder = recipe.pretrain.watch.reference
+    return {} if folder is None else {"reference": tuple(f"{folder.rstrip('/')}/{name}" for name in REFERENCE_FILES)}
 
 
 def _start(recipe: Recipe, role: str) -> dict[str, Reads]:
@@ -526,7 +533,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             config={"export": recipe.export.inside(), "model": last_model_step(recipe), "labels": labels},
             inputs=account,
         ),
-        watching=Given(config={"caps": caps}),
+        watching=Given(config={"caps": caps, "locked": recipe.locked_packs}),
         parts=(*CHAT, *PAGE, "gristmill.model.transformer"),
     )
     yield Step(
@@ -534,7 +541,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
         module="gristmill.report.report",
         outputs=ReportPage,
         given=Given(config={"labels": labels}, inputs={**account, "export": reads("export", Exported)}),
-        watching=Given(config={"caps": caps}, files=_packs(recipe, recipe.pretrain.watch.packs)),
+        watching=Given(config={"caps": caps, "locked": recipe.locked_packs}),
         parts=PAGE,
     )
 

@@ -35,5 +35,5 @@ def write_page(target: Path, page: Path, *, console: Console) -> None:
             folders[name] = folder
     made: dict[str, Outputs] = {name: steps[name].outputs(folder) for name, folder in folders.items() if name in steps}
     labels, caps = Labels(**report[0]["labels"]), Caps(**report[1]["caps"])
-    write_text(page, render_curation(Facts(labels, caps, made, watched={}, not_read=kept_not_read(target))))
+    write_text(page, render_curation(Facts(labels, caps, made, not_read=kept_not_read(target))))
     console.print(f"wrote {page}", markup=False, highlight=False)

@@ -17,6 +17,7 @@ from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
+from gristmill.report.watching import watching_lines
 from gristmill.store.heartbeat import read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
@@ -69,7 +70,7 @@ def status(
     kept = kept_steps(loaded.recipe)
     before = _rows(states, links, machine, kept)
     console.print(_table(before))
-    for line in _event_lines(_events(links)):
+    for line in [*_event_lines(_events(links)), *watching_lines(links, loaded.recipe.locked_packs)]:
         console.print(line, markup=False, highlight=False)
     if not follows:
         return 0

@@ -133,7 +133,6 @@ pretrain:
   warmup_tokens: {max(1, budget.steps // 50) * batch}
   decay_tokens: {budget.decay_tokens}
   optimizer: {{peak_lr: {shape.peak_lr}}}
-  watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
   checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
   sample_prompts: {_yaml(sorted({"", largest.opening}))}
 """,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from markupsafe import Markup
@@ -13,9 +13,11 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Mark, Series, line_chart
 from gristmill.report.facts import Caps, Facts
+from gristmill.report.watching import UNITS
 from gristmill.synthesize.outputs import in_words
-from gristmill.train.events import AnyEvent, MixtureEvent
+from gristmill.train.events import AboveGuessingEvent, AnyEvent, MixtureEvent
 from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
+from gristmill.train.watched import WatchedPack, band_at
 
 
 def budget(facts: Facts) -> Section | None:
@@ -66,7 +68,11 @@ def pretraining(facts: Facts) -> Section | None:
     train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
     happened = facts.happened
-    marks = [Mark(name=str(event), x=event.tokens) for event in happened if not isinstance(event, MixtureEvent)]
+    marks = [
+        Mark(name=str(event), x=event.tokens)
+        for event in happened
+        if not isinstance(event, MixtureEvent | AboveGuessingEvent)
+    ]
     losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
     rate = [_series(train, train_metric("lr"), "learning rate")]
     norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
@@ -94,24 +100,66 @@ def pretraining(facts: Facts) -> Section | None:
             ),
         ),
     ]
-    for pack, chance in facts.watched_packs.items():
-        line = [_series(watched, eval_metric("accuracy", pack), pack, bars=True)]
-        blocks.append(
-            figure(
-                line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
-                f"{pack}, held-out items scored inside the loop; bars are 95 % intervals.",
-            )
-        )
+    blocks += _watched(facts, watched, bands)
     if happened:
         blocks.append(_happened(happened))
     blocks.append(heading("What it wrote after each stage"))
     stage = None
-    for sample in facts.texts("pretrain"):
+    for sample in facts.texts_at_stage_ends:
         if sample.stage != stage:
             stage = sample.stage
             blocks.append(quiet(f"{stage}, {sample.tokens:,} tokens"))
         blocks.append(quote(sample.prompt, sample.text))
     return Section(title="Pretraining", intro="", blocks=blocks)
+
+
+def _watched(facts: Facts, lines: Sequence[LoggedLine], bands: Sequence[Band]) -> Iterator[Markup]:
+    """Groups of packs by stage ends, what follows from it, and a curve a pack."""
+    found = facts.groups_at_stage_ends
+    if found is not None:
+        rows = [
+            (row.group, row.measure, *("" if cell is None else str(cell) for cell in row.cells)) for row in found.rows
+        ]
+        yield table(
+            "Groups at stage ends. The mean over the packs of a group with its 95 % interval; of bits per byte, fewer are better.",
+            ("group", "measure", *found.columns),
+            rows,
+            numbers=range(2, 2 + len(found.columns)),
+        )
+        yield from map(paragraph, found.told)
+    for pack in facts.watched_packs:
+        line = [_series(lines, pack.key, pack.name, bars=True)]
+        if len(line[0].xs):
+            what = "bits per byte of the right answer" if pack.guessing is None else "held-out items"
+            yield figure(
+                line_chart(
+                    [*line, *_reference(facts, pack)],
+                    x_label="tokens",
+                    y_label=UNITS.get(pack.metric, "accuracy"),
+                    bands=bands,
+                    level=pack.guessing,
+                    level_name="guessing",
+                ),
+                f"{pack.name}, {what}, scored inside the loop; bars are 95 % intervals.",
+            )
+
+
+def _reference(facts: Facts, pack: WatchedPack) -> list[Series]:
+    """The same curve of the earlier run that the recipe names, with the noise of its items and checkpoints."""
+    points = facts.reference_curves.get(pack.key, ())
+    if not points:
+        return []
+    around = [band_at(points, point.tokens) for point in points]
+    return [
+        Series(
+            name="reference",
+            xs=[float(point.tokens) for point in points],
+            ys=[point.value for point in points],
+            intervals=[
+                None if one is None or one.low is None or one.high is None else (one.low, one.high) for one in around
+            ],
+        )
+    ]
 
 
 def _happened(events: Sequence[AnyEvent]) -> Markup:
