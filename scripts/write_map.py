@@ -16,7 +16,7 @@ HEAD = "# Map of files\n\nMade by `python scripts/write_map.py`: the first sente
 LAYERS = (
     "errors.py", "units.py", "statistics.py", "store", "recipe", "recipe/schema", "graph", "planning", "data", "formats", "extract",
     "score", "select", "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "serve",
-    "pipeline.py", "remake.py", "amounts.py", "preflight.py", "durations.py", "cautions.py", "forecast.py", "context.py", "display.py", "provenance.py", "runner.py", "draft", "commands", "api.py", "cli_options.py", "cli.py",
+    "pipeline.py", "remake.py", "amounts.py", "preflight.py", "durations.py", "cautions.py", "forecast.py", "context.py", "display.py", "provenance.py", "runner.py", "draft", "commands", "api.py", "cli",
 )  # fmt: skip
 BESIDES = ("benchmarks", "scripts")
 

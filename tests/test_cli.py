@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from gristmill import cli
-from gristmill.cli_options import OTHER_WORDS
+from gristmill.cli.words import OTHER_WORDS
 
 Command = Callable[..., Any]
 

@@ -1,5 +1,5 @@
 """The exception tree, by who must act. Anything else that is raised is a bug of ours and keeps its traceback,
-except an OSError that names a path: cli.py puts it into words.
+except an OSError that names a path: cli puts it into words.
 
 GristmillError
 ├── RecipeError      edit the recipe or the command line          exit code 2

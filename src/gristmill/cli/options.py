@@ -1,35 +1,19 @@
-"""The options that several verbs of the command line share, and the words that people use for the verbs."""
+"""The options that several verbs share, the machine that they describe, and where verbs print."""
 
 from __future__ import annotations
 
-import difflib
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gristmill.graph.machine import Machine
 
 MAX_THREADS = 1024
-OTHER_WORDS = {
-    "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
-    "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
-    "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "versus": "compare", "fork": "intervene", "branch": "intervene", "ablation": "ablate", "anneal": "ablate", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
-    "gc": "clean", "convert": "export", "gguf": "export", "slurm": "launch", "sbatch": "launch", "torchrun": "launch", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
-}  # fmt: skip
-
-
-class Verbs(TyperGroup):
-    """The verbs, and what people call them elsewhere."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The verb that `args` begin with; a usage error with the one that was probably meant."""
-        if args[0] not in self.commands:
-            near = difflib.get_close_matches(args[0], [*self.commands, *OTHER_WORDS], n=1)
-            for word in near:
-                ctx.fail(f"No such command {args[0]!r}. Did you mean {OTHER_WORDS.get(word, word)!r}?")
-        return super().resolve_command(ctx, args)
-
-
 RecipePath = Annotated[Path, typer.Argument(help="the recipe: a YAML file, or its folder", metavar="RECIPE")]
 Overrides = Annotated[
     list[str] | None,
@@ -130,3 +114,28 @@ Models = Annotated[
 Reason = Annotated[str, typer.Option("--why", help="for the record; at least ten letters")]
 Fork = Annotated[str | None, typer.Option(help="write another recipe instead, which branches off", metavar="NAME")]
 AsJson = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+def console() -> Console:
+    from gristmill.display import Output
+
+    return Output(soft_wrap=not sys.stdout.isatty())
+
+
+def machine_of(
+    runs_dir: Path,
+    threads: str = "auto",
+    processes: int | None = None,
+    device: str = "auto",
+    micro_batch_tokens: int | None = None,
+) -> Machine:
+    from gristmill.graph.machine import Machine
+
+    usual = Machine()
+    return Machine(
+        runs_dir=runs_dir,
+        device=device,
+        threads="auto" if threads == "auto" else int(threads),
+        processes=processes or usual.processes,
+        micro_batch_tokens=micro_batch_tokens or usual.micro_batch_tokens,
+    )

@@ -1,0 +1,130 @@
+"""Verbs that look at what was made: documents and what became of them, what a step read, which of two is better."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gristmill.cli.options import AsJson, console
+
+if TYPE_CHECKING:
+    pass
+
+
+def inspect(
+    target: Annotated[
+        Path, typer.Argument(help="a run's folder, a recipe, or a folder or file of raw text", metavar="TARGET")
+    ],
+    rejected: Annotated[bool, typer.Option("--rejected", help="what was dropped, with rule, value and limit")] = False,
+    source: Annotated[str | None, typer.Option(help="only this source")] = None,
+    reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="with --rejected: a condition in SQL, such as \"reason = 'too_few_words' and value > 40\"",
+            metavar="SQL",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", "--limit", min=0, help="how many samples: 10 of a run in all, else 1 of each format"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --rejected: a document a line, all of them unless --limit is given")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="write a run's curation as one HTML file, as its report will show it", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Look at data: what a folder holds, or what a run kept and dropped and why."""
+    if (where is not None or as_json) and not rejected:
+        raise typer.BadParameter("--where and --json show what was dropped. Add --rejected.")
+    if page is not None:
+        if rejected or source or reason or samples is not None:
+            raise typer.BadParameter("--page shows all of a run's curation; give no other option with it.")
+        from gristmill.commands.curation_page import write_page
+
+        write_page(target, page, console=console())
+        return
+    from gristmill.commands.inspect import inspect as show
+
+    show(
+        target,
+        rejected=rejected,
+        source=source,
+        reason=reason,
+        samples=samples,
+        console=console(),
+        where=where,
+        as_json=as_json,
+    )
+
+
+def why(
+    target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")],
+    name: Annotated[str, typer.Argument(help="the id of a document, as `inspect` shows it", metavar="ID")],
+) -> None:
+    """What became of one document: the rule with its numbers, the copy that stayed, the span that matched."""
+    from gristmill.commands.why import why as print_why
+
+    print_why(target, name, console=console())
+
+
+def diff(
+    a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
+    b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
+    as_json: AsJson = False,
+) -> None:
+    """What a changed rule did: documents that one run kept and the other dropped, and why."""
+    from gristmill.commands.diff import diff as print_diff
+
+    print_diff(a, b, console=console(), as_json=as_json)
+
+
+def recipe(target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]) -> None:
+    """Print the recipe of a run as it became: every value, with its origin, interventions included."""
+    from gristmill.commands.recipe import recipe as print_recipe
+
+    print_recipe(target, console=console())
+
+
+def trace(
+    target: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")],
+    step: Annotated[int | None, typer.Option(help="the documents of this step of pretraining, counted from 1")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="the steps that read the document with this id", metavar="ID")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option("--rank", help="of the step, what one of several ranks reads", metavar="RANK/SIZE")
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="all of the text, not its beginning")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a training step read, or when a document was read."""
+    if (step is None) == (document is None):
+        raise typer.BadParameter("name either --step or --document.")
+    from gristmill.commands.trace import trace_document, trace_step
+
+    if document is not None:
+        trace_document(target, document, console=console(), as_json=as_json)
+    elif step is not None:
+        from gristmill.graph.share import read_share
+
+        share = read_share(rank or "0/1", os.environ, option="--rank")
+        trace_step(target, step, share=share, console=console(), as_json=as_json, whole=whole)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
+    b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
+    model: Annotated[str | None, typer.Option(help="pretrain, sft or dpo; the last one, if absent")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which of two runs' models is better, on what both were measured on, and whether that can be told."""
+    from gristmill.commands.compare import compare_runs
+
+    compare_runs(a, b, model=model, console=console(), as_json=as_json)
