@@ -48,9 +48,12 @@ def check_gold(pack: Pack, name: str) -> None:
 
 
 def continuation_of(item: Item) -> tuple[str, str]:
-    """Prompt and right answer, with a blank between words."""
-    is_apart = item.prompt[-1:].isspace() or item.gold[:1].isspace()
-    return item.prompt, item.gold if is_apart else f" {item.gold}"
+    """Prompt and right answer, with the space between them, a blank if there is none, as part of the answer: a token begins with it."""
+    prompt = item.prompt.rstrip()
+    between = item.prompt[len(prompt) :]
+    if not between and not item.gold[0].isspace():
+        between = " "
+    return prompt, between + item.gold
 
 
 def guessing_level(items: Sequence[Item], chance: float) -> float:
