@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.train.pace import FEWEST_BYTES, FEWEST_ITEMS, FREE_SECONDS, Amounts, Pace, affordable_part, every_steps
+from gristmill.train.cadence import every_steps
+from gristmill.train.pace import FEWEST_BYTES, FEWEST_ITEMS, FREE_SECONDS, Amounts, Pace, affordable_part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def test_reduced_amounts_tell_something_and_are_never_more_than_was_asked_for() 
 
 
 def test_the_default_is_a_share_of_the_steps_and_a_recipe_names_tokens() -> None:
-    assert every_steps(None, share=0.01, batch_tokens=64, num_steps=5000) == 50
-    assert every_steps(None, share=0.01, batch_tokens=64, num_steps=14) == 1
-    assert every_steps(640, share=0.01, batch_tokens=64, num_steps=5000) == 10
-    assert every_steps(1, share=0.01, batch_tokens=64, num_steps=5000) == 1
+    assert every_steps(None, 0.01, batch_tokens=64, num_steps=5000) == 50
+    assert every_steps(None, 0.01, batch_tokens=64, num_steps=14) == 1
+    assert every_steps(640, 0.01, batch_tokens=64, num_steps=5000) == 10
+    assert every_steps(1, 0.01, batch_tokens=64, num_steps=5000) == 1

@@ -45,11 +45,6 @@ def affordable_part(*, scored_tokens: float, trained_tokens: int, max_share: flo
     return min(1.0, room / scored_tokens) if scored_tokens else 1.0
 
 
-def every_steps(tokens: int | None, *, share: float, batch_tokens: int, num_steps: int) -> int:
-    """Steps between two measurements: of so many tokens, else of this share of all steps."""
-    return max(1, math.ceil(share * num_steps) if tokens is None else tokens // batch_tokens)
-
-
 @dataclass(kw_only=True)
 class Pace:
     """When to measure. stage_ends: steps, the last one the end of training. tokens: of one measurement, by kind. between: the kinds that are

@@ -25,6 +25,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.cadence import PACKS, STAGE, is_saved_after
 from gristmill.train.course import Course, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
@@ -34,7 +35,7 @@ from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 from gristmill.train.spikes import SpikeWatch
 from gristmill.train.watched import reference_of
-from gristmill.train.watching import PACKS, STAGE, Watcher
+from gristmill.train.watching import Watcher
 
 VERSION = 2
 
@@ -125,8 +126,6 @@ def _train_segment(
         ctx.say(
             f"stage {name}: steps {segment.first_step + 1:,} to {segment.last_step:,}, {tokens:,} tokens of {segment.seq_len}"
         )
-    kept = milestones(course)
-    every = max(1, watch.section.checkpoint_every_tokens // segment.batch_tokens)
 
     def save(progress: Progress) -> None:
         times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
@@ -153,7 +152,7 @@ def _train_segment(
     watched = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
+        save=Hook(at=lambda step: is_saved_after(step, course, watch.section), run=save),
         hooks=watch.hooks(),
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
     )

@@ -1,11 +1,6 @@
 """What a pretraining measures of itself: held-out text, packs, texts it writes; and what it notes of that for who shows it.
 
-    text     bits per byte of held-out text of each source, every hundredth of the tokens
-    packs    the packs of the recipe's `watch`, every twentieth; the model then also continues the recipe's prompts
-    stage    the other packs, at the end of each stage, where text and packs are measured, too
-
-How much and when is decided by pace.py, so that it takes no more than a share of the time of training. It reads the model and changes
-nothing of the training.
+What is asked for when, cadence.py says; how much of it there is time for, pace.py. It reads the model and changes nothing of the training.
 """
 
 from __future__ import annotations
@@ -23,12 +18,13 @@ from gristmill.store.durable import write_json
 from gristmill.store.fingerprint import derive_seed, fingerprint
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.cadence import PACKS, STAGE, TEXT, measured_after
 from gristmill.train.course import Course, Segment
 from gristmill.train.events import AboveGuessingEvent
 from gristmill.train.gold import check_gold, gold_bits_per_byte, guessing_level, with_gold
 from gristmill.train.loop import Hook, Progress
 from gristmill.train.outputs import BITS, eval_metric, interval_of
-from gristmill.train.pace import FEWEST_BYTES, Amounts, Pace, affordable_part, every_steps
+from gristmill.train.pace import FEWEST_BYTES, Amounts, Pace, affordable_part
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack, spread
 from gristmill.train.session import Session
 from gristmill.train.watched import (
@@ -46,8 +42,6 @@ from gristmill.train.watched import (
     measured_lines,
 )
 
-TEXT, PACKS, STAGE = "text", "packs", "stage"
-EVERY = {TEXT: 0.01, PACKS: 0.05}  # of all tokens, where the recipe does not say
 NOTES = "watching"  # a key of what a checkpoint carries along
 SECONDS = "throughput/watching_seconds"
 BYTES_PER_TOKEN = 4.0  # where there is no held-out text to count
@@ -81,15 +75,6 @@ class Watcher:
         self.ends = [segment.last_step for segment in self.course.segments]
         self.amounts = self._affordable()
         watch = self.section.watch
-        self.every = {
-            kind: every_steps(
-                tokens,
-                share=EVERY[kind],
-                batch_tokens=self.section.global_batch_tokens,
-                num_steps=self.course.num_steps,
-            )
-            for kind, tokens in ((TEXT, watch.every_tokens), (PACKS, watch.packs_every_tokens))
-        }
         self.pace = Pace(
             stage_ends=self.ends,
             max_share=watch.max_share,
@@ -107,9 +92,7 @@ class Watcher:
 
     def due(self, step: int) -> list[str]:
         """The kinds that are asked for after a step."""
-        if step in self.ends:
-            return [TEXT, PACKS, STAGE]
-        return [kind for kind in (TEXT, PACKS) if step % self.every[kind] == 0]
+        return measured_after(step, self.course, self.section)
 
     def watch(self, progress: Progress) -> None:
         """Measures what is due and allowed, notes what that took, and tells of a pack that has left guessing behind."""
