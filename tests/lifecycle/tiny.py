@@ -132,6 +132,7 @@ def tiny_recipe() -> dict[str, Any]:
                 "packs": ["wordnet-cloze"],
                 "packs_every_tokens": 7168,
                 "max_items": 20,
+                "max_share": 1.0,
             },
             "sample_prompts": ["", "The function returns"],
             "checkpoint_every_tokens": 5120,

@@ -55,7 +55,7 @@ trainings = st.builds(
     ),
     stages=st.lists(st.integers(1, 200), min_size=1, max_size=4),
     step_seconds=st.floats(1e-3, 100.0),
-    max_share=st.floats(1e-3, 1.0),
+    max_share=st.floats(1e-3, 0.99),
     every=st.tuples(st.integers(1, 50), st.integers(1, 50)),
     costs=st.tuples(*[st.floats(1e-3, 100.0)] * 3),
 )
@@ -127,13 +127,26 @@ def test_a_kind_that_was_never_measured_is_taken_at_the_speed_of_the_others() ->
     assert pace.cost(["stage"]) == pytest.approx(6.0)
 
 
-@given(st.floats(1, 1e9), st.integers(1, 10**9), st.floats(1e-3, 1.0))
+@given(st.floats(1, 1e9), st.integers(1, 10**9), st.floats(1e-3, 0.99))
 def test_what_stage_ends_score_is_half_of_the_share_at_most(scored: float, trained: int, max_share: float) -> None:
     """A forward pass is a third of the work of a training step."""
     part = affordable_part(scored_tokens=scored, trained_tokens=trained, max_share=max_share)
     assert 0 < part <= 1
     assert part * scored / 3 <= max_share * trained / 2 * (1 + 1e-9)
     assert part == 1 or part * scored / 3 == pytest.approx(max_share * trained / 2)
+
+
+def test_a_share_of_one_is_no_limit() -> None:
+    """So a log has the same lines however busy the machine was."""
+    training = Training(
+        ends=[50],
+        step_seconds=1e-3,
+        max_share=1.0,
+        every={"text": 1, "packs": 5},
+        costs={"text": 9.0, "packs": 9.0, "stage": 9.0},
+    )
+    assert training.measured() == {"text": [*range(51)], "packs": [*range(0, 51, 5)], "stage": [50]}
+    assert affordable_part(scored_tokens=1e12, trained_tokens=1, max_share=1.0) == 1.0
 
 
 def test_reduced_amounts_tell_something_and_are_never_more_than_was_asked_for() -> None:

@@ -78,6 +78,7 @@ PRETRAIN: dict[str, Any] = {
         "packs": ["cloze"],
         "packs_every_tokens": 256,
         "max_items": 4,
+        "max_share": 1.0,
     },
     "sample_prompts": ["", "one"],
     "checkpoint_every_tokens": 192,

@@ -19,6 +19,7 @@ from typing import Any
 
 FORWARD_WORK = 1 / 3  # of the work of a training step on as many tokens
 AT_STAGE_ENDS = 0.5  # of the share
+NO_LIMIT = 1.0  # a share: whatever is asked for is measured
 FREE_SECONDS = 5.0  # nobody waits for less
 FEWEST_ITEMS = 100  # fewer tell nothing apart
 FEWEST_BYTES = 10_000
@@ -41,8 +42,9 @@ class Amounts:
 
 def affordable_part(*, scored_tokens: float, trained_tokens: int, max_share: float) -> float:
     """Which part of what stage ends ask for fits into their part of the share. scored_tokens: of all of them, in full."""
-    room = AT_STAGE_ENDS * max_share * trained_tokens / FORWARD_WORK
-    return min(1.0, room / scored_tokens) if scored_tokens else 1.0
+    if max_share >= NO_LIMIT or not scored_tokens:
+        return 1.0
+    return min(1.0, AT_STAGE_ENDS * max_share * trained_tokens / FORWARD_WORK / scored_tokens)
 
 
 @dataclass(kw_only=True)
@@ -61,7 +63,7 @@ class Pace:
 
     def allows(self, kind: str, *, step: int, training_seconds: float) -> bool:
         """Whether it is measured after this step. training_seconds: of the steps up to there."""
-        if step == 0 or step in self.stage_ends:
+        if self.max_share >= NO_LIMIT or step == 0 or step in self.stage_ends:
             return True
         room = self._room(step, training_seconds) / len(self.between)
         return self.seconds_between.get(kind, 0.0) + self.cost([kind]) <= room

@@ -167,7 +167,7 @@ class Watch(Section):
     )
     max_share: Annotated[float, Field(gt=0, le=1), Unit("share", "a share of a whole")] = Field(
         default=0.03,
-        description="of the time of training that watching may take; beyond it there are fewer items, less text and fewer points",
+        description="of the time of training that watching may take; beyond it there are fewer items, less text and fewer points; 1: no limit",
     )
     reference: str | None = Field(
         default=None,
