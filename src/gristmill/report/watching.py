@@ -180,15 +180,16 @@ def _told_of_reference(watched: Watched, rows: Sequence[GroupRow]) -> list[str]:
     if watched.reference is None:
         return []
     folder = watched.reference.folder
-    behind = {row: found for row in rows if (found := row.behind) is not None}
+    behind = [(*found, row) for row in rows if (found := row.behind) is not None]
     if not behind:
         compared = any(cell is not None and cell.reference is not None for row in rows for cell in row.cells)
         what = (
-            "No group is behind it by more than noise" if compared else "It has nothing measured after as many tokens"
+            "no group is behind it by more than noise"
+            if compared
+            else "nothing of it was measured after as many tokens"
         )
         return [f"Reference {folder}: {what}."]
-    row = max(behind, key=lambda row: behind[row][0])
-    share, cell = behind[row]
+    share, cell, row = max(behind, key=lambda one: one[0])
     assert cell.reference is not None
     value, half = cell.reference
     return [
