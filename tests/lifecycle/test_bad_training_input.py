@@ -34,7 +34,7 @@ def left_by(project: Path) -> dict[str, Any]:
         "weights": (run / "pretrain" / WEIGHTS).read_bytes(),
         "checkpoints": [ref.folder.name for ref in checkpoints_of(project)],
         "interventions": sorted(path.name for path in run.glob("interventions/*")),
-        "ablations": sorted(path.name for path in run.parent.glob("tiny.*/[!.]*")),
+        "declared": [*run.parent.glob("tiny.*/declared.json")],
     }
 
 

@@ -65,7 +65,7 @@ class CheckpointIndex:
     def own(self, run: RunLinks) -> list[CheckpointRef]:
         """Those that the run links, newest first; links that lead nowhere do not count."""
         links = [path for path in (run.folder / self._links).glob("[0-9]*") if path.is_symlink() and path.is_dir()]
-        names = [name.rpartition("/")[2] for path in links if (name := named_by(path)) is not None]
+        names = [(named_by(path) or "").removeprefix(f"{CHECKPOINTS}/") for path in links]
         return sorted(map(self._parse, filter(_NAME.fullmatch, names)), key=_newest_first)
 
     def link(self, run: RunLinks, ref: CheckpointRef) -> bool:
