@@ -279,12 +279,12 @@ class Run:
             self._say_if_other_bytes(step, known, identity)
 
     def _why(self, state: StepState) -> list[str]:
-        """Why a step is made, and the checkpoint from which pretraining resumes."""
+        """Why a step is made, and the checkpoint from which pretraining resumes, or why it resumes from none."""
         reasons = state.reasons or ("its files were removed",)
         point = resume_point(self.states, self.machine) if state.step.name == PRETRAIN else None
-        if point is None or not point.step:
+        if point is None or not (point.step or point.notes):
             return [*reasons]
-        return [*(reason for reason in reasons if reason != NOT_MADE), str(point)]
+        return [*(reason for reason in reasons if reason != NOT_MADE), str(point), *point.notes]
 
     def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""
