@@ -67,6 +67,15 @@ def pretraining(facts: Facts) -> Section | None:
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
     happened = facts.happened
     marks = [Mark(name=str(event), x=event.tokens) for event in happened if not isinstance(event, MixtureEvent)]
+    decisions = [
+        Mark(
+            name=f"change {number} after step {change.step:,}: {change.what}. {change.why}",
+            x=change.tokens,
+            number=number,
+        )
+        for number, change in enumerate(facts.changes, start=1)
+    ]
+    marks += decisions
     losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
     rate = [_series(train, train_metric("lr"), "learning rate")]
     norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
@@ -76,16 +85,25 @@ def pretraining(facts: Facts) -> Section | None:
             figure(
                 line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands, marks=marks),
                 "Training loss per source, averaged over the steps between two lines of the log."
-                + (" Dashed: spikes, and data that was passed over; the table says what." if marks else ""),
+                + (
+                    " Dashed: spikes, and data that was passed over; the table says what."
+                    if len(marks) > len(decisions)
+                    else ""
+                )
+                + (
+                    " Numbered: changes that were decided on the way; the table says what and why." if decisions else ""
+                ),
             ),
             figure(
-                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands),
+                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands, marks=decisions),
                 "Held-out text, never trained on. Bars are 95 % intervals over documents; the measure does not depend on the tokenizer.",
             ),
         ),
         beside(
             figure(
-                line_chart(rate, x_label="tokens", y_label="learning rate", bands=bands, from_zero=True),
+                line_chart(
+                    rate, x_label="tokens", y_label="learning rate", bands=bands, marks=decisions, from_zero=True
+                ),
                 "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
             ),
             figure(
@@ -98,8 +116,29 @@ def pretraining(facts: Facts) -> Section | None:
         line = [_series(watched, eval_metric("accuracy", pack), pack, bars=True)]
         blocks.append(
             figure(
-                line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
+                line_chart(
+                    line,
+                    x_label="tokens",
+                    y_label="accuracy",
+                    bands=bands,
+                    marks=decisions,
+                    level=chance,
+                    level_name="chance",
+                ),
                 f"{pack}, held-out items scored inside the loop; bars are 95 % intervals.",
+            )
+        )
+    if facts.changes:
+        rows = [
+            (str(number), f"{change.step:,}", change.what, change.why)
+            for number, change in enumerate(facts.changes, start=1)
+        ]
+        blocks.append(
+            table(
+                "Changes decided on the way. Of the recipe and of interventions, by their numbers on the charts.",
+                ("number", "after step", "what", "why"),
+                rows,
+                has_sentences=True,
             )
         )
     if happened:
