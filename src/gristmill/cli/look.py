@@ -54,7 +54,7 @@ def inspect(
         from gristmill.commands.run_page import follow_page, write_page
 
         if follow:
-            follow_page(target, page, is_over=lambda: False)
+            follow_page(target, page)
         else:
             write_page(target, page, console=console())
         return

@@ -8,9 +8,10 @@ the report is made       that
 from __future__ import annotations
 
 import datetime
-import os
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from rich.console import Console
 
 from gristmill.commands.follow import step_seconds, told, training_moment
-from gristmill.errors import RecipeError
+from gristmill.errors import GristmillError, RecipeError
 from gristmill.extract.not_read import kept_not_read
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.step import Step
@@ -49,21 +50,22 @@ def write_page(target: Path, page: Path, *, console: Console) -> None:
     console.print(f"wrote {page}", markup=False, highlight=False)
 
 
-def follow_page(
-    target: Path, page: Path, *, is_over: Callable[[], bool], sleep: Callable[[float], None] = time.sleep
-) -> int:
-    """Writes the page of a run whenever something was measured, and every half minute, until the run ends; then once more, and that one
-    loads itself no more. Returns how often it was written. is_over: that the run ended is known otherwise.
+def follow_page(target: Path, page: Path, *, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Writes the page of a run at work whenever something was measured, and every half minute, until the run ends; then once more, and that
+    one loads itself no more. Returns how often it was written.
 
-    Without the sections on data, and at the lowest priority: it must not be in the way of the training that it shows.
+    While the run is at work without the sections on data, which read what every shard left: it must not be in the way of the training.
     """
-    os.nice(19)
-    links, written, seen, at = RunLinks(Store(target.parent), target.name), 0, -1, -WRITE_SECONDS
-    while not is_over() and _is_alive(read_beat(target)):
+    links, written, seen, at = RunLinks(Store(target.parent), target.name), 0, -1, -math.inf
+    first = read_beat(target)
+    while first is not None and _is_at_work(first, read_beat(target)):
         lines = _measured(links)
         if lines is not None and (lines != seen or time.monotonic() - at >= WRITE_SECONDS):
-            write_text(page, _page(links, with_curation=False, refreshes=True))
-            written, seen, at = written + 1, lines, time.monotonic()
+            with suppress(
+                GristmillError, OSError
+            ):  # what it reads was just being replaced; the next look reads it again
+                write_text(page, _page(links, with_curation=False, refreshes=True))
+                written, seen, at = written + 1, lines, time.monotonic()
         sleep(LOOK_SECONDS)
     if _measured(links) is not None:
         write_text(page, _page(links, with_curation=True, refreshes=False))
@@ -71,8 +73,9 @@ def follow_page(
     return written
 
 
-def _is_alive(beat: Beat | None) -> bool:
-    return beat is not None and beat.is_alive
+def _is_at_work(first: Beat, now: Beat | None) -> bool:
+    """Whether it is still the process of the first look."""
+    return now is not None and now.is_alive and (now.host, now.pid) == (first.host, first.pid)
 
 
 def _measured(links: RunLinks) -> int | None:

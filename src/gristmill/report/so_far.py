@@ -76,10 +76,9 @@ class FactsSoFar(Facts):
 def render_so_far(facts: FactsSoFar, *, state: str, at: datetime.datetime, with_curation: bool, refreshes: bool) -> str:
     """The page. state: what the run is doing, or how it ended. with_curation: with the sections on data, which read what every shard left.
     refreshes: loads itself again every half minute."""
-    made: list[Sections] = [(_state_of_training,)]
-    made += [CURATION] if with_curation else []
-    made += [(_budget, pretraining, post_training)]
+    made: list[Sections] = [(_state_of_training, _budget, pretraining, post_training)]
     made += [(evaluation,)] if facts.has("evaluate") else []
+    made += [CURATION] if with_curation else []
     return render_made(
         facts,
         tuple(section for sections in made for section in sections),
