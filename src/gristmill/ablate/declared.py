@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.ablate.arms import Design
+from gristmill.ablate.arms import Arm, Design
 from gristmill.errors import RecipeError
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences
@@ -67,6 +67,14 @@ def _asked(design: Design, shaped_by: Mapping[str, Any]) -> dict[str, Any]:
         "after_step": design.after_step,
         "tokens": design.tokens,
         "validation_bytes": design.trials[0].loaded.recipe.evaluate.validation_bytes,
-        "arms": {arm.name: [draw.model_dump(exclude_none=True) for draw in arm.mixture] for arm in design.arms},
+        "arms": {arm.name: _plain(arm) for arm in design.arms},
         "shaped_by": dict(shaped_by),
     }
+
+
+def _plain(arm: Arm) -> Any:
+    """Its mixture, or those of its stages where it has several."""
+    mixtures = {
+        stage: [draw.model_dump(exclude_none=True) for draw in mixture] for stage, mixture in arm.mixtures.items()
+    }
+    return next(iter(mixtures.values())) if len(mixtures) == 1 else mixtures

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Design
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, in_words, unit_of
-from gristmill.planning.budget import Selection
 from gristmill.report.blocks import Section, figure, paragraph, quiet, table
 from gristmill.report.charts import Score, interval_chart
 from gristmill.report.page import render_sections
@@ -167,7 +166,12 @@ def _others(outcome: Outcome) -> Section:
 
 def _asked(facts: AblationFacts) -> Section:
     design = facts.design
-    rows = [(arm.name, f"{arm.share:.0%}", _mixture(arm)) for arm in design.arms]
+    has_shares = design.ablation.kind != "stages"
+    rows = [
+        (arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
+        for arm in design.arms
+    ]
+    columns = ("arm", *(("candidate's share",) if has_shares else ()), "mixture")
     rule = (
         f"A verdict takes {FEWEST_SEEDS} seeds and items worth {FEWEST_ITEMS:g} of equal size. Arms share everything but their mixture: the trunk, "
         "the schedule, the tokens, the seeds and the items."
@@ -178,15 +182,11 @@ def _asked(facts: AblationFacts) -> Section:
         title="What was asked",
         intro="",
         blocks=[
-            table("Arms. What each is trained on.", ("arm", "candidate's share", "mixture"), rows, has_sentences=True),
+            table("Arms. What each is trained on.", columns, rows, has_sentences=True),
             paragraph(rule),
             quiet(f"Declared: {looks}. {runs}"),
         ],
     )
-
-
-def _mixture(arm: Arm) -> str:
-    return ", ".join(f"{Selection(draw.source, draw.min_document_tokens)} {draw.weight:.4g}" for draw in arm.mixture)
 
 
 def _effects(caption: str, rows: Sequence[ArmEffect], *, with_task: bool = False) -> Markup:
