@@ -14,8 +14,9 @@ import pytest
 from conftest import Command
 from gristmill import live_page
 from gristmill.commands import run_page
-from gristmill.commands.run_page import follow_page
+from gristmill.commands.run_page import Measured, follow_page
 from gristmill.graph.progress import Moment, Position
+from gristmill.live_page import LivePage
 from gristmill.pipeline import steps_of
 from gristmill.recipe.interventions import recipe_as_it_became, with_change
 from gristmill.recipe.load import load_recipe
@@ -35,6 +36,7 @@ def middle(done_project: Path) -> Path:
     """A run whose pretraining is at step 17 of 28, with a change after step 14, and nothing behind it."""
     run = done_project / "runs" / "tiny"
     shutil.copytree(run / "pretrain", run / "pretrain.unfinished")
+    (run / "report.html").unlink(missing_ok=True)
     for name in ("pretrain", "sft", "pairs", "dpo", "evaluate", "export", "report", "synthesize"):
         (run / name).unlink()
     log = run / "pretrain.unfinished" / "metrics.jsonl"
@@ -73,6 +75,7 @@ def test_it_is_written_when_something_was_measured_and_once_more_when_the_run_en
             heart.stop(1)
 
     monkeypatch.setattr(run_page, "WRITE_SECONDS", 3600.0)
+    monkeypatch.setattr(run_page, "MOST_CPU", 1e9)
     assert follow_page(middle, page, sleep=look) == 3
     first, same, trained, measured = pages
     assert first == same == trained != measured
@@ -102,8 +105,42 @@ def test_half_a_minute_writes_it_too_and_another_process_is_not_followed(
             heart.beat({})
 
     monkeypatch.setattr(run_page, "WRITE_SECONDS", 0.0)
+    monkeypatch.setattr(run_page, "MOST_CPU", 1e9)
     assert follow_page(middle, middle / "report.html", sleep=look) == 4 + 1
     assert looks == 4
+
+
+def test_it_takes_at_most_a_hundredth_of_a_core(middle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heart, looks = beat(middle, DONE), 0
+    clock = {"monotonic": 0.0, "process": 0.0}
+
+    def look(_seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        clock["monotonic"] += 10.0
+        if looks == 60:
+            heart.stop(0)
+
+    def page(*_links: object, **_options: bool) -> str:
+        clock["process"] += 2.0
+        return "a page that takes two seconds"
+
+    monkeypatch.setattr(run_page, "_page", page)
+    monkeypatch.setattr(run_page.time, "monotonic", lambda: clock["monotonic"])
+    monkeypatch.setattr(run_page.time, "process_time", lambda: clock["process"])
+    assert follow_page(middle, middle / "report.html", sleep=look) == 600 / (2 / 0.01) + 1
+
+
+def test_measurements_are_counted_as_the_log_grows_and_from_its_beginning_where_it_was_cut(tmp_path: Path) -> None:
+    measured, log = Measured(), tmp_path / "metrics.jsonl"
+    assert measured.look(None) is None
+    assert measured.look(tmp_path) is None
+    line = {"step": 1, "tokens": 1, "kind": "eval"}
+    for count in (1, 2, 3):
+        append_jsonl(log, [line, {**line, "kind": "train"}])
+        assert [measured.look(tmp_path) for _ in range(2)] == [count, count]
+    write_jsonl(log, [line])
+    assert measured.look(tmp_path) == 1
 
 
 def test_a_change_stands_on_every_curve_with_its_number_and_in_a_table_with_its_reason(
@@ -146,19 +183,31 @@ def test_the_page_of_a_finished_run_is_its_report(done_project: Path, gristmill:
     assert "Under way" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_run_leaves_a_page_that_is_not_under_way_any_more_and_none_where_it_is_short(
+def test_a_run_leaves_a_page_that_is_not_under_way_any_more(
     done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = done_project / "runs" / "tiny" / "report.html"
     page.unlink(missing_ok=True)
-    monkeypatch.setattr(live_page, "AFTER_SECONDS", 3600.0)
-    options = ("--until", "pretrain", "--threads", "1", "--processes", "2")
-    assert gristmill("run", "recipe.yaml", "pretrain.optimizer.peak_lr=0.009", *options).code == 0
-    assert not page.exists()
     monkeypatch.setattr(live_page, "AFTER_SECONDS", 0.0)
     monkeypatch.setattr(live_page, "LAST_SECONDS", 300.0)
+    options = ("--until", "pretrain", "--threads", "1", "--processes", "2")
     assert gristmill("run", "recipe.yaml", "pretrain.optimizer.peak_lr=0.008", *options).code == 0
     shown = page.read_text(encoding="utf-8")
     assert REFRESH not in shown
     assert "The last run ended with exit code 0." in shown
     assert f"<b>{STEPS}</b><span>steps of {STEPS}</span>" in shown
+
+
+def test_a_short_training_starts_no_writer_and_later_steps_bring_a_page_up_to_date(
+    middle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_page, "LAST_SECONDS", 300.0)
+    beat(middle, DONE).stop(0)
+    with LivePage(middle) as page:
+        page.begin(trains=False)
+        page.begin(trains=True)
+    assert not (middle / "report.html").exists()
+    (middle / "report.html").write_text("of an earlier run", encoding="utf-8")
+    with LivePage(middle) as page:
+        page.begin(trains=False)
+    assert "steps of 28" in (middle / "report.html").read_text(encoding="utf-8")

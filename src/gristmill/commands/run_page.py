@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,8 @@ from gristmill.train.under_way import UnderWay
 
 LOOK_SECONDS = 1.0
 WRITE_SECONDS = 30.0  # between two pages, where nothing was measured meanwhile
+MOST_CPU = 0.01  # share of a core
+MEASURED = b'"kind": "eval"'  # in a line of the log
 TRAINED = (PRETRAIN, "sft", "pairs", "dpo", "evaluate", "synthesize")
 
 
@@ -54,36 +57,49 @@ def follow_page(target: Path, page: Path, *, sleep: Callable[[float], None] = ti
     """Writes the page of a run at work whenever something was measured, and every half minute, until the run ends; then once more, and that
     one loads itself no more. Returns how often it was written.
 
-    While the run is at work without the sections on data, which read what every shard left: it must not be in the way of the training.
+    Seldom enough that it takes at most a hundredth of a core. While the run is at work without the sections on data, which read what every
+    shard left: it must not be in the way of the training.
     """
-    links, written, seen, at = RunLinks(Store(target.parent), target.name), 0, -1, -math.inf
-    first = read_beat(target)
+    links, written, seen, at, cost = RunLinks(Store(target.parent), target.name), 0, -1, -math.inf, 0.0
+    first, measured = read_beat(target), Measured()
     while first is not None and _is_at_work(first, read_beat(target)):
-        lines = _measured(links)
-        if lines is not None and (lines != seen or time.monotonic() - at >= WRITE_SECONDS):
-            with suppress(
-                GristmillError, OSError
-            ):  # what it reads was just being replaced; the next look reads it again
+        found, since, began = measured.look(_log(links)), time.monotonic() - at, time.process_time()
+        if found is not None and since >= cost / MOST_CPU and (found != seen or since >= WRITE_SECONDS):
+            # What it reads may just be replaced; then the next look reads it again.
+            with suppress(GristmillError, OSError):
                 write_text(page, _page(links, with_curation=False, refreshes=True))
-                written, seen, at = written + 1, lines, time.monotonic()
+                written, seen, at, cost = written + 1, found, time.monotonic(), time.process_time() - began
         sleep(LOOK_SECONDS)
-    if _measured(links) is not None:
+    if measured.look(_log(links)) is not None:
         write_text(page, _page(links, with_curation=True, refreshes=False))
         written += 1
     return written
 
 
+class Measured:
+    """Counts the measurements in a log that grows; reads each part of it once."""
+
+    def __init__(self) -> None:
+        self._size = self._count = 0
+
+    def look(self, log: Path | None) -> int | None:
+        """How many there are by now; None before there is a log. A log that became shorter, as a resumed training's may, is counted from its beginning."""
+        path = None if log is None else log / METRICS
+        if path is None or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < self._size:
+                self._size = self._count = 0
+            file.seek(self._size)
+            self._count += file.read(size - self._size).count(MEASURED)
+        self._size = size
+        return self._count
+
+
 def _is_at_work(first: Beat, now: Beat | None) -> bool:
     """Whether it is still the process of the first look."""
     return now is not None and now.is_alive and (now.host, now.pid) == (first.host, first.pid)
-
-
-def _measured(links: RunLinks) -> int | None:
-    """How many measurements the log of pretraining has; None before there is a log."""
-    log = _log(links)
-    if log is None or not (log / METRICS).is_file():
-        return None
-    return (log / METRICS).read_bytes().count(b'"kind": "eval"')
 
 
 def _log(links: RunLinks) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Literal
 
 from markupsafe import Markup
@@ -51,6 +52,7 @@ def budget(facts: Facts) -> Section | None:
 
 
 SHOWN_EVENTS = 40
+MOST_POINTS = 600  # of a line; a chart is 640 wide
 
 VERDICTS = {"fine": "within the cap", "repeated": "repeated a lot", "allowed": "allowed by the recipe"}
 
@@ -226,9 +228,23 @@ def _series(
     found = [(line, value) for line in lines if (value := line.values.get(key)) is not None]
     bottom, top = interval_of(key)
     edges = [(line.values.get(bottom), line.values.get(top)) for line, _ in found] if bars else []
+    points = [(float(line.tokens if x == "tokens" else line.step), value) for line, value in found]
+    if not bars:
+        points = thinned(points)
     return Series(
         name=name,
-        xs=[float(line.tokens if x == "tokens" else line.step) for line, _ in found],
-        ys=[value for _, value in found],
+        xs=[at for at, _ in points],
+        ys=[value for _, value in points],
         intervals=[None if low is None or high is None else (low, high) for low, high in edges],
+    )
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """As many points as a chart can show: the means of neighbours, of equal numbers of points but for the last."""
+    group = -(-len(points) // MOST_POINTS)
+    groups = [points[first : first + group] for first in range(0, len(points), max(1, group))]
+    return (
+        [(fmean(at for at, _ in near), fmean(value for _, value in near)) for near in groups]
+        if group > 1
+        else [*points]
     )
