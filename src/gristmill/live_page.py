@@ -54,7 +54,17 @@ class LivePage:
 
     def _start(self) -> None:
         self._writer = subprocess.Popen(
-            [sys.executable, "-m", "gristmill", "inspect", str(self._folder), "--page", str(self._page), "--follow"],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "gristmill",
+                "inspect",
+                str(self._folder),
+                "--page",
+                str(self._page),
+                "--follow",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
