@@ -1,10 +1,11 @@
 """What happened in a training besides its steps, as lines of events.jsonl: the names that others read, and words for people.
 
-    spike         a step far above those before it (stability.py), and whether it was applied
-    not_finite    a step whose loss or gradient norm is no number; it is never applied
-    mixture       how the loss of each source went after a change of mixture
-    passed_over   data that was left out before a step, as a change of the recipe or an intervention asked
-    cut_smaller   a device ran out of memory in a step, which was taken again with smaller micro-batches
+    spike           a step far above those before it (stability.py), and whether it was applied
+    not_finite      a step whose loss or gradient norm is no number; it is never applied
+    mixture         how the loss of each source went after a change of mixture
+    passed_over     data that was left out before a step, as a change of the recipe or an intervention asked
+    above_guessing  the step from which on a pack whose answers are letters is answered better than by guessing
+    cut_smaller     a device ran out of memory in a step, which was taken again with smaller micro-batches
 
 A step is counted from 1, as everywhere on a screen. `text` is a file of the run's folder with the documents of the step's batch.
 """
@@ -188,6 +189,23 @@ class PassedOverEvent(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AboveGuessingEvent(Event):
+    """step: the first of several measurements in a row whose interval lies above the score of guessing."""
+
+    kind: Literal["above_guessing"] = "above_guessing"
+    pack: str
+    guessing: float
+    value: float
+    low: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pack} is answered better than by guessing from step {self.step:,} on: {self.value:.3f}, at least {self.low:.3f}, "
+            f"against {self.guessing:.3f}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CutSmallerEvent(Event):
     """micro_batch_tokens: what micro-batches are cut to from the step on. before: until then."""
 
@@ -201,20 +219,14 @@ class CutSmallerEvent(Event):
             f"{self.micro_batch_tokens:,}"
         )
 
-    @property
-    def outcome(self) -> str:
-        """What became of the update."""
-        return "applied"
 
-
-AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | CutSmallerEvent
-KINDS: Mapping[
-    str, type[SpikeEvent] | type[NotFiniteEvent] | type[MixtureEvent] | type[PassedOverEvent] | type[CutSmallerEvent]
-] = {
+AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | AboveGuessingEvent | CutSmallerEvent
+KINDS: Mapping[str, type[AnyEvent]] = {
     "spike": SpikeEvent,
     "not_finite": NotFiniteEvent,
     "mixture": MixtureEvent,
     "passed_over": PassedOverEvent,
+    "above_guessing": AboveGuessingEvent,
     "cut_smaller": CutSmallerEvent,
 }
 
