@@ -59,12 +59,18 @@ def written(project: Path, machine: Machine, console: Console = QUIET, **options
 def test_init_and_run_give_the_table_of_before_and_after(project: Path, machine: Machine) -> None:
     path = written(project, machine, replay=project / "general")
     loaded = load_recipe(path)
+    (project / "models" / "a[1]" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     run(loaded, machine, console=QUIET)
     results = machine.runs_dir / "new" / "evaluate"
     models = {(row["model"], row["task"]) for row in read_json(results / "results.json")}
     assert models == {(model, task) for model in ("start", "pretrain") for task in ("text", "replay-text")}
     compared = {(row["a"], row["b"], row["task"]) for row in read_json(results / "comparisons.json")}
     assert compared == {("pretrain", "start", "text"), ("pretrain", "start", "replay-text")}
+    card = (machine.runs_dir / "new" / "export" / "model" / "README.md").read_text(encoding="utf-8")
+    assert (
+        "Training continued from the released model a[1]. Its licence, as the model card in its folder states it, is mit."
+        in card
+    )
     # counted with the released tokenizer, to the token
     counted = {row.selection.source: row.unique_tokens for row in make_forecast(loaded, machine).budget}
     assert counted == {name: source.unique_tokens for name, source in loaded.recipe.sources.items()}
