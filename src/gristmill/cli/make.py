@@ -153,7 +153,7 @@ def status(
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
-    """Where a run is, what would be remade, and why."""
+    """Where a run is, what looks wrong, what comes next, what would be remade and why."""
     if follow and as_json:
         raise typer.BadParameter("--follow and --json exclude each other. Use one of them.")
     from gristmill.commands.status import status as print_status
@@ -164,6 +164,17 @@ def status(
         load_recipe(recipe, overrides or []), machine, console=console(), as_json=as_json, follows=follow
     )
     raise typer.Exit(code)
+
+
+def verify(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a recipe", metavar="RUN|RECIPE")],
+    as_json: AsJson = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Read every file that a run uses, and say which are not what was written."""
+    from gristmill.commands.verify import verify as verify_files
+
+    raise typer.Exit(verify_files(target, runs_dir=runs_dir, console=console(), as_json=as_json))
 
 
 def clean(

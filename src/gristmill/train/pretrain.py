@@ -26,13 +26,16 @@ from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
+from gristmill.tokens.batch import Batch
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.cadence import is_measured_after, is_saved_after
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
+from gristmill.train.next_batch import NextBatch
 from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
@@ -144,25 +147,20 @@ def _train_segment(
         ctx.say(
             f"stage {name}: steps {segment.first_step + 1:,} to {segment.last_step:,}, {tokens:,} tokens of {segment.seq_len}"
         )
-    kept = milestones(course)
-    every = max(1, watch.section.checkpoint_every_tokens // segment.batch_tokens)
 
     def save(progress: Progress) -> None:
         times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
         spikes.note()
         session.save(progress)
 
+    def batch_of_step(step: int) -> Batch:
+        sample = course.sample_of_step(step)
+        return stream.batch_at(sample, segment.batch_tokens, rank=ctx.ranks.rank, world_size=ctx.ranks.size)
+
     section: Pretrain = ctx.config["pretrain"]
+    batches = NextBatch(batch_of_step, end=segment.last_step)
     method = Method(
-        batch_at=lambda progress: (
-            stream.batch_at(
-                course.sample_of_step(progress.step),
-                segment.batch_tokens,
-                rank=ctx.ranks.rank,
-                world_size=ctx.ranks.size,
-            ),
-            course.sample_of_step(progress.step + 1),
-        ),
+        batch_at=lambda progress: (batches(progress.step), course.sample_of_step(progress.step + 1)),
         loss_fn=partial(next_token_loss, source_names=stream.source_names, z_loss=section.z_loss),
         reports=reports(stream.source_names),
         lr_at=lambda progress: course.lr_of_step(progress.step),
@@ -172,12 +170,13 @@ def _train_segment(
     watched = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
+        save=Hook(at=lambda step: is_saved_after(step, course, watch.section), run=save),
         hooks=watch.hooks(),
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
     )
     try:
-        train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
+        with batches:
+            train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
     except TrainingDiverged as diverged:
         raise TrainingDiverged(f"{diverged}\n{advice(watch.section, course, session)}") from diverged
     times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
@@ -313,9 +312,8 @@ class Watcher:
     def hooks(self) -> list[Hook]:
         """Measure every so often and at stage ends; write samples at stage ends."""
         ends = {segment.last_step for segment in self.course.segments}
-        every = max(1, self.section.watch.every_tokens // self.section.global_batch_tokens)
         return [
-            Hook(at=lambda step: step % every == 0 or step in ends, run=self.measure),
+            Hook(at=lambda step: is_measured_after(step, self.course, self.section), run=self.measure),
             Hook(at=lambda step: step in ends, run=self.write_samples),
         ]
 
