@@ -542,9 +542,22 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
         module="gristmill.report.report",
         outputs=ReportPage,
         given=Given(config={"labels": labels}, inputs={**account, "export": reads("export", Exported)}),
-        watching=Given(config={"caps": caps, "locked": recipe.locked_packs}),
+        watching=Given(config={"caps": caps, "locked": recipe.locked_packs, "changes": changes_of(recipe)}),
         parts=PAGE,
     )
+
+
+def changes_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """The changes in the middle of pretraining, of the recipe and of interventions, for people. tokens: trained on before it."""
+    return [
+        {
+            "step": change.after_step,
+            "tokens": change.after_step * recipe.pretrain.global_batch_tokens,
+            "what": change.in_words,
+            "why": change.why,
+        }
+        for change in recipe.pretrain.changes
+    ]
 
 
 def _evaluated_text(recipe: Recipe) -> dict[str, Reads]:

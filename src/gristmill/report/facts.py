@@ -100,6 +100,16 @@ class StageOfRun:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangeMade:
+    """A change in the middle of pretraining: what it set after `step` steps of `tokens` tokens, and why."""
+
+    step: int
+    tokens: int
+    what: str
+    why: str
+
+
 class Facts:
     """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
@@ -111,16 +121,19 @@ class Facts:
         *,
         locked: Collection[str] = (),
         not_read: Sequence[NotRead] = (),
+        changes: Sequence[ChangeMade] = (),
     ) -> None:
         self.labels, self.caps, self.inputs, self._locked, self.not_read = labels, caps, inputs, locked, not_read
+        self.changes = changes
 
     @classmethod
     def of(cls, ctx: StepContext) -> Self:
-        """The facts that a step is given: labels in its config, caps and packs that stay locked, and what all steps left."""
+        """The facts that a step is given: labels in its config, caps, changes and packs that stay locked, and what all steps left."""
         config, watching = ctx.config, ctx.watching
         labels, caps = Labels(**config["labels"]), Caps(**watching.config["caps"])
+        changes = [ChangeMade(**change) for change in watching.config.get("changes", ())]
         locked = watching.config["locked"]
-        return cls(labels, caps, ctx.inputs, locked=locked, not_read=kept_not_read(ctx.run.folder))
+        return cls(labels, caps, ctx.inputs, locked=locked, not_read=kept_not_read(ctx.run.folder), changes=changes)
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""

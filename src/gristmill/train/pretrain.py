@@ -164,8 +164,14 @@ def _train_segment(
 
 
 def advice(section: Pretrain, course: Course, session: Session) -> str:
-    """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint, what else."""
+    """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint or an update, what else."""
     saved = [ref.step for ref in session.checkpoints.kept()]
+    if session.progress.skipped_steps == list(range(session.progress.step + 1)):
+        return (
+            "  Not one update was made yet, so no rate is at fault: the weights that training starts from give no finite loss.\n"
+            "  Look at pretrain.init_from, if the recipe has one; lower model.initializer_range; see with `gristmill doctor` whether this\n"
+            "  machine computes right. Then run the same command again; it starts from the beginning."
+        )
     if not saved:
         return (
             "  There is no checkpoint to resume from. Lower pretrain.optimizer.peak_lr or raise pretrain.warmup_tokens; "
