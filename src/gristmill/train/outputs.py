@@ -11,6 +11,7 @@ from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.train.events import AnyEvent, read_events
+from gristmill.train.positions import LongContext
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
@@ -122,6 +123,7 @@ class TrainedModel(ModelFolder):
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
     events = File("events.jsonl", notes=True)  # where there were any
+    positions = File("positions.jsonl", notes=True)  # where the context was extended
     reference = File("reference.json", notes=True)  # of preference optimisation
 
     def logged(self, kind: Literal["train", "eval"]) -> list[LoggedLine]:
@@ -141,6 +143,11 @@ class TrainedModel(ModelFolder):
     def texts(self) -> list[WrittenText]:
         """What the model wrote, in order."""
         return [WrittenText.from_json(line, where=self.samples) for line in read_log(self.samples)]
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What it made of long texts before and after each stage that extended the context."""
+        return [LongContext.from_json(line, where=self.positions) for line in read_log(self.positions)]
 
     @property
     def happened(self) -> list[AnyEvent]:

@@ -34,6 +34,7 @@ from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
+from gristmill.train.positions import LongContext, edges_of, find_needles, read_long
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
@@ -317,6 +318,7 @@ class Watcher:
         return [
             Hook(at=lambda step: step % every == 0 or step in ends, run=self.measure),
             Hook(at=lambda step: step in ends, run=self.write_samples),
+            Hook(at=lambda step: bool(self.course.extensions_at(step)), run=self.read_long_texts),
         ]
 
     def measure(self, progress: Progress) -> None:
@@ -338,6 +340,28 @@ class Watcher:
             for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
                 values |= _with_interval(eval_metric(key, name), found)
         self.session.monitor.evaluation(progress.step, progress.tokens, values)
+
+    def read_long_texts(self, progress: Progress) -> None:
+        """Before and after each stage that extends the context: the loss by position, and after it the map of needles."""
+        model = self.session.model
+        shards = {name: shard for name, shard in self.validation.items() if shard.num_documents}
+        for number in self.course.extensions_at(progress.step):
+            old, new = (self.course.segments[place].seq_len for place in (number - 1, number))
+            is_after = progress.step == self.course.segments[number].last_step
+            needles = find_needles(model, self.tokenizer, shards, old=old, new=new, seed=self.seed) if is_after else ()
+            line = LongContext(
+                step=progress.step,
+                tokens=progress.tokens,
+                kind="positions",
+                stage=self.stage_name(number),
+                is_after=is_after,
+                old=old,
+                new=new,
+                edges=edges_of(old, new),
+                documents=read_long(model, self.tokenizer, shards, old=old, new=new),
+                needles=needles,
+            )
+            self.session.monitor.positions(line.to_json())
 
     def write_samples(self, progress: Progress) -> None:
         """Continues each of the recipe's prompts; the same prompt draws the same random numbers at every step."""
