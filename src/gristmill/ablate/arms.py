@@ -3,6 +3,8 @@
     anneal    trunk up to after_step, which all share ─┬─ control     the mixture as it is     decays to zero, seed 1 … n
                                                        └─ candidate   share of it + the rest   decays to zero, seed 1 … n
     scratch   the same from the first step on, at equal tokens
+    extension trunk up to the stage that reads longer sequences ─┬─ control     as many tokens at the length and mixture before
+                                                                 └─ extension   the recipe's own stages from there on
 
 A seed of an annealing arm is another order of what is left of each source; one of an arm from scratch is also other first weights. The
 prefix of a checkpoint is all that shaped it, so the trunk is found in the store and trained by no arm again.
@@ -12,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.ablation import CONTROL, Ablation
+from gristmill.recipe.schema.ablation import CONTROL, EXTENSION, Ablation
 from gristmill.recipe.schema.mixture import Draw
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, did_you_mean
@@ -32,12 +35,13 @@ NOT_WATCHED = 10**15  # tokens between two measurements on the way: only the end
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is compared: a mixture. candidate: None for the control, whose share is 0."""
+    """What is compared: a mixture. candidate: None for the control, whose share is 0. stages: of an extension, the recipe's own."""
 
     name: str
     candidate: str | None
     share: float
     mixture: Sequence[Draw]
+    stages: Sequence[Stage] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +89,13 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
     except ValueError as error:
         raise RecipeError(f"ablations.{chosen}: {error}") from None
     base = _stage_at(pretrain, max(0, after_step - 1)).mixture
-    arms = [Arm(name=CONTROL, candidate=None, share=0.0, mixture=base)]
-    for candidate, mixture in ablation.candidates.items():
-        arms += [
-            Arm(
-                name=_arm_name(ablation, candidate, share),
-                candidate=candidate,
-                share=share,
-                mixture=blend(mixture, base, share),
-            )
-            for share in ablation.shares
-        ]
-    if twins := _twins(arms):
-        raise RecipeError(
-            f"ablations.{chosen}: {twins[1]} trains on the mixture of {twins[0]}, draw for draw. Its runs would be the same runs, counted as if "
-            "they were others, and all noise would look smaller than it is.\n  Remove one of the two. What two runs of one mixture differ by is "
-            "told without it."
-        )
+    control = Arm(name=CONTROL, candidate=None, share=0.0, mixture=base)
+    if ablation.kind == EXTENSION:
+        own = [*_after(pretrain, after_step)]
+        arms = [control, Arm(name=EXTENSION, candidate=EXTENSION, share=1.0, mixture=own[0].mixture, stages=own)]
+    else:
+        arms = [control, *_candidates(ablation, base)]
+        _refuse_twins(chosen, arms)
     run = f"{recipe.name}.{chosen}"
     trials = [
         Trial(
@@ -119,7 +113,7 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
         ablation=ablation,
         after_step=after_step,
         tokens=tokens,
-        has_other_plan=after_step > 0
+        has_other_plan=ablation.kind == "anneal"
         and any(_drawn(stage.mixture) != _drawn(base) for stage in _after(pretrain, after_step)),
         arms=arms,
         trials=trials,
@@ -161,6 +155,24 @@ def _chosen(recipe: Recipe, name: str | None) -> str:
     return known[0] if name is None else name
 
 
+def _candidates(ablation: Ablation, base: Sequence[Draw]) -> Iterator[Arm]:
+    """An arm a candidate and share."""
+    for candidate, mixture in ablation.candidates.items():
+        for share in ablation.shares:
+            name = _arm_name(ablation, candidate, share)
+            yield Arm(name=name, candidate=candidate, share=share, mixture=blend(mixture, base, share))
+
+
+def _refuse_twins(ablation: str, arms: Sequence[Arm]) -> None:
+    """Raises RecipeError for two arms on one mixture."""
+    if twins := _twins(arms):
+        raise RecipeError(
+            f"ablations.{ablation}: {twins[1]} trains on the mixture of {twins[0]}, draw for draw. Its runs would be the same runs, counted as if "
+            "they were others, and all noise would look smaller than it is.\n  Remove one of the two. What two runs of one mixture differ by is "
+            "told without it."
+        )
+
+
 def _twins(arms: Sequence[Arm]) -> tuple[str, str] | None:
     """The names of the first two arms that draw the same, in whatever order."""
     known: dict[frozenset[tuple[str, int | None, float]], str] = {}
@@ -188,6 +200,8 @@ def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
         raise ValueError(
             f"tokens {tokens:,} is not a whole number of steps of {batch:,}; use {tokens // batch * batch + batch:,}"
         )
+    if ablation.kind == EXTENSION:
+        return _before_extension(pretrain)
     if ablation.kind == "scratch":
         return 0, pretrain.total_tokens if tokens is None else tokens
     begins = (pretrain.total_tokens - pretrain.decay_tokens) // batch
@@ -201,6 +215,17 @@ def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
             f"after_step {after_step:,} lies in the warm-up of {pretrain.warmup_tokens // batch:,} steps; a branch leaves the trunk after it"
         )
     return after_step, pretrain.decay_tokens // batch * batch if tokens is None else tokens
+
+
+def _before_extension(pretrain: Pretrain) -> tuple[int, int]:
+    """(steps before the first stage that reads longer sequences than the one before it, tokens from there on)."""
+    for number, (stage, longer) in enumerate(pairwise(pretrain.stages), start=1):
+        if longer.seq_len > stage.seq_len:
+            before = sum(one.tokens for one in pretrain.stages[:number])
+            if before < pretrain.warmup_tokens:
+                raise ValueError(f"stage {longer.name} begins in the warm-up; a branch leaves the trunk after it")
+            return before // pretrain.global_batch_tokens, pretrain.total_tokens - before
+    raise ValueError("no stage reads longer sequences than the one before it, so there is no extension to judge")
 
 
 def _stage_at(pretrain: Pretrain, step: int) -> Stage:
@@ -252,6 +277,8 @@ def _loaded(
     if ablation.kind == "scratch":
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
     data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}
+    if ablation.kind == EXTENSION:  # what the extension costs within the old length
+        data["evaluate"]["window"] = _stage_at(pretrain, after_step - 1).seq_len
     if ablation.validation_bytes is not None:
         data["evaluate"]["validation_bytes"] = ablation.validation_bytes
     try:
@@ -272,19 +299,24 @@ def _stages(
         if steps:
             stages.append({**stage.model_dump(exclude_unset=True), "tokens": steps * batch})
             left -= steps
-    own: dict[str, Any] = {
-        "name": _free_name(ablation.kind, stages),
+    if arm.stages:
+        own = [stage.model_dump(exclude_unset=True) for stage in arm.stages]
+        return [*stages, {**own[0], "reshuffle": seed}, *own[1:]]
+    added: dict[str, Any] = {
+        "name": _free_name("short" if ablation.kind == EXTENSION else ablation.kind, stages),
         "tokens": tokens,
         "seq_len": _stage_at(pretrain, max(0, after_step - 1)).seq_len,
         "mixture": [draw.model_dump(exclude_unset=True) for draw in arm.mixture],
     }
-    if ablation.kind == "anneal":
-        own["reshuffle"] = seed
-    return [*stages, own]
+    if ablation.kind != "scratch":
+        added["reshuffle"] = seed
+    return [*stages, added]
 
 
 def _schedule(ablation: Ablation, pretrain: Pretrain, tokens: int) -> dict[str, int]:
-    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay."""
+    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay. Extension: the recipe's own."""
+    if ablation.kind == EXTENSION:
+        return {}
     if ablation.kind == "anneal":
         return {"decay_tokens": tokens}
     batch = pretrain.global_batch_tokens

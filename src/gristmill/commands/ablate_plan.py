@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from gristmill.ablate.arms import Design
+from gristmill.ablate.arms import Arm, Design
 from gristmill.ablate.declared import RESULTS
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect
@@ -14,6 +14,7 @@ from gristmill.ablate.trials import is_made
 from gristmill.display import plain_table, print_whole
 from gristmill.forecast import check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.recipe.schema.ablation import EXTENSION
 from gristmill.remake import PRETRAIN
 from gristmill.statistics import effective_number
 from gristmill.store.durable import read_json
@@ -25,6 +26,7 @@ from gristmill.units import counted, scale, seconds
 SEED_SD = {
     "anneal": 0.002,
     "scratch": 0.02,
+    "extension": 0.002,
 }  # bits per byte, of a run of the quickstart; until runs of this ablation say
 ITEM_SD = 0.05  # bits per byte, of a document's difference between two arms; likewise
 
@@ -66,6 +68,13 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if ablation.kind == EXTENSION:
+        short, long = (_length(design, arm) for arm in design.arms)
+        told = (
+            f"the control finishes in sequences of {short:,} tokens, {EXTENSION} as the recipe says, in {long:,}; both are then read in windows of "
+            f"{short:,}: what the extension costs within the old length"
+        )
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     drawn = [arm.name for arm in design.arms if arm.candidate and _draws(design, arm.candidate, ablation.endpoint)]
     if drawn:
         console.print(
@@ -86,11 +95,17 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
 
 
 def _draws(design: Design, candidate: str, source: str) -> bool:
-    return any(draw.source == source for draw in design.ablation.candidates[candidate])
+    return any(draw.source == source for draw in design.ablation.candidates.get(candidate, ()))
+
+
+def _length(design: Design, arm: Arm) -> int:
+    """Of the sequences that an arm ends with."""
+    trial = next(trial for trial in design.trials if trial.arm is arm)
+    return trial.loaded.recipe.pretrain.stages[-1].seq_len
 
 
 def _price(design: Design, machine: Machine, store: Store) -> Price:
-    """By the forecast of one training; the arms differ in nothing that costs. Raises RecipeError for an arm that would read a source
+    """By the forecast of one training; the arms differ in little that costs. Raises RecipeError for an arm that would read a source
     more often than its cap."""
     missing = [trial for trial in design.trials if not is_made(trial, store)]
     asked = (missing or design.trials)[0]

@@ -123,7 +123,6 @@ class TrainedModel(ModelFolder):
     metrics = File("metrics.jsonl", notes=True)
     samples = File("samples.jsonl", notes=True)
     events = File("events.jsonl", notes=True)  # where there were any
-    positions = File("positions.jsonl", notes=True)  # where the context was extended
     reference = File("reference.json", notes=True)  # of preference optimisation
 
     def logged(self, kind: Literal["train", "eval"]) -> list[LoggedLine]:
@@ -145,11 +144,6 @@ class TrainedModel(ModelFolder):
         return [WrittenText.from_json(line, where=self.samples) for line in read_log(self.samples)]
 
     @property
-    def long_contexts(self) -> list[LongContext]:
-        """What it made of long texts before and after each stage that extended the context."""
-        return [LongContext.from_json(line, where=self.positions) for line in read_log(self.positions)]
-
-    @property
     def happened(self) -> list[AnyEvent]:
         """Spikes, changes of mixture and what else happened, in order."""
         return read_events(self.events)
@@ -157,6 +151,13 @@ class TrainedModel(ModelFolder):
 
 class Pretrained(TrainedModel):
     """The model that all others begin with."""
+
+    positions = File("positions.jsonl", notes=True)  # where the context was extended
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What it made of long texts before and after each stage that extended the context."""
+        return [LongContext.from_json(line, where=self.positions) for line in read_log(self.positions)]
 
     @property
     def counts(self) -> PretrainingCounts:

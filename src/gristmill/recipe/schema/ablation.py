@@ -1,8 +1,12 @@
-"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else.
+"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else; and whether a context
+extension costs anything within the old length.
 
 ablations:
   decay-data:
     candidates: {wiki: {wiki: 1}, prose: [books, letters]}
+    endpoint: encyclopaedia
+  long:
+    kind: extension
     endpoint: encyclopaedia
 """
 
@@ -25,18 +29,22 @@ from gristmill.recipe.schema.section import (
     Weight,
 )
 
-CONTROL = "control"
+CONTROL, EXTENSION = "control", "extension"
+OF_DATA = {"candidates", "shares", "after_step", "tokens"}  # what only ablations of data are asked
 Mixture = Annotated[list[Draw], Field(min_length=1)]
 
 
 class Ablation(Section):
-    """Arms that share everything but their data, each with several seeds, and a control on the mixture as it is."""
+    """Arms that share everything but what is asked, each with several seeds, and a control."""
 
-    kind: Literal["anneal", "scratch"] = Field(
-        default="anneal", description="branches of one trunk that decay to zero, or trainings from the beginning"
+    kind: Literal["anneal", "scratch", "extension"] = Field(
+        default="anneal",
+        description="branches of one trunk that decay to zero, or trainings from the beginning; extension: the recipe's own stages from "
+        "the one that extends the context on, against as many tokens at the length before",
     )
     candidates: dict[Name, Mixture] = Field(
-        min_length=1, description="name: source: weight, or name: [sources at equal weights]"
+        default={},
+        description="name: source: weight, or name: [sources at equal weights]; one or more, none of an extension",
     )
     shares: list[Weight] = Field(
         default=[0.6], min_length=1, description="of an arm's tokens that are the candidate's; one arm each"
@@ -63,6 +71,16 @@ class Ablation(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Ablation:
+        if self.kind == "extension":
+            if given := sorted(self.model_fields_set & OF_DATA):
+                raise Misfit(
+                    (
+                        (given[0],),
+                        f"the arms of an extension are the recipe's own stages, without and with it; remove {', '.join(given)}",
+                    )
+                )
+        elif not self.candidates:
+            raise Misfit((("candidates",), "name one candidate or more, such as `wiki: {wiki: 1}`"))
         if CONTROL in self.candidates:
             raise Misfit(
                 (("candidates", CONTROL), f"{CONTROL!r} is the arm on the mixture as it is; name it otherwise")
