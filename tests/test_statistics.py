@@ -54,6 +54,23 @@ def test_one_pair_proves_nothing_and_equal_differences_prove_all():
     assert s.paired_difference([1.0, 2.0], [1.0, 2.0]).p_value == 1.0
 
 
+@pytest.mark.parametrize("count", [3, 4, 8, 400])
+def test_slope_matches_scipy(count):
+    rng = np.random.default_rng(count)
+    xs = rng.uniform(1e9, 2e9, size=count)
+    ys = 3 - 1e-9 * xs + rng.normal(0, 0.2, size=count)
+    found, reference = s.slope(xs, ys), stats.linregress(xs, ys)
+    half = stats.t.ppf(0.975, count - 2) * reference.stderr
+    assert found.value == pytest.approx(reference.slope)
+    assert (found.low, found.high) == pytest.approx((reference.slope - half, reference.slope + half))
+
+
+@pytest.mark.parametrize(("xs", "ys"), [([1, 2], [1, 2]), ([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [1, 2])])
+def test_a_slope_of_too_few_points_is_refused(xs, ys):
+    with pytest.raises(ValueError, match="three points"):
+        s.slope(xs, ys)
+
+
 @pytest.mark.parametrize("count", [2, 3, 10, 400])
 def test_ratio_over_equal_sizes_is_students_mean(count):
     rates = np.random.default_rng(count).normal(2, 0.3, size=count)

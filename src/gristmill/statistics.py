@@ -126,6 +126,23 @@ def ratio_of_sums(amounts: ArrayLike, sizes: ArrayLike, *, confidence: float = 0
     return Ratio(value=value, stderr=stderr, degrees=degrees, low=value - half, high=value + half, count=count)
 
 
+def slope(xs: ArrayLike, ys: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """Of the line of least squares through at least three points, with Student's interval of n - 2 degrees of freedom.
+
+    It takes the scatter around the line for noise that is independent from point to point.
+    """
+    xs_N, ys_N = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
+    around_N = xs_N - xs_N.mean()
+    spread = float((around_N**2).sum())
+    if xs_N.shape != ys_N.shape or len(xs_N) < 3 or not spread > 0:
+        raise ValueError(f"a slope needs three points that differ in x, got {len(xs_N)} and {len(ys_N)} values")
+    value = float((around_N * ys_N).sum()) / spread
+    degrees = len(xs_N) - 2
+    residual_N = ys_N - ys_N.mean() - value * around_N
+    half = float(stdtrit(degrees, 0.5 + confidence / 2)) * math.sqrt(float((residual_N**2).sum()) / degrees / spread)
+    return Estimate(value=value, low=value - half, high=value + half, count=len(xs_N))
+
+
 def effective_number(sizes: ArrayLike) -> float:
     """How many items of equal size are worth as much as items of these sizes: (sum of sizes)² / sum of squared sizes (Kish 1965)."""
     sizes_N = np.asarray(sizes, dtype=np.float64)

@@ -76,9 +76,9 @@ def test_shares_make_an_arm_each_of_the_mixture_at_the_trunks_end(load: Load) ->
     asked = {**ASKED, "shares": [0.4, 1.0], "candidates": {"dictionary": {"glosses": 1}}}
     arms = {arm.name: arm for arm in design_of(load(asked), None).arms}
     assert [*arms] == ["control", "dictionary-40", "dictionary-100"]
-    mixture = {draw.source: draw.weight for draw in arms["dictionary-40"].mixture}
+    mixture = {draw.source: draw.weight for draw in arms["dictionary-40"].draws}
     assert mixture == {"glosses": 0.49, "manuals": 0.36, "novel": 0.09, "code": 0.06}
-    assert [(draw.source, draw.weight) for draw in arms["dictionary-100"].mixture] == [("glosses", 1.0)]
+    assert [(draw.source, draw.weight) for draw in arms["dictionary-100"].draws] == [("glosses", 1.0)]
 
 
 def test_arms_go_on_at_the_length_and_with_the_mixture_that_the_trunk_had_before_they_leave_it(load: Load) -> None:
@@ -147,6 +147,58 @@ def test_from_scratch_an_arm_is_one_stage_and_a_seed_is_other_weights_and_anothe
         assert (len(pretrain.stages), pretrain.warmup_tokens, pretrain.decay_tokens) == (1, 2048, 14_336)
 
 
+EARLY = {"one": {"code": 0.2, "manuals": 0.8}, "two": {"manuals": 1}}
+STAGES = [
+    {"name": "one", "tokens": 14_336, "seq_len": 128, "mixture": {"manuals": 1}},
+    {"name": "two", "tokens": 14_336, "seq_len": 256, "mixture": {"manuals": 0.8, "code": 0.2}},
+]
+PLANNED = {"kind": "stages", "plans": {"early": EARLY}, "endpoint": "code", "seeds": 3}
+
+
+def test_plans_change_the_mixtures_of_stages_and_nothing_else_and_a_seed_is_other_weights_and_another_order(
+    load: Load,
+) -> None:
+    design = design_of(load(PLANNED, stages=STAGES), None)
+    assert (design.after_step, design.tokens, [arm.name for arm in design.arms]) == (0, 28_672, ["control", "early"])
+    for trial in design.trials:
+        pretrain = trial.loaded.recipe.pretrain
+        assert [(stage.name, stage.tokens, stage.seq_len) for stage in pretrain.stages] == [
+            ("one", 14_336, 128),
+            ("two", 14_336, 256),
+        ]
+        mixtures = {stage.name: {draw.source: draw.weight for draw in stage.mixture} for stage in pretrain.stages}
+        assert mixtures == (
+            EARLY if trial.arm.name == "early" else {stage["name"]: stage["mixture"] for stage in STAGES}
+        )
+    control, early = (trial.loaded for trial in design.trials if trial.seed == 2)
+    changed = prefix_differences(prefix(control, 28), prefix(early, 28))
+    assert changed
+    parts = {
+        line.removeprefix(f"stage from step {step}.").split(" of ")[0].split(":")[0]
+        for line in changed
+        for step in (0, 14)
+        if f"step {step}." in line
+    }
+    assert parts == {"sources in order", "text", "weight"}
+    assert len({prefix(trial.loaded, 1)["weights"]["seed"] for trial in design.trials}) == 3
+
+
+def test_a_plan_that_leaves_a_stage_out_has_the_recipes_mixture_there(load: Load) -> None:
+    arms = design_of(load({**PLANNED, "plans": {"late": {"two": {"code": 1}}}}, stages=STAGES), None).arms
+    assert arms[0].trained_on(arms[0]) == "one: manuals 1; two: manuals 0.8, code 0.2"
+    assert arms[1].trained_on(arms[0]) == "two: code 1"
+    assert {draw.source for draw in arms[1].mixtures["one"]} == {"manuals"}
+
+
+def test_plans_that_are_no_others_and_stages_that_are_none_are_refused(load: Load) -> None:
+    with pytest.raises(RecipeError, match="same trains on the mixture of control"):
+        design_of(load({**PLANNED, "plans": {"same": {"one": {"manuals": 1}}}}, stages=STAGES), None)
+    with pytest.raises(RecipeError, match=r"pretrain has no stage 'tow'; did you mean 'two'"):
+        design_of(load({**PLANNED, "plans": {"late": {"tow": {"code": 1}}}}, stages=STAGES), None)
+    with pytest.raises(RecipeError, match=r"the weights of plan 'late.two' sum to 0.5"):
+        load({**PLANNED, "plans": {"late": {"two": {"code": 0.5}}}}, stages=STAGES)
+
+
 weights = st.lists(st.integers(1, 10**6), min_size=1, max_size=6).map(
     lambda parts: [Fraction(part, sum(parts)) for part in parts]
 )
@@ -182,7 +234,10 @@ def test_a_blend_sums_to_one_exactly_and_is_within_a_millionth_of_its_parts(
         ({"after_step": 20}, "after_step 20 lies in the decay, which begins after step 14"),
         ({"after_step": 1}, "after_step 1 lies in the warm-up of 2 steps"),
         ({"tokens": 1500}, "tokens 1,500 is not a whole number of steps of 1,024; use 2,048"),
-        ({"kind": "scratch", "after_step": 3}, "arms from scratch leave no trunk"),
+        ({"kind": "scratch", "after_step": 3}, "an ablation of kind scratch has no after_step; remove it"),
+        ({"kind": "stages"}, "an ablation of kind stages compares plans; name at least one"),
+        ({"plans": {"early": {"one": {"code": 1}}}}, "an ablation of kind anneal has no plans"),
+        ({"candidates": {}}, "an ablation of kind anneal compares candidates; name at least one"),
         ({"endpoint": "novle"}, "ablations.data.endpoint names the source 'novle'; did you mean 'novel'"),
         ({"candidates": {"a": ["glosses", "novvel"]}}, "ablations.data.candidates.a names the source 'novvel'"),
         ({"candidates": {"a": {"glosses": 0.7}}}, "the weights of candidate 'a' sum to 0.7, not 1"),

@@ -49,7 +49,7 @@ ABSENT = {
 }  # outside as well; the runs of tests/lifecycle/test_changed.py have no such sections
 ABLATIONS = {  # no step reads them: an ablation is made of recipes of its own
     "Recipe.ablations", "Ablation.kind", "Ablation.candidates", "Ablation.shares", "Ablation.endpoint", "Ablation.seeds", "Ablation.after_step",
-    "Ablation.tokens", "Ablation.validation_bytes",
+    "Ablation.plans", "Ablation.tokens", "Ablation.validation_bytes",
 }  # fmt: skip
 NOT_ALONE = {  # no other value is valid while everything else stays; a released model has a tokenizer: tests/train/test_released.py
     "Pretrain.init_from", "Recipe.schema_version", "FetchHub.kind", "FetchObjectStore.kind", "FetchUrls.kind", "FetchCommonCrawl.kind", "FetchSoftwareHeritage.kind", *(f"{reader.__name__}.format" for reader in READERS.values()),

@@ -119,6 +119,22 @@ def test_every_arm_is_held_to_the_caps_before_anything_is_trained(done_project: 
     assert not runs()
 
 
+def test_plans_say_what_each_stage_is_trained_on_and_where_a_plan_reads_more_of_a_source_than_the_control(
+    done_project: Path, gristmill: Command
+) -> None:
+    early = "{stable: {manuals: 0.6, glosses: 0.19, novel: 0.11, code: 0.1}, decay: {manuals: 0.6, glosses: 0.08, novel: 0.22, code: 0.1}}"
+    asked = f"ablations={{data: {{kind: stages, plans: {{more: {{decay: {{novel: 1}}}}, early: {early}}}, endpoint: novel, seeds: 2}}}}"
+    code, out, err = ablate(gristmill, "--plan", asked=asked)
+    assert (code, runs()) == (0, []), err
+    assert "6 trainings, 3 arms × 2 seeds, each from the beginning, takes 28.7k tokens; 6 to make" in out
+    assert (
+        "more decay: novel 1 early stable: manuals 0.6, glosses 0.19, novel 0.11, code 0.1; decay: manuals 0.6, glosses 0.08"
+        in out
+    )
+    assert out.count("so its verdict is about how much as well as about when") == 1
+    assert "Mind: more reads 11.7k tokens of manuals (control 16.6k)" in out
+
+
 def test_without_a_trunk_it_says_which_command_trains_one(done_project: Path, gristmill: Command) -> None:
     code, _, err = ablate(gristmill, "pretrain.optimizer.peak_lr=0.02")
     assert code == 1

@@ -3,10 +3,11 @@
     anneal    trunk up to after_step, which all share ─┬─ control     the mixture as it is     decays to zero, seed 1 … n
                                                        └─ candidate   share of it + the rest   decays to zero, seed 1 … n
     scratch   the same from the first step on, at equal tokens
+    stages    from the first step on through the recipe's stages, whose mixtures a plan may give otherwise: which data, and when
     extension trunk up to the stage that reads longer sequences ─┬─ control     as many tokens at the length and mixture before
                                                                  └─ extension   the recipe's own stages from there on
 
-A seed of an annealing arm is another order of what is left of each source; one of an arm from scratch is also other first weights. The
+A seed of an annealing arm is another order of what is left of each source; one of an arm from the first step on is also other first weights. The
 prefix of a checkpoint is all that shaped it, so the trunk is found in the store and trained by no arm again.
 """
 
@@ -30,18 +31,39 @@ from gristmill.store.fingerprint import derive_seed
 
 POST_TRAINING = ("chat", "sft", "pairs", "dpo", "ablations")
 UNIT = 10**MAX_WEIGHT_DECIMALS
+SHORT = "short"  # the stage of an extension's control
 NOT_WATCHED = 10**15  # tokens between two measurements on the way: only the ends are measured
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is compared: a mixture. candidate: None for the control, whose share is 0. stages: of an extension, the recipe's own."""
+    """What is compared: the mixture of each stage that is the arm's own, by the stage's name.
+
+    candidate: None for the control. share: of a candidate in the mixture, 0 in the control's; None for a plan, which is not mixed in.
+    stages: of an extension, the recipe's own.
+    """
 
     name: str
     candidate: str | None
-    share: float
-    mixture: Sequence[Draw]
+    share: float | None
+    mixtures: Mapping[str, Sequence[Draw]]
     stages: Sequence[Stage] = ()
+
+    @property
+    def draws(self) -> list[Draw]:
+        """Of all its stages."""
+        return [draw for mixture in self.mixtures.values() for draw in mixture]
+
+    def trained_on(self, control: Arm) -> str:
+        """In words: its mixture, or those of its stages that are not the control's."""
+        told = {
+            stage: ", ".join(_draw_in_words(draw) for draw in mixture)
+            for stage, mixture in self.mixtures.items()
+            if self is control or _drawn(mixture) != _drawn(control.mixtures.get(stage, ()))
+        }
+        return "; ".join(
+            told.values() if len(self.mixtures) == 1 else (f"{stage}: {text}" for stage, text in told.items())
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +111,11 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
     except ValueError as error:
         raise RecipeError(f"ablations.{chosen}: {error}") from None
     base = _stage_at(pretrain, max(0, after_step - 1)).mixture
-    control = Arm(name=CONTROL, candidate=None, share=0.0, mixture=base)
     if ablation.kind == EXTENSION:
-        own = [*_after(pretrain, after_step)]
-        arms = [control, Arm(name=EXTENSION, candidate=EXTENSION, share=1.0, mixture=own[0].mixture, stages=own)]
+        arms = _arms_of_extension(base, [*_after(pretrain, after_step)])
     else:
-        arms = [control, *_candidates(ablation, base)]
+        is_of_plans = ablation.kind == "stages"
+        arms = _arms_of_plans(ablation, pretrain, chosen) if is_of_plans else _arms_of_shares(ablation, base)
         _refuse_twins(chosen, arms)
     run = f"{recipe.name}.{chosen}"
     trials = [
@@ -118,6 +139,46 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
         arms=arms,
         trials=trials,
     )
+
+
+def _arms_of_shares(ablation: Ablation, base: Sequence[Draw]) -> list[Arm]:
+    """The control on `base`, and of each candidate an arm per share, all in one stage, which is named after the kind."""
+    arms = [Arm(name=CONTROL, candidate=None, share=0.0, mixtures={ablation.kind: base})]
+    for candidate, mixture in ablation.candidates.items():
+        arms += [
+            Arm(
+                name=_arm_name(ablation, candidate, share),
+                candidate=candidate,
+                share=share,
+                mixtures={ablation.kind: blend(mixture, base, share)},
+            )
+            for share in ablation.shares
+        ]
+    return arms
+
+
+def _arms_of_plans(ablation: Ablation, pretrain: Pretrain, chosen: str) -> list[Arm]:
+    """The control on the recipe's stages, and an arm per plan. Raises RecipeError for a stage that the recipe has not."""
+    usual = {stage.name: stage.mixture for stage in pretrain.stages}
+    for name, plan in ablation.plans.items():
+        for stage in plan.keys() - usual.keys():
+            raise RecipeError(
+                f"ablations.{chosen}.plans.{name}: pretrain has no stage {stage!r}; {did_you_mean(stage, usual)}it has {', '.join(usual)}."
+            )
+    control = Arm(name=CONTROL, candidate=None, share=None, mixtures=usual)
+    return [
+        control,
+        *(Arm(name=name, candidate=name, share=None, mixtures=usual | plan) for name, plan in ablation.plans.items()),
+    ]
+
+
+def _arms_of_extension(base: Sequence[Draw], stages: Sequence[Stage]) -> list[Arm]:
+    """The control goes on with `base` at the length before; the other arm has the recipe's stages."""
+    own = {stage.name: stage.mixture for stage in stages}
+    return [
+        Arm(name=CONTROL, candidate=None, share=None, mixtures={SHORT: base}),
+        Arm(name=EXTENSION, candidate=EXTENSION, share=None, mixtures=own, stages=stages),
+    ]
 
 
 def blend(candidate: Sequence[Draw], base: Sequence[Draw], share: float) -> list[Draw]:
@@ -155,14 +216,6 @@ def _chosen(recipe: Recipe, name: str | None) -> str:
     return known[0] if name is None else name
 
 
-def _candidates(ablation: Ablation, base: Sequence[Draw]) -> Iterator[Arm]:
-    """An arm a candidate and share."""
-    for candidate, mixture in ablation.candidates.items():
-        for share in ablation.shares:
-            name = _arm_name(ablation, candidate, share)
-            yield Arm(name=name, candidate=candidate, share=share, mixture=blend(mixture, base, share))
-
-
 def _refuse_twins(ablation: str, arms: Sequence[Arm]) -> None:
     """Raises RecipeError for two arms on one mixture."""
     if twins := _twins(arms):
@@ -175,9 +228,9 @@ def _refuse_twins(ablation: str, arms: Sequence[Arm]) -> None:
 
 def _twins(arms: Sequence[Arm]) -> tuple[str, str] | None:
     """The names of the first two arms that draw the same, in whatever order."""
-    known: dict[frozenset[tuple[str, int | None, float]], str] = {}
+    known: dict[tuple[frozenset[tuple[str, int | None, float]], ...], str] = {}
     for arm in arms:
-        first = known.setdefault(_drawn(arm.mixture), arm.name)
+        first = known.setdefault(tuple(_drawn(mixture) for mixture in arm.mixtures.values()), arm.name)
         if first != arm.name:
             return first, arm.name
     return None
@@ -186,6 +239,11 @@ def _twins(arms: Sequence[Arm]) -> tuple[str, str] | None:
 def _drawn(mixture: Sequence[Draw]) -> frozenset[tuple[str, int | None, float]]:
     """What a mixture draws, in no order."""
     return frozenset((draw.source, draw.min_document_tokens, draw.weight) for draw in mixture)
+
+
+def _draw_in_words(draw: Draw) -> str:
+    long = "" if draw.min_document_tokens is None else f" (documents of {draw.min_document_tokens:,} tokens and more)"
+    return f"{draw.source}{long} {draw.weight:.4g}"
 
 
 def _arm_name(ablation: Ablation, candidate: str, share: float) -> str:
@@ -202,7 +260,7 @@ def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
         )
     if ablation.kind == EXTENSION:
         return _before_extension(pretrain)
-    if ablation.kind == "scratch":
+    if ablation.kind != "anneal":
         return 0, pretrain.total_tokens if tokens is None else tokens
     begins = (pretrain.total_tokens - pretrain.decay_tokens) // batch
     after_step = begins if ablation.after_step is None else ablation.after_step
@@ -274,7 +332,7 @@ def _loaded(
     }
     if pretrain.on_spike != "skip":  # a rewind would pass over data of one arm and not of another
         data["pretrain"]["on_spike"] = "log"
-    if ablation.kind == "scratch":
+    if not after_step:
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
     data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}
     if ablation.kind == EXTENSION:  # what the extension costs within the old length
@@ -293,6 +351,11 @@ def _stages(
     ablation: Ablation, pretrain: Pretrain, arm: Arm, seed: int, *, after_step: int, tokens: int
 ) -> list[dict[str, Any]]:
     """The trunk's stages up to where the arm leaves it, and the arm's own."""
+    if ablation.kind == "stages":
+        return [
+            {**stage.model_dump(exclude_unset=True), "mixture": _dumped(arm.mixtures[stage.name])}
+            for stage in pretrain.stages
+        ]
     batch, stages, left = pretrain.global_batch_tokens, list[dict[str, Any]](), after_step
     for stage in pretrain.stages:
         steps = min(left, stage.tokens // batch)
@@ -302,23 +365,28 @@ def _stages(
     if arm.stages:
         own = [stage.model_dump(exclude_unset=True) for stage in arm.stages]
         return [*stages, {**own[0], "reshuffle": seed}, *own[1:]]
+    [(name, mixture)] = arm.mixtures.items()
     added: dict[str, Any] = {
-        "name": _free_name("short" if ablation.kind == EXTENSION else ablation.kind, stages),
+        "name": _free_name(name, stages),
         "tokens": tokens,
         "seq_len": _stage_at(pretrain, max(0, after_step - 1)).seq_len,
-        "mixture": [draw.model_dump(exclude_unset=True) for draw in arm.mixture],
+        "mixture": _dumped(mixture),
     }
-    if ablation.kind != "scratch":
+    if after_step:
         added["reshuffle"] = seed
     return [*stages, added]
 
 
+def _dumped(mixture: Sequence[Draw]) -> list[dict[str, Any]]:
+    return [draw.model_dump(exclude_unset=True) for draw in mixture]
+
+
 def _schedule(ablation: Ablation, pretrain: Pretrain, tokens: int) -> dict[str, int]:
-    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay. Extension: the recipe's own."""
-    if ablation.kind == EXTENSION:
-        return {}
+    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay. Stages and extension: the recipe's schedule as it is."""
     if ablation.kind == "anneal":
         return {"decay_tokens": tokens}
+    if ablation.kind in ("stages", EXTENSION):
+        return {}
     batch = pretrain.global_batch_tokens
 
     def steps(part: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.ablate.arms import Design
+from gristmill.ablate.arms import Arm, Design
 from gristmill.errors import RecipeError
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences
@@ -67,7 +67,7 @@ def _asked(design: Design, shaped_by: Mapping[str, Any]) -> dict[str, Any]:
         "after_step": design.after_step,
         "tokens": design.tokens,
         "validation_bytes": design.trials[0].loaded.recipe.evaluate.validation_bytes,
-        "arms": {arm.name: [draw.model_dump(exclude_none=True) for draw in arm.mixture] for arm in design.arms},
+        "arms": {arm.name: _plain(arm) for arm in design.arms},
         **_stages_asked(design),
         "shaped_by": dict(shaped_by),
     }
@@ -77,3 +77,11 @@ def _stages_asked(design: Design) -> dict[str, Any]:
     """The stages of an extension, which arms of data do not have."""
     stages = [stage.model_dump(exclude_none=True, exclude={"name"}) for arm in design.arms for stage in arm.stages]
     return {"stages": stages} if stages else {}
+
+
+def _plain(arm: Arm) -> Any:
+    """Its mixture, or those of its stages where it has several."""
+    mixtures = {
+        stage: [draw.model_dump(exclude_none=True) for draw in mixture] for stage, mixture in arm.mixtures.items()
+    }
+    return next(iter(mixtures.values())) if len(mixtures) == 1 else mixtures

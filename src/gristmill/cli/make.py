@@ -153,7 +153,7 @@ def status(
     device: Device = "auto",
     micro_batch_tokens: MicroBatchTokens = None,
 ) -> None:
-    """Where a run is, what would be remade, and why."""
+    """Where a run is, what looks wrong, what comes next, what would be remade and why."""
     if follow and as_json:
         raise typer.BadParameter("--follow and --json exclude each other. Use one of them.")
     from gristmill.commands.status import status as print_status

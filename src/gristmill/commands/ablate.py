@@ -141,11 +141,11 @@ def apply(
         )
     if not design.after_step:
         raise RecipeError(
-            f"{design.run} was trained from scratch, so there is no run to change. Write the mixture of {arm} into the recipe; "
+            f"{design.run} was trained from the first step on, so there is no run to change. Write the mixture of {arm} into the recipe; "
             f"{results.with_name(PAGE)} has it."
         )
     stage = _stage_to_come(became, design.after_step)
-    mixture = [draw.model_dump(exclude_none=True) for draw in chosen.mixture]
+    mixture = [draw.model_dump(exclude_none=True) for draw in chosen.draws]
     outcome = Outcome.from_json(
         {key: value for key, value in read_json(results).items() if key != "verdict"}, where=results
     )

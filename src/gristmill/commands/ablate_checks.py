@@ -27,7 +27,7 @@ def check_endpoint(design: Design, tokenized: Tokenized) -> None:
         raise RecipeError(
             f"the endpoint {endpoint} has no held-out text. Raise select.validation, or name another source as ablations.{design.name}.endpoint."
         )
-    drawn = dict.fromkeys(draw.source for arm in design.arms for draw in arm.mixture)
+    drawn = dict.fromkeys(draw.source for arm in design.arms for draw in arm.draws)
     for source in drawn:
         shared = shared_documents(TokenShard(tokenized.of(source).train), held_out)
         if shared:

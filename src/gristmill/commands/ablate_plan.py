@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Arm, Design, Trial
 from gristmill.ablate.declared import RESULTS
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect
@@ -26,8 +26,10 @@ from gristmill.units import counted, scale, seconds
 SEED_SD = {
     "anneal": 0.002,
     "scratch": 0.02,
+    "stages": 0.02,
     "extension": 0.002,
 }  # bits per byte, of a run of the quickstart; until runs of this ablation say
+NEARLY = 0.01  # of the tokens of a source, by which plans may differ without a word
 ITEM_SD = 0.05  # bits per byte, of a document's difference between two arms; likewise
 
 
@@ -48,11 +50,10 @@ class Price:
 def print_plan(design: Design, machine: Machine, console: Console) -> None:
     """The arms, the price, and the difference that could be seen."""
     ablation, store = design.ablation, Store(machine.runs_dir)
-    table = plain_table("arm", "share >", "trained on")
+    has_shares = design.arms[0].share is not None
+    table = plain_table("arm", *(("share >",) if has_shares else ()), "trained on")
     for arm in design.arms:
-        table.add_row(
-            arm.name, f"{arm.share:.0%}", ", ".join(f"{draw.source} {draw.weight:.3g}" for draw in arm.mixture)
-        )
+        table.add_row(arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
     print_whole(table, console)
     price = _price(design, machine, store)
     trunk = (
@@ -69,7 +70,7 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if ablation.kind == EXTENSION:
-        short, long = (_length(design, arm) for arm in design.arms)
+        short, long = (_trial_of(design, arm).loaded.recipe.pretrain.stages[-1].seq_len for arm in design.arms)
         told = (
             f"the control finishes in sequences of {short:,} tokens, {EXTENSION} as the recipe says, in {long:,}; both are then read in windows of "
             f"{short:,}: what the extension costs within the old length"
@@ -79,6 +80,13 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
     if drawn:
         console.print(
             f"Mind: {', '.join(drawn)} trains on the source of the endpoint, so its verdict is about that kind of text.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for unequal in _unequal(design) if ablation.kind == "stages" else []:
+        console.print(
+            f"Mind: {unequal}, so its verdict is about how much as well as about when.",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -95,17 +103,40 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
 
 
 def _draws(design: Design, candidate: str, source: str) -> bool:
-    return any(draw.source == source for draw in design.ablation.candidates.get(candidate, ()))
+    return any(draw.source == source for draw in design.ablation.candidates.get(candidate, []))
 
 
-def _length(design: Design, arm: Arm) -> int:
-    """Of the sequences that an arm ends with."""
-    trial = next(trial for trial in design.trials if trial.arm is arm)
-    return trial.loaded.recipe.pretrain.stages[-1].seq_len
+def _unequal(design: Design) -> list[str]:
+    """Plans that read more or less of a source than the control, in words: they differ in how much, beside when."""
+    control, told = _tokens_by_source(design, design.arms[0]), list[str]()
+    for arm in design.arms[1:]:
+        own = _tokens_by_source(design, arm)
+        pairs = {source: (own.get(source, 0), control.get(source, 0)) for source in dict.fromkeys([*own, *control])}
+        parts = [
+            f"{scale(ours)} tokens of {source} (control {scale(theirs)})"
+            for source, (ours, theirs) in pairs.items()
+            if abs(ours - theirs) > NEARLY * max(ours, theirs)
+        ]
+        if parts:
+            told.append(f"{arm.name} reads {', '.join(parts)}")
+    return told
+
+
+def _tokens_by_source(design: Design, arm: Arm) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for stage in _trial_of(design, arm).loaded.recipe.pretrain.stages:
+        for draw in stage.mixture:
+            sums[draw.source] = sums.get(draw.source, 0.0) + draw.weight * stage.tokens
+    return sums
+
+
+def _trial_of(design: Design, arm: Arm) -> Trial:
+    """The first training of an arm."""
+    return next(trial for trial in design.trials if trial.arm is arm)
 
 
 def _price(design: Design, machine: Machine, store: Store) -> Price:
-    """By the forecast of one training; the arms differ in little that costs. Raises RecipeError for an arm that would read a source
+    """By the forecast of one training; the arms differ in nothing that costs. Raises RecipeError for an arm that would read a source
     more often than its cap."""
     missing = [trial for trial in design.trials if not is_made(trial, store)]
     asked = (missing or design.trials)[0]

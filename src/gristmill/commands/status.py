@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Collection, Iterable, Sequence
 
@@ -9,17 +10,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.commands.follow import Made, follow, loading_seconds, told
+from gristmill.commands.follow import Made, follow, loading_seconds, moment_of, told
 from gristmill.commands.run_folder import print_place
+from gristmill.commands.training_page import print_training, training_json
 from gristmill.graph.machine import Machine
+from gristmill.graph.progress import Moment
 from gristmill.graph.state import States, StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
-from gristmill.recipe.interventions import with_interventions
-from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.interventions import RUN_RECIPE, with_interventions
+from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
-from gristmill.store.heartbeat import read_beat, read_beats_of_ranks
+from gristmill.store.heartbeat import Beat, read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
+from gristmill.train.under_way import UnderWay
 from gristmill.units import counted
 
 SHOWN_EVENTS = 5
@@ -56,6 +60,9 @@ def status(
             ]
         events = [line_of(event) for event in _events(links)]
         rows = [row | ({"events": events} if events and row["step"] == PRETRAIN else {}) for row in rows]
+        if (training := _training(loaded, links, states, machine, beat)) is not None:
+            told_of = training_json(training, step_seconds=_step_seconds(training, beat))
+            rows = [row | ({"training": told_of} if row["step"] == PRETRAIN else {}) for row in rows]
         doing = None if beat is None or not beat.is_alive else beat.doing
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
@@ -71,6 +78,14 @@ def status(
     console.print(_table(before))
     for line in _event_lines(_events(links)):
         console.print(line, markup=False, highlight=False)
+    if (training := _training(loaded, links, states, machine, beat)) is not None:
+        at_work = _at_work(beat) is not None
+        print_training(
+            training,
+            step_seconds=_step_seconds(training, beat),
+            now=datetime.datetime.now() if at_work else None,
+            console=console,
+        )
     if not follows:
         return 0
     made = Made(links, [*states.steps])
@@ -79,6 +94,41 @@ def status(
     if (now := _rows(states, links, machine, kept)) != before:
         console.print(_table(now))
     return code
+
+
+def _training(
+    loaded: LoadedRecipe, links: RunLinks, states: States, machine: Machine, beat: Beat | None
+) -> UnderWay | None:
+    """Pretraining as it is: under way, where it would be resumed, or at its end; None where nothing of it is trained, or its tokens are
+    not here."""
+    tokens, log = states["tokenize"].folder, links.unfinished(PRETRAIN) or links.artefact(PRETRAIN)
+    moment = _at_work(beat)
+    if moment is not None and moment.position is not None:
+        tokens, step = links.artefact("tokenize"), moment.position.done
+        recipe = load_recipe(links.folder / RUN_RECIPE).recipe  # the one that it trains by, whatever was edited since
+    elif states[PRETRAIN].state == "done":
+        log, recipe = states[PRETRAIN].folder, with_interventions(loaded, links.folder).recipe
+        step = sum(stage.tokens for stage in recipe.pretrain.stages) // recipe.pretrain.global_batch_tokens
+    else:
+        point, recipe = resume_point(states, machine), with_interventions(loaded, links.folder).recipe
+        step = 0 if point is None else point.step
+        if not step:
+            return None
+    return None if tokens is None else UnderWay.of(recipe, tokens, log, step=step)
+
+
+def _at_work(beat: Beat | None) -> Moment | None:
+    """The moment of a run that is pretraining now."""
+    moment = None if beat is None or not beat.is_alive else moment_of(beat)
+    is_training = moment is not None and moment.step == PRETRAIN and moment.position is not None
+    return moment if is_training and moment is not None and moment.position and moment.position.unit == "step" else None
+
+
+def _step_seconds(training: UnderWay, beat: Beat | None) -> float | None:
+    """By the pace of the run, which knows of measurements and checkpoints too; else by the speed of the last steps in the log."""
+    moment = _at_work(beat)
+    left = training.num_steps - training.step
+    return moment.left_seconds / left if moment and moment.left_seconds and left else training.step_seconds
 
 
 def _events(links: RunLinks) -> list[AnyEvent]:

@@ -22,29 +22,23 @@ from gristmill.errors import ArtifactError, DataError, RecipeError
 from gristmill.graph.share import Share
 from gristmill.recipe.interventions import RUN_RECIPE
 from gristmill.recipe.load import load_recipe, named_nearly
-from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.outputs import Selected
-from gristmill.store.fingerprint import derive_seed
 from gristmill.store.store import RunLinks, Store
-from gristmill.tokens.outputs import Tokenized, TokenizerFiles
-from gristmill.tokens.shards import TokenShard
+from gristmill.tokens.outputs import TokenizerFiles
 from gristmill.tokens.stages import Origin
-from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.batch_text import Files, Part, parts_of
-from gristmill.train.course import Course, course_of
-from gristmill.train.prefix import stream_seed
+from gristmill.train.order import Order as TrainingOrder
 from gristmill.units import counted
 
 EXCERPT_CHARS = 200
 
 
-@dataclass(frozen=True)
-class Order:
-    """The order of a run's pretraining. recipe: as it became, interventions included."""
+@dataclass(frozen=True, kw_only=True)
+class Order(TrainingOrder):
+    """The order of a run's pretraining, with the texts that it reads."""
 
     folder: Path
-    recipe: Recipe
 
     @classmethod
     def of(cls, folder: Path) -> Order:
@@ -59,29 +53,11 @@ class Order:
                 f"{folder} has no {RUN_RECIPE if (folder / 'tokenize').is_dir() else 'tokens'}: the order of training is not decided "
                 "yet.\n  `gristmill run RECIPE --until tokenize` makes what it rests on."
             )
-        return cls(folder, load_recipe(folder / RUN_RECIPE).recipe)
-
-    @cached_property
-    def course(self) -> Course:
-        return course_of(self.recipe.pretrain, rope_theta=self.recipe.model.rope_theta)
-
-    @cached_property
-    def shards(self) -> dict[str, TokenShard]:
-        drawn = dict.fromkeys(draw.source for segment in self.course.segments for draw in segment.draws)
-        return {name: TokenShard(Tokenized(self.folder / "tokenize").of(name).train) for name in drawn}
-
-    @cached_property
-    def stream(self) -> Stream:
-        seed = stream_seed(derive_seed(self.recipe.pretraining_seed, "pretrain"))
-        return Stream(self.shards, self.course.stream_stages(), seed=seed)
+        return cls(folder=folder, recipe=load_recipe(folder / RUN_RECIPE).recipe, tokens=folder / "tokenize")
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.load(TokenizerFiles(self.folder / "tokenizer").files)
-
-    def stage_name(self, step: int) -> str:
-        """What the recipe calls the stage of a step, which counts from 0."""
-        return self.recipe.pretrain.stages[self.course.segments.index(self.course.segment_at(step))].name
 
     def files_of(self, source: str) -> Files:
         """The training documents of a source, those that were tokenized. Raises DataError where others are there now."""

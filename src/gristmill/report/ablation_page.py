@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Design
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, in_words, unit_of
 from gristmill.evaluate.extension import Extension
-from gristmill.planning.budget import Selection
 from gristmill.recipe.schema.ablation import EXTENSION
 from gristmill.report.blocks import Section, figure, paragraph, quiet, table
 from gristmill.report.charts import Score, interval_chart
@@ -47,11 +46,10 @@ def render_ablation(facts: AblationFacts) -> str:
     kind = (
         f"annealed from step {design.after_step:,} of one trunk" if design.after_step else "trained from the beginning"
     )
-    sections = [_verdict(facts), *_positions(facts), _others(facts.outcome), _asked(facts)]
     is_of_data = design.ablation.kind != EXTENSION
     asked = "Which data is worth it" if is_of_data else "What a context extension costs within the old length"
     return render_sections(
-        sections,
+        [_verdict(facts), *_positions(facts), _others(facts.outcome), _asked(facts)],
         labels={"name": design.run, "description": ""},
         verdict=verdict_in_words(design, facts.outcome),
         sentence=f"{asked}: {counted(len(design.arms) - 1, 'arm')} and a control, {kind}, judged on {design.ablation.endpoint}.",
@@ -61,7 +59,7 @@ def render_ablation(facts: AblationFacts) -> str:
 
 def verdict_in_words(design: Design, outcome: Outcome) -> str:
     """The answer, in a sentence or three."""
-    where = "for this trunk" if design.after_step else f"at {scale(design.tokens)} tokens from scratch"
+    where = "for this trunk" if design.ablation.kind == "anneal" else f"at {scale(design.tokens)} tokens from scratch"
     undecided = next((row for row in outcome.endpoint if row.verdict == "cannot tell"), None)
     if undecided is not None:
         return f"Cannot tell: {undecided.needs}."
@@ -198,7 +196,12 @@ def _others(outcome: Outcome) -> Section:
 
 def _asked(facts: AblationFacts) -> Section:
     design = facts.design
-    rows = [(arm.name, f"{arm.share:.0%}", _mixture(arm)) for arm in design.arms]
+    has_shares = design.arms[0].share is not None
+    rows = [
+        (arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
+        for arm in design.arms
+    ]
+    columns = ("arm", *(("candidate's share",) if has_shares else ()), "mixture")
     rule = (
         f"A verdict takes {FEWEST_SEEDS} seeds and items worth {FEWEST_ITEMS:g} of equal size. Arms share everything but their mixture: the trunk, "
         "the schedule, the tokens, the seeds and the items."
@@ -209,15 +212,11 @@ def _asked(facts: AblationFacts) -> Section:
         title="What was asked",
         intro="",
         blocks=[
-            table("Arms. What each is trained on.", ("arm", "candidate's share", "mixture"), rows, has_sentences=True),
+            table("Arms. What each is trained on.", columns, rows, has_sentences=True),
             paragraph(rule),
             quiet(f"Declared: {looks}. {runs}"),
         ],
     )
-
-
-def _mixture(arm: Arm) -> str:
-    return ", ".join(f"{Selection(draw.source, draw.min_document_tokens)} {draw.weight:.4g}" for draw in arm.mixture)
 
 
 def _effects(caption: str, rows: Sequence[ArmEffect], *, with_task: bool = False) -> Markup:

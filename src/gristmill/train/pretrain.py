@@ -30,6 +30,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.cadence import is_measured_after, is_saved_after
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
@@ -145,8 +146,6 @@ def _train_segment(
         ctx.say(
             f"stage {name}: steps {segment.first_step + 1:,} to {segment.last_step:,}, {tokens:,} tokens of {segment.seq_len}"
         )
-    kept = milestones(course)
-    every = max(1, watch.section.checkpoint_every_tokens // segment.batch_tokens)
 
     def save(progress: Progress) -> None:
         times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
@@ -173,7 +172,7 @@ def _train_segment(
     watched = Watch(
         log_every=LOG_EVERY,
         log=session.log,
-        save=Hook(at=lambda step: step % every == 0 or step in kept, run=save),
+        save=Hook(at=lambda step: is_saved_after(step, course, watch.section), run=save),
         hooks=watch.hooks(),
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
     )
@@ -314,9 +313,8 @@ class Watcher:
     def hooks(self) -> list[Hook]:
         """Measure every so often and at stage ends; write samples at stage ends."""
         ends = {segment.last_step for segment in self.course.segments}
-        every = max(1, self.section.watch.every_tokens // self.section.global_batch_tokens)
         return [
-            Hook(at=lambda step: step % every == 0 or step in ends, run=self.measure),
+            Hook(at=lambda step: is_measured_after(step, self.course, self.section), run=self.measure),
             Hook(at=lambda step: step in ends, run=self.write_samples),
             Hook(at=lambda step: bool(self.course.extensions_at(step)), run=self.read_long_texts),
         ]

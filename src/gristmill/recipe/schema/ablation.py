@@ -1,5 +1,5 @@
-"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else; and whether a context
-extension costs anything within the old length.
+"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else; and what a context
+extension costs within the old length.
 
 ablations:
   decay-data:
@@ -12,7 +12,7 @@ ablations:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -21,6 +21,7 @@ from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
 from gristmill.recipe.schema.section import (
     MAX_WEIGHT_DECIMALS,
     Bytes,
+    KeyPath,
     Misfit,
     Name,
     Section,
@@ -30,21 +31,28 @@ from gristmill.recipe.schema.section import (
 )
 
 CONTROL, EXTENSION = "control", "extension"
-OF_DATA = {"candidates", "shares", "after_step", "tokens"}  # what only ablations of data are asked
+NOT_OF = {
+    "anneal": ("plans",),
+    "scratch": ("plans", "after_step"),
+    "stages": ("candidates", "shares", "after_step", "tokens"),
+    EXTENSION: ("candidates", "plans", "shares", "after_step", "tokens"),
+}  # by kind: what would say nothing
 Mixture = Annotated[list[Draw], Field(min_length=1)]
 
 
 class Ablation(Section):
-    """Arms that share everything but what is asked, each with several seeds, and a control."""
+    """Arms that share everything but their data, each with several seeds, and a control on the mixture as it is."""
 
-    kind: Literal["anneal", "scratch", "extension"] = Field(
+    kind: Literal["anneal", "scratch", "stages", "extension"] = Field(
         default="anneal",
-        description="branches of one trunk that decay to zero, or trainings from the beginning; extension: the recipe's own stages from "
-        "the one that extends the context on, against as many tokens at the length before",
+        description="branches of one trunk that decay to zero; trainings from the beginning on one mixture each, or through the "
+        "recipe's stages; extension: the stages from the one that reads longer sequences on, against as many tokens at the length before",
     )
     candidates: dict[Name, Mixture] = Field(
-        default={},
-        description="name: source: weight, or name: [sources at equal weights]; one or more, none of an extension",
+        default={}, description="name: source: weight, or name: [sources at equal weights]"
+    )
+    plans: dict[Name, dict[Name, Mixture]] = Field(
+        default={}, description="kind stages, name: stage: mixture; what a plan does not name is as in the recipe"
     )
     shares: list[Weight] = Field(
         default=[0.6], min_length=1, description="of an arm's tokens that are the candidate's; one arm each"
@@ -69,32 +77,38 @@ class Ablation(Section):
     def _short_forms(cls, value: Any) -> Any:
         return {name: _as_mixture(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
+    @field_validator("plans", mode="before")
+    @classmethod
+    def _short_forms_of_plans(cls, value: Any) -> Any:
+        return {name: cls._short_forms(item) for name, item in value.items()} if isinstance(value, Mapping) else value
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Ablation:
-        if self.kind == "extension":
-            if given := sorted(self.model_fields_set & OF_DATA):
-                raise Misfit(
-                    (
-                        (given[0],),
-                        f"the arms of an extension are the recipe's own stages, without and with it; remove {', '.join(given)}",
-                    )
-                )
-        elif not self.candidates:
-            raise Misfit((("candidates",), "name one candidate or more, such as `wiki: {wiki: 1}`"))
-        if CONTROL in self.candidates:
-            raise Misfit(
-                (("candidates", CONTROL), f"{CONTROL!r} is the arm on the mixture as it is; name it otherwise")
-            )
-        for name, mixture in self.candidates.items():
+        arms: KeyPath = ("plans",) if self.kind == "stages" else ("candidates",)
+        asked = self.plans if self.kind == "stages" else self.candidates
+        if not asked and self.kind != EXTENSION:
+            raise Misfit((arms, f"an ablation of kind {self.kind} compares {arms[0]}; name at least one"))
+        if CONTROL in asked:
+            raise Misfit(((*arms, CONTROL), f"{CONTROL!r} is the arm on the mixture as it is; name it otherwise"))
+        for at, mixture in self.mixtures():
             try:
-                check_mixture(mixture, f"candidate {name!r}")
+                check_mixture(mixture, f"{'plan' if at[0] == 'plans' else 'candidate'} {'.'.join(map(str, at[1:]))!r}")
             except ValueError as error:
-                raise Misfit((("candidates", name), str(error))) from None
+                raise Misfit((at, str(error))) from None
         if len(set(self.shares)) != len(self.shares):
             raise Misfit((("shares",), f"a share is listed twice: {self.shares}"))
-        if self.kind == "scratch" and self.after_step is not None:
-            raise Misfit((("after_step",), "arms from scratch leave no trunk; remove after_step, or use kind: anneal"))
+        for key in NOT_OF[self.kind]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise Misfit(((key,), f"an ablation of kind {self.kind} has no {key}; remove it, or use another kind"))
         return self
+
+    def mixtures(self) -> Iterator[tuple[KeyPath, Sequence[Draw]]]:
+        """Every mixture that is written in this section, with the place where."""
+        for name, mixture in self.candidates.items():
+            yield ("candidates", name), mixture
+        for name, stages in self.plans.items():
+            for stage, mixture in stages.items():
+                yield ("plans", name, stage), mixture
 
 
 def _as_mixture(value: Any) -> Any:

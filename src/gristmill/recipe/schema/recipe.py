@@ -128,10 +128,9 @@ class Recipe(Section):
         for name, ablation in self.ablations.items():
             where = f"ablations.{name}"
             yield ("ablations", name, "endpoint"), f"{where}.endpoint", ablation.endpoint
-            for candidate, mixture in ablation.candidates.items():
-                at: KeyPath = ("ablations", name, "candidates", candidate)
-                for number, draw in enumerate(mixture):
-                    yield (*at, number, draw.source), f"{where}.candidates.{candidate}", draw.source
+            for at, draws in ablation.mixtures():
+                for number, draw in enumerate(draws):
+                    yield ("ablations", name, *at, number, draw.source), ".".join(map(str, (where, *at))), draw.source
         if self.chat is not None and self.chat.definitions_from is not None:
             yield ("chat", "definitions_from"), "chat.definitions_from", self.chat.definitions_from
 
