@@ -69,9 +69,9 @@ def test_both_arms_are_measured_within_the_old_length(load: Load) -> None:
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"candidates": {"dictionary": {"glosses": 1}}}, "the arms of an extension are the recipe's own stages"),
-        ({"tokens": 1024}, "remove tokens"),
-        ({"kind": "anneal"}, "name one candidate or more"),
+        ({"candidates": {"dictionary": {"glosses": 1}}}, "has no candidates; remove it"),
+        ({"tokens": 1024}, "has no tokens; remove it"),
+        ({"kind": "anneal"}, "compares candidates; name at least one"),
     ],
 )
 def test_what_an_extension_cannot_be_asked_is_refused(load: Load, asked: dict[str, Any], words: str) -> None:

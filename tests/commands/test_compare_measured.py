@@ -151,6 +151,8 @@ def test_two_folders_are_measured_on_the_run_that_is_named_and_refused_without_o
 
 
 def test_another_window_is_measured_for_both(run: Path) -> None:
+    assert [line for line in found(run, f"{run}@14")["notes"] if "--window 128 reads both within its length" in line]
+    assert not found(run, f"{run}@14", window=128)["notes"]
     rows = rows_of(found(run, f"{run}@28", window=32))
     usual = rows_of(found(run, f"{run}@28"))
     assert all(row["a"] == row["b"] for row in rows.values())

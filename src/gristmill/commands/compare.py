@@ -154,7 +154,7 @@ def compared(a: Side, b: Side) -> Compared:
         rows=rows,
         left_out=left_out,
         noise_words=_noise_words(known),
-        notes=[side.note for side in (a, b) if side.note],
+        notes=[*a.notes, *b.notes],
     )
 
 

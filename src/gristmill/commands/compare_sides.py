@@ -42,7 +42,7 @@ class Side:
     holds_out: Callable[[str], Collection[bytes]] | None = None
     packs: Collection[str] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
-    note: str | None = None
+    notes: Sequence[str] = ()
 
     @property
     def model(self) -> str:
@@ -134,17 +134,16 @@ def _measured_here(target: Target, bench: Bench, machine: Machine, *, window: in
         keep_in=bench.folder / KEPT_IN / fingerprint(asked),
         say=lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
     )
-    run, holds_out, packs, note = target.run, None, None, found.note
-    if run is None:
-        note = "; ".join(
-            filter(
-                None,
-                (
-                    note,
-                    f"what {target.address} was trained on is not known here: held-out text and items may be among it",
-                ),
-            )
+    run, holds_out, packs = target.run, None, None
+    notes = [] if found.note is None else [found.note]
+    asked_window, trained = window or bench.window, target.trained_length
+    if trained is not None and asked_window is not None and trained < asked_window:
+        notes.append(
+            f"{target.address} was trained on sequences of {trained:,} tokens and is read in windows of {asked_window:,}; --window {trained} "
+            "reads both within its length"
         )
+    if run is None:
+        notes.append(f"what {target.address} was trained on is not known here: held-out text and items may be among it")
     elif not (run.resolve() == bench.folder.resolve() or selects_alike(run, bench.folder)):
 
         def holds_out(source: str) -> Collection[bytes]:
@@ -160,7 +159,7 @@ def _measured_here(target: Target, bench: Bench, machine: Machine, *, window: in
         holds_out=holds_out,
         packs=packs,
         left_out=found.left_out,
-        note=note,
+        notes=notes,
     )
 
 

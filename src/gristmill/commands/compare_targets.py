@@ -33,7 +33,7 @@ class Target:
     """A model by its address. run: the folder of the run that made it, None where that is not known here.
 
     measured_as: its name in that run's evaluation, None where that has not measured it. watched: the folder with the log of its pretraining,
-    None where it is another model than pretraining's.
+    None where it is another model than pretraining's. trained_length: of a checkpoint of pretraining, the longest sequences that it has read.
     """
 
     address: str
@@ -41,6 +41,7 @@ class Target:
     model_dir: Path
     measured_as: str | None = None
     watched: Path | None = None
+    trained_length: int | None = None
 
 
 def find_target(address: str, *, model: str | None) -> Target:
@@ -115,12 +116,14 @@ def _checkpoint_of(address: str, run: Path, step: int) -> Target:
 def _checkpoint(address: str, folder: Path) -> Target:
     """By its folder in the store, or by the link of a run."""
     state, above = read_json(folder / STATE), folder.absolute().parent.parent
+    segments = state["prefix"].get("segments", [])  # of pretraining
     run = above.parent / str(state["run"]) if above.name == STORE else above.parent
     return Target(
         address=address,
         run=run if is_run(run) else None,
         model_dir=folder,
-        watched=folder if "segments" in state["prefix"] else None,  # of pretraining
+        watched=folder if segments else None,
+        trained_length=max((segment["seq_len"] for segment in segments), default=None),
     )
 
 
