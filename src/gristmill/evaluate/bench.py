@@ -50,13 +50,16 @@ class Bench:
         """Raises ArtifactError where the run has other held-out text now than it was measured on."""
         evaluated = Evaluated(folder / "evaluate")
         packs, is_held_out, texts, windows = dict[str, Pack](), dict[str, bool](), dict[str, list[str]](), set[int]()
-        for figure in evaluated.figures:
+        figures = evaluated.figures
+        measured = dict.fromkeys(figure.model for figure in figures if figure.model != YARDSTICK)
+        scores_of = {model: evaluated.scores_of(model) for model in measured}
+        for figure in figures:
             if figure.pack_sha256 is not None and figure.task not in packs:
-                scores = evaluated.scores_of(figure.model)[figure.task]
+                scores = scores_of[figure.model][figure.task]
                 packs[figure.task] = _pack(evaluated.items / figure.model / f"{figure.task}.jsonl", figure, scores)
                 is_held_out[figure.task] = figure.kind == "held_out"
             if figure.metric == BITS and figure.model != YARDSTICK and figure.task not in texts:
-                sizes = evaluated.scores_of(figure.model)[figure.task]["sizes"]
+                sizes = scores_of[figure.model][figure.task]["sizes"]
                 texts[figure.task] = list(measured_texts(folder, figure.task, sizes))
                 windows |= set() if figure.window is None else {figure.window}
         return cls(

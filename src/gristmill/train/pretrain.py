@@ -315,8 +315,8 @@ class Watcher:
         ends = {segment.last_step for segment in self.course.segments}
         return [
             Hook(at=lambda step: is_measured_after(step, self.course, self.section), run=self.measure),
-            Hook(at=lambda step: step in ends, run=self.write_samples),
             Hook(at=lambda step: bool(self.course.extensions_at(step)), run=self.read_long_texts),
+            Hook(at=lambda step: step in ends, run=self.write_samples),
         ]
 
     def measure(self, progress: Progress) -> None:
