@@ -83,7 +83,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
 
 def _batch(sequences: int, *, seed: int) -> Batch:
     lengths = np.full(sequences, SEQ_LEN)
-    tokens = np.random.default_rng(seed).integers(0, SHAPE.vocab_size, sequences * SEQ_LEN + 1)
+    tokens = np.random.default_rng(seed).integers(0, SHAPE.vocab_size, sequences * SEQ_LEN + 1, dtype=np.int32)
     return Batch(
         tokens_N=tokens[:-1],
         targets_N=tokens[1:],

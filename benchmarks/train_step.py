@@ -53,7 +53,7 @@ SHAPES = {
 
 def make_batch(lengths: list[int], vocab_size: int) -> Batch:
     total = sum(lengths)
-    tokens = np.random.default_rng(0).integers(0, vocab_size, total + 1)
+    tokens = np.random.default_rng(0).integers(0, vocab_size, total + 1, dtype=np.int32)
     document_lengths = np.array(lengths, dtype=np.int64)
     return Batch(
         tokens_N=tokens[:-1],
@@ -96,8 +96,8 @@ def peer_step(config: LlamaConfig, batch: Batch, window: int) -> Callable[[], fl
     model = LlamaForCausalLM(PeerConfig(**settings))
     model.load_state_dict(init_weights(Llama(config), 0).state_dict(), strict=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=True)
-    tokens = torch.from_numpy(batch.tokens_N).view(-1, window)
-    targets = torch.from_numpy(batch.targets_N)
+    tokens = torch.from_numpy(batch.tokens_N).long().view(-1, window)
+    targets = torch.from_numpy(batch.targets_N).long()
 
     def step() -> float:
         logits = model(input_ids=tokens, use_cache=False).logits

@@ -87,7 +87,7 @@ def train(shape: str, seq_len: int, micro_batch_tokens: int, micro_batches: int,
     llama = init_weights(Llama(config), 0)
     count = micro_batch_tokens * micro_batches
     generator = np.random.default_rng(0)
-    tokens = generator.integers(0, vocab_size, count + 1)
+    tokens = generator.integers(0, vocab_size, count + 1, dtype=np.int32)
     lengths = np.array(documents(generator, windows=count // seq_len, seq_len=seq_len))
     batch = Batch(
         tokens_N=tokens[:-1],

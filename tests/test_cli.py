@@ -119,6 +119,7 @@ MORE = {
         "intervene",
         "rewind",
         "ablate",
+        "verify",
     ],
 )
 def test_a_path_that_leads_nowhere_is_a_wrong_command_line(gristmill: Command, tmp_path: Path, verb: str) -> None:

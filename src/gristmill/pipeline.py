@@ -6,6 +6,7 @@ Nothing here knows what a step does. Whether a step is done is `graph/state.py`;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from glob import escape
 from typing import Any
 
 from gristmill.align.outputs import Finetuned, PreferencePairs, PreferenceTuned
@@ -127,7 +128,7 @@ def _released(recipe: Recipe) -> Iterable[Step]:
 
 
 def _released_files(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(f"{folder.rstrip('/')}/{name}" for name in names)
+    return tuple(f"{escape(folder.rstrip('/'))}/{name}" for name in names)
 
 
 # ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

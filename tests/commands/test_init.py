@@ -32,15 +32,9 @@ from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.formats import READERS
 from gristmill.runner import run
 from gristmill.units import seconds
+from prose import prose
 
 QUIET = Console(quiet=True)
-
-
-def prose(num_words: int, seed: int = 0) -> str:
-    """Words of two or three syllables in no order; a tokenizer finds pieces in them."""
-    chance = random.Random(seed)
-    syllables = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u", "an", "er")]
-    return " ".join("".join(chance.choices(syllables, k=chance.randint(2, 3))) for _ in range(num_words)) + ".\n"
 
 
 def rows(key: str, number: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -110,11 +109,11 @@ def test_layers_are_added_only_where_all_passes_fit_and_parameters_are_no_more_t
 ) -> None:
     wish, drawn = in_minutes(minutes), MAX_EPOCHS * tokens
     found = deepened(shape, tokens, wish)
-    added = found.num_hidden_layers - shape.num_hidden_layers
-    assert replace(found, num_hidden_layers=shape.num_hidden_layers) == shape
-    assert 0 <= added <= shape.num_hidden_layers
+    added = found.layers - shape.layers
+    assert found.with_layers(shape.layers) == shape
+    assert 0 <= added <= shape.layers
     assert not added or (found.parameters <= drawn <= wish.most_tokens(found))
-    if added < shape.num_hidden_layers:
-        next_one = replace(found, num_hidden_layers=found.num_hidden_layers + 1)
+    if added < shape.layers:
+        next_one = found.with_layers(found.layers + 1)
         assert next_one.parameters > drawn or wish.most_tokens(next_one) < drawn
     assert deepened(shape, tokens, Wish()) == shape

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -237,21 +240,72 @@ def test_a_step_of_a_minute_is_tried_and_one_of_more_is_asked_about(done_project
     ("damaged", "override", "reader"),
     [
         ("dpo/model/model.safetensors", "export.dtype=bfloat16", "export"),
-        ("tokenize/manuals/train.bin", "pretrain.optimizer.peak_lr=0.02", PRETRAIN),
+        ("tokenizer/tokenizer.json", "pretrain.optimizer.peak_lr=0.02", PRETRAIN),
     ],
 )
 def test_a_flipped_byte_of_an_input_stops_the_step_that_reads_it(
     done_project: Path, gristmill: Command, damaged: str, override: str, reader: str
 ) -> None:
-    path = (done_project / "runs" / "tiny" / damaged).resolve()
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(data)
+    path = done_project / "runs" / "tiny" / damaged
+    flip(path)
     answer = gristmill("run", "recipe.yaml", override, "--until", reader, *OPTIONS)
     assert answer.code == 1, answer.out
     assert f"{path.name} does not have the SHA-256 of its manifest" in answer.err
     assert f"{reader} reads it" in answer.err
+
+
+@pytest.mark.parametrize("name", ["train.bin", "train.blocks"])
+def test_a_flipped_byte_of_tokens_stops_training_before_it_uses_them_and_its_remedy_works(
+    done_project: Path, gristmill: Command, name: str
+) -> None:
+    folder = (done_project / "runs" / "tiny" / "tokenize").resolve()
+    flip(folder / "manuals" / name)
+    asked = ("run", "recipe.yaml", "pretrain.optimizer.peak_lr=0.02", "--until", PRETRAIN, *OPTIONS)
+    answer = gristmill(*asked)
+    assert answer.code == 1, answer.out
+    assert f"{Path('manuals') / name} was damaged or exchanged" in answer.err
+    assert f"remove {folder} and run the same command" in answer.err
+    shutil.rmtree(folder)
+    answer = gristmill(*asked)
+    assert (answer.code, lines(answer.out, "made")) == (0, ["tokenize", PRETRAIN]), answer.err
+
+
+def test_verify_names_each_file_that_is_not_what_was_written(done_project: Path, gristmill: Command) -> None:
+    run = done_project / "runs" / "tiny"
+    sound = gristmill("verify", "recipe.yaml")
+    assert (sound.code, "every file is what was written" in sound.out) == (0, True), sound.out
+    flip(run / "tokenize" / "manuals" / "train.bin")
+    os.truncate(run / "select" / "report.json", 5)
+    (run / "tokenizer" / "chat_template.jinja").unlink()
+    answer = gristmill("verify", "runs/tiny")
+    assert answer.code == 1
+    found = " ".join(answer.out.split())
+    size = (run / "tokenize" / "manuals" / "train.bin").stat().st_size
+    for path, problem in (
+        ("tokenize/manuals/train.bin", f"its content is not what was written: bytes 0 to {size:,}"),
+        ("select/report.json", "it has 5 bytes, expected"),
+        ("tokenizer/chat_template.jinja", "it is missing"),
+    ):
+        step, _, rest = path.partition("/")
+        assert f"{(run / step).resolve() / rest}: {problem}" in found
+        assert f"{step} is damaged" in found
+        assert f"or remove {(run / step).resolve()} and run the recipe again: that remakes {step};" in found
+    told = json.loads(gristmill("verify", "runs/tiny", "--json").out)
+    assert [(wrong["of"], wrong["problem"].split()[:2]) for wrong in told["wrong"]] == [
+        ("select", ["it", "has"]),
+        ("tokenizer", ["it", "is"]),
+        ("tokenize", ["its", "content"]),
+    ]
+    assert told["wrong"][2]["bytes"] == [[0, size]]
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    path = path.resolve()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
 
 
 def test_inspect_shows_the_account_that_select_was_made_from(done_project: Path, gristmill: Command) -> None:

@@ -17,7 +17,8 @@ from gristmill.planning.budget import Reading, epochs_read
 from gristmill.planning.budget import Selection as Drawn
 from gristmill.tokens.batch import Batch, concatenate
 from gristmill.tokens.shards import TokenShard
-from gristmill.tokens.stream import Draw, Origin, Stream, StreamStage, segment_lengths
+from gristmill.tokens.stream import Draw, Origin, Stream, StreamStage
+from gristmill.tokens.window_batch import segments
 from gristmill.tokens.windows import Selection
 
 MakeShard = Callable[..., TokenShard]
@@ -79,7 +80,8 @@ def rows(batch: Batch) -> tuple[list[float], ...]:
     ],
 )
 def test_a_segment_begins_at_each_window_and_each_eos(windows: list[list[int]], lengths: list[int]) -> None:
-    assert segment_lengths(np.array(windows, dtype=np.uint16), 0).tolist() == lengths
+    ids = np.array(windows, dtype=np.uint16)
+    assert segments(ids, 0, np.empty(ids.shape, dtype=bool))[1].tolist() == lengths
 
 
 def test_eos_begins_the_next_documents_segment(make_shard: MakeShard) -> None:
@@ -117,8 +119,7 @@ def test_windows_tile_the_selected_documents(
     assert selection.num_tokens == len(flat)
     assert selection.num_windows(seq_len) == max(0, (len(flat) - 1) // seq_len)
     for window in range(selection.num_windows(seq_len)):
-        out = np.zeros(seq_len + 1, dtype=np.uint16)
-        selection.read(window * seq_len, out)
+        out = np.frombuffer(selection.read(window * seq_len, seq_len + 1), dtype=np.uint16)
         assert out.tolist() == flat[window * seq_len : window * seq_len + seq_len + 1]
         parts = selection.parts(window * seq_len, seq_len)
         read = [token for part in parts for token in [*documents[part.document], 0][part.first : part.end]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 from tokenizers import Tokenizer as PlainTokenizer
 from tokenizers import decoders, models, pre_tokenizers
-from transformers import LlamaConfig as PeerConfig
 from transformers import LlamaForCausalLM
 
 from gristmill.context import context_of
@@ -30,22 +28,13 @@ from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens import take_tokenizer
 from gristmill.tokens.shards import ShardWriter, TokenShard
-from gristmill.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from gristmill.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer
 from gristmill.train import pretrain, take_released
 from gristmill.train.monitor import METRICS
 from gristmill.train.scorer import bits_per_byte
+from released import SHAPE, VOCAB_SIZE, save_released, small_tokenizer
 
-SHAPE: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "rope_theta": 50_000.0, "rms_norm_eps": 1e-6, "tie_word_embeddings": True,
-}  # fmt: skip
-VOCAB_SIZE = 300
 WORDS = ["The cat", " sat", " on the mat.", " Hello!"]
-
-
-@cache
-def small_tokenizer() -> Tokenizer:
-    return Tokenizer(train_tokenizer(["The cat sat on the mat. Hello! Ünïcode — 数学 🙂 and so on"] * 4, VOCAB_SIZE))
 
 
 def recipe(folder: str = "released", *, tokenizer: dict[str, Any] | None = None, **model: Any) -> Recipe:
@@ -76,12 +65,7 @@ def recipe(folder: str = "released", *, tokenizer: dict[str, Any] | None = None,
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """released/, as transformers saves it, and what the steps before pretraining leave."""
     folder = tmp_path_factory.mktemp("project")
-    small_tokenizer().save(folder / "released")
-    torch.manual_seed(7)
-    peer = LlamaForCausalLM(
-        PeerConfig(**SHAPE, vocab_size=VOCAB_SIZE, max_position_embeddings=32, initializer_range=0.3)
-    )
-    peer.save_pretrained(folder / "released")
+    save_released(folder / "released")
     random = np.random.default_rng(0)
     for split, documents in (("train", 20), ("validation", 4)):
         path = folder / "tokenize" / "web" / split

@@ -110,7 +110,7 @@ def response_logps(model: Llama, batch: Batch) -> Tensor:
     )
     counts_N = torch.from_numpy(batch.loss_mask_N > 0)
     rows_M = counts_N.nonzero()[:, 0].to(device)
-    targets_M = torch.from_numpy(batch.targets_N).to(device)[rows_M]
+    targets_M = torch.from_numpy(batch.targets_N).to(device)[rows_M].long()
     x_MD = x_ND[rows_M]
     logp_M = torch.cat(
         [

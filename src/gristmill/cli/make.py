@@ -166,6 +166,17 @@ def status(
     raise typer.Exit(code)
 
 
+def verify(
+    target: Annotated[Path, typer.Argument(help="a run's folder, or a recipe", metavar="RUN|RECIPE")],
+    as_json: AsJson = False,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Read every file that a run uses, and say which are not what was written."""
+    from gristmill.commands.verify import verify as verify_files
+
+    raise typer.Exit(verify_files(target, runs_dir=runs_dir, console=console(), as_json=as_json))
+
+
 def clean(
     yes: Annotated[bool, typer.Option("--yes", help="remove without asking")] = False,
     unfinished: Annotated[

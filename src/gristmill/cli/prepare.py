@@ -41,6 +41,12 @@ def init(
         str | None, typer.Option(help="parameters of the model, such as 10M; by default sized to the text")
     ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="add conversations, fine-tuning and preference pairs")] = False,
+    released: Annotated[
+        Path | None, typer.Option("--from", help="continue a released Llama: its folder, as transformers saves it")
+    ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="with --from: a folder of general text, a quarter of what is read")
+    ] = None,
     max_seconds: Annotated[
         float,
         typer.Option(
@@ -70,6 +76,8 @@ def init(
         minutes=minutes,
         size=size,
         chat=chat,
+        released=released,
+        replay=replay,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gristmill.cli.look import compare, diff, inspect, recipe, trace, why
-from gristmill.cli.make import clean, launch, pull, push, run, status
+from gristmill.cli.make import clean, launch, pull, push, run, status, verify
 from gristmill.cli.prepare import doctor, import_packs, init, plan
 from gristmill.cli.steer import ablate, intervene, rewind
 from gristmill.cli.use import chat, export, serve
@@ -26,7 +26,7 @@ VERBS = (
     (init, plan, run, status, chat, serve, export),
     (inspect, why, diff, trace, recipe, compare),
     (ablate, intervene, rewind),
-    (launch, push, pull, clean, doctor),
+    (launch, push, pull, verify, clean, doctor),
 )
 
 

@@ -11,7 +11,7 @@ OTHER_WORDS = {
     "train": "run", "fit": "run", "start": "run", "resume": "run", "make": "run", "build": "run", "estimate": "plan",
     "check": "plan", "dry-run": "plan", "validate": "plan", "new": "init", "create": "init", "list": "status", "ls": "status",
     "show": "inspect", "look": "inspect", "query": "inspect", "sql": "inspect", "versus": "compare", "fork": "intervene", "branch": "intervene", "ablation": "ablate", "anneal": "ablate", "explain": "why", "talk": "chat", "generate": "chat", "ask": "chat", "remove": "clean", "prune": "clean",
-    "gc": "clean", "convert": "export", "gguf": "export", "slurm": "launch", "sbatch": "launch", "torchrun": "launch", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor",
+    "gc": "clean", "convert": "export", "gguf": "export", "slurm": "launch", "sbatch": "launch", "torchrun": "launch", "upload": "push", "sync": "push", "download": "pull", "publish": "export", "server": "serve", "api": "serve", "import": "packs", "pack": "packs", "info": "doctor", "bench": "doctor", "benchmark": "doctor", "env": "doctor", "fsck": "verify", "scrub": "verify", "checksum": "verify",
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from gristmill.draft.count import LEAST_BYTES, Count, SourceCount
 from gristmill.draft.folder import PASSAGE_CHARS, Looked
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate
-from gristmill.draft.size import MAX_EPOCHS, MIN_STEPS, SHAPES, Budget
+from gristmill.draft.size import MAX_EPOCHS, MIN_STEPS, REPLAY_SHARE, SHAPES, Budget
 from gristmill.extract.not_read import not_read_in
 from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
@@ -78,8 +78,8 @@ def _left_out(one: SourceCount) -> str:
     return ", ".join(listed) + (", …" if len(reasons) > SHOWN_REASONS else "")
 
 
-def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, console: Console) -> None:
-    """Languages, what was read in part, and what was not read at all, with what to do."""
+def say_what_is_left(looked: Looked, found: Count, texts: Sequence[Path], chat: bool, console: Console) -> None:
+    """Languages, what was read in part, and what was not read at all, with what to do. texts: the folders."""
 
     def say(line: str) -> None:
         console.print(Text(line))
@@ -131,15 +131,19 @@ def say_what_is_left(looked: Looked, found: Count, texts: Path, chat: bool, cons
             lost = look(source.kind, source.files, 0, read_bytes=PLACED_BYTES).lost
             for record in [record for record in lost if record.reason in reasons][:SHOWN_PLACES]:
                 say(f"{source.name}: cannot be read: {record}")
+    for folder in texts:
+        _say_what_is_not_read(folder, console)
+
+
+def _say_what_is_not_read(texts: Path, console: Console) -> None:
     left = not_read_in(texts)
     for other in left[:SHOWN_UNREAD]:
-        say(f"not read: {other}")
+        console.print(Text(f"not read: {other}"))
     if more := left[SHOWN_UNREAD:]:
         size = in_bytes(sum(one.num_bytes for one in more))
         inspect = shlex.join(["gristmill", "inspect", str(texts)])
-        say(
-            f"not read: {counted(sum(one.files for one in more), 'file')} of {len(more)} more kinds, {size}; {inspect} lists them"
-        )
+        files = counted(sum(one.files for one in more), "file")
+        console.print(Text(f"not read: {files} of {len(more)} more kinds, {size}; {inspect} lists them"))
 
 
 def say_what_has_no_share(sources: Sequence[str], budget: Budget, console: Console) -> None:
@@ -205,11 +209,13 @@ def say_what_was_made(
         )
     if asked.minutes is not None and total < USED * 60 * asked.minutes:
         bound = f"the text is drawn {budget.epochs:.1f} times, and more passes teach little that is new"
-        larger = (
-            "; a larger --size takes longer" if asked.parameters is not None else ", nor do more parameters than tokens"
-        )
+        larger = ", nor do more parameters than tokens"
+        if asked.parameters is not None or asked.released is not None:
+            larger = "; a larger --size takes longer" if asked.released is None else ""
         console.print(f"  Of {asked.minutes:g} minutes {seconds(total)} are used: {bound}{larger}.", highlight=False)
-    if parameters > budget.total_tokens:
+    if asked.released is not None:
+        _say_what_is_forgotten(budget, console)
+    elif parameters > budget.total_tokens:
         more = "more text" if asked.minutes is None or budget.epochs > 0.95 * MAX_EPOCHS else "more --minutes"
         smaller = ", or a smaller --size," if parameters > SHAPES[0].parameters else ""
         console.print(
@@ -233,3 +239,12 @@ def say_what_was_made(
         console.print(
             f"  {shlex.join(['gristmill', verb, str(recipe)])}", highlight=False, markup=False, soft_wrap=True
         )
+
+
+def _say_what_is_forgotten(budget: Budget, console: Console) -> None:
+    if not budget.replay_share:
+        words = "Some of what the released model knows will be forgotten. --replay FOLDER names general text to keep more of it; the recipe has the lines to add."
+    else:
+        words = f"{budget.replay_share:.0%} of what it reads is general text, so that it forgets less of what it knows"
+        words += "." if budget.replay_share > 0.99 * REPLAY_SHARE else f"; there is not enough for {REPLAY_SHARE:.0%}."
+    console.print(f"  {words}", highlight=False)

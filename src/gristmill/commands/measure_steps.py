@@ -101,11 +101,11 @@ def measure(
 
 def _batch(vocab_size: int, seq_len: int, num_tokens: int) -> Batch:
     """Whole windows of random tokens."""
-    tokens = np.random.default_rng(0).integers(0, vocab_size, num_tokens, dtype=np.int64)
+    tokens = np.random.default_rng(0).integers(0, vocab_size, num_tokens, dtype=np.int32)
     return Batch(
         tokens_N=tokens,
         targets_N=np.roll(tokens, -1),
-        positions_N=np.arange(num_tokens, dtype=np.int64) % seq_len,
+        positions_N=np.arange(num_tokens, dtype=np.int32) % seq_len,
         document_lengths=np.full(num_tokens // seq_len, seq_len, dtype=np.int64),
         loss_mask_N=np.ones(num_tokens, dtype=np.float32),
         source_N=np.zeros(num_tokens, dtype=np.int16),

@@ -110,7 +110,9 @@ def count(
         sections, recipe_dir=recipe_dir, out=work, machine=machine, limits=limits, seed=seed, ahead=ahead
     )
     steps = _Steps(draft, samples, work, recipe_dir, machine, ahead)
-    left = _bytes_without_copies(steps, sorted(samples, key=lambda name: _turn(sections[name].read, samples[name])))
+    replayed = {source.name for source in sources if source.is_replayed}
+    turns = sorted(samples, key=lambda name: (name in replayed, _turn(sections[name].read, samples[name])))
+    left = _bytes_without_copies(steps, turns)
     emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in left}
     if not left:
         return Count(sources={}, emptied=emptied)

@@ -30,7 +30,7 @@ LETTERS = str.maketrans(
 @dataclass(frozen=True, kw_only=True)
 class FolderSource:
     """Files that one source of the recipe reads. read: the reader's section; column: the one that holds the text; is_listed: its paths
-    are the single files, for no pattern names these and no others."""
+    are the single files, for no pattern names these and no others; is_replayed: general text, beside one's own."""
 
     name: str
     kind: str
@@ -38,6 +38,7 @@ class FolderSource:
     read: Mapping[str, Any]
     column: str | None = None
     is_listed: bool = False
+    is_replayed: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -58,7 +59,7 @@ class FolderSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """What lies in the folder. without_text: files of known formats that are no part of a source, and why."""
+    """What lies in the folders. without_text: files of known formats that are no part of a source, and why."""
 
     sources: list[FolderSource]
     conversations: list[Path]
@@ -105,7 +106,7 @@ def _source(
     paths = _pattern(kind, files, texts, recipe_dir)
     is_listed = not paths
     paths = paths or [
-        f"{escape(_relative(texts, recipe_dir))}/{_as_pattern(path.relative_to(texts))}" for path in files
+        f"{escape(relative_to_recipe(texts, recipe_dir))}/{_as_pattern(path.relative_to(texts))}" for path in files
     ]
     read: dict[str, Any] = {"format": kind, "paths": paths, "passage_chars": PASSAGE_CHARS}
     if column is not None:
@@ -115,7 +116,7 @@ def _source(
 
 def _pattern(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) -> list[str]:
     """What names these files and no others: the file, or a pattern for each suffix; none where the files must be listed."""
-    plain = _relative(texts, recipe_dir)
+    plain = relative_to_recipe(texts, recipe_dir)
     if texts.is_file():
         return [plain]
     by_suffix = [f"{escape(plain)}/**/*{escape(suffix)}" for suffix in sorted(_suffixes(kind, files))]
@@ -123,8 +124,8 @@ def _pattern(kind: str, files: Sequence[Path], texts: Path, recipe_dir: Path) ->
     return by_suffix if is_exact else []
 
 
-def _relative(texts: Path, recipe_dir: Path) -> str:
-    """The path from the recipe; where a link on the way makes that another place, the whole path."""
+def relative_to_recipe(texts: Path, recipe_dir: Path) -> str:
+    """The path from the recipe's folder; where a link on the way makes that another place, the whole path."""
     relative = os.path.relpath(texts, recipe_dir)
     return relative if (recipe_dir / relative).resolve() == texts.resolve() else str(texts)
 

@@ -17,6 +17,7 @@ from gristmill.amounts import find_amounts, present_files
 from gristmill.draft.conversations import ChatPlan
 from gristmill.draft.count import SourceCount
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.released import Released
 from gristmill.draft.size import SHAPES, Shape, Wish
 from gristmill.draft.write import chat_text, draft_recipe, validation_for
 from gristmill.durations import StepForecast, step_forecasts
@@ -47,10 +48,16 @@ class PlannedTime:
         machine: Machine,
         speed: Callable[[int], Speed],
         chat: ChatPlan | None,
+        released: Released | None = None,
         text_bytes: Mapping[str, float] | None = None,
     ) -> None:
         self._sources, self._folder, self._machine, self.speed, self._chat = sources, folder, machine, speed, chat
-        self._validation = validation_for(text_bytes or {})
+        self._released, self._validation = (
+            released,
+            validation_for(
+                {source.name: (text_bytes or {}).get(source.name, 0.0) for source in sources if not source.is_replayed}
+            ),
+        )
 
     def tokens_within(self, shape: Shape, seconds: float) -> float:
         """Tokens of pretraining with which all steps together take so long; 0 where the others take longer alone."""
@@ -90,8 +97,8 @@ class PlannedTime:
         return sum(step.seconds for step in self.of(self._loaded(self._recipe(shape, tokens))))
 
     def _recipe(self, shape: Shape, tokens: int) -> Recipe:
-        draft = draft_recipe(self._sources, self._names, shape.vocab_size, self._validation)
-        data: dict[str, Any] = draft.model_dump(mode="json")
+        draft = self._draft(shape.vocab_size)
+        data: dict[str, Any] = draft.model_dump(mode="json", exclude_unset=True)
         data["model"] = shape.model.model_dump(mode="json")
         stage = {**data["pretrain"]["stages"][0], "tokens": tokens, "seq_len": shape.seq_len}
         data["pretrain"] |= {
@@ -109,7 +116,10 @@ class PlannedTime:
 
     @cached_property
     def _drafted(self) -> LoadedRecipe:
-        return self._loaded(draft_recipe(self._sources, self._names, SHAPES[0].vocab_size, self._validation))
+        return self._loaded(self._draft(SHAPES[0].vocab_size))
+
+    def _draft(self, vocab_size: int) -> Recipe:
+        return draft_recipe(self._sources, self._names, vocab_size, self._validation, released=self._released)
 
     def _amounts(self, loaded: LoadedRecipe) -> Amounts:
         links = RunLinks(Store(self._machine.runs_dir), loaded.recipe.name)
@@ -131,6 +141,7 @@ class Asked:
     minutes: float | None
     parameters: int | None
     chat: bool
+    released: Released | None = None
 
     def wish(self, planned: PlannedTime) -> Wish:
         """With the tokens that fit into the time, where there is one to keep."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,9 @@ from gristmill.draft.conversations import BATCH, RATE_SHARE, ChatPlan
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource, name_of
 from gristmill.draft.interval import Estimate
+from gristmill.draft.released import EVALUATED_BYTES, Released, model_text, pretrain_text, replay_lines
 from gristmill.draft.size import SHAPES, Budget, Shape
+from gristmill.draft.yaml_values import as_yaml
 from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
@@ -57,14 +58,31 @@ def failed_share(found: SourceCount) -> float:
 
 
 def draft_recipe(
-    sources: Sequence[FolderSource], order: Sequence[str], vocab_size: int, validation: Validation
+    sources: Sequence[FolderSource],
+    order: Sequence[str],
+    vocab_size: int,
+    validation: Validation,
+    *,
+    released: Released | None = None,
 ) -> Recipe:
-    """A recipe over these sources that can be carried out up to tokenize: its pretraining is one step."""
+    """A recipe over these sources that can be carried out up to tokenize: its pretraining is one step. vocab_size: of a tokenizer
+    that is trained."""
     by_name = {source.name: source for source in sources}
     share = 1.0 / len(order)
     weights = {name: round(share, 4) for name in order[1:]}
     mixture = {order[0]: round(1 - sum(weights.values()), 4), **weights}
     stage = {"name": "all", "tokens": 8, "seq_len": 8, "mixture": mixture}
+    start: dict[str, Any] = {
+        "model": SHAPES[0].model.model_dump(),
+        "tokenizer": {"vocab_size": vocab_size, "max_bytes": MAX_TOKENIZER_BYTES},
+    }
+    if released is not None:
+        evaluated = {"validation_bytes": EVALUATED_BYTES, "xz_yardstick": False}
+        start = {
+            "model": released.model.model_dump(),
+            "tokenizer": {"vocab_size": released.vocab_size},
+            "evaluate": evaluated,
+        }
     return Recipe.model_validate(
         {
             "schema_version": 1,
@@ -76,9 +94,9 @@ def draft_recipe(
                 "near_duplicates": {"max_source_loss": 1.0},
                 "validation": validation.model_dump(),
             },
-            "tokenizer": {"vocab_size": vocab_size, "max_bytes": MAX_TOKENIZER_BYTES},
-            "model": SHAPES[0].model.model_dump(),
+            **start,
             "pretrain": {
+                "init_from": None if released is None else released.path,
                 "stages": [stage],
                 "global_batch_tokens": 8,
                 "warmup_tokens": 0,
@@ -100,29 +118,52 @@ def recipe_text(
     texts: Path,
     validation: Validation,
     chat: ChatPlan | None,
+    released: Released | None,
     asked: str,
 ) -> str:
     """The file. asked: in words, what the tokens were sized to."""
-    shape, batch = budget.shape, budget.shape.global_batch_tokens
-    mixture = _inline(budget.weights)
-    largest = count.sources[max(budget.weights, key=lambda name: budget.weights[name])]
-    sections = [
-        _head(folder, texts),
-        "# Named collections of documents. Paths are relative to this file.\nsources:\n"
-        + "\n".join(_source(one, count.is_whole) for one in written if one.source.name in budget.weights),
-        _select(written, budget, validation),
-        f"tokenizer:\n  vocab_size: {shape.vocab_size}\n",
-        f"""# The keys of a Hugging Face Llama config.json: {shape.parameters:,} parameters.
+    shape = budget.shape
+    largest = max(budget.weights, key=lambda name: budget.weights[name])
+    mixture, prompts = _inline(budget.weights), as_yaml(sorted({"", count.sources[largest].opening}))
+    sources = [_source(one, count.is_whole) for one in written if one.source.name in budget.weights]
+    tokenizer = f"tokenizer:\n  vocab_size: {shape.vocab_size}\n"
+    if released is None:
+        training = [tokenizer, _model(shape), _pretrain(budget, mixture=mixture, prompts=prompts, asked=asked)]
+    else:
+        sources += [] if budget.replay_share else [replay_lines(largest)]
+        last = pretrain_text(
+            released, budget, mixture=mixture, sources=len(budget.weights), asked=asked, prompts=prompts
+        )
+        whose = "# The released model's own tokenizer is used.\n"
+        training = [whose + tokenizer, model_text(released, shape.parameters), last]
+    return "\n".join(
+        [
+            _head(folder, texts),
+            "# Named collections of documents. Paths are relative to this file.\nsources:\n" + "\n".join(sources),
+            _select(written, budget, validation),
+            *training,
+            *([] if chat is None else [chat_text(chat, shape)]),
+        ]
+    )
+
+
+def _model(shape: Shape) -> str:
+    model = shape.model
+    return f"""# The keys of a Hugging Face Llama config.json: {shape.parameters:,} parameters.
 model:
-  hidden_size: {shape.hidden_size}
-  intermediate_size: {shape.intermediate_size}
-  num_hidden_layers: {shape.num_hidden_layers}
-  num_attention_heads: {shape.num_attention_heads}
-  num_key_value_heads: {shape.num_key_value_heads}
-  initializer_range: {round(shape.hidden_size**-0.5, 4)}      # 1/sqrt(hidden_size), as SmolLM2's small models
-  max_position_embeddings: {shape.seq_len}
-""",
-        f"""# Warm-up, constant, then a linear decay to zero over the last stage. {asked}: {budget.epochs:.1f} passes over the text;
+  hidden_size: {model.hidden_size}
+  intermediate_size: {model.intermediate_size}
+  num_hidden_layers: {model.num_hidden_layers}
+  num_attention_heads: {model.num_attention_heads}
+  num_key_value_heads: {model.num_key_value_heads}
+  initializer_range: {model.initializer_range}      # 1/sqrt(hidden_size), as SmolLM2's small models
+  max_position_embeddings: {model.max_position_embeddings}
+"""
+
+
+def _pretrain(budget: Budget, *, mixture: str, prompts: str, asked: str) -> str:
+    shape, batch = budget.shape, budget.shape.global_batch_tokens
+    return f"""# Warm-up, constant, then a linear decay to zero over the last stage. {asked}: {budget.epochs:.1f} passes over the text;
 # `plan` shows the epochs per source, warns above 4 and refuses above 5.
 # For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
 pretrain:
@@ -130,17 +171,13 @@ pretrain:
     - {{name: stable, tokens: {budget.stable_tokens}, seq_len: {shape.seq_len}, mixture: {mixture}}}
     - {{name: decay, tokens: {budget.decay_tokens}, seq_len: {shape.seq_len}, mixture: {mixture}}}
   global_batch_tokens: {batch}
-  warmup_tokens: {max(1, budget.steps // 50) * batch}
+  warmup_tokens: {budget.warmup_tokens}
   decay_tokens: {budget.decay_tokens}
   optimizer: {{peak_lr: {shape.peak_lr}}}
   watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
   checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
-  sample_prompts: {_yaml(sorted({"", largest.opening}))}
-""",
-    ]
-    if chat is not None:
-        sections.append(chat_text(chat, shape))
-    return "\n".join(sections)
+  sample_prompts: {prompts}
+"""
 
 
 def name_for(folder: Path) -> str:
@@ -150,7 +187,7 @@ def name_for(folder: Path) -> str:
 
 def _head(folder: Path, texts: Path) -> str:
     return f"""# yaml-language-server: $schema={SCHEMA_FILE}
-# Written by `gristmill init` for {_yaml(os.path.relpath(texts, folder))}. You may change every value.
+# Written by `gristmill init` for {as_yaml(os.path.relpath(texts, folder))}. You may change every value.
 #   gristmill plan recipe.yaml      tokens, epochs, hours, memory: before anything runs
 #   gristmill run recipe.yaml       everything; run it again and it resumes or does nothing
 schema_version: 1
@@ -172,7 +209,7 @@ def _source(one: Written, is_whole: bool) -> str:
         "    read:",
         f"      format: {source.kind}",
         *_paths(source),
-        *(f"      {name}: {_yaml(value)}{_why(name)}" for name, value in keys.items()),
+        *(f"      {name}: {as_yaml(value)}{_why(name)}" for name, value in keys.items()),
         "    license: unknown               # printed in the model card; say what you know",
         f"    unique_tokens: {tokens.value:.0f}         # {spread}, with a vocabulary of this size",
     ]
@@ -196,9 +233,9 @@ def _source(one: Written, is_whole: bool) -> str:
 
 def _paths(source: FolderSource) -> list[str]:
     if not source.is_listed:
-        return [f"      paths: {_yaml(source.read['paths'])}"]
+        return [f"      paths: {as_yaml(source.read['paths'])}"]
     why = "# one by one, for no pattern names these files and no others; add those that come later"
-    return [f"      paths:   {why}", *(f"        - {_yaml(path)}" for path in source.read["paths"])]
+    return [f"      paths:   {why}", *(f"        - {as_yaml(path)}" for path in source.read["paths"])]
 
 
 def _why(key: str) -> str:
@@ -241,7 +278,7 @@ sft:
   batch_conversations: {BATCH}
   seq_len: {shape.seq_len}
   optimizer: {{peak_lr: {float(shape.peak_lr) / RATE_SHARE:.1e}}}
-  sample_prompts: {_yaml([*chat.questions, "What is 2 + 3?"])}
+  sample_prompts: {as_yaml([*chat.questions, "What is 2 + 3?"])}
 
 # Answers sampled from the SFT model to questions about sums, right ones preferred to wrong ones.
 pairs:
@@ -260,10 +297,3 @@ dpo:
 
 def _inline(weights: Mapping[str, float]) -> str:
     return "{" + ", ".join(f"{name}: {share:.6f}".rstrip("0").rstrip(".") for name, share in weights.items()) + "}"
-
-
-def _yaml(value: Any) -> str:
-    """JSON, which is YAML: any name of a file or column is safe in it. What cannot be printed is escaped as YAML does, for JSON halves
-    characters."""
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(letter if letter.isprintable() else f"\\U{ord(letter):08x}" for letter in text)

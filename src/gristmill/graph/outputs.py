@@ -84,6 +84,9 @@ class Outputs:
     """
 
     declared: ClassVar[Mapping[str, Output[Any]]] = {}
+    checked_as_read: ClassVar[
+        tuple[str, ...]
+    ] = ()  # files that whoever reads them checks, part by part, by hashes of their own
 
     def __init__(
         self, folder: Path, *, reads: tuple[str, ...] | None = None, source: str = EVERY_SOURCE, content: str = ""
@@ -92,6 +95,11 @@ class Outputs:
         self.reads = tuple(self.declared) if reads is None else reads
         self.source = source
         self.content = content
+
+    @classmethod
+    def checks_itself(cls, name: str) -> bool:
+        """Whether a file is checked as it is read, so that it need not be read as a whole before."""
+        return any(fnmatchcase(name, pattern) for pattern in cls.checked_as_read)
 
     def check(self, name: str) -> None:
         """Raises AssertionError for an output that the step did not say it reads: its identity would miss it."""

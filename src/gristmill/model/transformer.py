@@ -135,7 +135,7 @@ class Llama(nn.Module):
     def hidden(self, tokens_N: Tensor, positions_N: Tensor, document_lengths: list[int]) -> Tensor:
         """Hidden states after the final norm, (N, D).
 
-        tokens_N and positions_N are int64 on the model's device; positions restart at 0 in each document.
+        tokens_N and positions_N are int32 or int64 on the model's device; positions restart at 0 in each document.
         Raises DataError if a document is longer than max_position_embeddings or the lengths do not add up to N.
         """
         self._check(tokens_N.shape[0], document_lengths)

@@ -143,8 +143,8 @@ def chat_batch(conversations: Sequence[EncodedChat]) -> Batch:
         raise ValueError("chat_batch needs at least one conversation")
     document_lengths = np.array([chat.num_tokens for chat in conversations], dtype=np.int64)
     return Batch(
-        tokens_N=np.concatenate([chat.ids[:-1] for chat in conversations]),
-        targets_N=np.concatenate([chat.ids[1:] for chat in conversations]),
+        tokens_N=np.concatenate([chat.ids[:-1] for chat in conversations], dtype=np.int32),
+        targets_N=np.concatenate([chat.ids[1:] for chat in conversations], dtype=np.int32),
         positions_N=positions_within(document_lengths),
         document_lengths=document_lengths,
         loss_mask_N=np.concatenate([chat.mask[1:] for chat in conversations]),

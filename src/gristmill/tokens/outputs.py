@@ -52,13 +52,18 @@ class TokenizerFiles(Outputs):
 
 
 class Tokenized(Outputs):
-    """Token shards of one source, one per split, each reached by the stem that its three files share."""
+    """Token shards of one source, one per split, each reached by the stem that its files share."""
 
+    checked_as_read = tuple(
+        f"*/{split}.{kind}" for split in ("train", "validation") for kind in ("bin", "index", "json", "blocks")
+    )
     train = File("{source}/train", covers=("{source}/train.bin", "{source}/train.index", "{source}/train.json"))
     validation = File(
         "{source}/validation",
         covers=("{source}/validation.bin", "{source}/validation.index", "{source}/validation.json"),
     )
+
+    blocks = File("{source}", covers=("{source}/train.blocks", "{source}/validation.blocks"), notes=True)
 
     def of(self, source: str) -> Tokenized:
         """The same outputs of one source, for who reads all."""

@@ -1,8 +1,9 @@
-"""Token shards: one flat file of ids, one index of document ends, one sidecar that vouches for both.
+"""Token shards: one flat file of ids, one index of document ends, one sidecar that vouches for both, one file of hashes.
 
     train.bin      ids, little-endian, 2 bytes each where the vocabulary fits, else 4; every document ends with the eos id
     train.index    uint64 little-endian, one per document: the position just after its eos id
     train.json     tokenizer sha256, vocab_size, eos_id, dtype, counts of tokens, documents and text bytes, sha256 of both files
+    train.blocks   a hash of each MiB of them, so that no token is used before its block was checked (blocks.py)
 
 Nothing in the files knows a sequence length: windows are formed when they are read (stream.py), so a longer context needs no
 new copy. The sidecar is written last; a shard without one is unfinished.
@@ -11,6 +12,7 @@ new copy. The sidecar is written last; a shard without one is unfinished.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +25,8 @@ from numpy.typing import NDArray
 
 from gristmill.errors import ArtifactError, DataError
 from gristmill.planning.cost import token_bytes
-from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import atomic_path, out_of_space_is_a_resource_error, read_json, write_text
+from gristmill.tokens.blocks import BlockHasher, CheckedFile, hashes_as_bytes, read_hashes, remedy
 
 FORMAT_VERSION = 1
 
@@ -61,6 +64,7 @@ class ShardWriter:
         self._tokenizer_sha256, self._vocab_size, self._eos_id = tokenizer_sha256, vocab_size, eos_id
         self._dtype = token_dtype(vocab_size)
         self._hashes = hashlib.sha256(), hashlib.sha256()
+        self._blocks = BlockHasher(), BlockHasher()
         self.num_tokens = self.num_documents = self.num_bytes = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
         _sibling(self.path, "json").unlink(missing_ok=True)
@@ -106,7 +110,7 @@ class ShardWriter:
         self.num_bytes += num_bytes
 
     def close(self) -> ShardFacts:
-        """Flushes both files to disk, then writes the sidecar by rename."""
+        """Flushes both files to disk, then writes the hashes and the sidecar, each by rename."""
         for file in self._files:
             file.flush()
             os.fsync(file.fileno())
@@ -123,7 +127,10 @@ class ShardWriter:
             tokens_sha256=self._hashes[0].hexdigest(),
             index_sha256=self._hashes[1].hexdigest(),
         )
-        write_json(_sibling(self.path, "json"), asdict(facts))
+        sidecar = json.dumps(asdict(facts), indent=1) + "\n"
+        with atomic_path(_sibling(self.path, "blocks")) as temporary:
+            temporary.write_bytes(hashes_as_bytes(*self._blocks, sidecar.encode()))
+        write_text(_sibling(self.path, "json"), sidecar)
         return facts
 
     def _write(self, which: int, array: NDArray[Any]) -> None:
@@ -131,13 +138,18 @@ class ShardWriter:
         with out_of_space_is_a_resource_error(self.path):
             self._files[which].write(payload)
         self._hashes[which].update(payload)
+        self._blocks[which].update(payload)
 
 
 class TokenShard:
-    """A finished shard, mapped into memory. `tokens` (num_tokens,) uint16 or uint32; `document_ends` (num_documents,) uint64."""
+    """A finished shard, mapped into memory. What its methods give was checked against the hashes of its blocks.
+
+    tokens (num_tokens,) uint16 or uint32, document_ends (num_documents,) uint64: the files as they lie there, unchecked.
+    """
 
     def __init__(self, path: str | Path) -> None:
-        """`path` is the common stem ("…/manuals/train"). Raises ArtifactError when a file is missing or of the wrong size."""
+        """`path` is the common stem ("…/manuals/train"). Raises ArtifactError when a file is missing or of the wrong size, and
+        DamagedShard, which is one, when the sidecar or the file of hashes was damaged."""
         self.path = Path(path)
         self.facts = _read_facts(_sibling(self.path, "json"))
         self.num_tokens = self.facts.num_tokens
@@ -149,36 +161,76 @@ class TokenShard:
         self.document_ends: NDArray[np.uint64] = map_file(
             _sibling(self.path, "index"), np.dtype("<u8"), self.num_documents
         )
+        self._content = self.tokens.view(np.uint8).data
+        self._token_file, self._index_file = self._checked_files()
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """The ids of tokens [begin, end) as bytes. Raises DamagedShard when they are not those that were written."""
+        size = self.tokens.itemsize
+        if not self._token_file.is_checked:
+            self._token_file.check(begin * size, end * size)
+        return self._content[begin * size : end * size]
+
+    def place(self, document: int) -> tuple[int, int]:
+        """Where document `document` (from 0) lies: tokens [first, end), its eos id included."""
+        before = max(0, document - 1)
+        self._index_file.check(before * 8, (document + 1) * 8)
+        return int(self.document_ends[before]) if document else 0, int(self.document_ends[document])
+
+    def document_at(self, token: int) -> int:
+        """The document that holds a token of the shard."""
+        document = int(np.searchsorted(self.document_ends, np.uint64(token), side="right"))
+        first, end = self.place(document) if document < self.num_documents else (0, 0)
+        if not first <= token < end:  # a search over damaged ends leads anywhere
+            self._index_file.check_all()
+        return document
 
     def document(self, number: int) -> NDArray[Any]:
         """The ids of document `number` (from 0), with its eos id at the end."""
-        start = int(self.document_ends[number - 1]) if number else 0
-        return self.tokens[start : int(self.document_ends[number])]
+        return np.frombuffer(self.read(*self.place(number)), dtype=self.tokens.dtype)
 
     def document_lengths(self) -> NDArray[np.int64]:
         """(num_documents,) int64: tokens of each document, its eos id included."""
+        self._index_file.check_all()
         lengths: NDArray[np.int64] = self.document_ends.astype(np.int64)
         lengths[1:] -= lengths[:-1].copy()
         return lengths
 
     def verify(self) -> None:
-        """Reads every byte; raises ArtifactError when anything differs from the sidecar or the format's rules."""
-        for suffix, expected in (("bin", self.facts.tokens_sha256), ("index", self.facts.index_sha256)):
-            path = _sibling(self.path, suffix)
-            found = file_sha256(path)
-            if found != expected:
-                raise ArtifactError(
-                    f"{path} has sha256 {found}, its sidecar says {expected}: the file was damaged or exchanged. "
-                    "Run the tokenize step again for this source."
-                )
+        """Reads every byte; raises ArtifactError when anything differs from the hashes, the sidecar or the format's rules."""
+        for file in (self._token_file, self._index_file):
+            file.check_all()
         lengths = self.document_lengths()
         total = int(self.document_ends[-1]) if self.num_documents else 0
         if total != self.num_tokens or (lengths < 1).any():
             raise ArtifactError(
-                f"{_sibling(self.path, 'index')} does not rise to {self.num_tokens}. Run the tokenize step again."
+                f"{_sibling(self.path, 'index')} does not rise to {self.num_tokens}.\n  {remedy(self.path)}"
             )
         if (self.tokens[self.document_ends.astype(np.int64) - 1] != self.eos_id).any():
             raise ArtifactError(f"{_sibling(self.path, 'bin')}: a document does not end with eos id {self.eos_id}.")
+
+    def damaged(self) -> dict[Path, list[range]]:
+        """Of the files of tokens and of the index that are not what was written, the bytes of every damaged block. Reads every byte."""
+        return {file.path: found for file in (self._token_file, self._index_file) if (found := file.damaged())}
+
+    def _checked_files(self) -> list[CheckedFile]:
+        files = {
+            _sibling(self.path, suffix): (array.view(np.uint8).data, sha256)
+            for suffix, array, sha256 in (
+                ("bin", self.tokens, self.facts.tokens_sha256),
+                ("index", self.document_ends, self.facts.index_sha256),
+            )
+        }
+        hashes = read_hashes(
+            _sibling(self.path, "blocks"),
+            _sibling(self.path, "json"),
+            [len(content) for content, _ in files.values()],
+        )
+        if hashes is None:
+            return [CheckedFile.whole(path, content, sha256) for path, (content, sha256) in files.items()]
+        return [
+            CheckedFile(path, content, own) for (path, (content, _)), own in zip(files.items(), hashes, strict=True)
+        ]
 
 
 def unique_tokens(shard: TokenShard, *, min_document_tokens: int | None = None) -> int:
@@ -197,10 +249,10 @@ def _read_facts(path: Path) -> ShardFacts:
     try:
         facts = ShardFacts(**read_json(path))
     except TypeError as error:
-        raise ArtifactError(f"{path} is not a shard's sidecar: {error}. Run the tokenize step again.") from error
+        raise ArtifactError(f"{path} is not a shard's sidecar: {error}.\n  {remedy(path)}") from error
     if facts.format_version != FORMAT_VERSION:
         raise ArtifactError(
-            f"{path} has format_version {facts.format_version}, expected {FORMAT_VERSION}. Run tokenize again."
+            f"{path} has format_version {facts.format_version}, expected {FORMAT_VERSION}.\n  {remedy(path)}"
         )
     return facts
 
@@ -210,10 +262,10 @@ def map_file(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     try:
         size = path.stat().st_size
     except FileNotFoundError as error:
-        raise ArtifactError(f"{path} does not exist. Run the tokenize step again.") from error
+        raise ArtifactError(f"{path} does not exist.\n  {remedy(path)}") from error
     if size != count * dtype.itemsize:
         raise ArtifactError(
-            f"{path} has {size} bytes, its sidecar promises {count} x {dtype.itemsize}. Run the tokenize step again."
+            f"{path} has {size} bytes, its sidecar promises {count} x {dtype.itemsize}.\n  {remedy(path)}"
         )
     if count == 0:
         return np.zeros(0, dtype=dtype)

@@ -19,23 +19,25 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gristmill.errors import DataError, RecipeError
-from gristmill.tokens.batch import Batch, concatenate, empty_batch
+from gristmill.tokens.batch import Batch, concatenate
 from gristmill.tokens.permutation import key_of, left_size, mix, permute, unpermute
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stages import Draw, Origin, StreamStage, Use, stage_mixture
+from gristmill.tokens.window_batch import WindowBatches
 from gristmill.tokens.windows import Selection
 
-# Of the order and the batches: this file, mixture, windows, permutation, batch.
+# Of the order and the batches: this file, mixture, windows, window_batch, permutation, batch.
 VERSION = 1
 
-__all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use", "segment_lengths"]
+__all__ = ["Draw", "Origin", "Stream", "StreamStage", "Use"]
 
-_BLOCK = 1024  # sequences resolved together
+_BLOCK = 4096  # sequences resolved together
 NEVER = -1  # of a lane before any reshuffle
 
 
@@ -46,6 +48,14 @@ class _Place:
     lane: NDArray[np.int64]
     epoch: NDArray[np.int64]
     window: NDArray[np.int64]
+
+
+class _Rows(NamedTuple):
+    """The same as it is read: lane, first token of the window in its selection, number of the source."""
+
+    lane: list[int]
+    first: list[int]
+    source: list[int]
 
 
 class Stream:
@@ -69,7 +79,9 @@ class Stream:
         self._lane_draw: list[tuple[int, Draw]] = []
         self._selections: dict[tuple[str, int | None], Selection] = {}
         self._lane_selection: list[Selection] = []
-        self._block: tuple[int, int, _Place] | None = None
+        self._block: tuple[int, int, _Rows] | None = None
+        first = shards[self.source_names[0]]
+        self._batches = WindowBatches(first.tokens.dtype, first.eos_id)
         keys, windows, before, sources, since, keys_since = [], [], [], [], [], []
         drawn: dict[tuple[str, int | None, int], int] = {}
         reshuffled: dict[tuple[str, int | None, int], int] = {}
@@ -288,44 +300,27 @@ class Stream:
         found[is_moved] = first + moved.astype(np.int64)
         return found
 
-    def _located(self, stage: int, start: int, stop: int) -> _Place:
-        """`_locate` of sequences [start, stop) of one stage, kept in blocks because resolving one batch at a time is expensive."""
+    def _rows(self, stage: int, start: int, stop: int) -> _Rows:
+        """Sequences [start, stop) of one stage, kept in blocks because resolving one batch at a time is expensive."""
         start, stop = start - self._starts[stage], stop - self._starts[stage]
-        parts = []
+        rows = _Rows([], [], [])
         for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
             if self._block is None or self._block[:2] != (stage, block):
-                self._block = stage, block, self._locate(stage, np.arange(block * _BLOCK, (block + 1) * _BLOCK))
+                place = self._locate(stage, np.arange(block * _BLOCK, (block + 1) * _BLOCK))
+                firsts = place.window * self.stages[stage].seq_len
+                found = _Rows(place.lane.tolist(), firsts.tolist(), self._source[place.lane].tolist())
+                self._block = stage, block, found
             inside = slice(max(0, start - block * _BLOCK), min(_BLOCK, stop - block * _BLOCK))
-            place = self._block[2]
-            parts.append(_Place(lane=place.lane[inside], epoch=place.epoch[inside], window=place.window[inside]))
-        if len(parts) == 1:
-            return parts[0]
-        return _Place(
-            lane=np.concatenate([part.lane for part in parts]),
-            epoch=np.concatenate([part.epoch for part in parts]),
-            window=np.concatenate([part.window for part in parts]),
-        )
+            for all_of_them, own in zip(rows, self._block[2]):
+                all_of_them += own[inside]
+        return rows
 
     def _batch(self, stage: int, start: int, stop: int) -> Batch:
         """Sequences [start, stop), all of one stage."""
-        shape = (stop - start, self.stages[stage].seq_len)
-        place = self._located(stage, start, stop)
-        first_shard = self._shards[self.source_names[0]]
-        windows = np.empty((shape[0], shape[1] + 1), dtype=first_shard.tokens.dtype)
-        for row, lane, first in zip(windows, place.lane.tolist(), (place.window * shape[1]).tolist()):
-            self._lane_selection[lane].read(first, row)
-        document_lengths = segment_lengths(windows, first_shard.eos_id)
-        batch = empty_batch(document_lengths)
-        batch.tokens_N.reshape(shape)[:] = windows[:, :-1]
-        batch.targets_N.reshape(shape)[:] = windows[:, 1:]
-        # Column minus the column where the segment began, in small integers until the last write: less memory traffic.
-        small = np.min_scalar_type(-shape[1])
-        began = ((np.cumsum(document_lengths) - document_lengths) % shape[1]).astype(small)
-        began = np.repeat(began, document_lengths).reshape(shape)
-        batch.positions_N.reshape(shape)[:] = np.subtract(np.arange(shape[1], dtype=small), began, out=began)
-        batch.loss_mask_N[:] = 1
-        batch.source_N.reshape(shape)[:] = self._source[place.lane][:, None]
-        return batch
+        seq_len, selections = self.stages[stage].seq_len, self._lane_selection
+        rows = self._rows(stage, start, stop)
+        windows = [selections[lane].read(first, seq_len + 1) for lane, first in zip(rows.lane, rows.first)]
+        return self._batches.make(windows, seq_len, np.array(rows.source, dtype=np.int16))
 
     def _select(self, stage: StreamStage, draw: Draw) -> Selection:
         """The selection a draw reads, made once. Raises when the source is unknown or has not one window."""
@@ -376,20 +371,6 @@ def _reshuffle_of(stages: Sequence[StreamStage]) -> tuple[int, int | None]:
         names = ", ".join(repr(stages[number].name) for number, _ in found)
         raise RecipeError(f"stages {names} reshuffle, expected one at most: the order of the first holds to the end.")
     return found[0] if found else (len(stages), None)
-
-
-def segment_lengths(windows: NDArray[np.integer], eos_id: int) -> NDArray[np.int64]:
-    """Lengths of the attention documents of (sequences, seq_len + 1) ids, whose last column is a target only.
-
-    One begins at each window and at each eos id. With eos 0, [[5, 6, 0, 7, 0], [0, 8, 9, 0, 4]] gives [2, 2, 3, 1].
-    """
-    num_sequences, width = windows.shape
-    begins = windows == eos_id
-    begins[:, -1] = False
-    begins[:, 0] = True
-    found = np.flatnonzero(begins)
-    starts: NDArray[np.int64] = found - found // width
-    return np.ediff1d(starts, to_end=num_sequences * (width - 1) - starts[-1])
 
 
 def _check_shards(shards: Mapping[str, TokenShard]) -> None:

@@ -7,10 +7,8 @@ last token being the next window's first. A selection keeps the spans of its doc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gristmill.planning.budget import num_windows
 from gristmill.tokens.shards import TokenShard
@@ -37,8 +35,8 @@ class Selection:
             starts = np.zeros(1, dtype=np.int64)
             stops = np.array([shard.num_tokens], dtype=np.int64)
         else:
-            ends = shard.document_ends.astype(np.int64)
             lengths = shard.document_lengths()
+            ends = np.cumsum(lengths)
             chosen = np.flatnonzero(lengths >= min_document_tokens)
             # Neighbours in the file join into one run, so that few windows are made of pieces.
             opens = np.flatnonzero(np.diff(chosen, prepend=-2) != 1)
@@ -64,35 +62,28 @@ class Selection:
             start, count, run = start + here, count - here, run + 1
         return spans
 
-    def read(self, start: int, out: NDArray[Any]) -> None:
-        """Fills `out` with the selection's tokens from `start` on."""
-        tokens = self.shard.tokens
+    def read(self, start: int, count: int) -> memoryview | bytes:
+        """The ids of tokens [start, start + count) of the selection, as bytes. Raises DamagedShard, as the shard does."""
         if self._only_start is not None:
             begin = self._only_start + start
-            out[:] = tokens[begin : begin + len(out)]
-            return
-        filled = 0
-        for begin, end in self.pieces(start, len(out)):
-            out[filled : filled + end - begin] = tokens[begin:end]
-            filled += end - begin
+            return self.shard.read(begin, begin + count)
+        return b"".join([self.shard.read(*span) for span in self.pieces(start, count)])
 
     def parts(self, start: int, count: int) -> list[Part]:
         """What tokens [start, start + count) are of which documents, in order."""
-        ends = self.shard.document_ends
         found: list[Part] = []
         for begin, end in self.pieces(start, count):
-            document = int(np.searchsorted(ends, np.uint64(begin), side="right"))
+            document = self.shard.document_at(begin)
             while begin < end:
-                stop = min(end, int(ends[document]))
-                opens = int(ends[document - 1]) if document else 0
+                opens, closes = self.shard.place(document)
+                stop = min(end, closes)
                 found.append(Part(document=document, first=begin - opens, end=stop - opens))
                 begin, document = stop, document + 1
         return found
 
     def place_of(self, document: int) -> tuple[int, int] | None:
         """The selection's tokens [first, end) that are the document's; None where it is not selected."""
-        ends = self.shard.document_ends
-        opens, closes = int(ends[document - 1]) if document else 0, int(ends[document])
+        opens, closes = self.shard.place(document)
         run = int(np.searchsorted(self._starts, opens, side="right")) - 1
         if run < 0:
             return None

@@ -86,7 +86,7 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str], *, 
     if not batch.loss_mask_N.all():
         rows_M = torch.from_numpy(np.flatnonzero(batch.loss_mask_N)).to(device, non_blocking=True)
         x_ND, targets_N, mask_N, source_N = (values[rows_M] for values in (x_ND, targets_N, mask_N, source_N))
-    loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N, mask_N, z_loss=z_loss)
+    loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N.long(), mask_N, z_loss=z_loss)
     return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, source_names))
 
 

@@ -26,6 +26,7 @@ from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
 from gristmill.store.fingerprint import derive_seed
+from gristmill.tokens.batch import Batch
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
@@ -34,6 +35,7 @@ from gristmill.train.cadence import is_measured_after, is_saved_after
 from gristmill.train.course import Course, Segment, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
+from gristmill.train.next_batch import NextBatch
 from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
 from gristmill.train.positions import LongContext, edges_of, find_needles, read_long
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
@@ -152,17 +154,14 @@ def _train_segment(
         spikes.note()
         session.save(progress)
 
+    def batch_of_step(step: int) -> Batch:
+        sample = course.sample_of_step(step)
+        return stream.batch_at(sample, segment.batch_tokens, rank=ctx.ranks.rank, world_size=ctx.ranks.size)
+
     section: Pretrain = ctx.config["pretrain"]
+    batches = NextBatch(batch_of_step, end=segment.last_step)
     method = Method(
-        batch_at=lambda progress: (
-            stream.batch_at(
-                course.sample_of_step(progress.step),
-                segment.batch_tokens,
-                rank=ctx.ranks.rank,
-                world_size=ctx.ranks.size,
-            ),
-            course.sample_of_step(progress.step + 1),
-        ),
+        batch_at=lambda progress: (batches(progress.step), course.sample_of_step(progress.step + 1)),
         loss_fn=partial(next_token_loss, source_names=stream.source_names, z_loss=section.z_loss),
         reports=reports(stream.source_names),
         lr_at=lambda progress: course.lr_of_step(progress.step),
@@ -177,7 +176,8 @@ def _train_segment(
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
     )
     try:
-        train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
+        with batches:
+            train(session, method, watched, end_step=segment.last_step, runtime=session.runtime)
     except TrainingDiverged as diverged:
         raise TrainingDiverged(f"{diverged}\n{advice(watch.section, course, session)}") from diverged
     times[number]["seconds"] = progress.seconds - times[number]["started_seconds"]
