@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gristmill.evaluate.noise import Noise, Watched, noise_of, noise_of_difference
+from gristmill.evaluate.noise import Noise, Trend, noise_of, noise_of_difference
 
 TOKENS = np.array([655360, 819200, 1310720, 1433600, 1966080, 2048000, 2211840], dtype=float)
 
@@ -63,11 +63,11 @@ def test_evaluations_of_one_length_are_used_and_too_few_are_told(tmp_path: Path)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     segments = [{"first_step": 0, "seq_len": 256}, {"first_step": 5, "seq_len": 1024}]
     (tmp_path / "state.json").write_text(json.dumps({"prefix": {"segments": segments}}), encoding="utf-8")
-    watched = Watched.of(tmp_path)
+    watched = Trend.of(tmp_path)
     assert watched is not None
     known = watched.noise("web", "bits_per_byte")
     assert isinstance(known, Noise)
     assert (known.sd, known.evaluations) == (pytest.approx(0, abs=1e-12), 5)
     assert watched.noise("web", "acc") == 0
     assert watched.noise("novel", "bits_per_byte") == 0
-    assert Watched.of(tmp_path / "nothing") is None
+    assert Trend.of(tmp_path / "nothing") is None

@@ -327,14 +327,20 @@ def _loaded(
             change.model_dump(exclude_unset=True) for change in pretrain.changes if change.after_step < after_step
         ],
         **_schedule(ablation, pretrain, tokens),
-        "watch": {**data["pretrain"]["watch"], "every_tokens": NOT_WATCHED, "packs": []},
+        "watch": {
+            "every_tokens": NOT_WATCHED,
+            "packs_every_tokens": NOT_WATCHED,
+            "stage_packs": [],
+            "validation_bytes": pretrain.watch.validation_bytes,
+        },
         "sample_prompts": [],
     }
     if pretrain.on_spike != "skip":  # a rewind would pass over data of one arm and not of another
         data["pretrain"]["on_spike"] = "log"
     if not after_step:
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
-    data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}
+    unlocked = [name for name in loaded.recipe.evaluate.packs if not loaded.recipe.packs[name].locked]
+    data["evaluate"] = {**data.get("evaluate", {}), "packs": unlocked, "xz_yardstick": False}
     if ablation.kind == EXTENSION:  # what the extension costs within the old length
         data["evaluate"]["window"] = _stage_at(pretrain, after_step - 1).seq_len
     if ablation.validation_bytes is not None:

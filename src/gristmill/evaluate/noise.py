@@ -44,14 +44,14 @@ class Noise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watched:
+class Trend:
     """What a training measured on the way, after its first step. lengths: of the sequences that each line read; lines: of its log, in order."""
 
     lines: Sequence[Mapping[str, float | None]]
     lengths: Sequence[int]
 
     @classmethod
-    def of(cls, folder: Path) -> Watched | None:
+    def of(cls, folder: Path) -> Trend | None:
         """Of a checkpoint, or of what pretraining left; None for a folder that is neither."""
         if (folder / STATE).is_file():
             segments = read_json(folder / STATE)["prefix"]["segments"]

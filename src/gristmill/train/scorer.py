@@ -275,10 +275,16 @@ def bits_of_documents(
     window = window or model.config.max_position_embeddings
     windows = [rolling_windows(tokens, tokenizer.eos_id, window) for tokens in documents]
     scored = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
-    nats = np.array([-sum(next(scored).logp for _ in pairs) for pairs in windows])
-    bits = nats / math.log(2)
+    nats = [-sum(next(scored).logp for _ in pairs) for pairs in windows]
     sizes = [tokenizer.num_bytes(tokens) for tokens in documents]
-    found = ratio_of_sums(bits, sizes)
+    return bits_of(nats, sizes, num_tokens=sum(map(len, documents)))
+
+
+def bits_of(nats: Sequence[float], sizes: Sequence[int], *, num_tokens: int) -> BitsPerByte:
+    """Bits per byte of texts by the nats that each takes and its bytes."""
+    nats_N = np.asarray(nats)
+    bits_N = nats_N / math.log(2)
+    found = ratio_of_sums(bits_N, sizes)
     low, high = (found.low, found.high) if found.low > 0 else (-math.inf, math.inf)
     return BitsPerByte(
         value=found.value,
@@ -286,11 +292,11 @@ def bits_of_documents(
         low=low,
         high=high,
         degrees=found.degrees,
-        num_documents=len(documents),
+        num_documents=len(sizes),
         num_bytes=sum(sizes),
-        num_tokens=sum(map(len, documents)),
-        nats=float(nats.sum()),
-        document_bits=tuple(bits.tolist()),
+        num_tokens=num_tokens,
+        nats=float(nats_N.sum()),
+        document_bits=tuple(bits_N.tolist()),
         document_bytes=tuple(sizes),
     )
 
