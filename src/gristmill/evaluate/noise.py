@@ -21,16 +21,16 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gristmill.store.durable import read_json
-from gristmill.store.jsonl import read_log
 from gristmill.train.checkpoint import STATE
 from gristmill.train.monitor import METRICS
 from gristmill.train.outputs import BITS, Pretrained, eval_metric
+from gristmill.train.watched import ACCURACY, ACCURACY_PER_BYTE, measured_lines
 
 FEWEST, MOST = 5, 12  # evaluations
 WATCHED_AS = {
     BITS: BITS,
-    "acc": "accuracy",
-    "acc_bytes": "accuracy_per_byte",
+    "acc": ACCURACY,
+    "acc_bytes": ACCURACY_PER_BYTE,
 }  # the metric of a figure → that of the log
 
 
@@ -64,7 +64,7 @@ class Trend:
                 step += stage["tokens"] // record.at("pretrain", "global_batch_tokens")
         else:
             return None
-        lines = [dict(line) for line in read_log(folder / METRICS) if line["kind"] == "eval" and line["step"]]
+        lines = [line for line in measured_lines(folder) if line["step"]]
         lengths = [max((first, length) for first, length in begins if first < line["step"])[1] for line in lines]
         return cls(lines=lines, lengths=lengths)
 
