@@ -133,7 +133,9 @@ def test_a_training_that_became_slow_or_waits_for_data_is_told(shards: dict[str,
     assert finding.what.startswith("500 tokens/s are 50% of what is usual")
     for line in lines[-6:]:
         line |= {"throughput/tok_per_sec": 900.0, "throughput/data_wait_frac": 0.2} if line["kind"] == "train" else {}
-    assert [one.what for one in found(shards, lines)] == ["steps wait 20.0% of their time for data; is the disk slow?"]
+    assert [one.what for one in found(shards, lines)] == [
+        "steps wait 20.0% of their time for data; the disk may be slow"
+    ]
 
 
 def test_measurements_that_took_more_than_all_of_them_may_are_told(shards: dict[str, TokenShard]) -> None:

@@ -268,7 +268,7 @@ class Watcher:
             metric=ACCURACY if pack.metric == "acc" else ACCURACY_PER_BYTE,
             items=len(items),
             items_sha256=pack.sha256,
-            guessing=guessing_level(items, pack.chance),
+            guessing=guessing_level(items, pack.chance) if pack.is_of_letters else pack.chance,
             is_of_letters=pack.is_of_letters,
         )
 

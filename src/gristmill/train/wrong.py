@@ -153,11 +153,11 @@ def _slow(train: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     if len(speeds) >= USUAL_LINES:
         now, usual = median(speeds[-NEWEST_LINES:]), median(speeds)
         if now < SLOW * usual:
-            words = f"{now:,.0f} tokens/s are {now / usual:.0%} of what is usual in this training ({usual:,.0f}); is the machine busy?"
+            words = f"{now:,.0f} tokens/s are {now / usual:.0%} of what is usual in this training ({usual:,.0f}); the machine may be busy"
             yield Finding(kind="slow", what=words)
     waits = [wait for line in newest if (wait := line.get("throughput/data_wait_frac")) is not None]
     if waits and median(waits) > MOST_WAITING:
-        words = f"steps wait {percent(median(waits))} of their time for data; is the disk slow?"
+        words = f"steps wait {percent(median(waits))} of their time for data; the disk may be slow"
         yield Finding(kind="waits_for_data", what=words)
 
 
