@@ -51,7 +51,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     tiny.write_inputs(folder)
     for name in ("choices", "wider", "locked"):
-        items = [Item(id=f"i{n}", prompt="one", choices=(" two", " three"), answer=n % 2) for n in range(8)]
+        places = (
+            1 if name == "wider" else 2
+        )  # where the model does not see the places, one place for all teaches nothing
+        items = [Item(id=f"i{n}", prompt="one", choices=(" two", " three"), answer=n % places) for n in range(8)]
         write(folder / name, items, group="knowledge")
     letters = [Item(id=f"i{n}", prompt="one\nA. two\nB. six", choices=(" A", " B"), answer=n % 2) for n in range(8)]
     write(folder / "letters", letters, group="knowledge")

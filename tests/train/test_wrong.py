@@ -133,4 +133,19 @@ def test_a_training_that_became_slow_or_waits_for_data_is_told(shards: dict[str,
     assert finding.what.startswith("500 tokens/s are 50% of what is usual")
     for line in lines[-6:]:
         line |= {"throughput/tok_per_sec": 900.0, "throughput/data_wait_frac": 0.2} if line["kind"] == "train" else {}
-    assert [one.what for one in found(shards, lines)] == ["steps wait 20.0% of their time for data; is the disk slow?"]
+    assert [one.what for one in found(shards, lines)] == [
+        "steps wait 20.0% of their time for data; the disk may be slow"
+    ]
+
+
+def test_measurements_that_took_more_than_all_of_them_may_are_told(shards: dict[str, TokenShard]) -> None:
+    lines = log(speed=1.0)  # 360 s of steps, of which a tenth is more than what costs nobody anything
+    for line in lines:
+        line |= {"throughput/watching_seconds": 3.5} if line["kind"] == "eval" else {}
+    watch = {"every_tokens": T, "max_share": 0.1}
+    assert found(shards, lines, watch=watch) == []
+    lines[-1]["throughput/watching_seconds"] = 5.0
+    (finding,) = found(shards, lines, watch=watch)
+    assert finding.kind == "watches_too_long"
+    assert finding.what.startswith("measuring took 36 s by step 15; pretrain.watch.max_share allows 10.0% ")
+    assert found(shards, lines, watch=watch | {"max_share": 1.0}) == []

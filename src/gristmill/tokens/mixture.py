@@ -86,8 +86,12 @@ class Mixture:
 
     def count_before(self, source: int, index: int) -> int:
         """How many of the stage's first `index` sequences come from `source`."""
+        return self.counts_before(index)[source]
+
+    def counts_before(self, index: int) -> list[int]:
+        """The same of every source, which takes no longer."""
         period, place = divmod(index, self.period)
-        return period * int(self.shares[source]) + self._turns_before(place)[source]
+        return [period * share + turns for share, turns in zip(self.shares.tolist(), self._turns_before(place))]
 
     def place_of(self, source: int, turn: int) -> int:
         """The sequence of the stage that is the source's own number `turn`, both from 0: where `draw_at` says `turn`."""

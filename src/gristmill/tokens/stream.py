@@ -88,6 +88,7 @@ class Stream:
         first_reshuffled, reshuffle = _reshuffle_of(self.stages)
         for number, (stage, mixture) in enumerate(zip(self.stages, self._mixtures, strict=True)):
             self._first_lane.append(len(self._lane_draw))
+            counts = mixture.counts_before(stage.num_samples)
             for place, draw in enumerate(stage.draws):
                 selection = self._select(stage, draw)
                 same = (draw.source, draw.min_document_tokens, stage.seq_len)
@@ -99,7 +100,7 @@ class Stream:
                 since.append(reshuffled.get(same, NEVER))
                 keys_since.append(key_of("reshuffled order", seed, reshuffle, *same))
                 sources.append(self.source_names.index(draw.source))
-                drawn[same] = before[-1] + mixture.count_before(place, stage.num_samples)
+                drawn[same] = before[-1] + counts[place]
                 self._lane_draw.append((number, draw))
                 self._lane_selection.append(selection)
         self._key = np.array(keys, dtype=np.uint64)
@@ -253,11 +254,10 @@ class Stream:
 
     def _drawn_before(self, sample: int) -> NDArray[np.int64]:
         """Tokens of each lane in all sequences before `sample`."""
-        drawn = []
-        for lane, (stage, _) in enumerate(self._lane_draw):
-            inside = min(max(sample - self._starts[stage], 0), self.stages[stage].num_samples)
-            count = self._mixtures[stage].count_before(lane - self._first_lane[stage], inside)
-            drawn.append(count * self.stages[stage].seq_len)
+        drawn: list[int] = []
+        for number, (stage, mixture) in enumerate(zip(self.stages, self._mixtures, strict=True)):
+            inside = min(max(sample - self._starts[number], 0), stage.num_samples)
+            drawn += [count * stage.seq_len for count in mixture.counts_before(inside)]
         return np.array(drawn, dtype=np.int64)
 
     def _locate(self, stage: int, index: NDArray[np.int64]) -> _Place:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gristmill.planning.budget import Reading, Selection, epochs_read
 from gristmill.recipe.schema.training import Pretrain
@@ -50,6 +50,7 @@ class Ledger:
     course: Course
     stream: Stream
     pretrain: Pretrain
+    _known: dict[int, list[Use]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def rows(self, step: int) -> list[LedgerRow]:
         """Every selection that a stage draws, when `step` steps are done."""
@@ -74,8 +75,10 @@ class Ledger:
 
     def uses(self, step: int) -> list[Use]:
         """What was drawn of each selection at each length when `step` steps are done, without what was passed over."""
-        sample = self.course.sample_of_step(step)
-        return self.stream.uses_before(sample, skipped=[skip.samples for skip in self.course.skips])
+        if step not in self._known:
+            sample = self.course.sample_of_step(step)
+            self._known[step] = self.stream.uses_before(sample, skipped=[skip.samples for skip in self.course.skips])
+        return self._known[step]
 
     def epochs(self, step: int) -> dict[Selection, float]:
         """How often the documents of each selection were read when `step` steps are done."""

@@ -19,6 +19,7 @@ MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
 CHAT_STEPS = MODEL_STEPS[1:]
 
 BITS = "bits_per_byte"  # the metric of held-out text
+WATCHING_SECONDS = "throughput/watching_seconds"  # what the measurements of a line took
 TRAIN, EVAL = "train/", "eval/"  # what the metrics of a log begin with
 
 

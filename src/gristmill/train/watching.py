@@ -23,7 +23,7 @@ from gristmill.train.course import Course, Segment
 from gristmill.train.events import AboveGuessingEvent
 from gristmill.train.gold import check_gold, gold_bits_per_byte, guessing_level, with_gold
 from gristmill.train.loop import Hook, Progress
-from gristmill.train.outputs import BITS, eval_metric, interval_of
+from gristmill.train.outputs import BITS, WATCHING_SECONDS, eval_metric, interval_of
 from gristmill.train.pace import FEWEST_BYTES, Amounts, Pace, affordable_part
 from gristmill.train.positions import LongContext, edges_of, find_needles, read_long
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack, spread
@@ -44,7 +44,6 @@ from gristmill.train.watched import (
 )
 
 NOTES = "watching"  # a key of what a checkpoint carries along
-SECONDS = "throughput/watching_seconds"
 BYTES_PER_TOKEN = 4.0  # where there is no held-out text to count
 SAMPLE_TOKENS = 64
 SAMPLE_TEMPERATURE = 0.8
@@ -117,7 +116,7 @@ class Watcher:
         self.session.notes[NOTES] = self.pace.to_json()
         if not values:
             return
-        values[SECONDS] = sum(took.values())
+        values[WATCHING_SECONDS] = sum(took.values())
         self.session.monitor.evaluation(step, progress.tokens, values)
         for event in self._left_guessing(progress):
             self.session.monitor.event(event)
@@ -299,7 +298,7 @@ class Watcher:
             metric=ACCURACY if pack.metric == "acc" else ACCURACY_PER_BYTE,
             items=len(items),
             items_sha256=pack.sha256,
-            guessing=guessing_level(items, pack.chance),
+            guessing=guessing_level(items, pack.chance) if pack.is_of_letters else pack.chance,
             is_of_letters=pack.is_of_letters,
         )
 

@@ -16,13 +16,22 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.train.events import AnyEvent, NotFiniteEvent, SpikeEvent
 from gristmill.train.ledger import Ledger, LedgerRow
-from gristmill.train.outputs import BITS, eval_metric, train_metric
+from gristmill.train.outputs import BITS, WATCHING_SECONDS, eval_metric, train_metric
+from gristmill.train.pace import FREE_SECONDS, NO_LIMIT
 from gristmill.train.stability import WINDOW_STEPS
 from gristmill.train.trend import NEWEST, trend
-from gristmill.units import counted, percent, scale
+from gristmill.units import counted, percent, scale, seconds
 
 Kind = Literal[
-    "not_finite", "spikes", "worse_than_guessing", "held_out_rises", "over_cap", "read_often", "slow", "waits_for_data"
+    "not_finite",
+    "spikes",
+    "worse_than_guessing",
+    "held_out_rises",
+    "over_cap",
+    "read_often",
+    "slow",
+    "waits_for_data",
+    "watches_too_long",
 ]
 ERROR = 0.05  # of a false alarm, over all sources together
 NEWEST_LINES = 5
@@ -59,6 +68,7 @@ def findings(
         *held_out_rises(lines, sources),
         *_read_often(ledger, rows, step),
         *_slow(train),
+        *_watching(pretrain, step, lines),
     ]
 
 
@@ -143,9 +153,25 @@ def _slow(train: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     if len(speeds) >= USUAL_LINES:
         now, usual = median(speeds[-NEWEST_LINES:]), median(speeds)
         if now < SLOW * usual:
-            words = f"{now:,.0f} tokens/s are {now / usual:.0%} of what is usual in this training ({usual:,.0f}); is the machine busy?"
+            words = f"{now:,.0f} tokens/s are {now / usual:.0%} of what is usual in this training ({usual:,.0f}); the machine may be busy"
             yield Finding(kind="slow", what=words)
     waits = [wait for line in newest if (wait := line.get("throughput/data_wait_frac")) is not None]
     if waits and median(waits) > MOST_WAITING:
-        words = f"steps wait {percent(median(waits))} of their time for data; is the disk slow?"
+        words = f"steps wait {percent(median(waits))} of their time for data; the disk may be slow"
         yield Finding(kind="waits_for_data", what=words)
+
+
+def _watching(pretrain: Pretrain, step: int, lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Measurements that took more already than all of them may take of a training at the speed so far."""
+    speeds = [speed for line in lines if (speed := line.get("throughput/tok_per_sec"))]
+    spent = sum(line.get(WATCHING_SECONDS, 0.0) for line in lines)
+    share = pretrain.watch.max_share
+    if not speeds or share >= NO_LIMIT:
+        return
+    allowed = max(FREE_SECONDS, share * pretrain.total_tokens / median(speeds))
+    if spent > allowed:
+        words = (
+            f"measuring took {seconds(spent)} by step {step:,}; pretrain.watch.max_share allows {percent(share)} of the time of all steps, "
+            f"{seconds(allowed)}"
+        )
+        yield Finding(kind="watches_too_long", what=words)
