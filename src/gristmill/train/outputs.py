@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gristmill.graph.outputs import File, Outputs
 from gristmill.recipe.schema.training import ModelSection, Stage
+from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.train.events import AnyEvent, read_events
@@ -116,6 +117,25 @@ class ModelFolder(Outputs):
     """A Hugging Face model folder with its tokenizer."""
 
     model = File("model", covers=("model/*",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasedOrigin(Written):
+    """What a released model is called, by its folder, and its licence as the folder states it; None where it states none."""
+
+    name: str
+    licence: str | None
+
+
+class ReleasedModel(ModelFolder):
+    """A released model that was taken over."""
+
+    origin_file = File("origin.json")
+
+    @property
+    def origin(self) -> ReleasedOrigin:
+        """Where it came from."""
+        return ReleasedOrigin.from_json(read_json(self.origin_file), where=self.origin_file)
 
 
 class TrainedModel(ModelFolder):
