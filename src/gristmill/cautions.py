@@ -13,6 +13,7 @@ from gristmill.planning.budget import SelectionBudget, asked_readings
 from gristmill.planning.cost import Disk, Memory
 from gristmill.recipe.schema.formats import ReadCode
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.training import Pretrain
 from gristmill.select.split import most_bytes
 from gristmill.units import counted, in_units, scale
 
@@ -21,15 +22,19 @@ SHORT_UNIT = 8  # words: shorter runs are phrases that unrelated texts share
 MOST_REPEATED = 0.5  # of a source's text
 SCARCE = 0.05  # of all tokens that are trained on: a source of fewer cannot be much of a stage
 MORE_OFTEN = 1.25  # times the passes over all sources together; sources that are read by their sizes differ by less
+CONTINUED_PEAK_LR = 5e-5  # of FineMath's continued trainings of Llama-3.2-3B; recipes/domain.yaml says more
+FAR_ABOVE = 10  # times it
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
 def recipe_cautions(recipe: Recipe, budget: Sequence[SelectionBudget], found: Found) -> list[str]:
-    """Text that is repeated, too little or read too early, shares that draw nothing, a context that grows without rope_theta."""
+    """Text that is repeated, too little or read too early, shares that draw nothing, a context that grows without rope_theta, a
+    released model that is continued at a rate by which it forgets."""
     return [
         *_epoch_warnings(budget),
         *_scarce_warnings(recipe, budget),
         *_recipe_warnings(recipe),
+        *_released_warnings(recipe.pretrain),
         *_held_out_warnings(recipe, found),
     ]
 
@@ -37,10 +42,6 @@ def recipe_cautions(recipe: Recipe, budget: Sequence[SelectionBudget], found: Fo
 def machine_cautions(memory: Memory | None, disk: Disk, machine: Machine) -> list[str]:
     """More memory or disk than there is. memory: of training on this machine; None where it is planned for devices elsewhere."""
     warnings = []
-    if machine.ranks > 1:
-        warnings.append(
-            f"hours and memory are those of one process; {machine.ranks} ranks take at best 1/{machine.ranks} of a training's hours"
-        )
     usable = usable_memory().total
     if memory is not None and machine.device != "cuda" and memory.total > usable:
         warnings.append(
@@ -115,6 +116,24 @@ def _recipe_warnings(recipe: Recipe) -> list[str]:
                 "rope_theta; a longer context usually needs a larger one"
             )
     return [*warnings, *_source_warnings(recipe), *_repeated_text_warnings(recipe)]
+
+
+def _released_warnings(pretrain: Pretrain) -> Iterator[str]:
+    """A rise of the rate that costs a released model more than it has to of what it knows."""
+    if pretrain.init_from is None:
+        return
+    if pretrain.warmup_tokens == 0:
+        yield (
+            "pretrain.init_from without warm-up: a released model ended at a rate of zero, and its first steps at the peak undo some of "
+            f"what it knows; set pretrain.warmup_tokens, for example to a tenth of the tokens, {pretrain.total_tokens // 10:,}"
+        )
+    peak = max(pretrain.optimizer.peak_lr, *(change.peak_lr or 0.0 for change in pretrain.changes), 0.0)
+    if peak > FAR_ABOVE * CONTINUED_PEAK_LR:
+        yield (
+            f"pretrain.init_from with a peak rate of {peak:g}, {peak / CONTINUED_PEAK_LR:,.0f} times the {CONTINUED_PEAK_LR:g} of published "
+            "continued trainings (FineMath, arXiv 2502.02737): the released model forgets more of what it knows, the higher the rate rises; "
+            "lower pretrain.optimizer.peak_lr, or replay more general text"
+        )
 
 
 def _source_warnings(recipe: Recipe) -> Iterator[str]:

@@ -18,6 +18,7 @@ from gristmill.graph.state import States
 from gristmill.pipeline import steps_of
 from gristmill.planning.cost import count_parameters, pretraining_flops, training_memory
 from gristmill.planning.fleet import FleetPlan
+from gristmill.planning.ranks import TRAINED, speedup_of_ranks
 from gristmill.planning.reading import kept_readings
 from gristmill.planning.speed import Speed, hardware_name, has_profile, machine_speed
 from gristmill.planning.steps import Amounts, Work, correction, works
@@ -64,6 +65,15 @@ def step_forecasts(
     corrections = Corrections(links.store, machine, speed)
     forecasts = [corrections.step_forecast(step.name, work[step.name]) for step in steps_of(recipe)]
     return tuple(forecasts) if states is None else tuple(_as_it_is(made, states, machine) for made in forecasts)
+
+
+def by_ranks(forecasts: Sequence[StepForecast], machine: Machine) -> tuple[StepForecast, ...]:
+    """The forecasts of steps by one process, with the training that is still to be done by the ranks of the machine."""
+    faster = speedup_of_ranks(machine)
+    return tuple(
+        replace(made, seconds=made.seconds / faster) if made.step in TRAINED and not made.is_done else made
+        for made in forecasts
+    )
 
 
 def on_fleet(forecasts: Sequence[StepForecast], planned: FleetPlan) -> tuple[StepForecast, ...]:

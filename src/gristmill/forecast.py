@@ -17,7 +17,7 @@ from gristmill.cautions import machine_cautions, recipe_cautions
 from gristmill.changed import RecipeChange, recipe_changes
 from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
-from gristmill.durations import StepForecast, on_fleet, step_forecasts
+from gristmill.durations import StepForecast, by_ranks, on_fleet, step_forecasts
 from gristmill.errors import RecipeError
 from gristmill.extract.not_read import in_a_line, not_read_beside
 from gristmill.extract.outputs import Extracted
@@ -39,7 +39,7 @@ from gristmill.planning.cost import (
 from gristmill.planning.devices import Fleet
 from gristmill.planning.fetches import FetchFacts, Told
 from gristmill.planning.fleet import FleetPlan, plan_fleet
-from gristmill.planning.ranks import check_ranks
+from gristmill.planning.ranks import check_ranks, rank_note
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
@@ -180,8 +180,7 @@ def make_forecast(
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     planned = None if fleet is None else plan_fleet(recipe, {step.step: step.work for step in steps}, fleet)
-    if planned is not None:
-        steps = on_fleet(steps, planned)
+    steps = by_ranks(steps, machine) if planned is None else on_fleet(steps, planned)
     busy = cores.busy_cores() or 0.0
     note = load_note(busy, speed)
     return Forecast(
@@ -208,7 +207,7 @@ def make_forecast(
             *machine_cautions(None if planned is not None else memory, disk, machine),
         ),
         missing=tuple(missing),
-        notes=(*notes, *speed_notes),
+        notes=(*notes, *speed_notes, *([rank_note(machine)] if machine.ranks > 1 and planned is None else [])),
         states=states,
         busy_cores=busy,
         fleet=planned,

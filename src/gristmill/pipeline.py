@@ -31,7 +31,7 @@ from gristmill.select.outputs import Deduplicated, Searched, Selected, Signed
 from gristmill.store.store import STORE, RunLinks
 from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
-from gristmill.train.outputs import MODEL_STEPS, ModelFolder, Pretrained, TrainedModel
+from gristmill.train.outputs import MODEL_STEPS, Pretrained, ReleasedModel, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 from gristmill.train.prefix import RULE as SPIKE_RULE
 from gristmill.train.watched import REFERENCE_FILES
@@ -119,7 +119,7 @@ def _released(recipe: Recipe) -> Iterable[Step]:
         yield Step(
             name="start",
             module="gristmill.train.take_released",
-            outputs=ModelFolder,
+            outputs=ReleasedModel,
             given=Given(
                 config={"model": recipe.model.inside(), "vocab_size": recipe.tokenizer.vocab_size},
                 files={"released model": _released_files(recipe.pretrain.init_from, FILES)},
@@ -424,7 +424,7 @@ def _reference(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 def _start(recipe: Recipe, role: str) -> dict[str, Reads]:
     """The released model under a role, where there is one."""
-    return {} if recipe.pretrain.init_from is None else {role: reads("start", ModelFolder, "model")}
+    return {} if recipe.pretrain.init_from is None else {role: reads("start", ReleasedModel, "model")}
 
 
 def _alignment(recipe: Recipe) -> Iterable[Step]:
@@ -506,7 +506,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             config={
                 "evaluate": recipe.evaluate.inside(),
                 "held_out": {name: recipe.packs[name].held_out for name in recipe.packs},
-                "window": recipe.pretrain.stages[-1].seq_len,
+                "window": recipe.evaluate.window or recipe.pretrain.stages[-1].seq_len,
                 "seed": recipe.seed,
             },
             inputs={

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gristmill.draft.size import MAX_EPOCHS, REPLAY_SHARE, Wish, budget_for
 from gristmill.errors import RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.ranks import speedup_of_ranks
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.training import ModelSection
@@ -59,12 +61,18 @@ def written(project: Path, machine: Machine, console: Console = QUIET, **options
 def test_init_and_run_give_the_table_of_before_and_after(project: Path, machine: Machine) -> None:
     path = written(project, machine, replay=project / "general")
     loaded = load_recipe(path)
+    (project / "models" / "a[1]" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
     run(loaded, machine, console=QUIET)
     results = machine.runs_dir / "new" / "evaluate"
     models = {(row["model"], row["task"]) for row in read_json(results / "results.json")}
     assert models == {(model, task) for model in ("start", "pretrain") for task in ("text", "replay-text")}
     compared = {(row["a"], row["b"], row["task"]) for row in read_json(results / "comparisons.json")}
     assert compared == {("pretrain", "start", "text"), ("pretrain", "start", "replay-text")}
+    card = (machine.runs_dir / "new" / "export" / "model" / "README.md").read_text(encoding="utf-8")
+    assert (
+        "Training continued from the released model a[1]. Its licence, as the model card in its folder states it, is mit."
+        in card
+    )
     # counted with the released tokenizer, to the token
     counted = {row.selection.source: row.unique_tokens for row in make_forecast(loaded, machine).budget}
     assert counted == {name: source.unique_tokens for name, source in loaded.recipe.sources.items()}
@@ -112,6 +120,36 @@ def test_a_time_that_is_asked_for_is_kept(project: Path, machine: Machine, monke
     made = make_forecast(load_recipe(path), machine)
     assert made.hours * 60 == pytest.approx(3, rel=0.05)
     assert made.recipe.pretrain.total_tokens < MAX_EPOCHS * sum(row.unique_tokens or 0 for row in made.budget)
+
+
+def test_a_rate_by_which_a_released_model_forgets_is_cautioned_against(project: Path, machine: Machine) -> None:
+    path = written(project, machine)
+
+    def cautions(*overrides: str) -> list[str]:
+        made = make_forecast(load_recipe(path, [*overrides]), machine)
+        return [warning for warning in made.warnings if "init_from" in warning]
+
+    assert cautions() == []
+    assert cautions("pretrain.optimizer.peak_lr=5e-4") == []
+    (without,) = cautions("pretrain.warmup_tokens=0")
+    assert "without warm-up" in without
+    (high,) = cautions("pretrain.optimizer.peak_lr=3e-3")
+    assert "a peak rate of 0.003, 60 times the 5e-05 of published continued trainings" in high
+    raised = '[{after_step: 3, set: {optimizer.peak_lr: 0.001}, why: "to see what happens"}]'
+    (later,) = cautions(f"pretrain.changes={raised}")
+    assert "20 times" in later
+
+
+def test_training_by_ranks_is_planned_faster_and_the_other_steps_are_not(project: Path, machine: Machine) -> None:
+    loaded = load_recipe(written(project, machine))
+    one, two = (make_forecast(loaded, replace(machine, ranks=ranks)) for ranks in (1, 2))
+    faster = speedup_of_ranks(replace(machine, ranks=2))
+    assert faster > 1
+    for alone, together in zip(one.steps, two.steps):
+        share = faster if alone.step == "pretrain" else 1.0
+        assert together.seconds == pytest.approx(alone.seconds / share)
+    assert two.hours < one.hours
+    assert any("hours of training are those of 2 ranks" in note for note in two.notes)
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,7 +219,7 @@ def test_general_text_has_its_share_and_is_never_read_more_often_than_the_cap(
     tokens = {name: Estimate(value=size, low=size, high=size) for name, size in sizes.items()}
     shape = released_shape(RELEASED, own, wish)
     budget = budget_for(shape, tokens, wish, replayed={*sizes} - {"own"})
-    raised = len(general) * shape.seq_len / budget.decay_tokens  # each source draws a sequence in each stage
+    raised = '[{after_step: 3, set: {optimizer.peak_lr: 0.001}, why: "to see what happens"}]'
     assert budget.replay_share <= REPLAY_SHARE + raised
     drawn = {name: weight * budget.total_tokens for name, weight in budget.weights.items()}
     for name, size in drawn.items():

@@ -18,14 +18,14 @@ from gristmill.graph.record import Peak, Record
 from gristmill.graph.state import resolved
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.report.card import front_matter
+from gristmill.report.card import front_matter, starting_point
 from gristmill.report.data_sections import what_was_not_read
 from gristmill.report.facts import Caps, Facts, Labels, bits
 from gristmill.report.proof import parity_words
 from gristmill.report.result_sections import cost
 from gristmill.store.durable import read_json, write_json
 from gristmill.tokens.stages import Use
-from gristmill.train.outputs import Pretrained, PretrainingCounts, StageTime
+from gristmill.train.outputs import Pretrained, PretrainingCounts, ReleasedOrigin, StageTime
 
 SMALL = Path(__file__).parent.parent / "recipe" / "small.yaml"
 DRAWS = (
@@ -152,6 +152,23 @@ def test_what_was_planned_is_what_the_records_say_was_forecast(facts_of: Callabl
     rate = f"{facts.planned_tokens / 2:,.0f}"
     for planned in ("31", rate, "4 MB", "77 s"):
         assert f'data-label="planned">{planned}<' in page
+
+
+@pytest.mark.parametrize(
+    ("licence", "words"),
+    [
+        (
+            "apache-2.0",
+            "Its licence, as the model card in its folder states it, is apache-2.0. That licence binds this model, too.",
+        ),
+        (None, "Its licence is unknown: the folder states none. Find it out before you pass this model on."),
+    ],
+)
+def test_the_card_names_the_released_model_and_that_its_licence_binds(licence: str | None, words: str) -> None:
+    assert starting_point(None) == []
+    text = " ".join(starting_point(ReleasedOrigin(name="Base-1", licence=licence)))
+    assert "Training continued from the released model Base-1." in text
+    assert words in text
 
 
 def test_card_claims_the_languages_that_were_filtered_for_and_no_other(facts_of: Callable[..., Facts]) -> None:

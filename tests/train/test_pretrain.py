@@ -472,7 +472,11 @@ def test_saving_and_measuring_are_due_every_so_many_tokens_and_at_stage_ends(
     )
     pretrain.run(context(inputs, tmp_path, often))
     for settings in asked:
-        [measure] = settings["watch"].hooks
+        read_long_texts, measure = settings["watch"].hooks
+        assert [step for step in range(15) if read_long_texts.at(step)] == [
+            12,
+            14,
+        ]  # the last stage extends the context
         assert [step for step in range(15) if settings["watch"].save.at(step)] == due
         assert [step for step in range(15) if measure.at(step)] == due
 

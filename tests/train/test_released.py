@@ -20,7 +20,7 @@ from gristmill.data.document import Document, write_documents
 from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
-from gristmill.model.released import PROBE, check_released
+from gristmill.model.released import PROBE, check_released, stated_licence
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import load_model
 from gristmill.pipeline import steps_of
@@ -199,6 +199,33 @@ def test_a_checkpoint_names_the_content_of_the_released_model(project: Path, tmp
     links = ctx.run.folder / "checkpoints" / "pretrain"
     found = [read_json(link / "state.json")["prefix"]["weights"] for link in links.iterdir()]
     assert found == [{"released": ctx.inputs["start"].content}] * len(found) != []
+
+
+def test_its_name_and_the_licence_that_its_card_states_are_kept(project: Path, tmp_path: Path) -> None:
+    assert read_json(project / "start" / "origin.json") == {"name": "released", "licence": None}
+    folder = copy_of(project, tmp_path / "Base-1")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Base\n", encoding="utf-8")
+    take_released.run(context(tmp_path, "start", tmp_path / "start", recipe("Base-1")))
+    assert read_json(tmp_path / "start" / "origin.json") == {"name": "Base-1", "licence": "apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: other\nlicense_name: llama3\nlicense_link: LICENSE\n---\n", "other, llama3, LICENSE"),
+        ("\ufeff---\nlanguage: en\n---\n---\nlicense: mit\n", None),
+        ("# Title\n---\nlicense: mit\n---\n", None),
+        ("---\nlicense: [mit\n---\n", None),
+        ("---\n- mit\n---\n", None),
+        ("---\nlicense: mit\n", None),
+        ("", None),
+    ],
+)
+def test_a_licence_is_read_from_front_matter_and_none_is_made_up(
+    tmp_path: Path, card: str, licence: str | None
+) -> None:
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert stated_licence(tmp_path) == licence
 
 
 # ── the table of steps ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,12 +3,16 @@
 config.json    the keys of the recipe's `model` section, and the size of the vocabulary
 tokenizer.json a byte-level tokenizer with the special tokens of SmolLM2, as large as the vocabulary
 *.safetensors  the weights, whose shapes are checked when they are loaded (weights.py)
+README.md      the model card, if there is one: the licence is stated in its front matter
 """
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.config import CONFIG, FILES, TOKENIZER, LlamaConfig
@@ -18,12 +22,32 @@ from gristmill.tokens.tokenizer import Tokenizer
 
 FREE = ("initializer_range", "max_position_embeddings")  # of no weight that is there: the recipe's count
 FLOAT32 = 1e-6  # converters write numbers that went through 32 bits, such as 9.999999747378752e-06
+CARD = "README.md"
+CARD_BYTES = 100_000  # of it that are read; front matter comes first
 PROBE = "1 + 23 = 24\n\tÜber naïve 数学 \N{SLIGHTLY SMILING FACE}"
 
 
 def read_released_config(folder: Path) -> LlamaConfig:
     """Raises ArtifactError where it is no config of a plain Llama."""
     return LlamaConfig.from_dict(read_json(folder / CONFIG), where=str(folder / CONFIG))
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The licence in the front matter of the model card, as the Hugging Face Hub has it: `license`, and of "other" also its name and its
+    link. None where no licence is stated that could be read: no card, no front matter, none that is YAML."""
+    card = folder / CARD
+    if not card.is_file():
+        return None
+    with card.open("rb") as file:
+        head, *parts = file.read(CARD_BYTES).decode("utf-8", errors="replace").split("---", maxsplit=2)
+    if head.strip("\ufeff \n") or len(parts) < 2:
+        return None
+    try:
+        facts: Any = yaml.safe_load(parts[0])
+    except yaml.YAMLError:
+        return None
+    stated = [facts.get(key) for key in ("license", "license_name", "license_link")] if isinstance(facts, dict) else []
+    return ", ".join(words for words in stated if isinstance(words, str) and words) or None
 
 
 def check_released(folder: Path, *, model: ModelSection, vocab_size: int) -> Tokenizer:

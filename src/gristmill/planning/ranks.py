@@ -1,11 +1,44 @@
-"""Which numbers of ranks can train a recipe: each takes as many sequences of a step as the others."""
+"""Which numbers of ranks can train a recipe, as each takes as many sequences of a step as the others; and how much faster they are."""
 
 from __future__ import annotations
 
 import math
 
 from gristmill.errors import RecipeError
+from gristmill.graph.machine import Machine, usable_cpus
+from gristmill.planning.speed import of_threads, trains_on_gpu
 from gristmill.recipe.schema.training import Pretrain
+
+TRAINED = ("pretrain", "sft", "dpo")  # steps that all ranks do together
+# On two idle cores two ranks of one thread took 1.07 to 1.19 times the steps of one process of two threads in a prototype, which
+# takes 1.46 times those of one thread: 1.13 × 1.46 / 2. benchmarks/ranks.py measures it.
+EFFICIENCY = 0.82
+
+
+def speedup_of_ranks(machine: Machine) -> float:
+    """How many times as fast its ranks train as the one process whose speed a plan knows: an estimate for idle cores, and for GPUs, whose
+    exchange was not measured, what they reach at best."""
+    if machine.ranks == 1 or trains_on_gpu(machine):
+        return float(machine.ranks)
+    threads = machine.threads_of_a_rank
+    assert threads != "auto", "only one process follows the load"
+    on_a_machine = machine.ranks if machine.place is None else machine.place.local_size
+    working = min(on_a_machine, max(1.0, usable_cpus() / threads)) * machine.ranks / on_a_machine
+    return max(1.0, EFFICIENCY * working * of_threads(1.0, threads) / of_threads(1.0, machine.most_threads))
+
+
+def rank_note(machine: Machine) -> str:
+    """What the hours and the memory of a plan for ranks rest on."""
+    faster = speedup_of_ranks(machine)
+    basis = (
+        "at best, for what GPUs lose by their exchange was not measured"
+        if trains_on_gpu(machine)
+        else "an estimate by two ranks on two idle cores; beside other work ranks gain more"
+    )
+    return (
+        f"hours of training are those of {machine.ranks} ranks, {faster:.2f} times as fast as one process ({basis}); memory is that of one "
+        "process that trains by itself"
+    )
 
 
 def check_ranks(section: Pretrain, ranks: int) -> None:

@@ -207,6 +207,12 @@ def measured_speed(parameters: int, machine: Machine) -> Speed | None:
     return training_speed(parameters, profile.points) if profile is not None and profile.points else None
 
 
+def trains_on_gpu(machine: Machine) -> bool:
+    """Whether the speed of training is that of a GPU: one is asked for, or the profile in the runs folder is of one."""
+    profile, _ = _profile_of(machine)
+    return machine.device.startswith("cuda") or (profile is not None and profile.device == "cuda")
+
+
 def _profile_of(machine: Machine) -> tuple[Profile | None, list[str]]:
     """The profile in the runs folder; None, and perhaps a note, where none is of this machine."""
     profile = read_profile(machine.runs_dir)

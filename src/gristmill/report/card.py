@@ -9,6 +9,7 @@ from gristmill.report.facts import Facts, bits
 from gristmill.report.origins import origins_of
 from gristmill.report.verdict import verdict
 from gristmill.synthesize.outputs import in_words
+from gristmill.train.outputs import ReleasedOrigin
 from gristmill.units import scale
 
 
@@ -21,6 +22,7 @@ def model_card(facts: Facts) -> str:
         "## Model", "",
         f"Llama architecture, {shape.num_hidden_layers} layers, hidden size {shape.hidden_size}, {shape.num_attention_heads} attention heads "
         f"({shape.num_key_value_heads} key/value), vocabulary {facts.vocab_size:,}, context {shape.max_position_embeddings:,}.", "",
+        *starting_point(facts.released),
         "## Data", "",
         *_sources(facts), "",
         "| selection | unique tokens | drawn | epochs |", "|---|---|---|---|",
@@ -41,6 +43,19 @@ def front_matter(facts: Facts) -> dict[str, object]:
         "pipeline_tag": "text-generation",
         "tags": ["gristmill", "llama", *(["conversational"] if facts.has("sft") else [])],
     }
+
+
+def starting_point(released: ReleasedOrigin | None) -> list[str]:
+    """The section of the model that training continued from; empty where it began with new weights."""
+    if released is None:
+        return []
+    stated = (
+        f"Its licence, as the model card in its folder states it, is {released.licence}."
+        if released.licence is not None
+        else "Its licence is unknown: the folder states none. Find it out before you pass this model on."
+    )
+    words = f"Training continued from the released model {released.name}. {stated} That licence binds this model, too."
+    return ["## Starting point", "", words, ""]
 
 
 def _sources(facts: Facts) -> list[str]:
@@ -69,8 +84,12 @@ def _evaluation(facts: Facts) -> list[str]:
 
 
 def _limits(facts: Facts) -> list[str]:
+    tokens = scale(facts.pretraining.tokens)
+    first = f"Trained on {tokens} tokens: expect neither facts nor reasoning beyond the scores above."
+    if facts.released is not None:
+        first = f"Trained further on {tokens} tokens; what it knew before is that of {facts.released.name}, some of it forgotten."
     words = [
-        f"Trained on {scale(facts.pretraining.tokens)} tokens: expect neither facts nor reasoning beyond the scores above.",
+        first,
         "No safety training was done beyond what the recipe lists.",
     ]
     return [f"- {line}" for line in words]

@@ -42,9 +42,12 @@ from gristmill.train.outputs import (
     LoggedLine,
     Pretrained,
     PretrainingCounts,
+    ReleasedModel,
+    ReleasedOrigin,
     TrainedModel,
     WrittenText,
 )
+from gristmill.train.positions import LongContext
 from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 
@@ -145,6 +148,11 @@ class Facts:
         assert isinstance(found, kind), f"{step} left {type(found).__name__}, not {kind.__name__}"
         return found
 
+    @cached_property
+    def released(self) -> ReleasedOrigin | None:
+        """The model that training continued from; None where it began with new weights."""
+        return self.left("start", ReleasedModel).origin if self.has("start") else None
+
     # ── the head of the page ──
 
     @property
@@ -154,8 +162,11 @@ class Facts:
         if self.has("dpo"):
             pairs = self.left("pairs", PreferencePairs).counts.pairs
             after.append(f"then on {counted(pairs, 'preference pair')}")
+        first = f"A model of {scale(self.pretraining.parameters)} parameters, trained "
+        if self.released is not None:
+            first = f"{self.released.name}, a released model of {scale(self.pretraining.parameters)} parameters, trained further "
         return (
-            f"A model of {scale(self.pretraining.parameters)} parameters, trained on {scale(self.pretraining.tokens)} tokens drawn from "
+            f"{first}on {scale(self.pretraining.tokens)} tokens drawn from "
             f"{scale(self.unique_tokens)} unique ones of {len(self.sources)} sources{''.join(f', {words}' for words in after)}, "
             f"in {seconds(self.wall_seconds)} of work."
         )
@@ -360,6 +371,11 @@ class Facts:
     def happened(self) -> list[AnyEvent]:
         """Spikes of pretraining, its changes of mixture, and what else happened besides its steps."""
         return self.left("pretrain", Pretrained).happened
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What pretraining made of long texts, before and after the context was extended."""
+        return self.left("pretrain", Pretrained).long_contexts
 
     def texts(self, step: str) -> list[WrittenText]:
         """Texts that the model wrote."""

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 from gristmill.graph.outputs import File, Outputs
 from gristmill.recipe.schema.training import ModelSection, Stage
+from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.train.events import AnyEvent, read_events
+from gristmill.train.positions import LongContext
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
@@ -117,6 +119,25 @@ class ModelFolder(Outputs):
     model = File("model", covers=("model/*",))
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReleasedOrigin(Written):
+    """What a released model is called, by its folder, and its licence as the folder states it; None where it states none."""
+
+    name: str
+    licence: str | None
+
+
+class ReleasedModel(ModelFolder):
+    """A released model that was taken over."""
+
+    origin_file = File("origin.json")
+
+    @property
+    def origin(self) -> ReleasedOrigin:
+        """Where it came from."""
+        return ReleasedOrigin.from_json(read_json(self.origin_file), where=self.origin_file)
+
+
 class TrainedModel(ModelFolder):
     """What training leaves: the model, the log of metrics, and texts that the model wrote on the way."""
 
@@ -152,7 +173,13 @@ class TrainedModel(ModelFolder):
 class Pretrained(TrainedModel):
     """The model that all others begin with."""
 
+    positions = File("positions.jsonl", notes=True)  # where the context was extended
     watching = File("watching.json", notes=True)  # what was measured on the way
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What it made of long texts before and after each stage that extended the context."""
+        return [LongContext.from_json(line, where=self.positions) for line in read_log(self.positions)]
 
     @property
     def counts(self) -> PretrainingCounts:

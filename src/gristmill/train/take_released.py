@@ -1,7 +1,7 @@
 """STEP start: the released model that pretraining continues from, checked and kept as an artefact like any model made here.
 
 Reads the folder of `pretrain.init_from`; writes model/: the weights as float32, bit for bit where they were, a config.json with the
-recipe's context and special tokens, and the tokenizer's files.
+recipe's context and special tokens, and the tokenizer's files; and origin.json: the folder's name, and the licence that its card states.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 
 from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
-from gristmill.model.released import check_released
+from gristmill.model.released import check_released, stated_licence
 from gristmill.model.weights import load_model, save_model
 from gristmill.recipe.schema.training import ModelSection
+from gristmill.store.durable import write_json
+from gristmill.train.outputs import ReleasedOrigin
 
-VERSION = 1
+VERSION = 2
 
 
 def run(ctx: StepContext) -> dict[str, Any]:
@@ -38,6 +40,8 @@ def run(ctx: StepContext) -> dict[str, Any]:
     )
     tokenizer.save(ctx.out / "model")
     save_model(ctx.out / "model", model, None)
+    origin = ReleasedOrigin(name=folder.resolve().name, licence=stated_licence(folder))
+    write_json(ctx.out / "origin.json", origin.to_json())
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocab_size": tokenizer.vocab_size,
