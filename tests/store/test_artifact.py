@@ -151,6 +151,19 @@ def test_a_full_disk_is_a_resource_error_and_the_last_good_state_stays(
     assert_absent_or_complete(good)
 
 
+def test_a_flush_that_fails_names_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "x.partial")
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match=r"Input/output error: '.*x\.partial/") as caught:
+        commit(tmp_path / "x.partial", tmp_path / "runs" / "x", RECORD)
+    assert caught.value.errno == errno.EIO
+    assert not (tmp_path / "runs" / "x").exists()
+
+
 def test_other_errors_of_the_disk_keep_their_own_name(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), out_of_space_is_a_resource_error(tmp_path):
         raise PermissionError(errno.EACCES, "not allowed")

@@ -58,10 +58,12 @@ def publish(temporary: Path, path: Path) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """fsync of a file or folder."""
+    """fsync of a file or folder. Its error names the path, which the system does not."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(descriptor)
 
