@@ -129,6 +129,23 @@ def test_a_group_that_is_ahead_or_behind_by_less_than_noise_is_not_named(value: 
     assert found.told[0] == "Reference runs/before/pretrain: no group is behind it by more than noise."
 
 
+@pytest.mark.parametrize("which", ["own", "earlier"])
+def test_what_has_no_interval_is_not_called_behind(which: str) -> None:
+    """Too few documents give no interval, which the log has as null: then nothing is known of the noise."""
+    own: dict[str, float | None] = {**line(50, web=(1.4, 0.1))}
+    key = "eval/web/bits_per_byte"
+    band: dict[str, float | None] = {"low": 0.9, "high": 1.1}
+    if which == "own":
+        own |= {f"{key}_low": None, f"{key}_high": None}
+    else:
+        band = {}
+    curve = [Point(step=step, tokens=100 * step, value=1.0, **band) for step in (0, 100)]
+    earlier = Reference(folder="runs/before/pretrain", curves={key: curve})
+    found = table_of(watched(reference=earlier), [own])
+    assert found.told[0] == "Reference runs/before/pretrain: no group is behind it by more than noise."
+    assert cells(found)["held-out text", "bits per byte"][-1] == ("1.400" if which == "own" else "1.400 ± 0.100")
+
+
 def test_a_reference_that_ends_earlier_or_has_one_pack_of_a_group_tells_nothing() -> None:
     short = Reference(
         folder="runs/before/pretrain", curves={"eval/gsm/gold_bits_per_byte": [Point(step=0, tokens=0, value=1.0)]}
@@ -138,7 +155,7 @@ def test_a_reference_that_ends_earlier_or_has_one_pack_of_a_group_tells_nothing(
 
 
 def test_a_table_cell_without_an_interval_shows_its_value() -> None:
-    assert str(Cell(value=0.5, half=0.0)) == "0.500"
+    assert str(Cell(value=0.5, half=math.inf)) == "0.500"
 
 
 # ── letters, locks, files ────────────────────────────────────────────────────────────────────────────────────────────

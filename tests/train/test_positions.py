@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -125,6 +126,23 @@ def test_without_long_documents_nothing_is_read(tokenizer: Tokenizer, tmp_path: 
     model = random_llama(tokenizer, seed=2, context=NEW)
     shard = shard_of(tmp_path / "short", [[30] * 5], tokenizer)
     assert read_long(model, tokenizer, {"short": shard}, old=OLD, new=NEW) == ()
+
+
+def test_needles_are_not_asked_where_a_digit_after_a_blank_is_another_token(
+    shards: dict[str, TokenShard], tmp_path: Path
+) -> None:
+    """As in GPT-2's tokenizer, where " 7" is one token, and "7" by itself another."""
+    raw = json.loads(small_tokenizer().to_json())
+    raw["pre_tokenizer"] = raw["pre_tokenizer"]["pretokenizers"][-1]
+    for digit in range(DIGITS):
+        if f"Ġ{digit}" not in raw["model"]["vocab"]:
+            raw["model"]["vocab"][f"Ġ{digit}"] = len(raw["model"]["vocab"])
+        raw["model"]["merges"].insert(0, ["Ġ", str(digit)])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw), encoding="utf-8")
+    fused = Tokenizer.load(tmp_path)
+    assert len(fused.encode("7")) == 1 == len(fused.encode(" 7"))
+    model = random_llama(fused, seed=2, context=1024)
+    assert find_needles(model, fused, shards, old=256, new=512, seed=1) == ()
 
 
 def test_needles_that_would_not_fit_are_not_asked(tokenizer: Tokenizer, shards: dict[str, TokenShard]) -> None:

@@ -77,21 +77,25 @@ def test_in_a_planted_log_guessing_is_left_where_it_was_planted(tmp_path: Path) 
     assert (found.step, found.tokens, found.low) == (80, 800, 0.26)
 
 
-def test_by_luck_a_model_that_guesses_leaves_guessing_seldom() -> None:
-    """Of 2,000 trainings of twenty measurements that are independent, which is the worst case, under one in a hundred."""
+@pytest.mark.parametrize("kept", [0.0, 0.9, 1.0])
+def test_by_luck_a_model_that_guesses_leaves_guessing_seldom(kept: float) -> None:
+    """Of 1,000 trainings of twenty measurements, each of the same 400 items. Where a model keeps most of its answers from one measurement to
+    the next, luck lasts, and one in twenty of those that guess seems to have left guessing; where it keeps none, next to none."""
     rng = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(2000):
-        rights = rng.binomial(1000, 0.25, size=20) / 1000
-        half = 1.96 * math.sqrt(0.25 * 0.75 / 1000)
-        wrong += left_guessing(points(*(rights - half)), 0.25) is not None
-    assert wrong < 20
+    trainings, items, half = 1000, 400, 1.96 * math.sqrt(0.25 * 0.75 / 400)
+    is_right = rng.random((trainings, items)) < 0.25
+    lows = []
+    for _ in range(20):
+        is_right = np.where(rng.random(is_right.shape) < kept, is_right, rng.random(is_right.shape) < 0.25)
+        lows.append(is_right.mean(axis=1) - half)
+    wrong = sum(left_guessing(points(*of_one), 0.25) is not None for of_one in np.transpose(lows))
+    assert wrong < (10 if kept == 0 else 80)
 
 
 def test_a_value_that_is_missing_or_no_number_is_no_point_of_a_curve(tmp_path: Path) -> None:
     lines = write_log(tmp_path, [{"a": 1.0, "a_low": 0.5, "a_high": 1.5}, {"b": 1.0}, {"a": None}, {"a": 2.0}])
     found = curve(lines, "a")
-    assert [(point.step, point.value, point.half) for point in found] == [(0, 1.0, 0.5), (30, 2.0, 0.0)]
+    assert [(point.step, point.value, point.half) for point in found] == [(0, 1.0, 0.5), (30, 2.0, math.inf)]
 
 
 def test_the_band_lies_between_neighbours_and_nowhere_else() -> None:
@@ -115,7 +119,7 @@ def test_the_noise_of_checkpoints_is_found_beside_a_steep_and_curved_beginning()
 
 def test_the_noise_of_checkpoints_widens_the_band() -> None:
     values = [0.3, 0.5, 0.3, 0.5, 0.3, 0.5]
-    zigzag = [Point(step=n, tokens=n, value=value) for n, value in enumerate(values)]
+    zigzag = [Point(step=n, tokens=n, value=value, low=value, high=value) for n, value in enumerate(values)]
     found = band_at(zigzag, 2)
     assert found is not None
     assert found.half == pytest.approx(1.96 * checkpoint_noise(zigzag))

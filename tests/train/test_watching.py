@@ -310,3 +310,15 @@ def test_curves_of_an_earlier_run_are_noted_where_items_and_text_are_the_same(
     points = found.reference.curves["eval/web/bits_per_byte"]
     assert [point.value for point in points] == [line["eval/web/bits_per_byte"] for line in lines]
     assert any("did not measure the same items or text: letters/accuracy" in line for line in said)
+
+
+def test_less_of_the_same_text_is_not_held_against_an_earlier_run(
+    inputs: Path, tmp_path: Path, watched_run: Path
+) -> None:
+    """Other documents are harder or easier: bits per byte of the first of them are no curve to be compared with those of all."""
+    asked = recipe({"packs": ["choices"], "validation_bytes": 20, "reference": str(watched_run)})
+    pretrain.run(context(inputs, tmp_path, asked))
+    found = read_watched(tmp_path)
+    assert found is not None
+    assert found.reference is not None
+    assert found.reference.curves.keys() == {"eval/choices/accuracy"}

@@ -194,7 +194,10 @@ def _reference(facts: Facts, pack: WatchedPack) -> list[Series]:
             xs=[float(point.tokens) for point in points],
             ys=[point.value for point in points],
             intervals=[
-                None if one is None or one.low is None or one.high is None else (one.low, one.high) for one in around
+                None
+                if one is None or one.low is None or one.high is None or math.isinf(one.half)
+                else (one.low, one.high)
+                for one in around
             ],
         )
     ]

@@ -36,14 +36,14 @@ UNITS = {BITS: "bits per byte", GOLD_BITS: "bits per byte of the answer"}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Mean of a group with half of its 95 % interval; reference: that of an earlier run after as many tokens."""
+    """Mean of a group with half of its 95 % interval, infinite where it has none; reference: that of an earlier run after as many tokens."""
 
     value: float
     half: float
     reference: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.half:.3f}" if self.half else f"{self.value:.3f}"
+        return f"{self.value:.3f} ± {self.half:.3f}" if math.isfinite(self.half) else f"{self.value:.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,11 +106,11 @@ def read_long(
 def find_needles(
     model: Llama, tokenizer: Tokenizer, shards: Mapping[str, TokenShard], *, old: int, new: int, seed: int
 ) -> tuple[Needles, ...]:
-    """The map of needles at the old length and each twice the one before, up to the new one; none where digits are no single tokens, or
-    there is no text to hide them in."""
+    """The map of needles at the old length and each twice the one before, up to the new one; none where a digit is no token of its own in
+    a needle, or there is no text to hide them in."""
     digits = [tokenizer.encode(str(digit)) for digit in range(DIGITS)]
     texts = [tokens for _, tokens in _long_documents(shards, more_than=0)]
-    if any(len(ids) != 1 for ids in digits) or not texts:
+    if not all(_is_a_token_of_its_own(tokenizer, digit, ids) for digit, ids in enumerate(digits)) or not texts:
         return ()
     hay_T, answers_A = np.concatenate(texts), torch.tensor([ids[0] for ids in digits], device=model.device)
     found = []
@@ -124,6 +124,12 @@ def find_needles(
                 right += int(_last_logits(model, ids)[answers_A].argmax()) == digit
             found.append(Needles(length=length, depth=depth, right=right, asked=DIGITS))
     return tuple(found)
+
+
+def _is_a_token_of_its_own(tokenizer: Tokenizer, digit: int, ids: Sequence[int]) -> bool:
+    """Whether the digit, which is `ids` by itself, is the same token after the blank of a needle; to some tokenizers " 7" is another."""
+    needle = tokenizer.encode(NEEDLE.format(colour=COLOURS[0], thing=THINGS[0], digit=digit))
+    return len(ids) == 1 and ids[0] in needle
 
 
 def _hidden_needle(

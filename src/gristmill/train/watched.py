@@ -50,7 +50,7 @@ class WatchedPack(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedText(Written):
-    """Held-out text of a source. text_hash: of its beginning, which tells one selection of held-out text from another."""
+    """Held-out text of a source. text_hash: of its beginning and of how much of it is scored, which tells one text from another."""
 
     source: str
     text_hash: str
@@ -82,8 +82,8 @@ class Point(Written):
 
     @property
     def half(self) -> float:
-        """Half of the interval; 0 where there is none."""
-        return 0.0 if self.low is None or self.high is None else (self.high - self.low) / 2
+        """Half of the interval; infinite where there is none, for then nothing is known of the noise."""
+        return math.inf if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -274,7 +274,7 @@ class Watcher:
         """What is measured, for who shows it."""
         packs = [self._watched_pack(name, pack) for name, pack in self._all_packs.items()]
         texts = [
-            WatchedText(source=name, text_hash=_text_hash(shard, self.tokenizer))
+            WatchedText(source=name, text_hash=_text_hash(shard, self.tokenizer, self.amounts.validation_bytes))
             for name, shard in self._scored_text.items()
         ]
         batch = self.section.global_batch_tokens
@@ -328,12 +328,12 @@ def _asked_bytes(pack: Pack, amounts: Amounts) -> int:
     return sum(len((item.prompt + answer).encode()) for item in items for answer in item.choices or (item.gold,))
 
 
-def _text_hash(shard: TokenShard, tokenizer: Tokenizer) -> str:
-    """Of the first documents."""
+def _text_hash(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> str:
+    """Of the first documents, and of how many bytes are scored."""
     texts, num_bytes = list[str](), 0
     for number in range(shard.num_documents):
         if num_bytes >= FEWEST_BYTES:
             break
         texts.append(tokenizer.decode(shard.document(number)[:-1]))
         num_bytes += len(texts[-1].encode())
-    return fingerprint(texts)
+    return fingerprint({"bytes": min(shard.num_bytes, max_bytes), "begin": texts})
