@@ -7,12 +7,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.ablate.arms import blend, design_of
 from gristmill.errors import RecipeError
-from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.recipe.schema.mixture import Draw
 from gristmill.train.course import course_of
 from gristmill.train.prefix import prefix_at, prefix_differences
@@ -108,6 +109,18 @@ def test_arms_are_measured_at_the_end_only(load: Load) -> None:
             False,
         )
         assert recipe.pretrain.watch.every_tokens > recipe.pretrain.total_tokens
+
+
+def test_arms_are_not_measured_on_packs_that_are_kept_for_the_end(load: Load) -> None:
+    path = load(ASKED).path
+    assert path is not None
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    wanted = written["evaluate"]["packs"]
+    written["packs"]["sums"]["locked"] = True
+    path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    for trial in design_of(load_recipe(path), None).trials:
+        assert trial.loaded.recipe.evaluate.packs == [name for name in wanted if name != "sums"] != wanted
+        assert trial.loaded.recipe.stage_packs == []
 
 
 MIXTURE = {"manuals": 0.6, "glosses": 0.15, "novel": 0.15, "code": 0.1}  # of the trunk

@@ -101,6 +101,19 @@ def test_a_document_is_found_by_the_true_index_or_not_at_all(
         TokenShard(damaged / "train").document(TokenShard(damaged / "train").document_at(token))
 
 
+def test_where_a_document_begins_is_checked_too_when_it_stands_in_the_block_before(tmp_path: Path) -> None:
+    first = BLOCK_BYTES // 8  # the first document of the second block of the index
+    with ShardWriter(tmp_path / "train", tokenizer_sha256="a" * 64, vocab_size=1000, eos_id=0) as writer:
+        writer.add_many([[1]] * (first + 2), num_bytes=first + 2)
+    path = tmp_path / "train.index"
+    content = bytearray(path.read_bytes())
+    content[(first - 1) * 8] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedShard, match=r"train\.index was damaged"):
+        TokenShard(tmp_path / "train").place(first)
+    assert TokenShard(tmp_path / "train").place(first + 1) == (2 * first + 2, 2 * first + 4)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(
     ("what", "change"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -47,3 +48,33 @@ def test_an_error_is_raised_when_the_turn_of_its_batch_has_come() -> None:
             batches(2)
     with NextBatch(make, end=9) as batches:
         assert [batches(1), batches(3)] == [1, 3], "a batch that is passed over does not matter"
+
+
+def test_two_are_never_made_at_the_same_time_even_where_one_that_was_not_expected_is_asked_for() -> None:
+    """They share the memory that is kept between batches."""
+    at_work, most = 0, 0
+
+    def make(number: int) -> int:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        time.sleep(0.02)
+        at_work -= 1
+        return number
+
+    with NextBatch(make, end=100) as batches:
+        assert [batches(number) for number in (0, 10, 20, 21, 40)] == [0, 10, 20, 21, 40]
+    assert most == 1
+
+
+def test_beyond_the_end_nothing_is_begun() -> None:
+    begun = threading.Event()
+
+    def make(number: int) -> int:
+        if number == 3:
+            begun.set()
+        return number
+
+    with NextBatch(make, end=3) as batches:
+        assert [batches(number) for number in range(3)] == [0, 1, 2]
+        assert not begun.wait(0.1)

@@ -243,6 +243,23 @@ def test_where_there_is_no_time_only_stage_ends_are_measured_and_the_weights_are
     assert (tmp_path / WEIGHTS).read_bytes() == (watched_run / WEIGHTS).read_bytes()
 
 
+def test_a_resumed_training_knows_what_its_measurements_took_before(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is saved before what is measured after its step: that is measured again."""
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr(watching, "Pace", lambda **given: begun.append(given) or pace.Pace(**given))
+    asked, calls = recipe({"packs": ["choices"]}), iter(range(10**6))
+    with pytest.raises(Interrupted):
+        pretrain.run(context(inputs, tmp_path, asked, should_stop=lambda: next(calls) == 44))
+    first = [line for line in read_log(tmp_path / "metrics.jsonl") if line["kind"] == "eval"]
+    pretrain.run(context(inputs, tmp_path, asked))
+    assert not begun[0].keys() & {"seconds_at_ends", "seconds_between", "last"}
+    spent = begun[1]["seconds_at_ends"] + sum(begun[1]["seconds_between"].values())
+    assert begun[1]["seconds_at_ends"] > 0
+    assert spent == pytest.approx(sum(line["throughput/watching_seconds"] for line in first))
+
+
 # ── guessing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
