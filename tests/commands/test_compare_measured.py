@@ -20,6 +20,8 @@ from gristmill.commands.compare import compare_models
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.evaluate.bench import Bench
 from gristmill.graph.machine import Machine
+from gristmill.recipe.interventions import recipe_as_it_became
+from gristmill.recipe.load import load_recipe
 from gristmill.statistics import paired_difference
 from models import random_llama, save, small_tokenizer
 
@@ -176,6 +178,23 @@ def test_documents_that_the_run_of_a_checkpoint_trains_on_and_packs_that_it_does
     assert [line for line in told["left_out"] if "sums" in line] == [
         f"sums, whose items the run of {other}@28 does not hold out"
     ]
+
+
+def test_before_the_end_of_its_run_no_checkpoint_is_measured_on_a_locked_pack(
+    run: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run that it is compared with was evaluated, on a pack that both keep for the end."""
+    monkeypatch.setattr(compare_sides, "selects_alike", lambda one, other: True)
+    other = run.with_name("b")
+    shutil.copytree(run, other)
+    recipe = load_recipe(finished_run / "recipe.yaml", ["packs.sums.locked=true"])
+    (other / "recipe.yaml").write_text(recipe_as_it_became(recipe), encoding="utf-8")
+    assert "sums" in rows_of(found(run, f"{other}@25")), "its run is at its end"
+    shutil.rmtree(other / "evaluate")
+    told = found(run, f"{other}@28")
+    assert set(rows_of(told)) == {"wordnet-cloze", "manuals", "glosses", "novel", "code"}
+    assert told["left_out"] == [f"sums, which the recipe of {other} keeps for the end: packs.sums.locked"]
+    assert not [path for path in (run / "compared").rglob("sums.json") if "@28" in path.read_text(encoding="utf-8")]
 
 
 def test_a_difference_that_neighbouring_checkpoints_show_too_is_not_called_better(run: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from gristmill.evaluate.compare import ItemScores
 from gristmill.evaluate.harness import engine_versions
 from gristmill.evaluate.outputs import Evaluated, Figure
 from gristmill.graph.machine import Machine
+from gristmill.recipe.interventions import RUN_RECIPE
+from gristmill.recipe.load import load_recipe
 from gristmill.store.artifact import RECORD
 from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import fingerprint
@@ -64,10 +66,11 @@ def sides_of(
     machine = replace(machine, runs_dir=bench.folder.absolute().parent)
     wanted = [target for target in targets if not _is_measured(target, bench, window)]
     for target in wanted:
+        asked = bench.without(_locked(target))
         console.print(
-            f"{target.address} is measured on {counted(sum(len(pack.items) for pack in bench.packs.values()), 'item')} of "
-            f"{counted(len(bench.packs), 'pack')} and {bench.num_bytes / 1e6:.2f} MB of held-out text of {bench.folder}: about "
-            f"{seconds(bench.seconds(target.model_dir, machine, window=window))}",
+            f"{target.address} is measured on {counted(sum(len(pack.items) for pack in asked.packs.values()), 'item')} of "
+            f"{counted(len(asked.packs), 'pack')} and {asked.num_bytes / 1e6:.2f} MB of held-out text of {asked.folder}: about "
+            f"{seconds(asked.seconds(target.model_dir, machine, window=window))}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -103,6 +106,14 @@ def _is_measured(target: Target, bench: Bench, window: int | None) -> bool:
     return is_own and target.measured_as is not None and window in (None, bench.window)
 
 
+def _locked(target: Target) -> list[str]:
+    """Packs that the model is not measured on yet: those that the recipe of its run keeps for the end, as long as that was not evaluated."""
+    run = target.run
+    if run is None or (run / "evaluate").is_dir() or not (run / RUN_RECIPE).is_file():
+        return []
+    return load_recipe(run / RUN_RECIPE).recipe.locked_packs
+
+
 def _as_evaluated(target: Target) -> Side:
     """A model of a run, as the run's own evaluation has it."""
     assert target.run is not None
@@ -125,8 +136,9 @@ def _measured_here(target: Target, bench: Bench, machine: Machine, *, window: in
         "window": window,
         "versions": engine_versions(),
     }
+    locked = _locked(target)
     found = measure(
-        bench,
+        bench.without(locked),
         target.model_dir,
         machine,
         name=target.address,
@@ -158,7 +170,10 @@ def _measured_here(target: Target, bench: Bench, machine: Machine, *, window: in
         is_measured_here=True,
         holds_out=holds_out,
         packs=packs,
-        left_out=found.left_out,
+        left_out={
+            **found.left_out,
+            **{name: f"{name}, which the recipe of {run} keeps for the end: packs.{name}.locked" for name in locked},
+        },
         notes=notes,
     )
 

@@ -9,8 +9,8 @@ was interrupted goes on, and the same question is answered at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,10 @@ class Bench:
         return cls(
             folder=folder, packs=packs, held_out=is_held_out, texts=texts, window=max(windows) if windows else None
         )
+
+    def without(self, names: Collection[str]) -> Bench:
+        """Without the packs of these names."""
+        return replace(self, packs={name: pack for name, pack in self.packs.items() if name not in names})
 
     @property
     def num_bytes(self) -> int:
