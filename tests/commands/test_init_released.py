@@ -18,17 +18,19 @@ from rich.console import Console
 
 from gristmill.commands.init import init
 from gristmill.draft.interval import Estimate
-from gristmill.draft.released import Released, released_shape
+from gristmill.draft.released import Released, pretrain_text, released_shape
 from gristmill.draft.size import MAX_EPOCHS, REPLAY_SHARE, Wish, budget_for
 from gristmill.errors import RecipeError
 from gristmill.forecast import check_caps, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.planning.estimate import bytes_per_token
 from gristmill.planning.ranks import speedup_of_ranks
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.curation import Source
-from gristmill.recipe.schema.training import ModelSection
+from gristmill.recipe.schema.training import ModelSection, Watch
 from gristmill.runner import run
 from gristmill.store.durable import read_json
+from gristmill.train.pace import FEWEST_BYTES, affordable_part
 from prose import prose
 from released import SHAPE, VOCAB_SIZE, save_released
 
@@ -228,6 +230,22 @@ def test_general_text_has_its_share_and_is_never_read_more_often_than_the_cap(
         assert budget.replay_share == pytest.approx(REPLAY_SHARE, abs=1e-5 + raised)
     if most is None:
         assert drawn["own"] == pytest.approx(2.5 * own, rel=0.15)
+
+
+@settings(max_examples=40, deadline=None)
+@given(own=st.integers(20_000, 10**9), sources=st.integers(1, 4))
+def test_a_training_has_time_for_the_held_out_text_that_the_recipe_asks_for(own: int, sources: int) -> None:
+    """By the rule of training itself: after the start and at the two stage ends it is scored whatever it takes."""
+    tokens = {f"own{n}": Estimate(value=own, low=own, high=own) for n in range(sources)}
+    budget = budget_for(released_shape(RELEASED, own * sources, Wish()), tokens, Wish())
+    text = pretrain_text(RELEASED, budget, mixture="{}", sources=sources, asked="", prompts="[]")
+    num_bytes = yaml.safe_load(text)["pretrain"]["watch"]["validation_bytes"]
+    part = affordable_part(
+        scored_tokens=3 * sources * num_bytes / bytes_per_token(VOCAB_SIZE),
+        trained_tokens=budget.total_tokens,
+        max_share=Watch.model_fields["max_share"].default,
+    )
+    assert part > 0.99 or num_bytes <= FEWEST_BYTES
 
 
 @pytest.mark.parametrize(("tokens", "seq_len"), [(20_000, 512), (130_000, 1024), (10_000_000, 2048)])

@@ -18,7 +18,7 @@ from gristmill.errors import ArtifactError, RecipeError
 from gristmill.model.released import check_released, read_released_config
 from gristmill.planning.estimate import bytes_per_token
 from gristmill.recipe.load import named_nearly
-from gristmill.recipe.schema.training import ModelSection
+from gristmill.recipe.schema.training import ModelSection, Watch
 
 PEAK_LR = "5.0e-5"
 WARMUP_SHARE, DECAY_SHARE = Fraction(1, 10), Fraction(1, 2)
@@ -26,7 +26,8 @@ BATCH_TOKENS = 131_072  # where there is text for it
 SEQ_LENS = (2048, 1024, 512)
 LEAST_SEQUENCES = 400  # that are drawn, or the next shorter length is taken: 200 steps of two
 EVALUATED_BYTES = 20_000  # of each source, by each of two models
-WATCHED_SHARE = 0.08  # of the time of training, at most
+WATCHED_SHARE: float = Watch.model_fields["max_share"].default  # of the time of training, at most
+AT_ENDS = 3  # measurements that no lack of time prevents: before the first step and after each stage; they have half of the share
 WATCHED_BYTES = (2_000, 50_000)  # of each source
 FORWARD = 1 / 3  # of the operations of a training step
 
@@ -138,6 +139,6 @@ evaluate:
 
 def _watched_bytes(budget: Budget, measured: int, sources: int) -> int:
     """Of each source, so that all measurements take no more than their share of the time."""
-    tokens = WATCHED_SHARE * budget.total_tokens / FORWARD / (measured + 1) / sources
+    tokens = WATCHED_SHARE * budget.total_tokens / FORWARD / max(measured + 1, 2 * AT_ENDS) / sources
     least, most = WATCHED_BYTES
     return int(min(max(tokens * bytes_per_token(budget.shape.vocab_size), least), most)) // 1000 * 1000
