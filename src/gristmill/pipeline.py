@@ -34,6 +34,7 @@ from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.train.outputs import MODEL_STEPS, Pretrained, ReleasedModel, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 from gristmill.train.prefix import RULE as SPIKE_RULE
+from gristmill.train.watched import REFERENCE_FILES
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")
@@ -373,12 +374,12 @@ def _pretraining(recipe: Recipe) -> Iterable[Step]:
             },
         ),
         watching=Given(
-            config={"pretrain": recipe.pretrain},
+            config={"pretrain": recipe.pretrain, "stage_packs": recipe.stage_packs},
             inputs={
                 f"validation of {name}": reads("tokenize", Tokenized, "validation", source=name)
                 for name in recipe.sources
             },
-            files=_packs(recipe, recipe.pretrain.watch.packs),
+            files={**_packs(recipe, [*recipe.pretrain.watch.packs, *recipe.stage_packs]), **_reference(recipe)},
         ),
         parts=(*PREFIX_PARTS, *((SPIKE_RULE,) if recipe.pretrain.on_spike == "skip" else ())),
     )
@@ -413,6 +414,12 @@ def _tokenizer(recipe: Recipe) -> Step:
         watching=watching,
         parts=CHAT,
     )
+
+
+def _reference(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """What an earlier run's pretraining measured, where the recipe names one."""
+    folder = recipe.pretrain.watch.reference
+    return {} if folder is None else {"reference": tuple(f"{folder.rstrip('/')}/{name}" for name in REFERENCE_FILES)}
 
 
 def _start(recipe: Recipe, role: str) -> dict[str, Reads]:
@@ -527,7 +534,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             config={"export": recipe.export.inside(), "model": last_model_step(recipe), "labels": labels},
             inputs=account,
         ),
-        watching=Given(config={"caps": caps}),
+        watching=Given(config={"caps": caps, "locked": recipe.locked_packs}),
         parts=(*CHAT, *PAGE, "gristmill.model.transformer"),
     )
     yield Step(
@@ -535,9 +542,22 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
         module="gristmill.report.report",
         outputs=ReportPage,
         given=Given(config={"labels": labels}, inputs={**account, "export": reads("export", Exported)}),
-        watching=Given(config={"caps": caps}, files=_packs(recipe, recipe.pretrain.watch.packs)),
+        watching=Given(config={"caps": caps, "locked": recipe.locked_packs, "changes": changes_of(recipe)}),
         parts=PAGE,
     )
+
+
+def changes_of(recipe: Recipe) -> list[dict[str, Any]]:
+    """The changes in the middle of pretraining, of the recipe and of interventions, for people. tokens: trained on before it."""
+    return [
+        {
+            "step": change.after_step,
+            "tokens": change.after_step * recipe.pretrain.global_batch_tokens,
+            "what": change.in_words,
+            "why": change.why,
+        }
+        for change in recipe.pretrain.changes
+    ]
 
 
 def _evaluated_text(recipe: Recipe) -> dict[str, Reads]:

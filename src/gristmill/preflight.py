@@ -15,7 +15,7 @@ from pathlib import Path
 from gristmill.data.id_tables import open_table
 from gristmill.data.lists import check_list
 from gristmill.data.outside import absolute, find_outside
-from gristmill.data.packs import KINDS, SCORED_KINDS, WATCHED_KINDS, read_pack
+from gristmill.data.packs import KINDS, SCORED_KINDS, read_pack
 from gristmill.data.record import RawDocument
 from gristmill.errors import DataError, GristmillError, RecipeError
 from gristmill.extract.judge import check_rules
@@ -28,6 +28,7 @@ from gristmill.recipe.schema.fetching import FetchSoftwareHeritage
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
+from gristmill.train.watched import REFERENCE_FILES, WATCHING, read_watched
 
 PEEKED_FILES = 3
 PEEKED_ROWS = 20
@@ -97,11 +98,13 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         check_model = partial(check_released, model=recipe.model, vocab_size=recipe.tokenizer.vocab_size)
         yield ("pretrain", "init_from"), absolute(loaded.folder, recipe.pretrain.init_from), check_model
     for name, pack in recipe.packs.items():
-        watched, scored = name in recipe.pretrain.watch.packs, name in recipe.evaluate.packs
-        kinds = WATCHED_KINDS if watched else SCORED_KINDS if scored else KINDS
-        used = "pretrain.watch.packs" if watched else "evaluate.packs"
-        check = partial(_check_pack, kinds=kinds, used=used)
+        is_watched = name in (*recipe.pretrain.watch.packs, *recipe.stage_packs)
+        kinds = SCORED_KINDS if name in recipe.evaluate.packs else KINDS
+        check = partial(_check_pack, kinds=kinds, is_watched=is_watched)
         yield ("packs", name, "path"), absolute(loaded.folder, pack.path), check
+    if (folder := recipe.pretrain.watch.reference) is not None:
+        for file in REFERENCE_FILES:
+            yield ("pretrain", "watch", "reference"), absolute(loaded.folder, folder) / file, _check_reference
     for name, source in recipe.sources.items():
         if isinstance(source.fetch, FetchSoftwareHeritage):
             check_ids = partial(_check_ids, id_column=source.fetch.id_column)
@@ -116,16 +119,26 @@ def _other_files(loaded: LoadedRecipe) -> Iterator[tuple[KeyPath, Path, Callable
         yield ("chat", "conversations", index), absolute(loaded.folder, path), _check_conversations
 
 
-def _check_pack(path: Path, *, kinds: tuple[str, ...], used: str) -> None:
+def _check_pack(path: Path, *, kinds: tuple[str, ...], is_watched: bool) -> None:
     items = path / "items.jsonl"
     if items.is_file() and items.stat().st_size > LARGE_PACK:
         return
     pack = read_pack(path)
     if pack.kind not in kinds:
         raise RecipeError(
-            f"{path} is of kind {pack.kind}; {used} takes {' and '.join(kinds)}. Take it out there: under `packs` its text is "
+            f"{path} is of kind {pack.kind}; evaluate.packs takes {' and '.join(kinds)}. Take it out there: under `packs` its text is "
             "kept out of the training data all the same."
         )
+    if is_watched and not any(item.gold for item in pack.items):
+        raise RecipeError(
+            f"{path} has no answers, so pretrain.watch cannot score it. Take it out there: under `packs` its text is kept out of the training "
+            "data all the same."
+        )
+
+
+def _check_reference(path: Path) -> None:
+    if path.name == WATCHING:
+        read_watched(path.parent)
 
 
 def _first_of(folder: Path, pattern: str) -> Path:

@@ -37,6 +37,7 @@ from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
 from gristmill.graph.state import NOT_MADE, States, StepState, needed_by, steps_named
 from gristmill.graph.step import PassOver, Reads, Step
+from gristmill.live_page import LivePage
 from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import load_note
@@ -79,8 +80,12 @@ def run(
     until, remake: a step, or all of a kind, such as "extract". remake: costly steps that may be remade; "all" for all of them.
     brief: nothing is said of steps that are done, nor of files that no source reads.
     """
-    with opened(loaded, machine, console=console, until=until, remake=remake) as (under_way, last):
+    with (
+        LivePage(machine.runs_dir / loaded.recipe.name) as page,
+        opened(loaded, machine, console=console, until=until, remake=remake) as (under_way, last),
+    ):
         loaded, folder, under_way.brief = under_way.loaded, under_way.links.folder, brief
+        under_way.page = None if brief else page
         remove_beats_of_ranks(folder)
         write_text(folder / RUN_RECIPE, recipe_as_it_became(loaded))
         _say_what_is_not_read(loaded, folder, (lambda line: None) if brief else under_way.display.say)
@@ -164,6 +169,7 @@ class Run:
         self.console, self.display = console, display
         self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
         self.remade_seconds, self.brief = 0.0, False
+        self.page: LivePage | None = None
         self.wanted, self.kept = list[str](), set[str]()
         self.foretold: Foretold
 
@@ -265,6 +271,8 @@ class Run:
                 how, record = "by another run", None
             else:
                 self.links.mark_unfinished(step.name, identity)
+                if self.page is not None:
+                    self.page.begin(trains=step.name == PRETRAIN)
                 working = self.store.open_work(step.name, identity)
                 for line in take_in_ranks(working):
                     self.display.say(f"{step.name}: {line}")
@@ -279,12 +287,12 @@ class Run:
             self._say_if_other_bytes(step, known, identity)
 
     def _why(self, state: StepState) -> list[str]:
-        """Why a step is made, and the checkpoint from which pretraining resumes."""
+        """Why a step is made, and the checkpoint from which pretraining resumes, or why it resumes from none."""
         reasons = state.reasons or ("its files were removed",)
         point = resume_point(self.states, self.machine) if state.step.name == PRETRAIN else None
-        if point is None or not point.step:
+        if point is None or not (point.step or point.notes):
             return [*reasons]
-        return [*(reason for reason in reasons if reason != NOT_MADE), str(point)]
+        return [*(reason for reason in reasons if reason != NOT_MADE), str(point), *point.notes]
 
     def _work(self, state: StepState, working: Path, clock: WorkClock) -> dict[str, Any]:
         """Runs the step in its working folder; returns the record."""

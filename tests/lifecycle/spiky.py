@@ -67,7 +67,7 @@ def recipe(**pretrain: Any) -> dict[str, Any]:
             "warmup_tokens": 4 * BATCH,
             "decay_tokens": STEPS["decay"] * BATCH,
             "optimizer": {"peak_lr": 6.0e-3},
-            "watch": {"every_tokens": 40 * BATCH, "validation_bytes": 300},
+            "watch": {"every_tokens": 40 * BATCH, "validation_bytes": 300, "max_share": 1.0},
             "checkpoint_every_tokens": 25 * BATCH,
             **pretrain,
         },

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from whole_runs import OPTIONS, WEIGHTS, Command
@@ -151,15 +150,3 @@ def test_arms_that_would_be_trained_by_other_ranks_than_the_trunk_are_refused(
     assert code == 1
     assert "step 14 of another run fits, made with other ranks: 1 → 2; run with those" in err
     assert not (RUN / "declared.json").exists()
-
-
-def test_a_candidate_that_has_the_text_of_the_endpoint_is_refused(
-    done_project: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Selection keeps the two apart; where it did not, the ablation would notice."""
-    shared: dict[str, Any] = {"gristmill.commands.ablate_checks.shared_documents": lambda training, held_out: [3]}
-    for name, value in shared.items():
-        monkeypatch.setattr(name, value)
-    code, _, err = ablate(gristmill)
-    assert code == 2
-    assert "has 1 document of the held-out text of novel word for word, so the endpoint would reward memory" in err

@@ -80,7 +80,7 @@ def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
 ) -> None:
     refused = {
         ("--after-step", "15"): r"stage 'decay' begins at step 14, before after_step 15; only a stage to come",
-        (): r"after_step 28 is not below the 28 steps of all stages",
+        ("--after-step", "28"): r"after_step 28 is not below the 28 steps of all stages",
     }
     for options, words in refused.items():
         code, _, err = intervene(gristmill, *options)

@@ -95,3 +95,20 @@ def test_lines_of_a_chart_differ_in_more_than_colour() -> None:
     dashes = dict(re.findall(r"\.line\.(s\d) { stroke-dasharray: ([^;]*);", css))
     assert len({(dashes.get(f"s{index}"), index % len(SHAPES)) for index in range(4)}) == 4
     assert len({dashes.get(f"s{index}") for index in range(4)}) == 4
+
+
+def test_a_decision_is_a_whole_line_with_its_number_inside_the_frame() -> None:
+    for x in (0, 5, 10):
+        svg = line_chart(
+            [Series(name="a", xs=[0, 10], ys=[0, 1])],
+            x_label="x",
+            y_label="y",
+            marks=[Mark(name="why", x=x, number=12)],
+        )
+        ElementTree.fromstring(svg)
+        assert 'class="level"' not in svg
+        line, number = re.search(r'<line class="change" x1="([\d.]+)"', svg), re.search(r'change" x="([\d.]+)"', svg)
+        assert line is not None
+        assert number is not None
+        assert float(line[1]) - 2 * 11 <= float(number[1]) <= WIDTH - RIGHT
+        assert ">12<title>why</title></text>" in svg

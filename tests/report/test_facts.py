@@ -64,7 +64,7 @@ def facts_of(tmp_path: Path) -> Callable[..., Facts]:
             write_json(tmp_path / name / "record.json", record.to_json())
             inputs[name] = step.outputs(tmp_path / name)
         config = steps["report"].given.config["labels"] | (labels or {})
-        return Facts(Labels(**config), Caps(**steps["report"].watching.config["caps"]), inputs, watched={})
+        return Facts(Labels(**config), Caps(**steps["report"].watching.config["caps"]), inputs)
 
     return of
 
@@ -144,9 +144,7 @@ def test_what_was_planned_is_what_the_records_say_was_forecast(facts_of: Callabl
             {"forecast": forecast} if name == "pretrain" else {}
         )
         write_json(path, read_json(path) | said)
-    facts = Facts(
-        facts.labels, facts.caps, {name: type(made)(made.folder) for name, made in facts.inputs.items()}, watched={}
-    )
+    facts = Facts(facts.labels, facts.caps, {name: type(made)(made.folder) for name, made in facts.inputs.items()})
     section = cost(facts)
     assert section is not None
     page = "".join(section.blocks)

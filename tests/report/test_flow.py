@@ -145,7 +145,7 @@ def facts(finished_run: Path) -> Facts:
     steps = {step.name: step for step in steps_of(load_recipe(finished_run / "recipe.yaml").recipe)}
     report = steps.pop("report")
     made = {name: step.outputs(finished_run / name) for name, step in steps.items()}
-    return Facts(Labels(**report.given.config["labels"]), Caps(**report.watching.config["caps"]), made, watched={})
+    return Facts(Labels(**report.given.config["labels"]), Caps(**report.watching.config["caps"]), made)
 
 
 def counted(paths: Iterable[Path], column: str | None = None) -> dict[str, Count]:

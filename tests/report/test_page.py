@@ -20,7 +20,7 @@ from gristmill.report.blocks import prose, quote, table
 from gristmill.report.data_sections import duplicates_and_contamination
 from gristmill.report.facts import Facts, bits
 from gristmill.report.result_sections import load_sentence
-from gristmill.report.training_sections import post_training
+from gristmill.report.training_sections import MOST_POINTS, post_training, thinned
 from gristmill.report.verdict import verdict
 from gristmill.store.durable import read_json
 from gristmill.train.outputs import LoggedLine, train_metric
@@ -112,6 +112,19 @@ def test_the_page_of_curation_is_there_before_training_and_shows_what_the_report
     assert "--until select" in refused.err
     assert not (tmp_path / "other.html").exists()
     assert gristmill("inspect", run, "--page", tmp_path / "other.html", "--rejected").code == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST_POINTS, MOST_POINTS + 1, 100_000])
+def test_a_long_curve_has_as_many_points_as_a_chart_can_show_and_keeps_its_mean_and_place(count: int) -> None:
+    points = [(float(at), (at % 7) / 7) for at in range(count)]
+    drawn = thinned(points)
+    assert len(drawn) <= MOST_POINTS
+    assert drawn == points or count > MOST_POINTS
+    assert all(0 <= at <= count and 0 <= value < 1 for at, value in drawn)
+    assert [at for at, _ in drawn] == sorted({at for at, _ in drawn})
+    if count == 100_000:  # 167 neighbours each
+        assert drawn[0] == pytest.approx((83.0, sum(value for _, value in points[:167]) / 167))
+        assert drawn[-1][0] > 0.99 * count
 
 
 def test_every_table_has_a_caption_and_its_headings_a_scope(page: str) -> None:

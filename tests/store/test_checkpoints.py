@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError
 from gristmill.store import locks
@@ -230,3 +233,93 @@ def test_a_copied_run_keeps_its_checkpoints_as_plain_folders(
     copy = RunLinks(Store(tmp_path), "copy")
     with pytest.raises(ArtifactError, match="is a folder, not a link"):
         save(CheckpointIndex(copy.store, "pretrain"), copy, 1)
+
+
+# ── what pruning may never touch ─────────────────────────────────────────────────────────────────────────────────────
+
+STRANGE = st.sampled_from(
+    [
+        "absolute link to a folder elsewhere",
+        "relative link out of the store",
+        "link that climbs out by way of the store",
+        "link to the store itself",
+        "link that leads nowhere",
+        "folder of a person's",
+        "file of a person's",
+    ]
+)
+
+
+def put_strange(links: Path, number: int, what: str, precious: Path) -> None:
+    """Something at the place of the link of a checkpoint that training did not put there."""
+    at = links / f"{number:07d}"
+    targets = {
+        "absolute link to a folder elsewhere": precious,
+        "relative link out of the store": Path("../../../../precious"),
+        "link that climbs out by way of the store": Path(
+            f"../../../.store/checkpoints/../../../precious/{number:07d}-aa"
+        ),
+        "link to the store itself": Path("../../../.store/"),
+        "link that leads nowhere": Path("../../../.store/checkpoints/gone"),
+    }
+    if what in targets:
+        at.symlink_to(targets[what])
+    elif what.startswith("folder"):
+        at.mkdir()
+        (at / "notes.txt").write_text("mine")
+    else:
+        at.write_text("mine")
+
+
+def tree_of(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.sampled_from([TRUNK, BRANCH])), min_size=1, max_size=6, unique=True),
+    st.dictionaries(st.integers(20, 30), STRANGE, max_size=5),
+    st.integers(1, 3),
+    st.sets(st.integers(1, 12), max_size=3),
+)
+@example([(1, TRUNK), (2, TRUNK)], {25: "link that climbs out by way of the store"}, 1, set())
+@settings(deadline=None, max_examples=25)
+def test_pruning_deletes_checkpoints_of_the_run_only_and_never_the_newest(
+    tmp_path_factory: pytest.TempPathFactory,
+    checkpoints: list[tuple[int, str]],
+    strange: dict[int, str],
+    keep_last: int,
+    milestones: set[int],
+) -> None:
+    base = tmp_path_factory.mktemp("prune")
+    store = Store(base / "runs")
+    index, run, other = CheckpointIndex(store, "pretrain"), RunLinks(store, "mine"), RunLinks(store, "other")
+    precious = base / "precious"
+    (precious / "0000025-aa").mkdir(parents=True)
+    (precious / "0000025-aa" / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        theirs = save(index, other, 13)
+        for step, prefix in checkpoints:
+            save(index, run, step, prefix)
+        links = run.folder / "checkpoints" / "pretrain"
+        for number, what in strange.items():
+            put_strange(links, number, what, precious)
+        before = tree_of(precious)
+        said: list[str] = []
+        deleted = index.prune(run, keep_last=keep_last, milestones=milestones, say=said.append)
+    linked = dict(checkpoints)  # a step has one link, to what was saved last
+    kept = {*sorted(linked, reverse=True)[:keep_last], *(milestones & linked.keys())}
+    assert said == []
+    assert {(ref.step, ref.prefix) for ref in index.own(run)} == {(step, linked[step]) for step in kept}
+    assert {(ref.step, ref.prefix) for ref in deleted} == {(step, linked[step]) for step in linked.keys() - kept}
+    assert tree_of(precious) == before
+    assert theirs.folder.is_dir()
+    for number, what in strange.items():
+        if what.endswith("of a person's"):
+            path = links / f"{number:07d}"
+            assert "mine" in ((path / "notes.txt") if path.is_dir() else path).read_text()
+    for ref in index.own(run):
+        verify_manifest(ref.folder)
+    shutil.rmtree(base)

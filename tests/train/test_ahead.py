@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.store.jsonl import read_log
-from gristmill.train.ahead import ahead, change_in_words, decay_begins
+from gristmill.train.ahead import ahead, decay_begins
 from gristmill.train.course import Course, course_of
 
 
@@ -68,6 +68,6 @@ def test_longer_sequences_are_an_extension() -> None:
 def test_a_change_is_told_in_words() -> None:
     values = {"optimizer.peak_lr": 2e-3, "stages.three.mixture": {"web": 0.6, "code": 0.4}, "skip_steps": 1}
     _, pretrain = course(base() | {"changes": [change(4, values)]})
-    assert change_in_words(pretrain.changes[0]) == (
+    assert pretrain.changes[0].in_words == (
         "the peak of the learning rate becomes 0.002; stage three draws web 60%, code 40%; data of 1 step passed over"
     )

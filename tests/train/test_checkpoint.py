@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
 
-import gristmill.store.artifact as artifact_module
 import gristmill.train.checkpoint as checkpoint_module
-import gristmill.train.monitor as monitor_module
-from gristmill.errors import ArtifactError, Interrupted, ResourceError
+from gristmill.errors import ArtifactError, Interrupted
 from gristmill.model.weights import load_model
 from gristmill.train.checkpoint import (
     environment,
     environment_changes,
     read_checkpoint,
 )
-from gristmill.train.session import Session
 
 HERE = Path(__file__).parent
 
@@ -231,128 +224,6 @@ def test_optimizer_state_of_another_model_is_refused(run: Path) -> None:
     model.model.layers = model.model.layers[:1]
     with pytest.raises(ArtifactError, match="fits no parameter"):
         checkpoint_module.load_optimizer_tensors(saved(run, 12) / "optimizer.safetensors", model, tiny.adamw(model))
-
-
-# ── full disks and kills ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def at_16(run: Path) -> Session:
-    """The run, resumed, as if it had come to step 16."""
-    session: Session = tiny.open_run(run)
-    session.progress.step = 16
-    return session
-
-
-@pytest.mark.parametrize(
-    ("module", "phase"),
-    [
-        (checkpoint_module, "save_weights"),
-        (checkpoint_module, "save_file"),
-        (checkpoint_module, "write_json"),
-        (monitor_module.shutil, "copyfile"),
-        (artifact_module, "write_manifest"),
-        (artifact_module, "flush_to_disk"),
-    ],
-)
-def test_full_disk_leaves_the_last_checkpoint_and_asks_for_space(
-    run: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, phase: str
-) -> None:
-    def full(*arguments: Any, **named: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    session = at_16(run)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, phase, full)
-        with pytest.raises(ResourceError, match="disk is full") as caught:
-            session.save(session.progress)
-    assert caught.value.exit_code == 75
-    assert in_store(run) == [saved(run, step).name for step in (4, 8, 12)]
-    assert newest(run) == 12
-    session.save(session.progress)
-    assert newest(run) == 16
-
-
-@pytest.mark.parametrize(("size_kib", "expected"), [(190, 4), (230, 4), (270, 4), (350, 8)])
-def test_file_system_that_fills_up_leaves_a_sound_checkpoint(tmp_path: Path, size_kib: int, expected: int) -> None:
-    """The real thing, where this user may mount a small file system in memory."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(small)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    try:
-        with pytest.raises(ResourceError, match="disk is full"):
-            tiny.train_run(tiny.open_run(small))
-        assert not list(small.rglob("*.partial"))
-        assert newest(small) == expected
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-
-
-DONE, KILLED = 0, 77
-
-
-def dying(original: Callable[..., Any], countdown: list[int], *, half: bool = False) -> Callable[..., Any]:
-    """`original`, before whose call (or half-way through what it writes) the process ends when the countdown is over."""
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        countdown[0] -= 1
-        if countdown[0] == 0:
-            if half:
-                original(*arguments, **named)
-                os.truncate(arguments[1], Path(arguments[1]).stat().st_size // 2)
-            os._exit(KILLED)
-        return original(*arguments, **named)
-
-    return call
-
-
-def save_in_a_process_that_dies(session: Session, at_call: int) -> bool:
-    """Saves in a child that ends at this call that changes the disk; False when it came to its end before."""
-    child = os.fork()
-    if child == 0:
-        try:
-            countdown = [at_call]
-            checkpoint_module.save_file = dying(checkpoint_module.save_file, countdown, half=True)
-            checkpoint_module.save_weights = dying(checkpoint_module.save_weights, countdown)
-            shutil.rmtree = dying(shutil.rmtree, countdown)  # type: ignore[assignment]
-            shutil.copyfile = dying(shutil.copyfile, countdown, half=True)
-            for name in ("open", "fsync", "replace", "utime", "unlink", "mkdir", "rename", "symlink", "chmod"):
-                setattr(os, name, dying(getattr(os, name), countdown))
-            session.save(session.progress)
-            os._exit(DONE)
-        finally:
-            os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (DONE, KILLED)
-    return code == KILLED
-
-
-def test_killed_at_any_call_of_saving_linking_and_pruning_leaves_a_sound_checkpoint_and_the_next_attempt_ends_equal(
-    trained: Path, tmp_path: Path
-) -> None:
-    session = at_16(copy(trained, run := tmp_path / "run"))
-    expected = tiny.state_of(session)
-    found_at: set[int] = set()
-    for number in range(1, 300):
-        was_killed = save_in_a_process_that_dies(session, number)
-        resumed = tiny.open_run(run)
-        found_at.add(resumed.progress.step)
-        assert resumed.progress.step in ((12, 16) if was_killed else (16,))
-        tiny.assert_identical(tiny.state_of(resumed), expected)
-        resumed.progress.step = 16
-        resumed.save(resumed.progress)
-        assert kept(run) == [16, 12, 4]
-        left = {name for name in in_store(run) if not name.endswith(".lock")}
-        left -= {saved(run, step).name for step in (4, 12, 16)}
-        assert left <= {saved(run, 8).name}, "only what lost its last link may be left to clean"
-        assert newest(run) == 16
-        if not was_killed:
-            break
-        shutil.rmtree(run)
-        copy(trained, run)
-    assert found_at == {12, 16}
-    assert 30 < number < 299
 
 
 # ── where it was computed ────────────────────────────────────────────────────────────────────────────────────────────

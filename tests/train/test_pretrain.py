@@ -16,7 +16,7 @@ import yaml
 
 from gristmill.context import context_of
 from gristmill.data.packs import Item, read_pack, write_pack
-from gristmill.errors import DataError, Interrupted, RecipeError
+from gristmill.errors import DataError, Interrupted
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.model.generate import generate
@@ -29,7 +29,7 @@ from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train import pretrain
+from gristmill.train import pretrain, watching
 from gristmill.train.course import course_of
 from gristmill.train.loop import Progress, TrainingDiverged
 from gristmill.train.monitor import METRICS, SAMPLES
@@ -72,7 +72,14 @@ PRETRAIN: dict[str, Any] = {
     "warmup_tokens": 64,
     "decay_tokens": 384,
     "optimizer": OPTIMIZER,
-    "watch": {"every_tokens": 256, "validation_bytes": 100, "packs": ["cloze"], "max_items": 4},
+    "watch": {
+        "every_tokens": 256,
+        "validation_bytes": 100,
+        "packs": ["cloze"],
+        "packs_every_tokens": 256,
+        "max_items": 4,
+        "max_share": 1.0,
+    },
     "sample_prompts": ["", "one"],
     "checkpoint_every_tokens": 192,
     "max_epochs": 5.0,
@@ -86,7 +93,7 @@ def recipe(**changes: Any) -> Recipe:
             "schema_version": 1,
             "name": "tiny",
             "seed": 3,
-            "packs": {"cloze": {"path": "cloze"}, "writing": {"path": "writing"}},
+            "packs": {"cloze": {"path": "cloze"}, "bare": {"path": "bare"}},
             "sources": {"web": source, "code": source, "unused": source},
             "tokenizer": {"vocab_size": 300},
             "model": {
@@ -124,8 +131,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     writer.add(tokenizer.encode(text), num_bytes=len(text))
     items = [Item(id=f"i{n}", prompt="one", choices=(" two", " three"), answer=n % 2) for n in range(8)]
     write_pack(folder / "cloze", name="cloze", version=1, kind="multiple_choice", metric="acc", chance=0.5, items=items)
-    written = [Item(id="w", prompt="one", target="two")]
-    write_pack(folder / "writing", name="writing", version=1, kind="generate", metric="acc", chance=0.0, items=written)
+    bare = [Item(id="w", prompt="one")]
+    write_pack(folder / "bare", name="bare", version=1, kind="unscored", metric="none", chance=0.0, items=bare)
     return folder
 
 
@@ -315,9 +322,11 @@ def test_accuracy_is_that_of_as_many_items_as_the_recipe_says(
         assert [last[name] for name in names] == [found.value, found.low, found.high]
 
 
-def test_samples_are_written_at_each_stage_end(unbroken: tuple[Path, dict[str, Any]]) -> None:
+def test_samples_are_written_whenever_packs_are_scored(unbroken: tuple[Path, dict[str, Any]]) -> None:
     samples = read_log(unbroken[0] / SAMPLES)
     assert [(sample["step"], sample["stage"], sample["prompt"]) for sample in samples] == [
+        (4, "stable", ""),
+        (4, "stable", "one"),
         (8, "stable", ""),
         (8, "stable", "one"),
         (12, "decay", ""),
@@ -363,7 +372,7 @@ def test_a_sample_ends_where_the_model_ends_the_text(
         stop_ids.append(settings["stop_ids"])
         return [[*tokenizer.encode("two"), tokenizer.eos_id] for _ in prompts]
 
-    monkeypatch.setattr(pretrain, "generate", ending)
+    monkeypatch.setattr(watching, "generate", ending)
     asked = pretend_to_train(monkeypatch)
     pretrain.run(context(inputs, tmp_path, recipe()))
     asked[-1]["watch"].hooks[-1].run(Progress(step=14))
@@ -409,9 +418,9 @@ def test_machine_micro_batch_changes_rounding_alone(
             assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-5)
 
 
-def test_pack_that_cannot_be_scored_in_the_loop_is_refused_before_training(inputs: Path, tmp_path: Path) -> None:
-    watch = {**PRETRAIN["watch"], "packs": ["writing"]}
-    with pytest.raises(RecipeError, match="'writing', whose kind is 'generate'"):
+def test_pack_without_answers_is_refused_before_training(inputs: Path, tmp_path: Path) -> None:
+    watch = {**PRETRAIN["watch"], "packs": ["bare"]}
+    with pytest.raises(DataError, match="the pack 'bare' has no answers"):
         pretrain.run(context(inputs, tmp_path, recipe(watch=watch)))
 
 
@@ -448,13 +457,14 @@ def test_saving_and_measuring_are_due_every_so_many_tokens_and_at_stage_ends(
 ) -> None:
     """And after every step where a step has more tokens than that."""
     asked = pretend_to_train(monkeypatch)
-    often = recipe(checkpoint_every_tokens=tokens, watch={**PRETRAIN["watch"], "every_tokens": tokens})
+    often = recipe(
+        checkpoint_every_tokens=tokens, watch={**PRETRAIN["watch"], "every_tokens": tokens, "packs_every_tokens": 10**9}
+    )
     pretrain.run(context(inputs, tmp_path, often))
     for settings in asked:
-        measure, write_samples = settings["watch"].hooks
+        [measure] = settings["watch"].hooks
         assert [step for step in range(15) if settings["watch"].save.at(step)] == due
         assert [step for step in range(15) if measure.at(step)] == due
-        assert [step for step in range(15) if write_samples.at(step)] == [8, 12, 14]
 
 
 @pytest.mark.parametrize(("micro_batch_tokens", "noted"), [(32, 32), (128, 64)])

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as PlainTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM
 
 from gristmill.context import context_of
 from gristmill.data.document import Document, write_documents
-from gristmill.errors import ArtifactError, Interrupted, RecipeError
+from gristmill.errors import ArtifactError, DataError, Interrupted, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.model.released import PROBE, check_released, stated_licence
@@ -113,6 +114,15 @@ def copy_of(project: Path, folder: Path) -> Path:
 def edit_config(folder: Path, **changes: Any) -> None:
     config = read_json(folder / "config.json") | changes
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_a_model_with_weights_that_are_no_numbers_is_refused_by_their_name(project: Path, tmp_path: Path) -> None:
+    folder = copy_of(project, tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds .*\n  Fetch the model again"):
+        take_released.run(context(project, "start", tmp_path / "out", recipe(str(folder))))
 
 
 # ── what is taken over ───────────────────────────────────────────────────────────────────────────────────────────────

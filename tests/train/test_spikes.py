@@ -57,7 +57,7 @@ def recipe(**changed: Any) -> Recipe:
         "warmup_tokens": BATCH,
         "decay_tokens": 16 * BATCH,
         "optimizer": {"peak_lr": 1e-2},
-        "watch": {"every_tokens": 20 * BATCH, "validation_bytes": 100},
+        "watch": {"every_tokens": 20 * BATCH, "validation_bytes": 100, "max_share": 1.0},
         "checkpoint_every_tokens": 6 * BATCH,
         **changed,
     }

@@ -39,7 +39,7 @@ PRETRAIN: dict[str, Any] = {
     "warmup_tokens": 256,
     "decay_tokens": 16 * 128,
     "optimizer": {"peak_lr": 1e-2},
-    "watch": {"every_tokens": 1280, "validation_bytes": 100, "packs": [], "max_items": 4},
+    "watch": {"every_tokens": 1280, "validation_bytes": 100, "packs_every_tokens": 10**9, "max_share": 1.0},
     "checkpoint_every_tokens": 10 * 128,
     "sample_prompts": ["one two"],
     "allow_epochs": {name: {"max": 1000, "reason": "a test of ranks"} for name in ("web", "code")},

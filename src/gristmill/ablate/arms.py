@@ -290,14 +290,20 @@ def _loaded(
             change.model_dump(exclude_unset=True) for change in pretrain.changes if change.after_step < after_step
         ],
         **_schedule(ablation, pretrain, tokens),
-        "watch": {**data["pretrain"]["watch"], "every_tokens": NOT_WATCHED, "packs": []},
+        "watch": {
+            "every_tokens": NOT_WATCHED,
+            "packs_every_tokens": NOT_WATCHED,
+            "stage_packs": [],
+            "validation_bytes": pretrain.watch.validation_bytes,
+        },
         "sample_prompts": [],
     }
     if pretrain.on_spike != "skip":  # a rewind would pass over data of one arm and not of another
         data["pretrain"]["on_spike"] = "log"
     if ablation.kind != "anneal":
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
-    data["evaluate"] = {**data.get("evaluate", {}), "xz_yardstick": False}
+    unlocked = [name for name in loaded.recipe.evaluate.packs if not loaded.recipe.packs[name].locked]
+    data["evaluate"] = {**data.get("evaluate", {}), "packs": unlocked, "xz_yardstick": False}
     if ablation.validation_bytes is not None:
         data["evaluate"]["validation_bytes"] = ablation.validation_bytes
     try:

@@ -1,7 +1,8 @@
 """The outcome of an ablation: each arm against the control on the endpoint, then on everything else that was measured.
 
     endpoint    declared beforehand; Holm over the arms; only it gives the verdict
-    others      packs and held-out text of other sources; Holm over all of them and all arms: where candidates complement each other
+    others      packs and held-out text of other sources; Holm over all of them and all arms
+    groups      packs about one thing, such as maths or code, as one task; Holm over all of them: where candidates complement each other
 
 Below FEWEST_SEEDS seeds or FEWEST_ITEMS effective documents of the endpoint nothing is decided, and what would be needed is said. Each look
 at the data before the last counts: where seeds were added afterwards, p-values of look k are multiplied by k(k + 1) / 2. Whoever looks after
@@ -89,7 +90,8 @@ class Noise(Written):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome(Written):
-    """Of an ablation. endpoint: against the control; between: candidates against each other on the endpoint; others: other tasks."""
+    """Of an ablation. endpoint: against the control; between: candidates against each other on the endpoint; others: other tasks; groups:
+    packs about one thing together."""
 
     endpoint_task: str
     scores: Sequence[ArmScore]
@@ -98,6 +100,7 @@ class Outcome(Written):
     others: Sequence[ArmEffect]
     noise: Noise | None
     looks: int
+    groups: Sequence[ArmEffect] = ()
 
     @property
     def best(self) -> ArmEffect | None:
@@ -106,8 +109,15 @@ class Outcome(Written):
         return min(better, key=lambda row: row.difference, default=None)
 
 
-def outcome_of(arms: Sequence[str], measured: Sequence[Measured], *, endpoint: str, looks: int = 1) -> Outcome:
-    """What the runs say. arms: by name, the control first, in the order of the scores."""
+def outcome_of(
+    arms: Sequence[str],
+    measured: Sequence[Measured],
+    *,
+    endpoint: str,
+    groups: Sequence[Measured] = (),
+    looks: int = 1,
+) -> Outcome:
+    """What the runs say. arms: by name, the control first, in the order of the scores. groups: of tasks, see groups.py."""
     [judged] = [one for one in measured if one.task == endpoint]
     others = [one for one in measured if one is not judged]
     against_control = [(arm, 0) for arm in range(1, len(arms))]
@@ -121,6 +131,7 @@ def outcome_of(arms: Sequence[str], measured: Sequence[Measured], *, endpoint: s
         others=_family(arms, [(one, *pair) for one in others for pair in against_control], looks=looks),
         noise=None if noise is None else Noise(sd=noise.sd, degrees=noise.degrees, largest=_largest_apart(judged)),
         looks=looks,
+        groups=_family(arms, [(one, *pair) for one in groups for pair in against_control], looks=looks),
     )
 
 

@@ -37,18 +37,26 @@ def inspect(
     ] = False,
     page: Annotated[
         Path | None,
-        typer.Option(help="write a run's curation as one HTML file, as its report will show it", metavar="FILE"),
+        typer.Option(help="write the page of a run as one HTML file, as far as the run is", metavar="FILE"),
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="with --page: write it again and again while the run trains, until it ends")
+    ] = False,
 ) -> None:
     """Look at data: what a folder holds, or what a run kept and dropped and why."""
     if (where is not None or as_json) and not rejected:
         raise typer.BadParameter("--where and --json show what was dropped. Add --rejected.")
+    if follow and page is None:
+        raise typer.BadParameter("--follow writes a page. Add --page FILE.")
     if page is not None:
         if rejected or source or reason or samples is not None:
-            raise typer.BadParameter("--page shows all of a run's curation; give no other option with it.")
-        from gristmill.commands.curation_page import write_page
+            raise typer.BadParameter("--page shows all of a run; give no other option with it but --follow.")
+        from gristmill.commands.run_page import follow_page, write_page
 
-        write_page(target, page, console=console())
+        if follow:
+            follow_page(target, page)
+        else:
+            write_page(target, page, console=console())
         return
     from gristmill.commands.inspect import inspect as show
 

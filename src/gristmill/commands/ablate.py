@@ -18,6 +18,7 @@ from rich.text import Text
 
 from gristmill.ablate.arms import design_of
 from gristmill.ablate.declared import RESULTS, check_declared, declare
+from gristmill.ablate.groups import grouped, groups_of
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
 from gristmill.ablate.trials import measured, other_environments, seconds_of
 from gristmill.commands.ablate_checks import check_endpoint, check_trunk, seeds_seen, shaped_by
@@ -90,8 +91,13 @@ def ablate(
             markup=False,
         )
         return None
+    tasks = measured(design, store)
     found = outcome_of(
-        [arm.name for arm in design.arms], measured(design, store), endpoint=design.ablation.endpoint, looks=len(looks)
+        [arm.name for arm in design.arms],
+        tasks,
+        endpoint=design.ablation.endpoint,
+        groups=grouped(tasks, groups_of(design)),
+        looks=len(looks),
     )
     facts = AblationFacts(
         design=design,

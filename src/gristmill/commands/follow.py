@@ -15,8 +15,10 @@ from rich.markup import escape
 from gristmill.display import screen_for, waiting
 from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Moment
+from gristmill.remake import PRETRAIN
 from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
 from gristmill.store.store import RunLinks
+from gristmill.train.under_way import UnderWay
 from gristmill.units import seconds
 
 LOOK_SECONDS = 1.0
@@ -35,6 +37,21 @@ def moment_of(beat: Beat) -> Moment | None:
         return Moment.from_json(dict(beat.doing), where=HEARTBEAT)
     except ArtifactError:
         return None  # written by another version of gristmill
+
+
+def training_moment(beat: Beat | None) -> Moment | None:
+    """The moment of a run that takes steps of pretraining now."""
+    moment = None if beat is None or not beat.is_alive else moment_of(beat)
+    if moment is None or moment.step != PRETRAIN or moment.position is None or moment.position.unit != "step":
+        return None
+    return moment
+
+
+def step_seconds(training: UnderWay, moment: Moment | None) -> float | None:
+    """What a step of pretraining takes: by the pace of the run, which knows of measurements and checkpoints too; else by the speed of the
+    last steps in the log."""
+    left = training.num_steps - training.step
+    return moment.left_seconds / left if moment and moment.left_seconds and left > 0 else training.step_seconds
 
 
 def told(beat: Beat) -> str:

@@ -43,7 +43,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.train.monitor import METRICS
 from gristmill.train.outputs import last_measured
-from gristmill.units import scale
+from gristmill.units import counted, scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +89,13 @@ def intervene(
             f"nothing of {loaded.recipe.name} is trained yet, so there is no middle to change. Edit {loaded.path.name} itself."
         )
     before = with_interventions(loaded, links.folder)
+    pretrain = before.recipe.pretrain
+    if after_step is None and now.step >= pretrain.total_tokens // pretrain.global_batch_tokens:
+        raise RecipeError(
+            f"the pretraining of {loaded.recipe.name} is finished: its {counted(now.step, 'step')} are done, so no stage is still to come.\n"
+            "  --after-step N says after which step the change comes; what follows N is then trained again. With --fork NAME it\n"
+            "  becomes another run, and this one stays as it is."
+        )
     change = {"after_step": now.step if after_step is None else after_step, "set": dict(settings), "why": why}
     became = with_change(before, change, origin="the change")
     budgets = [_budget(one.recipe, links.folder) for one in (before, became)]

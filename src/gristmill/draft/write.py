@@ -174,7 +174,6 @@ pretrain:
   warmup_tokens: {budget.warmup_tokens}
   decay_tokens: {budget.decay_tokens}
   optimizer: {{peak_lr: {shape.peak_lr}}}
-  watch: {{every_tokens: {max(1, budget.steps // 10) * batch}}}
   checkpoint_every_tokens: {max(1, budget.steps // 5) * batch}
   sample_prompts: {prompts}
 """

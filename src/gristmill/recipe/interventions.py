@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from gristmill.recipe.load import LoadedRecipe, read_yaml
 from gristmill.recipe.resolved import resolved_yaml
 from gristmill.recipe.schema.changes import SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.recipe.schema.section import KeyPath
+from gristmill.recipe.schema.section import KeyPath, Misfit, expected_words
 from gristmill.store.durable import atomic_path
 
 FOLDER = "interventions"
@@ -59,9 +59,20 @@ def with_change(loaded: LoadedRecipe, change: Mapping[str, Any], *, origin: str)
     try:
         recipe = Recipe.model_validate(data)
     except ValidationError as error:
-        raise RecipeError("; ".join(str(problem["msg"]) for problem in error.errors())) from None
+        raise RecipeError("; ".join(words for problem in error.errors() for words in _words(problem))) from None
     origins: dict[KeyPath, str] = {_after_insert(key, place): said for key, said in loaded.origins.items()}
     return LoadedRecipe(recipe=recipe, path=loaded.path, origins={**origins, (*CHANGES, place): origin})
+
+
+def _words(problem: Mapping[str, Any]) -> Iterator[str]:
+    """What pydantic found, as a person reads it who did not write the key."""
+    found = problem.get("ctx", {}).get("error")
+    if isinstance(found, Misfit):
+        yield from (words for _, words in found.problems)
+    elif isinstance(found, ValueError):
+        yield str(found)
+    else:
+        yield f"{problem['loc'][-1]} is {problem['input']!r}; {expected_words(problem)}"
 
 
 def _place(change: Mapping[str, Any], after_steps: Sequence[int]) -> int:

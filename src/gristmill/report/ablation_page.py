@@ -15,6 +15,8 @@ from gristmill.report.charts import Score, interval_chart
 from gristmill.report.page import render_sections
 from gristmill.units import counted, scale, seconds
 
+MARKS = {"better": " ▲", "worse": " ▼"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class AblationFacts:
@@ -149,7 +151,7 @@ def _others(outcome: Outcome) -> Section:
 
     def cell(arm: str, task: str) -> str:
         row = marks.get((arm, task))
-        mark = {"better": " ▲", "worse": " ▼"}.get(row.verdict, "") if row is not None else ""
+        mark = MARKS.get(row.verdict, "") if row is not None else ""
         return f"{values[arm, task]:.3f}{mark}"
 
     rows = [(arm, *(cell(arm, task) for task in tasks)) for arm in arms]
@@ -158,10 +160,31 @@ def _others(outcome: Outcome) -> Section:
         "byte, fewer are better."
     )
     blocks = [table(caption, ("arm", *tasks), rows, numbers=range(1, len(tasks) + 1))]
+    if outcome.groups:
+        blocks.insert(0, _groups(outcome.groups))
     if outcome.others:
         more = "Beside the endpoint. Holm over all of these rows; they suggest, the endpoint decides."
         blocks.append(_effects(more, outcome.others, with_task=True))
     return Section(title="Where they complement each other", intro="", blocks=blocks)
+
+
+def _groups(rows: Sequence[ArmEffect]) -> Markup:
+    """A row an arm, a column a group of packs: the difference from the control with its interval."""
+    groups = list(dict.fromkeys(row.task for row in rows))
+    found = {(row.arm, row.task): row for row in rows}
+    shown = [
+        (arm, *(_difference(found[arm, group]) for group in groups)) for arm in dict.fromkeys(row.arm for row in rows)
+    ]
+    caption = (
+        "Arms by groups of packs. Difference from the control with its 95 % interval; packs of a group weigh alike. ▲ better and ▼ worse by more "
+        "than the noise, Holm over all cells."
+    )
+    return table(caption, ("arm", *groups), shown, numbers=range(1, len(groups) + 1))
+
+
+def _difference(row: ArmEffect) -> str:
+    interval = "" if row.interval is None else f" ({row.interval[0]:+.3f} to {row.interval[1]:+.3f})"
+    return f"{row.difference:+.3f}{interval}{MARKS.get(row.verdict, '')}"
 
 
 def _asked(facts: AblationFacts) -> Section:

@@ -41,10 +41,12 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A place on the x axis where something happened, such as a spike; a pointer over it shows `name`."""
+    """A place on the x axis where something happened, such as a spike; a pointer over it shows `name`. number: of a decision, which is drawn
+    as a whole line with its number."""
 
     name: str
     x: float
+    number: int | None = None
 
 
 def line_chart(
@@ -58,7 +60,7 @@ def line_chart(
     level_name: str = "",
     from_zero: bool = False,
 ) -> str:
-    """Lines over a common x axis. `level` draws a dashed horizontal line, such as chance; each of `marks` a dashed vertical one."""
+    """Lines over a common x axis. `level` draws a dashed horizontal line, such as chance; each of `marks` a vertical one."""
     drawn = [one for one in series if len(one.xs) > 0]
     if not drawn:
         return '<p class="quiet">nothing was measured</p>'
@@ -82,10 +84,15 @@ def line_chart(
             f'<text class="tick" x="{WIDTH - RIGHT}" y="{y - 5:.1f}" text-anchor="end">{escape(level_name)}</text>'
         )
     for mark in marks:
-        x = axes.to_x(mark.x)
+        x, kind = axes.to_x(mark.x), "level" if mark.number is None else "change"
         parts.append(
-            f'<line class="level" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>{escape(mark.name)}</title></line>'
+            f'<line class="{kind}" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"><title>{escape(mark.name)}</title></line>'
         )
+        if mark.number is not None:
+            at = min(x + 4, WIDTH - RIGHT - LETTER)
+            parts.append(
+                f'<text class="tick change" x="{at:.1f}" y="{TOP + 12}">{mark.number}<title>{escape(mark.name)}</title></text>'
+            )
     for index, one in enumerate(drawn):
         parts += _line(one, index, axes)
     parts.append("</svg>")

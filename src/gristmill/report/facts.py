@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,17 +11,17 @@ from typing import Any, Literal, Self, TypeVar
 from gristmill.align.outputs import PreferencePairs
 from gristmill.data.document import read_batches
 from gristmill.data.ledger import REJECTED_SCHEMA, SourceLedger
-from gristmill.data.packs import PACK_LABEL, packs_by_name
 from gristmill.evaluate.outputs import Comparison, Evaluated, Figure
 from gristmill.extract.not_read import NotRead, kept_not_read
 from gristmill.extract.outputs import Extracted
 from gristmill.extract.redact import in_words
 from gristmill.graph.outputs import Outputs
 from gristmill.graph.record import Record
-from gristmill.graph.step import OutsideFiles, StepContext, by_source
+from gristmill.graph.step import StepContext, by_source
 from gristmill.planning.budget import Reading, Selection, asked_tokens, epochs_read
 from gristmill.recipe.schema.training import ModelSection, Stage
 from gristmill.report.impact import Impact, impact_of, seen_in
+from gristmill.report.watching import GroupTable, group_table
 from gristmill.score.outputs import ClassifierReport, TrainedClassifier
 from gristmill.select.outputs import (
     MOST_SEEN,
@@ -47,9 +47,10 @@ from gristmill.train.outputs import (
     TrainedModel,
     WrittenText,
 )
+from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 
-VERSION = 7  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 8  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 Left = TypeVar("Left", bound=Outputs)
@@ -101,6 +102,16 @@ class StageOfRun:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChangeMade:
+    """A change in the middle of pretraining: what it set after `step` steps of `tokens` tokens, and why."""
+
+    step: int
+    tokens: int
+    what: str
+    why: str
+
+
 class Facts:
     """The facts of one run. `inputs` are what its steps left, in the order in which they were made."""
 
@@ -110,17 +121,21 @@ class Facts:
         caps: Caps,
         inputs: Mapping[str, Outputs],
         *,
-        watched: Mapping[str, OutsideFiles],
+        locked: Collection[str] = (),
         not_read: Sequence[NotRead] = (),
+        changes: Sequence[ChangeMade] = (),
     ) -> None:
-        self.labels, self.caps, self.inputs, self._watched, self.not_read = labels, caps, inputs, watched, not_read
+        self.labels, self.caps, self.inputs, self._locked, self.not_read = labels, caps, inputs, locked, not_read
+        self.changes = changes
 
     @classmethod
     def of(cls, ctx: StepContext) -> Self:
-        """The facts that a step is given: labels in its config, caps and packs to watch by, and what all steps left."""
+        """The facts that a step is given: labels in its config, caps, changes and packs that stay locked, and what all steps left."""
         config, watching = ctx.config, ctx.watching
         labels, caps = Labels(**config["labels"]), Caps(**watching.config["caps"])
-        return cls(labels, caps, ctx.inputs, watched=watching.files, not_read=kept_not_read(ctx.run.folder))
+        changes = [ChangeMade(**change) for change in watching.config.get("changes", ())]
+        locked = watching.config["locked"]
+        return cls(labels, caps, ctx.inputs, locked=locked, not_read=kept_not_read(ctx.run.folder), changes=changes)
 
     def has(self, step: str) -> bool:
         """True when the run made this step."""
@@ -361,10 +376,30 @@ class Facts:
         return self.left(step, TrainedModel).texts if self.has(step) else []
 
     @property
-    def watched_packs(self) -> dict[str, float | None]:
-        """Watched pack → chance."""
-        watched = packs_by_name(self._watched, by_source(self._watched, PACK_LABEL))
-        return {name: pack.chance for name, pack in watched.items()}
+    def texts_at_stage_ends(self) -> list[WrittenText]:
+        """Of the texts that pretraining wrote on the way, those of the end of each stage."""
+        last = {text.stage: text.step for text in self.texts("pretrain")}
+        return [text for text in self.texts("pretrain") if text.step == last[text.stage]]
+
+    @cached_property
+    def _watched(self) -> Watched | None:
+        return read_watched(self.left("pretrain", Pretrained).folder)
+
+    @property
+    def watched_packs(self) -> list[WatchedPack]:
+        """What pretraining was scored on, without the packs that are locked now."""
+        return [] if self._watched is None else [pack for pack in self._watched.packs if pack.name not in self._locked]
+
+    @property
+    def reference_curves(self) -> Mapping[str, Sequence[Point]]:
+        """Metric → what an earlier run that the recipe names measured."""
+        found = self._watched
+        return {} if found is None or found.reference is None else found.reference.curves
+
+    @property
+    def groups_at_stage_ends(self) -> GroupTable | None:
+        """What was watched, by groups of packs and stage ends."""
+        return group_table(self.left("pretrain", Pretrained).folder, locked=self._locked)
 
     # ── after pretraining ──
 

@@ -27,21 +27,27 @@ TRAINING: Sections = (budget, pretraining, post_training, evaluation, cost, prov
 
 def render(facts: Facts) -> str:
     """The whole page, one file, nothing fetched."""
-    return _render(facts, (*CURATION, *TRAINING), verdict=verdict(facts), sentence=facts.sentence, tiles=facts.tiles)
+    return render_made(
+        facts, (*CURATION, *TRAINING), verdict=verdict(facts), sentence=facts.sentence, tiles=facts.tiles
+    )
 
 
 def render_curation(facts: Facts) -> str:
     """The page of a run that may have made nothing beyond `select`: its sections on the data, as they are on the whole page."""
     documents, words = facts.documents_left
-    return _render(facts, CURATION, verdict="", sentence=f"The text of a model to come: {documents} {words}.", tiles=())
+    return render_made(
+        facts, CURATION, verdict="", sentence=f"The text of a model to come: {documents} {words}.", tiles=()
+    )
 
 
-def _render(facts: Facts, sections: Sections, **head: Any) -> str:
+def render_made(facts: Facts, sections: Sections, **head: Any) -> str:
+    """A page of those sections that the run has something for. head: as of `render_sections`."""
     made = [section for make in sections if (section := make(facts)) is not None]
     return render_sections(made, labels=facts.labels, **head)
 
 
 def render_sections(sections: Sequence[Section], *, labels: Any, **head: Any) -> str:
-    """A page of these sections. labels: `name` and `description`. head: what stands above the sections: verdict, sentence, tiles."""
+    """A page of these sections. labels: `name` and `description`. head: what stands above the sections: verdict, sentence, tiles;
+    and `refresh_seconds`, after which the page loads itself again."""
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(labels=labels, sections=sections, **head)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Literal
 
 from markupsafe import Markup
@@ -13,9 +14,11 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Mark, Series, line_chart
 from gristmill.report.facts import Caps, Facts
+from gristmill.report.watching import UNITS
 from gristmill.synthesize.outputs import in_words
-from gristmill.train.events import AnyEvent, MixtureEvent
+from gristmill.train.events import AboveGuessingEvent, AnyEvent, MixtureEvent
 from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
+from gristmill.train.watched import WatchedPack, band_at
 
 
 def budget(facts: Facts) -> Section | None:
@@ -51,6 +54,7 @@ def budget(facts: Facts) -> Section | None:
 
 
 SHOWN_EVENTS = 40
+MOST_POINTS = 600  # of a line; a chart is 640 wide
 
 VERDICTS = {"fine": "within the cap", "repeated": "repeated a lot", "allowed": "allowed by the recipe"}
 
@@ -66,7 +70,20 @@ def pretraining(facts: Facts) -> Section | None:
     train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
     happened = facts.happened
-    marks = [Mark(name=str(event), x=event.tokens) for event in happened if not isinstance(event, MixtureEvent)]
+    marks = [
+        Mark(name=str(event), x=event.tokens)
+        for event in happened
+        if not isinstance(event, MixtureEvent | AboveGuessingEvent)
+    ]
+    decisions = [
+        Mark(
+            name=f"change {number} after step {change.step:,}: {change.what}. {change.why}",
+            x=change.tokens,
+            number=number,
+        )
+        for number, change in enumerate(facts.changes, start=1)
+    ]
+    marks += decisions
     losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
     rate = [_series(train, train_metric("lr"), "learning rate")]
     norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
@@ -76,16 +93,25 @@ def pretraining(facts: Facts) -> Section | None:
             figure(
                 line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands, marks=marks),
                 "Training loss per source, averaged over the steps between two lines of the log."
-                + (" Dashed: spikes, and data that was passed over; the table says what." if marks else ""),
+                + (
+                    " Dashed: spikes, and data that was passed over; the table says what."
+                    if len(marks) > len(decisions)
+                    else ""
+                )
+                + (
+                    " Numbered: changes that were decided on the way; the table says what and why." if decisions else ""
+                ),
             ),
             figure(
-                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands),
+                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands, marks=decisions),
                 "Held-out text, never trained on. Bars are 95 % intervals over documents; the measure does not depend on the tokenizer.",
             ),
         ),
         beside(
             figure(
-                line_chart(rate, x_label="tokens", y_label="learning rate", bands=bands, from_zero=True),
+                line_chart(
+                    rate, x_label="tokens", y_label="learning rate", bands=bands, marks=decisions, from_zero=True
+                ),
                 "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
             ),
             figure(
@@ -94,24 +120,82 @@ def pretraining(facts: Facts) -> Section | None:
             ),
         ),
     ]
-    for pack, chance in facts.watched_packs.items():
-        line = [_series(watched, eval_metric("accuracy", pack), pack, bars=True)]
+    blocks += _watched(facts, watched, bands, decisions)
+    if facts.changes:
+        rows = [
+            (str(number), f"{change.step:,}", change.what, change.why)
+            for number, change in enumerate(facts.changes, start=1)
+        ]
         blocks.append(
-            figure(
-                line_chart(line, x_label="tokens", y_label="accuracy", bands=bands, level=chance, level_name="chance"),
-                f"{pack}, held-out items scored inside the loop; bars are 95 % intervals.",
+            table(
+                "Changes decided on the way. Of the recipe and of interventions, by their numbers on the charts.",
+                ("number", "after step", "what", "why"),
+                rows,
+                has_sentences=True,
             )
         )
     if happened:
         blocks.append(_happened(happened))
     blocks.append(heading("What it wrote after each stage"))
     stage = None
-    for sample in facts.texts("pretrain"):
+    for sample in facts.texts_at_stage_ends:
         if sample.stage != stage:
             stage = sample.stage
             blocks.append(quiet(f"{stage}, {sample.tokens:,} tokens"))
         blocks.append(quote(sample.prompt, sample.text))
     return Section(title="Pretraining", intro="", blocks=blocks)
+
+
+def _watched(
+    facts: Facts, lines: Sequence[LoggedLine], bands: Sequence[Band], decisions: Sequence[Mark]
+) -> Iterator[Markup]:
+    """Groups of packs by stage ends, what follows from it, and a curve a pack."""
+    found = facts.groups_at_stage_ends
+    if found is not None:
+        rows = [
+            (row.group, row.measure, *("" if cell is None else str(cell) for cell in row.cells)) for row in found.rows
+        ]
+        yield table(
+            "Groups at stage ends. The mean over the packs of a group with its 95 % interval; of bits per byte, fewer are better.",
+            ("group", "measure", *found.columns),
+            rows,
+            numbers=range(2, 2 + len(found.columns)),
+        )
+        yield from map(paragraph, found.told)
+    for pack in facts.watched_packs:
+        line = [_series(lines, pack.key, pack.name, bars=True)]
+        if len(line[0].xs):
+            what = "bits per byte of the right answer" if pack.guessing is None else "held-out items"
+            yield figure(
+                line_chart(
+                    [*line, *_reference(facts, pack)],
+                    x_label="tokens",
+                    y_label=UNITS.get(pack.metric, "accuracy"),
+                    bands=bands,
+                    marks=decisions,
+                    level=pack.guessing,
+                    level_name="guessing",
+                ),
+                f"{pack.name}, {what}, scored inside the loop; bars are 95 % intervals.",
+            )
+
+
+def _reference(facts: Facts, pack: WatchedPack) -> list[Series]:
+    """The same curve of the earlier run that the recipe names, with the noise of its items and checkpoints."""
+    points = facts.reference_curves.get(pack.key, ())
+    if not points:
+        return []
+    around = [band_at(points, point.tokens) for point in points]
+    return [
+        Series(
+            name="reference",
+            xs=[float(point.tokens) for point in points],
+            ys=[point.value for point in points],
+            intervals=[
+                None if one is None or one.low is None or one.high is None else (one.low, one.high) for one in around
+            ],
+        )
+    ]
 
 
 def _happened(events: Sequence[AnyEvent]) -> Markup:
@@ -187,9 +271,23 @@ def _series(
     found = [(line, value) for line in lines if (value := line.values.get(key)) is not None]
     bottom, top = interval_of(key)
     edges = [(line.values.get(bottom), line.values.get(top)) for line, _ in found] if bars else []
+    points = [(float(line.tokens if x == "tokens" else line.step), value) for line, value in found]
+    if not bars:
+        points = thinned(points)
     return Series(
         name=name,
-        xs=[float(line.tokens if x == "tokens" else line.step) for line, _ in found],
-        ys=[value for _, value in found],
+        xs=[at for at, _ in points],
+        ys=[value for _, value in points],
         intervals=[None if low is None or high is None else (low, high) for low, high in edges],
+    )
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """As many points as a chart can show: the means of neighbours, of equal numbers of points but for the last."""
+    group = -(-len(points) // MOST_POINTS)
+    groups = [points[first : first + group] for first in range(0, len(points), max(1, group))]
+    return (
+        [(fmean(at for at, _ in near), fmean(value for _, value in near)) for near in groups]
+        if group > 1
+        else [*points]
     )

@@ -9,10 +9,9 @@ Checkpoints use the same functions with their own record.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ MANIFEST = "manifest.json"
 RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
 LEFTOVERS = (f"*{TEMPORARY_SUFFIX}", ".tmp??????")  # of store/durable.py, of safetensors
+FILES_AT_ONCE = 4  # hashed, or flushed to the disk; Python holds no lock meanwhile
 
 
 def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -38,17 +38,17 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     What a killed writer left is removed first, so that it does not become part of the artefact.
     """
     remove_leftovers(folder)
-    entries: dict[str, dict[str, Any]] = {}
+    paths = [path for path in sorted(folder.rglob("*")) if path not in (folder / MANIFEST, folder / RECORD)]
+    files = [path for path in paths if not path.is_dir()]
     with out_of_space_is_a_resource_error(folder):
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            if path.is_dir():
-                flush_to_disk(path)
-            elif name not in (MANIFEST, RECORD):
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                    os.fsync(file.fileno())
-                entries[name] = {"bytes": path.stat().st_size, "sha256": digest}
+        with ThreadPoolExecutor(FILES_AT_ONCE) as threads:  # the disk takes a file while it, and others, are hashed
+            flushed = threads.map(flush_to_disk, paths)
+            digests = threads.map(file_sha256, files)
+            list(flushed)  # raises what a flush raised
+        entries = {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(files, digests, strict=True)
+        }
         write_json(folder / MANIFEST, entries)
         flush_to_disk(folder)
     return entries
@@ -63,7 +63,8 @@ def remove_leftovers(folder: Path) -> None:
 def verify_manifest(folder: Path, *, hashes: bool = True, but: Callable[[str], bool] = lambda name: False) -> None:
     """Raise ArtifactError unless every file of the manifest is there with its size and, if asked, its hash. but: files whose hash is not
     compared, because who reads them does."""
-    for name, entry in read_json(folder / MANIFEST).items():
+    entries = read_json(folder / MANIFEST)
+    for name, entry in entries.items():
         path = folder / name
         if entry.keys() != {"bytes", "sha256"}:
             raise ArtifactError(f"{folder / MANIFEST} is damaged: its entry of {name} does not hold bytes and sha256.")
@@ -71,8 +72,14 @@ def verify_manifest(folder: Path, *, hashes: bool = True, but: Callable[[str], b
             raise ArtifactError(f"{path} is missing.")
         if path.stat().st_size != entry["bytes"]:
             raise ArtifactError(f"{path} has {path.stat().st_size:,} bytes; its manifest says {entry['bytes']:,}.")
-        if hashes and not but(name) and file_sha256(path) != entry["sha256"]:
-            raise ArtifactError(f"{path} does not have the SHA-256 of its manifest: its content has changed.")
+    compared = [name for name in entries if hashes and not but(name)]
+    with ThreadPoolExecutor(FILES_AT_ONCE) as threads:
+        digests = threads.map(file_sha256, [folder / name for name in compared])
+        for name, digest in zip(compared, digests, strict=True):
+            if digest != entries[name]["sha256"]:
+                raise ArtifactError(
+                    f"{folder / name} does not have the SHA-256 of its manifest: its content has changed."
+                )
 
 
 def commit(

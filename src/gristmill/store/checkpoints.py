@@ -65,7 +65,7 @@ class CheckpointIndex:
     def own(self, run: RunLinks) -> list[CheckpointRef]:
         """Those that the run links, newest first; links that lead nowhere do not count."""
         links = [path for path in (run.folder / self._links).glob("[0-9]*") if path.is_symlink() and path.is_dir()]
-        names = [name.rpartition("/")[2] for path in links if (name := named_by(path)) is not None]
+        names = [(named_by(path) or "").removeprefix(f"{CHECKPOINTS}/") for path in links]
         return sorted(map(self._parse, filter(_NAME.fullmatch, names)), key=_newest_first)
 
     def link(self, run: RunLinks, ref: CheckpointRef) -> bool:
@@ -95,23 +95,23 @@ class CheckpointIndex:
 
         What `write` raises leaves no trace of the checkpoint. A full disk raises ResourceError.
         """
-        if self.link(run, ref):
-            return False
-        making = self._store.locks.making(ref.folder, what=f"checkpoint {ref.step}", who=run.name)
-        with out_of_space_is_a_resource_error(ref.folder), making:
+        with out_of_space_is_a_resource_error(ref.folder):
             if self.link(run, ref):
                 return False
-            working = ref.folder.with_name(ref.folder.name + PARTIAL_SUFFIX)
-            shutil.rmtree(working, ignore_errors=True)
-            working.mkdir()
-            try:
-                write(working)
-                artifact.commit(working, ref.folder)
-            except BaseException:
+            with self._store.locks.making(ref.folder, what=f"checkpoint {ref.step}", who=run.name):
+                if self.link(run, ref):
+                    return False
+                working = ref.folder.with_name(ref.folder.name + PARTIAL_SUFFIX)
                 shutil.rmtree(working, ignore_errors=True)
-                raise
-            make_read_only(ref.folder)
-            self.link(run, ref)
+                working.mkdir()
+                try:
+                    write(working)
+                    artifact.commit(working, ref.folder)
+                except BaseException:
+                    shutil.rmtree(working, ignore_errors=True)
+                    raise
+                make_read_only(ref.folder)
+                self.link(run, ref)
         return True
 
     def set_damaged_aside(self, ref: CheckpointRef) -> None:
@@ -131,8 +131,8 @@ class CheckpointIndex:
         """Unlinks the run's checkpoints but the newest `keep_last` and the milestones; returns those that it deleted.
 
         Deleted are those that nothing else holds. A checkpoint that lost its last link in another way, or by a prune that
-        was killed right then, is left to `clean`. When the store stays in use or cannot be read, nothing is deleted, and
-        `say` reports it and training continues.
+        was killed right then, is left to `clean`. When the store stays in use, or cannot be read or written, nothing more is
+        deleted, and `say` reports it and training continues: what was just saved is safe.
         """
         deleted: list[CheckpointRef] = []
         try:
@@ -146,9 +146,9 @@ class CheckpointIndex:
                         self._store.discard(ref.folder)
                         deleted.append(ref)
                 discard_leftovers(self._store)
-        except (ArtifactError, ResourceError, PermissionError) as error:
+            self._store.empty_trash()
+        except (ArtifactError, ResourceError, OSError) as error:
             say(f"old checkpoints were not removed: {error}")
-        self._store.empty_trash()
         return deleted
 
     def _link_name(self, ref: CheckpointRef) -> str:

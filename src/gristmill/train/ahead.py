@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from gristmill.recipe.schema.changes import Change
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.train.cadence import is_measured_after, is_saved_after
 from gristmill.train.course import Course
-from gristmill.units import counted
 
 Kind = Literal["checkpoint", "measurement", "stage", "extension", "decay", "change", "end"]
 
@@ -37,7 +35,7 @@ def ahead(course: Course, pretrain: Pretrain, step: int) -> list[Ahead]:
         ),
         *_stages(course, pretrain, step),
         *(
-            Ahead(step=change.after_step, kind="change", what=f"change {number}: {change_in_words(change)}")
+            Ahead(step=change.after_step, kind="change", what=f"change {number}: {change.in_words}")
             for number, change in enumerate(pretrain.changes, start=1)
             if change.after_step > step
         ),
@@ -55,17 +53,6 @@ def decay_begins(course: Course) -> int | None:
     if not course.schedule.decay_tokens:
         return None
     return (course.total_tokens - course.schedule.decay_tokens) // course.segments[0].batch_tokens
-
-
-def change_in_words(change: Change) -> str:
-    """What a change sets: "the peak of the learning rate becomes 0.002; stage decay draws web 60%, book 40%"."""
-    parts = [] if change.peak_lr is None else [f"the peak of the learning rate becomes {change.peak_lr:g}"]
-    for stage, draws in change.mixtures.items():
-        shares = ", ".join(f"{draw.source} {draw.weight:.0%}" for draw in draws)
-        parts.append(f"stage {stage} draws {shares}")
-    if change.skip_steps:
-        parts.append(f"data of {counted(change.skip_steps, 'step')} passed over")
-    return "; ".join(parts)
 
 
 def _next(kind: Kind, what: str, step: int, course: Course, at: Callable[[int], bool]) -> Iterator[Ahead]:

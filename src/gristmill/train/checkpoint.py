@@ -133,6 +133,7 @@ def load_optimizer_tensors(path: Path, model: nn.Module, optimizer: torch.optim.
         if kind not in MOMENTS or name not in parameters:
             raise ArtifactError(f"{path} holds {key!r}, which fits no parameter of the model beside it.")
         parameter = parameters[name]
+        value = value.clone()  # else the mapped file keeps its place on the disk when the checkpoint is pruned
         own = value.to(_step_device(optimizer, parameter)) if kind == "step" else like(parameter, value)
         optimizer.state[parameter][kind] = own
     incomplete = [

@@ -1,9 +1,10 @@
 """What happened in a training besides its steps, as lines of events.jsonl: the names that others read, and words for people.
 
-    spike         a step far above those before it (stability.py), and whether it was applied
-    not_finite    a step whose loss or gradient norm is no number; it is never applied
-    mixture       how the loss of each source went after a change of mixture
-    passed_over   data that was left out before a step, as a change of the recipe or an intervention asked
+    spike           a step far above those before it (stability.py), and whether it was applied
+    not_finite      a step whose loss or gradient norm is no number; it is never applied
+    mixture         how the loss of each source went after a change of mixture
+    passed_over     data that was left out before a step, as a change of the recipe or an intervention asked
+    above_guessing  the step from which on a pack whose answers are letters is answered better than by guessing
 
 A step is counted from 1, as everywhere on a screen. `text` is a file of the run's folder with the documents of the step's batch.
 """
@@ -186,12 +187,30 @@ class PassedOverEvent(Event):
         return f"{counted(self.sequences, 'sequence')} passed over before step {self.step:,}"
 
 
-AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent
-KINDS: Mapping[str, type[SpikeEvent] | type[NotFiniteEvent] | type[MixtureEvent] | type[PassedOverEvent]] = {
+@dataclass(frozen=True, kw_only=True)
+class AboveGuessingEvent(Event):
+    """step: the first of several measurements in a row whose interval lies above the score of guessing."""
+
+    kind: Literal["above_guessing"] = "above_guessing"
+    pack: str
+    guessing: float
+    value: float
+    low: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pack} is answered better than by guessing from step {self.step:,} on: {self.value:.3f}, at least {self.low:.3f}, "
+            f"against {self.guessing:.3f}"
+        )
+
+
+AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | AboveGuessingEvent
+KINDS: Mapping[str, type[AnyEvent]] = {
     "spike": SpikeEvent,
     "not_finite": NotFiniteEvent,
     "mixture": MixtureEvent,
     "passed_over": PassedOverEvent,
+    "above_guessing": AboveGuessingEvent,
 }
 
 

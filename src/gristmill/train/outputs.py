@@ -37,11 +37,12 @@ def interval_of(metric: str) -> tuple[str, str]:
 
 
 def last_measured(lines: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What the last evaluation of a log measured, by metric; nothing before the first."""
-    last: Mapping[str, Any] = {}
+    """What a log measured last, by metric; nothing before the first evaluation. Not every evaluation measures all of it."""
+    last: dict[str, float] = {}
     for line in lines:
-        last = line if line["kind"] == "eval" else last
-    return {key: last[key] for key in last if key.startswith(EVAL)}
+        if line["kind"] == "eval":
+            last |= {key: line[key] for key in line if key.startswith(EVAL)}
+    return last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +171,8 @@ class TrainedModel(ModelFolder):
 
 class Pretrained(TrainedModel):
     """The model that all others begin with."""
+
+    watching = File("watching.json", notes=True)  # what was measured on the way
 
     @property
     def counts(self) -> PretrainingCounts:

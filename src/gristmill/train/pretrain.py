@@ -8,16 +8,12 @@ for a context extension, the rope base that is set when the stage begins. Rates 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gristmill.data.packs import Pack, packs_by_name
-from gristmill.errors import RecipeError
+from gristmill.data.packs import packs_by_name
 from gristmill.graph.step import StepContext, by_source
 from gristmill.model.config import LlamaConfig
-from gristmill.model.generate import check_fit, generate
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights, load_model
 from gristmill.planning.budget import check_epochs
@@ -25,31 +21,28 @@ from gristmill.planning.cost import count_parameters, pretraining_flops
 from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import SpeedPoint, keep_speed, measured_speed
 from gristmill.recipe.schema.training import ModelSection, Pretrain
-from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.batch import Batch
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.cadence import is_measured_after, is_saved_after
-from gristmill.train.course import Course, Segment, course_of
+from gristmill.train.cadence import PACKS, STAGE, is_saved_after
+from gristmill.train.course import Course, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.next_batch import NextBatch
-from gristmill.train.outputs import BITS, PretrainingCounts, StageTime, TrainingCounts, eval_metric, interval_of
+from gristmill.train.outputs import PretrainingCounts, StageTime, TrainingCounts
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
-from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 from gristmill.train.spikes import SpikeWatch
+from gristmill.train.watched import reference_of
+from gristmill.train.watching import Watcher
 
 VERSION = 2
 
 TOKENS = "tokens of "  # roles, each followed by a source
 LOG_EVERY = 10
-SAMPLE_TOKENS = 64
-SAMPLE_TEMPERATURE = 0.8
-SAMPLE_TOP_P = 0.95
 MIN_SECONDS_FOR_SPEED = 20.0
 
 
@@ -88,19 +81,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     )
     with session:
         session.model.set_rope_theta(session.model.config.rope_theta, model.max_position_embeddings)
-        watch = Watcher(
-            session=session,
-            tokenizer=tokenizer,
-            section=ctx.watching.config["pretrain"],
-            course=course,
-            validation={
-                name: TokenShard(tokens.validation)
-                for name, tokens in by_source(ctx.watching.inputs, "validation of ").items()
-            },
-            packs=_packs(ctx),
-            seed=ctx.seed,
-        )
-        check_fit(session.model, watch.prompt_ids(), 1)  # now, not after the first stage
+        watch = _watcher(ctx, session, tokenizer, course)
         spikes = SpikeWatch(
             session=session,
             course=course,
@@ -183,8 +164,14 @@ def _train_segment(
 
 
 def advice(section: Pretrain, course: Course, session: Session) -> str:
-    """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint, what else."""
+    """What to do after training diverged: the entry to add, and where it resumes; without a checkpoint or an update, what else."""
     saved = [ref.step for ref in session.checkpoints.kept()]
+    if session.progress.skipped_steps == list(range(session.progress.step + 1)):
+        return (
+            "  Not one update was made yet, so no rate is at fault: the weights that training starts from give no finite loss.\n"
+            "  Look at pretrain.init_from, if the recipe has one; lower model.initializer_range; see with `gristmill doctor` whether this\n"
+            "  machine computes right. Then run the same command again; it starts from the beginning."
+        )
     if not saved:
         return (
             "  There is no checkpoint to resume from. Lower pretrain.optimizer.peak_lr or raise pretrain.warmup_tokens; "
@@ -265,15 +252,26 @@ def _keep_speed(ctx: StepContext, session: Session) -> None:
     keep_speed(point, ctx.machine, device=session.model.device.type, hardware=session.environment["hardware"])
 
 
-def _packs(ctx: StepContext) -> dict[str, Pack]:
-    packs = packs_by_name(ctx.watching.files, ctx.watching.config["pretrain"].watch.packs)
-    for name, pack in packs.items():
-        if pack.kind != "multiple_choice":
-            raise RecipeError(
-                f"pretrain.watch.packs names {name!r}, whose kind is {pack.kind!r}; only multiple_choice packs are scored "
-                "inside the loop. Move it to evaluate.packs."
-            )
-    return packs
+def _watcher(ctx: StepContext, session: Session, tokenizer: Tokenizer, course: Course) -> Watcher:
+    """What is measured on the way."""
+    section: Pretrain = ctx.watching.config["pretrain"]
+    shards = by_source(ctx.watching.inputs, "validation of ")
+    reference = ctx.watching.files.get("reference")
+    return Watcher(
+        session=session,
+        tokenizer=tokenizer,
+        section=section,
+        course=course,
+        validation={name: TokenShard(tokens.validation) for name, tokens in shards.items()},
+        packs={
+            PACKS: packs_by_name(ctx.watching.files, section.watch.packs),
+            STAGE: packs_by_name(ctx.watching.files, ctx.watching.config["stage_packs"]),
+        },
+        seed=ctx.seed,
+        reference_of=lambda packs, texts: (
+            None if reference is None else reference_of(next(iter(reference.paths)).parent, packs, texts)
+        ),
+    )
 
 
 def _counts(found: TrainingCounts, stream: Stream, course: Course, session: Session) -> PretrainingCounts:
@@ -287,86 +285,3 @@ def _counts(found: TrainingCounts, stream: Stream, course: Course, session: Sess
         draws=tuple(uses),
         stages=tuple(StageTime(**took) for took in session.notes["stages"]),
     )
-
-
-# ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _with_interval(key: str, found: Score | BitsPerByte) -> dict[str, float]:
-    low, high = interval_of(key)
-    return {key: found.value, low: found.low, high: found.high}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watcher:
-    """What is measured on the way, and written into the metrics log. It reads the model and changes nothing."""
-
-    session: Session
-    tokenizer: Tokenizer
-    section: Pretrain
-    course: Course
-    validation: Mapping[str, TokenShard]
-    packs: Mapping[str, Pack]
-    seed: int
-
-    def hooks(self) -> list[Hook]:
-        """Measure every so often and at stage ends; write samples at stage ends."""
-        ends = {segment.last_step for segment in self.course.segments}
-        return [
-            Hook(at=lambda step: is_measured_after(step, self.course, self.section), run=self.measure),
-            Hook(at=lambda step: step in ends, run=self.write_samples),
-        ]
-
-    def measure(self, progress: Progress) -> None:
-        """Bits per byte of every source that has validation text, accuracy on every pack."""
-        model, watch = self.session.model, self.section.watch
-        values: dict[str, float] = {}
-        for name, shard in self.validation.items():
-            if shard.num_documents:
-                bits = bits_per_byte(
-                    model,
-                    self.tokenizer,
-                    shard,
-                    max_bytes=watch.validation_bytes,
-                    window=self._segment(progress).seq_len,
-                )
-                values |= _with_interval(eval_metric(BITS, name), bits)
-        for name, pack in self.packs.items():
-            score = score_pack(model, self.tokenizer, pack, max_items=watch.max_items)
-            for key, found in (("accuracy", score.accuracy), ("accuracy_per_byte", score.accuracy_per_byte)):
-                values |= _with_interval(eval_metric(key, name), found)
-        self.session.monitor.evaluation(progress.step, progress.tokens, values)
-
-    def write_samples(self, progress: Progress) -> None:
-        """Continues each of the recipe's prompts; the same prompt draws the same random numbers at every step."""
-        prompts, ids = self.section.sample_prompts, self.prompt_ids()
-        room = self.session.model.config.max_position_embeddings - max(map(len, ids), default=0)
-        texts = generate(
-            self.session.model,
-            ids,
-            max_new_tokens=max(1, min(SAMPLE_TOKENS, room)),
-            stop_ids=[self.tokenizer.eos_id],
-            temperature=SAMPLE_TEMPERATURE,
-            top_p=SAMPLE_TOP_P,
-            seeds=[derive_seed(self.seed, "sample", prompt) for prompt in prompts],
-        )
-        for prompt, new_ids in zip(prompts, texts, strict=True):
-            kept = [token for token in new_ids if token != self.tokenizer.eos_id]
-            sample = {
-                "stage": self.stage_name(self.course.segments.index(self._segment(progress))),
-                "prompt": prompt,
-                "text": self.tokenizer.decode(kept),
-            }
-            self.session.monitor.sample(progress.step, progress.tokens, sample)
-
-    def prompt_ids(self) -> list[list[int]]:
-        """The recipe's prompts, each after an end-of-text token."""
-        return [[self.tokenizer.eos_id, *self.tokenizer.encode(prompt)] for prompt in self.section.sample_prompts]
-
-    def stage_name(self, number: int) -> str:
-        """What the recipe calls the stage."""
-        return self.section.stages[number].name
-
-    def _segment(self, progress: Progress) -> Segment:
-        """The stage that was trained last. Positions beyond its length are untrained, so measuring stays within it."""
-        return next(segment for segment in self.course.segments if progress.step <= segment.last_step)

@@ -268,10 +268,15 @@ def bits_per_byte(
     window = window or model.config.max_position_embeddings
     windows = [rolling_windows(tokens.tolist(), tokenizer.eos_id, window) for tokens, _ in documents]
     scored = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
-    nats = np.array([-sum(next(scored).logp for _ in pairs) for pairs in windows])
-    bits = nats / math.log(2)
-    sizes = [size for _, size in documents]
-    found = ratio_of_sums(bits, sizes)
+    nats = [-sum(next(scored).logp for _ in pairs) for pairs in windows]
+    return bits_of(nats, [size for _, size in documents], num_tokens=sum(len(tokens) for tokens, _ in documents))
+
+
+def bits_of(nats: Sequence[float], sizes: Sequence[int], *, num_tokens: int) -> BitsPerByte:
+    """Bits per byte of texts by the nats that each takes and its bytes."""
+    nats_N = np.asarray(nats)
+    bits_N = nats_N / math.log(2)
+    found = ratio_of_sums(bits_N, sizes)
     low, high = (found.low, found.high) if found.low > 0 else (-math.inf, math.inf)
     return BitsPerByte(
         value=found.value,
@@ -279,11 +284,11 @@ def bits_per_byte(
         low=low,
         high=high,
         degrees=found.degrees,
-        num_documents=len(documents),
-        num_bytes=total,
-        num_tokens=sum(len(tokens) for tokens, _ in documents),
-        nats=float(nats.sum()),
-        document_bits=tuple(bits.tolist()),
+        num_documents=len(sizes),
+        num_bytes=sum(sizes),
+        num_tokens=num_tokens,
+        nats=float(nats_N.sum()),
+        document_bits=tuple(bits_N.tolist()),
         document_bytes=tuple(sizes),
     )
 

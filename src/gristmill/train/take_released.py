@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from gristmill.errors import DataError
 from gristmill.graph.step import StepContext
 from gristmill.model.released import check_released, stated_licence
 from gristmill.model.weights import load_model, save_model
@@ -25,6 +26,11 @@ def run(ctx: StepContext) -> dict[str, Any]:
     folder = next(iter(ctx.files["released model"].files)).parent
     tokenizer = check_released(folder, model=section, vocab_size=ctx.config["vocab_size"])
     model = load_model(folder)
+    if broken := [name for name, weight in model.state_dict().items() if not weight.isfinite().all()]:
+        raise DataError(
+            f"{folder}: {broken[0]} holds values that are no finite numbers (so do {len(broken) - 1:,} other tensors), so no loss would be one.\n"
+            "  Fetch the model again, or name another one in pretrain.init_from."
+        )
     model.config = replace(
         model.config,
         max_position_embeddings=section.max_position_embeddings,

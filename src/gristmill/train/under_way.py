@@ -56,7 +56,7 @@ class UnderWay:
             stage_names=tuple(stage.name for stage in pretrain.stages),
             step_seconds=_step_seconds(lines, pretrain.global_batch_tokens),
             budget=tuple(rows),
-            measured=tuple(trends(lines)),
+            measured=tuple(one for one in trends(lines) if one.metric.split("/")[1] not in recipe.locked_packs),
             ahead=tuple(ahead(course, pretrain, step)),
             wrong=tuple(
                 findings(

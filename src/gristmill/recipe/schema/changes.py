@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError, WithJsonSchema, field_
 
 from gristmill.recipe.schema.mixture import Draw, as_draws, check_mixture
 from gristmill.recipe.schema.section import LABEL, MAX_PEAK_LR, Misfit, Section, Unit, did_you_mean, expected_words
+from gristmill.units import counted
 
 PEAK_LR = "optimizer.peak_lr"
 SKIP_STEPS = "skip_steps"
@@ -79,6 +80,17 @@ class Change(Section):
             for key, item in self.set.items()
             if (found := MIXTURE.fullmatch(key)) and isinstance(item, list)
         }
+
+    @property
+    def in_words(self) -> str:
+        """What it sets: "the peak of the learning rate becomes 0.002; stage decay draws web 60%, book 40%"."""
+        parts = [] if self.peak_lr is None else [f"the peak of the learning rate becomes {self.peak_lr:g}"]
+        for stage, draws in self.mixtures.items():
+            shares = ", ".join(f"{draw.source} {draw.weight:.0%}" for draw in draws)
+            parts.append(f"stage {stage} draws {shares}")
+        if self.skip_steps:
+            parts.append(f"data of {counted(self.skip_steps, 'step')} passed over")
+        return "; ".join(parts)
 
 
 def _setting(key: Any, value: Any) -> Any:

@@ -10,7 +10,19 @@ from pydantic import Field, model_validator
 from gristmill.recipe.schema.fetching import Fetch
 from gristmill.recipe.schema.formats import Reader
 from gristmill.recipe.schema.languages import LanguageCode
-from gristmill.recipe.schema.section import CAP, LABEL, PLACE, Bytes, Name, Outside, Section, Share, Tokens, Unit
+from gristmill.recipe.schema.section import (
+    CAP,
+    LABEL,
+    PLACE,
+    WATCHED,
+    Bytes,
+    Name,
+    Outside,
+    Section,
+    Share,
+    Tokens,
+    Unit,
+)
 
 Ngram = Annotated[int, Field(gt=0, le=100), Unit("words", "longer runs of words are never shared")]
 
@@ -21,6 +33,9 @@ class PackRef(Section):
     path: Annotated[str, PLACE] = Field(description="the pack's folder, relative to the recipe")
     held_out: bool = Field(
         default=True, description="false: the items may be trained on; scores are then called recall"
+    )
+    locked: Annotated[bool, WATCHED] = Field(
+        default=False, description="true: no model is scored on it before `evaluate`, nor the trainings of an ablation"
     )
 
 

@@ -65,12 +65,27 @@ class Recipe(Section):
         """In the order in which select decides them."""
         return [name for name, source in self.sources.items() if source.late]
 
+    @property
+    def stage_packs(self) -> list[str]:
+        """Packs that pretraining is scored on at the end of each stage besides those that it is watched by."""
+        watch = self.pretrain.watch
+        wanted = watch.stage_packs
+        if wanted is None:
+            wanted = [name for name in self.evaluate.packs if not self.packs[name].locked]
+        return [name for name in wanted if name not in watch.packs]
+
+    @property
+    def locked_packs(self) -> list[str]:
+        """Packs that nothing is scored on before the end."""
+        return [name for name, pack in self.packs.items() if pack.locked]
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
         if unknown := [*self._unknown_names()]:
             raise Misfit(*unknown)
         if problems := [
             *self._shared_names(),
+            *self._locked(),
             *self._released(),
             *self._late(),
             *self._lengths(),
@@ -92,6 +107,7 @@ class Recipe(Section):
                 )
         named: tuple[tuple[KeyPath, list[str]], ...] = (
             (("pretrain", "watch", "packs"), self.pretrain.watch.packs),
+            (("pretrain", "watch", "stage_packs"), self.pretrain.watch.stage_packs or []),
             (("evaluate", "packs"), self.evaluate.packs),
         )
         for key, packs in named:
@@ -141,6 +157,24 @@ class Recipe(Section):
                 f"packs.{name} and sources.{name} have the same name; scores, comparisons and curves go by it. "
                 "Rename one of the two, where it is defined and where it is named",
             )
+
+    def _locked(self) -> Iterator[Problem]:
+        watch = self.pretrain.watch
+        for key, packs in (("packs", watch.packs), ("stage_packs", watch.stage_packs or [])):
+            for index, name in enumerate(packs):
+                if self.packs[name].locked:
+                    yield (
+                        ("pretrain", "watch", key, index),
+                        f"pretrain.watch.{key} names {name!r}, which packs.{name}.locked keeps for the end. Leave it to evaluate.packs, "
+                        f"or remove packs.{name}.locked",
+                    )
+        for name in self.locked_packs:
+            if not self.packs[name].held_out:
+                yield (
+                    ("packs", name, "locked"),
+                    f"packs.{name} is locked and may be trained on; what was trained on tells nothing at the end either. Remove "
+                    f"locked, or held_out: false",
+                )
 
     def _released(self) -> Iterator[Problem]:
         if self.pretrain.init_from is None:

@@ -144,13 +144,34 @@ class AllowEpochs(Section):
 
 
 class Watch(Section):
-    """What is measured during training."""
+    """What is measured during training. What was measured changes no weight."""
 
-    every_tokens: Tokens = Field(description="between two measurements")
+    every_tokens: Tokens | None = Field(
+        default=None, description="between two measurements of held-out text; absent: a hundredth of all tokens"
+    )
     validation_bytes: Bytes = Field(default=50_000, description="held-out text per source for bits per byte")
-    packs: list[str] = Field(default=[], description="multiple-choice packs scored during training")
+    packs: list[str] = Field(
+        default=[],
+        description="scored during training: choices by likelihood, written answers by the bits per byte of the right one",
+    )
+    packs_every_tokens: Tokens | None = Field(
+        default=None,
+        description="between two measurements of packs, and two continuations of sample_prompts; absent: a twentieth of all tokens",
+    )
+    stage_packs: list[str] | None = Field(
+        default=None,
+        description="scored at the end of each stage, too; absent: those of evaluate.packs that are not locked",
+    )
     max_items: Annotated[int, Field(gt=0, le=10**7), Unit("items", "no pack has more")] = Field(
         default=1000, description="items per pack; 1,000 resolve four points"
+    )
+    max_share: Annotated[float, Field(gt=0, le=1), Unit("share", "a share of a whole")] = Field(
+        default=0.03,
+        description="of the time of training that watching may take; beyond it there are fewer items, less text and fewer points; 1: no limit",
+    )
+    reference: str | None = Field(
+        default=None,
+        description="folder of an earlier run's pretraining, such as runs/before/pretrain: curves to be held against, at equal tokens",
     )
 
 
@@ -195,9 +216,10 @@ class Pretrain(Section):
     allow_epochs: Annotated[dict[Name, AllowEpochs], CAP] = Field(
         default={}, description="sources that may be read more often, by name"
     )
-    watch: Annotated[Watch, WATCHED]
+    watch: Annotated[Watch, WATCHED] = Watch()
     sample_prompts: Annotated[list[str], WATCHED] = Field(
-        default=[""], description="continued after each stage, for the report"
+        default=[""],
+        description="continued whenever packs are scored, with the same random numbers, and shown in the report",
     )
     checkpoint_every_tokens: Annotated[Tokens, WATCHED] = Field(
         description="between two checkpoints: the most that a crash can cost"
