@@ -506,7 +506,7 @@ def _results(recipe: Recipe, made: list[Step]) -> Iterable[Step]:
             config={
                 "evaluate": recipe.evaluate.inside(),
                 "held_out": {name: recipe.packs[name].held_out for name in recipe.packs},
-                "window": recipe.pretrain.stages[-1].seq_len,
+                "window": recipe.evaluate.window or recipe.pretrain.stages[-1].seq_len,
                 "seed": recipe.seed,
             },
             inputs={

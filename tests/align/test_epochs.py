@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(epochs, "train", lambda session, method, watch, **more: seen.append((method, watch, more)))
     saved: list[Progress] = []
     runtime = SimpleNamespace(ranks=ONE_RANK)
-    session = SimpleNamespace(runtime=runtime, log=print, save=saved.append, stepped=print)
+    session = SimpleNamespace(runtime=runtime, log=print, save=saved.append, stepped=print, cut_smaller=print)
     train_epochs(
         session,  # type: ignore[arg-type]
         PASSES,

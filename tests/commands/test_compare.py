@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from gristmill.commands.compare import compare_runs
+from gristmill.commands.compare import compare_models
 from gristmill.errors import ArtifactError, DataError, RecipeError
+from gristmill.graph.machine import Machine
 from gristmill.statistics import holm, smallest_detectable
 
 
@@ -31,14 +32,31 @@ def two_runs(finished_run: Path, tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "a", tmp_path / "b"
 
 
-def shown(a: Path, b: Path, *, model: str | None = "pretrain", as_json: bool = False) -> str:
+def shown(
+    a: Path | str,
+    b: Path | str,
+    *,
+    model: str | None = "pretrain",
+    as_json: bool = False,
+    on: Path | None = None,
+    window: int | None = None,
+) -> str:
     console = Console(file=StringIO(), width=200)
-    compare_runs(a, b, model=model, console=console, as_json=as_json)
+    compare_models(
+        str(a),
+        str(b),
+        model=model,
+        on=on,
+        window=window,
+        machine=Machine(threads=1),
+        console=console,
+        as_json=as_json,
+    )
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def found(a: Path, b: Path) -> dict[str, Any]:
-    return dict(json.loads(shown(a, b, as_json=True)))
+def found(a: Path | str, b: Path | str, **options: Any) -> dict[str, Any]:
+    return dict(json.loads(shown(a, b, as_json=True, **options)))
 
 
 def scores(run: Path) -> dict[str, Any]:
@@ -107,7 +125,10 @@ def test_what_is_not_the_same_is_left_out_with_the_reason(two_runs: tuple[Path, 
         row |= {"sums": {"pack_sha256": "0" * 64}, "novel": {"window": 7}}.get(row["task"], {})
     results.write_text(json.dumps(rows), encoding="utf-8")
     left_out = found(a, b)["left_out"]
-    assert left_out == ["sums, of which the packs differ", "novel, read in windows of 256 and of 7 tokens"]
+    assert left_out == [
+        "sums, of which the packs differ",
+        "novel, read in windows of 256 and of 7 tokens; --window N reads both in windows of N",
+    ]
     path = next((b / "select" / "code").glob("validation-*.parquet"))
     table = pq.read_table(path)
     pq.write_table(table.slice(1), path)

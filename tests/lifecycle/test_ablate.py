@@ -150,3 +150,26 @@ def test_arms_that_would_be_trained_by_other_ranks_than_the_trunk_are_refused(
     assert code == 1
     assert "step 14 of another run fits, made with other ranks: 1 → 2; run with those" in err
     assert not (RUN / "declared.json").exists()
+
+
+def test_an_extension_is_judged_against_the_same_checkpoint_that_finishes_at_the_old_length(
+    done_project: Path, gristmill: Command
+) -> None:
+    asked = "ablations={data: {kind: extension, endpoint: glosses, seeds: 2}}"
+    code, out, err = ablate(gristmill, "--plan", asked=asked)
+    assert code == 0, err
+    assert "each leaves one trunk after step 22 and takes 6.14k tokens; 4 to make" in out
+    assert "the control finishes in sequences of 128 tokens, extension as the recipe says, in 256" in out
+
+    code, out, err = ablate(gristmill, asked=asked)
+    assert code == 0, err
+    assert out.count("Resuming from step 22 of run 'tiny'.") == 4
+    figures = [row for path in runs() for row in read_json(path / "evaluate" / "results.json")]
+    assert {row["window"] for row in figures if row["metric"] == "bits_per_byte"} == {128}
+    assert "Cannot tell: a verdict needs 5 seeds or more (there are 2)" in out
+    assert out.count("At positions beyond 128, the old length, the loss was") == 2
+    page = (RUN / "index.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("Beyond the old length", "Loss by position before and after extension"))
+    code, _, err = ablate(gristmill, "--apply", "extension", asked=asked)
+    assert code != 0
+    assert "judges the extension that the recipe has already" in err

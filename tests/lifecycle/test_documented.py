@@ -11,6 +11,7 @@ STEP_PAGES = Path(__file__).parents[2] / "docs" / "steps"
 OF_ALL_STEPS = {"manifest.json", "record.json"}  # named once, in docs/steps/README.md
 SUFFIXES = (
     ".bin",
+    ".blocks",
     ".html",
     ".index",
     ".jinja",

@@ -255,7 +255,7 @@ def test_a_line_holds_what_its_steps_gave(tmp_path: Path) -> None:
 
     def without_sums(model: Any, batch: Batch) -> LossOutput:
         output = LOSS(model, batch)
-        return LossOutput(loss_sum=output.loss_sum, sums={"extra": (3.0, 2.0)})
+        return LossOutput(loss_sum=output.loss_sum, sums={"extra": (torch.tensor(3.0, dtype=torch.float64), 2.0)})
 
     session = tiny.train_run(tiny.open_run(tmp_path), log_every=1, loss_fn=without_sums)
     model, lines = tiny.tiny_model(), read_log(session.out / METRICS)

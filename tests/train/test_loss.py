@@ -211,8 +211,18 @@ def test_sums_of_sources_add_up_to_the_whole() -> None:
     nats, count = output.sums["loss"]
     parts = [output.sums[f"loss/{name}"] for name in ("web", "code", "maths")]
     assert count == batch.num_units == sum(part[1] for part in parts)
-    assert nats == pytest.approx(sum(part[0] for part in parts), rel=1e-12)
-    assert nats == pytest.approx(output.loss_sum.item(), rel=1e-5)
+    assert float(nats) == pytest.approx(sum(float(part[0]) for part in parts), rel=1e-12)
+    assert float(nats) == pytest.approx(output.loss_sum.item(), rel=1e-5)
+
+
+def test_each_source_has_the_loss_of_its_own_targets() -> None:
+    model, batch, names = init_weights(Llama(CONFIG), 0), make_batch(sources=3), ["web", "code", "maths"]
+    found = next_token_loss(model, batch, names).sums
+    for number, name in enumerate(names):
+        own = batch.loss_mask_N * (batch.source_N == number)
+        nats, count = next_token_loss(model, replace(batch, loss_mask_N=own), names).sums["loss"]
+        assert found[f"loss/{name}"][1] == count > 0
+        assert float(found[f"loss/{name}"][0]) == pytest.approx(float(nats), rel=1e-5)
 
 
 def test_a_source_without_targets_is_left_out() -> None:

@@ -15,7 +15,9 @@ from gristmill.store.jsonl import read_log
 from gristmill.train.events import (
     EVENTS,
     KINDS,
+    AboveGuessingEvent,
     AnyEvent,
+    CutSmallerEvent,
     Judged,
     MixtureEvent,
     NotFiniteEvent,
@@ -54,6 +56,8 @@ EVERY_KIND: list[AnyEvent] = [
         "book": SourceAfterChange(mean=2.0, deviation=0.1, peak=None, peak_step=None, steps=None),
         "old": SourceAfterChange(mean=2.0, deviation=0.1, peak=1.5, peak_step=10, steps=1)}),
     PassedOverEvent(origin="another", step=40, tokens=400, sequences=1),
+    AboveGuessingEvent(step=40, tokens=400, pack="quiz", guessing=0.25, value=0.5, low=0.375),
+    CutSmallerEvent(step=41, tokens=400, micro_batch_tokens=8, before=16),
 ]  # fmt: skip
 
 
@@ -70,6 +74,8 @@ def test_events_of_every_kind_come_back_and_say_what_happened(tmp_path: Path) ->
         "Another mixture or length from step 10 on; the loss of web rose by 0.5 nats and is back after 12 steps, of code rose by "
         "0.25 nats and is not back, of book was not drawn, of old did not rise []",
         "1 sequence passed over before step 40 []",
+        "quiz is answered better than by guessing from step 40 on: 0.500, at least 0.375, against 0.250 []",
+        "Out of memory at step 41 with micro-batches of 16 tokens; from this step on they have 8 []",
     ]
 
 

@@ -180,7 +180,17 @@ def pretend_to_train(
 
     def pretend(session: Any, method: Any, watch: Any, *, end_step: int, runtime: Any) -> None:
         config, optimizer = session.model.config, session.optimizer
-        asked.append({"optimizer": optimizer, "config": config, "method": method, "watch": watch, "end_step": end_step})
+        last = method.batch_at(Progress(step=end_step - 1))
+        asked.append(
+            {
+                "optimizer": optimizer,
+                "config": config,
+                "method": method,
+                "watch": watch,
+                "end_step": end_step,
+                "last": last,
+            }
+        )
         session.progress.step, session.progress.tokens, session.progress.seconds = (
             end_step,
             end_step * 64,
@@ -432,8 +442,8 @@ def test_what_the_recipe_says_of_optimizer_and_decay_reaches_the_loop(
     changed = recipe(optimizer=optimizer | {"decay_embeddings": False}, decay_shape="one_minus_sqrt")
     pretrain.run(context(inputs, tmp_path, changed))
     assert [settings["end_step"] for settings in asked] == [8, 12, 14]
-    for method, step, following in ((asked[0]["method"], 1, 8), (asked[2]["method"], 12, 50)):
-        batch, next_sample = method.batch_at(Progress(step=step))
+    for settings, following in ((asked[0], 8 * 4), (asked[2], 12 * 4 + 2 * 2)):
+        batch, next_sample = settings["last"]
         assert (batch.num_tokens, next_sample) == (64, following)
     for settings in asked:
         assert settings["method"].max_grad_norm == 0.25
@@ -462,7 +472,11 @@ def test_saving_and_measuring_are_due_every_so_many_tokens_and_at_stage_ends(
     )
     pretrain.run(context(inputs, tmp_path, often))
     for settings in asked:
-        [measure] = settings["watch"].hooks
+        read_long_texts, measure = settings["watch"].hooks
+        assert [step for step in range(15) if read_long_texts.at(step)] == [
+            12,
+            14,
+        ]  # the last stage extends the context
         assert [step for step in range(15) if settings["watch"].save.at(step)] == due
         assert [step for step in range(15) if measure.at(step)] == due
 

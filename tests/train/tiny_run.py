@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from gristmill.model.config import LlamaConfig
+from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.store.checkpoints import CheckpointIndex
@@ -81,7 +82,7 @@ def batch_at(step: int) -> Batch:
 
 
 def runtime(**others: Any) -> Runtime:
-    return Runtime(device="cpu", threads=1, micro_batch_tokens=MICRO_BATCH_TOKENS, **others)
+    return Runtime(**{"device": "cpu", "threads": 1, "micro_batch_tokens": MICRO_BATCH_TOKENS, **others})
 
 
 def checkpoints_in(folder: Path, *, identity: str = "f", prefix: str = "p", run: str = "tiny") -> Checkpoints:
@@ -151,9 +152,8 @@ def measuring_hook(session: Session) -> Hook:
 
     def measure(progress: Progress) -> None:
         batch = batch_at(1000)
-        x_ND = session.model.hidden(
-            torch.from_numpy(batch.tokens_N), torch.from_numpy(batch.positions_N), batch.document_lengths.tolist()
-        )
+        tokens_N, positions_N = on_device([batch.tokens_N, batch.positions_N], session.model.device)
+        x_ND = session.model.hidden(tokens_N, positions_N, batch.document_lengths.tolist())
         session.monitor.evaluation(
             progress.step, progress.tokens, {"eval/sum": float(session.model.logits(x_ND).sum())}
         )

@@ -4,6 +4,8 @@
                                                        └─ candidate   share of it + the rest   decays to zero, seed 1 … n
     scratch   the same from the first step on, at equal tokens
     stages    from the first step on through the recipe's stages, whose mixtures a plan may give otherwise: which data, and when
+    extension trunk up to the stage that reads longer sequences ─┬─ control     as many tokens at the length and mixture before
+                                                                 └─ extension   the recipe's own stages from there on
 
 A seed of an annealing arm is another order of what is left of each source; one of an arm from the first step on is also other first weights. The
 prefix of a checkpoint is all that shaped it, so the trunk is found in the store and trained by no arm again.
@@ -13,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.ablation import CONTROL, Ablation
+from gristmill.recipe.schema.ablation import CONTROL, EXTENSION, Ablation
 from gristmill.recipe.schema.mixture import Draw
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import MAX_WEIGHT_DECIMALS, did_you_mean
@@ -28,6 +31,7 @@ from gristmill.store.fingerprint import derive_seed
 
 POST_TRAINING = ("chat", "sft", "pairs", "dpo", "ablations")
 UNIT = 10**MAX_WEIGHT_DECIMALS
+SHORT = "short"  # the stage of an extension's control
 NOT_WATCHED = 10**15  # tokens between two measurements on the way: only the ends are measured
 
 
@@ -36,12 +40,14 @@ class Arm:
     """What is compared: the mixture of each stage that is the arm's own, by the stage's name.
 
     candidate: None for the control. share: of a candidate in the mixture, 0 in the control's; None for a plan, which is not mixed in.
+    stages: of an extension, the recipe's own.
     """
 
     name: str
     candidate: str | None
     share: float | None
     mixtures: Mapping[str, Sequence[Draw]]
+    stages: Sequence[Stage] = ()
 
     @property
     def draws(self) -> list[Draw]:
@@ -53,7 +59,7 @@ class Arm:
         told = {
             stage: ", ".join(_draw_in_words(draw) for draw in mixture)
             for stage, mixture in self.mixtures.items()
-            if self is control or _drawn(mixture) != _drawn(control.mixtures[stage])
+            if self is control or _drawn(mixture) != _drawn(control.mixtures.get(stage, ()))
         }
         return "; ".join(
             told.values() if len(self.mixtures) == 1 else (f"{stage}: {text}" for stage, text in told.items())
@@ -105,13 +111,12 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
     except ValueError as error:
         raise RecipeError(f"ablations.{chosen}: {error}") from None
     base = _stage_at(pretrain, max(0, after_step - 1)).mixture
-    arms = _arms_of_plans(ablation, pretrain, chosen) if ablation.kind == "stages" else _arms_of_shares(ablation, base)
-    if twins := _twins(arms):
-        raise RecipeError(
-            f"ablations.{chosen}: {twins[1]} trains on the mixture of {twins[0]}, draw for draw. Its runs would be the same runs, counted as if "
-            "they were others, and all noise would look smaller than it is.\n  Remove one of the two. What two runs of one mixture differ by is "
-            "told without it."
-        )
+    if ablation.kind == EXTENSION:
+        arms = _arms_of_extension(base, [*_after(pretrain, after_step)])
+    else:
+        is_of_plans = ablation.kind == "stages"
+        arms = _arms_of_plans(ablation, pretrain, chosen) if is_of_plans else _arms_of_shares(ablation, base)
+        _refuse_twins(chosen, arms)
     run = f"{recipe.name}.{chosen}"
     trials = [
         Trial(
@@ -129,7 +134,7 @@ def design_of(loaded: LoadedRecipe, name: str | None) -> Design:
         ablation=ablation,
         after_step=after_step,
         tokens=tokens,
-        has_other_plan=after_step > 0
+        has_other_plan=ablation.kind == "anneal"
         and any(_drawn(stage.mixture) != _drawn(base) for stage in _after(pretrain, after_step)),
         arms=arms,
         trials=trials,
@@ -164,6 +169,15 @@ def _arms_of_plans(ablation: Ablation, pretrain: Pretrain, chosen: str) -> list[
     return [
         control,
         *(Arm(name=name, candidate=name, share=None, mixtures=usual | plan) for name, plan in ablation.plans.items()),
+    ]
+
+
+def _arms_of_extension(base: Sequence[Draw], stages: Sequence[Stage]) -> list[Arm]:
+    """The control goes on with `base` at the length before; the other arm has the recipe's stages."""
+    own = {stage.name: stage.mixture for stage in stages}
+    return [
+        Arm(name=CONTROL, candidate=None, share=None, mixtures={SHORT: base}),
+        Arm(name=EXTENSION, candidate=EXTENSION, share=None, mixtures=own, stages=stages),
     ]
 
 
@@ -202,6 +216,16 @@ def _chosen(recipe: Recipe, name: str | None) -> str:
     return known[0] if name is None else name
 
 
+def _refuse_twins(ablation: str, arms: Sequence[Arm]) -> None:
+    """Raises RecipeError for two arms on one mixture."""
+    if twins := _twins(arms):
+        raise RecipeError(
+            f"ablations.{ablation}: {twins[1]} trains on the mixture of {twins[0]}, draw for draw. Its runs would be the same runs, counted as if "
+            "they were others, and all noise would look smaller than it is.\n  Remove one of the two. What two runs of one mixture differ by is "
+            "told without it."
+        )
+
+
 def _twins(arms: Sequence[Arm]) -> tuple[str, str] | None:
     """The names of the first two arms that draw the same, in whatever order."""
     known: dict[tuple[frozenset[tuple[str, int | None, float]], ...], str] = {}
@@ -234,6 +258,8 @@ def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
         raise ValueError(
             f"tokens {tokens:,} is not a whole number of steps of {batch:,}; use {tokens // batch * batch + batch:,}"
         )
+    if ablation.kind == EXTENSION:
+        return _before_extension(pretrain)
     if ablation.kind != "anneal":
         return 0, pretrain.total_tokens if tokens is None else tokens
     begins = (pretrain.total_tokens - pretrain.decay_tokens) // batch
@@ -247,6 +273,17 @@ def _extent(ablation: Ablation, pretrain: Pretrain) -> tuple[int, int]:
             f"after_step {after_step:,} lies in the warm-up of {pretrain.warmup_tokens // batch:,} steps; a branch leaves the trunk after it"
         )
     return after_step, pretrain.decay_tokens // batch * batch if tokens is None else tokens
+
+
+def _before_extension(pretrain: Pretrain) -> tuple[int, int]:
+    """(steps before the first stage that reads longer sequences than the one before it, tokens from there on)."""
+    for number, (stage, longer) in enumerate(pairwise(pretrain.stages), start=1):
+        if longer.seq_len > stage.seq_len:
+            before = sum(one.tokens for one in pretrain.stages[:number])
+            if before < pretrain.warmup_tokens:
+                raise ValueError(f"stage {longer.name} begins in the warm-up; a branch leaves the trunk after it")
+            return before // pretrain.global_batch_tokens, pretrain.total_tokens - before
+    raise ValueError("no stage reads longer sequences than the one before it, so there is no extension to judge")
 
 
 def _stage_at(pretrain: Pretrain, step: int) -> Stage:
@@ -300,10 +337,12 @@ def _loaded(
     }
     if pretrain.on_spike != "skip":  # a rewind would pass over data of one arm and not of another
         data["pretrain"]["on_spike"] = "log"
-    if ablation.kind != "anneal":
+    if not after_step:
         data["pretrain"]["seed"] = derive_seed(loaded.recipe.seed, "ablation", seed) % 2**63
     unlocked = [name for name in loaded.recipe.evaluate.packs if not loaded.recipe.packs[name].locked]
     data["evaluate"] = {**data.get("evaluate", {}), "packs": unlocked, "xz_yardstick": False}
+    if ablation.kind == EXTENSION:  # what the extension costs within the old length
+        data["evaluate"]["window"] = _stage_at(pretrain, after_step - 1).seq_len
     if ablation.validation_bytes is not None:
         data["evaluate"]["validation_bytes"] = ablation.validation_bytes
     try:
@@ -329,15 +368,19 @@ def _stages(
         if steps:
             stages.append({**stage.model_dump(exclude_unset=True), "tokens": steps * batch})
             left -= steps
-    own: dict[str, Any] = {
-        "name": _free_name(ablation.kind, stages),
+    if arm.stages:
+        own = [stage.model_dump(exclude_unset=True) for stage in arm.stages]
+        return [*stages, {**own[0], "reshuffle": seed}, *own[1:]]
+    [(name, mixture)] = arm.mixtures.items()
+    added: dict[str, Any] = {
+        "name": _free_name(name, stages),
         "tokens": tokens,
         "seq_len": _stage_at(pretrain, max(0, after_step - 1)).seq_len,
-        "mixture": _dumped(arm.mixtures[ablation.kind]),
+        "mixture": _dumped(mixture),
     }
-    if ablation.kind == "anneal":
-        own["reshuffle"] = seed
-    return [*stages, own]
+    if after_step:
+        added["reshuffle"] = seed
+    return [*stages, added]
 
 
 def _dumped(mixture: Sequence[Draw]) -> list[dict[str, Any]]:
@@ -345,10 +388,10 @@ def _dumped(mixture: Sequence[Draw]) -> list[dict[str, Any]]:
 
 
 def _schedule(ablation: Ablation, pretrain: Pretrain, tokens: int) -> dict[str, int]:
-    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay. Stages: the recipe's schedule as it is."""
+    """Anneal: all of the arm decays. Scratch: the recipe's shares of warm-up and decay. Stages and extension: the recipe's schedule as it is."""
     if ablation.kind == "anneal":
         return {"decay_tokens": tokens}
-    if ablation.kind == "stages":
+    if ablation.kind in ("stages", EXTENSION):
         return {}
     batch = pretrain.global_batch_tokens
 

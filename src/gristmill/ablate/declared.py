@@ -68,8 +68,15 @@ def _asked(design: Design, shaped_by: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": design.tokens,
         "validation_bytes": design.trials[0].loaded.recipe.evaluate.validation_bytes,
         "arms": {arm.name: _plain(arm) for arm in design.arms},
+        **_stages_asked(design),
         "shaped_by": dict(shaped_by),
     }
+
+
+def _stages_asked(design: Design) -> dict[str, Any]:
+    """The stages of an extension, which arms of data do not have."""
+    stages = [stage.model_dump(exclude_none=True, exclude={"name"}) for arm in design.arms for stage in arm.stages]
+    return {"stages": stages} if stages else {}
 
 
 def _plain(arm: Arm) -> Any:

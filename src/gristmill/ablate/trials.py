@@ -7,9 +7,11 @@ from typing import Any
 
 from gristmill.ablate.arms import Design, Trial
 from gristmill.ablate.outcome import Measured, measured_of
+from gristmill.evaluate.extension import Extension, extensions_of
 from gristmill.evaluate.outputs import Evaluated
 from gristmill.store.fingerprint import differences
 from gristmill.store.store import RunLinks, Store
+from gristmill.train.outputs import Pretrained
 
 MODEL = "pretrain"
 
@@ -36,6 +38,18 @@ def measured(design: Design, store: Store) -> list[Measured]:
         )
         for task in runs_AS[0][0]
     ]
+
+
+def extensions(design: Design, store: Store) -> dict[str, Extension]:
+    """What the extension did at each position, by training that extends the context: "extension.1"."""
+    found = {}
+    for trial in design.trials:
+        folder = RunLinks(store, trial.loaded.recipe.name).artefact(MODEL)
+        for extension in (
+            [] if folder is None or not trial.arm.stages else extensions_of(Pretrained(folder).long_contexts)
+        ):
+            found[f"{trial.arm.name}.{trial.seed}"] = extension
+    return found
 
 
 def seconds_of(design: Design, store: Store, steps: Sequence[str]) -> float:

@@ -120,5 +120,6 @@ def train_epochs(
         log=session.log,
         save=Hook(at=lambda step: step % SAVE_EVERY == 0 or step % passes.steps_per_epoch == 0, run=session.save),
         stepped=partial(session.stepped, total=passes.num_steps),
+        cut_smaller=session.cut_smaller,
     )
     train(session, method, watch, end_step=passes.num_steps, runtime=session.runtime)

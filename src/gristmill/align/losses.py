@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.tokens.batch import Batch
 from gristmill.tokens.chat import EncodedChat, chat_batch
@@ -103,22 +105,20 @@ def response_logps(model: Llama, batch: Batch) -> Tensor:
 
     Logits are made in pieces and recomputed in the backward pass, so that memory does not grow with tokens × vocabulary.
     """
-    device = model.device
     lengths = batch.document_lengths.tolist()
-    x_ND = model.hidden(
-        torch.from_numpy(batch.tokens_N).to(device), torch.from_numpy(batch.positions_N).to(device), lengths
+    counts_N = batch.loss_mask_N > 0
+    rows_M = np.flatnonzero(counts_N)
+    tokens_N, positions_N, targets_M, index_M = on_device(
+        [batch.tokens_N, batch.positions_N, batch.targets_N[rows_M], rows_M], model.device
     )
-    counts_N = torch.from_numpy(batch.loss_mask_N > 0)
-    rows_M = counts_N.nonzero()[:, 0].to(device)
-    targets_M = torch.from_numpy(batch.targets_N).to(device)[rows_M].long()
-    x_MD = x_ND[rows_M]
+    x_MD = model.hidden(tokens_N, positions_N, lengths).index_select(0, index_M)
     logp_M = torch.cat(
         [
             checkpoint(_target_logp, x, model.output_weight_VD, targets, use_reentrant=False, preserve_rng_state=False)
-            for x, targets in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS))
+            for x, targets in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M.long(), LOGIT_ROWS))
         ]
     )
-    num_counting = [int(part.sum()) for part in torch.split(counts_N, lengths)]
+    num_counting = np.add.reduceat(counts_N, np.cumsum(lengths) - lengths, dtype=np.int64).tolist()
     return torch.stack([part.sum() for part in torch.split(logp_M, num_counting)])
 
 
@@ -136,12 +136,10 @@ def pair_logps(model: Llama, pairs: Sequence[tuple[EncodedChat, EncodedChat]]) -
 def preference_loss(model: Llama, batch: PairBatch, *, beta: float) -> LossOutput:
     """What the loop calls. Sums by name: accuracy (chosen reward above rejected), margin, both rewards; counts are pairs."""
     chosen_logp, rejected_logp = pair_logps(model, [(pair.chosen, pair.rejected) for pair in batch.pairs])
-    reference = [
-        torch.tensor([getattr(pair, name) for pair in batch.pairs], dtype=torch.float32, device=chosen_logp.device)
-        for name in ("reference_chosen_logp", "reference_rejected_logp")
-    ]
+    asked = [(pair.reference_chosen_logp, pair.reference_rejected_logp) for pair in batch.pairs]
+    reference = on_device([*np.array(asked, dtype=np.float32).T.copy()], chosen_logp.device)
     loss, chosen, rejected = dpo_loss(chosen_logp, rejected_logp, *reference, beta=beta)
     count = float(len(batch.pairs))
     values = ((chosen > rejected).double(), (chosen - rejected).double(), chosen.double(), rejected.double())
-    sums = {name: (float(value.sum()), count) for name, value in zip(REPORTS, values, strict=True)}
+    sums = {name: (value.sum(), count) for name, value in zip(REPORTS, values, strict=True)}
     return LossOutput(loss_sum=loss.sum(), sums=sums)

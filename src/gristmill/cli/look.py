@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gristmill.cli.options import AsJson, console
+from gristmill.cli.options import AsJson, Device, Threads, console, machine_of
 
 if TYPE_CHECKING:
     pass
@@ -127,12 +127,29 @@ def trace(
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN_A")],
-    b: Annotated[Path, typer.Argument(help="another run's folder", metavar="RUN_B")],
-    model: Annotated[str | None, typer.Option(help="pretrain, sft or dpo; the last one, if absent")] = None,
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="a run's folder, RUN@STEP for a checkpoint, an export, or a Hugging Face Llama", metavar="A"
+        ),
+    ],
+    b: Annotated[str, typer.Argument(help="another one", metavar="B")],
+    model: Annotated[str | None, typer.Option(help="of a run: pretrain, sft or dpo; the last one, if absent")] = None,
+    on: Annotated[
+        Path | None,
+        typer.Option(
+            help="measure both on the packs and held-out text of this run, if they are not yet", metavar="RUN"
+        ),
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(min=2, help="measure both on held-out text in windows of so many tokens")
+    ] = None,
+    threads: Threads = "auto",
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Which of two runs' models is better, on what both were measured on, and whether that can be told."""
-    from gristmill.commands.compare import compare_runs
+    """Which of two models is better, on the packs and held-out text of a run, and whether that can be told."""
+    from gristmill.commands.compare import compare_models
 
-    compare_runs(a, b, model=model, console=console(), as_json=as_json)
+    machine = machine_of(Path("runs"), threads, device=device)
+    compare_models(a, b, model=model, on=on, window=window, machine=machine, console=console(), as_json=as_json)

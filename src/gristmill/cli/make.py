@@ -12,6 +12,7 @@ import typer
 from gristmill.cli.options import (
     Array,
     AsJson,
+    Compiled,
     Device,
     MetricsTo,
     MicroBatchTokens,
@@ -55,6 +56,7 @@ def run(
     offline: Offline = False,
     metrics_to: MetricsTo = None,
     recompute: Recompute = False,
+    compiled: Compiled = False,
 ) -> None:
     """Make everything the recipe asks for; resume where it stopped; skip what is done and unchanged."""
     from dataclasses import replace
@@ -73,6 +75,7 @@ def run(
         offline=offline,
         metrics_to=tuple(metrics_to or ()),
         recompute=recompute,
+        compiled=compiled,
     )
     if array is not None:
         from gristmill.array import run_rank

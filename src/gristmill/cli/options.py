@@ -94,6 +94,9 @@ MetricsTo = Annotated[
 Recompute = Annotated[
     bool, typer.Option("--recompute", help="compute activations of training twice: less memory, a third more time")
 ]
+Compiled = Annotated[
+    bool, typer.Option("--compile", help="compile feed-forward layers and norms of training: fewer kernels on a GPU")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 MicroBatchTokens = Annotated[int | None, typer.Option(min=1, help="tokens in one forward pass")]
 

@@ -11,6 +11,7 @@ import typer
 from gristmill.cli.options import (
     Array,
     AsJson,
+    Compiled,
     Device,
     Fork,
     MicroBatchTokens,
@@ -95,6 +96,7 @@ def ablate(
     ranks: Annotated[int, typer.Option(min=1, help="processes that train together on this machine")] = 1,
     replicas: Replicas = 1,
     recompute: Recompute = False,
+    compiled: Compiled = False,
     as_json: AsJson = False,
 ) -> None:
     """Which data is worth it: train arms that differ in their data only, and tell them apart, or say that it cannot be told."""
@@ -109,7 +111,7 @@ def ablate(
 
     loaded = load_recipe(recipe, overrides or [])
     machine = machine_of(runs_dir, threads, processes, device, micro_batch_tokens)
-    machine = replace(machine, ranks=ranks, replicas=replicas, recompute=recompute)
+    machine = replace(machine, ranks=ranks, replicas=replicas, recompute=recompute, compiled=compiled)
     if apply is not None:
         apply_arm(loaded, machine, name=name, arm=apply, fork=fork, overrides=overrides or [], console=console())
         return

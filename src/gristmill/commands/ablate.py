@@ -20,7 +20,7 @@ from gristmill.ablate.arms import design_of
 from gristmill.ablate.declared import RESULTS, check_declared, declare
 from gristmill.ablate.groups import grouped, groups_of
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
-from gristmill.ablate.trials import measured, other_environments, seconds_of
+from gristmill.ablate.trials import extensions, measured, other_environments, seconds_of
 from gristmill.commands.ablate_checks import check_endpoint, check_trunk, seeds_seen, shaped_by
 from gristmill.commands.ablate_plan import print_plan
 from gristmill.commands.intervene import intervene
@@ -30,7 +30,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.share import Share
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.ablation import CONTROL
+from gristmill.recipe.schema.ablation import CONTROL, EXTENSION
 from gristmill.remake import PRETRAIN
 from gristmill.report.ablation_page import AblationFacts, environments_in_words, render_ablation, verdict_in_words
 from gristmill.runner import given_command
@@ -105,6 +105,7 @@ def ablate(
         took_seconds=seconds_of(design, store, (PRETRAIN, "evaluate")),
         looks=looks,
         other_environments=other_environments(design, store),
+        extensions=extensions(design, store),
     )
     write_json(folder / RESULTS, {"verdict": verdict_in_words(design, found), **found.to_json()})
     write_text(folder / PAGE, render_ablation(facts))
@@ -140,6 +141,10 @@ def apply(
     chosen = next((one for one in design.arms if one.name == arm and one.name != CONTROL), None)
     if chosen is None:
         raise RecipeError(f"{design.run} has no arm {arm!r}; it has {', '.join(one.name for one in design.arms[1:])}.")
+    if design.ablation.kind == EXTENSION:
+        raise RecipeError(
+            f"{design.run} judges the extension that the recipe has already; there is nothing to write into it."
+        )
     if not design.after_step:
         raise RecipeError(
             f"{design.run} was trained from the first step on, so there is no run to change. Write the mixture of {arm} into the recipe; "
@@ -208,7 +213,9 @@ def _print_outcome(facts: AblationFacts, folder: Path, console: Console) -> None
     console.print()
     console.print(Text(verdict_in_words(design, outcome), style="bold"), soft_wrap=True)
     console.print(Text(f"page: {folder / PAGE}"), soft_wrap=True)
-    if outcome.best is not None and design.after_step:
+    for name, found in facts.extensions.items():
+        console.print(Text(f"{name}: {found.words}"), soft_wrap=True)
+    if outcome.best is not None and design.ablation.kind == "anneal":
         command = shlex.join([*given_command(design.trials[0].loaded, "ablate"), "--apply", outcome.best.arm])
         console.print(Text(f"to go by it: {command}"), soft_wrap=True)
 

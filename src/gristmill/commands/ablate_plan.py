@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Arm, Design, Trial
 from gristmill.ablate.declared import RESULTS
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect
@@ -14,6 +14,7 @@ from gristmill.ablate.trials import is_made
 from gristmill.display import plain_table, print_whole
 from gristmill.forecast import check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.recipe.schema.ablation import EXTENSION
 from gristmill.remake import PRETRAIN
 from gristmill.statistics import effective_number
 from gristmill.store.durable import read_json
@@ -26,6 +27,7 @@ SEED_SD = {
     "anneal": 0.002,
     "scratch": 0.02,
     "stages": 0.02,
+    "extension": 0.002,
 }  # bits per byte, of a run of the quickstart; until runs of this ablation say
 NEARLY = 0.01  # of the tokens of a source, by which plans may differ without a word
 ITEM_SD = 0.05  # bits per byte, of a document's difference between two arms; likewise
@@ -48,7 +50,7 @@ class Price:
 def print_plan(design: Design, machine: Machine, console: Console) -> None:
     """The arms, the price, and the difference that could be seen."""
     ablation, store = design.ablation, Store(machine.runs_dir)
-    has_shares = ablation.kind != "stages"
+    has_shares = design.arms[0].share is not None
     table = plain_table("arm", *(("share >",) if has_shares else ()), "trained on")
     for arm in design.arms:
         table.add_row(arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
@@ -67,6 +69,13 @@ def print_plan(design: Design, machine: Machine, console: Console) -> None:
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if ablation.kind == EXTENSION:
+        short, long = (_trial_of(design, arm).loaded.recipe.pretrain.stages[-1].seq_len for arm in design.arms)
+        told = (
+            f"the control finishes in sequences of {short:,} tokens, {EXTENSION} as the recipe says, in {long:,}; both are then read in windows of "
+            f"{short:,}: what the extension costs within the old length"
+        )
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
     drawn = [arm.name for arm in design.arms if arm.candidate and _draws(design, arm.candidate, ablation.endpoint)]
     if drawn:
         console.print(
@@ -115,10 +124,15 @@ def _unequal(design: Design) -> list[str]:
 
 def _tokens_by_source(design: Design, arm: Arm) -> dict[str, float]:
     sums: dict[str, float] = {}
-    for stage in next(trial for trial in design.trials if trial.arm is arm).loaded.recipe.pretrain.stages:
+    for stage in _trial_of(design, arm).loaded.recipe.pretrain.stages:
         for draw in stage.mixture:
             sums[draw.source] = sums.get(draw.source, 0.0) + draw.weight * stage.tokens
     return sums
+
+
+def _trial_of(design: Design, arm: Arm) -> Trial:
+    """The first training of an arm."""
+    return next(trial for trial in design.trials if trial.arm is arm)
 
 
 def _price(design: Design, machine: Machine, store: Store) -> Price:

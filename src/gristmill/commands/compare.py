@@ -1,91 +1,45 @@
-"""`gristmill compare`: the models of two runs on what both were measured on: paired differences, and what could have been seen.
+"""COMMAND compare: which of two models is better, by paired differences on the same items, and what could have been seen.
 
     packs          items of packs that are byte for byte the same
-    held-out text  documents that both runs hold out, with the same text; what one of them trains on is no test of it
+    held-out text  documents with the same text that the runs of both hold out; what one of them trains on is no test of it
 
-Nothing is measured again. Of many tasks some differ by chance, so p-values are Holm's over all rows. A row that decides nothing says how
-large a difference would have been seen four times in five.
+Two runs are compared on what both were measured on. A checkpoint, an export or any Hugging Face folder is measured here, on the packs and the
+held-out text of the run that it is compared with, or of another one. Of many tasks some differ by chance, so p-values are Holm's over all
+rows; a difference that neighbouring checkpoints of one run show too is not called better. A row that decides nothing says how large a
+difference would have been seen four times in five.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import xxhash
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.commands.run_folder import refuse_broken_links, refuse_unfinished
-from gristmill.data.document import read_batches
+from gristmill.commands.compare_sides import Side, sides_of
+from gristmill.commands.compare_targets import find_target
 from gristmill.display import plain_table, print_whole
-from gristmill.errors import ArtifactError, DataError, RecipeError
+from gristmill.errors import DataError
 from gristmill.evaluate.compare import ItemScores, compare
-from gristmill.evaluate.outputs import YARDSTICK, Comparison, Evaluated, Figure
-from gristmill.recipe.load import named_nearly
-from gristmill.select.outputs import Selected
+from gristmill.evaluate.noise import FEWEST, Noise, Trend, noise_of_difference
+from gristmill.evaluate.outputs import Comparison, Verdict
+from gristmill.graph.machine import Machine
 from gristmill.statistics import smallest_detectable
-from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import BITS
 from gristmill.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """A model of a run, as its evaluation has it. figures and scores: by task."""
-
-    folder: Path
-    model: str
-    figures: dict[str, Figure]
-    scores: dict[str, ItemScores]
-
-    @classmethod
-    def of(cls, folder: Path, model: str | None) -> Side:
-        """model: None for the one that was made last. Raises RecipeError or ArtifactError where there is none."""
-        if not folder.is_dir():
-            raise RecipeError(
-                f"{folder} does not exist. {named_nearly(folder)}Name a run's folder, such as runs/quickstart."
-            )
-        refuse_broken_links(folder)
-        refuse_unfinished(folder, ["evaluate"] if not (folder / "evaluate").exists() else [])
-        if not (folder / "evaluate").is_dir():
-            raise ArtifactError(f"{folder} was not evaluated.\n  `gristmill run RECIPE --until evaluate` does it.")
-        evaluated = Evaluated(folder / "evaluate")
-        models = dict.fromkeys(figure.model for figure in evaluated.figures if figure.model != YARDSTICK)
-        chosen = [*models][-1] if model is None else model
-        if chosen not in models:
-            raise RecipeError(f"{folder} has no model {chosen!r}; it has {', '.join(models)}.")
-        scores: dict[str, ItemScores] = evaluated.scores_of(chosen)
-        figures = {one.task: one for one in evaluated.figures if one.model == chosen and one.task in scores}
-        return cls(folder=folder, model=chosen, figures=figures, scores=scores)
-
-    def documents(self, source: str) -> Iterator[tuple[bytes, float, int]]:
-        """Of each document of held-out text that was measured: a hash of its text, bits, bytes.
-
-        Raises ArtifactError where the run's selection is not the one that was measured.
-        """
-        scores = self.scores[source]
-        sizes = scores["sizes"] or []
-        links = RunLinks(Store(self.folder.absolute().parent), self.folder.name)
-        select = links.made_from("tokenize").get("select", self.folder / "select")
-        texts = _texts(Selected(select, source=source).validation)
-        for bits, size in zip(scores["amounts"], sizes, strict=True):
-            text = next(texts, b"")
-            if len(text) != size:
-                raise ArtifactError(
-                    f"{self.folder} was evaluated on other held-out text of {source} than it has now.\n  `gristmill run` with its recipe "
-                    "evaluates it again."
-                )
-            yield xxhash.xxh3_128_digest(text), bits, size
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
-    """A task on which both were measured. a, b: the values on what is paired, of `of` that each was measured on."""
+    """A task on which both were measured. a, b: the values on what is paired, of `of` that each was measured on.
+
+    noise: what two checkpoints differ by in 95 of 100 cases; None where it is not known.
+    """
 
     task: str
     metric: str
@@ -95,34 +49,62 @@ class Row:
     of: tuple[int, int]
     comparison: Comparison
     smallest: float | None
+    noise: float | None
+
+    @property
+    def verdict(self) -> Verdict | Literal["within checkpoint noise"]:
+        """That of the comparison, where checkpoints do not differ as much for no reason."""
+        found = self.comparison
+        if found.decides and self.noise is not None and abs(found.difference) < self.noise:
+            return "within checkpoint noise"
+        return found.verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """left_out: why tasks of one side or both are not compared."""
+    """left_out: why tasks of one side or both are not compared. noise_words: of checkpoint noise, what is known and what not. notes: what to mind."""
 
     a: Side
     b: Side
     rows: Sequence[Row]
     left_out: Sequence[str]
+    noise_words: Sequence[str]
+    notes: Sequence[str]
 
 
-def compare_runs(a: Path, b: Path, *, model: str | None, console: Console, as_json: bool) -> None:
-    """Prints B against A. Raises as `Side.of`, and DataError where the two have nothing in common."""
-    found = compared(Side.of(a, model), Side.of(b, model))
+def compare_models(
+    a: str,
+    b: str,
+    *,
+    model: str | None,
+    on: Path | None,
+    window: int | None,
+    machine: Machine,
+    console: Console,
+    as_json: bool,
+) -> None:
+    """Prints B against A. a, b: addresses of compare_targets.py. on: the run whose packs and held-out text are used, where two runs are not
+    compared on what they were measured on. window: of tokens, the longest input on held-out text.
+
+    Raises RecipeError or ArtifactError for an address that means no model and where there is no run to measure on, DataError where the two have
+    nothing in common.
+    """
+    targets = find_target(a, model=model), find_target(b, model=model)
+    told = Console(stderr=True) if as_json else console
+    found = compared(*sides_of(targets, on=on, window=window, machine=machine, console=told))
     if as_json:
         console.print_json(json.dumps(_plain(found)))
         return
-    console.print(
-        Text.assemble(
-            ("A ", "bold"), f"{found.a.folder} {found.a.model}\n", ("B ", "bold"), f"{found.b.folder} {found.b.model}"
-        )
-    )
+    for name, side in (("A", found.a), ("B", found.b)):
+        words = f"{side.target.address} {side.model}" if side.target.measured_as else side.target.address
+        console.print(Text.assemble((f"{name} ", "bold"), words), soft_wrap=True)
     console.print()
     print_whole(_table(found.rows), console)
     console.print()
-    for row in found.rows:
-        console.print(in_words(row), markup=False, highlight=False, soft_wrap=True)
+    for line in (*map(in_words, found.rows), *found.noise_words):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for line in found.notes:
+        console.print(f"Mind: {line}", markup=False, highlight=False, soft_wrap=True)
     for line in found.left_out:
         console.print(f"not compared: {line}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -133,7 +115,8 @@ def compared(a: Side, b: Side) -> Compared:
     left_out = list[str]()
     for task in dict.fromkeys([*a.scores, *b.scores]):
         if task not in a.scores or task not in b.scores:
-            left_out.append(f"{task}, which only {'B' if task in b.scores else 'A'} was measured on")
+            why = a.left_out.get(task) or b.left_out.get(task)
+            left_out.append(why or f"{task}, which only {'B' if task in b.scores else 'A'} was measured on")
             continue
         pair = _paired_items(a, b, task)
         if isinstance(pair, str):
@@ -142,12 +125,16 @@ def compared(a: Side, b: Side) -> Compared:
             scores["A"][task], scores["B"][task] = pair
     if not scores["A"]:
         raise DataError(
-            f"{a.folder} and {b.folder} were measured on nothing that is the same: {'; '.join(left_out) or 'no tasks'}."
+            f"{a.target.address} and {b.target.address} were measured on nothing that is the same: {'; '.join(left_out) or 'no tasks'}."
         )
+    watched = [None if side.target.watched is None else Trend.of(side.target.watched) for side in (a, b)]
     figures = [replace(side.figures[task], model=name) for name, side in (("A", a), ("B", b)) for task in scores["A"]]
-    rows = []
+    rows, known = [], dict[str, list[Noise | int | None]]()
     for comparison in compare(scores, figures):
         ours = [scores[name][comparison.task] for name in ("A", "B")]
+        known[comparison.task] = [
+            None if one is None else one.noise(comparison.task, comparison.metric) for one in watched
+        ]
         rows.append(
             Row(
                 task=comparison.task,
@@ -158,9 +145,17 @@ def compared(a: Side, b: Side) -> Compared:
                 of=(len(a.scores[comparison.task]["amounts"]), len(b.scores[comparison.task]["amounts"])),
                 comparison=comparison,
                 smallest=smallest_detectable(comparison.stderr, comparison.degrees),
+                noise=noise_of_difference([one for one in known[comparison.task] if isinstance(one, Noise)]),
             )
         )
-    return Compared(a=a, b=b, rows=rows, left_out=left_out)
+    return Compared(
+        a=a,
+        b=b,
+        rows=rows,
+        left_out=left_out,
+        noise_words=_noise_words(known),
+        notes=[*a.notes, *b.notes],
+    )
 
 
 def _paired_items(a: Side, b: Side, task: str) -> tuple[ItemScores, ItemScores] | str:
@@ -169,15 +164,23 @@ def _paired_items(a: Side, b: Side, task: str) -> tuple[ItemScores, ItemScores] 
     if one.metric != other.metric:
         return f"{task}, measured as {one.metric} and as {other.metric}"
     if one.metric != BITS:
-        return (
-            (a.scores[task], b.scores[task])
-            if one.pack_sha256 == other.pack_sha256
-            else f"{task}, of which the packs differ"
-        )
-    if one.window != other.window:
-        return f"{task}, read in windows of {one.window} and of {other.window} tokens"
-    of_a = {text: (bits, size) for text, bits, size in a.documents(task)}
-    both = [(*of_a[text], bits) for text, bits, _ in b.documents(task) if text in of_a]
+        if one.pack_sha256 != other.pack_sha256:
+            return f"{task}, of which the packs differ"
+        for side in (a, b):
+            if side.packs is not None and one.pack_sha256 not in side.packs:
+                return f"{task}, whose items the run of {side.target.address} does not hold out"
+        return a.scores[task], b.scores[task]
+    if one.window != other.window and not (a.is_measured_here or b.is_measured_here):
+        return f"{task}, read in windows of {one.window} and of {other.window} tokens; --window N reads both in windows of N"
+    of_a = dict(
+        zip(a.hashes(task), zip(a.scores[task]["amounts"], a.scores[task]["sizes"] or [], strict=True), strict=True)
+    )
+    allowed = [set(side.holds_out(task)) for side in (a, b) if side.holds_out is not None]
+    both = [
+        (*of_a[text], bits)
+        for text, bits in zip(b.hashes(task), b.scores[task]["amounts"], strict=True)
+        if text in of_a and all(text in known for known in allowed)
+    ]
     if not both:
         return f"{task}, of which the two hold out no document in common"
     sizes = [size for _, size, _ in both]
@@ -187,12 +190,6 @@ def _paired_items(a: Side, b: Side, task: str) -> tuple[ItemScores, ItemScores] 
     )
 
 
-def _texts(paths: Sequence[Path]) -> Iterator[bytes]:
-    for path in paths:
-        for batch in read_batches(path, columns=["text"]):
-            yield from (text.encode() for text in batch.column("text").to_pylist() if text)
-
-
 def _value(scores: ItemScores) -> float:
     sizes = scores["sizes"]
     return sum(scores["amounts"]) / (len(scores["amounts"]) if sizes is None else sum(sizes))
@@ -200,7 +197,16 @@ def _value(scores: ItemScores) -> float:
 
 def _table(rows: Sequence[Row]) -> Table:
     table = plain_table(
-        "task", "measured", "A >", "B >", "B − A >", "95 % interval", "p (Holm) >", "items >", "would be seen >"
+        "task",
+        "measured",
+        "A >",
+        "B >",
+        "B − A >",
+        "95 % interval",
+        "p (Holm) >",
+        "items >",
+        "would be seen >",
+        "noise >",
     )
     for row in rows:
         found = row.comparison
@@ -215,27 +221,70 @@ def _table(rows: Sequence[Row]) -> Table:
             f"{found.p_adjusted:.2g}",
             f"{row.items:,}",
             "·" if row.smallest is None else f"± {row.smallest:.2g}",
+            "·" if row.noise is None else f"± {row.noise:.2g}",
         )
     return table
 
 
 def in_words(row: Row) -> str:
     """What the row says of B against A."""
-    verdict = row.comparison.verdict
-    if verdict in ("better", "worse"):
-        return f"{row.task}: B is {verdict} than A, by {abs(row.comparison.difference):.3f}."
-    if row.comparison.verdict == "at or below chance, no verdict":
+    found = row.comparison
+    if row.verdict in ("better", "worse"):
+        return f"{row.task}: B is {row.verdict} than A, by {abs(found.difference):.3f}."
+    if row.verdict == "within checkpoint noise":
+        return (
+            f"{row.task}: B differs from A by {found.difference:+.3f}; neighbouring checkpoints of one run differ by up to {row.noise:.2g}, so it is "
+            f"not called {found.verdict}."
+        )
+    if row.verdict == "at or below chance, no verdict":
         return f"{row.task}: neither is above guessing, so nothing is decided."
-    if row.comparison.difference == 0 and not row.comparison.stderr:
+    if found.difference == 0 and not found.stderr:
         return f"{row.task}: both are the same on each of {counted(row.items, 'item')}."
     if row.smallest is None:
         return f"{row.task}: cannot tell from {counted(row.items, 'item')}."
     return f"{row.task}: cannot tell; {counted(row.items, 'item')} show a difference of {row.smallest:.2g} or more, four times in five."
 
 
+def _noise_words(known: Mapping[str, Sequence[Noise | int | None]]) -> list[str]:
+    """How checkpoint noise was estimated, and of what it is not known."""
+    found = {name: [of[place] for of in known.values()] for place, name in enumerate("AB")}
+    counts = {name: {one.evaluations for one in ones if isinstance(one, Noise)} for name, ones in found.items()}
+    rests = [
+        f"the last {min(of)} to {max(of)} evaluations of {name}".replace(f"{min(of)} to {min(of)}", str(min(of)))
+        for name, of in counts.items()
+        if of
+    ]
+    words = []
+    if rests:
+        words.append(
+            f"Checkpoint noise: what checkpoints differ by 19 times in 20 for no reason but when they were saved, by how far each of "
+            f"{' and '.join(rests)} on the way lies off the line through its neighbours."
+        )
+    unknown = [task for task, of in known.items() if not any(isinstance(one, Noise) for one in of)]
+    if unknown:
+        most = max((one for task in unknown for one in known[task] if isinstance(one, int)), default=0)
+        words.append(
+            f"Checkpoint noise is not known of {', '.join(unknown)}: measured {counted(most, 'time')} on the way with one length of sequences, and it "
+            f"takes {FEWEST}."
+        )
+    return words
+
+
 def _plain(found: Compared) -> dict[str, Any]:
     return {
-        **{name: {"run": str(side.folder), "model": side.model} for name, side in (("a", found.a), ("b", found.b))},
-        "rows": [{**asdict(row), "comparison": row.comparison.to_json(), "words": in_words(row)} for row in found.rows],
+        **{
+            name: {
+                "run": None if side.target.run is None else str(side.target.run),
+                "address": side.target.address,
+                "model": side.model,
+            }
+            for name, side in (("a", found.a), ("b", found.b))
+        },
+        "rows": [
+            {**asdict(row), "comparison": row.comparison.to_json(), "verdict": row.verdict, "words": in_words(row)}
+            for row in found.rows
+        ],
         "left_out": list(found.left_out),
+        "noise": list(found.noise_words),
+        "notes": list(found.notes),
     }

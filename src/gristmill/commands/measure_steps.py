@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gristmill.model.compiled import compile_parts
 from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
@@ -63,8 +64,12 @@ def measure(
     num_tokens: int,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    micro_batch_tokens: int | None = None,
+    recompute: bool = False,
+    compiled: bool = False,
 ) -> dict[str, Any]:
-    """One shape: parameters, tokens and operations per second of that clock (median step of at least two)."""
+    """One shape: parameters, tokens and operations per second of that clock (median step of at least two), and what the micro-batches
+    were cut to, which is less than asked for where a device has too little memory."""
     keys = dict(shape)
     vocab_size, seq_len = keys.pop("vocab_size"), keys.pop("seq_len")
     section = ModelSection(**keys)
@@ -72,6 +77,9 @@ def measure(
         **section.model_dump(), vocab_size=vocab_size, head_dim=section.hidden_size // section.num_attention_heads
     )
     model = init_weights(Llama(config), seed=0).to(device)
+    model.recompute = recompute
+    if compiled:
+        compile_parts(model)
     step = partial(
         take_step,
         model,
@@ -79,21 +87,21 @@ def measure(
         _batch(vocab_size, seq_len, num_tokens),
         partial(next_token_loss, source_names=["text"]),
         lr=1e-4,
-        micro_batch_tokens=num_tokens,
         max_grad_norm=1.0,
     )
-    step()  # allocates the optimizer's state
+    # The first one allocates the optimizer's state, and tells what fits.
+    fits = step(micro_batch_tokens=micro_batch_tokens or num_tokens).micro_batch_tokens
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 2 or time.perf_counter() < end:
         start = clock()
-        step()  # ends with the gradient norm on the host, so the device is done
+        step(micro_batch_tokens=fits)  # ends with the gradient norm on the host, so the device is done
         times.append(clock() - start)
     tokens_per_second = num_tokens / float(np.median(times))
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seq_len": seq_len,
-        "micro_batch_tokens": num_tokens,
+        "micro_batch_tokens": min(fits, num_tokens),
         "tokens_per_second": tokens_per_second,
         "flops_per_second": tokens_per_second * flops_per_token(section, vocab_size, seq_len),
     }

@@ -38,7 +38,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.outputs import BITS, CHAT_STEPS, ModelFolder
 from gristmill.train.runtime import choose_device
-from gristmill.train.scorer import bits_per_byte
+from gristmill.train.scorer import BitsPerByte, bits_per_byte
 from gristmill.units import counted
 
 VERSION = 5
@@ -61,7 +61,7 @@ def run(ctx: StepContext) -> dict[str, Any]:
     training_bytes = sum(shard.num_bytes for shard in _training(ctx)) if section.xz_yardstick else 0
     of_model, of_xz = dict[str, list[float]](), list[float]()
     for name, trained in models.items():
-        times = PieceTimes.of(ctx, trained.model, training_bytes=training_bytes)
+        times = PieceTimes.of(trained.model, ctx.machine, window=ctx.config["window"], training_bytes=training_bytes)
         of_model[name] = times.of_model(packs.values(), texts, chat=name in CHAT_STEPS)
         of_xz = times.of_xz(texts) if section.xz_yardstick else []
     pieces = Pieces(ctx, seconds=[*chain.from_iterable(of_model.values()), *of_xz])
@@ -138,26 +138,27 @@ def _measure(
     figures: list[Figure] = []
     scores: dict[str, ItemScores] = {}
     chat = name in CHAT_STEPS
+    window: int = ctx.config["window"]  # positions beyond it were never trained
     for task, pack in packs.items():
         pieces.begin(f"{name} on {task}")
         (result,) = score_packs(model, tokenizer, [pack], chat=chat)
-        figures.append(_pack_figure(name, task, result, held_out=ctx.config["held_out"][task]))
-        scores[task] = {"amounts": list(result.scores), "sizes": None}
-        if result.clusters is not None:
-            scores[task]["clusters"] = result.clusters
+        figures.append(pack_figure(name, task, result, held_out=ctx.config["held_out"][task]))
+        scores[task] = scores_of_pack(result)
         _write_items(ctx, name, task, result.rows)
-        ctx.say(f"evaluate: {name} on {task}: {_said(figures[-1])}")
+        ctx.say(f"evaluate: {name} on {task}: {said(figures[-1])}")
     for source, shard in _validation(ctx):
         pieces.begin(f"{name} on {source}")
-        found, scores[source] = _bits_figure(ctx, name, source, model, tokenizer, shard)
-        figures.append(found)
-        ctx.say(f"evaluate: {name} on {source}: {_said(found)}")
+        bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.config["evaluate"].validation_bytes, window=window)
+        figures.append(bits_figure(name, source, bits, window=window))
+        scores[source] = scores_of_text(bits)
+        ctx.say(f"evaluate: {name} on {source}: {said(figures[-1])}")
     if chat:
         figures += _recall_figures(ctx, name, model, tokenizer, pieces)
     return {"records": [found.to_json() for found in figures], "scores": scores}
 
 
-def _pack_figure(name: str, task: str, result: PackResult, *, held_out: bool) -> Figure:
+def pack_figure(name: str, task: str, result: PackResult, *, held_out: bool) -> Figure:
+    """What a model scored on a pack."""
     return figure(
         model=name,
         task=task,
@@ -174,13 +175,9 @@ def _pack_figure(name: str, task: str, result: PackResult, *, held_out: bool) ->
     )
 
 
-def _bits_figure(
-    ctx: StepContext, name: str, source: str, model: Llama, tokenizer: Tokenizer, shard: TokenShard
-) -> tuple[Figure, ItemScores]:
-    """The figure, and bits and bytes of each document."""
-    window: int = ctx.config["window"]  # positions beyond it were never trained
-    bits = bits_per_byte(model, tokenizer, shard, max_bytes=ctx.config["evaluate"].validation_bytes, window=window)
-    found = figure(
+def bits_figure(name: str, source: str, bits: BitsPerByte, *, window: int) -> Figure:
+    """What a model needs for held-out text. window: the longest input."""
+    return figure(
         model=name,
         task=source,
         metric=BITS,
@@ -193,7 +190,17 @@ def _bits_figure(
         num_bytes=bits.num_bytes,
         window=window,
     )
-    return found, {"amounts": list(bits.document_bits), "sizes": list(bits.document_bytes)}
+
+
+def scores_of_text(bits: BitsPerByte) -> ItemScores:
+    """Bits and bytes of each document, for comparisons."""
+    return {"amounts": list(bits.document_bits), "sizes": list(bits.document_bytes)}
+
+
+def scores_of_pack(result: PackResult) -> ItemScores:
+    """The score of each item, for comparisons."""
+    scores: ItemScores = {"amounts": list(result.scores), "sizes": None}
+    return scores if result.clusters is None else {**scores, "clusters": result.clusters}
 
 
 def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokenizer, pieces: Pieces) -> list[Figure]:
@@ -223,7 +230,7 @@ def _recall_figures(ctx: StepContext, name: str, model: Llama, tokenizer: Tokeni
                     too_long=num_too_long,
                 )
             )
-            ctx.say(f"evaluate: {name} on {in_words(task)}: {_said(figures[-1])}")
+            ctx.say(f"evaluate: {name} on {in_words(task)}: {said(figures[-1])}")
     return figures
 
 
@@ -261,7 +268,7 @@ def _xz_figures(ctx: StepContext, tokenizer: Tokenizer, pieces: Pieces) -> list[
                 all_training_bytes=all_bytes,
             )
         )
-        ctx.say(f"evaluate: xz on {source}: {_said(figures[-1])}")
+        ctx.say(f"evaluate: xz on {source}: {said(figures[-1])}")
     return figures
 
 
@@ -304,7 +311,7 @@ def _write_items(ctx: StepContext, model: str, task: str, rows: Sequence[Mapping
     write_jsonl(path, rows)
 
 
-def _said(found: Figure) -> str:
+def said(found: Figure) -> str:
     """A figure in words: 0.412 [0.385, 0.440] acc (300 items, chance 0.250)."""
     interval = "" if found.interval is None else " [{:.3f}, {:.3f}]".format(*found.interval)
     chance = "" if found.chance is None else f", chance {found.chance:.3f}"

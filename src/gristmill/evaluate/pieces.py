@@ -8,8 +8,10 @@ from pathlib import Path
 
 from gristmill.data.packs import Pack
 from gristmill.errors import Interrupted
+from gristmill.graph.machine import Machine
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext
+from gristmill.model.config import CONFIG, LlamaConfig
 from gristmill.planning.cost import count_parameters, flops_per_token
 from gristmill.planning.estimate import bytes_per_token
 from gristmill.planning.speed import measured_speed
@@ -32,15 +34,12 @@ class PieceTimes:
     xz_bytes: int
 
     @classmethod
-    def of(cls, ctx: StepContext, model_dir: Path, *, training_bytes: int) -> PieceTimes:
-        """Those of models of the shape in that folder."""
-        config = read_json(model_dir / "config.json")
-        model, vocab_size = (
-            ModelSection(**{key: config[key] for key in ModelSection.model_fields}),
-            config["vocab_size"],
-        )
-        speed = measured_speed(count_parameters(model, vocab_size), ctx.machine)
-        flops = flops_per_token(model, vocab_size, ctx.config["window"]) * FORWARD / bytes_per_token(vocab_size)
+    def of(cls, model_dir: Path, machine: Machine, *, window: int, training_bytes: int = 0) -> PieceTimes:
+        """Those of models of the shape in that folder. window: the longest input."""
+        config = LlamaConfig.from_dict(read_json(model_dir / CONFIG), where=str(model_dir / CONFIG))
+        model = ModelSection(**{key: getattr(config, key) for key in ModelSection.model_fields})
+        speed = measured_speed(count_parameters(model, config.vocab_size), machine)
+        flops = flops_per_token(model, config.vocab_size, window) * FORWARD / bytes_per_token(config.vocab_size)
         return cls(
             byte_seconds=flops / (DEMO_SPEED if speed is None else speed.flops_per_second),
             xz_bytes=min(training_bytes, XZ_MOST),

@@ -115,7 +115,7 @@ class Machine:
     (gradients are accumulated to the recipe's global batch). runs_dir: where artefacts are kept. ray: the address of a Ray cluster
     that maps shards, or "local" for one that is started here. share: of a rank of an array, which then makes nothing else.
     offline: nothing is asked of the network; what was fetched is used. metrics_to: programs that draw metrics while a training runs. recompute:
-    activations of a training are computed twice, which saves memory. ranks: processes that train together, one GPU each where
+    activations of a training are computed twice, which saves memory. compiled: parts of a model in training are compiled. ranks: processes that train together, one GPU each where
     there are GPUs; a run starts them on its machine, unless it has a place among those that something else started. replicas: how
     often they hold the model between them; each of so many groups of ranks spreads it.
     """
@@ -130,6 +130,7 @@ class Machine:
     offline: bool = False
     metrics_to: tuple[str, ...] = ()
     recompute: bool = False
+    compiled: bool = False
     ranks: int = 1
     replicas: int = 1
     place: RankPlace | None = None

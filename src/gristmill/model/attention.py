@@ -1,7 +1,7 @@
 """Causal attention over a flat batch: documents lie one after another and no token sees another document.
 
 There is no mask tensor. On the CPU each document is one call of scaled_dot_product_attention; on CUDA in half precision all
-documents are one call of torch's variable-length attention where this torch has it, else the same call per document.
+documents are one call of torch's variable-length attention where this torch and the GPU have it, else the same call per document.
 
 Shape letters: N tokens of the batch, L tokens of one document, S tokens in a cache, H query heads, G key/value heads
 (H is a multiple of G: grouped-query attention), K head dimension.
@@ -13,9 +13,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from gristmill.model.transfer import on_device
+
+HALF = (torch.float16, torch.bfloat16)
+MAX_HEAD_SIZE, HEAD_SIZE_STEP = 256, 8  # of variable-length attention, which is FlashAttention 2
+FLASH = (8, 0)  # the compute capability that it needs: Ampere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +35,19 @@ class Documents:
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> Documents:
         offsets = None
-        if device.type == "cuda" and _variable_length_attention() is not None:
-            ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-            offsets = ends.to(device, non_blocking=True)
+        if device.type == "cuda" and _variable_length_attention() is not None and _has_flash(device):
+            [offsets] = on_device([np.cumsum([0, *lengths], dtype=np.int32)], device)
         return cls(lengths=lengths, offsets=offsets)
 
 
 def document_attention(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, documents: Documents) -> Tensor:
     """Causal attention within each document; (N, H, K)."""
-    attend = _variable_length_attention()
-    if documents.offsets is not None and attend is not None and q_NHK.dtype in (torch.float16, torch.bfloat16):
+    attend, head_size = _variable_length_attention(), q_NHK.shape[-1]
+    fits = q_NHK.dtype in HALF and head_size <= MAX_HEAD_SIZE and head_size % HEAD_SIZE_STEP == 0
+    if documents.offsets is not None and attend is not None and fits:
         offsets, longest = documents.offsets, max(documents.lengths)
         grouped = q_NHK.shape[1] != k_NGK.shape[1]
+        check_variable_length(q_NHK, k_NGK, v_NGK, documents)
         out: Tensor = attend(
             q_NHK, k_NGK, v_NGK, offsets, offsets, longest, longest, window_size=(-1, 0), enable_gqa=grouped
         )
@@ -49,6 +57,33 @@ def document_attention(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, documents: D
         return _attend(q_NHK, k_NGK, v_NGK, documents=len(lengths))
     parts = zip(*(torch.split(x, lengths) for x in (q_NHK, k_NGK, v_NGK)), strict=True)
     return torch.cat([_attend(q_LHK, k_LGK, v_LGK) for q_LHK, k_LGK, v_LGK in parts])
+
+
+def check_variable_length(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, documents: Documents) -> None:
+    """Asserts what the kernel needs of its arguments, without reading a value from the device.
+
+    Torch's stand-in for it, by which shapes are traced, accepts anything; the kernel reads wrong offsets as they are.
+    Source: the checks of FlashAttention 2's mha_varlen_fwd.
+    """
+    offsets, device = documents.offsets, q_NHK.device
+    assert offsets is not None, "there are no offsets"
+    assert offsets.dtype == torch.int32, f"offsets are {offsets.dtype}, the kernel reads int32"
+    assert offsets.shape == (len(documents.lengths) + 1,), (
+        f"{tuple(offsets.shape)} offsets, {len(documents.lengths)} documents"
+    )
+    assert offsets.is_contiguous(), "offsets are not contiguous"
+    tensors = (q_NHK, k_NGK, v_NGK, offsets)
+    assert all(x.device == device for x in tensors), f"tensors lie on {[str(x.device) for x in tensors]}"
+    assert q_NHK.dtype in HALF, f"queries are {q_NHK.dtype}; the kernel computes in float16 and bfloat16"
+    assert q_NHK.dtype == k_NGK.dtype == v_NGK.dtype, (
+        f"queries are {q_NHK.dtype}, keys {k_NGK.dtype}, values {v_NGK.dtype}"
+    )
+    heads, size = q_NHK.shape[1:]
+    assert size in range(HEAD_SIZE_STEP, MAX_HEAD_SIZE + 1, HEAD_SIZE_STEP), f"the head size is {size}"
+    assert k_NGK.shape == v_NGK.shape == (q_NHK.shape[0], k_NGK.shape[1], size), "keys or values have another shape"
+    assert heads % k_NGK.shape[1] == 0, f"{heads} query heads, {k_NGK.shape[1]} key heads"
+    assert all(x.stride(-1) == 1 for x in (q_NHK, k_NGK, v_NGK)), "heads are not contiguous"
+    assert sum(documents.lengths) == q_NHK.shape[0], "the documents do not add up to the tokens"
 
 
 def cached_attention(q_LHK: Tensor, k_GSK: Tensor, v_GSK: Tensor) -> Tensor:
@@ -76,6 +111,11 @@ def _attend(q_NHK: Tensor, k_NGK: Tensor, v_NGK: Tensor, *, documents: int = 1) 
     q, k, v = (x.reshape(documents, -1, *x.shape[1:]).transpose(1, 2) for x in (q_NHK, k_NGK, v_NGK))
     out = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q_NHK.shape[1] != k_NGK.shape[1])
     return out.transpose(1, 2).flatten(0, 1)
+
+
+@cache
+def _has_flash(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) >= FLASH
 
 
 @cache

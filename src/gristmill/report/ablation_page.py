@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
 from gristmill.ablate.arms import Design
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, in_words, unit_of
+from gristmill.evaluate.extension import Extension
+from gristmill.recipe.schema.ablation import EXTENSION
 from gristmill.report.blocks import Section, figure, paragraph, quiet, table
 from gristmill.report.charts import Score, interval_chart
+from gristmill.report.extension_blocks import extension_blocks
 from gristmill.report.page import render_sections
 from gristmill.units import counted, scale, seconds
 
@@ -21,13 +25,14 @@ MARKS = {"better": " ▲", "worse": " ▼"}
 @dataclass(frozen=True, kw_only=True)
 class AblationFacts:
     """took_seconds: of all trainings and measurements. looks: seeds of each look at the results. other_environments: what trainings were
-    made with otherwise than the first."""
+    made with otherwise than the first. extensions: by training, of those that extend the context."""
 
     design: Design
     outcome: Outcome
     took_seconds: float
     looks: Sequence[Mapping[str, object]]
     other_environments: Sequence[str]
+    extensions: Mapping[str, Extension] = field(default_factory=dict)
 
 
 def render_ablation(facts: AblationFacts) -> str:
@@ -43,11 +48,13 @@ def render_ablation(facts: AblationFacts) -> str:
     kind = (
         f"annealed from step {design.after_step:,} of one trunk" if design.after_step else "trained from the beginning"
     )
+    is_of_data = design.ablation.kind != EXTENSION
+    asked = "Which data is worth it" if is_of_data else "What a context extension costs within the old length"
     return render_sections(
-        [_verdict(facts), _others(facts.outcome), _asked(facts)],
+        [_verdict(facts), *_positions(facts), _others(facts.outcome), _asked(facts)],
         labels={"name": design.run, "description": ""},
         verdict=verdict_in_words(design, facts.outcome),
-        sentence=f"Which data is worth it: {counted(len(design.arms) - 1, 'arm')} and a control, {kind}, judged on {design.ablation.endpoint}.",
+        sentence=f"{asked}: {counted(len(design.arms) - 1, 'arm')} and a control, {kind}, judged on {design.ablation.endpoint}.",
         tiles=tiles,
     )
 
@@ -58,6 +65,8 @@ def verdict_in_words(design: Design, outcome: Outcome) -> str:
     undecided = next((row for row in outcome.endpoint if row.verdict == "cannot tell"), None)
     if undecided is not None:
         return f"Cannot tell: {undecided.needs}."
+    if design.ablation.kind == EXTENSION:
+        return _cost_of_extension(design, outcome.endpoint[0])
     words = []
     best = outcome.best
     if best is not None:
@@ -74,6 +83,27 @@ def verdict_in_words(design: Design, outcome: Outcome) -> str:
         seen = f"; a difference of {max(smallest):.4f} would be seen four times in five" if smallest else ""
         words.append(f"No evidence either way: {', '.join(row.arm for row in open_rows)}{seen}.")
     return " ".join(words)
+
+
+def _cost_of_extension(design: Design, row: ArmEffect) -> str:
+    """What the extension costs within the old length, for this trunk."""
+    length = design.trials[0].loaded.recipe.evaluate.window
+    where = f"{unit_of(row.metric)} of {row.task} within {length:,} tokens, for this trunk"
+    if row.verdict in DECIDED:
+        return f"The extension {'costs' if row.verdict == 'worse' else 'saves'} {abs(row.difference):.4f} {where}."
+    low, high = row.interval or (-math.inf, math.inf)
+    seen = "" if row.smallest is None else f"; a difference of {row.smallest:.4f} would be seen four times in five"
+    return f"Within the noise of the control: the extension adds {row.difference:+.4f} ({low:+.4f} to {high:+.4f}) {where}{seen}."
+
+
+def _positions(facts: AblationFacts) -> list[Section]:
+    """What the extension did beyond the old length; none for ablations of data."""
+    if not facts.extensions:
+        return []
+    first = next(iter(facts.extensions.values()))
+    blocks = [paragraph(f"{name}: {found.words}") for name, found in facts.extensions.items()]
+    blocks += extension_blocks([line for line in (first.before, first.after) if line is not None])
+    return [Section(title="Beyond the old length", intro="Before is the trunk that all arms share.", blocks=blocks)]
 
 
 def environments_in_words(facts: AblationFacts) -> str:
@@ -189,7 +219,7 @@ def _difference(row: ArmEffect) -> str:
 
 def _asked(facts: AblationFacts) -> Section:
     design = facts.design
-    has_shares = design.ablation.kind != "stages"
+    has_shares = design.arms[0].share is not None
     rows = [
         (arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
         for arm in design.arms

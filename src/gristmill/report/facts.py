@@ -47,6 +47,7 @@ from gristmill.train.outputs import (
     TrainedModel,
     WrittenText,
 )
+from gristmill.train.positions import LongContext
 from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 
@@ -370,6 +371,11 @@ class Facts:
     def happened(self) -> list[AnyEvent]:
         """Spikes of pretraining, its changes of mixture, and what else happened besides its steps."""
         return self.left("pretrain", Pretrained).happened
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What pretraining made of long texts, before and after the context was extended."""
+        return self.left("pretrain", Pretrained).long_contexts
 
     def texts(self, step: str) -> list[WrittenText]:
         """Texts that the model wrote."""

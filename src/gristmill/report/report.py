@@ -8,7 +8,7 @@ from gristmill.graph.step import StepContext
 from gristmill.report.facts import Facts
 from gristmill.report.page import render
 
-VERSION = 6
+VERSION = 7
 
 
 def run(ctx: StepContext) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from gristmill.align.outputs import PreferencePairs
 from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Mark, Series, line_chart
+from gristmill.report.extension_blocks import extension_blocks
 from gristmill.report.facts import Caps, Facts
 from gristmill.report.watching import UNITS
 from gristmill.synthesize.outputs import in_words
@@ -136,6 +137,7 @@ def pretraining(facts: Facts) -> Section | None:
         )
     if happened:
         blocks.append(_happened(happened))
+    blocks += extension_blocks(facts.long_contexts)
     blocks.append(heading("What it wrote after each stage"))
     stage = None
     for sample in facts.texts_at_stage_ends:

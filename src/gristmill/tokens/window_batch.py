@@ -23,6 +23,7 @@ class WindowBatches:
         self._dtype, self._eos_id = dtype, eos_id
         self._free: list[bytearray] = []
         self._ones = np.ones(0, dtype=np.float32)
+        self._arange: NDArray[np.signedinteger] = np.arange(0)
 
     def make(self, windows: Sequence[memoryview | bytes], seq_len: int, source_S: NDArray[np.int16]) -> Batch:
         """Each of S windows has seq_len + 1 ids; source_S: the number of its source."""
@@ -49,8 +50,8 @@ class WindowBatches:
         )
         batch.tokens_N.reshape(shape)[:] = ids_SW[:, :-1]
         batch.targets_N.reshape(shape)[:] = ids_SW[:, 1:]
-        began = np.repeat(columns.astype(small), document_lengths).reshape(shape)
-        np.subtract(np.arange(seq_len, dtype=small), began, out=batch.positions_N.reshape(shape))
+        began = columns.astype(small).repeat(document_lengths).reshape(shape)
+        np.subtract(self._columns(seq_len), began, out=batch.positions_N.reshape(shape))
         batch.source_N.reshape(shape)[:] = source_S[:, None]
         return batch
 
@@ -62,6 +63,11 @@ class WindowBatches:
         block = np.frombuffer(memory, dtype=np.uint8, count=num_bytes)
         weakref.finalize(block, self._free.append, memory).atexit = False
         return block
+
+    def _columns(self, seq_len: int) -> NDArray[np.signedinteger]:
+        if len(self._arange) != seq_len:
+            self._arange = np.arange(seq_len, dtype=position_dtype(seq_len))
+        return self._arange
 
     def _all_count(self, count: int) -> NDArray[np.float32]:
         """A loss mask in which all of `count` targets count: a view of one array."""
@@ -87,7 +93,7 @@ def segments(
     np.equal(windows, eos_id, out=begins)
     begins[:, -1] = False
     begins[:, 0] = True
-    found = np.flatnonzero(begins)
+    (found,) = begins.ravel().nonzero()
     rows, columns = np.divmod(found, width)
     lengths = np.empty_like(found)
     starts = found - rows

@@ -37,7 +37,7 @@ from gristmill.train.sharding import like
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-_ONE_RANK = {"ranks": ONE_RANK.size, "replicas": ONE_RANK.replicas}
+_USUAL = {"ranks": ONE_RANK.size, "replicas": ONE_RANK.replicas, "compiled": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +48,18 @@ class Checkpoint:
     state: Mapping[str, Any]
 
 
-def environment(micro_batch_tokens: int, device: str, threads: Threads, ranks: Ranks = ONE_RANK) -> dict[str, Any]:
+def environment(
+    micro_batch_tokens: int, device: str, threads: Threads, ranks: Ranks = ONE_RANK, *, compiled: bool = False
+) -> dict[str, Any]:
     """What bit-exact resuming depends on, besides the recipe: libraries choose their kernels by the processor or GPU too.
 
     threads: as asked for. With "auto" nothing is promised, because the number follows the load. Ranks are noted where there are
-    several, by which sums are made in another order.
+    several, by which sums are made in another order, and so are compiled parts.
     """
     shared = {"ranks": ranks.size, "replicas": ranks.replicas} if ranks.size > 1 else {}
     return {
         **shared,
+        **({"compiled": True} if compiled else {}),
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
@@ -68,7 +71,7 @@ def environment(micro_batch_tokens: int, device: str, threads: Threads, ranks: R
 
 def environment_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line for each thing that differs ("threads: 4 → 2"); empty means that a resumed run is bit-exact on a CPU."""
-    return differences({**_ONE_RANK, **saved}, {**_ONE_RANK, **now})
+    return differences({**_USUAL, **saved}, {**_USUAL, **now})
 
 
 def write_checkpoint(

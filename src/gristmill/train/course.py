@@ -79,6 +79,15 @@ class Course:
             raise IndexError(f"step {step} of a course of {self.num_steps}")
         return self.segments[bisect_right(self.segments, step, key=lambda segment: segment.first_step) - 1]
 
+    def extensions_at(self, step: int) -> list[int]:
+        """The numbers of the segments that begin or end after `step` steps and read longer sequences than the one before them."""
+        return [
+            number
+            for number in range(1, len(self.segments))
+            if self.segments[number].seq_len > self.segments[number - 1].seq_len
+            and step in (self.segments[number].first_step, self.segments[number].last_step)
+        ]
+
     def tokens_done(self, step: int) -> int:
         """Tokens trained on when `step` steps are done."""
         begun = [segment for segment in self.segments if segment.first_step < step]

@@ -5,6 +5,7 @@
     mixture         how the loss of each source went after a change of mixture
     passed_over     data that was left out before a step, as a change of the recipe or an intervention asked
     above_guessing  the step from which on a pack whose answers are letters is answered better than by guessing
+    cut_smaller     a device ran out of memory in a step, which was taken again with smaller micro-batches
 
 A step is counted from 1, as everywhere on a screen. `text` is a file of the run's folder with the documents of the step's batch.
 """
@@ -204,13 +205,29 @@ class AboveGuessingEvent(Event):
         )
 
 
-AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | AboveGuessingEvent
+@dataclass(frozen=True, kw_only=True)
+class CutSmallerEvent(Event):
+    """micro_batch_tokens: what micro-batches are cut to from the step on. before: until then."""
+
+    kind: Literal["cut_smaller"] = "cut_smaller"
+    micro_batch_tokens: int
+    before: int
+
+    def __str__(self) -> str:
+        return (
+            f"Out of memory at step {self.step:,} with micro-batches of {self.before:,} tokens; from this step on they have "
+            f"{self.micro_batch_tokens:,}"
+        )
+
+
+AnyEvent = SpikeEvent | NotFiniteEvent | MixtureEvent | PassedOverEvent | AboveGuessingEvent | CutSmallerEvent
 KINDS: Mapping[str, type[AnyEvent]] = {
     "spike": SpikeEvent,
     "not_finite": NotFiniteEvent,
     "mixture": MixtureEvent,
     "passed_over": PassedOverEvent,
     "above_guessing": AboveGuessingEvent,
+    "cut_smaller": CutSmallerEvent,
 }
 
 

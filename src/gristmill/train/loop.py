@@ -10,7 +10,7 @@ weights, optimizer state and Progress is all that resuming needs. Saving comes b
 a resumed run do them first.
 
 Several ranks run this loop together, each on its cut of every batch. What is counted, logged and decided is of the whole batch: one
-small sum over ranks before a step (units, tokens), one after its backward passes, one to agree on stopping.
+small sum over ranks before a step (units, tokens), one before its last backward pass (memory), one after it, one to agree on stopping.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import nn
 
-from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted
+from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted, RecipeError
 from gristmill.graph.progress import Position
 from gristmill.graph.ranks import ONE_RANK, Ranks, any_rank, is_first
-from gristmill.train.loss import LossOutput, device_arithmetic
-from gristmill.train.optimizer import clip_, grad_square_sum, set_lr
+from gristmill.train.loss import LossOutput
+from gristmill.train.micro_batches import add_up
+from gristmill.train.optimizer import clip_, set_lr
 from gristmill.train.outputs import train_metric
 from gristmill.train.runtime import Runtime
-from gristmill.train.sharding import exchange_after, gather, gathered
+from gristmill.train.sharding import gathered
 
 VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
 
@@ -213,7 +214,8 @@ class Watch:
 
     stepped: gets each step that was taken. log: gets averages over the steps since the last multiple of `log_every`,
     there and at the end. save: before the hooks of
-    its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first.
+    its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first. cut_smaller: gets the new size of
+    micro-batches, in tokens, with the progress before the step in which a device ran out of memory.
     """
 
     log_every: int
@@ -221,12 +223,13 @@ class Watch:
     save: Hook
     hooks: Sequence[Hook] = ()
     stepped: Callable[[Progress, Took], None] = lambda progress, took: None
+    cut_smaller: Callable[[Progress, int], None] = lambda progress, tokens: None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepOutcome:
     """One step, over all ranks: was it applied, the units and tokens of its batch, the loss per unit, the gradient norm before
-    clipping, the sums the loss reported, the seconds of own work of each of several ranks."""
+    clipping, the sums the loss reported, what its micro-batches were cut to, the seconds of own work of each of several ranks."""
 
     applied: bool
     units: float
@@ -234,6 +237,7 @@ class StepOutcome:
     loss: float
     grad_norm: float
     sums: dict[str, tuple[float, float]]
+    micro_batch_tokens: int
     rank_seconds: Sequence[float]
 
     @property
@@ -266,28 +270,22 @@ def take_step(
     The gradient is the sum of the micro-batch losses over the units of the *whole* batch, so the cut into micro-batches does
     not change what is optimised; nor does the cut among ranks. A loss or gradient norm that is not finite leaves weights and
     optimizer state as they were, on all ranks, and so does a step that `accepts` turns down. `reports` names what the loss may report;
-    one rank needs no names. Raises DataError for a batch in which nothing counts.
+    one rank needs no names. Where a device has too little memory the step is taken with smaller micro-batches (micro_batches.py).
+    Raises DataError for a batch in which nothing counts.
     """
     units, tokens = ranks.sum([float(batch.num_units), float(batch.num_tokens)])
     if units <= 0:
         raise DataError(f"a batch of {tokens:.0f} tokens has no token or pair that counts for the loss")
-    counts = batch.num_units > 0  # else this rank only takes part in what all ranks exchange
     optimizer.zero_grad(set_to_none=True)
-    loss_sum = 0.0
-    seen = Interval()
-    device = next(model.parameters()).device
-    gather(model)
-    pieces = batch.micro_batches(micro_batch_tokens)
-    for number, micro_batch in enumerate(pieces, start=1):
-        exchange_after(model, is_last=number == len(pieces))
-        with device_arithmetic(device), ranks.own_work():
-            output = loss_fn(model, micro_batch)
-        (output.loss_sum / units if counts else output.loss_sum * 0).backward()  # type: ignore[no-untyped-call]
-        if counts:
-            loss_sum += float(output.loss_sum.detach())
-            seen.add(output.sums)
-    own = _Added(loss_sum=loss_sum, grad_square_sum=grad_square_sum(model.parameters()), sums=seen.sums)
-    added = own.over(ranks, reports)
+    added = add_up(
+        model,
+        batch,
+        loss_fn,
+        units=units,
+        micro_batch_tokens=micro_batch_tokens,
+        ranks=ranks,
+        reports=reports,
+    )
     norm = math.sqrt(added.grad_square_sum)
     found = StepOutcome(
         applied=False,
@@ -296,50 +294,37 @@ def take_step(
         loss=added.loss_sum / units,
         grad_norm=norm,
         sums=added.sums,
+        micro_batch_tokens=added.micro_batch_tokens,
         rank_seconds=added.rank_seconds,
     )
     applied = accepts(found) and found.is_finite
     if applied:
         clip_(model.parameters(), max_grad_norm, norm=norm)
         set_lr(optimizer, lr)
-        optimizer.step()
+        _update(optimizer)
     optimizer.zero_grad(set_to_none=True)
     return replace(found, applied=applied)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Added:
-    """What is added up over the micro-batches of a rank, and then over ranks. rank_seconds: by rank, which is not added up."""
-
-    loss_sum: float
-    grad_square_sum: float
-    sums: dict[str, tuple[float, float]]
-    rank_seconds: Sequence[float] = ()
-
-    def over(self, ranks: Ranks, names: Sequence[str]) -> _Added:
-        """The same of all ranks, by one sum of a vector that has the same places on each."""
-        if ranks.size == 1:
-            return self
-        assert self.sums.keys() <= set(names), f"the loss reports {[*self.sums]}, announced were {[*names]}"
-        pairs = [value for name in names for value in self.sums.get(name, (0.0, 0.0))]
-        seconds = ranks.own_seconds()
-        loss_sum, grad_square_sum, *rest = ranks.sum([self.loss_sum, self.grad_square_sum, *pairs, *seconds])
-        totals, counts = rest[: len(pairs) : 2], rest[1 : len(pairs) : 2]
-        return _Added(
-            loss_sum=loss_sum,
-            grad_square_sum=grad_square_sum,
-            sums={name: (total, count) for name, total, count in zip(names, totals, counts, strict=True) if count},
-            rank_seconds=rest[len(pairs) :],
-        )
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    """Raises RecipeError where a device has no memory for the optimizer's state, which the first update makes."""
+    try:
+        optimizer.step()
+    except torch.OutOfMemoryError as error:
+        raise RecipeError(
+            "the device ran out of memory in the update of the weights, which needs the same whatever the micro-batch is. Spread the model "
+            "over more devices with --ranks, end other programs on the device, or make the model smaller."
+        ) from error
 
 
 def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:
     """Trains from `trainee.progress.step` to `end_step`.
 
-    When `runtime.should_stop()` turns true on any rank, the step is finished, saved, and Interrupted is raised. Raises
+    A step in which a device runs out of memory is taken again with smaller micro-batches, and so are those after it. When `runtime.should_stop()` turns true on any rank, the step is finished, saved, and Interrupted is raised. Raises
     TrainingDiverged after 3 steps in 100 whose loss or gradient was not finite.
     """
     model, progress, ranks = trainee.model, trainee.progress, runtime.ranks
+    micro_batch_tokens = runtime.micro_batch_tokens
     model.train()
     if progress.hooks_pending:
         runtime.progress(Position.doing(f"measuring at step {progress.step:,}"))
@@ -356,12 +341,15 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             batch,
             method.loss_fn,
             lr=lr,
-            micro_batch_tokens=runtime.micro_batch_tokens,
+            micro_batch_tokens=micro_batch_tokens,
             max_grad_norm=method.max_grad_norm,
             accepts=partial(method.accepts, progress),
             ranks=ranks,
             reports=method.reports,
         )
+        if outcome.micro_batch_tokens != micro_batch_tokens:
+            micro_batch_tokens = outcome.micro_batch_tokens
+            watch.cut_smaller(progress, micro_batch_tokens)
         took = Took(
             tokens=outcome.tokens,
             seconds=time.perf_counter() - started,

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.planning.cost import loss_chunk_tokens
 from gristmill.tokens.batch import Batch
@@ -26,10 +27,13 @@ from gristmill.train.prefix import number_format
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
-    """What one micro-batch gives the loop. It divides by the count of the whole step, over all micro-batches and ranks."""
+    """What one micro-batch gives the loop. It divides by the count of the whole step, over all micro-batches and ranks.
+
+    A sum is a float64 scalar on the device, without gradient: the host reads it at the end of the step. Counts it knows by itself.
+    """
 
     loss_sum: Tensor  # scalar with gradient: the sum to minimise
-    sums: dict[str, tuple[float, float]]  # name -> (sum, count); a metric is sum / count, added up over micro-batches
+    sums: dict[str, tuple[Tensor, float]]  # name -> (sum, count); a metric is sum / count, added up over micro-batches
 
 
 def chunked_cross_entropy(
@@ -77,17 +81,18 @@ def next_token_loss(model: Llama, batch: Batch, source_names: Sequence[str], *, 
     What is minimised has z_loss × log(Z)² of each token in it, too; the reported losses do not. Sums are nats weighted by the loss mask, counts are sums of the mask; both are added up in float64. The head is spent on
     only the targets that count: in chat, fewer than half.
     """
-    device = model.device
-    tokens_N, positions_N, targets_N, mask_N, source_N = (
-        torch.from_numpy(array).to(device, non_blocking=True)
-        for array in (batch.tokens_N, batch.positions_N, batch.targets_N, batch.loss_mask_N, batch.source_N)
+    counting = [] if batch.loss_mask_N.all() else [np.flatnonzero(batch.loss_mask_N)]
+    tokens_N, positions_N, targets_N, mask_N, source_N, *rows = on_device(
+        [batch.tokens_N, batch.positions_N, batch.targets_N, batch.loss_mask_N, batch.source_N, *counting], model.device
     )
     x_ND = model(tokens_N, positions_N, batch.document_lengths.tolist())
-    if not batch.loss_mask_N.all():
-        rows_M = torch.from_numpy(np.flatnonzero(batch.loss_mask_N)).to(device, non_blocking=True)
-        x_ND, targets_N, mask_N, source_N = (values[rows_M] for values in (x_ND, targets_N, mask_N, source_N))
+    for index_M in rows:
+        x_ND, targets_N, mask_N, source_N = (
+            values.index_select(0, index_M) for values in (x_ND, targets_N, mask_N, source_N)
+        )
     loss_sum, nll_N = chunked_cross_entropy(x_ND, model.output_weight_VD, targets_N.long(), mask_N, z_loss=z_loss)
-    return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, source_names))
+    counts = np.bincount(batch.source_N, weights=batch.loss_mask_N, minlength=len(source_names))
+    return LossOutput(loss_sum=loss_sum, sums=sums_by_source(nll_N, mask_N, source_N, counts.tolist(), source_names))
 
 
 def reports(source_names: Sequence[str]) -> tuple[str, ...]:
@@ -96,17 +101,18 @@ def reports(source_names: Sequence[str]) -> tuple[str, ...]:
 
 
 def sums_by_source(
-    nll_N: Tensor, loss_mask_N: Tensor, source_N: Tensor, source_names: Sequence[str]
-) -> dict[str, tuple[float, float]]:
-    """{"loss": (nats, count), "loss/<source>": (nats, count)}; a source without targets in the batch is left out."""
-    mask_N, source_N = loss_mask_N.double(), source_N.long()
-    size = len(source_names)
-    nats = torch.bincount(source_N, weights=nll_N.double() * mask_N, minlength=size).tolist()
-    counts = torch.bincount(source_N, weights=mask_N, minlength=size).tolist()
-    sums = {"loss": (sum(nats), sum(counts))}
-    for name, nat, count in zip(source_names, nats, counts, strict=True):
+    nll_N: Tensor, loss_mask_N: Tensor, source_N: Tensor, counts: Sequence[float], source_names: Sequence[str]
+) -> dict[str, tuple[Tensor, float]]:
+    """{"loss": (nats, count), "loss/<source>": (nats, count)}; a source without targets in the batch is left out.
+
+    counts: the sum of the mask of each source.
+    """
+    nats_N = nll_N.double() * loss_mask_N.double()
+    sums = {"loss": (nats_N.sum(), sum(counts))}
+    # Sums under a mask, and no scattered additions, which a device makes in another order each time.
+    for number, (name, count) in enumerate(zip(source_names, counts, strict=True)):
         if count:
-            sums[f"loss/{name}"] = (nat, count)
+            sums[f"loss/{name}"] = (torch.where(source_N == number, nats_N, 0.0).sum(), count)
     return sums
 
 

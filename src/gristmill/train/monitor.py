@@ -1,6 +1,6 @@
-"""The metrics log of a training run: metrics.jsonl, samples.jsonl and events.jsonl, one JSON object per line.
+"""The metrics log of a training run: metrics.jsonl, samples.jsonl, positions.jsonl and events.jsonl, one JSON object per line.
 
-A line has `step`, `tokens` and `kind`: "train" for the averages of the steps up to `step`, "eval" and "sample" for what the
+A line has `step`, `tokens` and `kind`: "train" for the averages of the steps up to `step`, "eval", "sample" and "positions" for what the
 hooks of `step` found, or a kind of events.py; and `origin`, the run that wrote it, where it was inherited from a training of another recipe. Each checkpoint holds the log up to its
 step, and resuming restores that: so a finished log has the same lines as that of a run that was never stopped, but for
 timings, and a run that continues another's training has its lines too. Nothing here knows the model.
@@ -20,7 +20,8 @@ from gristmill.train.sinks import Sinks
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
-FILES = (METRICS, SAMPLES, EVENTS)
+POSITIONS = "positions.jsonl"
+FILES = (METRICS, SAMPLES, POSITIONS, EVENTS)
 
 
 class Monitor:
@@ -55,6 +56,10 @@ class Monitor:
     def sample(self, step: int, tokens: int, values: Mapping[str, Any]) -> None:
         """A text the model wrote at this step."""
         self._append(SAMPLES, {"step": step, "tokens": tokens, "kind": "sample", **values})
+
+    def positions(self, line: Mapping[str, Any]) -> None:
+        """What the model made of long texts, see positions.py."""
+        self._append(POSITIONS, line)
 
     def event(self, event: AnyEvent) -> None:
         """What happened besides the steps."""

@@ -14,21 +14,24 @@ T = TypeVar("T")
 
 
 class NextBatch(Generic[T]):
-    """`make(n)` for each n that is asked for; n + 1 is made meanwhile, as long as it is below `end`. Use it as a context manager.
+    """`make(n)` for each n that is asked for; n + 1 is made meanwhile, as long as it is below `end`, while it is used as a context manager.
 
     What making it raises is raised when it is asked for, and so not at all if it never is.
     """
 
     def __init__(self, make: Callable[[int], T], *, end: int) -> None:
         self._make, self._end = make, end
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
+        self._thread: ThreadPoolExecutor | None = None
         self._next: tuple[int, Future[T]] | None = None
 
     def __enter__(self) -> NextBatch[T]:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="next-batch")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._thread = self._next = None
 
     def __call__(self, number: int) -> T:
         """The batch of this number; starts on the one after it."""
@@ -36,6 +39,6 @@ class NextBatch(Generic[T]):
         if made is not None and made[0] != number:
             made[1].exception()  # one at a time: they share what is kept between batches
         found = made[1].result() if made is not None and made[0] == number else self._make(number)
-        if number + 1 < self._end:
+        if self._thread is not None and number + 1 < self._end:
             self._next = number + 1, self._thread.submit(self._make, number + 1)
         return found

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gristmill.train.sharding import num_copies, part_of
 
+_NORM_CHUNK_ON_DEVICE = 2**24  # elements; 128 MiB in float64
 _NORM_CHUNK = 2**18  # elements; keeps the float64 copy that the norm makes within the cache
 
 
@@ -60,18 +61,22 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 def grad_norm(parameters: Iterable[nn.Parameter]) -> float:
     """The Euclidean norm of all gradients together, on one rank; parameters without a gradient count as zero."""
-    return math.sqrt(grad_square_sum(parameters))
+    return math.sqrt(float(grad_square_sum(parameters)))
 
 
-def grad_square_sum(parameters: Iterable[nn.Parameter]) -> float:
-    """The sum of squares of all gradients, in float64; of those whose parts lie on several ranks, this rank's share of it."""
+def grad_square_sum(parameters: Iterable[nn.Parameter], device: torch.device | None = None) -> Tensor:
+    """The sum of squares of all gradients, a float64 scalar on their device; of those whose parts lie on several ranks, this rank's
+    share of it. device: where the zero is when there is no gradient."""
     grads = [parameter.grad.detach() for parameter in parameters if parameter.grad is not None]
-    norms = [
-        torch.linalg.vector_norm(part, dtype=torch.float64)
-        for grad in grads
-        for part in torch.split(part_of(grad).reshape(-1), _NORM_CHUNK)
-    ]
-    return float(torch.stack(norms).square().sum()) / num_copies(grads[0]) if norms else 0.0
+    norms = [torch.linalg.vector_norm(part, dtype=torch.float64) for grad in grads for part in _parts(part_of(grad))]
+    if not norms:
+        return torch.zeros((), dtype=torch.float64, device=device)
+    return torch.stack(norms).square().sum() / num_copies(grads[0])
+
+
+def _parts(grad: Tensor) -> tuple[Tensor, ...]:
+    """Pieces whose float64 copies are small: they fit the cache of a CPU; a device has few large ones."""
+    return torch.split(grad.reshape(-1), _NORM_CHUNK if grad.device.type == "cpu" else _NORM_CHUNK_ON_DEVICE)
 
 
 def clip_(parameters: Iterable[nn.Parameter], max_norm: float, *, norm: float | None = None) -> Clipped:

@@ -12,6 +12,7 @@ from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.train.events import AnyEvent, read_events
+from gristmill.train.positions import LongContext
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made
@@ -172,7 +173,13 @@ class TrainedModel(ModelFolder):
 class Pretrained(TrainedModel):
     """The model that all others begin with."""
 
+    positions = File("positions.jsonl", notes=True)  # where the context was extended
     watching = File("watching.json", notes=True)  # what was measured on the way
+
+    @property
+    def long_contexts(self) -> list[LongContext]:
+        """What it made of long texts before and after each stage that extended the context."""
+        return [LongContext.from_json(line, where=self.positions) for line in read_log(self.positions)]
 
     @property
     def counts(self) -> PretrainingCounts:

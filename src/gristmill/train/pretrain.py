@@ -154,6 +154,7 @@ def _train_segment(
         save=Hook(at=lambda step: is_saved_after(step, course, watch.section), run=save),
         hooks=watch.hooks(),
         stepped=partial(session.stepped, total=course.num_steps, part=f"stage {name}"),
+        cut_smaller=session.cut_smaller,
     )
     try:
         with batches:
@@ -244,7 +245,7 @@ def _keep_speed(ctx: StepContext, session: Session) -> None:
     point = SpeedPoint(
         parameters=count_parameters(ctx.config["model"], vocab_size),
         seq_len=section.stages[0].seq_len,
-        micro_batch_tokens=min(ctx.machine.micro_batch_tokens, section.global_batch_tokens),
+        micro_batch_tokens=min(session.runtime.micro_batch_tokens, section.global_batch_tokens),
         tokens_per_second=usual.tokens_per_second,
         flops_per_second=usual.tokens_per_second * _flops_per_token(ctx, vocab_size),
         measured_by="pretrain",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from shutil import which
 
 import torch
 
@@ -17,6 +19,7 @@ from gristmill.graph.step import StepContext
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
 
+COMPILERS = ("g++", "clang++", "c++")
 LOOK_EVERY_SECONDS = 1.5  # a look goes through all processes
 
 
@@ -24,7 +27,8 @@ LOOK_EVERY_SECONDS = 1.5  # a look goes through all processes
 class Runtime:
     """`device` is a torch device, never "auto". `should_stop` turns true once a signal arrived: save, then raise Interrupted.
 
-    metrics_to: programs that draw metrics, see sinks.py. recompute: activations are computed twice, to save memory.
+    metrics_to: programs that draw metrics, see sinks.py. recompute: activations are computed twice, to save memory. compiled: parts of
+    the model are compiled.
     """
 
     device: str
@@ -36,10 +40,13 @@ class Runtime:
     ranks: Ranks = ONE_RANK
     metrics_to: Sequence[str] = ()
     recompute: bool = False
+    compiled: bool = False
 
     @classmethod
     def of(cls, ctx: StepContext) -> Runtime:
         """The runtime of a step."""
+        if ctx.machine.compiled:
+            check_compiler()
         return cls(
             device=choose_device(ctx.machine.device),
             threads=ctx.machine.threads_of_a_rank,
@@ -50,6 +57,7 @@ class Runtime:
             ranks=ctx.ranks,
             metrics_to=ctx.machine.metrics_to,
             recompute=ctx.machine.recompute,
+            compiled=ctx.machine.compiled,
         )
 
     def thread_choice(self, *, expected: float | None = None) -> ThreadChoice:
@@ -119,6 +127,14 @@ class ThreadsByLoad:
         """By the load since the piece before began."""
         if self._follows and (busy := self._watch.busy_cores()) is not None:
             torch.set_num_threads(idle_threads(self._most, busy))
+
+
+def check_compiler() -> None:
+    """Raises RecipeError where torch.compile would find no C++ compiler: it writes programs, those for a GPU too are started by C."""
+    if not any(which(name) for name in (os.environ.get("CXX", ""), *COMPILERS)):
+        raise RecipeError(
+            f"--compile needs a C++ compiler, and none of {', '.join(COMPILERS)} is on the PATH. Install one, or run without --compile."
+        )
 
 
 def num_gpus() -> int:

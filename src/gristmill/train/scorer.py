@@ -162,7 +162,7 @@ def _score_group(model: Llama, group: Sequence[tuple[list[int], int]]) -> list[L
     tokens_N = torch.tensor([token for ids, _ in group for token in ids[:-1]], dtype=torch.int64, device=device)
     positions_N = torch.cat([torch.arange(length, dtype=torch.int64, device=device) for length in lengths])
     x_ND = model.hidden(tokens_N, positions_N, lengths)
-    logps, greedy = _target_logps(model, x_ND[torch.from_numpy(rows).to(device)], torch.from_numpy(targets).to(device))
+    logps, greedy = token_logps(model, x_ND[torch.from_numpy(rows).to(device)], torch.from_numpy(targets).to(device))
     results: list[Likelihood] = []
     start = 0
     for _, num_scored in group:
@@ -172,8 +172,8 @@ def _score_group(model: Llama, group: Sequence[tuple[list[int], int]]) -> list[L
     return results
 
 
-def _target_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Log-probability of each target, and whether it is the likeliest token."""
+def token_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Log-probability of each target after the hidden state in its place, in nats, and whether it is the likeliest token."""
     logps: list[Tensor] = []
     greedy: list[Tensor] = []
     for x_CD, targets_C in zip(torch.split(x_MD, LOGIT_ROWS), torch.split(targets_M, LOGIT_ROWS)):
@@ -254,22 +254,30 @@ def bits_per_byte(
     the longest input. The error treats documents as drawn at random and the value as a ratio of two sums. Where its interval would
     reach below 0, which no value can, the documents are too few or too unequal for one, and it is the whole line.
     """
-    documents: list[tuple[NDArray[np.int64], int]] = []
+    documents: list[list[int]] = []
     total = 0
     for number in range(shard.num_documents):
         if max_bytes is not None and total >= max_bytes:
             break
-        tokens = np.asarray(shard.document(number)[:-1], dtype=np.int64)
-        if len(tokens):
-            documents.append((tokens, tokenizer.num_bytes(tokens)))
-            total += documents[-1][1]
+        tokens = shard.document(number)[:-1].tolist()
+        if tokens:
+            documents.append(tokens)
+            total += tokenizer.num_bytes(tokens)
     if not total:
         raise DataError(f"the validation shard has no text to score ({shard.num_documents} documents)")
+    return bits_of_documents(model, tokenizer, documents, window=window)
+
+
+def bits_of_documents(
+    model: Llama, tokenizer: Tokenizer, documents: Sequence[Sequence[int]], *, window: int | None = None
+) -> BitsPerByte:
+    """The same of documents given as ids, without end-of-text tokens, each with one token at least."""
     window = window or model.config.max_position_embeddings
-    windows = [rolling_windows(tokens.tolist(), tokenizer.eos_id, window) for tokens, _ in documents]
+    windows = [rolling_windows(tokens, tokenizer.eos_id, window) for tokens in documents]
     scored = iter(loglikelihoods(model, [pair for pairs in windows for pair in pairs]))
     nats = [-sum(next(scored).logp for _ in pairs) for pairs in windows]
-    return bits_of(nats, [size for _, size in documents], num_tokens=sum(len(tokens) for tokens, _ in documents))
+    sizes = [tokenizer.num_bytes(tokens) for tokens in documents]
+    return bits_of(nats, sizes, num_tokens=sum(map(len, documents)))
 
 
 def bits_of(nats: Sequence[float], sizes: Sequence[int], *, num_tokens: int) -> BitsPerByte:

@@ -10,7 +10,7 @@ whoever saved it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from gristmill.errors import ArtifactError
 from gristmill.graph.progress import Position, Report, unreported
 from gristmill.graph.ranks import Ranks, is_first
 from gristmill.graph.step import StepContext
+from gristmill.model.compiled import compile_parts
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_weights
 from gristmill.planning.cost import KEEP_CHECKPOINTS
@@ -37,6 +38,7 @@ from gristmill.train.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from gristmill.train.events import CutSmallerEvent
 from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
@@ -224,6 +226,19 @@ class Session:
         values = {**values, "throughput/threads": float(self.threads.threads)}
         self.monitor.train(progress.step, progress.tokens, values)
 
+    def cut_smaller(self, progress: Progress, micro_batch_tokens: int) -> None:
+        """A device ran out of memory in the step after `progress`: says so, and keeps the smaller micro-batches for the rest of the run."""
+        event = CutSmallerEvent(
+            step=progress.step + 1,
+            tokens=progress.tokens,
+            micro_batch_tokens=micro_batch_tokens,
+            before=self.runtime.micro_batch_tokens,
+        )
+        self.monitor.event(event)
+        self.runtime.say(f"{event}. The result is the same up to rounding.")
+        self.runtime = replace(self.runtime, micro_batch_tokens=micro_batch_tokens)
+        progress.start_in({**progress.lineage[-1]["environment"], "micro_batch_tokens": micro_batch_tokens})
+
     def stepped(self, progress: Progress, took: Took, *, total: int, part: str = "") -> None:
         """After each step: reports progress, names a slow rank, and changes the number of threads where that is faster.
 
@@ -313,7 +328,7 @@ def open_session(
     def make(model: Llama) -> torch.optim.Optimizer:
         return make_optimizer(model, **optimizer_options)
 
-    now = environment(runtime.micro_batch_tokens, device, runtime.threads, ranks)
+    now = environment(runtime.micro_batch_tokens, device, runtime.threads, ranks, compiled=runtime.compiled)
     computed_in = {**now, "threads": threads.threads}
     runtime.progress(Position.doing("looking for a checkpoint"))
     checkpoint = _agreed(ranks, lambda: checkpoints.newest_sound(now, say=say, progress=runtime.progress))
@@ -332,8 +347,12 @@ def open_session(
         step, notes = checkpoint.state["progress"]["step"], dict(checkpoint.state["notes"])
         runtime.progress(Position.doing(f"loading the checkpoint of step {step:,}"))
         model, optimizer = load_checkpoint(checkpoint, make, device=device, ranks=ranks)
+        runtime = _cut_as_before(checkpoint, now, runtime)
+        computed_in["micro_batch_tokens"] = runtime.micro_batch_tokens
         progress = _resumed(checkpoint, checkpoints, monitor, computed_in, say)
     model.recompute = runtime.recompute
+    if runtime.compiled:
+        compile_parts(model)
     return Session(
         out=out,
         model=model,
@@ -358,6 +377,14 @@ def _agreed(ranks: Ranks, find: Callable[[], Checkpoint | None]) -> Checkpoint |
 
     agreed = ranks.from_first(found)
     return None if agreed is None else Checkpoint(folder=Path(agreed["folder"]), state=agreed["state"])
+
+
+def _cut_as_before(checkpoint: Checkpoint, now: Mapping[str, Any], runtime: Runtime) -> Runtime:
+    """With the micro-batches that the checkpoint's last steps had, if they were cut smaller than asked for and nothing else is asked now."""
+    if environment_changes(checkpoint.state["environment"], now):
+        return runtime
+    last = checkpoint.state["progress"]["lineage"][-1]["environment"]
+    return replace(runtime, micro_batch_tokens=last["micro_batch_tokens"])
 
 
 def _resumed(

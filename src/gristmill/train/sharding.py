@@ -62,6 +62,13 @@ def exchange_after(model: nn.Module, *, is_last: bool) -> None:
         model.set_reshard_after_backward(is_last)
 
 
+def begin_again(model: nn.Module) -> None:
+    """After a pass that was not finished: nothing is under way any more. Gradients of whole parameters are the caller's to drop: FSDP
+    keeps them."""
+    if isinstance(model, FSDPModule):
+        model.reset_iter_state()
+
+
 def part_of(tensor: Tensor) -> Tensor:
     """What this rank holds of a tensor; all of one that is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -25,6 +25,7 @@ from gristmill.train.gold import check_gold, gold_bits_per_byte, guessing_level,
 from gristmill.train.loop import Hook, Progress
 from gristmill.train.outputs import BITS, eval_metric, interval_of
 from gristmill.train.pace import FEWEST_BYTES, Amounts, Pace, affordable_part
+from gristmill.train.positions import LongContext, edges_of, find_needles, read_long
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack, spread
 from gristmill.train.session import Session
 from gristmill.train.watched import (
@@ -87,8 +88,12 @@ class Watcher:
             write_json(self.session.out / WATCHING, self.watched.to_json())
 
     def hooks(self) -> list[Hook]:
-        """One, wherever something is due; all ranks agree on that, and the first one knows whether there is time for it."""
-        return [Hook(at=lambda step: bool(self.due(step)), run=self.watch)]
+        """Long texts around a context extension; and wherever something is due, on which all ranks agree, while the first one knows whether there
+        is time for it."""
+        return [
+            Hook(at=lambda step: bool(self.course.extensions_at(step)), run=self.read_long_texts),
+            Hook(at=lambda step: bool(self.due(step)), run=self.watch),
+        ]
 
     def due(self, step: int) -> list[str]:
         """The kinds that are asked for after a step."""
@@ -146,6 +151,31 @@ class Watcher:
                 bits = gold_bits_per_byte(self.session.model, self.tokenizer, pack, max_items=self.amounts.max_items)
                 values |= {} if bits is None else _with_interval(eval_metric(GOLD_BITS, name), bits)
         return values
+
+    def read_long_texts(self, progress: Progress) -> None:
+        """Before and after each stage that extends the context: the loss by position, and after it the map of needles."""
+        model = self.session.model
+        for number in self.course.extensions_at(progress.step):
+            old, new = (self.course.segments[place].seq_len for place in (number - 1, number))
+            is_after = progress.step == self.course.segments[number].last_step
+            needles = (
+                find_needles(model, self.tokenizer, self._scored_text, old=old, new=new, seed=self.seed)
+                if is_after
+                else ()
+            )
+            line = LongContext(
+                step=progress.step,
+                tokens=progress.tokens,
+                kind="positions",
+                stage=self.stage_name(number),
+                is_after=is_after,
+                old=old,
+                new=new,
+                edges=edges_of(old, new),
+                documents=read_long(model, self.tokenizer, self._scored_text, old=old, new=new),
+                needles=needles,
+            )
+            self.session.monitor.positions(line.to_json())
 
     def write_samples(self, progress: Progress) -> None:
         """Continues each of the recipe's prompts; the same prompt draws the same random numbers at every step."""

@@ -1,8 +1,12 @@
-"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else.
+"""Sections of ablations: which data is worth it, asked by trainings that differ in their data and in nothing else; and what a context
+extension costs within the old length.
 
 ablations:
   decay-data:
     candidates: {wiki: {wiki: 1}, prose: [books, letters]}
+    endpoint: encyclopaedia
+  long:
+    kind: extension
     endpoint: encyclopaedia
 """
 
@@ -26,11 +30,12 @@ from gristmill.recipe.schema.section import (
     Weight,
 )
 
-CONTROL = "control"
+CONTROL, EXTENSION = "control", "extension"
 NOT_OF = {
     "anneal": ("plans",),
     "scratch": ("plans", "after_step"),
     "stages": ("candidates", "shares", "after_step", "tokens"),
+    EXTENSION: ("candidates", "plans", "shares", "after_step", "tokens"),
 }  # by kind: what would say nothing
 Mixture = Annotated[list[Draw], Field(min_length=1)]
 
@@ -38,10 +43,10 @@ Mixture = Annotated[list[Draw], Field(min_length=1)]
 class Ablation(Section):
     """Arms that share everything but their data, each with several seeds, and a control on the mixture as it is."""
 
-    kind: Literal["anneal", "scratch", "stages"] = Field(
+    kind: Literal["anneal", "scratch", "stages", "extension"] = Field(
         default="anneal",
         description="branches of one trunk that decay to zero; trainings from the beginning on one mixture each, or through the "
-        "recipe's stages",
+        "recipe's stages; extension: the stages from the one that reads longer sequences on, against as many tokens at the length before",
     )
     candidates: dict[Name, Mixture] = Field(
         default={}, description="name: source: weight, or name: [sources at equal weights]"
@@ -81,7 +86,7 @@ class Ablation(Section):
     def _parts_fit(self) -> Ablation:
         arms: KeyPath = ("plans",) if self.kind == "stages" else ("candidates",)
         asked = self.plans if self.kind == "stages" else self.candidates
-        if not asked:
+        if not asked and self.kind != EXTENSION:
             raise Misfit((arms, f"an ablation of kind {self.kind} compares {arms[0]}; name at least one"))
         if CONTROL in asked:
             raise Misfit(((*arms, CONTROL), f"{CONTROL!r} is the arm on the mixture as it is; name it otherwise"))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gristmill.recipe.schema.section import Bytes, Section
+from gristmill.recipe.schema.section import Bytes, Length, Section
 
 
 class Evaluate(Section):
@@ -14,6 +14,10 @@ class Evaluate(Section):
 
     packs: list[str] = Field(default=[], description="names from `packs`, scored at the end")
     validation_bytes: Bytes = Field(default=200_000, description="held-out text per source for bits per byte")
+    window: Length | None = Field(
+        default=None,
+        description="longest input on held-out text; absent: the sequences of the last stage of pretraining",
+    )
     xz_yardstick: bool = Field(
         default=True, description="bits per byte of xz that has read training text, 4 MB at most"
     )

@@ -227,6 +227,8 @@ class Recipe(Section):
         for name, section in (("sft", self.sft), ("dpo", self.dpo)):
             if section is not None:
                 lengths.append(((name, "seq_len"), f"{name}.seq_len", section.seq_len))
+        if self.evaluate.window is not None:
+            lengths.append((("evaluate", "window"), "evaluate.window", self.evaluate.window))
         for key, where, seq_len in lengths:
             if seq_len > limit:
                 yield key, f"{where} is {seq_len}, longer than model.max_position_embeddings {limit}"

@@ -1,0 +1,73 @@
+"""Checkpoint noise is what it is planted as, whatever the trend, and a difference of mere noise is called one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gristmill.evaluate.noise import Noise, Trend, noise_of, noise_of_difference
+
+TOKENS = np.array([655360, 819200, 1310720, 1433600, 1966080, 2048000, 2211840], dtype=float)
+
+
+@pytest.mark.parametrize("spacing", [TOKENS, np.arange(1, 13) * 1e6])
+def test_planted_noise_is_found_whatever_the_line_beneath_it(spacing: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    drawn = [
+        noise_of(spacing, 5 - rng.uniform(0, 1) * np.log(spacing) + rng.normal(0, 0.01, len(spacing)))
+        for _ in range(4000)
+    ]
+    variances = np.array([noise.sd**2 for noise in drawn]) / 0.01**2
+    assert variances.mean() == pytest.approx(1, abs=0.05)
+    # of a multiple of chi-square with d degrees of freedom the variance is 2 / d
+    assert 2 / variances.var() == pytest.approx(drawn[0].degrees, rel=0.15)
+
+
+def test_the_estimate_is_that_of_the_residuals_one_by_one() -> None:
+    rng = np.random.default_rng(2)
+    y, x = rng.normal(4, 0.1, 7), np.log(TOKENS)
+    squares = []
+    for k in range(1, 6):
+        weight = (x[k + 1] - x[k]) / (x[k + 1] - x[k - 1])
+        squares.append((y[k] - weight * y[k - 1] - (1 - weight) * y[k + 1]) ** 2 / (1 + weight**2 + (1 - weight) ** 2))
+    assert noise_of(TOKENS, y).sd == pytest.approx(np.sqrt(np.mean(squares)))
+
+
+def test_two_checkpoints_that_differ_by_noise_only_are_told_apart_once_in_twenty() -> None:
+    rng, spacing = np.random.default_rng(3), np.arange(1, 11) * 1e6
+    wrong = 0
+    for _ in range(3000):
+        sides = [noise_of(spacing, rng.normal(0, sd, 10)) for sd in (0.01, 0.02)]
+        limit = noise_of_difference(sides)
+        assert limit is not None
+        wrong += abs(rng.normal(0, 0.01) - rng.normal(0, 0.02)) > limit
+    assert wrong / 3000 == pytest.approx(0.05, abs=0.015)
+    assert noise_of_difference([]) is None
+    assert noise_of_difference([Noise(sd=0.0, degrees=2, evaluations=6)]) == 0
+
+
+def test_evaluations_of_one_length_are_used_and_too_few_are_told(tmp_path: Path) -> None:
+    steps = [0, 1, 2, 3, 4, 5, 6, 7]
+    rows = [
+        {
+            "step": step,
+            "tokens": 100 * step,
+            "kind": "eval",
+            "eval/web/bits_per_byte": 9.0 if step > 5 or not step else 4.0,
+        }
+        for step in steps
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    segments = [{"first_step": 0, "seq_len": 256}, {"first_step": 5, "seq_len": 1024}]
+    (tmp_path / "state.json").write_text(json.dumps({"prefix": {"segments": segments}}), encoding="utf-8")
+    watched = Trend.of(tmp_path)
+    assert watched is not None
+    known = watched.noise("web", "bits_per_byte")
+    assert isinstance(known, Noise)
+    assert (known.sd, known.evaluations) == (pytest.approx(0, abs=1e-12), 5)
+    assert watched.noise("web", "acc") == 0
+    assert watched.noise("novel", "bits_per_byte") == 0
+    assert Trend.of(tmp_path / "nothing") is None
