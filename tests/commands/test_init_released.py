@@ -221,7 +221,7 @@ def test_general_text_has_its_share_and_is_never_read_more_often_than_the_cap(
     tokens = {name: Estimate(value=size, low=size, high=size) for name, size in sizes.items()}
     shape = released_shape(RELEASED, own, wish)
     budget = budget_for(shape, tokens, wish, replayed={*sizes} - {"own"})
-    raised = '[{after_step: 3, set: {optimizer.peak_lr: 0.001}, why: "to see what happens"}]'
+    raised = len(general) * shape.seq_len / budget.decay_tokens  # each source draws a sequence in each stage
     assert budget.replay_share <= REPLAY_SHARE + raised
     drawn = {name: weight * budget.total_tokens for name, weight in budget.weights.items()}
     for name, size in drawn.items():

@@ -51,7 +51,7 @@ from gristmill.train.positions import LongContext
 from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 
-VERSION = 7  # part of the identity of every step that uses it; rises when the meaning of its output changes
+VERSION = 8  # part of the identity of every step that uses it; rises when the meaning of its output changes
 
 SAMPLES_PER_REASON = 2
 Left = TypeVar("Left", bound=Outputs)
