@@ -232,6 +232,13 @@ def test_general_text_has_its_share_and_is_never_read_more_often_than_the_cap(
         assert drawn["own"] == pytest.approx(2.5 * own, rel=0.15)
 
 
+def test_what_is_replayed_takes_from_each_source_of_ones_own_text_by_its_size() -> None:
+    sizes = {"large": 3_000_000, "small": 1_000_000, "general": 4_000_000}
+    tokens = {name: Estimate(value=size, low=size, high=size) for name, size in sizes.items()}
+    budget = budget_for(released_shape(RELEASED, 4_000_000, Wish()), tokens, Wish(), replayed={"general"})
+    assert budget.weights == pytest.approx({"large": 0.5625, "small": 0.1875, "general": 0.25}, abs=1e-3)
+
+
 @settings(max_examples=40, deadline=None)
 @given(own=st.integers(20_000, 10**9), sources=st.integers(1, 4))
 def test_a_training_has_time_for_the_held_out_text_that_the_recipe_asks_for(own: int, sources: int) -> None:

@@ -20,6 +20,7 @@ from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.jsonl import read_log
+from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pace, pretrain, watching
 from gristmill.train.events import AboveGuessingEvent, read_events
@@ -241,6 +242,21 @@ def test_where_there_is_no_time_only_stage_ends_are_measured_and_the_weights_are
     assert (found["web"], found["choices"], found["wider"]) == ([0, 40, 56], [0, 40, 56], [40, 56])
     assert sum(line.startswith("Watching: at step 1 nothing or not all is measured") for line in said) == 1
     assert (tmp_path / WEIGHTS).read_bytes() == (watched_run / WEIGHTS).read_bytes()
+
+
+def test_what_is_scored_whatever_it_takes_is_counted_in_full(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text and packs before the first step and at both stage ends, the other packs at the ends; the prompt once for each choice."""
+    counted: list[float] = []
+    monkeypatch.setattr(watching, "affordable_part", lambda scored_tokens, **_: counted.append(scored_tokens) or 1.0)
+    pretrain.run(context(inputs, tmp_path, recipe({"packs": ["choices", "writing"]}, evaluated=("wider",))))
+    shards = [TokenShard(path.with_suffix("")) for path in (inputs / "tokenize").rglob("validation.bin")]
+    shards = [shard for shard in shards if shard.num_documents]
+    choices = 8 * (len("one two") + len("one three"))
+    num_bytes = 3 * (sum(min(100, shard.num_bytes) for shard in shards) + choices + len("onetwo")) + 2 * choices
+    per_token = sum(shard.num_bytes for shard in shards) / sum(shard.num_tokens for shard in shards)
+    assert counted == [pytest.approx(num_bytes / per_token)]
 
 
 def test_a_resumed_training_knows_what_its_measurements_took_before(
