@@ -79,3 +79,15 @@ def test_without_a_look_before_or_without_long_documents_it_is_said() -> None:
     [found] = extensions_of([replace(none, is_after=False), none])
     assert found.words.startswith("No held-out document is longer than 256 tokens")
     assert found.spans == ()
+
+
+def test_of_many_spans_each_is_judged_by_holms_p_value() -> None:
+    rng = np.random.default_rng(4)
+    before = rng.normal(4, 0.3, (12, 5))
+    after = before + rng.normal([0, -0.02, -0.03, -0.05, -0.08], 0.06, (12, 5))
+    [found] = extensions_of([line(before, is_after=False), line(after, is_after=True)])
+    p_values = stats.ttest_rel(after, before, axis=0).pvalue
+    ranks = np.argsort(p_values)
+    adjusted = np.empty(5)
+    adjusted[ranks] = np.minimum(1, np.maximum.accumulate(p_values[ranks] * [5, 4, 3, 2, 1]))
+    assert [span.p_adjusted for span in found.spans] == pytest.approx(adjusted.tolist(), rel=1e-6)

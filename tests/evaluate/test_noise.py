@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from gristmill.evaluate.noise import Noise, Trend, noise_of, noise_of_difference
 
@@ -71,3 +72,12 @@ def test_evaluations_of_one_length_are_used_and_too_few_are_told(tmp_path: Path)
     assert watched.noise("web", "acc") == 0
     assert watched.noise("novel", "bits_per_byte") == 0
     assert Trend.of(tmp_path / "nothing") is None
+
+
+def test_the_noise_of_two_sides_adds_up_with_degrees_of_freedom_by_welch() -> None:
+    """As scipy has them, of two samples without a mean in common."""
+    one, two = Noise(sd=0.02, degrees=3.0, evaluations=8), Noise(sd=0.01, degrees=5.0, evaluations=12)
+    degrees = (0.02**2 + 0.01**2) ** 2 / (0.02**4 / 3 + 0.01**4 / 5)
+    expected = stats.t.ppf(0.975, degrees) * np.hypot(0.02, 0.01)
+    assert noise_of_difference([one, two]) == pytest.approx(expected)
+    assert noise_of_difference([one]) == pytest.approx(stats.t.ppf(0.975, 3) * 0.02)
