@@ -36,11 +36,11 @@ UNITS = {BITS: "bits per byte", GOLD_BITS: "bits per byte of the answer"}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Mean of a group with half of its 95 % interval; reference: that of an earlier run after as many tokens."""
+    """Mean of a group with half of its 95 % interval, None where that is not known; reference: that of an earlier run after as many tokens."""
 
     value: float
-    half: float
-    reference: tuple[float, float] | None = None
+    half: float | None
+    reference: tuple[float, float | None] | None = None
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.half:.3f}" if self.half else f"{self.value:.3f}"
@@ -62,6 +62,8 @@ class GroupRow:
             if cell is None or cell.reference is None:
                 continue
             reference, half = cell.reference
+            if half is None or cell.half is None:
+                return None
             gap = (cell.value - reference) if self.fewer_is_better else (reference - cell.value)
             return (gap / reference, cell) if reference > 0 and gap > math.hypot(half, cell.half) else None
         return None
@@ -170,10 +172,12 @@ def _point(points: Sequence[Point], at: tuple[int, int] | None) -> Point | None:
     return next((point for point in points if point.step == at[0]), None)
 
 
-def _mean(points: Sequence[Point]) -> tuple[float, float]:
-    """Mean and half of its interval, the points being independent."""
+def _mean(points: Sequence[Point]) -> tuple[float, float | None]:
+    """Mean and half of its interval, the points being independent; None where one of them has none, which is not one of width 0."""
     n = len(points)
-    return sum(point.value for point in points) / n, math.sqrt(sum(point.half**2 for point in points)) / n
+    is_known = all(point.low is not None and point.high is not None for point in points)
+    half = math.sqrt(sum(point.half**2 for point in points)) / n if is_known else None
+    return sum(point.value for point in points) / n, half
 
 
 def _told_of_reference(watched: Watched, rows: Sequence[GroupRow]) -> list[str]:
