@@ -317,6 +317,14 @@ def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(
         assert made.sources["book"].how_known == ("declared" if used == declared else "estimated")
 
 
+def test_the_memory_is_told_of_micro_batches_that_a_step_can_have(book: Path, machine: Machine) -> None:
+    """A step of 1,024 tokens has no micro-batch of the 16,384 that the machine would take."""
+    assert "with micro-batches of 1,024 tokens" in page(book, machine)
+    assert "with micro-batches of 512 tokens" in page(book, replace(machine, micro_batch_tokens=300)), (
+        "the longest sequence"
+    )
+
+
 def test_an_intervention_of_the_run_is_in_the_figures(book: Path, machine: Machine) -> None:
     """Those of the recipe file would be of a training that the next run does not make."""
     before = make_forecast(load_recipe(book), machine).budget
