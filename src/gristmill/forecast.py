@@ -43,7 +43,7 @@ from gristmill.planning.ranks import check_ranks, rank_note
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
-from gristmill.recipe.interventions import with_interventions
+from gristmill.recipe.interventions import FOLDER, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
@@ -52,6 +52,7 @@ from gristmill.select.dedup import disk_bytes
 from gristmill.select.outputs import Deduplicated, Selected
 from gristmill.select.repeated_text import check_repeated
 from gristmill.store.store import RunLinks, Store
+from gristmill.units import counted
 
 WORD_BYTES = 6  # of English text, the space included
 SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
@@ -153,18 +154,25 @@ def make_forecast(
     told: Mapping[str, Told] | None = None,
     fleet: Fleet | None = None,
 ) -> Forecast:
-    """The forecast. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be
+    """The forecast of the recipe with the interventions of its run. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be
     fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that
     are missing; `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
-    recipe, cores = loaded.recipe, CoreWatch()
+    cores, links = CoreWatch(), RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    written, loaded = loaded, with_interventions(loaded, links.folder)
+    recipe = loaded.recipe
     check_ranks(recipe.pretrain, machine.ranks)
-    links = RunLinks(Store(machine.runs_dir), recipe.name)
     files = source_files(loaded, links)
     missing = check_files(loaded, files)
     states, notes = _states(loaded, machine, links)
+    if interventions := len(recipe.pretrain.changes) - len(written.recipe.pretrain.changes):
+        verb = "is" if interventions == 1 else "are"
+        notes.append(
+            f"{counted(interventions, 'intervention')} of the run {verb} in these figures: {links.folder / FOLDER}; "
+            f"gristmill recipe {links.folder} prints the recipe with them"
+        )
     found = find_amounts(loaded, files, links, states, told=told)
     budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), found.unique))
     vocab_size = recipe.tokenizer.vocab_size
@@ -218,7 +226,7 @@ def make_forecast(
 def _states(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> tuple[States | None, list[str]]:
     """The states of the steps, and notes; None where files are not on this machine, or where it would take long to read them."""
     hashes = hashes_of(loaded, machine, max_bytes=HASHED_WITHOUT_ASKING)
-    states = open_states(with_interventions(loaded, links.folder), links, hashes)
+    states = open_states(loaded, links, hashes)
     try:
         states.all()
     except RecipeError:

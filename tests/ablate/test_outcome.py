@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gristmill.ablate.outcome import Measured, Outcome, in_words, measured_of, outcome_of
+from gristmill.ablate.outcome import Measured, Outcome, in_words, measured_of, outcome_of, verdict_needs
 from gristmill.statistics import holm
 
 ARMS = ("control", "good", "same", "bad")
@@ -90,3 +90,22 @@ def test_runs_on_other_items_are_not_compared() -> None:
     runs = [[{"t": {"amounts": [1.0, 2.0], "sizes": [3, 4]}}], [{"t": {"amounts": [1.0, 2.0], "sizes": [3, 5]}}]]
     with pytest.raises(ValueError, match="different items of t"):
         measured_of("t", runs, metric="bits_per_byte", is_at_chance=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "items", "worth", "words"),
+    [
+        (
+            2,
+            5,
+            2.7,
+            "a verdict needs 5 seeds or more (there are 2) and items worth 30 of equal size or more (there are 5 items, worth 2.7)",
+        ),
+        (5, 40, 12.0, "a verdict needs items worth 30 of equal size or more (there are 40 items, worth 12.0)"),
+        (5, 40, 30.0, None),
+    ],
+)
+def test_what_a_verdict_needs_is_told_and_nothing_where_it_is_there(
+    seeds: int, items: int, worth: float, words: str | None
+) -> None:
+    assert verdict_needs(seeds, items, worth) == words

@@ -31,6 +31,7 @@ from gristmill.pipeline import steps_of
 from gristmill.planning.budget import Selection
 from gristmill.planning.estimate import bytes_per_token
 from gristmill.planning.speed import Profile, SpeedPoint, hardware_name, write_profile
+from gristmill.recipe.interventions import FOLDER
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.runner import run
@@ -314,6 +315,29 @@ def test_a_declaration_that_the_selected_text_contradicts_is_set_aside(
         made = make_forecast(load_recipe(book, [f"sources.book.unique_tokens={declared}"]), machine)
         assert made.budget[0].unique_tokens == used
         assert made.sources["book"].how_known == ("declared" if used == declared else "estimated")
+
+
+def test_the_memory_is_told_of_micro_batches_that_a_step_can_have(book: Path, machine: Machine) -> None:
+    """A step of 1,024 tokens has no micro-batch of the 16,384 that the machine would take."""
+    assert "with micro-batches of 1,024 tokens" in page(book, machine)
+    assert "with micro-batches of 512 tokens" in page(book, replace(machine, micro_batch_tokens=300)), (
+        "the longest sequence"
+    )
+
+
+def test_an_intervention_of_the_run_is_in_the_figures(book: Path, machine: Machine) -> None:
+    """Those of the recipe file would be of a training that the next run does not make."""
+    before = make_forecast(load_recipe(book), machine).budget
+    change = {"after_step": 1, "set": {"stages.long.mixture": {"book": 1.0}}, "why": "all documents, short ones too"}
+    folder = machine.runs_dir / "book" / FOLDER
+    folder.mkdir(parents=True)
+    (folder / "001.yaml").write_text(yaml.safe_dump(change), encoding="utf-8")
+    after = make_forecast(load_recipe(book), machine).budget
+    assert [(row.selection, row.total_tokens) for row in before] == [
+        (Selection("book"), 81_920), (Selection("book", 100), 20_480),
+    ]  # fmt: skip
+    assert [(row.selection, row.total_tokens) for row in after] == [(Selection("book"), 102_400)]
+    assert "1 intervention of the run is in these figures" in page(book, machine)
 
 
 def test_counted_tokens_win_over_both_for_every_selection(book: Path, machine: Machine, made_until: MadeUntil) -> None:

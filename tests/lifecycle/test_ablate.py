@@ -35,7 +35,10 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     code, out, err = ablate(gristmill, "--plan")
     assert code == 0, err
     assert "4 trainings, 2 arms × 2 seeds, each leaves one trunk after step 14 and takes 4.1k tokens; 4 to make" in out
-    assert "1 document, worth 1 of equal size: too few to show any difference" in out
+    assert (
+        "1 document, worth 1 of equal size; nothing would be decided: a verdict needs 5 seeds or more (there are 2) and items"
+        in out
+    )
     assert "the control goes on with the mixture before step 14; the recipe has another one after it" in out
     assert not runs()
     assert ablate(gristmill, "--apply", "dictionary")[0] == 1  # no outcome yet

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.report.watching import Cell, group_table, table_of, words_of
+from gristmill.report.watching import Cell, GroupRow, group_table, table_of, words_of
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import write_jsonl
 from gristmill.train.watched import WATCHING, Point, Reference, StageEnd, Watched, WatchedPack, WatchedText
@@ -71,6 +71,32 @@ def test_a_cell_is_the_mean_of_the_packs_of_a_group_at_a_stage_end() -> None:
         ("knowledge", "accuracy"): [f"0.350 ± {half:.3f}"] * 2,
         ("maths", "bits per byte of the answer"): ["2.000 ± 0.200"] * 2,
     }
+
+
+def test_a_group_of_which_one_has_no_interval_has_none() -> None:
+    """An interval that is not known (too few documents) is not one of width 0."""
+    two = watched(packs=(), texts=(WatchedText(source="web", text_hash="w"), WatchedText(source="book", text_hash="b")))
+    unknown = {
+        "eval/book/bits_per_byte": 2.5,
+        "eval/book/bits_per_byte_low": None,
+        "eval/book/bits_per_byte_high": None,
+    }
+    found = table_of(two, [line(40, web=(1.5, 0.1)) | unknown])
+    assert cells(found) == {("held-out text", "bits per byte"): ["2.000"]}
+    known = {**unknown, "eval/book/bits_per_byte_low": 2.3, "eval/book/bits_per_byte_high": 2.7}
+    found = table_of(two, [line(40, web=(1.5, 0.1)) | known])
+    assert cells(found) == {("held-out text", "bits per byte"): [f"2.000 ± {math.hypot(0.1, 0.2) / 2:.3f}"]}
+
+
+def test_a_group_is_not_behind_by_more_than_noise_that_is_not_known() -> None:
+    row = GroupRow(
+        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=None, reference=(1.0, 0.1))]
+    )
+    assert row.behind is None
+    row = GroupRow(
+        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=0.1, reference=(1.0, 0.1))]
+    )
+    assert row.behind is not None
 
 
 def test_at_the_last_stage_end_there_is_no_column_besides() -> None:

@@ -211,19 +211,22 @@ def _row(
         p_adjusted=p_adjusted,
         smallest=found.detectable(comparisons=comparisons),
         verdict=verdict,
-        needs=_needs(found) if verdict == "cannot tell" else None,
+        needs=verdict_needs(found.num_seeds, found.num_items, found.effective_items)
+        if verdict == "cannot tell"
+        else None,
     )
 
 
-def _needs(found: Effect) -> str:
+def verdict_needs(num_seeds: int, num_items: int, effective_items: float) -> str | None:
+    """What is too few for any verdict, in words; None where nothing is."""
     wants = []
-    if found.num_seeds < FEWEST_SEEDS:
-        wants.append(f"{FEWEST_SEEDS} seeds or more (there are {found.num_seeds})")
-    if found.effective_items < FEWEST_ITEMS:
+    if num_seeds < FEWEST_SEEDS:
+        wants.append(f"{FEWEST_SEEDS} seeds or more (there are {num_seeds})")
+    if effective_items < FEWEST_ITEMS:
         wants.append(
-            f"items worth {FEWEST_ITEMS:g} of equal size or more (there are {counted(found.num_items, 'item')}, worth {found.effective_items:.1f})"
+            f"items worth {FEWEST_ITEMS:g} of equal size or more (there are {counted(num_items, 'item')}, worth {effective_items:.1f})"
         )
-    return f"a verdict needs {' and '.join(wants)}"
+    return f"a verdict needs {' and '.join(wants)}" if wants else None
 
 
 def _score(arm: str, measured: Measured, number: int) -> ArmScore:

@@ -9,7 +9,7 @@ from rich.console import Console
 from gristmill.ablate.arms import Arm, Design, Trial
 from gristmill.ablate.declared import RESULTS
 from gristmill.ablate.effect import foreseen_detectable
-from gristmill.ablate.outcome import ArmEffect
+from gristmill.ablate.outcome import ArmEffect, verdict_needs
 from gristmill.ablate.trials import is_made
 from gristmill.display import plain_table, print_whole
 from gristmill.forecast import check_caps, check_present, make_forecast
@@ -161,7 +161,7 @@ def _price(design: Design, machine: Machine, store: Store) -> Price:
 
 
 def _sight(design: Design, machine: Machine, store: Store) -> str:
-    """The smallest difference that can be found with these items and seeds, in words."""
+    """The smallest difference that can be found with these items and seeds, in words; what is too few for any verdict."""
     runs = (design.trials[0].loaded.recipe.name, design.trunk)
     folders = [folder for run in runs if (folder := RunLinks(store, run).artefact("tokenize")) is not None]
     if not folders or not (folders[0] / design.ablation.endpoint).is_dir():
@@ -183,8 +183,9 @@ def _sight(design: Design, machine: Machine, store: Store) -> str:
         comparisons=design.num_comparisons,
     )
     told = f"{counted(len(sizes), 'document')}, worth {effective_number(sizes):.0f} of equal size"
-    if found is None:
-        return f"{told}: too few to show any difference"
+    if needs := verdict_needs(design.ablation.seeds, len(sizes), effective_number(sizes)):
+        return f"{told}; nothing would be decided: {needs}"
+    assert found is not None, "as many seeds and documents as a verdict needs"
     return f"{told}; a difference of {found:.3f} bits per byte is found four times in five, by {source}"
 
 

@@ -18,6 +18,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States, by_kind
 from gristmill.pipeline import kept_steps, repeated_sources
 from gristmill.planning.budget import SelectionBudget
+from gristmill.planning.cost import tokens_at_once
 from gristmill.planning.devices import published_share, read_fleet
 from gristmill.recipe.schema.curation import LanguageFilter, Source
 from gristmill.recipe.schema.recipe import Recipe
@@ -215,7 +216,7 @@ def _cost_lines(plan: Forecast, machine: Machine) -> list[str]:
         lines.append(f"price of {which} at the given rate: {plan.price:,.2f}")
     if plan.fleet is None:
         lines.append(
-            f"memory of pretraining, which needs most: about {in_units(memory.total, 'B')} with micro-batches of {machine.micro_batch_tokens:,} tokens "
+            f"memory of pretraining, which needs most: about {in_units(memory.total, 'B')} with micro-batches of {tokens_at_once(plan.recipe, machine.micro_batch_tokens):,} tokens "
             f"(torch itself {in_units(memory.framework, 'B')}, what curation leaves {in_units(memory.curation, 'B')}, weights, gradients and moments "
             f"{in_units(memory.weights + memory.gradients + memory.moments, 'B')}, activations and logits "
             f"{in_units(memory.activations + memory.logits, 'B')}, holes between them {in_units(memory.holes, 'B')})"

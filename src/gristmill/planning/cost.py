@@ -106,8 +106,7 @@ def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
 
     A document longer than the micro-batch is one of its own, so the longest sequence counts if it is longer.
     """
-    longest = max(stage.seq_len for stage in recipe.pretrain.stages)
-    tokens = min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
+    tokens = tokens_at_once(recipe, micro_batch_tokens)
     step = step_memory(
         recipe.model,
         recipe.tokenizer.vocab_size,
@@ -115,6 +114,12 @@ def training_memory(recipe: Recipe, micro_batch_tokens: int) -> Memory:
         accumulates=tokens < recipe.pretrain.global_batch_tokens,
     )
     return replace(step, curation=CURATION_BYTES)
+
+
+def tokens_at_once(recipe: Recipe, micro_batch_tokens: int) -> int:
+    """Tokens of the largest micro-batch: never more than a step has."""
+    longest = max(stage.seq_len for stage in recipe.pretrain.stages)
+    return min(max(micro_batch_tokens, longest), recipe.pretrain.global_batch_tokens)
 
 
 def step_memory(model: ModelSection, vocab_size: int, *, tokens: int, accumulates: bool) -> Memory:

@@ -158,7 +158,7 @@ def _watched(
             (row.group, row.measure, *("" if cell is None else str(cell) for cell in row.cells)) for row in found.rows
         ]
         yield table(
-            "Groups at stage ends. The mean over the packs of a group with its 95 % interval; of bits per byte, fewer are better.",
+            "Groups at stage ends. The mean over the packs of a group with its 95 % interval, where all of them have one; of bits per byte, fewer are better.",
             ("group", "measure", *found.columns),
             rows,
             numbers=range(2, 2 + len(found.columns)),
