@@ -457,7 +457,6 @@ def test_other_files_that_are_missing_are_told_with_the_key_that_names_them(book
     ("use", "kind", "words"),
     [
         ("evaluate.packs=[facts]", "unscored", "of kind unscored; evaluate.packs takes multiple_choice and generate"),
-        ("pretrain.watch.packs=[facts]", "generate", "of kind generate; pretrain.watch.packs takes multiple_choice"),
     ],
 )
 def test_a_pack_of_a_kind_that_is_not_scored_there_is_refused_before_anything_runs(

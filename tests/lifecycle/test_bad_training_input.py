@@ -110,7 +110,7 @@ def test_a_candidate_with_the_text_of_the_endpoint_is_refused_by_the_document(
 ) -> None:
     """Selection keeps the two apart, so it is put there by hand: the held-out shard of one source as the training shard of another."""
     tokens = (done_project / "runs" / "tiny" / "tokenize").resolve()
-    for kind in ("bin", "index", "json"):
+    for kind in ("bin", "index", "json", "blocks"):
         (tokens / "glosses" / f"train.{kind}").unlink()
         shutil.copy(tokens / "novel" / f"validation.{kind}", tokens / "glosses" / f"train.{kind}")
     before = left_by(done_project)

@@ -79,9 +79,8 @@ def assert_same_training(one: Path, other: Path, *, besides: str = "throughput/"
 def test_watching_saving_and_caps_have_no_influence_on_the_weights(
     done_project: Path, finished_run: Path, gristmill: Command
 ) -> None:
-    other = fresh(
-        gristmill, done_project, *(override for override in HARMLESS.values() if override.startswith("pretrain."))
-    )
+    asked = [value for key, value in HARMLESS.items() if value.startswith("pretrain.") and key != "Watch.reference"]
+    other = fresh(gristmill, done_project, *asked)  # which has no earlier run to refer to
     assert (other / "pretrain" / WEIGHTS).read_bytes() == (finished_run / "pretrain" / WEIGHTS).read_bytes()
     saved = [[path.name for path in sorted((run / "checkpoints" / "pretrain").iterdir())]
              for run in (other, finished_run)]  # fmt: skip
@@ -207,7 +206,7 @@ def test_a_divergence_before_the_first_checkpoint_says_that_there_is_none(
     diverge_after(monkeypatch, 0)
     answer = gristmill(*PRETRAIN)
     assert answer.code == 1
-    assert "There is no checkpoint to resume from." in answer.err
+    assert "it starts from the beginning" in answer.err
     assert "changes:" not in answer.err
 
 
@@ -240,7 +239,7 @@ def test_an_intervention_takes_part_in_the_next_run_and_stands_in_the_recipe_as_
     [
         ("after_step: 99\nset: {optimizer.peak_lr: 0.001}\nwhy: far beyond the end\n", "after_step 99"),
         ("after_step: 20\nset: {optimizer.beta1: 0.8}\nwhy: another momentum\n", "optimizer.beta1"),
-        ("after_step: 20\nwhy: nothing is set here\n", "Field required"),
+        ("after_step: 20\nwhy: nothing is set here\n", "field required"),
     ],
 )
 def test_a_broken_intervention_is_refused_naming_its_file(

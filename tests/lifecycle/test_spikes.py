@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -156,7 +157,7 @@ def test_killed_right_after_a_spike_and_resumed_tells_the_same(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     answer = gristmill(*PRETRAIN)
     assert answer.code == 0, answer.err
-    assert "Discarding 1 log line written after this checkpoint" in answer.out or "Discarding 2 log lines" in answer.out
+    assert re.search(r"Discarding \d+ log lines? written after this checkpoint", answer.out)
     resumed = spiky_project / "runs" / "spiky"
     copy_project(tokenized_project, tmp_path / "unbroken")
     answer = gristmill("run", tmp_path / "unbroken" / "recipe.yaml", "--until", "pretrain", *OPTIONS, "--runs-dir",

@@ -90,7 +90,7 @@ def test_a_group_of_which_one_has_no_interval_has_none() -> None:
 
 def test_a_group_is_not_behind_by_more_than_noise_that_is_not_known() -> None:
     row = GroupRow(
-        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=None, reference=(1.0, 0.1))]
+        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=math.inf, reference=(1.0, 0.1))]
     )
     assert row.behind is None
     row = GroupRow(

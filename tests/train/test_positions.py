@@ -18,7 +18,8 @@ from gristmill.model.transformer import Llama
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import positions
-from gristmill.train.positions import DEPTHS, DIGITS, edges_of, find_needles, read_long
+from gristmill.train.long_context import DIGITS
+from gristmill.train.positions import DEPTHS, edges_of, find_needles, read_long
 from models import random_llama, save, small_tokenizer
 
 OLD, NEW = 16, 64

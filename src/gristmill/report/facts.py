@@ -37,6 +37,7 @@ from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
 from gristmill.train.events import AnyEvent
+from gristmill.train.long_context import LongContext
 from gristmill.train.outputs import (
     BITS,
     LoggedLine,
@@ -47,7 +48,6 @@ from gristmill.train.outputs import (
     TrainedModel,
     WrittenText,
 )
-from gristmill.train.positions import LongContext
 from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 

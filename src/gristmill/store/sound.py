@@ -136,7 +136,8 @@ def _entries(used: Used, root: Path) -> tuple[dict[str, Any], list[Wrong]]:
     if problem is not None:
         wrong.append(Wrong(of=used, path=used.folder / RECORD, problem=problem))
     elif not wrong and used.folder.is_relative_to(root.resolve()):
-        kept = (root / RECORDS / used.folder.relative_to(root.resolve())).with_suffix(".json")
+        step, identity = used.folder.relative_to(root.resolve()).parent, used.folder.name
+        kept = root / RECORDS / step / f"{identity}.json"
         twin, problem = _plainly_written(kept)
         if problem is not None:
             wrong.append(Wrong(of=used, path=kept, problem=problem))

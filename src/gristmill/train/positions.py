@@ -11,9 +11,7 @@ Edges are a quarter and a half of the old context, and from there on each twice 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,55 +21,14 @@ from gristmill.model.transformer import Llama
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.long_context import DIGITS, Needles, ReadDocument
 from gristmill.train.scorer import token_logps
-from gristmill.written import Written
 
 MOST_DOCUMENTS = 32  # of all sources together
-DIGITS = 10  # and needles of a cell
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 NEEDLE = " The number of the {colour} {thing} is {digit}."
 COLOURS = ("red", "blue", "green", "white", "black")
 THINGS = ("box", "door", "house", "book", "table", "card", "stone")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadDocument(Written):
-    """nats, tokens: between each two edges; none beyond the document's end."""
-
-    source: str
-    nats: tuple[float, ...]
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needles(Written):
-    """A cell of the map. length: of the text, in tokens; depth: 0 is its beginning; right: of `asked` needles."""
-
-    length: int
-    depth: float
-    right: int
-    asked: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongContext(Written):
-    """A line of positions.jsonl: what a model made of long texts at a step. stage: that extends the context from old to new tokens; is_after: it
-    has ended, else it is about to begin.
-
-    edges: of positions, from 0. needles: none before the stage, and where digits are no tokens.
-    """
-
-    origin: str | None = None
-    step: int
-    tokens: int
-    kind: Literal["positions"]
-    stage: str
-    is_after: bool
-    old: int
-    new: int
-    edges: tuple[int, ...]
-    documents: tuple[ReadDocument, ...]
-    needles: tuple[Needles, ...]
 
 
 def edges_of(old: int, new: int) -> tuple[int, ...]:
