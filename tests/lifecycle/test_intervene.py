@@ -41,6 +41,7 @@ def test_a_mixture_of_a_stage_to_come_is_written_with_its_reason_and_trained_fro
     assert (kept["after_step"], kept["why"]) == (14, WHY)
     assert kept[NOTED]["step"] == 28
     last = [line for line in read_log(run / "pretrain" / "metrics.jsonl") if line["kind"] == "eval"][-1]
+    assert kept[NOTED]["measured_after_step"] == last["step"]
     assert kept[NOTED]["measured"] == {key: value for key, value in last.items() if key.startswith("eval/")}
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", kept[NOTED]["at"])
     answer = gristmill(*PRETRAIN)

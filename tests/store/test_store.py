@@ -16,7 +16,7 @@ import pytest
 
 from gristmill.errors import ArtifactError
 from gristmill.store import artifact
-from gristmill.store.artifact import RECORD, commit, verify_manifest
+from gristmill.store.artifact import RECORD, commit, make_read_only, verify_manifest
 from gristmill.store.durable import read_json
 from gristmill.store.store import RunLinks, Store
 
@@ -74,6 +74,16 @@ def test_files_are_read_only_and_the_folder_can_still_be_removed(store: Store) -
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o222 == 0 for path in files)
     assert all(path.stat().st_mode & stat.S_IWUSR for path in (folder, folder / "inner"))
     subprocess.run(["rm", "-r", folder], check=True, stdin=subprocess.DEVNULL)
+
+
+def test_who_can_read_the_manifest_can_read_what_a_writer_left_to_its_owner_only(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for name, mode in (("manifest.json", 0o644), ("model/model.safetensors", 0o600), ("run.sh", 0o755)):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+        (tmp_path / name).chmod(mode)
+    make_read_only(tmp_path)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_file()}
+    assert modes == {"manifest.json": 0o444, "model.safetensors": 0o444, "run.sh": 0o555}
 
 
 def test_the_record_outlives_the_bytes_with_their_hashes(store: Store) -> None:

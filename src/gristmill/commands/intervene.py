@@ -48,10 +48,11 @@ from gristmill.units import counted, scale
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where pretraining is: steps done, and what was measured last (metric → value)."""
+    """Where pretraining is: steps done, what was measured last (metric → value), and after which step; None before the first time."""
 
     step: int
     measured: Mapping[str, float]
+    measured_after: int | None
 
     @classmethod
     def of(cls, links: RunLinks) -> Moment:
@@ -61,7 +62,11 @@ class Moment:
         steps = [line["step"] for line in lines] + [
             ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)
         ]
-        return cls(step=max(steps, default=0), measured=last_measured(lines))
+        return cls(
+            step=max(steps, default=0),
+            measured=last_measured(lines),
+            measured_after=max((line["step"] for line in lines if line["kind"] == "eval"), default=None),
+        )
 
 
 def intervene(
@@ -103,6 +108,7 @@ def intervene(
     noted = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "step": now.step,
+        "measured_after_step": now.measured_after,
         "measured": dict(now.measured),
     }
     console.print(_budget_table(*budgets))
@@ -207,7 +213,7 @@ def _say_what_next(
     beat = read_beat(links.folder)
     if beat is not None and beat.is_alive:
         console.print(
-            f"The run that is at work does not know of it: stop it (Ctrl-C saves), then {command}.",
+            f"The run that is at work does not know of it, and removes older checkpoints as it goes: stop it now (Ctrl-C saves), then {command}.",
             markup=False,
             highlight=False,
         )

@@ -127,10 +127,12 @@ def is_committed(folder: Path) -> bool:
 
 
 def make_read_only(folder: Path) -> None:
-    """No file below `folder` can be written to by mistake. Folders stay writable, so that `rm -r` works."""
+    """No file below a committed `folder` can be written to by mistake, and who can read its manifest can read them all: some writers leave
+    files to their owner only. Folders stay writable, so that `rm -r` works."""
+    readers = (folder / MANIFEST).stat().st_mode & 0o444
     for path in folder.rglob("*"):
         if path.is_file():
-            path.chmod(path.stat().st_mode & ~0o222)
+            path.chmod(path.stat().st_mode & 0o555 | readers)
 
 
 def working_folder(final: Path) -> Path:

@@ -172,6 +172,6 @@ def _watching(pretrain: Pretrain, step: int, lines: Sequence[Mapping[str, Any]])
     if spent > allowed:
         words = (
             f"measuring took {seconds(spent)} by step {step:,}; pretrain.watch.max_share allows {percent(share)} of the time of all steps, "
-            f"{seconds(allowed)}"
+            f"{seconds(allowed)}. Stage ends are always measured: score fewer items there, or allow more"
         )
         yield Finding(kind="watches_too_long", what=words)
