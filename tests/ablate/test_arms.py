@@ -196,6 +196,18 @@ def test_plans_change_the_mixtures_of_stages_and_nothing_else_and_a_seed_is_othe
     assert len({prefix(trial.loaded, 1)["weights"]["seed"] for trial in design.trials}) == 3
 
 
+def test_plans_keep_the_changes_of_the_recipe_that_are_no_mixtures(load: Load) -> None:
+    """A mixture that was changed is the control's own."""
+    changes = [
+        {"after_step": 5, "set": {"optimizer.peak_lr": 0.009}, "why": "for the test"},
+        {"after_step": 14, "set": {"stages.two.mixture": {"novel": 1}}, "why": "for the test"},
+    ]
+    design = design_of(load(PLANNED, stages=STAGES, changes=changes), None)
+    assert design.arms[0].trained_on(design.arms[0]) == "one: manuals 1; two: novel 1"
+    for trial in design.trials:
+        assert [change.after_step for change in trial.loaded.recipe.pretrain.changes] == [5]
+
+
 def test_a_plan_that_leaves_a_stage_out_has_the_recipes_mixture_there(load: Load) -> None:
     arms = design_of(load({**PLANNED, "plans": {"late": {"two": {"code": 1}}}}, stages=STAGES), None).arms
     assert arms[0].trained_on(arms[0]) == "one: manuals 1; two: manuals 0.8, code 0.2"

@@ -324,7 +324,9 @@ def _loaded(
     data["pretrain"] |= {
         "stages": _stages(ablation, pretrain, arm, seed, after_step=after_step, tokens=tokens),
         "changes": [
-            change.model_dump(exclude_unset=True) for change in pretrain.changes if change.after_step < after_step
+            change.model_dump(exclude_unset=True)
+            for change in pretrain.changes
+            if change.after_step < after_step or ablation.kind == "stages"
         ],
         **_schedule(ablation, pretrain, tokens),
         "watch": {
