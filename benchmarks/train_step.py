@@ -153,7 +153,7 @@ def main() -> None:
         "documents_in_cut_batch": len(cut.document_lengths),
         "threads": torch.get_num_threads(),
         "pairs": pairs,
-        "loss_of_first_step": [round(value, 5) for value in first],
+        "loss_of_first_step": [round(float(value), 5) for value in first],
         "ratio_median": round(statistics.median(ratios), 3),
         "ratio_quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
         "tokens_per_second": {name: round(tokens / statistics.median(values)) for name, values in times.items()},
