@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gristmill.cli.options import AsJson, Device, Threads, console, machine_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def inspect(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,9 +23,6 @@ from gristmill.cli.options import (
     console,
     machine_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def init(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from gristmill.cli.options import Models, RunsDir, console, format_of_export
-
-if TYPE_CHECKING:
-    pass
 
 
 def chat(

@@ -159,4 +159,4 @@ def _own_hash(hashes: bytes) -> bytes:
 def remedy(path: Path) -> str:
     """What to do about a damaged file of a shard."""
     folder = next((folder for folder in path.resolve().parents if is_committed(folder)), path.parent)
-    return f"Put a copy of it back, or remove {folder} and run the same command: it remakes that, and training goes on where it was saved."
+    return f"Put a copy of it back, or remove {folder} and run the same command: it remakes that, and training resumes from its last checkpoint."
