@@ -26,7 +26,8 @@ def test_two_ranks_on_two_cores_are_as_much_faster_as_was_measured(
 ) -> None:
     monkeypatch.setattr("gristmill.planning.ranks.usable_cpus", lambda: 2)
     monkeypatch.setattr("gristmill.graph.machine.usable_cpus", lambda: 2)
-    assert 1.07 <= speedup_of_ranks(replace(machine, ranks=2)) <= 1.19
+    between = (0.95 + 1.15) / 2  # at 2,048 and at 8,192 tokens a step: docs/log.md
+    assert speedup_of_ranks(replace(machine, ranks=2)) == pytest.approx(between, abs=0.02)
     assert speedup_of_ranks(machine) == 1
 
 

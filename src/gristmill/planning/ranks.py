@@ -10,9 +10,10 @@ from gristmill.planning.speed import of_threads, trains_on_gpu
 from gristmill.recipe.schema.training import Pretrain
 
 TRAINED = ("pretrain", "sft", "dpo")  # steps that all ranks do together
-# On two idle cores two ranks of one thread took 1.07 to 1.19 times the steps of one process of two threads in a prototype, which
-# takes 1.46 times those of one thread: 1.13 × 1.46 / 2. benchmarks/ranks.py measures it.
-EFFICIENCY = 0.82
+# Of what so many processes would do if they exchanged nothing. On two idle cores two ranks of one thread took .95 times the steps of one
+# process of two threads at 2,048 tokens a step, 1.15 times at 8,192, and that process 1.46 times those of one thread: .69 to .84
+# (benchmarks/ranks.py; docs/log.md).
+EFFICIENCY = 0.76
 
 
 def speedup_of_ranks(machine: Machine) -> float:
