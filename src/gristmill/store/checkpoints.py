@@ -107,9 +107,8 @@ class CheckpointIndex:
                 try:
                     write(working)
                     artifact.commit(working, ref.folder)
-                except BaseException:
+                finally:  # a commit leaves nothing there; what it cannot remove, the next save of this step does
                     shutil.rmtree(working, ignore_errors=True)
-                    raise
                 make_read_only(ref.folder)
                 self.link(run, ref)
         return True
