@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from arms_prefix import prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,25 +17,11 @@ from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.recipe.schema.mixture import Draw
 from gristmill.train.course import course_of
-from gristmill.train.prefix import prefix_at, prefix_differences
+from gristmill.train.prefix import prefix_differences
 
 Load = Callable[..., LoadedRecipe]
 ASKED = {"candidates": {"dictionary": {"glosses": 1}, "both": ["novel", "code"]}, "endpoint": "novel", "seeds": 3}
 TRUNK_STEPS = 14
-
-
-def prefix(loaded: LoadedRecipe, step: int) -> dict[str, Any]:
-    recipe = loaded.recipe
-    return prefix_at(
-        step,
-        course=course_of(recipe.pretrain, rope_theta=recipe.model.rope_theta),
-        model=recipe.model,
-        section=recipe.pretrain,
-        vocabulary="v",
-        texts={name: name for name in recipe.sources},
-        seed=recipe.pretraining_seed,
-        number_format="float32",
-    )
 
 
 def test_all_arms_have_the_prefix_of_the_trunk_up_to_where_they_leave_it_and_none_after(load: Load) -> None:

@@ -7,31 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from arms_prefix import prefix
 
 from gristmill.ablate.arms import design_of
 from gristmill.errors import RecipeError
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.train.course import course_of
-from gristmill.train.prefix import prefix_at
 
 Load = Callable[..., LoadedRecipe]
 ASKED = {"kind": "extension", "endpoint": "glosses", "seeds": 3}
 TRUNK_STEPS, ALL_STEPS = 22, 28
-
-
-def prefix(loaded: LoadedRecipe, step: int) -> dict[str, Any]:
-    recipe = loaded.recipe
-    return prefix_at(
-        step,
-        course=course_of(recipe.pretrain, rope_theta=recipe.model.rope_theta),
-        model=recipe.model,
-        section=recipe.pretrain,
-        vocabulary="v",
-        texts={name: name for name in recipe.sources},
-        seed=recipe.pretraining_seed,
-        number_format="float32",
-    )
 
 
 def test_both_arms_leave_the_trunk_where_the_context_is_extended_and_finish_its_decay(load: Load) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import tiny_run as tiny
 import torch
 
 import gristmill.train.checkpoint as checkpoint_module
@@ -20,19 +18,6 @@ from gristmill.train.checkpoint import (
     read_checkpoint,
 )
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 FILES = [
     "chat_template.jinja",
     "config.json",
@@ -45,24 +30,6 @@ FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints at 8 and 12, and the milestone at 4."""
-    folder = tmp_path_factory.mktemp("run")
-    tiny.train_run(tiny.open_run(folder))
-    return folder
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return copy(trained, tmp_path / "run")
-
-
-def copy(run: Path, to: Path) -> Path:
-    shutil.copytree(run, to, symlinks=True)
-    return to
 
 
 def saved(run: Path, step: int) -> Path:
@@ -166,7 +133,7 @@ def test_damaged_ones_do_not_push_out_the_sound_ones(run: Path) -> None:
     checkpoints = tiny.checkpoints_in(run)
     for step in (14, 16):
         ref = checkpoints.ref(step)
-        copy(saved(run, 12), ref.folder)
+        tiny.copy(saved(run, 12), ref.folder)
         checkpoints.index.link(checkpoints.run, ref)
         write(ref.folder / "config.json", b"{}")
     assert kept(run) == [16, 14, 12, 8, 4]

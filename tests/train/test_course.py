@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import course_recipes as made
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,19 +20,6 @@ from gristmill.tokens.stream import Stream
 from gristmill.train.course import Course, Peak, course_of
 from gristmill.train.schedule import wsd
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made = load("course_recipes")
 T = made.T
 
 

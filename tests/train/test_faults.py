@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import errno
-import importlib.util
 import io
 import os
 import resource
@@ -23,6 +22,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_run as tiny
 
 import gristmill.store.artifact as artifact_module
 import gristmill.train.checkpoint as checkpoint_module
@@ -32,39 +32,8 @@ from gristmill.model import weights as weights_module
 from gristmill.train.checkpoint import environment
 from gristmill.train.session import Session
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 CALLS = ("open", "fsync", "replace", "utime", "unlink", "rmdir", "mkdir", "rename", "symlink", "chmod", "scandir")
 DONE, KILLED, FULL, BROKEN = 0, 77, 75, 78  # how the child ends
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints at 8 and 12, and the milestone at 4."""
-    folder = tmp_path_factory.mktemp("run")
-    tiny.train_run(tiny.open_run(folder))
-    return folder
-
-
-@pytest.fixture
-def run(trained: Path, tmp_path: Path) -> Path:
-    return copy(trained, tmp_path / "run")
-
-
-def copy(run: Path, to: Path) -> Path:
-    shutil.copytree(run, to, symlinks=True)
-    return to
 
 
 def at_16(run: Path) -> Session:
@@ -242,16 +211,16 @@ HOW = ["kill", "ENOSPC", "EIO", "ENOSPC from then on", "EIO from then on"]
 
 def break_saves(trained: Path, tmp_path: Path, how: str, *, every: int, first: int = 1) -> set[int]:
     """Saves that break at each such call, and the steps that were resumed from."""
-    session = at_16(copy(trained, run := tmp_path / "run"))
+    session = at_16(tiny.copy(trained, run := tmp_path / "run"))
     expected = tiny.state_of(session)
-    whole = num_calls(at_16(copy(trained, tmp_path / "counted")))
+    whole = num_calls(at_16(tiny.copy(trained, tmp_path / "counted")))
     assert whole > 60, "the calls are not counted"
     found = set()
     for number in range(first, whole + 1, every):
         was_broken = save_with_a_fault(session, number, how)
         found.add(assert_a_fresh_process_goes_on(run, expected, may_lack_16=was_broken))
         shutil.rmtree(run)
-        copy(trained, run)
+        tiny.copy(trained, run)
     return found
 
 
@@ -331,7 +300,7 @@ def save_into_files_of_at_most(session: Session, limit_bytes: int) -> bool:
 
 
 def test_a_file_that_the_system_cuts_at_any_byte_is_no_checkpoint(trained: Path, tmp_path: Path) -> None:
-    session = at_16(copy(trained, run := tmp_path / "run"))
+    session = at_16(tiny.copy(trained, run := tmp_path / "run"))
     expected = tiny.state_of(session)
     largest = max(path.stat().st_size for path in saved(trained, 12).iterdir())
     for limit in (0, 1, 4095, 4096, 4097, largest // 2, largest - 4097, largest - 1):
@@ -339,5 +308,5 @@ def test_a_file_that_the_system_cuts_at_any_byte_is_no_checkpoint(trained: Path,
         assert in_store(run) == {saved(run, step).name for step in (4, 8, 12)}
         assert_a_fresh_process_goes_on(run, expected, may_lack_16=True)
         shutil.rmtree(run)
-        copy(trained, run)
+        tiny.copy(trained, run)
     assert not save_into_files_of_at_most(session, largest)

@@ -6,16 +6,15 @@ of real memory and of NCCL are then skipped or use gloo.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_run as tiny
 import torch
 import torch._dynamo
 from torch import Tensor
@@ -52,15 +51,6 @@ CONFIG = LlamaConfig(
     head_dim=32,
     max_position_embeddings=512,
 )
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -260,8 +250,6 @@ def test_recomputed_activations_give_the_same_step(device: torch.device) -> None
 
 @pytest.mark.usefixtures("exact")
 def test_a_resumed_training_is_the_unbroken_one_bit_for_bit(device: torch.device, tmp_path: Path) -> None:
-    tiny = load("tiny_run")
-
     def train(session: Any, end: int) -> Any:
         tiny.train_run(session, end_step=end, hooks=[tiny.measuring_hook(session)])
         return session

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_run as tiny
 import torch
 
 from gristmill.errors import ArtifactError, DataError, Interrupted
@@ -27,21 +28,6 @@ from gristmill.train.monitor import METRICS
 
 HERE = Path(__file__).parent
 LOSS = partial(next_token_loss, source_names=("web", "code"))
-
-
-def load(name: str) -> ModuleType:
-    """A module beside this one; test folders are no packages."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 
 def without_timings(path: Path) -> list[dict[str, Any]]:

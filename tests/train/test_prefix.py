@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import course_recipes as made
 import numpy as np
 import pytest
 from hypothesis import event, given, settings
@@ -33,19 +31,6 @@ from gristmill.train.prefix import (
     stream_seed,
 )
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-made = load("course_recipes")
 T = made.T
 Data = dict[str, Any]
 MODEL: Data = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_run as tiny
 import yaml
 
 from gristmill.context import context_of
@@ -37,20 +37,7 @@ from gristmill.train.prefix import prefixes
 from gristmill.train.scorer import bits_per_byte, score_pack
 from gristmill.train.threads import Speed
 
-HERE = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 OPTIMIZER = {"peak_lr": 1e-2}
 PRETRAIN: dict[str, Any] = {

@@ -4,7 +4,6 @@ when one of them ends. Each run is a real one, over gloo between processes of th
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import random
 import signal
@@ -15,12 +14,13 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import tiny_pretraining as tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,18 +39,6 @@ from gristmill.train.rank_service import leading
 from gristmill.train.slow_rank import SlowRank
 
 HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_pretraining")
 
 
 @pytest.fixture(scope="module")

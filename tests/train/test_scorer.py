@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import tiny_run as tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,20 +30,6 @@ from gristmill.train.scorer import (
     score_pack,
     spread,
 )
-
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny_run as tiny
 import torch
 
 import gristmill.train.checkpoint as checkpoint_module
@@ -25,20 +26,6 @@ from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS
 from gristmill.train.session import Checkpoints, Session
 from gristmill.train.threads import ThreadChoice
-
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 
 def changed_after(step: int, checkpoints: Checkpoints, *, identity: str) -> Checkpoints:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_run as tiny
 import torch
 from safetensors.torch import load_file
 
@@ -31,18 +30,6 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 BATCH = 64
 NUM_STEPS = 40
 WEIGHTS = "model/model.safetensors"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 
 def recipe(**changed: Any) -> Recipe:

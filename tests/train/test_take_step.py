@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
+import tiny_run as tiny
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,21 +21,6 @@ from gristmill.train.loss import next_token_loss
 
 LR = 0.3
 LOSS = partial(next_token_loss, source_names=("web", "code"))
-
-
-def load(name: str) -> Any:
-    """A module beside this one; test folders are no packages."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_run")
 
 
 def reference_step(batch: Batch, max_grad_norm: float) -> tuple[float, float, list[Tensor]]:

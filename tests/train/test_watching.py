@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_pretraining as tiny
 
 from gristmill.context import context_of
 from gristmill.data.packs import Item, read_pack, write_pack
@@ -28,19 +27,6 @@ from gristmill.train.gold import gold_bits_per_byte
 from gristmill.train.scorer import PackScore, Score, score_pack
 from gristmill.train.watched import read_watched
 
-HERE = Path(__file__).parent
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tiny = load("tiny_pretraining")
 PACKS = ("choices", "letters", "writing", "wider", "locked")
 WEIGHTS = "model/model.safetensors"
 MODEL_SCORE = score_pack

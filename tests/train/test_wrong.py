@@ -88,6 +88,19 @@ def test_by_chance_it_is_told_in_less_than_five_of_a_hundred_trainings() -> None
     assert 0.02 < np.mean(told) < 0.08
 
 
+def test_by_chance_it_is_told_as_seldom_where_several_sources_are_looked_at() -> None:
+    def flat(seed: int) -> list[dict[str, Any]]:
+        """Held-out text of no source rises or falls, each with scatter of its own."""
+        lines = log(held_out=0.0, seed=3 * seed)
+        for other, name in enumerate(SOURCES[1:], start=1):
+            for line, drawn in zip(lines, log(held_out=0.0, seed=3 * seed + other), strict=True):
+                line |= {key.replace("/web/", f"/{name}/"): value for key, value in drawn.items() if "/web/" in key}
+        return lines
+
+    told = [any(held_out_rises(flat(seed), SOURCES)) for seed in range(400)]
+    assert 0.02 < np.mean(told) < 0.08
+
+
 def test_steps_without_a_finite_loss_and_new_spikes_are_counted(shards: dict[str, TokenShard]) -> None:
     lost = NotFiniteEvent.of(math.nan, 1.0, step=7, tokens=7 * T, text=None)
     spike = SpikeEvent(

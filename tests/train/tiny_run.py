@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -145,6 +146,12 @@ def train_run(
     )
     train(session, method, watch, end_step=end_step, runtime=runtime(should_stop=should_stop))
     return session
+
+
+def copy(run: Path, to: Path) -> Path:
+    """A run, or a folder of it, with its links as they are."""
+    shutil.copytree(run, to, symlinks=True)
+    return to
 
 
 def measuring_hook(session: Session) -> Hook:
