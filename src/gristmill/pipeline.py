@@ -34,7 +34,7 @@ from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.train.outputs import MODEL_STEPS, Pretrained, ReleasedModel, TrainedModel
 from gristmill.train.prefix import PARTS as PREFIX_PARTS
 from gristmill.train.prefix import RULE as SPIKE_RULE
-from gristmill.train.watched import REFERENCE_FILES
+from gristmill.train.watch.watched import REFERENCE_FILES
 
 FILE_HASHES = "file-hashes.json"
 PACK_FILES = ("pack.yaml", "items.jsonl")

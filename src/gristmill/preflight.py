@@ -28,7 +28,7 @@ from gristmill.recipe.schema.fetching import FetchSoftwareHeritage
 from gristmill.recipe.schema.section import KeyPath, did_you_mean
 from gristmill.score.annotations import read_annotations
 from gristmill.synthesize.rows import read_conversations
-from gristmill.train.watched import REFERENCE_FILES, WATCHING, read_watched
+from gristmill.train.watch.watched import REFERENCE_FILES, WATCHING, read_watched
 
 PEEKED_FILES = 3
 PEEKED_ROWS = 20

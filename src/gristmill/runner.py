@@ -61,7 +61,7 @@ from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import ModelFolder, TrainedModel
 from gristmill.train.sinks import check_programs
 
-LAUNCH = "gristmill.train.launch"  # imports torch
+LAUNCH = "gristmill.train.ranks.launch"  # imports torch
 NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
 

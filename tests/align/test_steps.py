@@ -37,9 +37,9 @@ from gristmill.synthesize.templates import exchange, small_sums, sum_id, sum_pro
 from gristmill.tokens import chat_shards
 from gristmill.tokens.chat import encode_chat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.launch import run_on_ranks
 from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS, SAMPLES, Monitor
+from gristmill.train.ranks.launch import run_on_ranks
 from gristmill.train.session import Session
 from gristmill.units import counted
 

@@ -30,7 +30,7 @@ from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.training import ModelSection, Watch
 from gristmill.runner import run
 from gristmill.store.durable import read_json
-from gristmill.train.pace import FEWEST_BYTES, affordable_part
+from gristmill.train.watch.pace import FEWEST_BYTES, affordable_part
 from prose import prose
 from released import SHAPE, VOCAB_SIZE, save_released
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from gristmill.evaluate.extension import extensions_of
-from gristmill.train.long_context import LongContext, Needles, ReadDocument
+from gristmill.train.watch.long_context import LongContext, Needles, ReadDocument
 
 EDGES = (0, 64, 128, 256, 512, 1024)
 

@@ -309,16 +309,16 @@ def test_write_that_fails_for_want_of_space_at_a_checkpoint_leaves_75_and_goes_o
     done_project: Path, finished_run: Path, gristmill: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget(done_project, "pretrain")
-    real = checkpoint.save_file
+    real = checkpoint.write_tensors
     saved: list[Path] = []
 
-    def full_at_the_second(tensors: Any, path: Path) -> None:
+    def full_at_the_second(path: Path, tensors: Any) -> str:
         saved.append(path.parent)
         if len(saved) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(tensors, path)
+        return real(path, tensors)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_at_the_second)
+    monkeypatch.setattr(checkpoint, "write_tensors", full_at_the_second)
     answer = gristmill("run", "recipe.yaml", "--until", "pretrain", *OPTIONS)
     assert_says(answer, 75, "disk is full while writing", "checkpoints/", "Free some space and run the same command")
     (left,) = checkpoints_of(done_project)

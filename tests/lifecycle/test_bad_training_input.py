@@ -184,7 +184,7 @@ def test_a_rank_that_dies_is_named_and_the_same_command_goes_on(done_project: Pa
         ranks = [
             child
             for child in psutil.Process(run.process.pid).children(recursive=True)
-            if "gristmill.train.rank_process" in child.cmdline()
+            if "gristmill.train.ranks.process" in child.cmdline()
         ]
         assert ranks, run.printed
         ranks[-1].send_signal(signal.SIGKILL)

@@ -21,8 +21,8 @@ from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.train.loop import take_step
 from gristmill.train.loss import chunked_cross_entropy, next_token_loss
-from gristmill.train.ranks import Meeting, joined
-from gristmill.train.sharding import put_together
+from gristmill.train.ranks.sharding import put_together
+from gristmill.train.ranks.torch_ranks import Meeting, joined
 
 CONFIG = LlamaConfig(
     vocab_size=276,

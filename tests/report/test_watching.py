@@ -11,7 +11,7 @@ import pytest
 from gristmill.report.watching import Cell, GroupRow, group_table, table_of, words_of
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import write_jsonl
-from gristmill.train.watched import WATCHING, Point, Reference, StageEnd, Watched, WatchedPack, WatchedText
+from gristmill.train.watch.watched import WATCHING, Point, Reference, StageEnd, Watched, WatchedPack, WatchedText
 
 METRICS = {"gold": "gold_bits_per_byte", "accuracy": "accuracy"}
 ENDS = (StageEnd(name="stable", step=40, tokens=4000), StageEnd(name="decay", step=60, tokens=6000))

@@ -96,8 +96,9 @@ class Worker:
     def save(self) -> None:
         ref = self.index.ref(self.chance.randint(1, 5), self.chance.choice(PREFIXES))
 
-        def write(folder: Path) -> None:
+        def write(folder: Path) -> dict[str, str]:
             (folder / "model").write_text(ref.folder.name, encoding="utf-8")
+            return {}
 
         self.index.save(self.run, ref, write)
 

@@ -15,7 +15,7 @@ from gristmill.errors import ArtifactError
 from gristmill.store import locks
 from gristmill.store.artifact import verify_manifest
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
-from gristmill.store.durable import write_json
+from gristmill.store.durable import write_hashed, write_json
 from gristmill.store.store import RunLinks, Store
 
 TRUNK, BRANCH = "aa" * 16, "bb" * 16
@@ -41,8 +41,8 @@ def other(store: Store) -> RunLinks:
     return RunLinks(store, "other")
 
 
-def write(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"weights")
+def write(folder: Path) -> dict[str, str]:
+    return {"model.safetensors": write_hashed(folder / "model.safetensors", [b"weights"])}
 
 
 def save(index: CheckpointIndex, run: RunLinks, step: int, prefix: str = TRUNK) -> CheckpointRef:
@@ -60,7 +60,7 @@ def test_a_checkpoint_is_saved_once_and_linked_by_all_who_reach_it(
     ref = index.ref(120, TRUNK)
     assert index.save(run, ref, write)
 
-    def never(_folder: Path) -> None:
+    def never(_folder: Path) -> dict[str, str]:
         raise AssertionError("written twice")
 
     assert not index.save(other, ref, never)
@@ -88,7 +88,7 @@ def test_those_are_found_whose_prefix_is_what_the_recipe_gives_at_their_step(
 
 
 def test_what_a_failed_write_left_is_no_checkpoint(index: CheckpointIndex, run: RunLinks) -> None:
-    def fail(folder: Path) -> None:
+    def fail(folder: Path) -> dict[str, str]:
         write(folder)
         raise OSError("broken")
 

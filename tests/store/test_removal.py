@@ -121,7 +121,7 @@ def test_what_is_being_made_stays_though_nothing_links_to_it(store: Store) -> No
 def test_lineage_holds_checkpoints_while_the_artefact_is_linked(store: Store, run: RunLinks) -> None:
     index = CheckpointIndex(store, "pretrain")
     for step in (1, 2):
-        index.save(run, index.ref(step, PREFIX), lambda folder: None)
+        index.save(run, index.ref(step, PREFIX), lambda folder: {})
         index.unlink(run, index.ref(step, PREFIX))
     make(store, "pretrain", ONE, lineage=[{"checkpoint": f"0000001-{PREFIX}"}])
     assert sorted(names(store)) == [f"checkpoints/0000001-{PREFIX}", f"checkpoints/0000002-{PREFIX}", f"pretrain/{ONE}"]
@@ -305,7 +305,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(run=RUNS, number=CHECKPOINT_STEPS, prefix=PREFIXES)
     def save(self, run: str, number: int, prefix: str) -> None:
         is_new = (number, prefix) not in self.saved
-        assert self.index.save(self.runs[run], self.index.ref(number, prefix), lambda folder: None) == is_new
+        assert self.index.save(self.runs[run], self.index.ref(number, prefix), lambda folder: {}) == is_new
         self.saved.add((number, prefix))
         self.own[run, number] = prefix
 

@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     index = CheckpointIndex(store, "pretrain")
     early, last = index.ref(1, "cc"), index.ref(2, "cc")
     for ref in (early, last):
-        index.save(run, ref, lambda folder: write_files(folder))
+        index.save(run, ref, write_files)
     index.unlink(run, early)
     for step, identity, more in (
         ("select/web", SELECT, {}),
@@ -41,10 +41,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def write_files(folder: Path) -> None:
+def write_files(folder: Path) -> dict[str, str]:
     (folder / "deep").mkdir()
     (folder / "deep" / "tokens.bin").write_bytes(bytes(range(256)) * 40)
     write_json(folder / "report.json", {"documents": 12})
+    return {}
 
 
 def files(runs: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from gristmill.recipe.schema.training import Pretrain
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.train.course import course_of
-from gristmill.train.ledger import Ledger
+from gristmill.train.standing.ledger import Ledger
 
 
 def write_shards(folder: Path) -> dict[str, TokenShard]:

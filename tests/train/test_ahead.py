@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.store.jsonl import read_log
-from gristmill.train.ahead import ahead, decay_begins
 from gristmill.train.course import Course, course_of
+from gristmill.train.standing.ahead import ahead, decay_begins
 
 
 def course(data: dict[str, Any]) -> tuple[Course, Pretrain]:

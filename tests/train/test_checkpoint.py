@@ -9,9 +9,12 @@ import pytest
 import tiny_run as tiny
 import torch
 
+import gristmill.store.artifact as artifact_module
 import gristmill.train.checkpoint as checkpoint_module
 from gristmill.errors import ArtifactError, Interrupted
 from gristmill.model.weights import load_model
+from gristmill.store.artifact import verify_manifest
+from gristmill.store.durable import file_sha256
 from gristmill.train.checkpoint import (
     environment,
     environment_changes,
@@ -234,3 +237,19 @@ def test_environment_names_each_difference() -> None:
         "micro_batch_tokens: 100 → 7",
         f"threads: {now['threads']} → 99",
     ]
+
+
+def test_a_save_reads_no_file_of_tensors_to_hash_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+
+    def note(path: Path) -> str:
+        hashed.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(artifact_module, "file_sha256", note)
+    session = tiny.open_run(run)
+    session.progress.step, hashed[:] = 16, []
+    session.save(session.progress)
+    assert "state.json" in hashed
+    assert not {"model.safetensors", "optimizer.safetensors"} & set(hashed)
+    verify_manifest(saved(run, 16))

@@ -28,7 +28,6 @@ import gristmill.store.artifact as artifact_module
 import gristmill.train.checkpoint as checkpoint_module
 import gristmill.train.monitor as monitor_module
 from gristmill.errors import ResourceError
-from gristmill.model import weights as weights_module
 from gristmill.train.checkpoint import environment
 from gristmill.train.session import Session
 
@@ -136,8 +135,6 @@ class Fault:
         shutil.rmtree = self.before(shutil.rmtree)  # type: ignore[assignment]
         shutil.copyfile = self.half_way(shutil.copyfile)
         io.open = builtins.open = self.opening(io.open)  # type: ignore[assignment]
-        for module in (checkpoint_module, weights_module):
-            module.save_file = self.half_way(module.save_file)  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -244,7 +241,7 @@ def test_a_save_that_breaks_at_any_single_call_leaves_a_sound_checkpoint_and_not
     ("module", "phase"),
     [
         (checkpoint_module, "save_weights"),
-        (checkpoint_module, "save_file"),
+        (checkpoint_module, "write_tensors"),
         (checkpoint_module, "write_json"),
         (monitor_module.shutil, "copyfile"),
         (artifact_module, "write_manifest"),

@@ -14,7 +14,7 @@ from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.gold import check_gold, continuation_of, gold_bits_per_byte, guessing_level
+from gristmill.train.watch.gold import check_gold, continuation_of, gold_bits_per_byte, guessing_level
 
 
 @pytest.fixture(scope="module")

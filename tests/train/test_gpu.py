@@ -32,8 +32,8 @@ from gristmill.train.loop import StepOutcome, take_step
 from gristmill.train.loss import device_arithmetic, next_token_loss
 from gristmill.train.micro_batches import _passes
 from gristmill.train.optimizer import make_optimizer
-from gristmill.train.ranks import Meeting, joined
-from gristmill.train.sharding import put_together
+from gristmill.train.ranks.sharding import put_together
+from gristmill.train.ranks.torch_ranks import Meeting, joined
 
 pytestmark = pytest.mark.gpu
 

@@ -13,7 +13,7 @@ from ledgers import ledger_of, write_shards
 
 from gristmill.planning.budget import Selection
 from gristmill.tokens.shards import TokenShard
-from gristmill.train.ledger import Ledger
+from gristmill.train.standing.ledger import Ledger
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ from gristmill.graph.ranks import ONE_RANK
 from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.batch import Batch
 from gristmill.train.events import EVENTS, CutSmallerEvent, read_events
-from gristmill.train.launch import RankFailed
 from gristmill.train.loop import StepOutcome, take_step
 from gristmill.train.loss import LossOutput
 from gristmill.train.micro_batches import _passes
+from gristmill.train.ranks.launch import RankFailed
 
 HERE = Path(__file__).parent
 LIMIT = 20  # tokens of a micro-batch that the planted device has memory for

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.train.cadence import every_steps
-from gristmill.train.pace import FEWEST_BYTES, FEWEST_ITEMS, FREE_SECONDS, Amounts, Pace, affordable_part
+from gristmill.train.watch.pace import FEWEST_BYTES, FEWEST_ITEMS, FREE_SECONDS, Amounts, Pace, affordable_part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM
 from gristmill.model.transformer import Llama
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train import positions
-from gristmill.train.long_context import DIGITS
-from gristmill.train.positions import DEPTHS, edges_of, find_needles, read_long
+from gristmill.train.watch import positions
+from gristmill.train.watch.long_context import DIGITS
+from gristmill.train.watch.positions import DEPTHS, edges_of, find_needles, read_long
 from models import random_llama, save, small_tokenizer
 
 OLD, NEW = 16, 64

@@ -29,13 +29,14 @@ from gristmill.store.fingerprint import derive_seed
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter, TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train import pretrain, watching
+from gristmill.train import pretrain
 from gristmill.train.course import course_of
 from gristmill.train.loop import Progress, TrainingDiverged
 from gristmill.train.monitor import METRICS, SAMPLES
 from gristmill.train.prefix import prefixes
 from gristmill.train.scorer import bits_per_byte, score_pack
 from gristmill.train.threads import Speed
+from gristmill.train.watch import watching
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 

@@ -34,9 +34,9 @@ from gristmill.planning.ranks import check_ranks
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.train.course import course_of
-from gristmill.train.launch import Other, Others, RankFailed, run_on_ranks
-from gristmill.train.rank_service import leading
-from gristmill.train.slow_rank import SlowRank
+from gristmill.train.ranks.launch import Other, Others, RankFailed, run_on_ranks
+from gristmill.train.ranks.service import leading
+from gristmill.train.ranks.slow_rank import SlowRank
 
 HERE = Path(__file__).parent
 
@@ -256,7 +256,7 @@ def test_a_rank_of_four_that_is_killed_is_named_the_others_leave_and_the_trainin
     children: list[psutil.Process] = []
 
     def kill_the_third() -> None:
-        ranks = [child for child in psutil.Process().children() if "gristmill.train.rank_process" in child.cmdline()]
+        ranks = [child for child in psutil.Process().children() if "gristmill.train.ranks.process" in child.cmdline()]
         children.extend(sorted(ranks, key=lambda child: child.pid))
         children[2].kill()
 

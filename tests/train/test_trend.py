@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gristmill.train.trend import FEWEST, NEWEST, trend, trends
+from gristmill.train.standing.trend import FEWEST, NEWEST, trend, trends
 
 BITS = "eval/web/bits_per_byte"
 

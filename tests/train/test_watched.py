@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import write_jsonl
-from gristmill.train.watched import (
+from gristmill.train.watch.watched import (
     IN_A_ROW,
     WATCHING,
     Point,

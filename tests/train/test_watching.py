@@ -21,11 +21,12 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train import pace, pretrain, watching
+from gristmill.train import pretrain
 from gristmill.train.events import AboveGuessingEvent, read_events
-from gristmill.train.gold import gold_bits_per_byte
 from gristmill.train.scorer import PackScore, Score, score_pack
-from gristmill.train.watched import read_watched
+from gristmill.train.watch import pace, watching
+from gristmill.train.watch.gold import gold_bits_per_byte
+from gristmill.train.watch.watched import read_watched
 
 PACKS = ("choices", "letters", "writing", "wider", "locked")
 WEIGHTS = "model/model.safetensors"

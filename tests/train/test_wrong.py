@@ -13,7 +13,7 @@ from ledgers import ledger_of, write_shards
 
 from gristmill.tokens.shards import TokenShard
 from gristmill.train.events import AnyEvent, Judged, NotFiniteEvent, SpikeEvent
-from gristmill.train.wrong import Finding, findings, held_out_rises
+from gristmill.train.standing.wrong import Finding, findings, held_out_rises
 
 SOURCES = ("web", "code")
 

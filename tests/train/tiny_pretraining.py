@@ -24,9 +24,9 @@ from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import ShardWriter
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
-from gristmill.train.launch import run_on_ranks
 from gristmill.train.monitor import METRICS
-from gristmill.train.rank_service import serve
+from gristmill.train.ranks.launch import run_on_ranks
+from gristmill.train.ranks.service import serve
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 STEPS = 56

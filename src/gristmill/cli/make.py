@@ -88,7 +88,7 @@ def run(
 
     loaded = load_recipe(recipe, overrides or [])
     if place is not None and place.rank > 0:
-        from gristmill.train.rank_service import serve
+        from gristmill.train.ranks.service import serve
 
         serve(place, runs_dir / loaded.recipe.name, say=console().print)
         return
@@ -138,7 +138,7 @@ def launch(
 def _leading(place: RankPlace | None) -> AbstractContextManager[None]:
     if place is None:
         return nullcontext()
-    from gristmill.train.rank_service import leading
+    from gristmill.train.ranks.service import leading
 
     return leading(place)
 

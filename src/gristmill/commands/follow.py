@@ -18,7 +18,7 @@ from gristmill.graph.progress import Moment
 from gristmill.remake import PRETRAIN
 from gristmill.store.heartbeat import HEARTBEAT, Beat, read_beat
 from gristmill.store.store import RunLinks
-from gristmill.train.under_way import UnderWay
+from gristmill.train.standing.under_way import UnderWay
 from gristmill.units import seconds
 
 LOOK_SECONDS = 1.0

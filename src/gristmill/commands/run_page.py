@@ -38,7 +38,7 @@ from gristmill.store.heartbeat import Beat, read_beat
 from gristmill.store.jsonl import read_log
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.monitor import METRICS
-from gristmill.train.under_way import UnderWay
+from gristmill.train.standing.under_way import UnderWay
 
 LOOK_SECONDS = 1.0
 WRITE_SECONDS = 30.0  # between two pages, where nothing was measured meanwhile

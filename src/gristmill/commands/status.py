@@ -23,7 +23,7 @@ from gristmill.report.watching import watching_lines
 from gristmill.store.heartbeat import Beat, read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
-from gristmill.train.under_way import UnderWay
+from gristmill.train.standing.under_way import UnderWay
 from gristmill.units import counted
 
 SHOWN_EVENTS = 5

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.display import plain_table
-from gristmill.train.ahead import Ahead
-from gristmill.train.ledger import LedgerRow
 from gristmill.train.outputs import EVAL
-from gristmill.train.trend import NEWEST, Trend
-from gristmill.train.under_way import UnderWay
+from gristmill.train.standing.ahead import Ahead
+from gristmill.train.standing.ledger import LedgerRow
+from gristmill.train.standing.trend import NEWEST, Trend
+from gristmill.train.standing.under_way import UnderWay
 from gristmill.units import scale, seconds
 
 INDENT = 2

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from gristmill.evaluate.compare import LEVEL
 from gristmill.statistics import PairedDifference, holm, paired_difference
-from gristmill.train.long_context import LongContext
+from gristmill.train.watch.long_context import LongContext
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from gristmill.store.durable import read_json
 from gristmill.train.checkpoint import STATE
 from gristmill.train.monitor import METRICS
 from gristmill.train.outputs import BITS, Pretrained, eval_metric
-from gristmill.train.watched import ACCURACY, ACCURACY_PER_BYTE, measured_lines
+from gristmill.train.watch.watched import ACCURACY, ACCURACY_PER_BYTE, measured_lines
 
 FEWEST, MOST = 5, 12  # evaluations
 WATCHED_AS = {

@@ -2,7 +2,7 @@
 
     torchrun --nnodes 2 --nproc-per-node 8 … -m gristmill run recipe.yaml --ranks torchrun
 
-The first one carries the recipe out; the others wait for its training steps (train/rank_service.py).
+The first one carries the recipe out; the others wait for its training steps (train/ranks/service.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ranks of a training: the processes that train one model together, each on its cut of every batch.
 
 A step is given one object and asks it for sums over all ranks. With one process that object is ONE_RANK, which costs nothing;
-with several it is train/ranks.py's. Nothing here knows torch.
+with several it is train/ranks/torch_ranks.py's. Nothing here knows torch.
 """
 
 from __future__ import annotations

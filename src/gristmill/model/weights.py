@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gristmill.errors import ArtifactError
 from gristmill.model.config import LlamaConfig
+from gristmill.model.tensor_file import write_tensors
 from gristmill.model.transformer import Llama
 from gristmill.store.durable import write_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+WEIGHTS_FILE = "model.safetensors"
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -62,17 +64,18 @@ def save_model(folder: Path, model: Llama, tokenizer_files_from: Path | None) ->
 
 def save_weights(
     folder: Path, weights: Mapping[str, Tensor], config: LlamaConfig, tokenizer_files_from: Path | None
-) -> None:
-    """`save_model` of a model whose weights are given by name, such as those of all ranks."""
+) -> dict[str, str]:
+    """`save_model` of a model whose weights are given by name, such as those of all ranks. Returns the SHA-256 of the file of weights,
+    by its name."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    written = {WEIGHTS_FILE: write_tensors(folder / WEIGHTS_FILE, weights, {"format": "pt"})}
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     write_json(folder / "config.json", {**config.to_dict(), "dtype": dtype})
     ids = {key: getattr(config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
     if tokenizer_files_from is not None:
         _copy_tokenizer(tokenizer_files_from, folder)
+    return written
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Llama:
@@ -98,7 +101,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     if index.exists():
         names = sorted(set(_read_json(index).get("weight_map", {}).values()))
     else:
-        names = ["model.safetensors"]
+        names = [WEIGHTS_FILE]
     tensors: dict[str, Tensor] = {}
     for name in names:
         path = folder / Path(name).name  # an index cannot point outside its folder

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from gristmill.evaluate.extension import Extension, extensions_of
 from gristmill.report.blocks import heading, paragraph, table
-from gristmill.train.long_context import DIGITS, LongContext, Needles
+from gristmill.train.watch.long_context import DIGITS, LongContext, Needles
 from gristmill.units import counted
 
 

@@ -37,7 +37,6 @@ from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.outputs import Tokenized, TokenizerFiles
 from gristmill.tokens.shards import TokenShard
 from gristmill.train.events import AnyEvent
-from gristmill.train.long_context import LongContext
 from gristmill.train.outputs import (
     BITS,
     LoggedLine,
@@ -48,7 +47,8 @@ from gristmill.train.outputs import (
     TrainedModel,
     WrittenText,
 )
-from gristmill.train.watched import Point, Watched, WatchedPack, read_watched
+from gristmill.train.watch.long_context import LongContext
+from gristmill.train.watch.watched import Point, Watched, WatchedPack, read_watched
 from gristmill.units import counted, scale, seconds
 
 VERSION = 8  # part of the identity of every step that uses it; rises when the meaning of its output changes

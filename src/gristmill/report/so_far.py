@@ -21,7 +21,7 @@ from gristmill.report.page import CURATION, Sections, render_made
 from gristmill.report.result_sections import evaluation
 from gristmill.report.training_sections import VERDICTS, post_training, pretraining
 from gristmill.train.outputs import EVAL, train_metric
-from gristmill.train.under_way import UnderWay
+from gristmill.train.standing.under_way import UnderWay
 from gristmill.units import scale, seconds
 
 REFRESH_SECONDS = 30

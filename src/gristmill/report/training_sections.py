@@ -19,7 +19,7 @@ from gristmill.report.watching import UNITS
 from gristmill.synthesize.outputs import in_words
 from gristmill.train.events import AboveGuessingEvent, AnyEvent, MixtureEvent
 from gristmill.train.outputs import BITS, CHAT_STEPS, LoggedLine, eval_metric, interval_of, train_metric
-from gristmill.train.watched import WatchedPack, band_at
+from gristmill.train.watch.watched import WatchedPack, band_at
 
 
 def budget(facts: Facts) -> Section | None:

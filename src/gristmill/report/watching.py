@@ -15,7 +15,7 @@ from typing import Any
 
 from gristmill.store.store import RunLinks
 from gristmill.train.outputs import BITS, MODEL_STEPS
-from gristmill.train.watched import (
+from gristmill.train.watch.watched import (
     FEWER_IS_BETTER,
     GOLD_BITS,
     Point,

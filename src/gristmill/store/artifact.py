@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from gristmill.errors import ArtifactError
@@ -28,12 +29,12 @@ from gristmill.store.durable import (
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 PARTIAL_SUFFIX = ".partial"
-LEFTOVERS = (f"*{TEMPORARY_SUFFIX}", ".tmp??????")  # of store/durable.py, of safetensors
 FILES_AT_ONCE = 4  # hashed, or flushed to the disk; Python holds no lock meanwhile
 
 
-def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and fsync every file below `folder`, write `manifest.json`, return its entries.
+def write_manifest(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, dict[str, Any]]:
+    """Hash and fsync every file below `folder`, write `manifest.json`, return its entries. known: hashes that whoever wrote a file
+    took of what was written, by name.
 
     What a killed writer left is removed first, so that it does not become part of the artefact.
     """
@@ -43,7 +44,9 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     with out_of_space_is_a_resource_error(folder):
         with ThreadPoolExecutor(FILES_AT_ONCE) as threads:  # the disk takes a file while it, and others, are hashed
             flushed = threads.map(flush_to_disk, paths)
-            digests = threads.map(file_sha256, files)
+            digests = threads.map(
+                lambda path: known.get(path.relative_to(folder).as_posix()) or file_sha256(path), files
+            )
             list(flushed)  # raises what a flush raised
         entries = {
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": digest}
@@ -56,7 +59,7 @@ def write_manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of killed writers below `folder`. Only while nobody writes there."""
-    for leftover in [path for pattern in LEFTOVERS for path in folder.rglob(pattern) if path.is_file()]:
+    for leftover in [path for path in folder.rglob(f"*{TEMPORARY_SUFFIX}") if path.is_file()]:
         leftover.unlink()
 
 
@@ -88,8 +91,9 @@ def commit(
     record: Mapping[str, Any] | None = None,
     *,
     manifest: Mapping[str, Mapping[str, Any]] | None = None,
+    known: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Turn the working folder into the artefact `final`. With a record, it is written after the manifest.
+    """Turn the working folder into the artefact `final`. With a record, it is written after the manifest. known: see `write_manifest`.
 
     Raises ArtifactError when `final` exists: nothing is ever overwritten; and when the files are not those of `manifest`, which are
     then removed, so that another attempt makes them anew.
@@ -97,7 +101,7 @@ def commit(
     if final.exists():
         raise ArtifactError(f"{final} exists already; an artefact is never overwritten.")
     with out_of_space_is_a_resource_error(final):
-        found = write_manifest(working)
+        found = write_manifest(working, known)
         if manifest is not None:
             _remove_others(working, found, manifest)
         if record is not None:

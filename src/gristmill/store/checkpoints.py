@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,8 +90,8 @@ class CheckpointIndex:
         if path.is_symlink() and named_by(path) == f"{CHECKPOINTS}/{ref.folder.name}":
             path.unlink()
 
-    def save(self, run: RunLinks, ref: CheckpointRef, write: Callable[[Path], None]) -> bool:
-        """Commits what `write` puts into a folder, and links it. False: it was there already, and only the link is new.
+    def save(self, run: RunLinks, ref: CheckpointRef, write: Callable[[Path], Mapping[str, str]]) -> bool:
+        """Commits what `write` puts into a folder, and links it. `write` returns hashes as `write_manifest` takes them. False: it was there already, and only the link is new.
 
         What `write` raises leaves no trace of the checkpoint. A full disk raises ResourceError.
         """
@@ -105,8 +105,7 @@ class CheckpointIndex:
                 shutil.rmtree(working, ignore_errors=True)
                 working.mkdir()
                 try:
-                    write(working)
-                    artifact.commit(working, ref.folder)
+                    artifact.commit(working, ref.folder, known=write(working))
                 finally:  # a commit leaves nothing there; what it cannot remove, the next save of this step does
                     shutil.rmtree(working, ignore_errors=True)
                 make_read_only(ref.folder)

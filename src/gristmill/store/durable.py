@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_hashed(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Writes the parts one after another and returns the SHA-256 of them all, in hex. Another thread hashes each while it is written."""
+    digest = hashlib.sha256()
+    with path.open("wb") as file, ThreadPoolExecutor(1) as thread:
+        hashing: Future[None] | None = None
+        for part in parts:
+            before, hashing = hashing, thread.submit(digest.update, part)
+            file.write(part)
+            if before is not None:
+                before.result()  # so that two parts are held, and not all
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

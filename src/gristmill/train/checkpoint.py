@@ -14,25 +14,27 @@ weights and optimizer state are safetensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from gristmill.errors import ArtifactError
 from gristmill.graph.machine import Threads
 from gristmill.graph.ranks import ONE_RANK, Ranks
 from gristmill.model.config import LlamaConfig
+from gristmill.model.tensor_file import write_tensors
 from gristmill.model.transformer import Llama
-from gristmill.model.weights import load_model, save_weights
+from gristmill.model.weights import WEIGHTS_FILE, load_model, save_weights
 from gristmill.planning.speed import hardware_name
 from gristmill.store.artifact import MANIFEST, verify_manifest
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences
-from gristmill.train.sharding import like
+from gristmill.train.ranks.sharding import like
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -82,17 +84,23 @@ def write_checkpoint(
     config: LlamaConfig,
     state: Mapping[str, Any],
     tokenizer_files_from: Path | None,
-) -> None:
-    """Writes the files of a checkpoint into a folder that somebody else commits. moments: `optimizer_tensors`, whole."""
-    save_weights(folder, weights, config, tokenizer_files_from)
-    save_file(dict(moments), folder / OPTIMIZER)
+) -> dict[str, str]:
+    """Writes the files of a checkpoint into a folder that somebody else commits. moments: `optimizer_tensors`, whole.
+
+    Returns the SHA-256 of the two files of tensors, taken while they were written.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        optimizer = thread.submit(write_tensors, folder / OPTIMIZER, moments)
+        written = save_weights(folder, weights, config, tokenizer_files_from)
+        written[OPTIMIZER] = optimizer.result()
     write_json(folder / STATE, dict(state))
+    return written
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, all of its files verified. Raises ArtifactError when one is missing or changed."""
     entries = read_json(folder / MANIFEST)
-    for name in ("model.safetensors", "config.json", OPTIMIZER, STATE):
+    for name in (WEIGHTS_FILE, "config.json", OPTIMIZER, STATE):
         if name not in entries:
             raise ArtifactError(f"{folder / MANIFEST} does not list {name}.")
     verify_manifest(folder)

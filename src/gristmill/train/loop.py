@@ -32,8 +32,8 @@ from gristmill.train.loss import LossOutput
 from gristmill.train.micro_batches import add_up
 from gristmill.train.optimizer import clip_, set_lr
 from gristmill.train.outputs import train_metric
+from gristmill.train.ranks.sharding import gathered
 from gristmill.train.runtime import Runtime
-from gristmill.train.sharding import gathered
 
 VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
 

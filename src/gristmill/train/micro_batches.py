@@ -24,7 +24,7 @@ from gristmill.errors import RecipeError
 from gristmill.graph.ranks import Ranks, any_rank
 from gristmill.train.loss import LossOutput, device_arithmetic
 from gristmill.train.optimizer import grad_square_sum
-from gristmill.train.sharding import begin_again, exchange_after, gather
+from gristmill.train.ranks.sharding import begin_again, exchange_after, gather
 from gristmill.units import counted
 
 Sums = dict[str, tuple[float, float]]  # name → (sum, count)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gristmill.train.sharding import num_copies, part_of
+from gristmill.train.ranks.sharding import num_copies, part_of
 
 _NORM_CHUNK_ON_DEVICE = 2**24  # elements; 128 MiB in float64
 _NORM_CHUNK = 2**18  # elements; keeps the float64 copy that the norm makes within the cache

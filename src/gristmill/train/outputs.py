@@ -12,7 +12,7 @@ from gristmill.store.durable import read_json
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.stages import Use
 from gristmill.train.events import AnyEvent, read_events
-from gristmill.train.long_context import LongContext
+from gristmill.train.watch.long_context import LongContext
 from gristmill.written import Written
 
 MODEL_STEPS = ("pretrain", "sft", "dpo")  # in the order in which they are made

@@ -36,8 +36,8 @@ from gristmill.train.prefix import milestones, number_format, prefixes, stream_s
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
 from gristmill.train.spikes import SpikeWatch
-from gristmill.train.watched import reference_of
-from gristmill.train.watching import Watcher
+from gristmill.train.watch.watched import reference_of
+from gristmill.train.watch.watching import Watcher
 
 VERSION = 2
 

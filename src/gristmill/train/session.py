@@ -43,10 +43,10 @@ from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS, Monitor
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.outputs import EVAL, TRAIN, Start, TrainingCounts, train_metric
+from gristmill.train.ranks.sharding import put_together
+from gristmill.train.ranks.slow_rank import SlowRank
 from gristmill.train.runtime import Runtime, TrainingThreads
-from gristmill.train.sharding import put_together
 from gristmill.train.sinks import open_sinks
-from gristmill.train.slow_rank import SlowRank
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
 
@@ -134,7 +134,7 @@ class Checkpoints:
         self._let_go_others()
         return None
 
-    def save(self, step: int, write: Callable[[Path], None], *, say: Callable[[str], None]) -> None:
+    def save(self, step: int, write: Callable[[Path], Mapping[str, str]], *, say: Callable[[str], None]) -> None:
         """Commits a checkpoint, unless the store has it, and lets the ones go that are no longer kept."""
         self.index.save(self.run, self.ref(step), write)
         self.index.prune(self.run, keep_last=KEEP_CHECKPOINTS, milestones=self.milestones, say=say)
@@ -201,8 +201,8 @@ class Session:
             "notes": self.notes,
         }
 
-        def write(folder: Path) -> None:
-            write_checkpoint(
+        def write(folder: Path) -> dict[str, str]:
+            written = write_checkpoint(
                 folder,
                 weights=weights,
                 moments=moments,
@@ -211,6 +211,7 @@ class Session:
                 tokenizer_files_from=self.tokenizer_dir,
             )
             self.monitor.copy_to(folder)
+            return written
 
         if is_first(self.runtime.ranks):
             self.checkpoints.save(progress.step, write, say=self.runtime.say)

@@ -20,7 +20,7 @@ from torch._C._distributed_c10d import PrefixStore, TCPStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from gristmill.model.transformer import Llama
-from gristmill.train.sharding import shard_over
+from gristmill.train.ranks.sharding import shard_over
 
 WAIT = timedelta(hours=6)  # for another rank: the first may be measuring or saving; a rank that died is noticed at once
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.store.jsonl import read_log
-from gristmill.train.ahead import Ahead, ahead
 from gristmill.train.events import EVENTS, read_events
-from gristmill.train.ledger import Ledger, LedgerRow
 from gristmill.train.monitor import METRICS
 from gristmill.train.order import Order
-from gristmill.train.trend import Trend, trends
-from gristmill.train.wrong import NEWEST_LINES, Finding, findings
+from gristmill.train.standing.ahead import Ahead, ahead
+from gristmill.train.standing.ledger import Ledger, LedgerRow
+from gristmill.train.standing.trend import Trend, trends
+from gristmill.train.standing.wrong import NEWEST_LINES, Finding, findings
 
 
 @dataclass(frozen=True, kw_only=True)

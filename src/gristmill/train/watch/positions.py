@@ -21,8 +21,8 @@ from gristmill.model.transformer import Llama
 from gristmill.store.fingerprint import derive_seed
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.long_context import DIGITS, Needles, ReadDocument
 from gristmill.train.scorer import token_logps
+from gristmill.train.watch.long_context import DIGITS, Needles, ReadDocument
 
 MOST_DOCUMENTS = 32  # of all sources together
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)

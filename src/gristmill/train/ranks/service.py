@@ -23,8 +23,8 @@ from gristmill.errors import GristmillError, ResourceError
 from gristmill.graph.rank_place import RankPlace
 from gristmill.graph.signals import Signals
 from gristmill.graph.step import PassOver
-from gristmill.train.rank_process import Task, run_task
-from gristmill.train.ranks import Meeting, is_of_exchange
+from gristmill.train.ranks.process import Task, run_task
+from gristmill.train.ranks.torch_ranks import Meeting, is_of_exchange
 
 LOOK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0

@@ -15,11 +15,11 @@ from typing import Any, Literal
 from gristmill.planning.budget import epoch_verdict
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.train.events import AnyEvent, NotFiniteEvent, SpikeEvent
-from gristmill.train.ledger import Ledger, LedgerRow
 from gristmill.train.outputs import BITS, WATCHING_SECONDS, eval_metric, train_metric
-from gristmill.train.pace import FREE_SECONDS, NO_LIMIT
 from gristmill.train.stability import WINDOW_STEPS
-from gristmill.train.trend import NEWEST, trend
+from gristmill.train.standing.ledger import Ledger, LedgerRow
+from gristmill.train.standing.trend import NEWEST, trend
+from gristmill.train.watch.pace import FREE_SECONDS, NO_LIMIT
 from gristmill.units import counted, percent, scale, seconds
 
 Kind = Literal[

@@ -21,15 +21,15 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.cadence import PACKS, STAGE, TEXT, measured_after
 from gristmill.train.course import Course, Segment
 from gristmill.train.events import AboveGuessingEvent
-from gristmill.train.gold import check_gold, gold_bits_per_byte, guessing_level, with_gold
-from gristmill.train.long_context import LongContext
 from gristmill.train.loop import Hook, Progress
 from gristmill.train.outputs import BITS, WATCHING_SECONDS, eval_metric, interval_of
-from gristmill.train.pace import FEWEST_BYTES, Amounts, Pace, affordable_part
-from gristmill.train.positions import edges_of, find_needles, read_long
 from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack, spread
 from gristmill.train.session import Session
-from gristmill.train.watched import (
+from gristmill.train.watch.gold import check_gold, gold_bits_per_byte, guessing_level, with_gold
+from gristmill.train.watch.long_context import LongContext
+from gristmill.train.watch.pace import FEWEST_BYTES, Amounts, Pace, affordable_part
+from gristmill.train.watch.positions import edges_of, find_needles, read_long
+from gristmill.train.watch.watched import (
     ACCURACY,
     ACCURACY_PER_BYTE,
     GOLD_BITS,

@@ -1,6 +1,6 @@
 """Runs a training step on several ranks. This process is the first; the others are its children, unless something else started them.
 
-    this process ── Task, by a pipe ─→ rank_process 1 … n-1        all run the step; this one writes, measures and talks
+    this process ── Task, by a pipe ─→ process 1 … n-1        all run the step; this one writes, measures and talks
          └─ watches: who ended first, who has not been heard of
 
 A rank that ends early ends the step on all of them, with its name and its last words; the last checkpoint is what the same command
@@ -24,9 +24,9 @@ from typing import IO, Any
 
 from gristmill.errors import GristmillError, RecipeError, ResourceError
 from gristmill.graph.step import StepContext
-from gristmill.train.rank_process import LEFT_ALONE, Task
-from gristmill.train.rank_service import announced
-from gristmill.train.ranks import Meeting, is_of_exchange, joined
+from gristmill.train.ranks.process import LEFT_ALONE, Task
+from gristmill.train.ranks.service import announced
+from gristmill.train.ranks.torch_ranks import Meeting, is_of_exchange, joined
 from gristmill.train.runtime import choose_device, num_gpus
 from gristmill.units import counted, seconds
 
@@ -163,7 +163,7 @@ class Others:
 @contextmanager
 def _started(task: Task, rank: int, port: int) -> Iterator[Other]:
     """Another rank, until the end of the block: one that still runs then is ended."""
-    command = [sys.executable, "-m", "gristmill.train.rank_process"]
+    command = [sys.executable, "-m", "gristmill.train.ranks.process"]
     with (
         tempfile.TemporaryFile() as output,
         subprocess.Popen(

@@ -1,6 +1,6 @@
 """What a rank other than the first runs, as a process of its own: the same step, told by standard input.
 
-    python -m gristmill.train.rank_process < Task, pickled by launch.py
+    python -m gristmill.train.ranks.process < Task, pickled by launch.py
 
 Standard input stays open as long as the process that started this one lives; when it closes, this one leaves. The task comes from
 the parent by a pipe and from nowhere else.
@@ -26,7 +26,7 @@ from gristmill.graph.progress import Moment, Position
 from gristmill.graph.ranks import Ranks
 from gristmill.graph.step import OutsideFiles, StepContext, Watching
 from gristmill.store.store import RunLinks, Store
-from gristmill.train.ranks import Meeting, is_of_exchange, joined
+from gristmill.train.ranks.torch_ranks import Meeting, is_of_exchange, joined
 from gristmill.train.runtime import choose_device
 
 LEFT_ALONE = 74  # the exit code of a rank that ended because another one did

@@ -1,0 +1,1 @@
+"""How a pretraining stands, by its logs and its recipe and without a model: budgets, trends, what comes next, what looks wrong."""
