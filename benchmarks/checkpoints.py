@@ -23,8 +23,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from shapes import SHAPES, config_of
 
-from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.store.checkpoints import CheckpointIndex
@@ -35,34 +35,14 @@ from gristmill.train.optimizer import make_optimizer
 from gristmill.train.runtime import Runtime
 from gristmill.train.session import Checkpoints, Session, open_session
 
-SHAPES = {  # hidden size, inner size, layers, heads, key-value heads, vocabulary
-    "1.6M": (128, 352, 6, 4, 2, 4096),
-    "5.8M": (224, 608, 8, 7, 7, 4096),
-    "28M": (384, 1024, 12, 6, 2, 16_384),
-    "135M": (576, 1536, 30, 9, 3, 49_152),
-}
 PAIRS = (("save", "plain save"), ("cold resume", "plain cold load"), ("resume", "plain load"))
 OPTIMIZER_OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "decay_embeddings": False}
-
-
-def config_of(name: str) -> LlamaConfig:
-    hidden, inner, layers, heads, kv_heads, vocabulary = SHAPES[name]
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=hidden // heads,
-        max_position_embeddings=2048,
-    )
 
 
 def opened(name: str, folder: Path) -> Session:
     return open_session(
         folder / "out",
-        fresh_model=lambda: init_weights(Llama(config_of(name)), 0),
+        fresh_model=lambda: init_weights(Llama(config_of(name, 2048)), 0),
         optimizer_options=OPTIMIZER_OPTIONS,
         tokenizer_dir=folder / "tokenizer",
         checkpoints=Checkpoints(
@@ -101,7 +81,7 @@ def write_plainly(session: Session, folder: Path) -> None:
 def load_plainly(name: str, checkpoint: Path) -> None:
     """Model and optimizer, as a loop without checks would."""
     with torch.device("meta"):
-        model = Llama(config_of(name))
+        model = Llama(config_of(name, 2048))
     weights = load_file(checkpoint / "model.safetensors")
     model.load_state_dict({key: value.clone() for key, value in weights.items()}, assign=True)
     optimizer = make_optimizer(model, **OPTIMIZER_OPTIONS)

@@ -18,9 +18,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from shapes import config_of
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from train_step import config_of, make_batch, our_step, seconds
+from train_step import make_batch, our_step, seconds
 
 from gristmill.model import transformer
 from gristmill.model.attention import Documents

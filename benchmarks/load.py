@@ -20,15 +20,15 @@ import time
 
 import psutil
 import torch
-from train_step import SHAPES, make_batch, our_step
+from shapes import config_of, vocabulary_of
+from train_step import make_batch, our_step
 
 from gristmill.graph.machine import usable_cpus
-from gristmill.model.config import LlamaConfig
 from gristmill.train.threads import ThreadChoice
 
 WAYS = ("all", "one", "auto")
 PHASES = ("alone", "beside a busy process", "alone again")
-WINDOWS, WINDOW = 8, 256
+SHAPE, WINDOWS, WINDOW = "1.6M", 8, 256
 
 
 def keep_busy(seconds: float) -> None:
@@ -45,8 +45,8 @@ def train(way: str, seconds: float) -> list[dict[str, float]]:
     choice = ThreadChoice(most=1 if way == "one" else usable_cpus(), may_change=way == "auto")
     torch.set_num_threads(choice.threads)
     step = our_step(
-        LlamaConfig(max_position_embeddings=WINDOW, **SHAPES["quickstart"]),
-        make_batch([WINDOW] * WINDOWS, SHAPES["quickstart"]["vocab_size"]),
+        config_of(SHAPE, WINDOW),
+        make_batch([WINDOW] * WINDOWS, vocabulary_of(SHAPE)),
     )
     step()
     found: list[dict[str, float]] = []

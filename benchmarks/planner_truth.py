@@ -16,21 +16,22 @@ import sys
 from statistics import median
 from typing import Any
 
-from training_memory import SHAPES, measure, section
+from shapes import section_of, vocabulary_of
+from training_memory import measure
 
 from gristmill.commands import doctor
 from gristmill.graph.cores import NOTABLE, busy_cores
 from gristmill.planning.cost import count_parameters, flops_per_token
 from gristmill.planning.speed import SpeedPoint, guessed_speed, measure_matmul, training_speed
 
-JUDGED = (("2M", 256, 2048), ("5M", 512, 4096), ("30M", 1024, 4096))  # shape, context, micro-batch
+JUDGED = (("1.6M", 256, 2048), ("5.8M", 512, 4096), ("32M", 1024, 4096))  # shape, context, micro-batch
 NEAR = 0.2  # a profile's size that is this near to the judged one is left out
 ROUNDS = 3
 
 
 def judged_shape(name: str, seq_len: int) -> dict[str, Any]:
     """The shape as measure_steps takes it."""
-    return {**section(name, seq_len).model_dump(), "vocab_size": SHAPES[name][-1], "seq_len": seq_len}
+    return {**section_of(name, seq_len).model_dump(), "vocab_size": vocabulary_of(name), "seq_len": seq_len}
 
 
 def steps(
@@ -84,7 +85,7 @@ def main() -> None:
     print("|---" * 11 + "|")
     rows = []
     for name, seq_len, tokens in judged:
-        shape, vocab_size = section(name, seq_len), SHAPES[name][-1]
+        shape, vocab_size = section_of(name, seq_len), vocabulary_of(name)
         parameters, per_token = count_parameters(shape, vocab_size), flops_per_token(shape, vocab_size, seq_len)
         others = [point for point in points if abs(point.parameters / parameters - 1) > NEAR]
         speed = as_point(measured[name]).tokens_per_second

@@ -1,6 +1,6 @@
 """One optimizer step of ours against LlamaForCausalLM in a plain loop, alternating in one process.
 
-    python benchmarks/train_step.py [--shape 1.6M 5.8M 28M] [--threads 1 2] [--quick]
+    python benchmarks/train_step.py [--shape 1.6M 5.8M 32M] [--threads 1 2] [--quick]
 
 Both train the same model on the same windows: ours with gristmill's model, chunked loss, norm and clipping, the peer with
 transformers' model, F.cross_entropy, torch's clipping and AdamW. First without document boundaries, which is what the plain loop does;
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from shapes import SHAPES, config_of, section_of
 from torch.nn import functional
 from transformers import LlamaConfig as PeerConfig
 from transformers import LlamaForCausalLM
@@ -30,31 +31,11 @@ from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.planning.cost import flops_per_token
-from gristmill.recipe.schema.training import ModelSection
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.train.loss import next_token_loss
 from gristmill.train.optimizer import clip_, make_optimizer
 
-SHAPES = {  # hidden size, inner size, layers, heads, key-value heads, vocabulary
-    "1.6M": (128, 352, 6, 4, 2, 4096),
-    "5.8M": (224, 608, 8, 7, 7, 4096),
-    "28M": (384, 1024, 12, 6, 2, 16_384),
-}
 MATMUL = 1536  # rows and columns of the products that the peak is measured with; larger ones are not faster here
-
-
-def config_of(name: str, window: int) -> LlamaConfig:
-    hidden, inner, layers, heads, kv_heads, vocabulary = SHAPES[name]
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=hidden // heads,
-        max_position_embeddings=window,
-    )
 
 
 def make_batch(lengths: list[int], vocab_size: int) -> Batch:
@@ -128,11 +109,6 @@ def matmul_flops(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> 
     return 2.0 * MATMUL**3 / seconds(lambda: float(torch.mm(left, right, out=out)[0, 0]))
 
 
-def step_flops(config: LlamaConfig, tokens: int, window: int) -> float:
-    section = ModelSection(**{key: getattr(config, key) for key in ModelSection.model_fields if key in vars(config)})
-    return tokens * flops_per_token(section, config.vocab_size, window)
-
-
 def measure(shape: str, windows: int, window: int, pairs: int, warmups: int) -> dict[str, Any]:
     """Medians over the pairs, for the number of threads that is set."""
     config = config_of(shape, window)
@@ -156,7 +132,11 @@ def measure(shape: str, windows: int, window: int, pairs: int, warmups: int) -> 
     ratios = [theirs / mine for theirs, mine in zip(times["peer"], times["ours"], strict=True)]
     quartiles = statistics.quantiles(ratios, n=4)
     tokens = whole.num_tokens
-    own_flops = step_flops(config, tokens, window) / statistics.median(times["ours"])
+    own_flops = (
+        tokens
+        * flops_per_token(section_of(shape, window), config.vocab_size, window)
+        / statistics.median(times["ours"])
+    )
     return {
         "shape": shape,
         "parameters": sum(parameter.numel() for parameter in Llama(config).parameters()),
@@ -175,7 +155,7 @@ def measure(shape: str, windows: int, window: int, pairs: int, warmups: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few pairs: checks that it runs, not a figure to report")
-    parser.add_argument("--shape", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["1.6M", "5.8M", "32M"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--pairs", type=int, default=30)
     parser.add_argument("--windows", type=int, default=8)

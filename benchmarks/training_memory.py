@@ -18,46 +18,26 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from shapes import section_of, vocabulary_of
 
 from gristmill.planning.cost import count_parameters, step_memory
-from gristmill.recipe.schema.training import ModelSection
 
 STEPS = 3
-SHAPES: dict[
-    str, tuple[int, int, int, int, int, int]
-] = {  # hidden, feed-forward, layers, heads, key/value heads, vocabulary
-    "2M": (128, 352, 6, 4, 2, 4096),
-    "5M": (224, 608, 8, 7, 7, 4096),
-    "30M": (512, 1408, 8, 8, 4, 16_384),
-}
 CONFIGURATIONS = (  # shape, seq_len, micro-batch, micro-batches in a step
-    ("2M", 256, 2048, 1),
-    ("2M", 1024, 2048, 4),
-    ("2M", 512, 8192, 1),
-    ("2M", 2048, 16_384, 1),
-    ("5M", 256, 2048, 1),
-    ("5M", 512, 4096, 2),
-    ("5M", 2048, 8192, 1),
-    ("5M", 1024, 16_384, 1),
-    ("30M", 256, 2048, 1),
-    ("30M", 512, 2048, 2),
-    ("30M", 1024, 4096, 1),
-    ("30M", 2048, 8192, 1),
+    ("1.6M", 256, 2048, 1),
+    ("1.6M", 1024, 2048, 4),
+    ("1.6M", 512, 8192, 1),
+    ("1.6M", 2048, 16_384, 1),
+    ("5.8M", 256, 2048, 1),
+    ("5.8M", 512, 4096, 2),
+    ("5.8M", 2048, 8192, 1),
+    ("5.8M", 1024, 16_384, 1),
+    ("32M", 256, 2048, 1),
+    ("32M", 512, 2048, 2),
+    ("32M", 1024, 4096, 1),
+    ("32M", 2048, 8192, 1),
 )
 QUICK = CONFIGURATIONS[:1]
-
-
-def section(shape: str, seq_len: int) -> ModelSection:
-    hidden, feed_forward, layers, heads, kv_heads, _ = SHAPES[shape]
-    return ModelSection(
-        hidden_size=hidden,
-        intermediate_size=feed_forward,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        initializer_range=0.02,
-        max_position_embeddings=seq_len,
-    )
 
 
 def peak_bytes() -> int:
@@ -81,7 +61,7 @@ def train(shape: str, seq_len: int, micro_batch_tokens: int, micro_batches: int,
     from gristmill.train.optimizer import make_optimizer
 
     torch.set_num_threads(threads)
-    vocab_size, model = SHAPES[shape][-1], section(shape, seq_len)
+    vocab_size, model = vocabulary_of(shape), section_of(shape, seq_len)
     head_dim = model.hidden_size // model.num_attention_heads
     config = LlamaConfig(**model.model_dump(), vocab_size=vocab_size, head_dim=head_dim)
     llama = init_weights(Llama(config), 0)
@@ -118,7 +98,7 @@ def measure(
     arguments = map(str, (shape, seq_len, micro_batch_tokens, micro_batches, threads))
     done = subprocess.run([sys.executable, __file__, "--child", *arguments], check=True, capture_output=True, text=True)
     measured = int(done.stdout.splitlines()[-1])
-    model, vocab_size = section(shape, seq_len), SHAPES[shape][-1]
+    model, vocab_size = section_of(shape, seq_len), vocabulary_of(shape)
     planned = step_memory(model, vocab_size, tokens=micro_batch_tokens, accumulates=micro_batches > 1).total
     return {
         "parameters": count_parameters(model, vocab_size),
