@@ -165,7 +165,7 @@ def test_what_init_measured_of_reading_is_what_plan_tells_of_extract(tmp_path: P
 
 def test_init_keeps_how_long_it_read(tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gristmill.draft.hours.LEAST_SECONDS", 0.0)
-    monkeypatch.setattr("gristmill.commands.init.NOTABLE", math.inf)
+    monkeypatch.setattr("gristmill.commands.init_count.NOTABLE", math.inf)
     (tmp_path / "a.txt").write_text(prose(20_000), encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "a.txt", console=QUIET, machine=machine)
     [(work, took)] = kept_readings(machine.runs_dir)

@@ -116,7 +116,7 @@ def test_without_general_text_what_is_forgotten_is_said_and_the_recipe_has_the_l
 
 
 def test_a_time_that_is_asked_for_is_kept(project: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gristmill.commands.init._measure_speed", lambda *_: None)
+    monkeypatch.setattr("gristmill.commands.init_count._measure_speed", lambda *_: None)
     monkeypatch.setattr("gristmill.planning.speed.measure_matmul", lambda **_: 1e9)
     path = written(project, machine, replay=project / "general", minutes=3)
     made = make_forecast(load_recipe(path), machine)

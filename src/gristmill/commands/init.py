@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -14,22 +14,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gristmill.commands.doctor import measure_training
+from gristmill.commands.init_count import count_text, held_out, look_ahead, train_tokens
 from gristmill.commands.init_folder import general_text, look_into, refuse_to_overwrite, texts_in
 from gristmill.commands.init_page import say_what_has_no_share, say_what_is_left, say_what_was_made, sources_table
 from gristmill.data.outside import without_dots
 from gristmill.display import doing
-from gristmill.draft.ahead import Ahead
-from gristmill.draft.conversations import with_context, write_conversations
-from gristmill.draft.count import Count, SourceCount, count
+from gristmill.draft.conversations import ChatPlan, with_context, write_conversations
+from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource
-from gristmill.draft.held_out import train_share
 from gristmill.draft.hours import Asked, PlannedTime
-from gristmill.draft.interval import Estimate, unique_tokens
+from gristmill.draft.interval import Estimate
 from gristmill.draft.released import Released, read_released, released_shape
 from gristmill.draft.sample import Limits
 from gristmill.draft.size import (
     MIN_TOKENS,
+    Shape,
+    Wish,
     budget_for,
     check_size,
     deepened,
@@ -37,30 +37,21 @@ from gristmill.draft.size import (
 )
 from gristmill.draft.write import (
     Written,
-    draft_recipe,
     failed_share,
     raised_limit,
     recipe_text,
-    validation_for,
 )
 from gristmill.errors import DataError, RecipeError
-from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, times_as_long
 from gristmill.graph.machine import Machine
-from gristmill.planning.reading import keep_readings
-from gristmill.planning.speed import hardware_name, keep_matmul, keep_speed, machine_speed
+from gristmill.planning.speed import keep_matmul, machine_speed
 from gristmill.recipe.json_schema import schema_text
 from gristmill.recipe.load import CONVERSATIONS_FILE, IN_FOLDER, SCHEMA_FILE
-from gristmill.recipe.schema.curation import Source, Validation
-from gristmill.recipe.schema.recipe import Recipe
+from gristmill.recipe.schema.curation import Source
 from gristmill.store.durable import write_text
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.units import counted, in_bytes
 
-SEED = 8
 MAX_FAILED: float = Source.model_fields["max_failed"].default
-MEASURED_MOST_SECONDS = 30.0
-MEASURED_USUAL_SECONDS = 15.0
-MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine trains
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMbBgG]?)")
 FACTORS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 
@@ -137,101 +128,77 @@ def _init(
     limits: Limits,
     console: Console,
 ) -> Path:
+    """Looks at the text, counts it, sizes a model to it, and writes the recipe."""
     recipe_dir, released = without_dots(folder.absolute()), asked.released
+    speed = cache(lambda parameters: machine_speed(parameters, machine)[0])
+    planned_over = partial(PlannedTime, folder=recipe_dir, machine=machine, speed=speed, released=released)
     with doing(console, "looking at the files") as say, tempfile.TemporaryDirectory(prefix="gristmill-") as work:
         looked = look_into(texts, recipe_dir, replay=general)
-        plan = write_conversations(folder, looked.conversations) if asked.chat else None
+        chat = write_conversations(folder, looked.conversations) if asked.chat else None
         keep_matmul(machine)
-        speed = cache(lambda parameters: machine_speed(parameters, machine)[0])
-        planned = PlannedTime(
-            looked.sources, folder=recipe_dir, machine=machine, speed=speed, chat=plan, released=released
-        )
-        forecast, text_bytes = planned.of_curation()
-        slower = times_as_long(busy_cores())
-        now = {step: slower * took for step, took in forecast.items()}
-        ahead = Ahead(say, now, text_bytes=text_bytes, reading_seconds=limits.reading_seconds)
-        if asked.minutes is not None and not speed(1_000_000).is_measured:
-            _measure_speed(machine, ahead, slower)
-            speed.cache_clear()
+        planned = planned_over(looked.sources, chat=chat)
+        ahead = look_ahead(planned, asked, machine=machine, limits=limits, say=say)
+        speed.cache_clear()  # it may have been measured just now
         wish = asked.wish(planned)
-        cores = CoreWatch()
-        found = count(
+        found = count_text(
             looked.sources,
-            partial(_draft, looked.sources, released),
-            vocab_size_for=lambda text_bytes: (
-                shape_for(text_bytes, wish).vocab_size if released is None else released.vocab_size
-            ),
+            planned,
+            wish,
+            released,
             recipe_dir=recipe_dir,
             work=Path(work),
             machine=machine,
             limits=limits,
-            seed=SEED,
             ahead=ahead,
         )
-        if looked.sources and (cores.busy_cores() or 0.0) < NOTABLE:  # the forecasts are those of idle cores
-            keep_readings(machine.runs_dir, planned.of_reading({**found.emptied, **found.sources}))
-        if plan is not None and found.tokenizer is not None:
-            plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
-    replayed = {source.name for source in looked.sources if source.is_replayed}
-    validation = _validation(replayed, found.text_bytes)
-    tokens = _train_tokens(found, validation)
+        if chat is not None and found.tokenizer is not None:
+            chat = with_context(chat, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
+    own = {source.name for source in looked.sources if not source.is_replayed}
+    validation = held_out(looked.sources, found.text_bytes)
+    tokens = train_tokens(found, validation)
     if looked.sources:
         console.print(sources_table(looked, found, tokens))
     say_what_is_left(looked, found, [texts, *([] if general is None else [general])], asked.chat, console)
-    own = sum(one.value for name, one in tokens.items() if name not in replayed)
-    _check_enough(texts, sum(size for name, size in found.text_bytes.items() if name not in replayed), own)
-    by_name = {source.name: source for source in looked.sources}
-    planned = PlannedTime(
-        [by_name[name] for name in found.priority],
-        folder=recipe_dir,
-        machine=machine,
-        speed=planned.speed,
-        chat=plan,
-        released=released,
-        text_bytes=found.text_bytes,
-    )
-    if released is None:
-        shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
-        shape = shape if plan is None else shape.with_context(plan.context)
-        wish = asked.wish(planned)
-        shape = deepened(shape, own, wish)
-    else:
-        wish = asked.wish(planned)
-        shape = released_shape(released, own, wish)
-    budget = budget_for(shape, tokens, wish, replayed=replayed)
+    own_tokens = sum(one.value for name, one in tokens.items() if name in own)
+    _check_enough(texts, sum(size for name, size in found.text_bytes.items() if name in own), own_tokens)
+    sources = {source.name: source for source in looked.sources}
+    planned = planned_over([sources[name] for name in found.priority], chat=chat, text_bytes=found.text_bytes)
+    counted_by, wish = wish, asked.wish(planned)
+    shape = _shape(found, own_tokens, wish, chat, released, counted_by=counted_by)
+    budget = budget_for(shape, tokens, wish, replayed=sources.keys() - own)
     say_what_has_no_share(found.priority, budget, console)
     text = recipe_text(
-        [_written(by_name[name], found.sources[name], tokens[name]) for name in found.priority],
+        [_written(sources[name], found.sources[name], tokens[name]) for name in found.priority],
         found,
         budget,
         folder=recipe_dir,
         texts=texts,
         validation=validation,
-        chat=plan,
+        chat=chat,
         released=released,
         asked=asked.in_words(),
     )
     write_text(folder / SCHEMA_FILE, schema_text())
     recipe = folder / IN_FOLDER
     write_text(recipe, text)  # last: with it, the folder is a project
-    say_what_was_made(recipe, budget, asked, planned, plan, console)
+    say_what_was_made(recipe, budget, asked, planned, chat, console)
     return recipe
 
 
-def _draft(
-    sources: Sequence[FolderSource],
+def _shape(
+    found: Count,
+    own_tokens: float,
+    wish: Wish,
+    chat: ChatPlan | None,
     released: Released | None,
-    order: Sequence[str],
-    vocab: int,
-    text_bytes: Mapping[str, float],
-) -> Recipe:
-    validation = _validation({source.name for source in sources if source.is_replayed}, text_bytes)
-    return draft_recipe(sources, order, vocab, validation, released=released)
-
-
-def _validation(replayed: Collection[str], text_bytes: Mapping[str, float]) -> Validation:
-    """How much is held out, by the sizes of one's own text."""
-    return validation_for({name: size for name, size in text_bytes.items() if name not in replayed})
+    *,
+    counted_by: Wish,
+) -> Shape:
+    """The model for the text that was counted, or the released one. counted_by: the wish by which the vocabulary was chosen."""
+    if released is not None:
+        return released_shape(released, own_tokens, wish)
+    shape = replace(shape_for(sum(found.text_bytes.values()), counted_by), vocab_size=found.vocab_size)
+    return deepened(shape if chat is None else shape.with_context(chat.context), own_tokens, wish)
 
 
 def _written(source: FolderSource, found: SourceCount, tokens: Estimate) -> Written:
@@ -247,29 +214,6 @@ def parameters_of(size: str) -> int:
     return round(float(found[1]) * FACTORS[found[2].lower()])
 
 
-def _train_tokens(found: Count, rules: Validation) -> dict[str, Estimate]:
-    """Unique training tokens of each source: what is held out, and what is alike to it, is taken off."""
-    if found.is_whole:
-        return {
-            name: Estimate(value=one.train_tokens, low=one.train_tokens, high=one.train_tokens)
-            for name, one in found.sources.items()
-        }
-    kept = {}
-    for name, tokens in unique_tokens(found.tally, seed=SEED).items():
-        one = found.sources[name]
-        assert one.split is not None
-        num_bytes = tokens.value * found.bytes_per_token[name]
-        share = (
-            one.split.train_share
-            if found.tally[name].is_counted
-            else train_share(one.split, rules, num_bytes=num_bytes, share_read=one.share_read)
-        )
-        kept[name] = Estimate(
-            value=tokens.value * share.value, low=tokens.low * share.low, high=tokens.high * share.high
-        )
-    return kept
-
-
 def _check_enough(texts: Path, text_bytes: float, tokens: float) -> None:
     if tokens < MIN_TOKENS:
         raise DataError(
@@ -277,14 +221,3 @@ def _check_enough(texts: Path, text_bytes: float, tokens: float) -> None:
             f"a model needs at least {MIN_TOKENS:,}, about {in_bytes(4 * MIN_TOKENS)}.\n"
             f"  {shlex.join(['gristmill', 'inspect', str(texts)])} shows what was found, and what is not read."
         )
-
-
-def _measure_speed(machine: Machine, ahead: Ahead, slower: float) -> None:
-    """Trains for some seconds, as a time is to be kept, and keeps the speed in the machine's profile, for plan, too. slower: than on idle
-    cores."""
-    usual = min(MEASURED_MOST_SECONDS, slower * MEASURED_USUAL_SECONDS)
-    ahead.waits("measuring how fast this machine trains", usual)
-    about, points = measure_training(machine, seconds=MEASURED_SECONDS, deadline_seconds=MEASURED_MOST_SECONDS)
-    device = about.get("device", "cpu")
-    for point in points:
-        keep_speed(point, machine, device=device, hardware=about["gpu"] if device == "cuda" else hardware_name())
