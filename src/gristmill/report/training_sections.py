@@ -14,7 +14,7 @@ from gristmill.planning.budget import epoch_verdict
 from gristmill.report.blocks import Section, beside, figure, heading, paragraph, quiet, quote, table
 from gristmill.report.charts import Band, Mark, Series, line_chart
 from gristmill.report.extension_blocks import extension_blocks
-from gristmill.report.facts import Caps, Facts
+from gristmill.report.facts import Caps, ChangeMade, Facts
 from gristmill.report.watching import UNITS
 from gristmill.synthesize.outputs import in_words
 from gristmill.train.events import AboveGuessingEvent, AnyEvent, MixtureEvent
@@ -68,14 +68,7 @@ def _verdict(epochs: float, caps: Caps) -> str:
 
 def pretraining(facts: Facts) -> Section | None:
     """Loss per source, schedule, bits per byte, watched packs, text after each stage."""
-    train, watched = facts.logged("pretrain", "train"), facts.logged("pretrain", "eval")
     bands = [Band(name=row.stage.name, start=row.first_token, end=row.last_token) for row in facts.stages]
-    happened = facts.happened
-    marks = [
-        Mark(name=str(event), x=event.tokens)
-        for event in happened
-        if not isinstance(event, MixtureEvent | AboveGuessingEvent)
-    ]
     decisions = [
         Mark(
             name=f"change {number} after step {change.step:,}: {change.what}. {change.why}",
@@ -84,68 +77,77 @@ def pretraining(facts: Facts) -> Section | None:
         )
         for number, change in enumerate(facts.changes, start=1)
     ]
-    marks += decisions
+    watched = facts.logged("pretrain", "eval")
+    blocks = [*_curves(facts, watched, bands, decisions), *_watched(facts, watched, bands, decisions)]
+    if facts.changes:
+        blocks.append(_changes(facts.changes))
+    if facts.happened:
+        blocks.append(_happened(facts.happened))
+    blocks += extension_blocks(facts.long_contexts)
+    blocks += _texts_after_stages(facts)
+    return Section(title="Pretraining", intro="", blocks=blocks)
+
+
+def _curves(
+    facts: Facts, watched: Sequence[LoggedLine], bands: Sequence[Band], decisions: Sequence[Mark]
+) -> Iterator[Markup]:
+    """Loss and bits per byte of each source, the learning rate, the gradient norm."""
+    train = facts.logged("pretrain", "train")
+    events = [
+        Mark(name=str(event), x=event.tokens)
+        for event in facts.happened
+        if not isinstance(event, MixtureEvent | AboveGuessingEvent)
+    ]
+    marks = [*events, *decisions]
     losses = [_series(train, train_metric("loss", name), name) for name in facts.sources]
+    heldout = [_series(watched, eval_metric(BITS, name), name, bars=True) for name in facts.sources]
     rate = [_series(train, train_metric("lr"), "learning rate")]
     norm = [_series(train, train_metric("grad_norm"), "gradient norm")]
-    heldout = [_series(watched, eval_metric(BITS, name), name, bars=True) for name in facts.sources]
-    blocks = [
-        beside(
-            figure(
-                line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands, marks=marks),
-                "Training loss per source, averaged over the steps between two lines of the log."
-                + (
-                    " Dashed: spikes, and data that was passed over; the table says what."
-                    if len(marks) > len(decisions)
-                    else ""
-                )
-                + (
-                    " Numbered: changes that were decided on the way; the table says what and why." if decisions else ""
-                ),
-            ),
-            figure(
-                line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands, marks=decisions),
-                "Held-out text, never trained on. Bars are 95 % intervals over documents; the measure does not depend on the tokenizer.",
-            ),
+    dashed = " Dashed: spikes, and data that was passed over; the table says what." if events else ""
+    numbered = " Numbered: changes that were decided on the way; the table says what and why." if decisions else ""
+    yield beside(
+        figure(
+            line_chart(losses, x_label="tokens", y_label="loss, nats per token", bands=bands, marks=marks),
+            f"Training loss per source, averaged over the steps between two lines of the log.{dashed}{numbered}",
         ),
-        beside(
-            figure(
-                line_chart(
-                    rate, x_label="tokens", y_label="learning rate", bands=bands, marks=decisions, from_zero=True
-                ),
-                "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
-            ),
-            figure(
-                line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, marks=marks, from_zero=True),
-                "Norm of the gradient before clipping.",
-            ),
+        figure(
+            line_chart(heldout, x_label="tokens", y_label="bits per byte", bands=bands, marks=decisions),
+            "Held-out text, never trained on. Bars are 95 % intervals over documents; the measure does not depend on the tokenizer.",
         ),
+    )
+    yield beside(
+        figure(
+            line_chart(rate, x_label="tokens", y_label="learning rate", bands=bands, marks=decisions, from_zero=True),
+            "Warm-up, constant, decay to zero, over the whole token budget; shaded: the stages.",
+        ),
+        figure(
+            line_chart(norm, x_label="tokens", y_label="gradient norm", bands=bands, marks=marks, from_zero=True),
+            "Norm of the gradient before clipping.",
+        ),
+    )
+
+
+def _changes(changes: Sequence[ChangeMade]) -> Markup:
+    """What the numbers on the charts stand for."""
+    rows = [
+        (str(number), f"{change.step:,}", change.what, change.why) for number, change in enumerate(changes, start=1)
     ]
-    blocks += _watched(facts, watched, bands, decisions)
-    if facts.changes:
-        rows = [
-            (str(number), f"{change.step:,}", change.what, change.why)
-            for number, change in enumerate(facts.changes, start=1)
-        ]
-        blocks.append(
-            table(
-                "Changes decided on the way. Of the recipe and of interventions, by their numbers on the charts.",
-                ("number", "after step", "what", "why"),
-                rows,
-                has_sentences=True,
-            )
-        )
-    if happened:
-        blocks.append(_happened(happened))
-    blocks += extension_blocks(facts.long_contexts)
-    blocks.append(heading("What it wrote after each stage"))
+    return table(
+        "Changes decided on the way. Of the recipe and of interventions, by their numbers on the charts.",
+        ("number", "after step", "what", "why"),
+        rows,
+        has_sentences=True,
+    )
+
+
+def _texts_after_stages(facts: Facts) -> Iterator[Markup]:
+    yield heading("What it wrote after each stage")
     stage = None
     for sample in facts.texts_at_stage_ends:
         if sample.stage != stage:
             stage = sample.stage
-            blocks.append(quiet(f"{stage}, {sample.tokens:,} tokens"))
-        blocks.append(quote(sample.prompt, sample.text))
-    return Section(title="Pretraining", intro="", blocks=blocks)
+            yield quiet(f"{stage}, {sample.tokens:,} tokens")
+        yield quote(sample.prompt, sample.text)
 
 
 def _watched(
