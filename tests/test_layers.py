@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "src" / "gristmill"
 ORDER = [
     "errors", "units", "written", "statistics", "store", "recipe", "graph", "planning", "data", "formats", "extract", "score", "select",
     "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "serve", "pipeline", "remake",
-    "amounts", "preflight", "durations", "changed", "cautions", "forecast", "context", "display", "provenance", "rank_notes", "live_page", "runner", "array", "draft", "commands", "api", "cli", "__main__",
+    "amounts", "preflight", "durations", "changed", "cautions", "recheck", "forecast", "context", "display", "provenance", "rank_notes", "live_page", "runner", "array", "draft", "commands", "api", "cli", "__main__",
 ]  # fmt: skip
 MAY_IMPORT_LATE = {"pipeline", "commands", "cli"}
 MAY_READ = {("report", "gristmill.export.outputs")}  # the page is made last, though the card is part of the export

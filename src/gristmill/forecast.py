@@ -8,14 +8,13 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gristmill.amounts import DOCUMENT_BYTES, SourceFacts, find_amounts, source_files
+from gristmill.amounts import DOCUMENT_BYTES, Found, SourceFacts, find_amounts, source_files
 from gristmill.cautions import machine_cautions, recipe_cautions
 from gristmill.changed import RecipeChange, recipe_changes
-from gristmill.data.ledger import check_failures
 from gristmill.data.outside import NotHashedYet
 from gristmill.durations import StepForecast, by_ranks, on_fleet, step_forecasts
 from gristmill.errors import RecipeError
@@ -43,14 +42,13 @@ from gristmill.planning.ranks import check_ranks, rank_note
 from gristmill.planning.speed import Speed, load_note, machine_speed
 from gristmill.planning.steps import Amounts
 from gristmill.preflight import check_files
+from gristmill.recheck import check_finished
 from gristmill.recipe.interventions import FOLDER, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.curation import NearDuplicates
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select import repeated
 from gristmill.select.dedup import disk_bytes
-from gristmill.select.outputs import Deduplicated, Selected
-from gristmill.select.repeated_text import check_repeated
 from gristmill.store.store import RunLinks, Store
 from gristmill.units import counted
 
@@ -154,9 +152,9 @@ def make_forecast(
     told: Mapping[str, Told] | None = None,
     fleet: Fleet | None = None,
 ) -> Forecast:
-    """The forecast of the recipe with the interventions of its run. fleet: devices that training is planned for, instead of this machine. told: by servers, of sources that are to be
-    fetched; nothing is asked here. Sources beyond their cap are in it, with that verdict; `check_caps` refuses them. So are files that
-    are missing; `check_present` does.
+    """The forecast of the recipe with the interventions of its run. fleet: devices that training is planned for, instead of this
+    machine. told: by servers, of sources that are to be fetched; nothing is asked here. Sources beyond their cap are in it, with that
+    verdict; `check_caps` refuses them. So are files that are missing; `check_present` does.
 
     Raises RecipeError or DataError for files whose first rows are not what the recipe says; see `preflight`.
     """
@@ -167,30 +165,23 @@ def make_forecast(
     files = source_files(loaded, links)
     missing = check_files(loaded, files)
     states, notes = _states(loaded, machine, links)
-    if interventions := len(recipe.pretrain.changes) - len(written.recipe.pretrain.changes):
-        verb = "is" if interventions == 1 else "are"
-        notes.append(
-            f"{counted(interventions, 'intervention')} of the run {verb} in these figures: {links.folder / FOLDER}; "
-            f"gristmill recipe {links.folder} prints the recipe with them"
-        )
+    notes += _interventions_in_words(written.recipe, recipe, links)
     found = find_amounts(loaded, files, links, states, told=told)
     budget = tuple(token_budget(recipe.pretrain, list(recipe.sources), found.unique))
     vocab_size = recipe.tokenizer.vocab_size
     parameters = count_parameters(recipe.model, vocab_size)
     flops = pretraining_flops(recipe.model, vocab_size, recipe.pretrain)
     speed, speed_notes = machine_speed(parameters, machine)
-    memory = training_memory(recipe, machine.micro_batch_tokens)
-    num_unique = sum(found.unique.get(Selection(name), 0) for name in recipe.sources)
-    text_bytes = found.amounts.all_text
-    fetched = round(sum(found.amounts.fetch_bytes.values()))
-    disk = run_disk(recipe, text_bytes, num_unique, fetched=fetched, **_selection_disk(recipe, found.amounts, states))
+    memory, disk = training_memory(recipe, machine.micro_batch_tokens), _disk(recipe, found, states)
     present = [source.read for name, source in recipe.sources.items() if files[name] and source.fetch is None]
     notes += in_a_line(not_read_beside(loaded.folder, present, has_chat=recipe.chat is not None), loaded.path)
     steps = step_forecasts(recipe, found.amounts, machine, speed, states, links)
     planned = None if fleet is None else plan_fleet(recipe, {step.step: step.work for step in steps}, fleet)
     steps = by_ranks(steps, machine) if planned is None else on_fleet(steps, planned)
+    hours = sum(step.seconds for step in steps) / 3600
+    hours_here = sum(step.seconds for step in steps if not step.fleet) / 3600
     busy = cores.busy_cores() or 0.0
-    note = load_note(busy, speed)
+    load = load_note(busy, speed)
     return Forecast(
         recipe=recipe,
         budget=budget,
@@ -202,16 +193,14 @@ def make_forecast(
         flops=flops,
         speed=speed,
         steps=steps,
-        hours=sum(step.seconds for step in steps) / 3600,
+        hours=hours,
         memory=memory,
         disk=disk,
-        price=None
-        if price_per_hour is None
-        else price_per_hour * sum(step.seconds for step in steps if not step.fleet) / 3600,
+        price=None if price_per_hour is None else price_per_hour * hours_here,
         found_duplicates=_duplicate_curve(recipe.select.near_duplicates),
         warnings=(
             *recipe_cautions(recipe, budget, found),
-            *([note] if note and not all(step.is_done for step in steps) else []),
+            *([load] if load and not all(step.is_done for step in steps) else []),
             *machine_cautions(None if planned is not None else memory, disk, machine),
         ),
         missing=tuple(missing),
@@ -234,6 +223,18 @@ def _states(loaded: LoadedRecipe, machine: Machine, links: RunLinks) -> tuple[St
     except NotHashedYet as unread:
         return None, [f"{unread}, so what a change would remake is not told here; run hashes them"]
     return states, []
+
+
+def _interventions_in_words(written: Recipe, recipe: Recipe, links: RunLinks) -> list[str]:
+    """How many interventions the recipe has beside what is written in its file; nothing where there are none."""
+    added = len(recipe.pretrain.changes) - len(written.pretrain.changes)
+    if not added:
+        return []
+    verb = "is" if added == 1 else "are"
+    return [
+        f"{counted(added, 'intervention')} of the run {verb} in these figures: {links.folder / FOLDER}; "
+        f"gristmill recipe {links.folder} prints the recipe with them"
+    ]
 
 
 def _duplicate_curve(duplicates: NearDuplicates | None) -> tuple[tuple[float, float], ...]:
@@ -271,41 +272,18 @@ def check_caps(made: Forecast) -> None:
         ) from None
 
 
-def check_finished(recipe: Recipe, states: States, steps: Iterable[str]) -> None:
-    """Holds what those of the steps that are finished checked against the limits of their time against the limits of now.
-
-    Raises DataError for a source of which more failed or more text was repeated, RecipeError for one that lost more to one document.
-    """
-    for step in steps:
-        kind, _, name = step.partition("/")
-        folder = states[step].folder if kind in ("extract", "duplicates", "select") else None
-        if folder is not None and kind == "extract":
-            check_failures(Extracted(folder).ledger, name, max_failed=recipe.sources[name].max_failed)
-        elif folder is not None and kind == "duplicates":
-            _check_source_loss(recipe, Deduplicated(folder))
-        elif folder is not None:
-            check_repeated(Selected(folder).repeated_text, recipe.select.repeated_text)
-
-
-def _check_source_loss(recipe: Recipe, found: Deduplicated) -> None:
-    near = recipe.select.near_duplicates
-    if near is None:
-        return
-    problems = [
-        f"one document, {row.taken_by!r}, took {row.largest_share:.3g} of the {row.documents:,} documents of source {name!r} as its "
-        f"copies; the limit is now {near.max_source_loss:.3g}."
-        for name, row in found.findings.sources.items()
-        if row.largest_share > near.max_source_loss
-    ]
-    if problems:
-        raise RecipeError(
-            "\n".join(problems)
-            + "\n  If they are copies, raise select.near_duplicates.max_source_loss. If they only share a "
-            "template, raise min_jaccard, or drop the template with a rule."
-        )
-
-
 # ── how long and how much ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _disk(recipe: Recipe, found: Found, states: States | None) -> Disk:
+    """Bytes of all that a run leaves, and of what it needs while it works."""
+    return run_disk(
+        recipe,
+        found.amounts.all_text,
+        sum(found.unique.get(Selection(name), 0) for name in recipe.sources),
+        fetched=round(sum(found.amounts.fetch_bytes.values())),
+        **_selection_disk(recipe, found.amounts, states),
+    )
 
 
 def _selection_disk(recipe: Recipe, amounts: Amounts, states: States | None) -> dict[str, int]:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from gristmill.display import Display, Output
 from gristmill.durations import Foretold
 from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
-from gristmill.forecast import check_finished
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine, give_freed_memory_back
 from gristmill.graph.outputs import Outputs, content_files, hashes_in
@@ -43,6 +43,7 @@ from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import load_note
 from gristmill.provenance import WorkClock, provenance_of
 from gristmill.rank_notes import take_in_ranks
+from gristmill.recheck import check_finished
 from gristmill.recipe.interventions import (
     RUN_RECIPE,
     keep_intervention,
@@ -130,7 +131,19 @@ def opened(
                 states = open_states(loaded, links, hashes)
                 for name in () if rank is None else needed_by(states, last):
                     _ = states[name]  # hashes its files
-            yield Run(loaded, machine, console, display, signals, store, links, states, hashes, agreed), last
+            under_way = Run(
+                loaded=loaded,
+                machine=machine,
+                console=console,
+                display=display,
+                signals=signals,
+                store=store,
+                links=links,
+                states=states,
+                hashes=hashes,
+                agreed=agreed,
+            )
+            yield under_way, last
 
 
 def _one_at_a_time(store: Store, *, who: str) -> contextlib.AbstractContextManager[bool]:
@@ -149,29 +162,29 @@ def _say_what_is_not_read(loaded: LoadedRecipe, folder: Path, say: Callable[[str
         keep_not_read(folder, found)
 
 
+@dataclass(kw_only=True)
 class Run:
-    """One run under way."""
+    """One run under way. agreed: costly steps that may be remade.
 
-    def __init__(
-        self,
-        loaded: LoadedRecipe,
-        machine: Machine,
-        console: Console,
-        display: Display,
-        signals: Signals,
-        store: Store,
-        links: RunLinks,
-        states: States,
-        hashes: FileHashes,
-        remake: Set[str],
-    ) -> None:
-        self.loaded, self.machine, self.signals = loaded, machine, signals
-        self.console, self.display = console, display
-        self.store, self.links, self.states, self.hashes, self.remake = store, links, states, hashes, remake
-        self.remade_seconds, self.brief = 0.0, False
-        self.page: LivePage | None = None
-        self.wanted, self.kept = list[str](), set[str]()
-        self.foretold: Foretold
+    wanted: the steps that it brings, in order; kept: those of them that are made where only their files are gone.
+    """
+
+    loaded: LoadedRecipe
+    machine: Machine
+    console: Console
+    display: Display
+    signals: Signals
+    store: Store
+    links: RunLinks
+    states: States
+    hashes: FileHashes
+    agreed: Set[str]
+    brief: bool = False
+    page: LivePage | None = None
+    remade_seconds: float = 0.0
+    wanted: list[str] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
+    foretold: Foretold = field(init=False)
 
     def carry_out(self, last: Sequence[str], kept: set[str]) -> None:
         """Makes the steps of `last` and what they need, in order; those of `kept` also where only their files are gone."""
@@ -446,10 +459,10 @@ class Run:
         agreed to; a step under a minute is remade to see whether anything that follows changes.
         """
         name = state.step.name
-        if state.identity is None or name in self.remake:
+        if state.identity is None or name in self.agreed:
             return
         ahead = remakes(self.states, self.machine, wanted=self.wanted, kept=self.kept)
-        asked = {remake.step: remake for remake in ahead if remake.step not in self.remake}
+        asked = {remake.step: remake for remake in ahead if remake.step not in self.agreed}
         if name not in asked or asked[name].seconds <= TRIED_SECONDS:
             return
         total = self.remade_seconds + sum(remake.seconds for remake in asked.values())
