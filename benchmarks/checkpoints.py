@@ -31,9 +31,10 @@ from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
 from gristmill.train.checkpoint import MOMENTS, OPTIMIZER, optimizer_tensors
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.optimizer import make_optimizer
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Checkpoints, Session, open_session
+from gristmill.train.session import Session, open_session
 
 PAIRS = (("save", "plain save"), ("cold resume", "plain cold load"), ("resume", "plain load"))
 OPTIMIZER_OPTIONS = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "decay_embeddings": False}

@@ -35,9 +35,9 @@ from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.batch import Batch, positions_within
-from gristmill.train.loop import take_step
 from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.optimizer import make_optimizer
+from gristmill.train.optimizer_step import take_step
 from gristmill.train.ranks.launch import run_on_ranks
 
 SEQ_LEN, NOT_COUNTED = 512, 2

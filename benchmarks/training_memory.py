@@ -56,9 +56,9 @@ def train(shape: str, seq_len: int, micro_batch_tokens: int, micro_batches: int,
     from gristmill.model.transformer import Llama
     from gristmill.model.weights import init_weights
     from gristmill.tokens.batch import Batch, positions_within
-    from gristmill.train.loop import take_step
     from gristmill.train.loss import next_token_loss
     from gristmill.train.optimizer import make_optimizer
+    from gristmill.train.optimizer_step import take_step
 
     torch.set_num_threads(threads)
     vocab_size, model = vocabulary_of(shape), section_of(shape, seq_len)

@@ -20,7 +20,7 @@ from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.chat import EncodedChat, chat_batch
-from gristmill.train.loop import take_step
+from gristmill.train.optimizer_step import take_step
 
 VOCAB = 50
 

@@ -19,8 +19,8 @@ from gristmill.model.config import LlamaConfig
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
-from gristmill.train.loop import take_step
 from gristmill.train.loss import chunked_cross_entropy, next_token_loss
+from gristmill.train.optimizer_step import take_step
 from gristmill.train.ranks.sharding import put_together
 from gristmill.train.ranks.torch_ranks import Meeting, joined
 

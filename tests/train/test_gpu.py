@@ -28,10 +28,10 @@ from gristmill.model.transfer import on_device
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights
 from gristmill.tokens.batch import Batch, positions_within
-from gristmill.train.loop import StepOutcome, take_step
 from gristmill.train.loss import device_arithmetic, next_token_loss
 from gristmill.train.micro_batches import _passes
 from gristmill.train.optimizer import make_optimizer
+from gristmill.train.optimizer_step import StepOutcome, take_step
 from gristmill.train.ranks.sharding import put_together
 from gristmill.train.ranks.torch_ranks import Meeting, joined
 

@@ -22,9 +22,10 @@ from gristmill.errors import ArtifactError, DataError, Interrupted
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.batch import Batch
 from gristmill.train import loop
-from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged, take_step
+from gristmill.train.loop import Hook, Interval, Progress, TrainingDiverged
 from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
+from gristmill.train.optimizer_step import take_step
 
 HERE = Path(__file__).parent
 LOSS = partial(next_token_loss, source_names=("web", "code"))

@@ -24,9 +24,9 @@ from gristmill.graph.ranks import ONE_RANK
 from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.batch import Batch
 from gristmill.train.events import EVENTS, CutSmallerEvent, read_events
-from gristmill.train.loop import StepOutcome, take_step
 from gristmill.train.loss import LossOutput
 from gristmill.train.micro_batches import _passes
+from gristmill.train.optimizer_step import StepOutcome, take_step
 from gristmill.train.ranks.launch import RankFailed
 
 HERE = Path(__file__).parent

@@ -15,16 +15,17 @@ import tiny_run as tiny
 import torch
 
 import gristmill.train.checkpoint as checkpoint_module
-import gristmill.train.session as session_module
+import gristmill.train.checkpoints as checkpoints_module
 from gristmill.errors import Interrupted
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log
 from gristmill.store.removal import held_names, removable, remove
 from gristmill.store.store import RunLinks
 from gristmill.tokens.batch import Batch
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS
-from gristmill.train.session import Checkpoints, Session
+from gristmill.train.session import Session
 from gristmill.train.threads import ThreadChoice
 
 
@@ -155,14 +156,14 @@ def test_a_checkpoint_is_held_before_it_is_read(tmp_path: Path, monkeypatch: pyt
     seen(first, end_step=8)
     for ref in first.checkpoints.kept():
         first.checkpoints.index.unlink(first.checkpoints.run, ref)
-    store, read = first.checkpoints.run.store, session_module.read_checkpoint
+    store, read = first.checkpoints.run.store, checkpoints_module.read_checkpoint
     held: list[bool] = []
 
     def look(folder: Path) -> Any:
         held.append(f"checkpoints/{folder.name}" in held_names(store))
         return read(folder)
 
-    monkeypatch.setattr(session_module, "read_checkpoint", look)
+    monkeypatch.setattr(checkpoints_module, "read_checkpoint", look)
     assert open_as("second", tmp_path).progress.step == 8
     assert held == [True]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gristmill.tokens.batch import Batch
-from gristmill.train.loop import StepOutcome, take_step
 from gristmill.train.loss import next_token_loss
+from gristmill.train.optimizer_step import StepOutcome, take_step
 
 LR = 0.3
 LOSS = partial(next_token_loss, source_names=("web", "code"))

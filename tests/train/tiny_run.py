@@ -30,11 +30,12 @@ from gristmill.store.jsonl import read_log
 from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.batch import Batch, positions_within
 from gristmill.tokens.tokenizer import Tokenizer, train_tokenizer
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.loop import Hook, Method, Progress, Watch, train
 from gristmill.train.loss import LossOutput, next_token_loss
 from gristmill.train.monitor import METRICS
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Checkpoints, Session, open_session
+from gristmill.train.session import Session, open_session
 
 END = 12
 DOCUMENTS = 6

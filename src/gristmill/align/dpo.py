@@ -18,8 +18,9 @@ from gristmill.recipe.schema.post_training import Dpo
 from gristmill.store.jsonl import read_jsonl
 from gristmill.tokens.chat import EncodedChat, encode_conversations
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Checkpoints, open_session, optimizer_options
+from gristmill.train.session import open_session, optimizer_options
 from gristmill.units import counted
 
 VERSION = 2

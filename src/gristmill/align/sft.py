@@ -21,10 +21,11 @@ from gristmill.synthesize.outputs import Conversations
 from gristmill.tokens.chat import encode_chat
 from gristmill.tokens.chat_shards import encode_once
 from gristmill.tokens.tokenizer import Tokenizer
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.loss import next_token_loss, reports
 from gristmill.train.ranks.sharding import gathered
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
+from gristmill.train.session import Session, open_session, optimizer_options
 from gristmill.units import counted
 
 VERSION = 3

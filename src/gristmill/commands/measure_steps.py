@@ -27,9 +27,9 @@ from gristmill.planning.cost import flops_per_token
 from gristmill.planning.speed import of_threads
 from gristmill.recipe.schema.training import ModelSection
 from gristmill.tokens.batch import Batch
-from gristmill.train.loop import take_step
 from gristmill.train.loss import next_token_loss
 from gristmill.train.optimizer import make_optimizer
+from gristmill.train.optimizer_step import take_step
 
 SPEEDS = ("tokens_per_second", "flops_per_second")
 

@@ -7,7 +7,7 @@
         state.json                        progress, the prefix, whose it is, what bit-exact resuming depends on
         manifest.json                     size and SHA-256 of all of them
 
-Where checkpoints are kept, and which of them a run may resume from, is store/checkpoints.py. There is no pickle anywhere:
+Where checkpoints are kept is store/checkpoints.py, which of them a run may resume from checkpoints.py. There is no pickle anywhere:
 weights and optimizer state are safetensors.
 """
 

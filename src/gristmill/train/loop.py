@@ -1,8 +1,8 @@
 """The one training loop: pretraining, context extension, SFT and DPO are four callers with other arguments.
 
-    batch_at(progress) ─→ micro-batches ─→ loss_fn ─→ sum of gradients / units of the whole batch ─→ clip ─→ optimizer
-                                                                     │
-            log every few steps ─→ save ─→ hooks (evaluate, sample): watchers, they never touch the weights
+    batch_at(progress) ─→ take_step (optimizer_step.py) ─→ what it took, averages
+                                                                │
+       log every few steps ─→ save ─→ hooks (evaluate, sample): watchers, they never touch the weights
 
 A call says what is trained (Trainee), how (Method), what is written on the way (Watch) and where it runs (Runtime). The loop
 knows nothing of recipes, stages, chat or preference pairs. Its state is `Progress`, small enough to be JSON: a checkpoint of
@@ -15,45 +15,28 @@ small sum over ranks before a step (units, tokens), one before its last backward
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 import torch
 from torch import nn
 
-from gristmill.errors import ArtifactError, DataError, GristmillError, Interrupted, RecipeError
+from gristmill.errors import ArtifactError, GristmillError, Interrupted
 from gristmill.graph.progress import Position
-from gristmill.graph.ranks import ONE_RANK, Ranks, any_rank, is_first
+from gristmill.graph.ranks import Ranks, any_rank, is_first
 from gristmill.train.loss import LossOutput
-from gristmill.train.micro_batches import add_up
-from gristmill.train.optimizer import clip_, set_lr
+from gristmill.train.optimizer_step import BatchT, StepOutcome, take_step
 from gristmill.train.outputs import train_metric
 from gristmill.train.ranks.sharding import gathered
 from gristmill.train.runtime import Runtime
 
-VERSION = 1  # of a training step: this file, loss.py, optimizer.py, schedule.py; rises when the meaning changes
+VERSION = 1  # of a training step: this file, optimizer_step.py, loss.py, optimizer.py, schedule.py; rises when the meaning changes
 
 MAX_SKIPPED_STEPS = 3
 SKIPPED_STEPS_WINDOW = 100
-
-
-class TrainingBatch(Protocol):
-    """What the loop asks of a batch, or of a rank's cut of one. Units are what the loss is averaged over: unmasked tokens, or pairs."""
-
-    @property
-    def num_tokens(self) -> int: ...
-
-    @property
-    def num_units(self) -> int | float: ...
-
-    def micro_batches(self, max_tokens: int) -> Sequence[Any]: ...
-
-
-BatchT = TypeVar("BatchT", bound=TrainingBatch)
 
 
 class TrainingDiverged(GristmillError):
@@ -212,10 +195,9 @@ class Took:
 class Watch:
     """What is written on the way. It reads the weights and never changes them.
 
-    stepped: gets each step that was taken. log: gets averages over the steps since the last multiple of `log_every`,
-    there and at the end. save: before the hooks of
-    its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first. cut_smaller: gets the new size of
-    micro-batches, in tokens, with the progress before the step in which a device ran out of memory.
+    stepped: gets each step that was taken. log: gets averages over the steps since the last multiple of `log_every`, there and at the
+    end. save: before the hooks of its step, and when the run is stopped. hooks: with gradients off, also at step 0 before the first.
+    cut_smaller: gets the new size of micro-batches, in tokens, with the progress before the step in which a device ran out of memory.
     """
 
     log_every: int
@@ -226,102 +208,12 @@ class Watch:
     cut_smaller: Callable[[Progress, int], None] = lambda progress, tokens: None
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepOutcome:
-    """One step, over all ranks: was it applied, the units and tokens of its batch, the loss per unit, the gradient norm before
-    clipping, the sums the loss reported, what its micro-batches were cut to, the seconds of own work of each of several ranks."""
-
-    applied: bool
-    units: float
-    tokens: int
-    loss: float
-    grad_norm: float
-    sums: dict[str, tuple[float, float]]
-    micro_batch_tokens: int
-    rank_seconds: Sequence[float]
-
-    @property
-    def is_finite(self) -> bool:
-        """Whether loss and gradient norm are numbers."""
-        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
-
-    @property
-    def averages(self) -> dict[str, float]:
-        """The step's loss, its gradient norm, and what the loss reported, by the names of its sums."""
-        reported = {name: total / count for name, (total, count) in self.sums.items() if count > 0}
-        return {"loss": self.loss, "grad_norm": self.grad_norm} | reported
-
-
-def take_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: BatchT,
-    loss_fn: Callable[[Any, BatchT], LossOutput],
-    *,
-    lr: float,
-    micro_batch_tokens: int,
-    max_grad_norm: float,
-    accepts: Callable[[StepOutcome], bool] = lambda outcome: True,
-    ranks: Ranks = ONE_RANK,
-    reports: Sequence[str] = (),
-) -> StepOutcome:
-    """One optimizer step on one global batch, however many micro-batches it takes.
-
-    The gradient is the sum of the micro-batch losses over the units of the *whole* batch, so the cut into micro-batches does
-    not change what is optimised; nor does the cut among ranks. A loss or gradient norm that is not finite leaves weights and
-    optimizer state as they were, on all ranks, and so does a step that `accepts` turns down. `reports` names what the loss may report;
-    one rank needs no names. Where a device has too little memory the step is taken with smaller micro-batches (micro_batches.py).
-    Raises DataError for a batch in which nothing counts.
-    """
-    units, tokens = ranks.sum([float(batch.num_units), float(batch.num_tokens)])
-    if units <= 0:
-        raise DataError(f"a batch of {tokens:.0f} tokens has no token or pair that counts for the loss")
-    optimizer.zero_grad(set_to_none=True)
-    added = add_up(
-        model,
-        batch,
-        loss_fn,
-        units=units,
-        micro_batch_tokens=micro_batch_tokens,
-        ranks=ranks,
-        reports=reports,
-    )
-    norm = math.sqrt(added.grad_square_sum)
-    found = StepOutcome(
-        applied=False,
-        units=units,
-        tokens=round(tokens),
-        loss=added.loss_sum / units,
-        grad_norm=norm,
-        sums=added.sums,
-        micro_batch_tokens=added.micro_batch_tokens,
-        rank_seconds=added.rank_seconds,
-    )
-    applied = accepts(found) and found.is_finite
-    if applied:
-        clip_(model.parameters(), max_grad_norm, norm=norm)
-        set_lr(optimizer, lr)
-        _update(optimizer)
-    optimizer.zero_grad(set_to_none=True)
-    return replace(found, applied=applied)
-
-
-def _update(optimizer: torch.optim.Optimizer) -> None:
-    """Raises RecipeError where a device has no memory for the optimizer's state, which the first update makes."""
-    try:
-        optimizer.step()
-    except torch.OutOfMemoryError as error:
-        raise RecipeError(
-            "the device ran out of memory in the update of the weights, which needs the same whatever the micro-batch is. Spread the model "
-            "over more devices with --ranks, end other programs on the device, or make the model smaller."
-        ) from error
-
-
 def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: int, runtime: Runtime) -> None:
     """Trains from `trainee.progress.step` to `end_step`.
 
-    A step in which a device runs out of memory is taken again with smaller micro-batches, and so are those after it. When `runtime.should_stop()` turns true on any rank, the step is finished, saved, and Interrupted is raised. Raises
-    TrainingDiverged after 3 steps in 100 whose loss or gradient was not finite.
+    A step in which a device runs out of memory is taken again with smaller micro-batches, and so are those after it. When
+    `runtime.should_stop()` turns true on any rank, the step is finished, saved, and Interrupted is raised. Raises TrainingDiverged
+    after 3 steps in 100 whose loss or gradient was not finite.
     """
     model, progress, ranks = trainee.model, trainee.progress, runtime.ranks
     micro_batch_tokens = runtime.micro_batch_tokens
@@ -367,7 +259,7 @@ def train(trainee: Trainee, method: Method[BatchT], watch: Watch, *, end_step: i
             watch.log(progress, progress.interval.metrics())
         if (
             is_full
-        ):  # not at another end: a training that continues from here logs the intervals of one that never ended here
+        ):  # not at another end: what continues from here logs the intervals of a training that never ended here
             progress.interval = Interval()
         progress.hooks_pending = True
         stop = any_rank(ranks, runtime.should_stop())

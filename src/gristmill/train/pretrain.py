@@ -27,6 +27,7 @@ from gristmill.tokens.stream import Stream
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.cadence import PACKS, STAGE, is_saved_after
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.course import Course, course_of
 from gristmill.train.loop import Hook, Method, Progress, TrainingDiverged, Watch, train
 from gristmill.train.loss import next_token_loss, reports
@@ -34,7 +35,7 @@ from gristmill.train.next_batch import NextBatch
 from gristmill.train.outputs import PretrainingCounts, StageTime, TrainingCounts
 from gristmill.train.prefix import milestones, number_format, prefixes, stream_seed, weights_seed
 from gristmill.train.runtime import Runtime
-from gristmill.train.session import Checkpoints, Session, open_session, optimizer_options
+from gristmill.train.session import Session, open_session, optimizer_options
 from gristmill.train.spikes import SpikeWatch
 from gristmill.train.watch.watched import reference_of
 from gristmill.train.watch.watching import Watcher

@@ -3,41 +3,34 @@
     out/metrics.jsonl, samples.jsonl     the metrics log
     out/model/                           the result, written at the end
 
-Checkpoints are in the store, each under all that shaped it. A run resumes from the newest sound one whose prefix is its own,
-whoever saved it.
+From which checkpoint it resumes is checkpoints.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gristmill.errors import ArtifactError
-from gristmill.graph.progress import Position, Report, unreported
+from gristmill.graph.progress import Position
 from gristmill.graph.ranks import Ranks, is_first
-from gristmill.graph.step import StepContext
 from gristmill.model.compiled import compile_parts
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import save_weights
-from gristmill.planning.cost import KEEP_CHECKPOINTS
 from gristmill.recipe.schema.training import Optimizer
-from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
-from gristmill.store.fingerprint import fingerprint
 from gristmill.store.jsonl import read_log
-from gristmill.store.store import RunLinks
 from gristmill.train.checkpoint import (
     Checkpoint,
     environment,
     environment_changes,
     load_checkpoint,
     optimizer_tensors,
-    read_checkpoint,
     write_checkpoint,
 )
+from gristmill.train.checkpoints import Checkpoints
 from gristmill.train.events import CutSmallerEvent
 from gristmill.train.loop import Progress, Took
 from gristmill.train.monitor import METRICS, Monitor
@@ -49,105 +42,6 @@ from gristmill.train.runtime import Runtime, TrainingThreads
 from gristmill.train.sinks import open_sinks
 from gristmill.train.threads import ThreadChoice
 from gristmill.units import counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoints:
-    """Where a training keeps its checkpoints, and which it may resume from.
-
-    step: the name of the step that trains. prefix_at: all that shapes the training up to a step, as plain JSON; None beyond the end. identity: of the step that
-    trains. milestones: steps whose checkpoints stay.
-    """
-
-    step: str
-    index: CheckpointIndex
-    run: RunLinks
-    identity: str
-    prefix_at: Callable[[int], Mapping[str, Any] | None]
-    milestones: Collection[int] = ()
-
-    @classmethod
-    def of(
-        cls,
-        ctx: StepContext,
-        prefix_at: Callable[[int], Mapping[str, Any] | None],
-        *,
-        milestones: Collection[int] = (),
-    ) -> Checkpoints:
-        """Those of a step."""
-        index = CheckpointIndex(ctx.run.store, ctx.name)
-        return cls(
-            step=ctx.name, index=index, run=ctx.run, identity=ctx.identity, prefix_at=prefix_at, milestones=milestones
-        )
-
-    def ref(self, step: int) -> CheckpointRef:
-        """The name of this training's checkpoint at a step."""
-        return self.index.ref(step, self._prefix(step))
-
-    def kept(self) -> list[CheckpointRef]:
-        """Those that the run links now, newest first."""
-        return self.index.own(self.run)
-
-    def newest_sound(
-        self, now: Mapping[str, Any], *, say: Callable[[str], None], progress: Report = unreported
-    ) -> Checkpoint | None:
-        """The newest checkpoint with the training's prefix whose every file is sound; the run then links it.
-
-        Those that other runs saved in another environment than `now` are not taken; the newest is offered. A damaged one is set
-        aside and passed over. Raises ArtifactError when all of the run's own are damaged: starting anew in silence would throw work away.
-        """
-        own = set(self.kept())
-        damaged: list[str] = []
-        is_offered = False
-        for ref in self.index.find(self._prefix):
-            if not self.index.link(self.run, ref):
-                continue
-            progress(Position.doing(f"checking the checkpoint of step {ref.step:,}"))
-            try:
-                found = read_checkpoint(ref.folder)
-            except ArtifactError as error:
-                say(f"checkpoint {ref.folder} is damaged and is passed over: {error}")
-                damaged += [f"{ref.folder.name}: {error}"] if ref in own else []
-                self.index.unlink(self.run, ref)
-                self.index.set_damaged_aside(ref)
-                continue
-            changes = environment_changes(found.state["environment"], now)
-            if changes and ref not in own and found.state["run"] != self.run.name:
-                self.index.unlink(self.run, ref)
-                if not is_offered:
-                    say(
-                        f"Run {found.state['run']!r} has a checkpoint at step {ref.step:,} that fits, but it was trained "
-                        f"with different {', '.join(changes)}. To use it, run with those."
-                    )
-                is_offered = True
-                continue
-            if damaged:
-                say(f"Resuming from {ref.folder}, the newest checkpoint that is sound.")
-            self._let_go_others()
-            return found
-        if damaged:
-            raise ArtifactError(
-                "no checkpoint of this training is sound:\n  "
-                + "\n  ".join(damaged)
-                + "\n  They were set aside. Run the same command again to start from the beginning."
-            )
-        self._let_go_others()
-        return None
-
-    def save(self, step: int, write: Callable[[Path], Mapping[str, str]], *, say: Callable[[str], None]) -> None:
-        """Commits a checkpoint, unless the store has it, and lets the ones go that are no longer kept."""
-        self.index.save(self.run, self.ref(step), write)
-        self.index.prune(self.run, keep_last=KEEP_CHECKPOINTS, milestones=self.milestones, say=say)
-
-    def _let_go_others(self) -> None:
-        """Unlinks the run's checkpoints of other prefixes: they are of a training that the recipe no longer asks for, and stay
-        in the store until `clean`."""
-        for ref in self.kept():
-            if ref.prefix != self._prefix(ref.step):
-                self.index.unlink(self.run, ref)
-
-    def _prefix(self, step: int) -> str:
-        return fingerprint(self.prefix_at(step))
 
 
 @dataclass(kw_only=True)

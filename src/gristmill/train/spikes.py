@@ -32,8 +32,9 @@ from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train.batch_text import Files, parts_of
 from gristmill.train.course import Course
 from gristmill.train.events import MixtureEvent, NotFiniteEvent, PassedOverEvent, SpikeEvent, line_of
-from gristmill.train.loop import Progress, StepOutcome
+from gristmill.train.loop import Progress
 from gristmill.train.monitor import METRICS
+from gristmill.train.optimizer_step import StepOutcome
 from gristmill.train.outputs import last_measured
 from gristmill.train.session import Session
 from gristmill.train.stability import Settling, Stability
