@@ -16,6 +16,7 @@ from gristmill.evaluate.outputs import Evaluated
 from gristmill.export.outputs import Exported
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.machine import Machine
+from gristmill.graph.outputs import Outputs
 from gristmill.graph.state import States
 from gristmill.graph.step import Given, Reads, Step, reads
 from gristmill.model.config import FILES
@@ -164,7 +165,8 @@ def _curation(recipe: Recipe) -> Iterable[Step]:
         )
     yield from _scoring(recipe)
     yield from _search(recipe)
-    yield from _selection(recipe)
+    yield _duplicates(recipe)  # it and select decide over all sources together
+    yield _select(recipe)
 
 
 def _fetch_files(fetch: Fetch) -> dict[str, tuple[str, ...]]:
@@ -246,62 +248,57 @@ def _search(recipe: Recipe) -> Iterable[Step]:
         )
 
 
-def _selection(recipe: Recipe) -> Iterable[Step]:
-    """What is decided over all sources together."""
+def _duplicates(recipe: Recipe) -> Step:
+    """Who takes part, by scores and lists; who is a copy of whom."""
     section = recipe.select
-    order = {"early": early_sources(recipe), "late": recipe.late_sources, "priority": section.priority}
-    rules = {"near_duplicates": None if section.near_duplicates is None else section.near_duplicates.inside()}
-    repeated = {}
-    if (units := section.repeated_text) is not None:
-        rules_of_units = {name: getattr(units, name) for name in ("unit", "min_words", "min_documents")}
-        repeated = {"repeated_text": {**rules_of_units, "sources": repeated_sources(recipe, units)}}
-    scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in section.min_scores}
-    prints = {f"prints of {name}": reads(f"signatures/{name}", Signed) for name in recipe.sources}
-
-    def documents(*outputs: str) -> dict[str, Reads]:
-        return {f"documents of {name}": reads(f"extract/{name}", Extracted, *outputs) for name in recipe.sources}
-
-    def matches(*outputs: str) -> dict[str, Reads]:
-        return {f"matches of {name}": reads(f"contamination/{name}", Searched, *outputs) for name in recipe.sources}
-
-    yield Step(
+    return Step(
         name="duplicates",
         module="gristmill.select.duplicates",
         outputs=Deduplicated,
         given=Given(
             config={
-                **rules,
+                **_copies_and_order(recipe),
                 "min_scores": {name: {"above": threshold.above} for name, threshold in section.min_scores.items()},
-                **order,
             },
-            inputs={**documents("documents"), **prints, **matches("matches"), **scores},
+            inputs={
+                **_of_each(recipe, "documents", "extract", Extracted, "documents"),
+                **_prints_and_scores(recipe),
+                **_of_each(recipe, "matches", "contamination", Searched, "matches"),
+            },
             files={} if section.opt_out is None else _lists(section.opt_out),
         ),
         watching=Given(config={"near_duplicates": section.near_duplicates}),
         parts=WORDS,
     )
-    yield Step(
+
+
+def _select(recipe: Recipe) -> Step:
+    """What stays, and what of it is held out."""
+    section = recipe.select
+    repeated = {}
+    if (units := section.repeated_text) is not None:
+        rules_of_units = {name: getattr(units, name) for name in ("unit", "min_words", "min_documents")}
+        repeated = {"repeated_text": {**rules_of_units, "sources": repeated_sources(recipe, units)}}
+    return Step(
         name="select",
         module="gristmill.select.select",
         outputs=Selected,
         given=Given(
             config={
-                **rules,
+                **_copies_and_order(recipe),
                 "min_scores": {
                     name: {"classifier": threshold.classifier, "above": threshold.above}
                     for name, threshold in section.min_scores.items()
                 },
                 "validation": section.validation.inside(),
                 **repeated,
-                **order,
                 "seed": recipe.seed,
             },
             inputs={
                 "duplicates": reads("duplicates", Deduplicated, "fates", "copies", "links"),
-                **documents("documents", "accounts"),
-                **prints,
-                **matches(),
-                **scores,
+                **_of_each(recipe, "documents", "extract", Extracted, "documents", "accounts"),
+                **_prints_and_scores(recipe),
+                **_of_each(recipe, "matches", "contamination", Searched),
             },
         ),
         watching=Given(
@@ -312,6 +309,28 @@ def _selection(recipe: Recipe) -> Iterable[Step]:
         ),
         parts=(*WORDS, *(UNITS if repeated else ())),
     )
+
+
+def _copies_and_order(recipe: Recipe) -> dict[str, Any]:
+    """What a copy is, and the order of sources in which the first of several copies stays."""
+    near = recipe.select.near_duplicates
+    return {
+        "near_duplicates": None if near is None else near.inside(),
+        "early": early_sources(recipe),
+        "late": recipe.late_sources,
+        "priority": recipe.select.priority,
+    }
+
+
+def _prints_and_scores(recipe: Recipe) -> dict[str, Reads]:
+    """Of the sources that have them."""
+    scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in recipe.select.min_scores}
+    return {**_of_each(recipe, "prints", "signatures", Signed), **scores}
+
+
+def _of_each(recipe: Recipe, what: str, step: str, left: type[Outputs], *outputs: str) -> dict[str, Reads]:
+    """What a step left of each source, each under a role of its own."""
+    return {f"{what} of {name}": reads(f"{step}/{name}", left, *outputs) for name in recipe.sources}
 
 
 def _lists(section: Listed) -> dict[str, tuple[str, ...]]:
