@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.ablate.arms import design_of
+from gristmill.ablate.arms import Design, design_of
 from gristmill.ablate.declared import RESULTS, check_declared, declare
 from gristmill.ablate.groups import grouped, groups_of
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
@@ -91,6 +92,19 @@ def ablate(
             markup=False,
         )
         return None
+    facts = _facts(design, store, looks)
+    found = facts.outcome
+    write_json(folder / RESULTS, {"verdict": verdict_in_words(design, found), **found.to_json()})
+    write_text(folder / PAGE, render_ablation(facts))
+    if as_json:
+        out.print_json(json.dumps(read_json(folder / RESULTS)))
+    else:
+        _print_outcome(facts, folder, console)
+    return found
+
+
+def _facts(design: Design, store: Store, looks: Sequence[Mapping[str, Any]]) -> AblationFacts:
+    """The outcome, by what the trainings measured. looks: at the results, this one last."""
     tasks = measured(design, store)
     found = outcome_of(
         [arm.name for arm in design.arms],
@@ -99,7 +113,7 @@ def ablate(
         groups=grouped(tasks, groups_of(design)),
         looks=len(looks),
     )
-    facts = AblationFacts(
+    return AblationFacts(
         design=design,
         outcome=found,
         took_seconds=seconds_of(design, store, (PRETRAIN, "evaluate")),
@@ -107,13 +121,6 @@ def ablate(
         other_environments=other_environments(design, store),
         extensions=extensions(design, store),
     )
-    write_json(folder / RESULTS, {"verdict": verdict_in_words(design, found), **found.to_json()})
-    write_text(folder / PAGE, render_ablation(facts))
-    if as_json:
-        out.print_json(json.dumps(read_json(folder / RESULTS)))
-    else:
-        _print_outcome(facts, folder, console)
-    return found
 
 
 def apply(

@@ -64,12 +64,7 @@ def inspect(
             raise RecipeError(
                 f"--rejected, --where, --json, --source and --reason look into a run, and {target} holds no ledger of one."
             )
-        samples = FILE_SAMPLES if samples is None else samples
-        recipe = target / IN_FOLDER if target.is_dir() else target
-        if recipe.suffix in RECIPE_SUFFIXES and recipe.is_file():
-            inspect_sources(load_recipe(recipe), samples=samples, console=console)
-        else:
-            inspect_files(target, samples=samples, console=console)
+        _inspect_texts(target, FILE_SAMPLES if samples is None else samples, console)
         return
     ledgers = {name: read_ledger(folder / "ledger.json") for name, folder in artefacts.items()}
     _check_names(ledgers, source, reason)
@@ -80,8 +75,8 @@ def inspect(
             else:
                 print_matches(chosen, RUN_SAMPLES if samples is None else samples, console)
         return
+    dropped = (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
     if as_json:
-        dropped = (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
         print_lines(itertools.islice(dropped, samples), console)
         return
     if reason is None:
@@ -89,18 +84,22 @@ def inspect(
     print_whole(_fates(ledgers, source, reason), console)
     for line in _repeated(target, source) if "select" in artefacts and reason is None else ():
         console.print(line, markup=False, highlight=False)
-    rows = (
-        (row for folder in artefacts.values() for row in rejected_rows(folder, source, reason))
-        if rejected or reason is not None
-        else kept_rows(target, source)
-    )
-    shown = spread(rows, RUN_SAMPLES if samples is None else samples)
-    for row in shown:
+    rows = dropped if rejected or reason is not None else kept_rows(target, source)
+    for row in spread(rows, RUN_SAMPLES if samples is None else samples):
         console.print(_sample(row))
     if not rejected and reason is None:
         console.print("[dim]--rejected shows samples of what was dropped, with the value against the limit[/]")
     for other in kept_not_read(target):
         console.print(f"not read: {other}", markup=False, highlight=False)
+
+
+def _inspect_texts(target: Path, samples: int, console: Console) -> None:
+    """What a recipe reads, or raw files. samples: of each source or format."""
+    recipe = target / IN_FOLDER if target.is_dir() else target
+    if recipe.suffix in RECIPE_SUFFIXES and recipe.is_file():
+        inspect_sources(load_recipe(recipe), samples=samples, console=console)
+    else:
+        inspect_files(target, samples=samples, console=console)
 
 
 def ledger_folders(target: Path) -> dict[str, Path]:

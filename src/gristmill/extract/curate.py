@@ -137,33 +137,12 @@ def _text_of(raw: RawDocument, settings: Settings, counts: Counter[str]) -> str 
 
 
 def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str], *, name: str) -> Fate:
-    """The fate of one document: language and rules; the first failure decides. name: of its record.
-
-    A text too short to tell its language passes the language filter with no language (counted).
-    """
+    """The fate of one document: language and rules; the first failure decides. name: of its record."""
     source, begin = settings.source, redact(text[:EXCERPT_CHARACTERS], settings.redact)[0]
-    language, score = raw.language, None
-    if settings.min_language_scores is not None:
-        language, score = detect_language(text)
-        if language is None:
-            counts["too_short_to_tell_language"] += 1
-            score = None
-        elif (limit := settings.min_language_scores.get(language)) is None:
-            return reject(
-                raw, source, "dropped", "other_language", detail=f"{language} {score:.3f}", text=begin, counts=counts
-            )
-        elif score <= limit:
-            return reject(
-                raw,
-                source,
-                "dropped",
-                "language_unsure",
-                value=score,
-                limit=limit,
-                detail=language,
-                text=begin,
-                counts=counts,
-            )
+    found = _language_of(raw, text, settings, counts, begin=begin)
+    if isinstance(found, Fate):
+        return found
+    language, score = found
     told = cache(partial(_likely_language, text)) if settings.min_language_scores is None else lambda: language
     own = load_own_packs(settings.own_packs) if settings.own_packs else {}
     try:
@@ -186,20 +165,58 @@ def _judge(raw: RawDocument, text: str, settings: Settings, counts: Counter[str]
         counts[LICENSE + ("none" if raw.license is None else UNKNOWN if raw.license == UNKNOWN else "stated")] += 1
     if settings.read.tells_repositories:
         counts[REPOSITORY + ("none" if raw.repository is None else "told")] += 1
-    document = Document(
+    would_drop = tuple(failure.reason for failure in verdict.would_drop)
+    row = _document(raw, final, settings, language, score).row()
+    return Fate(kind="kept", row=row, bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)
+
+
+def _language_of(
+    raw: RawDocument, text: str, settings: Settings, counts: Counter[str], *, begin: str
+) -> tuple[str | None, float | None] | Fate:
+    """The language of a document and how sure it is, or its fate where it is none that is kept. Where all are kept, what its record says.
+
+    A text too short to tell its language passes with no language (counted). begin: of the text, for the rejected row.
+    """
+    if settings.min_language_scores is None:
+        return raw.language, None
+    language, score = detect_language(text)
+    if language is None:
+        counts["too_short_to_tell_language"] += 1
+        return None, None
+    if (limit := settings.min_language_scores.get(language)) is None:
+        told = f"{language} {score:.3f}"
+        return reject(raw, settings.source, "dropped", "other_language", detail=told, text=begin, counts=counts)
+    if score <= limit:
+        return reject(
+            raw,
+            settings.source,
+            "dropped",
+            "language_unsure",
+            value=score,
+            limit=limit,
+            detail=language,
+            text=begin,
+            counts=counts,
+        )
+    return language, score
+
+
+def _document(
+    raw: RawDocument, text: str, settings: Settings, language: str | None, language_score: float | None
+) -> Document:
+    """The document that is kept of a record or a passage."""
+    return Document(
         id=clean_text(raw.id),
-        source=source,
-        text=final,
+        source=settings.source,
+        text=text,
         origin=clean_text(raw.origin),
         bytes_in=raw.bytes_in,
         url=None if raw.url is None else clean_text(raw.url),
         language=language,
-        language_score=score,
+        language_score=language_score,
         license=raw.license,
         repository=None if raw.repository is None else clean_text(raw.repository),
     )
-    would_drop = tuple(failure.reason for failure in verdict.would_drop)
-    return Fate(kind="kept", row=document.row(), bytes_in=raw.bytes_in, would_drop=would_drop, counts=counts)
 
 
 def _likely_language(text: str) -> str | None:
