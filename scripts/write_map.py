@@ -14,9 +14,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "map.md"
 HEAD = "# Map of files\n\nMade by `python scripts/write_map.py`: the first sentence of each module, folder by folder, in the order of the layers.\n\n"
 LAYERS = (
-    "errors.py", "units.py", "statistics.py", "store", "recipe", "recipe/schema", "graph", "planning", "data", "formats", "extract",
+    "errors.py", "units.py", "written.py", "statistics.py", "store", "recipe", "graph", "planning", "data", "formats", "extract",
     "score", "select", "synthesize", "tokens", "model", "train", "align", "evaluate", "ablate", "report", "export", "serve",
-    "pipeline.py", "remake.py", "amounts.py", "preflight.py", "durations.py", "cautions.py", "forecast.py", "context.py", "display.py", "provenance.py", "runner.py", "draft", "commands", "api.py", "cli",
+    "pipeline.py", "remake.py", "amounts.py", "preflight.py", "durations.py", "changed.py", "cautions.py", "recheck.py", "forecast.py",
+    "context.py", "display.py", "provenance.py", "rank_notes.py", "live_page.py", "runner.py", "array.py", "draft", "commands", "api.py", "cli",
 )  # fmt: skip
 BESIDES = ("benchmarks", "scripts")
 
@@ -41,12 +42,19 @@ def map_text() -> str:
         if path.is_file():
             lines.append(_line(path, indent=""))
         elif path.is_dir():
-            lines.append(f"- **{layer}/** {first_sentence(path / '__init__.py')}")
-            lines += [_line(file, indent="  ") for file in sorted(path.glob("*.py")) if file.name != "__init__.py"]
+            lines += _folder(path, package)
     for name in BESIDES:
         lines.append(f"- **{name}/** (beside the package)")
         lines += [_line(file, indent="  ") for file in sorted((ROOT / name).glob("*.py"))]
     return HEAD + "\n".join(lines) + "\n"
+
+
+def _folder(folder: Path, package: Path) -> list[str]:
+    """Its files, then those of the folders in it."""
+    head = f"- **{folder.relative_to(package).as_posix()}/** {first_sentence(folder / '__init__.py')}"
+    files = [_line(file, indent="  ") for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+    inner = [line for own in sorted(folder.glob("*/__init__.py")) for line in _folder(own.parent, package)]
+    return [head, *files, *inner]
 
 
 def _line(path: Path, *, indent: str) -> str:

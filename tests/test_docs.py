@@ -50,6 +50,13 @@ def test_the_map_of_files_is_fresh() -> None:
     assert page == script["map_text"](), "run: python scripts/write_map.py"
 
 
+def test_the_map_of_files_names_every_module() -> None:
+    page = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*.py")}
+    modules = {path for path in modules if not path.endswith(("/__init__.py", "/__main__.py"))}
+    assert modules == {*re.findall(r"\(\.\./(src/\S+\.py)\)", page)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
