@@ -13,13 +13,16 @@ from typing import Any
 
 from gristmill.graph.cores import CoreWatch
 from gristmill.graph.machine import Machine
+from gristmill.graph.outputs import content_files, hashes_in
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.record import Held, Peak, Planned, Provenance, TrainingForecast, versions
 from gristmill.graph.state import StepState, resolved
+from gristmill.graph.step import Step
 from gristmill.planning.speed import hardware_name
 from gristmill.store.durable import read_json, write_json
 
 SAVE_SECONDS = 5.0
+NAMED_FILES = 10  # of those that differ
 
 
 def provenance_of(
@@ -64,6 +67,22 @@ def provenance_of(
         versions=versions(),
     )
     return made.to_json()
+
+
+def other_bytes_in_words(step: Step, known: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """In which files a remake differs from what it was by the record `known`, and why that may be; "" where it is the same."""
+    was, now = (content_files(step.outputs, hashes_in(found)) for found in (known, record))
+    differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
+    if not differ:
+        return ""
+    versions = [
+        f"{name} {known['versions'].get(name)} → {found}"
+        for name, found in record["versions"].items()
+        if known["versions"].get(name) != found
+    ]
+    why = ", ".join(versions) or "time limits of documents, threads, or the processor can be the reason"
+    names = ", ".join(differ[:NAMED_FILES]) + (", …" if len(differ) > NAMED_FILES else "")
+    return f"{step.name} differs from what it was in {len(differ)} of {len(now)} files ({names}): {why}"
 
 
 class WorkClock:

@@ -31,7 +31,7 @@ from gristmill.errors import ArtifactError, Interrupted, RecipeError
 from gristmill.extract.not_read import in_a_line, keep_not_read, not_read_beside
 from gristmill.graph.cores import busy_cores
 from gristmill.graph.machine import Machine, give_freed_memory_back
-from gristmill.graph.outputs import Outputs, content_files, hashes_in
+from gristmill.graph.outputs import Outputs
 from gristmill.graph.peak_memory import PeakMemory
 from gristmill.graph.progress import Position
 from gristmill.graph.signals import Signals
@@ -41,7 +41,7 @@ from gristmill.live_page import LivePage
 from gristmill.pipeline import FILE_HASHES, hashes_of, kept_steps, open_states, steps_of
 from gristmill.planning.ranks import check_ranks
 from gristmill.planning.speed import load_note
-from gristmill.provenance import WorkClock, provenance_of
+from gristmill.provenance import WorkClock, other_bytes_in_words, provenance_of
 from gristmill.rank_notes import take_in_ranks
 from gristmill.recheck import check_finished
 from gristmill.recipe.interventions import (
@@ -63,7 +63,6 @@ from gristmill.train.outputs import ModelFolder, TrainedModel
 from gristmill.train.sinks import check_programs
 
 LAUNCH = "gristmill.train.ranks.launch"  # imports torch
-NAMED_FILES = 10
 TRIED_SECONDS = 60.0  # a step under a minute is remade to see whether its content changes at all
 
 
@@ -427,22 +426,8 @@ class Run:
         record = self.store.record(step.name, identity)
         if known is None or record is None:
             return
-        was, now = (content_files(step.outputs, hashes_in(found)) for found in (known, record))
-        differ = sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name))
-        if differ:
-            versions = [f"{name} {known['versions'].get(name)} → {found}" for name, found in record["versions"].items()
-                        if known["versions"].get(name) != found]  # fmt: skip
-            why = (
-                ", ".join(versions)
-                if versions
-                else "time limits of documents, threads, or the processor can be the reason"
-            )
-            names = ", ".join(differ[:NAMED_FILES]) + (", …" if len(differ) > NAMED_FILES else "")
-            self.console.print(
-                f"         [yellow]{step.name} differs from what it was in {len(differ)} of {len(now)} files "
-                f"({escape(names)}): {escape(why)}[/]",
-                highlight=False,
-            )
+        if told := other_bytes_in_words(step, known, record):
+            self.console.print(f"         [yellow]{escape(told)}[/]", highlight=False)
 
     def leave_if_asked(self) -> None:
         if self.signals.received is not None:

@@ -163,60 +163,70 @@ def _files(
     wanted = [Wanted(**entry) for entry in listing["files"]]
     files, parts = out / "files", out / "parts"
     parts.mkdir(exist_ok=True)
-    lock, sizes = threading.Lock(), dict[str, int]()
     total = None if any(one.num_bytes is None for one in wanted) else sum(one.num_bytes or 0 for one in wanted)
-
-    def count(name: str, num_bytes: int) -> None:
-        with lock:
-            sizes[name] = num_bytes
-            done = sum(sizes.values())
-            if max_bytes is not None and done > max_bytes:
-                errors.append(
-                    DataError(
-                        f"{ctx.part}: more than max_bytes ({in_bytes(max_bytes)}) would be fetched; raise it, or name fewer files."
-                    )
-                )
-            ctx.progress(Position(done=done, total=total, unit="byte", counts={"byte": done}))
-
-    errors: list[Exception] = []
     max_bytes = section.max_bytes if isinstance(section, FetchUrls) else None
-
-    def should_stop() -> bool:
-        return bool(errors) or ctx.should_stop()
-
+    received = _Received(ctx, total=total, max_bytes=max_bytes)
     client: Client | StoreClient
     if remote is None:
         client = Client(
             headers=account_headers() if isinstance(section, FetchHub) else {},
             patience=patience,
-            should_stop=should_stop,
+            should_stop=received.should_stop,
             say=ctx.say,
-            count=count,
+            count=received.count,
             connections=connections,
         )
     else:
-        client = StoreClient(remote=remote, should_stop=should_stop, count=count)
+        client = StoreClient(remote=remote, should_stop=received.should_stop, count=received.count)
     number = {one.name: f"{index:05}" for index, one in enumerate(wanted)}
     origins: dict[str, Any] = {}
 
     def fetch(one: Wanted) -> dict[str, Any]:
         facts = client.fetch(one, files / one.name, parts / number[one.name], max_bytes=max_bytes)
-        count(one.name, facts["bytes"])
+        received.count(one.name, facts["bytes"])
         return facts
 
-    executor = LocalThreads(threads=CONNECTIONS, should_stop=should_stop)
+    executor = LocalThreads(threads=CONNECTIONS, should_stop=received.should_stop)
     try:
         for one, outcome in executor.map(fetch, wanted):
             if isinstance(outcome, Exception):
-                errors.append(outcome)
+                received.errors.append(outcome)
             else:
                 origins[one.name] = outcome
     except Interrupted:
-        if not errors:
+        if not received.errors:
             raise
-    if errors:
-        raise min(errors, key=lambda error: isinstance(error, UnreachableError))  # a wrong answer is told first
+    if received.errors:
+        raise min(
+            received.errors, key=lambda error: isinstance(error, UnreachableError)
+        )  # a wrong answer is told first
     return {"commit": listing["commit"], "licence": listing["licence"], "files": dict(sorted(origins.items()))}
+
+
+class _Received:
+    """The bytes of each file that came so far, by all threads. errors: what ends the fetching: of a file, or more bytes than allowed."""
+
+    def __init__(self, ctx: StepContext, *, total: int | None, max_bytes: int | None) -> None:
+        self.errors: list[Exception] = []
+        self._ctx, self._total, self._max_bytes = ctx, total, max_bytes
+        self._lock, self._sizes = threading.Lock(), dict[str, int]()
+
+    def count(self, name: str, num_bytes: int) -> None:
+        """A file has so many bytes now."""
+        with self._lock:
+            self._sizes[name] = num_bytes
+            done, most = sum(self._sizes.values()), self._max_bytes
+            if most is not None and done > most:
+                self.errors.append(
+                    DataError(
+                        f"{self._ctx.part}: more than max_bytes ({in_bytes(most)}) would be fetched; raise it, or name fewer files."
+                    )
+                )
+            self._ctx.progress(Position(done=done, total=self._total, unit="byte", counts={"byte": done}))
+
+    def should_stop(self) -> bool:
+        """After an error, and when the step is asked to."""
+        return bool(self.errors) or self._ctx.should_stop()
 
 
 def _listing(ctx: StepContext, section: WholeFiles, path: Path, remote: Remote | None) -> dict[str, Any]:
