@@ -31,7 +31,7 @@ def held_out_draws(text: Selected, shard: TokenShard, read: ReadFiles) -> Int64:
     if len(texts) != shard.num_documents:
         raise ArtifactError(
             f"{text.source} has {len(texts):,} held-out documents in {text.folder} and tokens of {shard.num_documents:,} in {shard.path}, so "
-            "which of them are of one text is not known.\n  `gristmill run` with the recipe and --until tokenize makes what is missing."
+            "which of them are of one text is not known.\n  `gristmill run` with the recipe and --until select makes what is missing."
         )
     links = [[number, first] for of in (texts, clusters) for number, first in enumerate(_first_alike(of))]
     draw_D = components(len(texts), np.array(links, dtype=np.int64).reshape(-1, 2))

@@ -21,11 +21,6 @@ from gristmill.train.outputs import Pretrained
 MODEL = "pretrain"
 
 
-def is_made(trial: Trial, store: Store) -> bool:
-    """Whether a trial was trained and measured; the run that it makes again checks whether it still is what is asked for."""
-    return RunLinks(store, trial.loaded.recipe.name).artefact("evaluate") is not None
-
-
 def measured(design: Design, store: Store) -> list[Measured]:
     """Every task that the runs of all arms and seeds were measured on. Raises ArtifactError where the held-out documents are not there."""
     names = [arm.name for arm in design.arms]
@@ -40,10 +35,22 @@ def measured(design: Design, store: Store) -> list[Measured]:
             runs_AS,
             metric=figures[names[0], 1][task].metric,
             is_at_chance=all(one[task].at_or_below_chance for one in figures.values()),
-            draw_D=_draws(design.trials[0], store, task),
+            draw_D=draws_of(design.trials[0], store, task),
         )
         for task in runs_AS[0][0]
     ]
+
+
+def draws_of(trial: Trial, store: Store, task: str) -> Int64 | None:
+    """Which held-out documents of a source are one draw (draws.py), by the text of a training; None for a pack."""
+    source = trial.loaded.recipe.sources.get(task)
+    if source is None:
+        return None
+    links = RunLinks(store, trial.loaded.recipe.name)
+    tokens, made_from = links.artefact("tokenize"), links.made_from("tokenize")
+    assert tokens is not None, f"{trial.loaded.recipe.name} has no tokens"
+    text = Selected(made_from.get("select", links.folder / "select"), source=task)
+    return held_out_draws(text, TokenShard(Tokenized(tokens).of(task).validation), source.read)
 
 
 def extensions(design: Design, store: Store) -> dict[str, Extension]:
@@ -85,18 +92,6 @@ def other_environments(design: Design, store: Store) -> list[str]:
         if changed := differences(first, made_with):
             found.setdefault(", ".join(changed), []).append(f"{trial.arm.name}.{trial.seed}")
     return [f"{', '.join(trials)}: {changed}" for changed, trials in found.items()]
-
-
-def _draws(trial: Trial, store: Store, task: str) -> Int64 | None:
-    """Which held-out documents of a source are one draw; None for a pack."""
-    source = trial.loaded.recipe.sources.get(task)
-    if source is None:
-        return None
-    links = RunLinks(store, trial.loaded.recipe.name)
-    tokens, made_from = links.artefact("tokenize"), links.made_from("tokenize")
-    assert tokens is not None, f"{trial.loaded.recipe.name} was measured on tokens"
-    text = Selected(made_from.get("select", links.folder / "select"), source=task)
-    return held_out_draws(text, TokenShard(Tokenized(tokens).of(task).validation), source.read)
 
 
 def _evaluated(trial: Trial, store: Store) -> Evaluated:
