@@ -47,5 +47,5 @@ def test_documents_without_tokens_are_measured_by_nobody_and_left_out(tmp_path: 
 
 
 def test_documents_that_are_not_those_of_the_tokens_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="has 2 held-out documents in .* and tokens of 3 in"):
+    with pytest.raises(ArtifactError, match=r"has 2 held-out documents in .* and tokens of 3 in"):
         held_out_draws(*held_out(tmp_path, [("a#0", 1), ("a#5", 2)], [3] * 3), READ)
