@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.ablate.arms import Design, design_of
+from gristmill.ablate.design import Design, design_of
 from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gristmill.data.document import read_batches
@@ -33,12 +35,16 @@ def held_out_draws(text: Selected, shard: TokenShard, read: ReadFiles) -> Int64:
             f"{text.source} has {len(texts):,} held-out documents in {text.folder} and tokens of {shard.num_documents:,} in {shard.path}, so "
             "which of them are of one text is not known.\n  `gristmill run` with the recipe and --until select makes what is missing."
         )
-    links = [[number, first] for of in (texts, clusters) for number, first in enumerate(_first_alike(of))]
+    if not texts:
+        return np.zeros(0, dtype=np.int64)
+    links = [
+        [number, first] for alike in (_first_alike(texts), _first_alike(clusters)) for number, first in enumerate(alike)
+    ]
     draw_D = components(len(texts), np.array(links, dtype=np.int64).reshape(-1, 2))
     return draw_D[shard.document_lengths() > 1]
 
 
-def _first_alike(values: list[str] | list[int]) -> list[int]:
+def _first_alike(values: Sequence[object]) -> list[int]:
     """The place of the first value that is equal to each."""
-    first: dict[str | int, int] = {}
+    first: dict[object, int] = {}
     return [first.setdefault(value, place) for place, value in enumerate(values)]

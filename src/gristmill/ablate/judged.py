@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Arm
+from gristmill.ablate.design import Design
 from gristmill.errors import RecipeError
 from gristmill.recipe.schema.training import Pretrain, Stage
 from gristmill.units import counted

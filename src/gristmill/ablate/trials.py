@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gristmill.ablate.arms import Design, Trial
+from gristmill.ablate.design import Design, Trial
 from gristmill.ablate.draws import held_out_draws
 from gristmill.ablate.outcome import Measured, measured_of
 from gristmill.evaluate.extension import Extension, extensions_of

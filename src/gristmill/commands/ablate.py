@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.ablate.arms import design_of
 from gristmill.ablate.declared import RESULTS, declare
+from gristmill.ablate.design import design_of
 from gristmill.ablate.groups import grouped, groups_of
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
 from gristmill.ablate.trials import extensions, measured, other_environments, seconds_of

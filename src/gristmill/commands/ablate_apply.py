@@ -12,8 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.ablate.arms import Arm, Design, design_of
+from gristmill.ablate.arms import Arm
 from gristmill.ablate.declared import RESULTS, check_declared
+from gristmill.ablate.design import Design, design_of
 from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, unit_of
 from gristmill.commands.ablate_checks import shaped_by
@@ -66,9 +67,8 @@ def apply(
     pretrain = became.recipe.pretrain
     mixture = [draw.model_dump(exclude_none=True) for draw in chosen.draws]
     stages = stages_to_come(pretrain, design)
-    change = Change(
-        after_step=design.after_step, set={f"stages.{stage.name}.mixture": mixture for stage in stages}, why=why
-    )
+    settings = {f"stages.{stage.name}.mixture": mixture for stage in stages}
+    change = Change.model_validate({"after_step": design.after_step, "set": settings, "why": why})
     otherwise = otherwise_than_judged(pretrain, design, stages)
     if fork is not None and otherwise:
         path = write_fork(
@@ -87,7 +87,7 @@ def apply(
         path = intervene(
             loaded,
             machine,
-            settings=dict.fromkeys(change.set, mixture),
+            settings=settings,
             after_step=design.after_step,
             why=why,
             fork=fork,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from gristmill.ablate.arms import Design, Trial
+from gristmill.ablate.design import Design, Trial
 from gristmill.ablate.trials import draws_of
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.graph.machine import Machine

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from rich.console import Console
 
-from gristmill.ablate.arms import Arm, Design, Trial
+from gristmill.ablate.arms import Arm
 from gristmill.ablate.declared import RESULTS
+from gristmill.ablate.design import Design, Trial
 from gristmill.ablate.draws import held_out_draws
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect, verdict_needs
