@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from whole_runs import OPTIONS, WEIGHTS, Command
+from whole_runs import OPTIONS, WEIGHTS, Command, forget
 
 from gristmill.recipe.interventions import FOLDER, NOTED
 from gristmill.store.jsonl import read_log
@@ -102,7 +102,7 @@ def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
     for name in ("a/b", "a b", "..", ""):
         code, _, err = intervene(gristmill, "--after-step", "14", "--fork", name)
         assert (code, "is no name of a run" in err) == (2, True), (name, err)
-    (done_project / "runs" / "tiny" / "tokenize").unlink()
+    forget(done_project, "tokenize")
     code, _, err = intervene(gristmill, "--after-step", "14")
     assert (code, "tiny has no tokens" in " ".join(err.split())) == (1, True), err
     assert files(done_project) == []

@@ -70,7 +70,8 @@ def ablate(
             f"rank {share} has nothing to do: {design.run} has {counted(len(design.trials), 'training')}."
         )
     run_recipe(mine[0].loaded, machine, console=console, until="tokenize", brief=True)
-    check_endpoint(design, Tokenized(_artefact(store, mine[0].loaded.recipe.name, "tokenize")), store)
+    tokenized = Tokenized(_artefact(store, mine[0].loaded.recipe.name, "tokenize"))
+    check_endpoint(design, mine[0], tokenized, store)
     for trial in mine:
         check_trunk(loaded, design, trial, machine)
     looks = declare(

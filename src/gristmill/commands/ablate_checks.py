@@ -20,8 +20,8 @@ from gristmill.tokens.shared_text import shared_documents
 from gristmill.units import counted
 
 
-def check_endpoint(design: Design, tokenized: Tokenized, store: Store) -> None:
-    """Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it; ArtifactError where which of its
+def check_endpoint(design: Design, trial: Trial, tokenized: Tokenized, store: Store) -> None:
+    """trial: the training whose run has the tokens. Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it; ArtifactError where which of its
     documents are of one text cannot be told."""
     endpoint = design.ablation.endpoint
     held_out = TokenShard(tokenized.of(endpoint).validation)
@@ -29,7 +29,7 @@ def check_endpoint(design: Design, tokenized: Tokenized, store: Store) -> None:
         raise RecipeError(
             f"the endpoint {endpoint} has no held-out text. Raise select.validation, or name another source as ablations.{design.name}.endpoint."
         )
-    draws_of(design.trials[0], store, endpoint)
+    draws_of(trial, store, endpoint)
     drawn = dict.fromkeys(draw.source for arm in design.arms for draw in arm.draws)
     for source in drawn:
         shared = shared_documents(TokenShard(tokenized.of(source).train), held_out)
