@@ -21,8 +21,8 @@ from gristmill.units import counted
 
 
 def check_endpoint(design: Design, trial: Trial, tokenized: Tokenized, store: Store) -> None:
-    """trial: the training whose run has the tokens. Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it; ArtifactError where which of its
-    documents are of one text cannot be told."""
+    """Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it; ArtifactError where which of its
+    documents are of one text cannot be told. trial: the training whose run has the tokens."""
     endpoint = design.ablation.endpoint
     held_out = TokenShard(tokenized.of(endpoint).validation)
     if not held_out.num_documents:
