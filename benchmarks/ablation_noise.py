@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gristmill.ablate.arms import design_of
+from gristmill.ablate.design import design_of
 from gristmill.ablate.outcome import DECIDED, Measured, outcome_of
 from gristmill.ablate.trials import measured
 from gristmill.recipe.interventions import with_interventions

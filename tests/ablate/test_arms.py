@@ -12,7 +12,8 @@ from arms_prefix import prefix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.ablate.arms import blend, design_of
+from gristmill.ablate.arms import blend
+from gristmill.ablate.design import design_of
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.recipe.schema.mixture import Draw

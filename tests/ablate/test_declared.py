@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gristmill.ablate.arms import design_of
 from gristmill.ablate.declared import DECLARED, RESULTS, UNDECLARED, declare
+from gristmill.ablate.design import design_of
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe
 

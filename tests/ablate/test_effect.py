@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gristmill.ablate.effect import effect, foreseen_detectable, run_scores, seed_noise
-from gristmill.ablate.outcome import DECIDED, Measured, outcome_of
+from gristmill.ablate.outcome import DECIDED, Measured, measured_of, outcome_of
 from gristmill.statistics import holm
 
 Array = np.ndarray
@@ -26,9 +26,12 @@ def ablation(
     seed_sd: float = 0.02,
     item_sd: float = 0.05,
     shift: float = 0.0,
+    text_sd: float = 0.0,
+    per_text: int = 1,
 ) -> tuple[Array, Array]:
     """Bits of documents in `arms` × `seeds` runs. Documents differ in length (log-normal) and in how hard they are; a seed moves all
-    arms alike, a run moves by `seed_sd` bits per byte, a document in a run by `item_sd` more where it is short. Arm 1 is `shift` worse."""
+    arms alike, a run moves by `seed_sd` bits per byte, a document in a run by `item_sd` more where it is short. `per_text` documents in a
+    row are of one text, which suits one arm and not another by `text_sd`. Arm 1 is `shift` worse."""
     sizes = np.ceil(rng.lognormal(6.0, 0.8, size=items))
     hard = rng.gamma(8.0, 0.25, size=items)
     of_seed = rng.normal(0, seed_sd, size=(1, seeds, 1))
@@ -37,6 +40,8 @@ def ablation(
     of_item = rng.standard_t(5, size=(arms, seeds, items)) * item_sd
     moved = np.zeros((arms, 1, 1))
     moved[1] = shift
+    if text_sd:
+        moved = moved + np.repeat(rng.normal(0, text_sd, size=(arms, 1, items // per_text)), per_text, axis=2)
     rates = hard + of_seed + of_run + (of_item_and_arm + of_item) * np.sqrt(400 / sizes) + moved
     return rates * sizes, sizes
 
@@ -54,6 +59,23 @@ def test_of_1000_ablations_without_a_better_arm_at_most_one_in_twenty_names_one(
     rng = np.random.default_rng([7, seeds, items])
     false = sum(any(verdicts(*ablation(rng, seeds=seeds, items=items, seed_sd=seed_sd))) for _ in range(1000))
     assert false / 1000 <= 0.05
+
+
+@pytest.mark.parametrize(("per_text", "by_documents"), [(5, 0.15), pytest.param(20, 0.4, marks=pytest.mark.slow)])
+def test_documents_of_one_text_are_one_draw(per_text: int, by_documents: float) -> None:
+    """Three arms that are no better than the control; but a text suits one of them and not another, with all of its documents."""
+    rng = np.random.default_rng([17, per_text])
+    items = 60 * per_text
+    draw_D = np.repeat(np.arange(60), per_text)
+    false = {"texts": 0, "documents": 0}
+    for _ in range(1000):
+        scores, sizes = ablation(rng, items=items, seed_sd=0.005, text_sd=0.05, per_text=per_text)
+        runs = [[{"novel": {"amounts": run, "sizes": sizes.tolist()}} for run in arm] for arm in scores]
+        for name, draws in (("texts", draw_D), ("documents", None)):
+            task = measured_of("novel", runs, metric="bits_per_byte", is_at_chance=False, draw_D=draws)  # type: ignore[arg-type]
+            false[name] += any(verdicts(task.scores_ASI, task.sizes_I))
+    assert false["texts"] / 1000 <= 0.05
+    assert false["documents"] / 1000 > by_documents
 
 
 @pytest.mark.parametrize("seeds", [5, 10])

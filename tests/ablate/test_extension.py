@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from arms_prefix import prefix
 
-from gristmill.ablate.arms import design_of
+from gristmill.ablate.design import design_of
 from gristmill.errors import RecipeError
 from gristmill.pipeline import steps_of
 from gristmill.recipe.load import LoadedRecipe

@@ -86,6 +86,13 @@ def test_an_outcome_is_written_and_read_back_equal() -> None:
     assert Outcome.from_json(found.to_json(), where="here").to_json() == found.to_json()
 
 
+def test_documents_of_one_text_are_one_item_of_those_that_were_measured() -> None:
+    runs = [[{"t": {"amounts": [1.0, 2.0, 4.0], "sizes": [3, 4, 5]}}] for _ in range(2)]
+    draw_D = np.array([7, 2, 7, 2])  # the last document was beyond the bytes that are measured
+    found = measured_of("t", runs, metric="bits_per_byte", is_at_chance=False, draw_D=draw_D)  # type: ignore[arg-type]
+    assert (found.scores_ASI[1, 0].tolist(), found.sizes_I.tolist()) == ([2.0, 5.0], [4.0, 8.0])
+
+
 def test_runs_on_other_items_are_not_compared() -> None:
     runs = [[{"t": {"amounts": [1.0, 2.0], "sizes": [3, 4]}}], [{"t": {"amounts": [1.0, 2.0], "sizes": [3, 5]}}]]
     with pytest.raises(ValueError, match="different items of t"):

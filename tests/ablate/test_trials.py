@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gristmill.ablate import trials
-from gristmill.ablate.arms import design_of
+from gristmill.ablate.design import design_of
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.store.store import Store
 

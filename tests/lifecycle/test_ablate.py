@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from whole_runs import OPTIONS, WEIGHTS, Command
 
 from gristmill.ablate.declared import UNDECLARED
-from gristmill.store.durable import read_json
+from gristmill.store.durable import read_json, write_json
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
 
 ASKED = "ablations={data: {candidates: {dictionary: {glosses: 1}}, endpoint: novel, seeds: 2, tokens: 4096}}"
 RUN = Path("runs/tiny.data")
+WORSE = {"verdict": "worse", "difference": 0.2, "interval": [0.1, 0.3], "needs": None}
 
 
 def ablate(gristmill: Command, *options: str, asked: str = ASKED) -> tuple[int, str, str]:
@@ -93,6 +95,56 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     assert "pretrain resumes from step 14 of 28" in out
     kept = Path("runs/tiny/interventions/001.yaml").read_text(encoding="utf-8")
     assert "ablation tiny.data: dictionary is cannot tell on novel" in " ".join(kept.split())
+    assert "Mind: dictionary is judged 'cannot tell' against the control on novel: " in out
+    assert "its rate falls to zero from step 14 to step 18, that of the run from step 14 to step 28" in out
+    code, out, err = ablate(gristmill, "--apply", "dictionary")
+    assert (code, len([*Path("runs/tiny/interventions").iterdir()])) == (0, 1), err
+    assert "001.yaml is there already and says the same; nothing is written" in out
+
+
+def test_a_recipe_of_another_name_asks_about_the_same_trunk_and_goes_by_the_answer(
+    done_project: Path, gristmill: Command
+) -> None:
+    asked = yaml.safe_load(ASKED.removeprefix("ablations="))
+    recipe = {"extends": "recipe.yaml", "name": "wiki", "evaluate": {"packs": []}, "ablations": asked}
+    Path("wiki.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+
+    def told(*options: str) -> tuple[int, str, str]:
+        answer = gristmill("ablate", "wiki.yaml", *OPTIONS, *options)
+        return answer.code, " ".join(answer.out.split()), " ".join(answer.err.split())
+
+    code, out, err = told("--plan")
+    assert (code, "4 to make" in out, "1 document, worth 1 of equal size" in out) == (0, True, True), err
+    assert told()[0] == 0
+    assert told("name=again", "--plan")[1].count("0 to make price: none, all is there") == 1
+    results = Path("runs/wiki.data/results.json")
+    text = results.read_text(encoding="utf-8")
+    write_json(results, read_json(results) | {"endpoint": [read_json(results)["endpoint"][0] | WORSE]})
+    for options in ((), ("--fork", "ours")):
+        code, _, err = told("--apply", "dictionary", *options)
+        words = "dictionary is judged 'worse' than the control on novel: +0.2000 bits per byte, 95 % interval +0.1000 to +0.3000"
+        assert (code, words in err, "--yes writes dictionary all the same" in err) == (2, True, True), err
+    assert not Path("runs/wiki").exists()
+    code, out, err = told("--apply", "dictionary", "--fork", "ours", "--yes")
+    assert (code, "wrote ours.yaml" in out, "Mind: dictionary is judged 'worse'" in out) == (0, True, True), err
+    results.write_text(text, encoding="utf-8")
+    Path("ours.yaml").unlink()
+
+    code, out, err = told("--apply", "dictionary")
+    assert (code, "pretrain resumes from step 14 of 28" in out) == (0, True), err
+    assert [path.name for path in Path("runs/wiki/interventions").iterdir()] == ["001.yaml"]
+    for words in ("wrote ours.yaml; gristmill run ours.yaml trains it", "ours.yaml is there already and says the same"):
+        code, out, err = told("--apply", "dictionary", "--fork", "ours")
+        assert (code, words in out) == (0, True), err
+    assert gristmill("run", "ours.yaml", "--until", "pretrain", *OPTIONS).code == 0
+    ours, arm = (
+        yaml.safe_load(Path(f"runs/{run}/recipe.yaml").read_text(encoding="utf-8"))["pretrain"]
+        for run in ("ours", "wiki.data.dictionary.1")
+    )
+    assert arm["stages"][-1]["reshuffle"] == 1
+    arm["stages"][-1]["reshuffle"] = None  # the order of its seed
+    assert [ours[key] for key in ("stages", "decay_tokens")] == [arm[key] for key in ("stages", "decay_tokens")]
+    assert told("--yes")[0] == 2
 
 
 def test_tasks_of_an_array_make_their_trainings_and_the_plain_command_tells_the_outcome(

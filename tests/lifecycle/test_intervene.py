@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from whole_runs import OPTIONS, WEIGHTS, Command
+from whole_runs import OPTIONS, WEIGHTS, Command, forget
 
 from gristmill.recipe.interventions import FOLDER, NOTED
 from gristmill.store.jsonl import read_log
@@ -70,7 +70,12 @@ def test_a_fork_branches_off_and_leaves_the_run_as_it_is(done_project: Path, gri
     early = [line for line in own if line["step"] < 14]
     assert [{**line, "origin": "tiny"} for line in early] == forked[: len(early)]
     assert {line.get("origin") for line in forked if line["step"] > 14} == {None}
-    assert intervene(gristmill, "--after-step", "14", "--fork", "other")[0] == 2
+    code, out, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
+    assert (code, "other.yaml is there already and says the same" in " ".join(out.split())) == (0, True), err
+    with (done_project / "other.yaml").open("a", encoding="utf-8") as file:
+        file.write("seed: 5\n")
+    code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
+    assert (code, "other.yaml is there already, or is this run" in " ".join(err.split())) == (2, True), err
     (done_project / "other.yaml").unlink()
     code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
     assert (code, "is a run of this name already" in " ".join(err.split())) == (2, True), err
@@ -97,7 +102,7 @@ def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
     for name in ("a/b", "a b", "..", ""):
         code, _, err = intervene(gristmill, "--after-step", "14", "--fork", name)
         assert (code, "is no name of a run" in err) == (2, True), (name, err)
-    (done_project / "runs" / "tiny" / "tokenize").unlink()
+    forget(done_project, "tokenize")
     code, _, err = intervene(gristmill, "--after-step", "14")
     assert (code, "tiny has no tokens" in " ".join(err.split())) == (1, True), err
     assert files(done_project) == []

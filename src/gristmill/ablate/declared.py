@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gristmill.ablate.arms import Arm, Design
+from gristmill.ablate.arms import Arm
+from gristmill.ablate.design import Design
 from gristmill.errors import RecipeError
 from gristmill.store.durable import read_json, write_json
 from gristmill.store.fingerprint import differences

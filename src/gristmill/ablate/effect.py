@@ -1,13 +1,14 @@
 """What tells two arms of an ablation apart: a difference of scores whose error has both the seeds and the items in it.
 
-    scores_ASI   arm, seed, item: bits of a document, or 0 and 1 of an answer; arms share their seeds and their items
-    sizes_I      bytes of a document, or ones
+    scores_ASI   arm, seed, item: bits of a text, or 0 and 1 of an answer; arms share their seeds and their items
+    sizes_I      bytes of a text, or ones
 
 The score of a run is sum of amounts / sum of sizes. A difference of two arms is off for two reasons. Their runs saw their data in one
 order of many: the residual of runs less arm and seed means, pooled over all arms, with (arms - 1)(seeds - 1) degrees of freedom, or what
 the two arms' own differences over seeds say where that is more. And they were asked these items and no others: the paired jackknife over
 items of the means over seeds (`ratio_of_sums`). The variances add up, their degrees of freedom by Satterthwaite (1946). What runs differ in
-by item is in both, so the error is rather too large than too small. Items are taken as independent of each other.
+by item is in both, so the error is rather too large than too small. Items are taken as independent of each other: documents of one text are
+one item (draws.py), and so are questions on one passage.
 
 The pooled residual is the mean over all pairs of arms. It is too small for a pair that differs by more than most: a control that is noisier
 than the arms, or an arm that is far from it while others are near. Then the pair's own variance counts, with degrees of freedom between its

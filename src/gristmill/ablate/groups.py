@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gristmill.ablate.arms import Design
+from gristmill.ablate.design import Design
 from gristmill.ablate.outcome import Measured
 from gristmill.data.outside import absolute
 from gristmill.data.packs import group_of

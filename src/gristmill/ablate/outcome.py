@@ -21,6 +21,7 @@ import numpy as np
 
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS, Effect, FloatArray, effect, run_scores, seed_noise
 from gristmill.evaluate.compare import LEVEL, ItemScores
+from gristmill.select.words import Int64
 from gristmill.statistics import holm, sums_by_cluster
 from gristmill.train.outputs import BITS
 from gristmill.units import counted
@@ -32,7 +33,10 @@ DECIDED: tuple[Verdict, ...] = ("better", "worse")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One task in all runs. scores_ASI: arm, seed, item; sizes_I: bytes, or how many questions. is_at_chance: no run is above guessing."""
+    """One task in all runs. scores_ASI: arm, seed, item; sizes_I: bytes, or how many questions. is_at_chance: no run is above guessing.
+
+    An item is what is drawn at random: a text with all of its documents, a passage with all of its questions.
+    """
 
     task: str
     metric: str
@@ -136,9 +140,18 @@ def outcome_of(
 
 
 def measured_of(
-    task: str, runs_AS: Sequence[Sequence[Mapping[str, ItemScores]]], *, metric: str, is_at_chance: bool
+    task: str,
+    runs_AS: Sequence[Sequence[Mapping[str, ItemScores]]],
+    *,
+    metric: str,
+    is_at_chance: bool,
+    draw_D: Int64 | None = None,
 ) -> Measured:
-    """One task out of the scores of all runs, which were asked the same items. Raises ValueError where they were not."""
+    """One task out of the scores of all runs, which were asked the same items. Raises ValueError where they were not.
+
+    draw_D: of held-out text, which documents are one draw (draws.py), for as many documents as were measured or more; None for a pack, whose
+    scores say which questions are about one passage.
+    """
     found = [[run[task] for run in seeds] for seeds in runs_AS]
     first = found[0][0]
     for one in (one for seeds in found for one in seeds):
@@ -146,7 +159,8 @@ def measured_of(
             raise ValueError(f"runs were measured on different items of {task}")
     scores = np.array([[one["amounts"] for one in seeds] for seeds in found], dtype=np.float64)
     sizes = np.ones(scores.shape[2]) if first["sizes"] is None else np.array(first["sizes"], dtype=np.float64)
-    if (clusters := first.get("clusters")) is not None:  # a passage is then an item, with all of its questions
+    clusters = first.get("clusters") if draw_D is None else draw_D[: scores.shape[2]]
+    if clusters is not None:
         scores = np.apply_along_axis(sums_by_cluster, 2, scores, clusters)
         sizes = sums_by_cluster(sizes, clusters)
     return Measured(task=task, metric=metric, scores_ASI=scores, sizes_I=sizes, is_at_chance=is_at_chance)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gristmill.ablate.arms import Design, Trial
+from gristmill.ablate.design import Design, Trial
+from gristmill.ablate.draws import held_out_draws
 from gristmill.ablate.outcome import Measured, measured_of
 from gristmill.evaluate.extension import Extension, extensions_of
 from gristmill.evaluate.outputs import Evaluated
+from gristmill.select.outputs import Selected
+from gristmill.select.words import Int64
 from gristmill.store.fingerprint import differences
 from gristmill.store.store import RunLinks, Store
+from gristmill.tokens.outputs import Tokenized
+from gristmill.tokens.shards import TokenShard
 from gristmill.train.outputs import Pretrained
 
 MODEL = "pretrain"
 
 
-def is_made(trial: Trial, store: Store) -> bool:
-    """Whether a trial was trained and measured; the run that it makes again checks whether it still is what is asked for."""
-    return RunLinks(store, trial.loaded.recipe.name).artefact("evaluate") is not None
-
-
 def measured(design: Design, store: Store) -> list[Measured]:
-    """Every task that the runs of all arms and seeds were measured on."""
+    """Every task that the runs of all arms and seeds were measured on. Raises ArtifactError where the held-out documents are not there."""
     names = [arm.name for arm in design.arms]
     found = {(trial.arm.name, trial.seed): _evaluated(trial, store) for trial in design.trials}
     runs_AS = [[found[name, seed].scores_of(MODEL) for seed in range(1, design.ablation.seeds + 1)] for name in names]
@@ -35,9 +35,22 @@ def measured(design: Design, store: Store) -> list[Measured]:
             runs_AS,
             metric=figures[names[0], 1][task].metric,
             is_at_chance=all(one[task].at_or_below_chance for one in figures.values()),
+            draw_D=draws_of(design.trials[0], store, task),
         )
         for task in runs_AS[0][0]
     ]
+
+
+def draws_of(trial: Trial, store: Store, task: str) -> Int64 | None:
+    """Which held-out documents of a source are one draw (draws.py), by the text of a training; None for a pack."""
+    source = trial.loaded.recipe.sources.get(task)
+    if source is None:
+        return None
+    links = RunLinks(store, trial.loaded.recipe.name)
+    tokens, made_from = links.artefact("tokenize"), links.made_from("tokenize")
+    assert tokens is not None, f"{trial.loaded.recipe.name} has no tokens"
+    text = Selected(made_from.get("select", links.folder / "select"), source=task)
+    return held_out_draws(text, TokenShard(Tokenized(tokens).of(task).validation), source.read)
 
 
 def extensions(design: Design, store: Store) -> dict[str, Extension]:

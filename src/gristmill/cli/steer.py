@@ -87,6 +87,7 @@ def ablate(
         str | None, typer.Option(help="write the mixture of this arm into the run, as intervene does", metavar="ARM")
     ] = None,
     fork: Fork = None,
+    yes: Annotated[bool, typer.Option("--yes", help="apply an arm that is worse, too")] = False,
     array: Array = None,
     runs_dir: RunsDir = Path("runs"),
     threads: Threads = "auto",
@@ -100,12 +101,12 @@ def ablate(
     as_json: AsJson = False,
 ) -> None:
     """Which data is worth it: train arms that differ in their data only, and tell them apart, or say that it cannot be told."""
-    if fork is not None and apply is None:
-        raise typer.BadParameter("--fork goes with --apply.")
+    if apply is None and (fork is not None or yes):
+        raise typer.BadParameter(f"{'--yes' if fork is None else '--fork'} goes with --apply.")
     from dataclasses import replace
 
     from gristmill.commands.ablate import ablate as make_ablation
-    from gristmill.commands.ablate import apply as apply_arm
+    from gristmill.commands.ablate_apply import apply as apply_arm
     from gristmill.graph.share import read_share
     from gristmill.recipe.load import load_recipe
 
@@ -113,7 +114,10 @@ def ablate(
     machine = machine_of(runs_dir, threads, processes, device, micro_batch_tokens)
     machine = replace(machine, ranks=ranks, replicas=replicas, recompute=recompute, compiled=compiled)
     if apply is not None:
-        apply_arm(loaded, machine, name=name, arm=apply, fork=fork, overrides=overrides or [], console=console())
+        said = console()
+        apply_arm(
+            loaded, machine, name=name, arm=apply, fork=fork, overrides=overrides or [], console=said, is_sure=yes
+        )
         return
     share = None if array is None else read_share(array, os.environ)
     make_ablation(loaded, machine, name=name, plan_only=plan_only, share=share, as_json=as_json, console=console())

@@ -17,21 +17,19 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from gristmill.ablate.arms import Design, design_of
-from gristmill.ablate.declared import RESULTS, check_declared, declare
+from gristmill.ablate.declared import RESULTS, declare
+from gristmill.ablate.design import Design, design_of
 from gristmill.ablate.groups import grouped, groups_of
 from gristmill.ablate.outcome import ArmEffect, Outcome, outcome_of
 from gristmill.ablate.trials import extensions, measured, other_environments, seconds_of
 from gristmill.commands.ablate_checks import check_endpoint, check_trunk, seeds_seen, shaped_by
 from gristmill.commands.ablate_plan import print_plan
-from gristmill.commands.intervene import intervene
 from gristmill.display import plain_table, print_whole
-from gristmill.errors import ArtifactError, RecipeError
+from gristmill.errors import RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.share import Share
 from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
-from gristmill.recipe.schema.ablation import CONTROL, EXTENSION
 from gristmill.remake import PRETRAIN
 from gristmill.report.ablation_page import AblationFacts, environments_in_words, render_ablation, verdict_in_words
 from gristmill.runner import given_command
@@ -74,7 +72,8 @@ def ablate(
             f"rank {share} has nothing to do: {design.run} has {counted(len(design.trials), 'training')}."
         )
     run_recipe(mine[0].loaded, machine, console=console, until="tokenize", brief=True)
-    check_endpoint(design, Tokenized(_artefact(store, mine[0].loaded.recipe.name, "tokenize")))
+    tokenized = Tokenized(_artefact(store, mine[0].loaded.recipe.name, "tokenize"))
+    check_endpoint(design, mine[0], tokenized, store)
     for trial in mine:
         check_trunk(loaded, design, trial, machine)
     looks = declare(
@@ -120,70 +119,6 @@ def _facts(design: Design, store: Store, looks: Sequence[Mapping[str, Any]]) -> 
         looks=looks,
         other_environments=other_environments(design, store),
         extensions=extensions(design, store),
-    )
-
-
-def apply(
-    loaded: LoadedRecipe,
-    machine: Machine,
-    *,
-    name: str | None,
-    arm: str,
-    fork: str | None,
-    overrides: Sequence[str],
-    console: Console,
-) -> Path:
-    """Writes the mixture of an arm into the run, as an intervention at the step where the arms left the trunk; see `intervene`.
-
-    Raises RecipeError for an arm that is none, for a kind without a trunk, where no stage begins at that step, and where the recipe asks
-    otherwise now than the outcome answers; ArtifactError before there is an outcome.
-    """
-    links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
-    became = with_interventions(loaded, links.folder)
-    design = design_of(became, name)
-    results = machine.runs_dir / design.run / RESULTS
-    if not results.is_file():
-        raise ArtifactError(f"{design.run} has no outcome yet.\n  `gristmill ablate {loaded.path}` makes it.")
-    check_declared(results.parent, design, shaped_by=shaped_by(design, machine))
-    chosen = next((one for one in design.arms if one.name == arm and one.name != CONTROL), None)
-    if chosen is None:
-        raise RecipeError(f"{design.run} has no arm {arm!r}; it has {', '.join(one.name for one in design.arms[1:])}.")
-    if design.ablation.kind == EXTENSION:
-        raise RecipeError(
-            f"{design.run} judges the extension that the recipe has already; there is nothing to write into it."
-        )
-    if not design.after_step:
-        raise RecipeError(
-            f"{design.run} was trained from the first step on, so there is no run to change. Write the mixture of {arm} into the recipe; "
-            f"{results.with_name(PAGE)} has it."
-        )
-    stage = _stage_to_come(became, design.after_step)
-    mixture = [draw.model_dump(exclude_none=True) for draw in chosen.draws]
-    outcome = Outcome.from_json(
-        {key: value for key, value in read_json(results).items() if key != "verdict"}, where=results
-    )
-    row = next(one for one in outcome.endpoint if one.arm == arm)
-    return intervene(
-        loaded,
-        machine,
-        settings={f"stages.{stage}.mixture": mixture},
-        after_step=design.after_step,
-        why=f"ablation {design.run}: {arm} is {row.verdict} on {row.task}, {row.difference:+.4f}, p {row.p_adjusted:.2g}",
-        fork=fork,
-        overrides=overrides,
-        console=console,
-    )
-
-
-def _stage_to_come(loaded: LoadedRecipe, after_step: int) -> str:
-    pretrain, begins = loaded.recipe.pretrain, 0
-    for stage in pretrain.stages:
-        if begins == after_step:
-            return stage.name
-        begins += stage.tokens // pretrain.global_batch_tokens
-    raise RecipeError(
-        f"no stage begins after step {after_step:,}, where the arms left the trunk, so there is none to give the mixture to. Split the stage "
-        "there in the recipe."
     )
 
 

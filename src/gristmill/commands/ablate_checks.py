@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from gristmill.ablate.arms import Design, Trial
+from gristmill.ablate.design import Design, Trial
+from gristmill.ablate.trials import draws_of
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
@@ -19,14 +20,16 @@ from gristmill.tokens.shared_text import shared_documents
 from gristmill.units import counted
 
 
-def check_endpoint(design: Design, tokenized: Tokenized) -> None:
-    """Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it."""
+def check_endpoint(design: Design, trial: Trial, tokenized: Tokenized, store: Store) -> None:
+    """Raises RecipeError for an endpoint without held-out text, and for an arm that is trained on some of it; ArtifactError where which of its
+    documents are of one text cannot be told. trial: the training whose run has the tokens."""
     endpoint = design.ablation.endpoint
     held_out = TokenShard(tokenized.of(endpoint).validation)
     if not held_out.num_documents:
         raise RecipeError(
             f"the endpoint {endpoint} has no held-out text. Raise select.validation, or name another source as ablations.{design.name}.endpoint."
         )
+    draws_of(trial, store, endpoint)
     drawn = dict.fromkeys(draw.source for arm in design.arms for draw in arm.draws)
     for source in drawn:
         shared = shared_documents(TokenShard(tokenized.of(source).train), held_out)
@@ -68,6 +71,11 @@ def shaped_by(design: Design, machine: Machine) -> dict[str, Any]:
         found = {**training, "inputs": {**found.get("inputs", {}), **training.get("inputs", {})}}
     validation = states.steps["evaluate"].given.inputs[f"tokens of {design.ablation.endpoint}"]
     return {**found, "endpoint": states.content(validation)}
+
+
+def made_trials(design: Design, machine: Machine) -> list[Trial]:
+    """The trainings that were made and measured, under whatever name of a run, and are there."""
+    return [trial for trial in design.trials if _states(trial.loaded, machine)["evaluate"].folder is not None]
 
 
 def seeds_seen(design: Design, machine: Machine) -> int:

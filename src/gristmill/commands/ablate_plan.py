@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.console import Console
 
-from gristmill.ablate.arms import Arm, Design, Trial
+from gristmill.ablate.arms import Arm
 from gristmill.ablate.declared import RESULTS
+from gristmill.ablate.design import Design, Trial
+from gristmill.ablate.draws import held_out_draws
 from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect, verdict_needs
-from gristmill.ablate.trials import is_made
+from gristmill.commands.ablate_checks import made_trials
 from gristmill.display import plain_table, print_whole
-from gristmill.forecast import check_caps, check_present, make_forecast
+from gristmill.forecast import Forecast, check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
+from gristmill.graph.state import States
+from gristmill.planning.speed import load_note
 from gristmill.recipe.schema.ablation import EXTENSION
 from gristmill.remake import PRETRAIN
-from gristmill.statistics import effective_number
+from gristmill.select.outputs import Selected
+from gristmill.statistics import FloatArray, effective_number, sums_by_cluster
 from gristmill.store.durable import read_json
-from gristmill.store.store import RunLinks, Store
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
 from gristmill.units import counted, scale, seconds
@@ -35,11 +41,15 @@ ITEM_SD = 0.05  # bits per byte, of a document's difference between two arms; li
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What the trainings that are missing take. once_seconds: of what all share and is not there yet: the text, the trunk."""
+    """What the trainings that are missing take. once_seconds: of what all share and is not there yet: the text, the trunk.
+
+    load: what other processes on the cores mean for it, in words; empty where they mean nothing.
+    """
 
     each_seconds: float
     missing: int
     once_seconds: float
+    load: str
 
     @property
     def total_seconds(self) -> float:
@@ -49,23 +59,27 @@ class Price:
 
 def print_plan(design: Design, machine: Machine, console: Console) -> None:
     """The arms, the price, and the difference that could be seen."""
-    ablation, store = design.ablation, Store(machine.runs_dir)
+    ablation = design.ablation
     has_shares = design.arms[0].share is not None
     table = plain_table("arm", *(("share >",) if has_shares else ()), "trained on")
     for arm in design.arms:
         table.add_row(arm.name, *((f"{arm.share:.0%}",) if has_shares else ()), arm.trained_on(design.arms[0]))
     print_whole(table, console)
-    price = _price(design, machine, store)
+    forecasts = [_forecast(trial, machine) for trial in design.trials[: len(design.arms)]]
+    states = forecasts[0].states
+    price = _price(design, forecasts, made_trials(design, machine) if states is not None else [], machine)
     trunk = (
         f"each leaves one trunk after step {design.after_step:,} and"
         if design.after_step
         else "each from the beginning,"
     )
+    in_all = f"price: about {seconds(price.each_seconds)} each, {seconds(price.total_seconds)} in all on this machine"
     lines = [
         f"{counted(len(design.trials), 'training')}, {len(design.arms)} arms × {counted(ablation.seeds, 'seed')}, {trunk} "
         f"takes {scale(design.tokens)} tokens; {price.missing} to make",
-        f"price: about {seconds(price.each_seconds)} each, {seconds(price.total_seconds)} in all on this machine",
-        f"endpoint: held-out text of {ablation.endpoint}; {_sight(design, machine, store)}",
+        in_all if price.missing else "price: none, all is there",
+        *([price.load] if price.load else []),
+        f"endpoint: held-out text of {ablation.endpoint}; {_sight(design, states, machine)}",
     ]
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -135,38 +149,45 @@ def _trial_of(design: Design, arm: Arm) -> Trial:
     return next(trial for trial in design.trials if trial.arm is arm)
 
 
-def _price(design: Design, machine: Machine, store: Store) -> Price:
-    """By the forecast of one training; the arms differ in nothing that costs. Raises RecipeError for an arm that would read a source
-    more often than its cap."""
-    missing = [trial for trial in design.trials if not is_made(trial, store)]
-    asked = (missing or design.trials)[0]
-    made = make_forecast(asked.loaded, machine)
+def _forecast(trial: Trial, machine: Machine) -> Forecast:
+    """Of one training. Raises RecipeError for files that are missing, and for an arm that would read a source more often than its cap."""
+    made = make_forecast(trial.loaded, machine)
     check_present(made)
     check_caps(made)
-    for trial in design.trials[: len(design.arms)]:
-        if trial.arm is not asked.arm:
-            check_caps(make_forecast(trial.loaded, machine))
+    return made
+
+
+def _price(design: Design, forecasts: Sequence[Forecast], there: Sequence[Trial], machine: Machine) -> Price:
+    """By the forecast of a training that is missing; the arms differ in nothing that costs. forecasts: of each arm's first training; there:
+    trainings that are not missing."""
+    missing = [number for number, trial in enumerate(design.trials) if trial not in there]
+    number = missing[0] if missing else 0
+    asked = design.trials[number]
+    made = forecasts[number] if number < len(forecasts) else _forecast(asked, machine)
     by_step = {step.step: step for step in made.steps}
-    whole = by_step[PRETRAIN].seconds
-    own = whole * design.tokens / asked.loaded.recipe.pretrain.total_tokens
+    training = by_step[PRETRAIN]
+    own = training.seconds * design.tokens / asked.loaded.recipe.pretrain.total_tokens
     others = sum(
         step.left_seconds for name, step in by_step.items() if name not in (PRETRAIN, "evaluate", "export", "report")
     )
-    has_trunk = design.after_step == 0 or by_step[PRETRAIN].resumes is not None or len(missing) < len(design.trials)
+    has_trunk = not design.after_step or training.resumes is not None or training.is_done or bool(there)
     return Price(
         each_seconds=own + by_step["evaluate"].seconds,
         missing=len(missing),
-        once_seconds=others + (0.0 if has_trunk else whole - own),
+        once_seconds=others + (0.0 if has_trunk else training.seconds - own) if missing else 0.0,
+        load=load_note(made.busy_cores, made.speed) if missing else "",
     )
 
 
-def _sight(design: Design, machine: Machine, store: Store) -> str:
+def _sight(design: Design, states: States | None, machine: Machine) -> str:
     """The smallest difference that can be found with these items and seeds, in words; what is too few for any verdict."""
-    runs = (design.trials[0].loaded.recipe.name, design.trunk)
-    folders = [folder for run in runs if (folder := RunLinks(store, run).artefact("tokenize")) is not None]
-    if not folders or not (folders[0] / design.ablation.endpoint).is_dir():
-        return "what difference it can show is told once its text is tokenized"
-    sizes = _held_out_sizes(design, Tokenized(folders[0]))
+    text, tokens = (None, None) if states is None else (states[step].folder for step in ("select", "tokenize"))
+    if text is None or tokens is None:
+        return "what difference it can show is told once its text is selected and tokenized"
+    endpoint = design.ablation.endpoint
+    documents, sizes = _held_out_sizes(design, Selected(text, source=endpoint), Tokenized(tokens).of(endpoint))
+    if not len(sizes):
+        return "none is held out"
     seed_sd, item_sd, source = SEED_SD[design.ablation.kind], ITEM_SD, "assumed noise"
     results = machine.runs_dir / design.run / RESULTS
     if results.is_file():
@@ -182,23 +203,22 @@ def _sight(design: Design, machine: Machine, store: Store) -> str:
         effective_items=effective_number(sizes),
         comparisons=design.num_comparisons,
     )
-    told = f"{counted(len(sizes), 'document')}, worth {effective_number(sizes):.0f} of equal size"
+    of_texts = "" if len(sizes) == documents else f" of {counted(len(sizes), 'text')}"
+    told = f"{counted(documents, 'document')}{of_texts}, worth {effective_number(sizes):.0f} of equal size"
     if needs := verdict_needs(design.ablation.seeds, len(sizes), effective_number(sizes)):
         return f"{told}; nothing would be decided: {needs}"
     assert found is not None, "as many seeds and documents as a verdict needs"
     return f"{told}; a difference of {found:.3f} bits per byte is found four times in five, by {source}"
 
 
-def _held_out_sizes(design: Design, tokenized: Tokenized) -> list[int]:
-    """Tokens of the held-out documents of the endpoint that arms are measured on, about."""
-    shard = TokenShard(tokenized.of(design.ablation.endpoint).validation)
+def _held_out_sizes(design: Design, text: Selected, tokens: Tokenized) -> tuple[int, FloatArray]:
+    """How many held-out documents of the endpoint arms are measured on, about, and the tokens of each of their texts."""
+    shard = TokenShard(tokens.validation)
     most = design.trials[0].loaded.recipe.evaluate.validation_bytes
     share = min(1.0, most / max(1, shard.num_bytes))
-    lengths = shard.document_lengths().tolist()
-    total, kept = 0, list[int]()
-    for length in lengths:
-        if kept and total >= share * sum(lengths):
-            break
-        total += length
-        kept.append(length)
-    return kept
+    length_D = shard.document_lengths()
+    length_D = length_D[length_D > 1]
+    before_D = np.cumsum(length_D) - length_D
+    kept = max(1, int((before_D < share * length_D.sum()).sum())) if len(length_D) else 0
+    draw_D = held_out_draws(text, shard, design.trials[0].loaded.recipe.sources[design.ablation.endpoint].read)
+    return kept, sums_by_cluster(length_D[:kept], draw_D[:kept])

@@ -12,7 +12,7 @@ import datetime
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from rich.text import Text
 from gristmill.display import plain_table
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.graph.machine import Machine
+from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import SelectionBudget, check_budget, token_budget
 from gristmill.recipe.interventions import keep_intervention, with_change, with_interventions
@@ -32,6 +33,7 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.changes import PEAK_LR, SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import PATTERNS, RUN_NAME
+from gristmill.recipe.schema.training import Pretrain
 from gristmill.remake import PRETRAIN, resume_point
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import atomic_path
@@ -88,13 +90,16 @@ def intervene(
     nothing is written.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
+    before = with_interventions(loaded, links.folder)
+    states = open_states(before, links, hashes_of(loaded, machine, say=lambda line: None))
     now = Moment.of(links)
+    pretrain = before.recipe.pretrain
+    if not now.step:
+        now = replace(now, step=_steps_shared(states, pretrain, machine))
     if not now.step:
         raise RecipeError(
             f"nothing of {loaded.recipe.name} is trained yet, so there is no middle to change. Edit {loaded.path.name} itself."
         )
-    before = with_interventions(loaded, links.folder)
-    pretrain = before.recipe.pretrain
     if after_step is None and now.step >= pretrain.total_tokens // pretrain.global_batch_tokens:
         raise RecipeError(
             f"the pretraining of {loaded.recipe.name} is finished: its {counted(now.step, 'step')} are done, so no stage is still to come.\n"
@@ -103,7 +108,8 @@ def intervene(
         )
     change = {"after_step": now.step if after_step is None else after_step, "set": dict(settings), "why": why}
     became = with_change(before, change, origin="the change")
-    budgets = [_budget(one.recipe, links.folder) for one in (before, became)]
+    tokens = links.artefact("tokenize") or states["tokenize"].folder
+    budgets = [_budget(one.recipe, tokens, run=links.folder) for one in (before, became)]
     check_budget(budgets[1], became.recipe.pretrain)
     noted = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -113,14 +119,22 @@ def intervene(
     }
     console.print(_budget_table(*budgets))
     if fork is not None:
-        path = _forked(loaded, before, change, fork, runs=links.folder.parent)
-        command = _command(path, overrides, machine)
-        console.print(f"wrote {path}; {command} trains it", markup=False, highlight=False)
-        return path
+        so_far = [one.model_dump(mode="json", exclude_unset=True) for one in pretrain.changes]
+        return write_fork(
+            loaded, {"changes": [*so_far, change]}, fork, machine=machine, overrides=overrides, console=console
+        )
     path = keep_intervention(links.folder, change, noted)
     console.print(Text(f"wrote {path}"))
     _say_what_next(loaded, became, links, machine, _command(loaded.path, overrides, machine), console)
     return path
+
+
+def _steps_shared(states: States, pretrain: Pretrain, machine: Machine) -> int:
+    """How many steps other runs have made that a run without any would not make again."""
+    if states[PRETRAIN].state == "done":
+        return pretrain.total_tokens // pretrain.global_batch_tokens
+    point = resume_point(states, machine)
+    return 0 if point is None else point.step
 
 
 def settings_of(
@@ -154,14 +168,14 @@ def _command(path: Path, overrides: Sequence[str], machine: Machine) -> str:
     return shlex.join(["gristmill", "run", str(path), *kept, *folder])
 
 
-def _budget(recipe: Recipe, run: Path) -> list[SelectionBudget]:
+def _budget(recipe: Recipe, tokens: Path | None, *, run: Path) -> list[SelectionBudget]:
     drawn = {draw.source for stage in recipe.pretrain.as_changed().stages for draw in stage.mixture}
-    if not (run / "tokenize").is_dir():
+    if tokens is None:
         raise ArtifactError(
             f"{run} has no tokens, so the budget is not known.\n  `gristmill run RECIPE --until tokenize` makes them."
         )
-    tokenized = Tokenized(run / "tokenize")
-    there = sorted(path.name for path in (run / "tokenize").iterdir() if path.is_dir())
+    tokenized = Tokenized(tokens)
+    there = sorted(path.name for path in tokens.iterdir() if path.is_dir())
     shards = {name: TokenShard(tokenized.of(name).train) for name in there}
     if missing := sorted(drawn - shards.keys()):
         raise RecipeError(f"{', '.join(missing)} of the mixture has no tokens in {run}; it has {', '.join(there)}.")
@@ -187,21 +201,36 @@ def _budget_table(before: Sequence[SelectionBudget], after: Sequence[SelectionBu
     return table
 
 
-def _forked(loaded: LoadedRecipe, before: LoadedRecipe, change: Mapping[str, Any], name: str, *, runs: Path) -> Path:
-    """Writes a recipe of another name beside this one, with all changes so far and the new one. Raises RecipeError for a name that is none."""
+def write_fork(
+    loaded: LoadedRecipe,
+    pretrain: Mapping[str, Any],
+    name: str,
+    *,
+    machine: Machine,
+    overrides: Sequence[str],
+    console: Console,
+    description: str | None = None,
+) -> Path:
+    """Writes a recipe of another name beside this one, which differs from it in these values of `pretrain`, and says which command trains it;
+    or says that it is there already. Returns its path. Raises RecipeError for a name that is none, or that is another's."""
     try:
         Recipe.model_validate({**loaded.recipe.model_dump(exclude_unset=True), "name": name})
     except ValidationError:
         raise RecipeError(f"--fork {name!r} is no name of a run; it takes {PATTERNS[RUN_NAME]}.") from None
     path = loaded.path.with_name(f"{name}.yaml")
-    if path.exists() or name == loaded.recipe.name:
+    described = {} if description is None else {"description": description}
+    data = {"extends": loaded.path.name, "name": name, **described, "pretrain": dict(pretrain)}
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    is_there = path.is_file() and path.read_text(encoding="utf-8") == text
+    if not is_there and (path.exists() or name == loaded.recipe.name):
         raise RecipeError(f"{path} is there already, or is this run. Give the fork another name.")
-    if (runs / name).exists():
-        raise RecipeError(f"{runs / name} is a run of this name already. Give the fork another name.")
-    so_far = [one.model_dump(mode="json", exclude_unset=True) for one in before.recipe.pretrain.changes]
-    data = {"extends": loaded.path.name, "name": name, "pretrain": {"changes": [*so_far, dict(change)]}}
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    if not is_there and (machine.runs_dir / name).exists():
+        raise RecipeError(f"{machine.runs_dir / name} is a run of this name already. Give the fork another name.")
+    if not is_there:
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    said = f"{path} is there already and says the same" if is_there else f"wrote {path}"
+    console.print(f"{said}; {_command(path, overrides, machine)} trains it", markup=False, highlight=False)
     return path
 
 

@@ -93,7 +93,7 @@ def _after_insert(key: KeyPath, place: int) -> KeyPath:
 def keep_intervention(run: Path, change: Mapping[str, Any], noted: Mapping[str, Any]) -> Path:
     """Writes a change as the next numbered file of a run, with what was known when it was decided. Returns the file."""
     folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     number = 1 + max((int(path.stem) for path in _numbered(folder)), default=0)
     path = folder / f"{number:03d}.yaml"
     with atomic_path(path) as temporary:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from gristmill.ablate.arms import Design
+from gristmill.ablate.design import Design
 from gristmill.ablate.effect import FEWEST_ITEMS, FEWEST_SEEDS
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, in_words, unit_of
 from gristmill.evaluate.extension import Extension
