@@ -40,12 +40,13 @@ class Remake:
 class ResumePoint:
     """Pretraining has `num_steps` steps and resumes after `step`; 0 when it starts from the beginning.
 
-    notes: what else there is to resume from, and why it is not taken.
+    notes: what else there is to resume from, and why it is not taken. checkpoint: None from the beginning.
     """
 
     step: int
     num_steps: int
     notes: tuple[str, ...] = ()
+    checkpoint: CheckpointRef | None = None
 
     def __str__(self) -> str:
         left = f"{self.num_steps - self.step:,} steps to make"
@@ -140,7 +141,7 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
         role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
     }
     index = CheckpointIndex(states.run.store, PRETRAIN)
-    newest, notes = 0, list[str]()
+    newest, notes = None, list[str]()
     for arithmetic in _formats(machine):
         prefix_at = prefixes(
             course,
@@ -153,17 +154,18 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
             start=_content(states, state, "start") if "start" in given.inputs else None,
         )
         for ref in index.find(partial(_id_at, prefix_at)):
-            if ref.step <= newest:
+            if newest is not None and ref.step <= newest.step:
                 break
             if not (changes := _changes_of_other_run(states, ref, machine)):
-                newest = ref.step
+                newest = ref
             elif not notes:
                 notes.append(
                     f"step {ref.step:,} of another run fits, made with other {', '.join(changes)}; run with those"
                 )
-        if not newest:
+        if newest is None:
             notes += _why_from_the_beginning(states, index, prefix_at, arithmetic)
-    return ResumePoint(step=newest, num_steps=course.num_steps, notes=tuple(notes))
+    step = 0 if newest is None else newest.step
+    return ResumePoint(step=step, num_steps=course.num_steps, notes=tuple(notes), checkpoint=newest)
 
 
 def _content(states: States, state: StepState, role: str) -> str:
