@@ -86,10 +86,11 @@ def remade_words(ahead: Iterable[Remake]) -> str:
     return f"at most {units.seconds(most)} of work would be remade; nothing is deleted; {asks} (--remake agrees)"
 
 
-def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
+def seconds_at_stake(states: States, name: str, machine: Machine, *, steps_done: int = 0) -> float:
     """Seconds of work on a step, finished or begun, that would not be used any more, or be done again, if it were made now.
 
-    Of pretraining, only what comes after the checkpoint that it would resume from.
+    Of pretraining, only what comes after the checkpoint that it would resume from. steps_done: of it, where more are known to be done than
+    a checkpoint was saved of.
     """
     state, links = states[name], states.run
     if state.state == "done":
@@ -103,7 +104,8 @@ def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
     if name != PRETRAIN or not seconds:
         return seconds
     point = resume_point(states, machine)
-    done = steps or max((ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)), default=0)
+    saved = (ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links))
+    done = steps or max(steps_done, *saved, 0)
     return seconds if point is None or not done else seconds * max(0.0, 1.0 - point.step / done)
 
 

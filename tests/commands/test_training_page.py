@@ -101,7 +101,9 @@ def test_a_run_at_work_is_told_by_its_heartbeat_with_the_time_of_what_comes(
     assert in_cells(training) == traced(run, range(1, 18))
     assert {one["kind"]: one["seconds"] for one in training["ahead"]}["end"] == 22.0
     assert training["measured"][0]["since_tokens"] == 7 * 1024
-    (groups,) = (row["groups"] for row in json.loads(gristmill("status", "recipe.yaml", "--json").out) if "groups" in row)
+    (groups,) = (
+        row["groups"] for row in json.loads(gristmill("status", "recipe.yaml", "--json").out) if "groups" in row
+    )
     assert groups["columns"] == ["stable", "decay", "extension"]
     last = {row["group"]: row["cells"][-1] for row in groups["rows"]}
     assert last["held-out text"]["step"] == STEPS

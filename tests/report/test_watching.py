@@ -113,11 +113,17 @@ def test_a_group_of_which_one_has_no_interval_has_none() -> None:
 
 def test_a_group_is_not_behind_by_more_than_noise_that_is_not_known() -> None:
     row = GroupRow(
-        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=math.inf, step=1, tokens=100, reference=(1.0, 0.1))]
+        group="maths",
+        measure="",
+        fewer_is_better=True,
+        cells=[Cell(value=9.0, half=math.inf, step=1, tokens=100, reference=(1.0, 0.1))],
     )
     assert row.behind is None
     row = GroupRow(
-        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=0.1, step=1, tokens=100, reference=(1.0, 0.1))]
+        group="maths",
+        measure="",
+        fewer_is_better=True,
+        cells=[Cell(value=9.0, half=0.1, step=1, tokens=100, reference=(1.0, 0.1))],
     )
     assert row.behind is not None
 
@@ -204,7 +210,7 @@ def test_a_reference_that_ends_earlier_or_has_one_pack_of_a_group_tells_nothing(
 
 
 def test_a_table_cell_without_an_interval_shows_its_value() -> None:
-    assert str(Cell(value=0.5, half=math.inf)) == "0.500"
+    assert str(Cell(value=0.5, half=math.inf, step=1, tokens=100)) == "0.500"
 
 
 # ── letters, locks, files ────────────────────────────────────────────────────────────────────────────────────────────
@@ -259,6 +265,9 @@ def test_for_programs_the_table_has_the_same_numbers_and_null_for_what_is_not_kn
             {"step": 50, "tokens": 5000, "value": 1.9, "half": None, "reference": None},
         ],
     }
-    assert rows["knowledge"]["cells"][0]["reference"] == {"value": 0.5, "half": pytest.approx(math.hypot(0.02, 0.02) / 2)}
+    assert rows["knowledge"]["cells"][0]["reference"] == {
+        "value": 0.5,
+        "half": pytest.approx(math.hypot(0.02, 0.02) / 2),
+    }
     assert rows["knowledge"]["cells"][1] is None
     assert told["told"] == [*found.told]

@@ -83,7 +83,7 @@ def test_a_measurement_that_is_said_without_a_condition_is_made_however_long_it_
     """Against the pace of a training whose steps take a second: what comes for sure, and what comes as time allows or not at all."""
     found, pretrain = course(data)
     ends = [segment.last_step for segment in found.segments]
-    kinds = {kind: seconds for kind in (TEXT, PACKS, STAGE)}
+    kinds = dict.fromkeys((TEXT, PACKS, STAGE), seconds)
     pace = Pace(stage_ends=ends, max_share=pretrain.watch.max_share, tokens=kinds, between=[TEXT, PACKS])
     measured = set[int]()
     for step in range(found.num_steps + 1):

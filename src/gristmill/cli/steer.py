@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 MayRemake = Annotated[
     list[str] | None,
-    typer.Option("--remake", help="pretrain: it may start from the beginning where no checkpoint fits", metavar="pretrain"),
+    typer.Option(
+        "--remake", help="pretrain: it may start from the beginning where no checkpoint fits", metavar="pretrain"
+    ),
 ]
+
 
 def intervene(
     recipe: RecipePath,

@@ -104,7 +104,8 @@ def intervene(
             "  --after-step N says after which step the change comes; what follows N is then trained again. With --fork NAME it\n"
             "  becomes another run, and this one stays as it is."
         )
-    change = {"after_step": now.step if after_step is None else after_step, "set": dict(settings), "why": why}
+    at = now.step if after_step is None else after_step
+    change = {"after_step": at, "set": dict(settings), "why": why}
     became = with_change(before, change, origin="the change")
     budgets = [_budget(one.recipe, links.folder) for one in (before, became)]
     check_budget(budgets[1], became.recipe.pretrain)
@@ -124,7 +125,7 @@ def intervene(
     point = _held_resume_point(states, machine)
     if point is not None:
         if not point.step and not {PRETRAIN, "all"}.intersection(remake):
-            raise RecipeError(_all_starts_over(point, change["after_step"], states, machine))
+            raise RecipeError(_all_starts_over(point, at, now.step, states, machine))
         if point.step < now.step:
             console.print(Text(_trained_again(point, now.step, states, machine)))
     path = keep_intervention(links.folder, change, noted)
@@ -226,14 +227,17 @@ def _held_resume_point(states: States, machine: Machine) -> ResumePoint | None:
 
 def _trained_again(point: ResumePoint, done: int, states: States, machine: Machine) -> str:
     last = min(done, point.num_steps)
-    about = max(1.0, seconds_at_stake(states, PRETRAIN, machine))
     return (
         f"steps {point.step + 1:,} to {last:,} are trained again: {last - point.step:,} of the {done:,} that are done, about "
-        f"{seconds(about)} of work"
+        f"{_at_stake(done, states, machine)} of work"
     )
 
 
-def _all_starts_over(point: ResumePoint, after_step: int, states: States, machine: Machine) -> str:
+def _at_stake(done: int, states: States, machine: Machine) -> str:
+    return seconds(max(1.0, seconds_at_stake(states, PRETRAIN, machine, steps_done=done)))
+
+
+def _all_starts_over(point: ResumePoint, after_step: int, done: int, states: States, machine: Machine) -> str:
     kept = sorted({ref.step for ref in CheckpointIndex(states.run.store, PRETRAIN).own(states.run)})
     left = [f"{step:,}" for step in kept if step > after_step]
     named = f"{', '.join(left[:-1])} and {left[-1]}" if len(left) > 1 else "".join(left)
@@ -244,7 +248,7 @@ def _all_starts_over(point: ResumePoint, after_step: int, states: States, machin
     )
     return (
         f"no checkpoint of step {after_step:,} or before is left that fits, so all {point.num_steps:,} steps would be trained from the "
-        f"beginning; about {seconds(max(1.0, seconds_at_stake(states, PRETRAIN, machine)))} of work would not be used.\n"
+        f"beginning; about {_at_stake(done, states, machine)} of work would not be used.\n"
         f"{others}  To start from the beginning: --remake {PRETRAIN}. With --fork NAME it becomes another run, and this one stays as it is."
     )
 

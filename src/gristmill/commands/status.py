@@ -167,7 +167,9 @@ def _rows(states: States, links: RunLinks, machine: Machine, kept: Collection[st
 def _at_work(links: RunLinks) -> dict[str, list[str]]:
     """Step → the processes that make it now, by heartbeats that are alive."""
     found: dict[str, list[str]] = {}
-    beats = {"": read_beat(links.folder)} | {f"rank {rank}, ": beat for rank, beat in read_beats_of_ranks(links.folder).items()}
+    beats = {"": read_beat(links.folder)} | {
+        f"rank {rank}, ": beat for rank, beat in read_beats_of_ranks(links.folder).items()
+    }
     for rank, beat in beats.items():
         if beat is not None and beat.is_alive and (moment := moment_of(beat)) is not None:
             found.setdefault(moment.step, []).append(f"{rank}{beat.where}")

@@ -178,9 +178,7 @@ def _groups(
     return groups
 
 
-def _cell(
-    curves: Sequence[Sequence[Point]], references: Sequence[Sequence[Point]], steps: range
-) -> Cell | None:
+def _cell(curves: Sequence[Sequence[Point]], references: Sequence[Sequence[Point]], steps: range) -> Cell | None:
     """The mean over curves at the newest of the steps at which all of them have a point; None where there is none."""
     by_step = [{point.step: point for point in points if point.step in steps} for points in curves]
     common = set.intersection(*(set(points) for points in by_step))
