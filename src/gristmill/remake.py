@@ -18,7 +18,7 @@ from gristmill.store.artifact import PARTIAL_SUFFIX
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
 from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import derive_seed, differences
-from gristmill.train.course import course_of
+from gristmill.train.course import Course, course_of
 from gristmill.train.prefix import NumberFormat, number_format, prefix_differences, prefix_id, prefixes
 
 PRETRAIN = "pretrain"
@@ -136,25 +136,10 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
     state = states[PRETRAIN]
     if state.identity is None or state.state == "done":
         return None
-    given = state.step.given
-    section: Pretrain = given.config["pretrain"]
-    course = course_of(section, rope_theta=given.config["model"].rope_theta)
-    texts = {
-        role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
-    }
     index = CheckpointIndex(states.run.store, PRETRAIN)
     newest, notes = None, list[str]()
     for arithmetic in _formats(machine):
-        prefix_at = prefixes(
-            course,
-            given.config["model"],
-            section,
-            vocabulary=_content(states, state, "vocabulary"),
-            texts=texts,
-            seed=derive_seed(given.config["seed"], PRETRAIN),
-            number_format=arithmetic,
-            start=_content(states, state, "start") if "start" in given.inputs else None,
-        )
+        prefix_at = _prefixes_in(arithmetic, states, state)
         for ref in index.find(partial(_id_at, prefix_at)):
             if newest is not None and ref.step <= newest.step:
                 break
@@ -166,8 +151,43 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
                 )
         if newest is None:
             notes += _why_from_the_beginning(states, index, prefix_at, arithmetic)
-    step = 0 if newest is None else newest.step
-    return ResumePoint(step=step, num_steps=course.num_steps, notes=tuple(notes), checkpoint=newest)
+    step, num_steps = 0 if newest is None else newest.step, _course(state).num_steps
+    return ResumePoint(step=step, num_steps=num_steps, notes=tuple(notes), checkpoint=newest)
+
+
+def steps_to_resume_from(states: States, machine: Machine) -> list[int]:
+    """The steps, in order, of which there is a checkpoint that fits, done or not; none while the inputs of pretraining are not made."""
+    state, index = states[PRETRAIN], CheckpointIndex(states.run.store, PRETRAIN)
+    if state.identity is None:
+        return []
+    fitting = [
+        ref
+        for arithmetic in _formats(machine)
+        for ref in index.find(partial(_id_at, _prefixes_in(arithmetic, states, state)))
+    ]
+    return sorted({ref.step for ref in fitting if not _changes_of_other_run(states, ref, machine)})
+
+
+def _prefixes_in(arithmetic: NumberFormat, states: States, state: StepState) -> Callable[[int], dict[str, Any] | None]:
+    given = state.step.given
+    texts = {
+        role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
+    }
+    return prefixes(
+        _course(state),
+        given.config["model"],
+        given.config["pretrain"],
+        vocabulary=_content(states, state, "vocabulary"),
+        texts=texts,
+        seed=derive_seed(given.config["seed"], PRETRAIN),
+        number_format=arithmetic,
+        start=_content(states, state, "start") if "start" in given.inputs else None,
+    )
+
+
+def _course(state: StepState) -> Course:
+    section: Pretrain = state.step.given.config["pretrain"]
+    return course_of(section, rope_theta=state.step.given.config["model"].rope_theta)
 
 
 def _content(states: States, state: StepState, role: str) -> str:

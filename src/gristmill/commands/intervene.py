@@ -34,7 +34,7 @@ from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.changes import PEAK_LR, SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import PATTERNS, RUN_NAME
-from gristmill.remake import PRETRAIN, ResumePoint, resume_point, seconds_at_stake
+from gristmill.remake import PRETRAIN, ResumePoint, resume_point, seconds_at_stake, steps_to_resume_from
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import atomic_path
 from gristmill.store.heartbeat import read_beat
@@ -121,11 +121,13 @@ def intervene(
         command = _command(path, overrides, machine)
         console.print(f"wrote {path}; {command} trains it", markup=False, highlight=False)
         return path
-    states = open_states(became, links, hashes_of(loaded, machine, say=lambda line: None))
+    hashes = hashes_of(loaded, machine, say=lambda line: None)
+    states = open_states(became, links, hashes)
     point = _held_resume_point(states, machine)
     if point is not None:
         if not point.step and not {PRETRAIN, "all"}.intersection(remake):
-            raise RecipeError(_all_starts_over(point, at, now.step, states, machine))
+            steps = steps_to_resume_from(open_states(before, links, hashes), machine)
+            raise RecipeError(_all_starts_over(point, at, now.step, steps, states, machine))
         if point.step < now.step:
             console.print(Text(_trained_again(point, now.step, states, machine)))
     path = keep_intervention(links.folder, change, noted)
@@ -237,12 +239,13 @@ def _at_stake(done: int, states: States, machine: Machine) -> str:
     return seconds(max(1.0, seconds_at_stake(states, PRETRAIN, machine, steps_done=done)))
 
 
-def _all_starts_over(point: ResumePoint, after_step: int, done: int, states: States, machine: Machine) -> str:
-    kept = sorted({ref.step for ref in CheckpointIndex(states.run.store, PRETRAIN).own(states.run)})
-    left = [f"{step:,}" for step in kept if step > after_step]
-    named = f"{', '.join(left[:-1])} and {left[-1]}" if len(left) > 1 else "".join(left)
+def _all_starts_over(
+    point: ResumePoint, after_step: int, done: int, steps: Sequence[int], states: States, machine: Machine
+) -> str:
+    """steps: of checkpoints that fit the recipe without the change."""
+    left = [f"{step:,}" for step in steps if after_step < step < point.num_steps]
     others = (
-        f"  Those of {'step' if len(left) == 1 else 'steps'} {named} are left: a change after one of them resumes from it.\n"
+        f"  Left are those of {'step' if len(left) == 1 else 'steps'} {', '.join(left)}: a change after such a step resumes from it.\n"
         if left
         else ""
     )
