@@ -18,7 +18,7 @@ from gristmill.store.artifact import PARTIAL_SUFFIX
 from gristmill.store.checkpoints import CheckpointIndex, CheckpointRef
 from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import derive_seed, differences
-from gristmill.train.course import course_of
+from gristmill.train.course import Course, course_of
 from gristmill.train.prefix import NumberFormat, number_format, prefix_differences, prefix_id, prefixes
 
 PRETRAIN = "pretrain"
@@ -40,12 +40,13 @@ class Remake:
 class ResumePoint:
     """Pretraining has `num_steps` steps and resumes after `step`; 0 when it starts from the beginning.
 
-    notes: what else there is to resume from, and why it is not taken.
+    notes: what else there is to resume from, and why it is not taken. checkpoint: None from the beginning.
     """
 
     step: int
     num_steps: int
     notes: tuple[str, ...] = ()
+    checkpoint: CheckpointRef | None = None
 
     def __str__(self) -> str:
         left = f"{self.num_steps - self.step:,} steps to make"
@@ -85,10 +86,11 @@ def remade_words(ahead: Iterable[Remake]) -> str:
     return f"at most {units.seconds(most)} of work would be remade; nothing is deleted; {asks} (--remake agrees)"
 
 
-def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
+def seconds_at_stake(states: States, name: str, machine: Machine, *, steps_done: int = 0) -> float:
     """Seconds of work on a step, finished or begun, that would not be used any more, or be done again, if it were made now.
 
-    Of pretraining, only what comes after the checkpoint that it would resume from.
+    Of pretraining, only what comes after the checkpoint that it would resume from. steps_done: of it, where more are known to be done than
+    a checkpoint was saved of.
     """
     state, links = states[name], states.run
     if state.state == "done":
@@ -102,7 +104,8 @@ def seconds_at_stake(states: States, name: str, machine: Machine) -> float:
     if name != PRETRAIN or not seconds:
         return seconds
     point = resume_point(states, machine)
-    done = steps or max((ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links)), default=0)
+    saved = (ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links))
+    done = steps or max(steps_done, *saved, 0)
     return seconds if point is None or not done else seconds * max(0.0, 1.0 - point.step / done)
 
 
@@ -133,37 +136,58 @@ def resume_point(states: States, machine: Machine) -> ResumePoint | None:
     state = states[PRETRAIN]
     if state.identity is None or state.state == "done":
         return None
-    given = state.step.given
-    section: Pretrain = given.config["pretrain"]
-    course = course_of(section, rope_theta=given.config["model"].rope_theta)
-    texts = {
-        role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
-    }
     index = CheckpointIndex(states.run.store, PRETRAIN)
-    newest, notes = 0, list[str]()
+    newest, notes = None, list[str]()
     for arithmetic in _formats(machine):
-        prefix_at = prefixes(
-            course,
-            given.config["model"],
-            section,
-            vocabulary=_content(states, state, "vocabulary"),
-            texts=texts,
-            seed=derive_seed(given.config["seed"], PRETRAIN),
-            number_format=arithmetic,
-            start=_content(states, state, "start") if "start" in given.inputs else None,
-        )
+        prefix_at = _prefixes_in(arithmetic, states, state)
         for ref in index.find(partial(_id_at, prefix_at)):
-            if ref.step <= newest:
+            if newest is not None and ref.step <= newest.step:
                 break
             if not (changes := _changes_of_other_run(states, ref, machine)):
-                newest = ref.step
+                newest = ref
             elif not notes:
                 notes.append(
                     f"step {ref.step:,} of another run fits, made with other {', '.join(changes)}; run with those"
                 )
-        if not newest:
+        if newest is None:
             notes += _why_from_the_beginning(states, index, prefix_at, arithmetic)
-    return ResumePoint(step=newest, num_steps=course.num_steps, notes=tuple(notes))
+    step, num_steps = 0 if newest is None else newest.step, _course(state).num_steps
+    return ResumePoint(step=step, num_steps=num_steps, notes=tuple(notes), checkpoint=newest)
+
+
+def steps_to_resume_from(states: States, machine: Machine) -> list[int]:
+    """The steps, in order, of which there is a checkpoint that fits, done or not; none while the inputs of pretraining are not made."""
+    state, index = states[PRETRAIN], CheckpointIndex(states.run.store, PRETRAIN)
+    if state.identity is None:
+        return []
+    fitting = [
+        ref
+        for arithmetic in _formats(machine)
+        for ref in index.find(partial(_id_at, _prefixes_in(arithmetic, states, state)))
+    ]
+    return sorted({ref.step for ref in fitting if not _changes_of_other_run(states, ref, machine)})
+
+
+def _prefixes_in(arithmetic: NumberFormat, states: States, state: StepState) -> Callable[[int], dict[str, Any] | None]:
+    given = state.step.given
+    texts = {
+        role.removeprefix(TOKENS): _content(states, state, role) for role in given.inputs if role.startswith(TOKENS)
+    }
+    return prefixes(
+        _course(state),
+        given.config["model"],
+        given.config["pretrain"],
+        vocabulary=_content(states, state, "vocabulary"),
+        texts=texts,
+        seed=derive_seed(given.config["seed"], PRETRAIN),
+        number_format=arithmetic,
+        start=_content(states, state, "start") if "start" in given.inputs else None,
+    )
+
+
+def _course(state: StepState) -> Course:
+    section: Pretrain = state.step.given.config["pretrain"]
+    return course_of(section, rope_theta=state.step.given.config["model"].rope_theta)
 
 
 def _content(states: States, state: StepState, role: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from conftest import Command
 from gristmill import api
+from gristmill.commands.fleet_page import spent_words
 from gristmill.commands.plan import plan
 from gristmill.forecast import make_forecast
 from gristmill.graph.machine import Machine
@@ -158,3 +159,16 @@ def test_text_that_is_read_no_more_often_than_the_rest_is_not_scarce(machine: Ma
 def test_a_run_that_decays_from_its_first_step_has_no_early_text(machine: Machine) -> None:
     total = load_recipe(LARGE).recipe.pretrain.total_tokens
     assert scarce(LARGE, machine, [f"pretrain.decay_tokens={total}", "pretrain.warmup_tokens=0"]) == []
+
+
+@pytest.mark.parametrize(
+    ("time", "hours", "words"),
+    [
+        (0.1, 2.7e-5, "under 1 s, under 0.01 device-hours"),
+        (0.0, 0.0, "0 s, 0 device-hours"),
+        (36.0, 0.01, "36 s, 0.01 device-hours"),
+        (7200.0, 128.0, "2.0 h, 128 device-hours"),
+    ],
+)
+def test_what_is_too_little_to_count_is_said_to_be_under_a_unit(time: float, hours: float, words: str) -> None:
+    assert spent_words(time, hours) == words

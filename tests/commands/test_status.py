@@ -73,8 +73,7 @@ def test_following_a_run_tells_each_step_that_ends_and_the_table_as_it_is_then(
     lines = answer.out.splitlines()
     assert [line.split()[1] for line in lines if re.match(r"made +\S+ +[\d.]+ s", line)] == [*made]
     tables = answer.out.split("what will happen and why")[1:]
-    states = [dict(re.findall(r"^(\S+) +(done|missing|undecided)", table, re.MULTILINE)) for table in tables]
-    assert [[found[step] for step in ("extract/csv", *made)] for found in states] == [
-        ["done", "missing", "undecided"],
-        ["done", "done", "done"],
-    ]
+    states = [dict(re.findall(r"^(\S+) +(done|missing|undecided|at work)", table, re.MULTILINE)) for table in tables]
+    before, after = ([found[step] for step in ("extract/csv", *made)] for found in states)
+    assert before in (["done", "missing", "undecided"], ["done", "at work", "undecided"])
+    assert after == ["done", "done", "done"]

@@ -83,7 +83,13 @@ def test_a_screen_shows_the_beginning_of_each_text_or_all_of_it(done_project: Pa
         assert f"{part['source']}  {part['document']}" in shown
         assert (part["text"] in shown) == whole
     shown = printed(trace_document, run, part["document"], as_json=False)
-    assert f"{part['tokens']:,} tokens, of which " in shown
+    lines = printed(trace_document, run, part["document"], as_json=True).splitlines()
+    readings = [row for row in map(json.loads, lines) if row["source"] == part["source"]]
+    read = sum(one["end"] - one["first"] + 1 for one in readings)
+    steps = len({one["step"] for one in readings})
+    assert (
+        f"{part['tokens']:,} tokens, read {read / part['tokens']:.2f} times: {read:,} tokens in {steps} step" in shown
+    )
     assert f"{part['first']:,} to {part['end']:,}" in shown
 
 

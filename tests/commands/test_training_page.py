@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gristmill.graph.share import Share
 from gristmill.recipe.load import load_recipe
 from gristmill.store.heartbeat import Heart
 from gristmill.store.jsonl import append_jsonl, read_log
+from gristmill.store.store import RunLinks, Store
 from gristmill.train.outputs import Pretrained
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
@@ -99,6 +101,12 @@ def test_a_run_at_work_is_told_by_its_heartbeat_with_the_time_of_what_comes(
     assert in_cells(training) == traced(run, range(1, 18))
     assert {one["kind"]: one["seconds"] for one in training["ahead"]}["end"] == 22.0
     assert training["measured"][0]["since_tokens"] == 7 * 1024
+    (groups,) = (
+        row["groups"] for row in json.loads(gristmill("status", "recipe.yaml", "--json").out) if "groups" in row
+    )
+    assert groups["columns"] == ["stable", "decay", "extension"]
+    last = {row["group"]: row["cells"][-1] for row in groups["rows"]}
+    assert last["held-out text"]["step"] == STEPS
     shown = " ".join(gristmill("status", "recipe.yaml").out.split())
     assert "pretrain: step 17 of 28, stage decay; 17.4k of 28.7k tokens nothing looks wrong" in shown
     assert "28 about 22 s, " in shown
@@ -118,6 +126,35 @@ def test_a_page_of_eighty_columns_holds_it_and_no_tensor_is_read(done_project: P
         assert f"\n{title}" in page
     last = [line for line in read_log(run / "pretrain" / "metrics.jsonl") if line["kind"] == "eval"][-1]
     assert f"manuals bits per byte {last['eval/manuals/bits_per_byte']:.3f}" in " ".join(page.split())
+
+
+def test_the_step_at_work_is_told_with_its_process_while_its_heartbeat_lives(
+    done_project: Path, gristmill: Command
+) -> None:
+    links, heart = RunLinks(Store(done_project / "runs"), "tiny"), Heart(done_project / "runs" / "tiny")
+    shorter = ("pretrain.stages.extension.tokens=5120",)
+
+    def row() -> list[str]:
+        shown = gristmill("status", "recipe.yaml", *shorter).out
+        (found,) = (line.split() for line in shown.splitlines() if line.startswith("pretrain "))
+        return found
+
+    links.set_aside("pretrain")
+    links.mark_unfinished("pretrain", "1" * 32)
+    links.store.open_work("pretrain", "1" * 32)
+    assert row()[1] == "drifted"
+    position = Position(done=17, total=STEPS, unit="step", part="stage decay")
+    heart.beat(Moment(step="pretrain", spent_seconds=9.0, position=position).to_json())
+    assert row()[1:3] == ["at", "work"]
+    assert f"process {os.getpid()}" in " ".join(row())
+    heart.beat(Moment(step="sft", spent_seconds=9.0).to_json())
+    assert row()[1] == "drifted"
+    heart.beat(Moment(step="pretrain", spent_seconds=9.0, position=position).to_json())
+    heart.stop(1)
+    assert row()[1] == "drifted"
+    rank = Heart(done_project / "runs" / "tiny", rank="0/2")
+    rank.beat(Moment(step="pretrain", spent_seconds=9.0, position=position).to_json())
+    assert f"rank 0/2, process {os.getpid()}" in " ".join(row())
 
 
 def test_before_anything_is_trained_nothing_is_said_of_it(project: Path, gristmill: Command) -> None:

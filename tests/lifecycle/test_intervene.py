@@ -9,8 +9,10 @@ import pytest
 import yaml
 from whole_runs import OPTIONS, WEIGHTS, Command, forget
 
-from gristmill.recipe.interventions import FOLDER, NOTED
+from gristmill.recipe.interventions import FOLDER, NOTED, RUN_RECIPE
+from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.jsonl import read_log
+from gristmill.store.store import RunLinks, Store
 from gristmill.train.pretrain import LOG_EVERY
 
 pytestmark = pytest.mark.timeout(600)  # the first test that asks for the finished run makes it
@@ -133,3 +135,68 @@ def test_a_rewind_trains_again_past_the_data_and_changes_nothing_before(done_pro
     assert losses[0] != losses[1]
     kept = yaml.safe_load((run / FOLDER / "001.yaml").read_text(encoding="utf-8"))
     assert (kept["after_step"], kept["set"]) == (20, {"skip_steps": 2})
+
+
+def rewind(gristmill: Command, to: int, *options: str) -> tuple[int, str, str]:
+    why = ("--why", "a spike of the loss, as a test says")
+    answer = gristmill("rewind", "recipe.yaml", "--to", str(to), "--skip", "2", *why, *options)
+    return answer.code, " ".join(answer.out.split()), " ".join(answer.err.split())
+
+
+def test_the_checkpoint_of_a_rewind_stays_while_the_run_at_work_removes_old_ones(
+    done_project: Path, gristmill: Command
+) -> None:
+    (done_project / "runs" / "tiny" / "pretrain").unlink()  # a run at work has no artefact whose lineage holds them
+    code, out, err = rewind(gristmill, 15)
+    assert code == 0, err
+    assert "pretrain resumes from step 14 of 28" in out
+    links = RunLinks(Store(done_project / "runs"), "tiny")
+    index = CheckpointIndex(links.store, "pretrain")
+    deleted = index.prune(links, keep_last=1)  # as the run does that knows nothing of it
+    assert [ref.step for ref in deleted] == [25, 22]
+    assert [ref.step for ref in index.own(links)] == [28]
+    answer = gristmill(*PRETRAIN)
+    assert answer.code == 0, answer.err
+    assert "Resuming from step 14, saved under an earlier form of the recipe." in answer.out
+
+
+def test_what_is_trained_again_is_said_before_anything_is_written(done_project: Path, gristmill: Command) -> None:
+    code, out, err = rewind(gristmill, 20)
+    assert code == 0, err
+    said = re.search(r"steps 15 to 28 are trained again: 14 of the 28 that are done, about [\d.]+ (s|min) of work", out)
+    assert said is not None, out
+    assert said.start() < out.index("wrote ")
+
+
+def test_a_rewind_to_before_every_checkpoint_names_those_that_stay_and_asks_before_all_starts_over(
+    done_project: Path, gristmill: Command
+) -> None:
+    code, _, err = rewind(gristmill, 5)
+    assert code == 2
+    assert re.search(r"no checkpoint of step 5 or before is left .* all 28 steps", err), err
+    assert re.search(r"Left are those of steps 14, 22, 25: ", err), err
+    assert "--remake pretrain" in err
+    assert files(done_project) == []
+    code, out, err = rewind(gristmill, 5, "--remake", "pretrain")
+    assert code == 0, err
+    assert "steps 1 to 28 are trained again" in out
+    assert files(done_project) == ["001.yaml"]
+
+
+def test_the_recipe_of_a_run_has_what_is_written_and_says_what_no_run_has_taken_yet(
+    done_project: Path, gristmill: Command
+) -> None:
+    before = gristmill("recipe", "runs/tiny").out
+    assert before == (done_project / "runs" / "tiny" / RUN_RECIPE).read_text(encoding="utf-8")
+    assert rewind(gristmill, 20)[0] == 0
+    shown = gristmill("recipe", "runs/tiny").out
+    assert re.search(r"^# .*runs/tiny/interventions/001\.yaml is not carried out yet", shown, re.MULTILINE), shown
+    (change,) = yaml.safe_load(shown)["pretrain"]["changes"]
+    assert (change["after_step"], change["set"]) == (20, {"skip_steps": 2})
+    lines = before.splitlines()[1:]
+    assert [line for line in shown.splitlines() if line in lines] == [line for line in lines if "changes:" not in line]
+    answer = gristmill(*PRETRAIN)
+    assert answer.code == 0, answer.err
+    after = gristmill("recipe", "runs/tiny").out
+    assert after == (done_project / "runs" / "tiny" / RUN_RECIPE).read_text(encoding="utf-8")
+    assert yaml.safe_load(after) == yaml.safe_load(shown)

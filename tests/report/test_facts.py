@@ -19,7 +19,7 @@ from gristmill.graph.state import resolved
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.report.card import front_matter, starting_point
-from gristmill.report.data_sections import what_was_not_read
+from gristmill.report.data_sections import how_it_came_in, what_was_not_read
 from gristmill.report.facts import Caps, Facts, Labels, bits
 from gristmill.report.proof import parity_words
 from gristmill.report.result_sections import cost
@@ -215,3 +215,21 @@ def test_a_score_that_is_not_in_the_middle_of_its_interval_shows_both_ends(
 ) -> None:
     row = figure(model="m", task="t", metric="b", value=1.5, stderr=None, interval=interval, n=9, kind="held_out")
     assert bits(row) == said
+
+
+def test_the_page_says_of_filters_only_those_that_a_source_has(facts_of: Callable[..., Facts]) -> None:
+    def told(**source: Any) -> str:
+        recipe = small()
+        for one in recipe["sources"].values():
+            for key in ("language", "rules", "main_text"):
+                one.pop(key, None)
+            one |= source
+        return how_it_came_in(facts_of(recipe))
+
+    by_rules = "filtered by rules with published limits that are chosen for this source"
+    rest = "then all sources together lose what scores low, what tests ask, and copies."
+    assert told() == f"Each source is read; {rest}"
+    assert told(rules={"packs": ["gopher_quality@1"]}) == f"Each source is read, {by_rules}; {rest}"
+    assert told(language={"keep": ["en"]}) == f"Each source is read, filtered by language; {rest}"
+    both = told(language={"keep": ["en"]}, rules={"packs": ["gopher_quality@1"]})
+    assert both == f"Each source is read, {by_rules.replace('by rules', 'by language and by rules')}; {rest}"

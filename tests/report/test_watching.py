@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gristmill.report.watching import Cell, GroupRow, group_table, table_of, words_of
+from gristmill.report.watching import Cell, GroupRow, group_table, table_json, table_of, words_of
 from gristmill.store.durable import write_json
 from gristmill.store.jsonl import write_jsonl
 from gristmill.train.watch.watched import WATCHING, Point, Reference, StageEnd, Watched, WatchedPack, WatchedText
@@ -68,9 +69,31 @@ def test_a_cell_is_the_mean_of_the_packs_of_a_group_at_a_stage_end() -> None:
     half = math.hypot(0.03, 0.04) / 2
     assert cells(found) == {
         ("held-out text", "bits per byte"): ["1.500 ± 0.100", "1.400 ± 0.100"],
-        ("knowledge", "accuracy"): [f"0.350 ± {half:.3f}"] * 2,
-        ("maths", "bits per byte of the answer"): ["2.000 ± 0.200"] * 2,
+        ("knowledge", "accuracy"): [f"0.350 ± {half:.3f}", ""],
+        ("maths", "bits per byte of the answer"): ["2.000 ± 0.200", ""],
     }
+
+
+def test_beyond_the_last_stage_end_a_cell_says_the_step_that_its_value_is_of() -> None:
+    log = [*LOG, line(45, arc=(0.5, 0.03), mmlu=(0.5, 0.04)), line(48, arc=(0.9, 0.03)), line(55, web=(1.2, 0.1))]
+    found = table_of(watched(), log)
+    assert found.columns == ["stable", "step 55"]
+    half = math.hypot(0.03, 0.04) / 2
+    assert {group: row[1] for (group, _), row in cells(found).items()} == {
+        "held-out text": "1.200 ± 0.100",
+        "knowledge": f"0.500 ± {half:.3f} (step 45)",
+        "maths": "",
+    }
+    assert [(cell.step, cell.tokens) for row in found.rows[:2] for cell in row.cells if cell is not None] == [
+        (40, 4000), (55, 5500), (40, 4000), (45, 4500),
+    ]  # fmt: skip
+
+
+def test_before_the_first_stage_ends_the_newest_value_of_each_group_is_shown() -> None:
+    found = table_of(watched(), LOG[:2])
+    assert found.columns == ["step 20"]
+    assert cells(found)["maths", "bits per byte of the answer"] == ["4.000 ± 0.200 (step 0)"]
+    assert cells(found)["held-out text", "bits per byte"] == ["2.000 ± 0.100"]
 
 
 def test_a_group_of_which_one_has_no_interval_has_none() -> None:
@@ -90,11 +113,17 @@ def test_a_group_of_which_one_has_no_interval_has_none() -> None:
 
 def test_a_group_is_not_behind_by_more_than_noise_that_is_not_known() -> None:
     row = GroupRow(
-        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=math.inf, reference=(1.0, 0.1))]
+        group="maths",
+        measure="",
+        fewer_is_better=True,
+        cells=[Cell(value=9.0, half=math.inf, step=1, tokens=100, reference=(1.0, 0.1))],
     )
     assert row.behind is None
     row = GroupRow(
-        group="maths", measure="", fewer_is_better=True, cells=[Cell(value=9.0, half=0.1, reference=(1.0, 0.1))]
+        group="maths",
+        measure="",
+        fewer_is_better=True,
+        cells=[Cell(value=9.0, half=0.1, step=1, tokens=100, reference=(1.0, 0.1))],
     )
     assert row.behind is not None
 
@@ -181,7 +210,7 @@ def test_a_reference_that_ends_earlier_or_has_one_pack_of_a_group_tells_nothing(
 
 
 def test_a_table_cell_without_an_interval_shows_its_value() -> None:
-    assert str(Cell(value=0.5, half=math.inf)) == "0.500"
+    assert str(Cell(value=0.5, half=math.inf, step=1, tokens=100)) == "0.500"
 
 
 # ── letters, locks, files ────────────────────────────────────────────────────────────────────────────────────────────
@@ -219,3 +248,26 @@ def test_the_words_are_a_table_with_aligned_columns() -> None:
     assert lines[0].split() == ["group", "measure", "stable", "step", "50"]
     start = lines[0].index("stable")
     assert [row[start : start + 5] for row in lines[1:4]] == ["1.500", "0.350", "2.000"]
+
+
+def test_for_programs_the_table_has_the_same_numbers_and_null_for_what_is_not_known() -> None:
+    unknown = {"eval/gsm/gold_bits_per_byte": 1.9, "eval/gsm/gold_bits_per_byte_low": None}
+    found = table_of(watched(reference=reference(arc=(0.5, 0.02), mmlu=(0.5, 0.02))), [*LOG, {**line(50), **unknown}])
+    told = json.loads(json.dumps(table_json(found), allow_nan=False))
+    assert told["columns"] == ["stable", "step 50"]
+    rows = {row["group"]: row for row in told["rows"]}
+    assert rows["maths"] == {
+        "group": "maths",
+        "measure": "bits per byte of the answer",
+        "fewer_is_better": True,
+        "cells": [
+            {"step": 40, "tokens": 4000, "value": 2.0, "half": pytest.approx(0.2), "reference": None},
+            {"step": 50, "tokens": 5000, "value": 1.9, "half": None, "reference": None},
+        ],
+    }
+    assert rows["knowledge"]["cells"][0]["reference"] == {
+        "value": 0.5,
+        "half": pytest.approx(math.hypot(0.02, 0.02) / 2),
+    }
+    assert rows["knowledge"]["cells"][1] is None
+    assert told["told"] == [*found.told]

@@ -144,6 +144,22 @@ def test_pruning_keeps_the_newest_the_milestones_and_what_others_use(
     assert list((store.root / ".trash").iterdir()) == []
 
 
+def test_what_is_reserved_stays_however_the_run_prunes_until_it_is_released(
+    index: CheckpointIndex, run: RunLinks, other: RunLinks
+) -> None:
+    refs = [save(index, run, step) for step in (10, 20, 30)]
+    assert index.reserve(run, refs[0])
+    assert index.prune(run, keep_last=1) == [refs[1]]
+    assert index.own(run) == [refs[2]], "it is held for the next training, which decides what is its own"
+    assert index.all() == [refs[2], refs[0]]
+    index.release(other)
+    assert index.prune(run, keep_last=1) == []
+    assert index.link(run, refs[0])
+    index.release(run)
+    assert index.prune(run, keep_last=1) == [refs[0]]
+    assert not index.reserve(run, refs[0]), "it is gone"
+
+
 def test_the_lineage_of_a_linked_artefact_is_not_pruned(store: Store, index: CheckpointIndex, run: RunLinks) -> None:
     refs = [save(index, run, step) for step in (1, 2, 3)]
     store.open_work("pretrain", "1" * 32)

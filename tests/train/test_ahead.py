@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from course_recipes import base, change, recipes
+from course_recipes import T, base, change, recipes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.training import Pretrain
 from gristmill.store.jsonl import read_log
+from gristmill.train.cadence import PACKS, STAGE, TEXT, measured_after
 from gristmill.train.course import Course, course_of
 from gristmill.train.standing.ahead import ahead, decay_begins
+from gristmill.train.watch.pace import Pace
 
 
 def course(data: dict[str, Any]) -> tuple[Course, Pretrain]:
@@ -71,3 +73,34 @@ def test_a_change_is_told_in_words() -> None:
     assert pretrain.changes[0].in_words == (
         "the peak of the learning rate becomes 0.002; stage three draws web 60%, code 40%; data of 1 step passed over"
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(recipes(), st.data(), st.floats(0, 60))
+def test_a_measurement_that_is_said_without_a_condition_is_made_however_long_it_takes(
+    data: dict[str, Any], draw: st.DataObject, seconds: float
+) -> None:
+    """Against the pace of a training whose steps take a second: what comes for sure, and what comes as time allows or not at all."""
+    found, pretrain = course(data)
+    ends = [segment.last_step for segment in found.segments]
+    kinds = dict.fromkeys((TEXT, PACKS, STAGE), seconds)
+    pace = Pace(stage_ends=ends, max_share=pretrain.watch.max_share, tokens=kinds, between=[TEXT, PACKS])
+    measured = set[int]()
+    for step in range(found.num_steps + 1):
+        due = measured_after(step, found, pretrain)
+        allowed = [kind for kind in due if pace.allows(kind, step=step, training_seconds=float(step))]
+        pace.took(dict.fromkeys(allowed, seconds), step=step)
+        measured |= {step} if allowed else set()
+    step = draw.draw(st.integers(0, found.num_steps - 1))
+    coming = [one for one in ahead(found, pretrain, step) if one.kind == "measurement"]
+    sure = [one for one in coming if not one.as_time_allows]
+    assert {one.step for one in sure} <= measured
+    assert min(one.step for one in sure) == min(end for end in ends if end > step)
+    assert min(one.step for one in coming) <= min(later for later in measured if later > step)
+    assert [one.what.endswith("as time allows") for one in coming] == [one.as_time_allows for one in coming]
+
+
+def test_without_a_cap_every_measurement_is_sure() -> None:
+    found, pretrain = course(base() | {"watch": {"every_tokens": T, "max_share": 1.0}})
+    (next_one,) = [one for one in ahead(found, pretrain, 2) if one.kind == "measurement"]
+    assert (next_one.step, next_one.what, next_one.as_time_allows) == (3, "measurement", False)

@@ -70,6 +70,17 @@ def test_checkpoint_is_a_hugging_face_folder_with_the_rest_beside_it(trained: Pa
     assert load_model(saved(trained, 12)).config.vocab_size == 276
 
 
+def test_a_training_that_begins_holds_its_own_checkpoints_and_none_that_was_reserved(run: Path) -> None:
+    checkpoints = tiny.checkpoints_in(run)
+    assert checkpoints.index.reserve(checkpoints.run, checkpoints.ref(8))
+    assert newest(run) == 12
+    for step in (8, 12):
+        checkpoints.index.unlink(checkpoints.run, checkpoints.ref(step))
+    assert saved(run, 8).is_dir()
+    assert checkpoints.index.link(checkpoints.run, checkpoints.ref(8))
+    assert [ref.step for ref in checkpoints.index.prune(checkpoints.run, keep_last=0)] == [8, 4]
+
+
 # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

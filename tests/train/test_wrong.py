@@ -13,6 +13,7 @@ from ledgers import ledger_of, write_shards
 
 from gristmill.tokens.shards import TokenShard
 from gristmill.train.events import AnyEvent, Judged, NotFiniteEvent, SpikeEvent
+from gristmill.train.outputs import WATCHING_SECONDS
 from gristmill.train.standing.wrong import Finding, findings, held_out_rises
 
 SOURCES = ("web", "code")
@@ -151,14 +152,36 @@ def test_a_training_that_became_slow_or_waits_for_data_is_told(shards: dict[str,
     ]
 
 
-def test_measurements_that_took_more_than_all_of_them_may_are_told(shards: dict[str, TokenShard]) -> None:
-    lines = log(speed=1.0)  # 360 s of steps, of which a tenth is more than what costs nobody anything
-    for line in lines:
-        line |= {"throughput/watching_seconds": 3.5} if line["kind"] == "eval" else {}
-    watch = {"every_tokens": T, "max_share": 0.1}
-    assert found(shards, lines, watch=watch) == []
-    lines[-1]["throughput/watching_seconds"] = 5.0
-    (finding,) = found(shards, lines, watch=watch)
+WATCH = {"every_tokens": T, "max_share": 0.1}
+
+
+def until_step_7(*, between: float, end: float) -> list[dict[str, Any]]:
+    """The log of steps of 24 s, with seconds of measuring after step 4 and after step 6, where a stage ends."""
+    train = [line for line in log(speed=1.0) if line["kind"] == "train" and line["step"] <= 7]
+    took = ((4, between), (6, end))
+    return [
+        *train,
+        *({"step": step, "tokens": step * T, "kind": "eval", WATCHING_SECONDS: value} for step, value in took),
+    ]
+
+
+def test_stage_ends_to_come_that_take_more_than_the_cap_are_told(shards: dict[str, TokenShard]) -> None:
+    """360 s of steps, of which a tenth may be measured; stages end after 6, 11 and 15 of 15 steps."""
+    dear = until_step_7(between=20.0, end=20.0)
+    (finding,) = found(shards, dear, step=7, watch=WATCH)
     assert finding.kind == "watches_too_long"
-    assert finding.what.startswith("measuring took 36 s by step 15; pretrain.watch.max_share allows 10.0% ")
-    assert found(shards, lines, watch=watch | {"max_share": 1.0}) == []
+    assert finding.what.startswith("measuring took 40 s by step 7; pretrain.watch.max_share allows 10.0% ")
+    assert "2 stage ends to come take about 40 s more" in finding.what
+    assert found(shards, dear, step=7, watch=WATCH | {"max_share": 1.0}) == []
+
+
+def test_one_measurement_of_a_busy_machine_is_not_wrong_where_the_pace_keeps_the_cap_from_there_on(
+    shards: dict[str, TokenShard],
+) -> None:
+    assert found(shards, until_step_7(between=50.0, end=0.1), step=7, watch=WATCH) == []
+    start = {"step": 0, "tokens": 0, "kind": "eval", WATCHING_SECONDS: 0.1}
+    assert found(shards, [start, *until_step_7(between=0.1, end=50.0)], step=7, watch=WATCH) == []
+
+
+def test_at_the_end_of_a_training_there_is_nothing_left_to_cap(shards: dict[str, TokenShard]) -> None:
+    assert found(shards, until_step_7(between=50.0, end=50.0), step=15, watch=WATCH) == []

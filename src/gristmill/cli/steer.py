@@ -30,6 +30,13 @@ from gristmill.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MayRemake = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--remake", help="pretrain: it may start from the beginning where no checkpoint fits", metavar="pretrain"
+    ),
+]
+
 
 def intervene(
     recipe: RecipePath,
@@ -39,6 +46,7 @@ def intervene(
     peak_lr: Annotated[float | None, typer.Option(help="the new peak of the learning rate")] = None,
     after_step: Annotated[int | None, typer.Option(help="when it takes effect; now, if absent")] = None,
     fork: Fork = None,
+    remake: MayRemake = None,
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -50,7 +58,7 @@ def intervene(
     from gristmill.commands.intervene import settings_of
 
     settings = settings_of(stage=stage, mix=mix, peak_lr=peak_lr)
-    _write_change(recipe, overrides, runs_dir, settings, after_step=after_step, why=why, fork=fork)
+    _write_change(recipe, overrides, runs_dir, settings, after_step=after_step, why=why, fork=fork, remake=remake or [])
 
 
 def rewind(
@@ -59,13 +67,15 @@ def rewind(
     skip: Annotated[int, typer.Option(help="how many steps of data to pass over from there")],
     why: Reason,
     fork: Fork = None,
+    remake: MayRemake = None,
     overrides: Overrides = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Train again from an earlier step, past the data that did harm."""
     from gristmill.commands.intervene import settings_of
 
-    _write_change(recipe, overrides, runs_dir, settings_of(skip=skip), after_step=to, why=why, fork=fork)
+    settings = settings_of(skip=skip)
+    _write_change(recipe, overrides, runs_dir, settings, after_step=to, why=why, fork=fork, remake=remake or [])
 
 
 def _write_change(

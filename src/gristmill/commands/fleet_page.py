@@ -47,7 +47,13 @@ def _costs(plan: Forecast, planned: FleetPlan) -> Iterator[str]:
         price = planned.price(time)
         money = "" if price is None else f", price {price:,.2f}"
         rate = f" ({scale(plan.recipe.pretrain.total_tokens / time)} tokens/s)" if name == "pretrain" else ""
-        yield f"{name}: {seconds(time)}{rate}, {_hours(planned.device_hours(time))} device-hours{money}"
+        yield f"{name}: {spent_words(time, planned.device_hours(time), rate=rate)}{money}"
+
+
+def spent_words(time: float, hours: float, *, rate: str = "") -> str:
+    """Seconds and device-hours, in units that are not too large for them. rate: what follows the time."""
+    spent = "under 1 s" if 0 < time < 0.5 else seconds(time)
+    return f"{spent}{rate}, {_hours(hours)} device-hours"
 
 
 def _layouts(planned: FleetPlan) -> Table:
@@ -74,4 +80,6 @@ def _words(layout: Layout) -> str:
 
 
 def _hours(hours: float) -> str:
+    if 0 < hours < 0.01:
+        return "under 0.01"
     return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"

@@ -63,9 +63,8 @@ def told(beat: Beat) -> str:
         at = BETWEEN if moment is None else f"at {moment.place}"
         return f"the last run was killed, {at}; run the same command to resume"
     doing = BETWEEN if moment is None else str(moment.after(beat.age_seconds))
-    where = f"process {beat.pid}" + (f" on {beat.host}" if beat.state == "elsewhere" else "")
     old = f", last heartbeat {seconds(beat.age_seconds)} ago" if beat.age_seconds > OLD_SECONDS else ""
-    return f"running: {doing} ({where}{old})"
+    return f"running: {doing} ({beat.where}{old})"
 
 
 def loading_seconds() -> float:

@@ -2,8 +2,9 @@
 
     now ──→ the change, checked against the recipe, what is trained and the epoch budget ──→ interventions/001.yaml, or NAME.yaml
 
-Nothing is trained here: the next `gristmill run` resumes from the newest checkpoint that the change leaves as it was. With the change
-the file keeps when it was decided and what was measured last, for whoever asks later what it rested on.
+Nothing is trained here: the next `gristmill run` resumes from the newest checkpoint that the change leaves as it was. It is held from before
+the file is written, for a run at work removes old ones. With the change the file keeps when it was decided and what was measured last, for
+whoever asks later what it rested on.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from gristmill.recipe.schema.changes import PEAK_LR, SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import PATTERNS, RUN_NAME
 from gristmill.recipe.schema.training import Pretrain
-from gristmill.remake import PRETRAIN, resume_point
+from gristmill.remake import PRETRAIN, ResumePoint, resume_point, seconds_at_stake, steps_to_resume_from
 from gristmill.store.checkpoints import CheckpointIndex
 from gristmill.store.durable import atomic_path
 from gristmill.store.heartbeat import read_beat
@@ -45,7 +46,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenize import selection_tokens
 from gristmill.train.monitor import METRICS
 from gristmill.train.outputs import last_measured
-from gristmill.units import counted, scale
+from gristmill.units import counted, scale, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +81,20 @@ def intervene(
     why: str,
     fork: str | None,
     overrides: Sequence[str],
+    remake: Sequence[str] = (),
     console: Console,
 ) -> Path:
-    """Writes the change and says what it does to the budget and where pretraining resumes. Returns the file.
+    """Says what the change does to the budget, what is trained again and where pretraining resumes; then writes it. Returns the file.
 
     settings: of `settings_of`. after_step: None for the steps that are done at this moment. fork: the name of another run, which then
-    shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. Raises
-    RecipeError where nothing is trained yet, for a change that does not fit, and for one that breaks the epoch cap; then
-    nothing is written.
+    shares what both have in common. overrides: those that the recipe was loaded with, which the run needs again. remake: "pretrain", or
+    "all", where it may start from the beginning. Raises RecipeError where nothing is trained yet, for a change that does not fit, for one
+    that breaks the epoch cap, and where all would start over and nobody agreed to that; then nothing is written.
     """
     links = RunLinks(Store(machine.runs_dir), loaded.recipe.name)
     before = with_interventions(loaded, links.folder)
-    states = open_states(before, links, hashes_of(loaded, machine, say=lambda line: None))
+    hashes = hashes_of(loaded, machine, say=lambda line: None)
+    states = open_states(before, links, hashes)
     now = Moment.of(links)
     pretrain = before.recipe.pretrain
     if not now.step:
@@ -106,7 +109,8 @@ def intervene(
             "  --after-step N says after which step the change comes; what follows N is then trained again. With --fork NAME it\n"
             "  becomes another run, and this one stays as it is."
         )
-    change = {"after_step": now.step if after_step is None else after_step, "set": dict(settings), "why": why}
+    at = now.step if after_step is None else after_step
+    change = {"after_step": at, "set": dict(settings), "why": why}
     became = with_change(before, change, origin="the change")
     tokens = links.artefact("tokenize") or states["tokenize"].folder
     budgets = [_budget(one.recipe, tokens, run=links.folder) for one in (before, became)]
@@ -123,9 +127,17 @@ def intervene(
         return write_fork(
             loaded, {"changes": [*so_far, change]}, fork, machine=machine, overrides=overrides, console=console
         )
+    states = open_states(became, links, hashes)
+    point = _held_resume_point(states, machine)
+    if point is not None:
+        if not point.step and not {PRETRAIN, "all"}.intersection(remake):
+            steps = steps_to_resume_from(open_states(before, links, hashes), machine)
+            raise RecipeError(_all_starts_over(point, at, now.step, steps, states, machine))
+        if point.step < now.step:
+            console.print(Text(_trained_again(point, now.step, states, machine)))
     path = keep_intervention(links.folder, change, noted)
     console.print(Text(f"wrote {path}"))
-    _say_what_next(loaded, became, links, machine, _command(loaded.path, overrides, machine), console)
+    _say_what_next(point, links, _command(loaded.path, overrides, machine), console)
     return path
 
 
@@ -234,15 +246,49 @@ def write_fork(
     return path
 
 
-def _say_what_next(
-    loaded: LoadedRecipe, became: LoadedRecipe, links: RunLinks, machine: Machine, command: str, console: Console
-) -> None:
-    states = open_states(became, links, hashes_of(loaded, machine, say=lambda line: None))
-    point = resume_point(states, machine)
+def _held_resume_point(states: States, machine: Machine) -> ResumePoint | None:
+    """Where pretraining would resume; that checkpoint is held for it. A run at work may have removed one that was just found."""
+    index = CheckpointIndex(states.run.store, PRETRAIN)
+    while True:
+        point = resume_point(states, machine)
+        if point is None or point.checkpoint is None or index.reserve(states.run, point.checkpoint):
+            return point
+
+
+def _trained_again(point: ResumePoint, done: int, states: States, machine: Machine) -> str:
+    last = min(done, point.num_steps)
+    return (
+        f"steps {point.step + 1:,} to {last:,} are trained again: {last - point.step:,} of the {done:,} that are done, about "
+        f"{_at_stake(done, states, machine)} of work"
+    )
+
+
+def _at_stake(done: int, states: States, machine: Machine) -> str:
+    return seconds(max(1.0, seconds_at_stake(states, PRETRAIN, machine, steps_done=done)))
+
+
+def _all_starts_over(
+    point: ResumePoint, after_step: int, done: int, steps: Sequence[int], states: States, machine: Machine
+) -> str:
+    """steps: of checkpoints that fit the recipe without the change."""
+    left = [f"{step:,}" for step in steps if after_step < step < point.num_steps]
+    others = (
+        f"  Left are those of {'step' if len(left) == 1 else 'steps'} {', '.join(left)}: a change after such a step resumes from it.\n"
+        if left
+        else ""
+    )
+    return (
+        f"no checkpoint of step {after_step:,} or before is left that fits, so all {point.num_steps:,} steps would be trained from the "
+        f"beginning; about {_at_stake(done, states, machine)} of work would not be used.\n"
+        f"{others}  To start from the beginning: --remake {PRETRAIN}. With --fork NAME it becomes another run, and this one stays as it is."
+    )
+
+
+def _say_what_next(point: ResumePoint | None, links: RunLinks, command: str, console: Console) -> None:
     beat = read_beat(links.folder)
     if beat is not None and beat.is_alive:
         console.print(
-            f"The run that is at work does not know of it, and removes older checkpoints as it goes: stop it now (Ctrl-C saves), then {command}.",
+            f"The run that is at work does not know of it: stop it now (Ctrl-C saves), then {command}.",
             markup=False,
             highlight=False,
         )

@@ -10,7 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gristmill.commands.follow import Made, follow, loading_seconds, step_seconds, told, training_moment
+from gristmill.commands.follow import (
+    Made,
+    follow,
+    loading_seconds,
+    moment_of,
+    step_seconds,
+    told,
+    training_moment,
+)
 from gristmill.commands.run_folder import print_place
 from gristmill.commands.training_page import print_training, training_json
 from gristmill.graph.machine import Machine
@@ -19,7 +27,7 @@ from gristmill.pipeline import hashes_of, kept_steps, open_states
 from gristmill.recipe.interventions import RUN_RECIPE, with_interventions
 from gristmill.recipe.load import LoadedRecipe, load_recipe
 from gristmill.remake import PRETRAIN, ResumePoint, resume_point
-from gristmill.report.watching import watching_lines
+from gristmill.report.watching import groups_of_run, table_json, words_of
 from gristmill.store.heartbeat import Beat, read_beat, read_beats_of_ranks
 from gristmill.store.store import RunLinks, Store
 from gristmill.train.events import EVENTS, AnyEvent, line_of, read_events
@@ -27,7 +35,8 @@ from gristmill.train.standing.under_way import UnderWay
 from gristmill.units import counted
 
 SHOWN_EVENTS = 5
-COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow"}
+AT_WORK = "at work"
+COLOURS = {"done": "green", "missing": "yellow", "drifted": "magenta", "undecided": "yellow", AT_WORK: "cyan"}
 
 
 def status(
@@ -63,6 +72,8 @@ def status(
         if (training := _training(loaded, links, states, machine, beat)) is not None:
             told_of = training_json(training, step_seconds=step_seconds(training, training_moment(beat)))
             rows = [row | ({"training": told_of} if row["step"] == PRETRAIN else {}) for row in rows]
+        if (groups := groups_of_run(links, loaded.recipe.locked_packs)) is not None:
+            rows = [row | ({"groups": table_json(groups)} if row["step"] == PRETRAIN else {}) for row in rows]
         doing = None if beat is None or not beat.is_alive else beat.doing
         rows = [row | ({"running": doing} if doing and doing["step"] == row["step"] else {}) for row in rows]
         console.print_json(json.dumps(rows))
@@ -86,8 +97,9 @@ def status(
             now=None if moment is None else datetime.datetime.now(),
             console=console,
         )
-    for line in watching_lines(links, loaded.recipe.locked_packs):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if (groups := groups_of_run(links, loaded.recipe.locked_packs)) is not None:
+        for line in ("", *words_of(groups)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not follows:
         return 0
     made = Made(links, [*states.steps])
@@ -133,21 +145,35 @@ def _event_lines(events: Sequence[AnyEvent]) -> list[str]:
 
 
 def _rows(states: States, links: RunLinks, machine: Machine, kept: Collection[str]) -> list[tuple[str, ...]]:
-    """Step, state, when it was made, seconds, what will happen and why: of each step."""
-    point = resume_point(states, machine)
+    """Step, state, when it was made, seconds, what will happen and why: of each step; of one that is at work, who makes it."""
+    point, working = resume_point(states, machine), _at_work(links)
     rows = list[tuple[str, ...]]()
     for state in states.all():
-        facts = _facts(state, links)
+        facts, who = _facts(state, links), working.get(state.step.name, [])
+        words = escape("; ".join(who)) or _words(state, facts, point, is_kept=state.step.name in kept)
+        shown = AT_WORK if who else state.state
         rows.append(
             (
                 state.step.name,
-                f"[{COLOURS[state.state]}]{state.state}[/]",
+                f"[{COLOURS[shown]}]{shown}[/]",
                 str(facts.get("made_at", ""))[5:16].replace("T", " "),
                 f"{facts['wall_seconds']:.1f}" if "wall_seconds" in facts else "",
-                _words(state, facts, point, is_kept=state.step.name in kept),
+                words,
             )
         )
     return rows
+
+
+def _at_work(links: RunLinks) -> dict[str, list[str]]:
+    """Step → the processes that make it now, by heartbeats that are alive."""
+    found: dict[str, list[str]] = {}
+    beats = {"": read_beat(links.folder)} | {
+        f"rank {rank}, ": beat for rank, beat in read_beats_of_ranks(links.folder).items()
+    }
+    for rank, beat in beats.items():
+        if beat is not None and beat.is_alive and (moment := moment_of(beat)) is not None:
+            found.setdefault(moment.step, []).append(f"{rank}{beat.where}")
+    return found
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Table:

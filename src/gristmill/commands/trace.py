@@ -168,8 +168,8 @@ def trace_document(target: Path, name: str, *, console: Console, as_json: bool) 
         read = sum(reading.end - reading.first + 1 for reading in readings)
         console.print(Text(f"{source}  {name}", style="bold"))
         console.print(
-            f"{tokens:,} tokens, of which {read:,} are read in {counted(len({one.step for one in readings}), 'step')} of "
-            f"{order.course.num_steps:,}: {read / tokens:.2f} times",
+            f"{tokens:,} tokens, read {read / tokens:.2f} times: {read:,} tokens in "
+            f"{counted(len({one.step for one in readings}), 'step')} of {order.course.num_steps:,}",
             highlight=False,
         )
         if readings:

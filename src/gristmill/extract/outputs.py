@@ -39,6 +39,12 @@ class Extracted(Outputs):
         return read_ledger(self.accounts)
 
     @property
+    def asked(self) -> list[str]:
+        """Of main_text, language and rules what the source asks for."""
+        found = {key: self.record.at("source", key) for key in ("main_text", "language")}
+        return [key for key, value in {**found, "rules": self.record.at("source", "rules", "packs")}.items() if value]
+
+    @property
     def language(self) -> LanguageFilter | None:
         """Which languages stayed; None where all did."""
         if self.record.at("source", "language") is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pydantic import ValidationError
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe, read_yaml
 from gristmill.recipe.resolved import resolved_yaml
-from gristmill.recipe.schema.changes import SKIP_STEPS
+from gristmill.recipe.schema.changes import SKIP_STEPS, Change
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.recipe.schema.section import KeyPath, Misfit, expected_words
 from gristmill.store.durable import atomic_path
@@ -34,20 +35,64 @@ CHANGES: KeyPath = ("pretrain", "changes")
 
 def with_interventions(loaded: LoadedRecipe, run: Path) -> LoadedRecipe:
     """The recipe with the interventions of a run appended to its changes. Raises RecipeError naming the file that does not fit."""
-    files = _numbered(run / FOLDER)
-    if not files:
-        return loaded
-    for path in files:
-        change, _ = read_yaml(path)
-        change.pop(NOTED, None)
-        try:
-            loaded = with_change(loaded, change, origin=str(path))
-        except RecipeError as error:
-            raise RecipeError(
-                f"{path} does not fit the recipe {loaded.path}: {error}.\n  Correct the file, or remove it if it was not "
-                "yet carried out."
-            ) from None
+    for path in _numbered(run / FOLDER):
+        loaded = _with_file(loaded, path)
     return loaded
+
+
+def with_those_to_come(text: str, loaded: LoadedRecipe, run: Path) -> str:
+    """The text of a run's recipe as it was carried out, with the interventions that were written since; the text itself where there are
+    none. loaded: the recipe of that text. Raises RecipeError naming the file that does not fit."""
+    taken = list(loaded.recipe.pretrain.changes)
+    to_come = list[Path]()
+    for path in _numbered(run / FOLDER):
+        change = _as_change(path)
+        if change in taken:
+            taken.remove(change)
+        else:
+            to_come.append(path)
+    if not to_come:
+        return text
+    lines = text.splitlines()
+    became = replace(loaded, origins=_origins_said(lines, loaded.origins))
+    for path in to_come:
+        became = _with_file(became, path)
+    said = [f"# {path} is not carried out yet; the next `gristmill run` does" for path in to_come]
+    return "\n".join([*said, *(line for line in lines[:1] if line.startswith("#")), resolved_yaml(became)])
+
+
+def _with_file(loaded: LoadedRecipe, path: Path) -> LoadedRecipe:
+    try:
+        return with_change(loaded, _read_change(path), origin=str(path))
+    except RecipeError as error:
+        raise RecipeError(
+            f"{path} does not fit the recipe {loaded.path}: {error}.\n  Correct the file, or remove it if it was not "
+            "yet carried out."
+        ) from None
+
+
+def _read_change(path: Path) -> dict[str, Any]:
+    change, _ = read_yaml(path)
+    change.pop(NOTED, None)
+    return change
+
+
+def _as_change(path: Path) -> Change | None:
+    """The change of a file; None for one that is none, of which `_with_file` says why."""
+    try:
+        return Change.model_validate(_read_change(path))
+    except ValidationError:
+        return None
+
+
+def _origins_said(lines: Sequence[str], origins: Mapping[KeyPath, str]) -> dict[KeyPath, str]:
+    """Where the values of a run's recipe were written, by the comments at the ends of its lines. origins: "file:line" of that recipe."""
+    found: dict[KeyPath, str] = {}
+    for key, place in origins.items():
+        value, mark, said = lines[int(place.rpartition(":")[2]) - 1].rpartition("  # ")
+        if mark and value.strip():
+            found[key] = said
+    return found
 
 
 def with_change(loaded: LoadedRecipe, change: Mapping[str, Any], *, origin: str) -> LoadedRecipe:

@@ -46,10 +46,23 @@ def what_came_in(facts: Facts) -> Section | None:
         blocks.append(fold(title, [_sample_table(samples)]))
     return Section(
         title="What came in",
-        intro="Each source is read, reduced to its main text, filtered by language and by rules with published limits that are "
-        "chosen for this source; then all sources together lose what scores low, what tests ask, and copies.",
+        intro=how_it_came_in(facts),
         blocks=blocks,
     )
+
+
+def how_it_came_in(facts: Facts) -> str:
+    """What was done to the sources, in a sentence: what any of them asks for."""
+    asked = facts.asked_of_sources
+    filters = (["by language"] if "language" in asked else []) + (
+        ["by rules with published limits that are chosen for this source"] if "rules" in asked else []
+    )
+    done = [
+        "Each source is read",
+        *(["reduced to its main text"] if "main_text" in asked else []),
+        *([f"filtered {' and '.join(filters)}"] if filters else []),
+    ]
+    return f"{', '.join(done)}; then all sources together lose what scores low, what tests ask, and copies."
 
 
 def _impact(impact: Mapping[str, Impact]) -> Iterator[Markup]:

@@ -234,6 +234,11 @@ class Facts:
         filters = [self.left(f"extract/{source}", Extracted).language for source in self.sources]
         return {code for one in filters if one is not None for code in one.keep}
 
+    @property
+    def asked_of_sources(self) -> set[str]:
+        """Of main_text, language and rules those that at least one source asks for."""
+        return {key for source in self.sources for key in self.left(f"extract/{source}", Extracted).asked}
+
     @cached_property
     def rejected_samples(self) -> list[dict[str, Any]]:
         """A few rejected documents of every source and reason, as rows of REJECTED_SCHEMA."""

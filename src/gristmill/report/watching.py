@@ -36,14 +36,19 @@ UNITS = {BITS: "bits per byte", GOLD_BITS: "bits per byte of the answer"}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Mean of a group with half of its 95 % interval, infinite where it has none; reference: that of an earlier run after as many tokens."""
+    """Mean of a group with half of its 95 % interval, infinite where it has none, after so many steps and tokens; reference: that of an
+    earlier run after as many tokens. is_older: of a step before that of its column."""
 
     value: float
     half: float
+    step: int
+    tokens: int
+    is_older: bool = False
     reference: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ± {self.half:.3f}" if math.isfinite(self.half) else f"{self.value:.3f}"
+        value = f"{self.value:.3f} ± {self.half:.3f}" if math.isfinite(self.half) else f"{self.value:.3f}"
+        return f"{value} (step {self.step:,})" if self.is_older else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +74,8 @@ class GroupRow:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupTable:
-    """columns: stage ends that were reached, and the last measurement where it lies after them. told: what follows from it, in sentences."""
+    """columns: stage ends that were reached, and the last measurement where it lies after them; there a group has the newest value of all
+    its packs since the last stage end. told: what follows from it, in sentences."""
 
     columns: Sequence[str]
     rows: Sequence[GroupRow]
@@ -109,11 +115,36 @@ def table_of(watched: Watched, lines: Sequence[Mapping[str, Any]], *, locked: Co
     return GroupTable(columns=[*columns], rows=rows, told=told)
 
 
-def watching_lines(links: RunLinks, locked: Collection[str]) -> list[str]:
-    """What a run's pretraining measured of itself so far, as lines of text; none before the first measurement."""
+def groups_of_run(links: RunLinks, locked: Collection[str]) -> GroupTable | None:
+    """What a run's pretraining measured of itself so far; None before the first measurement."""
     folder = links.artefact(PRETRAIN) or links.unfinished(PRETRAIN)
-    table = None if folder is None else group_table(folder, locked=locked)
-    return [] if table is None else ["", *words_of(table)]
+    return None if folder is None else group_table(folder, locked=locked)
+
+
+def table_json(table: GroupTable) -> dict[str, Any]:
+    """The same for programs; null for a cell that is empty and an interval that is not known."""
+    return {
+        "columns": [*table.columns],
+        "rows": [
+            {
+                "group": row.group,
+                "measure": row.measure,
+                "fewer_is_better": row.fewer_is_better,
+                "cells": [None if cell is None else _cell_json(cell) for cell in row.cells],
+            }
+            for row in table.rows
+        ],
+        "told": [*table.told],
+    }
+
+
+def _cell_json(cell: Cell) -> dict[str, Any]:
+    reference = None if cell.reference is None else _mean_json(*cell.reference)
+    return {"step": cell.step, "tokens": cell.tokens, **_mean_json(cell.value, cell.half), "reference": reference}
+
+
+def _mean_json(value: float, half: float) -> dict[str, Any]:
+    return {"value": value, "half": half if math.isfinite(half) else None}
 
 
 def words_of(table: GroupTable) -> list[str]:
@@ -128,15 +159,12 @@ def words_of(table: GroupTable) -> list[str]:
     return [*lines, *table.told]
 
 
-def _columns(watched: Watched, lines: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int] | None]:
-    """Heading → step and tokens; None for the last value of each curve."""
+def _columns(watched: Watched, lines: Sequence[Mapping[str, Any]]) -> dict[str, range]:
+    """Heading → steps of which the newest that was measured is shown."""
     newest = int(lines[-1]["step"])
-    reached: dict[str, tuple[int, int] | None] = {
-        end.name: (end.step, end.tokens) for end in watched.stage_ends if end.step <= newest
-    }
-    if newest not in [end.step for end in watched.stage_ends]:
-        reached[f"step {newest:,}"] = None
-    return reached
+    reached = {end.name: range(end.step, end.step + 1) for end in watched.stage_ends if end.step <= newest}
+    last = max((steps[-1] for steps in reached.values()), default=-1)
+    return {**reached, **({f"step {newest:,}": range(last + 1, newest + 1)} if newest > last else {})}
 
 
 def _groups(
@@ -150,24 +178,25 @@ def _groups(
     return groups
 
 
-def _cell(
-    curves: Sequence[Sequence[Point]], references: Sequence[Sequence[Point]], at: tuple[int, int] | None
-) -> Cell | None:
-    """The mean over curves at a step, or of their last points; None unless all of them have one."""
-    points = [_point(points, at) for points in curves]
-    known = [point for point in points if point is not None]
-    if len(known) < len(points):
+def _cell(curves: Sequence[Sequence[Point]], references: Sequence[Sequence[Point]], steps: range) -> Cell | None:
+    """The mean over curves at the newest of the steps at which all of them have a point; None where there is none."""
+    by_step = [{point.step: point for point in points if point.step in steps} for points in curves]
+    common = set.intersection(*(set(points) for points in by_step))
+    if not common:
         return None
+    step = max(common)
+    known = [points[step] for points in by_step]
     bands = [band_at(reference, point.tokens) for reference, point in zip(references, known, strict=True)]
     full = [band for band in bands if band is not None]
     value, half = _mean(known)
-    return Cell(value=value, half=half, reference=_mean(full) if len(full) == len(bands) else None)
-
-
-def _point(points: Sequence[Point], at: tuple[int, int] | None) -> Point | None:
-    if at is None:
-        return points[-1] if points else None
-    return next((point for point in points if point.step == at[0]), None)
+    return Cell(
+        value=value,
+        half=half,
+        step=step,
+        tokens=known[0].tokens,
+        is_older=step < steps[-1],
+        reference=_mean(full) if len(full) == len(bands) else None,
+    )
 
 
 def _mean(points: Sequence[Point]) -> tuple[float, float]:

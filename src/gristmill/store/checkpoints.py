@@ -2,6 +2,7 @@
 
     runs/.store/checkpoints/0000120-<prefix>/    a checkpoint, committed, its files read-only
     runs/<run>/checkpoints/pretrain/0000120      a relative link to it, from each run that made or uses it
+    runs/<run>/checkpoints/pretrain/for-0000120  one that the run's next training is to find, whatever the present one removes
 
 A prefix is a hash of what shaped the training up to that step; the caller makes it. Two runs that agree up to step 120 have
 one checkpoint of it. What a checkpoint holds is the caller's affair too: nothing here reads one, and `find` is one listing
@@ -27,6 +28,7 @@ from gristmill.store.removal import discard_leftovers, held_names, is_held
 from gristmill.store.store import CHECKPOINTS, RunLinks, Store, named_by
 
 _NAME = re.compile(r"(\d{7,})-([0-9a-f]+)")
+_RESERVED = "for-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +78,27 @@ class CheckpointIndex:
             run.point(self._link_name(ref), f"{CHECKPOINTS}/{ref.folder.name}")
         return True
 
+    def reserve(self, run: RunLinks, ref: CheckpointRef) -> bool:
+        """Holds a checkpoint until `release`, however the run prunes those that are its own. False, and nothing changed, when it is not there."""
+        with self._store.locks.shared():
+            if not ref.folder.is_dir():
+                return False
+            run.point(f"{self._links}/{_RESERVED}{ref.step:07d}", f"{CHECKPOINTS}/{ref.folder.name}")
+        return True
+
+    def release(self, run: RunLinks) -> None:
+        """Holds nothing in reserve any more."""
+        for path in (run.folder / self._links).glob(f"{_RESERVED}*"):
+            path.unlink(missing_ok=True)
+
     def hold(self, run: RunLinks, names: Iterable[str]) -> None:
-        """Makes the named checkpoints the run's, as far as they are there, and no others."""
+        """Makes the named checkpoints the run's, as far as they are there, and no others; nothing stays in reserve."""
         wanted, own = set(map(self._parse, names)), set(self.own(run))
         for ref in own - wanted:
             self.unlink(run, ref)
         for ref in wanted - own:
             self.link(run, ref)
+        self.release(run)
 
     def unlink(self, run: RunLinks, ref: CheckpointRef) -> None:
         """Removes the run's link, if it leads to this checkpoint; the checkpoint stays until `clean`."""

@@ -48,6 +48,11 @@ class Beat:
         """True if the process is running, or may be."""
         return self.state in ("running", "elsewhere")
 
+    @property
+    def where(self) -> str:
+        """ "process 1234", with its machine where that is another one."""
+        return f"process {self.pid}" + (f" on {self.host}" if self.state == "elsewhere" else "")
+
 
 class Heart:
     """Writes the heartbeat of this process for the run in `folder`. A beat that cannot be written is skipped without an error."""

@@ -111,10 +111,11 @@ class Checkpoints:
 
     def _let_go_others(self) -> None:
         """Unlinks the run's checkpoints of other prefixes: they are of a training that the recipe no longer asks for, and stay
-        in the store until `clean`."""
+        in the store until `clean`. What was reserved for this training it has taken or does not need."""
         for ref in self.kept():
             if ref.prefix != self._prefix(ref.step):
                 self.index.unlink(self.run, ref)
+        self.index.release(self.run)
 
     def _prefix(self, step: int) -> str:
         return fingerprint(self.prefix_at(step))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, median_low
 from typing import Any, Literal
 
 from gristmill.planning.budget import epoch_verdict
@@ -68,7 +68,7 @@ def findings(
         *held_out_rises(lines, sources),
         *_read_often(ledger, rows, step),
         *_slow(train),
-        *_watching(pretrain, step, lines),
+        *_watching(ledger, step, lines),
     ]
 
 
@@ -161,17 +161,27 @@ def _slow(train: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         yield Finding(kind="waits_for_data", what=words)
 
 
-def _watching(pretrain: Pretrain, step: int, lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Measurements that took more already than all of them may take of a training at the speed so far."""
+def _watching(ledger: Ledger, step: int, lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """Measurements that took more already than all of them may take of a training at the speed so far, where the stage ends to come take
+    more than the rest of it allows, too: what lies between them is passed over by then (watch/pace.py), so a measurement that took long
+    once is made up for."""
     speeds = [speed for line in lines if (speed := line.get("throughput/tok_per_sec"))]
-    spent = sum(line.get(WATCHING_SECONDS, 0.0) for line in lines)
-    share = pretrain.watch.max_share
-    if not speeds or share >= NO_LIMIT:
+    pretrain, course = ledger.pretrain, ledger.course
+    ends = [segment.last_step for segment in course.segments]
+    took = {line["step"]: line[WATCHING_SECONDS] for line in lines if WATCHING_SECONDS in line}
+    in_full = [spent for at, spent in took.items() if at in (0, *ends)]
+    share, to_come = pretrain.watch.max_share, sum(end > step for end in ends)
+    if not speeds or not in_full or share >= NO_LIMIT:
         return
-    allowed = max(FREE_SECONDS, share * pretrain.total_tokens / median(speeds))
-    if spent > allowed:
+    step_seconds = pretrain.global_batch_tokens / median(speeds)
+    spent, more = sum(took.values()), to_come * median_low(in_full)
+    allowed, allowed_more = (
+        max(FREE_SECONDS, share * step_seconds * steps) for steps in (course.num_steps, course.num_steps - step)
+    )
+    if spent > allowed and more > allowed_more:
         words = (
             f"measuring took {seconds(spent)} by step {step:,}; pretrain.watch.max_share allows {percent(share)} of the time of all steps, "
-            f"{seconds(allowed)}. Stage ends are always measured: score fewer items there, or allow more"
+            f"{seconds(allowed)}, and {counted(to_come, 'stage end')} to come take about {seconds(more)} more. Stage ends are always "
+            "measured: score fewer items there, or allow more"
         )
         yield Finding(kind="watches_too_long", what=words)

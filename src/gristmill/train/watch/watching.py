@@ -253,10 +253,13 @@ class Watcher:
         )
         amounts = asked.reduced(part)
         if amounts != asked:
+            fewer = (
+                (amounts.max_items, asked.max_items, "items of a pack"),
+                (amounts.validation_bytes, asked.validation_bytes, "bytes of a source's held-out text"),
+            )
+            told = " and ".join(f"{some:,} of {every:,} {what}" for some, every, what in fewer if some < every)
             self.session.runtime.say(
-                f"Watching is to take {watch.max_share:.2g} of the time of training at most (pretrain.watch.max_share): "
-                f"{amounts.max_items:,} of {asked.max_items:,} items of a pack and {amounts.validation_bytes:,} of "
-                f"{asked.validation_bytes:,} bytes of a source's held-out text are scored."
+                f"Watching is to take {watch.max_share:.2g} of the time of training at most (pretrain.watch.max_share): {told} are scored."
             )
         return amounts
 
