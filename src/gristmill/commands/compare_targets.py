@@ -1,7 +1,7 @@
 """What may be compared: the addresses of models on the command line of `compare`.
 
 runs/quickstart                  a run: the model that was made last, or the one that --model names
-runs/quickstart/sft              a model of a run
+runs/quickstart/sft              a model of a run; runs/mymodel/start is the released one that it continued
 runs/quickstart@700              the checkpoint of its pretraining after step 700
 runs/quickstart/checkpoints/…    any checkpoint, by its folder
 runs/quickstart/export           the released form of a run
@@ -57,7 +57,7 @@ def find_target(address: str, *, model: str | None) -> Target:
     if (path / STATE).is_file():
         return _checkpoint(address, path)
     part = path.parent if path.name == "model" else path
-    if is_run(part.parent) and part.name in (*MODEL_STEPS, "export"):
+    if is_run(part.parent) and part.name in (*MODEL_STEPS, "export", *models_of(part.parent)):
         return _part_of(address, part.parent, part.name)
     if is_run(path):
         return _of_run(address, path, model)
