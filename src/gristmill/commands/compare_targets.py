@@ -11,7 +11,7 @@ FOLDER                           any Hugging Face folder of a Llama
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gristmill.commands.model_folder import find_model
@@ -110,7 +110,7 @@ def _checkpoint_of(address: str, run: Path, step: int) -> Target:
         there = sorted(int(path.name) for path in folder.parent.glob("[0-9]*") if path.is_dir())
         words = f"it has those after steps {', '.join(f'{one:,}' for one in there)}" if there else "it has none"
         raise ArtifactError(f"{run} has no checkpoint after step {step:,}; {words}.")
-    return _checkpoint(address, folder)
+    return replace(_checkpoint(address, folder), run=run)  # named as it was asked for
 
 
 def _checkpoint(address: str, folder: Path) -> Target:

@@ -234,9 +234,7 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     chat_models = (recipe.sft is not None) + (recipe.dpo is not None)
     models = 1 + chat_models + (recipe.pretrain.init_from is not None)
     per_token = bytes_per_token(recipe.tokenizer.vocab_size)
-    held_out = sum(
-        evaluated_bytes(recipe, text, amounts.documents[name]) for name, text in amounts.text_bytes.items()
-    )
+    held_out = sum(evaluated_bytes(recipe, text, amounts.documents[name]) for name, text in amounts.text_bytes.items())
     packs = sum(amounts.pack_bytes.get(name, 0) for name in recipe.evaluate.packs) * ITEM_READINGS
     window = recipe.pretrain.stages[-1].seq_len
     tokens = models * held_out / per_token + models * packs / per_token
