@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gristmill.units import counted, in_bytes, megabytes, on_axis, scale, seconds
+from gristmill.units import counted, in_bytes, megabytes, on_axis, passes, scale, seconds
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,10 @@ def test_bytes_have_one_prefix_and_one_unit(value: float, words: str) -> None:
 
 def test_a_column_of_megabytes() -> None:
     assert [megabytes(value) for value in (0, 1_234_567, 2e9)] == ["0.00", "1.23", "2,000.00"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(2.5, "2.5 passes"), (1, "1.0 passes"), (0.041, "0.041 passes"), (0.5, "0.5 passes")]
+)
+def test_a_part_of_a_pass_is_not_none(value: float, words: str) -> None:
+    assert passes(value) == words

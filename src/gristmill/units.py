@@ -57,6 +57,11 @@ def seconds(value: float) -> str:
     return f"{days:,.1f} days" if days < 2 * 365.25 else f"{days / 365.25:,.1f} years"
 
 
+def passes(value: float) -> str:
+    """How often text is read: 2.5 → "2.5 passes", .0407 → "0.041 passes", for a part of one is read, not nothing."""
+    return f"{value:.1f} passes" if value >= 0.95 else f"{value:.2g} passes"
+
+
 def percent(value: float) -> str:
     """.125 → "12.5%"."""
     return f"{value:.1%}"

@@ -100,6 +100,27 @@ def test_a_pack_is_compared_item_by_item_as_by_a_paired_t_interval_and_mcnemars_
     assert row["smallest"] > error / 2
 
 
+def test_the_released_model_that_a_run_continued_is_compared_as_the_run_measured_it(
+    two_runs: tuple[Path, Path],
+) -> None:
+    """Nothing is measured here: the folder of its step may even be gone."""
+    run, _ = two_runs
+    evaluated = run / "evaluate"
+    rows = json.loads((evaluated / "results.json").read_text(encoding="utf-8"))
+    released = [{**row, "model": "start"} for row in rows if row["model"] == "pretrain"]
+    (evaluated / "results.json").write_text(json.dumps(released + rows), encoding="utf-8")
+    kept = scores(run)
+    (evaluated / "models" / "start.json").write_text(json.dumps({"records": [], "scores": kept}), encoding="utf-8")
+    change(run, "novel", [bits - 1 for bits in kept["novel"]["amounts"]], kept["novel"]["sizes"])
+    (run / "start").mkdir()
+    told = found(run / "start", run)
+    assert (told["a"]["model"], told["b"]["model"]) == ("start", "pretrain")
+    (row,) = [one for one in told["rows"] if one["task"] == "novel"]
+    count = len(kept["novel"]["amounts"])
+    assert row["comparison"]["difference"] == pytest.approx(-count / sum(kept["novel"]["sizes"]))
+    assert not (run / "compared").exists()
+
+
 def test_documents_are_paired_by_their_text_where_each_holds_out_its_own(two_runs: tuple[Path, Path]) -> None:
     a, b = two_runs
     kept = scores(b)["glosses"]

@@ -23,6 +23,7 @@ from gristmill.graph.machine import Machine
 from gristmill.recipe.interventions import recipe_as_it_became
 from gristmill.recipe.load import load_recipe
 from gristmill.statistics import paired_difference
+from gristmill.units import in_bytes
 from models import random_llama, save, small_tokenizer
 
 
@@ -139,8 +140,9 @@ def test_what_was_measured_once_is_not_measured_again(
 
 def test_the_time_is_told_before_a_model_is_measured(run: Path, stranger: Path) -> None:
     lines = said(run, stranger).splitlines()
+    size = in_bytes(Bench.of(run).num_bytes)
     assert lines[0].startswith(
-        f"{stranger} is measured on 80 items of 2 packs and 0.02 MB of held-out text of {run}: about "
+        f"{stranger} is measured on 80 items of 2 packs and {size} of held-out text of {run}: about "
     )
     assert lines[1].startswith(f"{stranger} on wordnet-cloze: ")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
-from gristmill.planning.steps import LEAST, MOST, Amounts, Work, correction, works
+from gristmill.planning.steps import LEAST, MOST, Amounts, Work, correction, evaluated_bytes, works
 from gristmill.recipe.load import load_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -47,6 +47,19 @@ def test_evaluation_of_ten_times_the_text_takes_no_longer(path: Path) -> None:
     recipe, machine = load_recipe(path).recipe, Machine(processes=2, threads=1)
     of_much, of_more = (works(recipe, amounts_of([*recipe.sources], size), machine) for size in (1e9, 1e10))
     assert of_much["evaluate"] == of_more["evaluate"]
+
+
+def test_of_long_documents_evaluation_reads_more_than_is_asked_for_as_reading_them_one_by_one_does() -> None:
+    recipe = load_recipe(next(path for path in RECIPES if path.stem == "domain")).recipe
+    size, real, told = 12_000, 0, 0.0
+    for asked in range(1000, 24_001, 1000):
+        evaluate = recipe.evaluate.model_copy(update={"validation_bytes": asked})
+        told += evaluated_bytes(recipe.model_copy(update={"evaluate": evaluate}), 1e7, 1e7 / size)
+        read = 0
+        while read < asked:
+            read += size
+        real += read
+    assert told == pytest.approx(real, rel=0.03)
 
 
 works_done = st.lists(

@@ -242,6 +242,22 @@ def test_whole_documents_from_the_front_until_there_are_enough_bytes(
     assert (found.num_documents, found.num_bytes) == (2, 6)
 
 
+@pytest.mark.parametrize("max_bytes", [1, 3, 4, 5, 30, 47, 48, 1000])
+def test_the_last_document_is_cut_at_the_token_that_reaches_the_bytes(
+    max_bytes: int, tmp_path: Path, model: Llama, tokenizer: Tokenizer
+) -> None:
+    texts = ["one", "the two of them", "three four five six seven eig"]
+    written = shard(tmp_path, tokenizer, texts)
+    found = bits_per_byte(model, tokenizer, written, max_bytes=max_bytes, cuts_last=True)
+    longest = max(tokenizer.num_bytes([one]) for text in texts for one in tokenizer.encode(text))
+    all_bytes = sum(map(len, texts))
+    assert min(max_bytes, all_bytes) <= found.num_bytes < min(max_bytes + longest, all_bytes + 1)
+    assert found.document_bytes[:-1] == tuple(map(len, texts))[: found.num_documents - 1]
+    last = tokenizer.encode(texts[found.num_documents - 1])
+    cut = next(n for n in range(1, len(last) + 1) if tokenizer.num_bytes(last[:n]) == found.document_bytes[-1])
+    assert found.document_bits[-1] == pytest.approx(-plain_logp(model, [0], last[:cut])[0] / math.log(2), rel=1e-6)
+
+
 def test_shard_without_text_is_refused(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match="no text to score"):
         bits_per_byte(model, tokenizer, shard(tmp_path, tokenizer, [""]))

@@ -23,7 +23,7 @@ from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
 from gristmill.train.events import AboveGuessingEvent, read_events
-from gristmill.train.scorer import PackScore, Score, score_pack
+from gristmill.train.scorer import BitsPerByte, PackScore, Score, bits_per_byte, score_pack
 from gristmill.train.watch import pace, watching
 from gristmill.train.watch.gold import gold_bits_per_byte
 from gristmill.train.watch.watched import read_watched
@@ -244,6 +244,23 @@ def test_what_is_scored_whatever_it_takes_is_counted_in_full(
     num_bytes = 3 * (sum(min(100, shard.num_bytes) for shard in shards) + choices + len("onetwo")) + 2 * choices
     per_token = sum(shard.num_bytes for shard in shards) / sum(shard.num_tokens for shard in shards)
     assert counted == [pytest.approx(num_bytes / per_token)]
+
+
+def test_of_long_documents_no_more_is_read_than_was_counted(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A document may be longer than all that is to be read of its source."""
+    read: list[BitsPerByte] = []
+
+    def measure(*arguments: Any, **options: Any) -> BitsPerByte:
+        read.append(bits_per_byte(*arguments, **options))
+        return read[-1]
+
+    monkeypatch.setattr(watching, "bits_per_byte", measure)
+    pretrain.run(context(inputs, tmp_path, recipe({"validation_bytes": 7, "packs": []})))
+    assert read
+    longest = max(map(len, tiny.WORDS)) + 1  # of a token: a word and the blank before it
+    assert all(7 <= one.num_bytes < 7 + longest and one.num_documents == 1 for one in read)
 
 
 def test_a_resumed_training_knows_what_its_measurements_took_before(

@@ -23,7 +23,7 @@ from gristmill.store.durable import read_json
 from gristmill.store.fingerprint import fingerprint
 from gristmill.train.checkpoint import OPTIMIZER
 from gristmill.train.runtime import ThreadsByLoad
-from gristmill.units import counted, seconds
+from gristmill.units import counted, in_bytes, seconds
 
 KEPT_IN = "compared"  # a folder of the run whose packs and text were used
 
@@ -67,9 +67,10 @@ def sides_of(
     wanted = [target for target in targets if not _is_measured(target, bench, window)]
     for target in wanted:
         asked = bench.without(_locked(target))
+        items = sum(len(pack.items) for pack in asked.packs.values())
+        packs = f"{counted(items, 'item')} of {counted(len(asked.packs), 'pack')} and " if asked.packs else ""
         console.print(
-            f"{target.address} is measured on {counted(sum(len(pack.items) for pack in asked.packs.values()), 'item')} of "
-            f"{counted(len(asked.packs), 'pack')} and {asked.num_bytes / 1e6:.2f} MB of held-out text of {asked.folder}: about "
+            f"{target.address} is measured on {packs}{in_bytes(asked.num_bytes)} of held-out text of {asked.folder}: about "
             f"{seconds(asked.seconds(target.model_dir, machine, window=window))}",
             markup=False,
             highlight=False,

@@ -1,7 +1,7 @@
 """What may be compared: the addresses of models on the command line of `compare`.
 
 runs/quickstart                  a run: the model that was made last, or the one that --model names
-runs/quickstart/sft              a model of a run
+runs/quickstart/sft              a model of a run; runs/mymodel/start is the released one that it continued
 runs/quickstart@700              the checkpoint of its pretraining after step 700
 runs/quickstart/checkpoints/…    any checkpoint, by its folder
 runs/quickstart/export           the released form of a run
@@ -11,7 +11,7 @@ FOLDER                           any Hugging Face folder of a Llama
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gristmill.commands.model_folder import find_model
@@ -57,7 +57,7 @@ def find_target(address: str, *, model: str | None) -> Target:
     if (path / STATE).is_file():
         return _checkpoint(address, path)
     part = path.parent if path.name == "model" else path
-    if is_run(part.parent) and part.name in (*MODEL_STEPS, "export"):
+    if is_run(part.parent) and part.name in (*MODEL_STEPS, "export", *models_of(part.parent)):
         return _part_of(address, part.parent, part.name)
     if is_run(path):
         return _of_run(address, path, model)
@@ -110,7 +110,7 @@ def _checkpoint_of(address: str, run: Path, step: int) -> Target:
         there = sorted(int(path.name) for path in folder.parent.glob("[0-9]*") if path.is_dir())
         words = f"it has those after steps {', '.join(f'{one:,}' for one in there)}" if there else "it has none"
         raise ArtifactError(f"{run} has no checkpoint after step {step:,}; {words}.")
-    return _checkpoint(address, folder)
+    return replace(_checkpoint(address, folder), run=run)  # named as it was asked for
 
 
 def _checkpoint(address: str, folder: Path) -> Target:

@@ -24,7 +24,7 @@ from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
 from gristmill.recipe.load import load_recipe
 from gristmill.select.outputs import MOST_SEEN
-from gristmill.units import counted, in_bytes, megabytes, scale, seconds
+from gristmill.units import counted, in_bytes, megabytes, passes, scale, seconds
 
 SHOWN_REASONS = 4
 SHOWN_PLACES = 3
@@ -195,7 +195,7 @@ def say_what_was_made(
     total = sum(took.values())
     console.print(
         f"Wrote {recipe}: {scale(parameters)} parameters, {scale(budget.total_tokens)} tokens in {counted(budget.steps, 'step')} "
-        f"({budget.epochs:.1f} passes). All steps take about {seconds(total)} here: {_longest(took)}.",
+        f"({passes(budget.epochs)}). All steps take about {seconds(total)} here: {_longest(took)}.",
         highlight=False,
         markup=False,
     )

@@ -19,6 +19,7 @@ from gristmill.model.released import check_released, read_released_config
 from gristmill.planning.estimate import bytes_per_token
 from gristmill.recipe.load import named_nearly
 from gristmill.recipe.schema.training import ModelSection, Watch
+from gristmill.units import passes
 
 PEAK_LR = "5.0e-5"
 WARMUP_SHARE, DECAY_SHARE = Fraction(1, 10), Fraction(1, 2)
@@ -115,7 +116,7 @@ def pretrain_text(released: Released, budget: Budget, *, mixture: str, sources: 
     return f"""# A released model was trained until its rate was zero. To learn more the rate rises again, over a tenth of the steps, to a peak far
 # below that of training from scratch, and falls to zero over the last half; each rise costs some of what was known before. A higher
 # peak learns the new text faster and forgets more (Ibrahim et al. 2024, arXiv 2403.08763).
-# {asked}: {budget.epochs:.1f} passes over your own text{replayed}; `plan` shows the epochs per source, warns above 4 and refuses above 5.
+# {asked}: {passes(budget.epochs)} over your own text{replayed}; `plan` shows the epochs per source, warns above 4 and refuses above 5.
 # For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
 pretrain:
   init_from: {as_yaml(released.path)}

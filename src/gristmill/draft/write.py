@@ -19,7 +19,7 @@ from gristmill.draft.yaml_values import as_yaml
 from gristmill.recipe.load import CONVERSATIONS_FILE, SCHEMA_FILE
 from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.units import percent
+from gristmill.units import passes, percent
 
 HELD_OUT_BYTES = 20_000  # that a useful error bar wants
 LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
@@ -163,7 +163,7 @@ model:
 
 def _pretrain(budget: Budget, *, mixture: str, prompts: str, asked: str) -> str:
     shape, batch = budget.shape, budget.shape.global_batch_tokens
-    return f"""# Warm-up, constant, then a linear decay to zero over the last stage. {asked}: {budget.epochs:.1f} passes over the text;
+    return f"""# Warm-up, constant, then a linear decay to zero over the last stage. {asked}: {passes(budget.epochs)} over the text;
 # `plan` shows the epochs per source, warns above 4 and refuses above 5.
 # For a quick try, lower both `tokens` and `decay_tokens`; whole multiples of global_batch_tokens.
 pretrain:

@@ -234,9 +234,7 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
     chat_models = (recipe.sft is not None) + (recipe.dpo is not None)
     models = 1 + chat_models + (recipe.pretrain.init_from is not None)
     per_token = bytes_per_token(recipe.tokenizer.vocab_size)
-    held_out = sum(
-        min(recipe.evaluate.validation_bytes, held_out_bytes(recipe, text)) for text in amounts.text_bytes.values()
-    )
+    held_out = sum(evaluated_bytes(recipe, text, amounts.documents[name]) for name, text in amounts.text_bytes.items())
     packs = sum(amounts.pack_bytes.get(name, 0) for name in recipe.evaluate.packs) * ITEM_READINGS
     window = recipe.pretrain.stages[-1].seq_len
     tokens = models * held_out / per_token + models * packs / per_token
@@ -250,6 +248,13 @@ def _evaluation(recipe: Recipe, amounts: Amounts, of_token: Callable[[int], floa
         cpu_seconds=xz + chat_models * ASKED * CHAT_TOKENS / 2 * ANSWER_STEP,
         flops=tokens * of_token(window) * FORWARD,
     )
+
+
+def evaluated_bytes(recipe: Recipe, text_bytes: float, documents: float) -> float:
+    """Bytes of validation text of a source that each model is measured on: whole documents are held out and read until there are enough, so
+    half a document more than is asked for, on average."""
+    enough = min(recipe.evaluate.validation_bytes, held_out_bytes(recipe, text_bytes))
+    return min(text_bytes, enough + (text_bytes / documents / 2 if documents else 0.0))
 
 
 def held_out_bytes(recipe: Recipe, text_bytes: float) -> float:

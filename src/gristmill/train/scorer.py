@@ -245,11 +245,18 @@ def _accuracy(correct: Sequence[bool], chance: float | None) -> Score:
 
 
 def bits_per_byte(
-    model: Llama, tokenizer: Tokenizer, shard: TokenShard, *, max_bytes: int | None = None, window: int | None = None
+    model: Llama,
+    tokenizer: Tokenizer,
+    shard: TokenShard,
+    *,
+    max_bytes: int | None = None,
+    cuts_last: bool = False,
+    window: int | None = None,
 ) -> BitsPerByte:
     """How many bits the model needs for a byte of the shard's documents: comparable between tokenizers.
 
-    Whole documents from the front until `max_bytes` bytes of text are reached. Each document is scored by itself, begins after the
+    Documents from the front until `max_bytes` bytes of text are reached: whole ones, or the last one cut at the token that reaches them, where
+    the time that it takes matters. Each document is scored by itself, begins after the
     end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
     the longest input. The error treats documents as drawn at random and the value as a ratio of two sums. Where its interval would
     reach below 0, which no value can, the documents are too few or too unequal for one, and it is the whole line.
@@ -259,10 +266,13 @@ def bits_per_byte(
     for number in range(shard.num_documents):
         if max_bytes is not None and total >= max_bytes:
             break
-        tokens = shard.document(number)[:-1].tolist()
-        if tokens:
-            documents.append(tokens)
-            total += tokenizer.num_bytes(tokens)
+        tokens_T = shard.document(number)[:-1]
+        if max_bytes is not None and cuts_last:
+            ends_T = np.cumsum(tokenizer.token_bytes[tokens_T], dtype=np.int64)
+            tokens_T = tokens_T[: int(np.searchsorted(ends_T, max_bytes - total)) + 1]
+        if len(tokens_T):
+            documents.append(tokens_T.tolist())
+            total += tokenizer.num_bytes(tokens_T)
     if not total:
         raise DataError(f"the validation shard has no text to score ({shard.num_documents} documents)")
     return bits_of_documents(model, tokenizer, documents, window=window)

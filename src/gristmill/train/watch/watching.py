@@ -134,6 +134,7 @@ class Watcher:
                 self.tokenizer,
                 shard,
                 max_bytes=self.amounts.validation_bytes,
+                cuts_last=True,
                 window=self._segment(progress).seq_len,
             )
             values |= _with_interval(eval_metric(BITS, name), bits)
@@ -333,11 +334,11 @@ def _asked_bytes(pack: Pack, amounts: Amounts) -> int:
 
 
 def _text_hash(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> str:
-    """Of the first documents, and of how many bytes are scored."""
+    """Of the first documents, and of how many bytes are scored, the last document being cut there."""
     texts, num_bytes = list[str](), 0
     for number in range(shard.num_documents):
         if num_bytes >= FEWEST_BYTES:
             break
         texts.append(tokenizer.decode(shard.document(number)[:-1]))
         num_bytes += len(texts[-1].encode())
-    return fingerprint({"bytes": min(shard.num_bytes, max_bytes), "begin": texts})
+    return fingerprint({"cut_at_bytes": min(shard.num_bytes, max_bytes), "begin": texts})
