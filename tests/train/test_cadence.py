@@ -35,7 +35,7 @@ def test_checkpoints_stand_at_every_so_many_tokens_at_stage_ends_and_before_the_
 def test_text_and_packs_are_measured_at_every_so_many_tokens_and_all_at_stage_ends() -> None:
     course, pretrain = made(watch={"every_tokens": 4 * T, "packs_every_tokens": 6 * T})
     found = {step: measured_after(step, course, pretrain) for step in range(16)}
-    ends = dict.fromkeys((6, 11, 15), ["text", "packs", "stage"])
+    ends = {end: ["text", "packs", "stage"] for end in (6, 11, 15)}
     at = {0: ["text", "packs"], 4: ["text"], 8: ["text"], 12: ["text", "packs"], **ends}
     assert found == {step: at.get(step, []) for step in range(16)}
     assert [step for step in range(16) if is_measured_after(step, course, pretrain)] == sorted(at)

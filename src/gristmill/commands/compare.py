@@ -260,7 +260,7 @@ def _noise_words(known: Mapping[str, Sequence[Noise | int | None]]) -> list[str]
             f"Checkpoint noise: what checkpoints differ by 19 times in 20 for no reason but when they were saved, by how far each of "
             f"{' and '.join(rests)} on the way lies off the line through its neighbours."
         )
-    for place, (name, other) in enumerate(("AB", "BA")):
+    for place, (name, other) in enumerate((("A", "B"), ("B", "A"))):
         taken = [
             task for task, of in known.items() if not isinstance(of[place], Noise) and isinstance(of[1 - place], Noise)
         ]

@@ -23,7 +23,7 @@ from gristmill.draft.ahead import Ahead
 from gristmill.draft.conversations import with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount, count
 from gristmill.draft.folder import FolderSource
-from gristmill.draft.held_out import train_share
+from gristmill.draft.held_out import FEWEST_CHARS, FEWEST_LONG_CHARS, passage_chars, train_share, validation_for
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.released import Released, read_released, released_shape
@@ -41,7 +41,6 @@ from gristmill.draft.write import (
     failed_share,
     raised_limit,
     recipe_text,
-    validation_for,
 )
 from gristmill.errors import DataError, RecipeError
 from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, times_as_long
@@ -147,9 +146,10 @@ def _init(
             looked.sources, folder=recipe_dir, machine=machine, speed=speed, chat=plan, released=released
         )
         forecast, text_bytes = planned.of_curation()
+        looked = replace(looked, sources=_cut(looked.sources, text_bytes, asked))
         slower = times_as_long(busy_cores())
         now = {step: slower * took for step, took in forecast.items()}
-        ahead = Ahead(say, now, text_bytes=text_bytes, reading_seconds=limits.reading_seconds)
+        ahead = Ahead(say, now, text_bytes=sum(text_bytes.values()), reading_seconds=limits.reading_seconds)
         if asked.minutes is not None and not speed(1_000_000).is_measured:
             _measure_speed(machine, ahead, slower)
             speed.cache_clear()
@@ -173,7 +173,7 @@ def _init(
         if plan is not None and found.tokenizer is not None:
             plan = with_context(plan, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     replayed = {source.name for source in looked.sources if source.is_replayed}
-    validation = _validation(replayed, found.text_bytes)
+    validation = _validation(replayed, found.text_bytes, found.documents)
     tokens = _train_tokens(found, validation)
     if looked.sources:
         console.print(sources_table(looked, found, tokens))
@@ -189,6 +189,7 @@ def _init(
         chat=plan,
         released=released,
         text_bytes=found.text_bytes,
+        documents=found.documents,
     )
     if released is None:
         shape = replace(shape_for(sum(found.text_bytes.values()), wish), vocab_size=found.vocab_size)
@@ -224,14 +225,25 @@ def _draft(
     order: Sequence[str],
     vocab: int,
     text_bytes: Mapping[str, float],
+    documents: Mapping[str, float],
 ) -> Recipe:
-    validation = _validation({source.name for source in sources if source.is_replayed}, text_bytes)
+    validation = _validation({source.name for source in sources if source.is_replayed}, text_bytes, documents)
     return draft_recipe(sources, order, vocab, validation, released=released)
 
 
-def _validation(replayed: Collection[str], text_bytes: Mapping[str, float]) -> Validation:
-    """How much is held out, by the sizes of one's own text."""
-    return validation_for({name: size for name, size in text_bytes.items() if name not in replayed})
+def _cut(sources: Sequence[FolderSource], text_bytes: Mapping[str, float], asked: Asked) -> list[FolderSource]:
+    """With long documents cut by how much text there is; not below the context, where something else than the text decides on it."""
+    is_by_text = asked.parameters is None and asked.released is None and not asked.chat
+    least = FEWEST_CHARS if is_by_text else FEWEST_LONG_CHARS
+    return [source.cut_at(passage_chars(text_bytes[source.name], least=least)) for source in sources]
+
+
+def _validation(
+    replayed: Collection[str], text_bytes: Mapping[str, float], documents: Mapping[str, float]
+) -> Validation:
+    """How much is held out, by one's own text."""
+    own = {name: size for name, size in text_bytes.items() if name not in replayed}
+    return validation_for(own, documents)
 
 
 def _written(source: FolderSource, found: SourceCount, tokens: Estimate) -> Written:
