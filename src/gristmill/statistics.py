@@ -213,11 +213,6 @@ def smallest_detectable(
     return float(stdtrit(degrees, 0.5 + confidence / 2) + stdtrit(degrees, power)) * stderr
 
 
-def mean_half_width(count: int, *, confidence: float = 0.95) -> float:
-    """Half of the interval of a mean over so many items of one size, in standard deviations of an item; infinite for fewer than two."""
-    return math.inf if count < 2 else float(stdtrit(count - 1, 0.5 + confidence / 2)) / math.sqrt(count)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's adjusted p-values, in the order given: reject where they are below the wanted level (Holm 1979)."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])

@@ -542,7 +542,7 @@ def test_of_a_few_long_documents_many_passages_are_held_out_and_what_they_can_te
     out = io.StringIO()
     path = init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=400), machine=machine)
     found = re.search(
-        r"Held out of text: (\d+) passages of (\d) documents\. Where one differs from the next by x, the mean over them is sure to ± ([\d.]+) x\.",
+        r"Held out of text: (\d+) passages of (\d) documents; where one differs from the next by x, the mean over \1 is sure to ± ([\d.]+) x, 95 times",
         out.getvalue(),
     )
     assert found is not None, out.getvalue()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.cautions import FEW_DOCUMENTS
+from gristmill.cautions import FEW_DOCUMENTS, what_a_mean_tells
 from gristmill.commands.survey import look
 from gristmill.commands.survey_job import ADVICE
 from gristmill.draft.conversations import TURNS, ChatPlan
@@ -25,7 +25,6 @@ from gristmill.graph.cores import busy_cores
 from gristmill.planning.speed import load_note
 from gristmill.recipe.load import load_recipe
 from gristmill.select.outputs import MOST_SEEN
-from gristmill.statistics import mean_half_width
 from gristmill.units import counted, in_bytes, megabytes, scale, seconds
 
 SHOWN_REASONS = 4
@@ -79,9 +78,7 @@ def _held_out(one: SourceCount) -> str:
         else f"{counted(number, 'passage')} of {counted(records, 'document')}"
     )
     many += "" if one.share_read == 1 else " of what was read"
-    if number < 2:
-        return f"{many}; no error bar comes of fewer than two."
-    words = f"{many}. Where one differs from the next by x, the mean over them is sure to ± {mean_half_width(number):.2g} x."
+    words = f"{many}; {what_a_mean_tells(number)}."
     return (
         words
         if number >= FEW_DOCUMENTS
