@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,16 @@ def test_files_that_no_manifest_names_are_told_and_damage_nothing(runs: Path, tm
     found = verify(stray / "tiny", threads=1)
     assert select / "manifest.json" in [one.path for one in found.wrong]
     assert found.not_listed == (checkpoint / "record.json",), "without a manifest nothing tells one file from another"
+
+
+def test_what_a_step_was_before_it_is_remade_and_unfinished_work_are_not_used(runs: Path, tmp_path: Path) -> None:
+    remade = copied(runs, tmp_path)
+    for name in ("pretrain.before", "sft.unfinished"):
+        (remade / "tiny" / name).symlink_to(f"../.store/pretrain/{'c' * 32}")
+    assert used_by(remade / "tiny") == [
+        replace(one, folder=remade / one.folder.relative_to(runs)) for one in used_by(runs / "tiny")
+    ]
+    assert verify(remade / "tiny", threads=1).wrong == ()
 
 
 def test_a_copy_with_its_links_followed_is_verified_without_a_store(runs: Path, tmp_path: Path) -> None:
