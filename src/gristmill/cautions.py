@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 
 from gristmill.amounts import Found
 from gristmill.graph.machine import Machine, usable_memory
@@ -24,6 +25,7 @@ SCARCE = 0.05  # of all tokens that are trained on: a source of fewer cannot be 
 MORE_OFTEN = 1.25  # times the passes over all sources together; sources that are read by their sizes differ by less
 CONTINUED_PEAK_LR = 5e-5  # of FineMath's continued trainings of Llama-3.2-3B; recipes/domain.yaml says more
 FAR_ABOVE = 10  # times it
+FEWEST_FOR_MEAN = 5  # items
 FEW_DOCUMENTS = 20  # held out: with fewer the interval of a mean is wide, and itself unsure
 
 
@@ -177,6 +179,27 @@ def _repeated_text_warnings(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def what_a_mean_tells(count: int) -> str:
+    """With what error bar so many items come, in words."""
+    if count < FEWEST_FOR_MEAN:
+        return f"fewer than {FEWEST_FOR_MEAN} have no error bar of use"
+    return f"where one differs from the next by x, the mean over {count:,} is sure to ± {mean_half_width(count):.2g} x, 95 times in 100"
+
+
+def mean_half_width(count: int) -> float:
+    """Half of the 95 % interval of a mean over so many items of one size, FEWEST_FOR_MEAN at least, in standard deviations of an item.
+
+    Student's t by its expansion about the normal quantile (Abramowitz and Stegun 26.7.5), to 0.3 %: a plan does not wait for scipy.
+    """
+    z, v = NormalDist().inv_cdf(0.975), count - 1
+    terms = (
+        (z**3 + z) / (4 * v),
+        (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2),
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3),
+    )
+    return (z + sum(terms)) / math.sqrt(count)
+
+
 def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
     """Sources whose held-out text is too little to say how well they are learnt, or may be one document."""
     warnings = []
@@ -211,7 +234,8 @@ def _held_out_warnings(recipe: Recipe, found: Found) -> list[str]:
         )
         warnings.append(
             f"fewer than {FEW_DOCUMENTS} documents of {', '.join(few)} are held out ({'fewest of ' if len(few) > 1 else ''}{least}: "
-            f"about {counted(few[least][0], 'document')}, {in_units(few[least][1], 'B')}), too few for a useful error bar; "
+            f"about {counted(few[least][0], 'document')}, {in_units(few[least][1], 'B')}), too few for a useful error bar: "
+            f"{what_a_mean_tells(few[least][0])}; "
             "raise select.validation.fraction or min_bytes, or add text"
             + (f", or cut long documents of {uncut} by read.passage_chars" if uncut else "")
         )

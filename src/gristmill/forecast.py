@@ -9,7 +9,7 @@ Reads the recipe, the sizes of its files, and what earlier steps left; starts no
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gristmill.amounts import DOCUMENT_BYTES, Found, SourceFacts, find_amounts, source_files
@@ -73,6 +73,7 @@ class Forecast:
     fleet: what training takes on devices that are not here, if they were asked for. changes: what is asked otherwise than of the run
     that is there.
 
+    held_out: by source, documents, None where they are not counted, and bytes.
     found_duplicates: (Jaccard similarity, chance that the pair is found); empty when near-duplicates stay.
     missing: files that the recipe names and that are not on this machine; unique_tokens then counts as declared.
     states: the state of each step; None where files of the recipe are missing. busy_cores: those that other processes used while
@@ -99,6 +100,7 @@ class Forecast:
     notes: tuple[str, ...]
     states: States | None
     busy_cores: float
+    held_out: Mapping[str, tuple[int | None, float]] = field(default_factory=dict)
     fleet: FleetPlan | None = None
     changes: tuple[RecipeChange, ...] = ()
 
@@ -207,6 +209,7 @@ def make_forecast(
         notes=(*notes, *speed_notes, *([rank_note(machine)] if machine.ranks > 1 and planned is None else [])),
         states=states,
         busy_cores=busy,
+        held_out=found.held_out,
         fleet=planned,
         changes=() if states is None else recipe_changes(states, steps),
     )

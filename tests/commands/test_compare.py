@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from gristmill.commands import compare
 from gristmill.commands.compare import compare_models
 from gristmill.errors import ArtifactError, DataError, RecipeError
+from gristmill.evaluate.noise import Noise
 from gristmill.graph.machine import Machine
 from gristmill.statistics import holm, smallest_detectable
 
@@ -186,3 +188,16 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five(count: i
     assert shift * count**0.5 / sigma == pytest.approx(stats.t.ppf([0.975, 0.8], count - 1).sum())
     assert smallest_detectable(None, 5) is None
     assert smallest_detectable(1.0, 0.1) is None
+
+
+def test_of_a_side_without_a_log_the_noise_is_taken_from_the_other_and_that_is_said() -> None:
+    known = Noise(sd=0.01, degrees=3.0, evaluations=8)
+    words = compare._noise_words({"web": [known, None], "code": [known, None], "novel": [known, known]})
+    assert words[1:] == [
+        "Of B it is not known on web, code, and taken to be as large as that of A: it has no log of its training."
+    ]
+    words = compare._noise_words({"web": [2, known]})
+    assert words[1:] == [
+        "Of A it is not known on web, and taken to be as large as that of B: measured 2 times on the way with one length of sequences, and it takes 5."
+    ]
+    assert len(compare._noise_words({"web": [known, known]})) == 1

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from gristmill.commands.init import init, parameters_of
 from gristmill.commands.init_page import say_what_has_no_share
-from gristmill.draft.folder import PASSAGE_CHARS
+from gristmill.draft.held_out import FEWEST_CHARS
 from gristmill.draft.hours import UNIT_SECONDS
 from gristmill.draft.interval import Estimate
 from gristmill.draft.sample import Limits
@@ -501,10 +502,10 @@ def test_a_document_that_may_be_all_that_is_held_out_is_told_before_anything_run
     assert "cut into passages: text" in " ".join(out.getvalue().split())
     assert max(map(len, out.getvalue().splitlines()[:2])) <= 80
     loaded = load_recipe(path)
-    assert loaded.recipe.sources["text"].read.passage_chars == PASSAGE_CHARS
+    assert loaded.recipe.sources["text"].read.passage_chars == FEWEST_CHARS
     assert not [warning for warning in make_forecast(loaded, machine).warnings if "is one document" in warning]
     (tmp_path / "whole.yaml").write_text(
-        path.read_text("utf-8").replace("passage_chars: 20000", "").replace("../", ""), "utf-8"
+        path.read_text("utf-8").replace("passage_chars: 2000", "").replace("../", ""), "utf-8"
     )
     (said,) = [
         warning
@@ -523,14 +524,47 @@ def test_a_document_that_is_too_large_to_be_held_out_is_not_said_to_be_all_that_
     film = "".join(f"{n}\n00:00:{n:02},000 --> 00:00:{n:02},900\n{prose(25, n)}\n\n" for n in range(60))
     (tmp_path / "data" / "film.srt").write_text(film, encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "data", console=QUIET, machine=machine)
+    path.write_text(path.read_text("utf-8").replace("passage_chars: 2000", ""), "utf-8")
     (said,) = [warning for warning in make_forecast(load_recipe(path), machine).warnings if "one document" in warning]
     assert said.startswith("film.srt of subtitles is one document of about ")
     assert "nothing of subtitles is held out" in said
     assert "passage_chars" not in said
 
 
+def test_of_a_few_long_documents_many_passages_are_held_out_and_what_they_can_tell_is_said(
+    tmp_path: Path, machine: Machine
+) -> None:
+    """Before, one to three of 20,000 characters."""
+    (tmp_path / "data").mkdir()
+    for number in range(4):
+        paragraphs = "\n\n".join(prose(100, seed=1000 * number + n) for n in range(150))
+        (tmp_path / "data" / f"book {number}.txt").write_text(paragraphs, encoding="utf-8")
+    out = io.StringIO()
+    path = init(tmp_path / "new", data=tmp_path / "data", console=Console(file=out, width=400), machine=machine)
+    found = re.search(
+        r"Held out of text: (\d+) passages of (\d) documents; where one differs from the next by x, the mean over \1 is sure to ± ([\d.]+) x, 95 times",
+        out.getvalue(),
+    )
+    assert found is not None, out.getvalue()
+    passages, documents, sure = int(found[1]), int(found[2]), float(found[3])
+    assert 20 <= passages <= 45
+    assert 2 <= documents <= 4
+    assert sure == pytest.approx(stats.t.ppf(0.975, passages - 1) / passages**0.5, rel=0.02)
+    recipe = load_recipe(path).recipe
+    assert recipe.select.validation.fraction <= 0.1
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path)
+        run(load_recipe(path), machine, console=QUIET, until="select")
+    split = json.loads((machine.runs_dir / recipe.name / "select" / "split.json").read_text(encoding="utf-8"))
+    assert split["text"]["validation"]["documents"] == passages
+    assert split["text"]["validation"]["bytes"] < 0.11 * (
+        split["text"]["validation"]["bytes"] + split["text"]["train"]["bytes"]
+    )
+
+
 def test_documents_that_are_short_need_no_passages(tmp_path: Path, machine: Machine) -> None:
-    (tmp_path / "a.jsonl").write_text(rows("text", 60), encoding="utf-8")
+    texts = [json.dumps({"id": str(n), "text": prose(150, seed=n)}) for n in range(120)]
+    (tmp_path / "a.jsonl").write_text("\n".join(texts), encoding="utf-8")
     path = init(tmp_path / "new", data=tmp_path / "a.jsonl", console=QUIET, machine=machine)
     assert "passage_chars" not in path.read_text(encoding="utf-8")
 

@@ -25,9 +25,10 @@ from gristmill.data.ledger import REJECTED_SCHEMA, Ledger, rejected_row
 from gristmill.data.write import write_rows
 from gristmill.draft.ahead import Ahead
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.held_out import validation_for
 from gristmill.draft.interval import Estimate
 from gristmill.draft.sample import Limits, read_sample
-from gristmill.draft.write import draft_recipe, validation_for
+from gristmill.draft.write import draft_recipe
 from gristmill.errors import DataError, RecipeError
 from gristmill.extract import extract
 from gristmill.extract.language import languages_in
@@ -375,7 +376,7 @@ def test_inspect_init_and_run_say_the_same_of_languages_that_lie_in_blocks(tmp_p
     told.append(languages_in(shards, weights=[sample.weight_of(path) for path in shards]).shares)
     said = []
     recipe = draft_recipe(
-        [FolderSource(name="text", kind="text", files=(), read=paths)], ["text"], 512, validation_for({})
+        [FolderSource(name="text", kind="text", files=(), read=paths)], ["text"], 512, validation_for({}, {})
     )
     (tmp_path / "out").mkdir()
     ctx = context_of(recipe, "extract/text", folders={}, recipe_dir=tmp_path, out=tmp_path / "out", machine=machine)

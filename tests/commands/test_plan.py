@@ -642,7 +642,7 @@ def test_held_out_text_that_says_little_is_warned_of(book: Path, machine: Machin
     (warning,) = (one for one in make_forecast(load_recipe(book), machine).warnings if one.startswith("fewer"))
     assert re.fullmatch(
         r"fewer than 20 documents of book, tale are held out \(fewest of tale: about \d documents?, .* kB\), too few for a useful "
-        r"error bar; raise select\.validation\.fraction or min_bytes, or add text, or cut long documents of tale by "
+        r"error bar: fewer than 5 have no error bar of use; raise select\.validation\.fraction or min_bytes, or add text, or cut long documents of tale by "
         r"read\.passage_chars",
         warning,
     ), warning

@@ -46,8 +46,8 @@ def test_two_checkpoints_that_differ_by_noise_only_are_told_apart_once_in_twenty
         assert limit is not None
         wrong += abs(rng.normal(0, 0.01) - rng.normal(0, 0.02)) > limit
     assert wrong / 3000 == pytest.approx(0.05, abs=0.015)
-    assert noise_of_difference([]) is None
-    assert noise_of_difference([Noise(sd=0.0, degrees=2, evaluations=6)]) == 0
+    assert noise_of_difference([None, None]) is None
+    assert noise_of_difference([Noise(sd=0.0, degrees=2, evaluations=6), None]) == 0
 
 
 def test_evaluations_of_one_length_are_used_and_too_few_are_told(tmp_path: Path) -> None:
@@ -80,4 +80,21 @@ def test_the_noise_of_two_sides_adds_up_with_degrees_of_freedom_by_welch() -> No
     degrees = (0.02**2 + 0.01**2) ** 2 / (0.02**4 / 3 + 0.01**4 / 5)
     expected = stats.t.ppf(0.975, degrees) * np.hypot(0.02, 0.01)
     assert noise_of_difference([one, two]) == pytest.approx(expected)
-    assert noise_of_difference([one]) == pytest.approx(stats.t.ppf(0.975, 3) * 0.02)
+    for sides in ([one, None], [None, one], [one, one]):
+        assert noise_of_difference(sides) == pytest.approx(stats.t.ppf(0.975, 3) * 0.02 * np.sqrt(2))
+
+
+@pytest.mark.parametrize("evaluations", [5, 12])
+def test_a_side_that_is_not_known_is_not_taken_to_be_without_noise(evaluations: int) -> None:
+    """Two checkpoints of mere noise are told apart once in twenty where the log of one of them is lost; of both one training, likewise."""
+    rng, spacing = np.random.default_rng(4), np.arange(1, evaluations + 1) * 1e6
+    wrong = {"one is lost": 0, "one training": 0}
+    for _ in range(3000):
+        known = noise_of(spacing, rng.normal(0, 0.01, evaluations))
+        difference = abs(rng.normal(0, 0.01) - rng.normal(0, 0.01))
+        for name, sides in (("one is lost", [known, None]), ("one training", [known, known])):
+            limit = noise_of_difference(sides)
+            assert limit is not None
+            wrong[name] += difference > limit
+    # of few evaluations the degrees of freedom are rather too few, and the limit rather too wide
+    assert all(0.02 < count / 3000 < 0.065 for count in wrong.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,37 @@ def test_an_artefact_that_is_gone_is_missing(runs: Path, tmp_path: Path) -> None
     shutil.rmtree(damaged / ".store" / "select" / "web" / SELECT)
     found = verify(damaged / "tiny", threads=1).wrong
     assert [(one.of.name, one.problem) for one in found] == [("select/web", "it is missing")]
+
+
+def test_files_that_no_manifest_names_are_told_and_damage_nothing(runs: Path, tmp_path: Path) -> None:
+    assert verify(runs / "tiny", threads=1).not_listed == ()
+    stray = copied(runs, tmp_path)
+    select, checkpoint = (stray / ".store" / one for one in (f"select/web/{SELECT}", "checkpoints/0000002-cc"))
+    (select / "deep" / "tokens-00001.bin").write_bytes(b"more")
+    (select / "empty").mkdir()
+    (select / "link").symlink_to(tmp_path)
+    (checkpoint / "record.json").write_text("{}\n")
+    found = verify(stray / "tiny", threads=1)
+    assert found.wrong == ()
+    assert set(found.not_listed) == {
+        select / "deep" / "tokens-00001.bin", select / "link", checkpoint / "record.json",
+    }  # fmt: skip
+    assert found.files == verify(runs / "tiny", threads=1).files
+    (select / "manifest.json").chmod(0o644)
+    (select / "manifest.json").write_text("damaged")
+    found = verify(stray / "tiny", threads=1)
+    assert select / "manifest.json" in [one.path for one in found.wrong]
+    assert found.not_listed == (checkpoint / "record.json",), "without a manifest nothing tells one file from another"
+
+
+def test_what_a_step_was_before_it_is_remade_and_unfinished_work_are_not_used(runs: Path, tmp_path: Path) -> None:
+    remade = copied(runs, tmp_path)
+    for name in ("pretrain.before", "sft.unfinished"):
+        (remade / "tiny" / name).symlink_to(f"../.store/pretrain/{'c' * 32}")
+    assert used_by(remade / "tiny") == [
+        replace(one, folder=remade / one.folder.relative_to(runs)) for one in used_by(runs / "tiny")
+    ]
+    assert verify(remade / "tiny", threads=1).wrong == ()
 
 
 def test_a_copy_with_its_links_followed_is_verified_without_a_store(runs: Path, tmp_path: Path) -> None:

@@ -76,6 +76,10 @@ def test_items_without_an_answer_and_answers_that_do_not_fit_are_left_out(
     assert only is not None
     assert found.value == only.value
     assert gold_bits_per_byte(model, tokenizer, pack(tmp_path / "none", long)) is None
+    by_tokens = {len(tokenizer.encode(" " + "y" * size)): "y" * size for size in range(1, 60)}
+    fits, does_not = (Item(id=f"{tokens}", prompt="one", target=by_tokens[tokens]) for tokens in (32, 33))
+    assert gold_bits_per_byte(model, tokenizer, pack(tmp_path / "fits", fits)) is not None, "the context is 32 tokens"
+    assert gold_bits_per_byte(model, tokenizer, pack(tmp_path / "not", does_not)) is None
     with pytest.raises(DataError, match="the pack 'code' has no answers"):
         check_gold(pack(tmp_path / "bare", bare, kind="unscored"), "code")
 

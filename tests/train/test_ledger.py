@@ -79,6 +79,10 @@ def test_data_that_was_passed_over_was_not_read(shards: dict[str, TokenShard]) -
 
 def test_a_cap_that_the_recipe_allows_for_a_source_is_its_own(shards: dict[str, TokenShard]) -> None:
     data = base() | {"max_epochs": 2.0, "warn_epochs": 1.0}
-    data |= {"allow_epochs": {"book": {"max": 7.0, "reason": "a small source"}}}
+    allowed = {
+        "book": {"max": 7.0, "reason": "a small source"},
+        "code": {"max": 1.5, "reason": "less than all may have"},
+    }
+    data |= {"allow_epochs": allowed}
     caps = {row.selection.source: row.max_epochs for row in ledger_of(data, shards).rows(0)}
     assert caps == {"web": 2.0, "code": 2.0, "book": 7.0}

@@ -28,6 +28,8 @@ from gristmill.train.loss import LossOutput
 from gristmill.train.micro_batches import _passes
 from gristmill.train.optimizer_step import StepOutcome, take_step
 from gristmill.train.ranks.launch import RankFailed
+from gristmill.train.ranks.sharding import put_together
+from gristmill.train.ranks.torch_ranks import Meeting, joined
 
 HERE = Path(__file__).parent
 LIMIT = 20  # tokens of a micro-batch that the planted device has memory for
@@ -191,6 +193,67 @@ def test_another_size_that_is_asked_for_is_taken_again(tmp_path: Path) -> None:
 
 
 # ── several ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def fails_once(where: str) -> Callable[..., LossOutput]:
+    """The second micro-batch: its first layer done, its loss made, or half of its backward pass done."""
+    calls = iter(range(10**6))
+
+    def loss_fn(model: Any, batch: Batch) -> LossOutput:
+        fails = next(calls) == 1
+        hooks = []
+        if fails and where == "forward":
+            hooks.append(model.model.layers[1].mlp.register_forward_pre_hook(out_of_memory))
+        try:
+            output: LossOutput = tiny.LOSS(model, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if fails and where == "loss":
+            out_of_memory()
+        if fails and where == "backward":
+            node = output.loss_sum.grad_fn
+            while "Embedding" not in node.name():
+                node = node.next_functions[0][0]
+            node.register_prehook(out_of_memory)
+        return output
+
+    return loss_fn
+
+
+@pytest.mark.parametrize("where", ["forward", "loss", "backward"])
+def test_a_model_that_is_spread_over_ranks_begins_a_step_again_as_if_nothing_had_been(where: str) -> None:
+    """One rank over gloo, which spreads and gathers as several do; the first micro-batch has left gradients of whole parameters."""
+    outcomes, weights = [], []
+    with joined(Meeting.opened(), rank=0, size=1, local_rank=0, device="cpu", replicas=1) as ranks:
+        for loss_fn, of in ((fails_once(where), ranks), (tiny.LOSS, ONE_RANK)):
+            model = tiny.tiny_model()
+            if of is ranks:
+                ranks.shard(model)
+            size = 24 if of is ranks else outcomes[0].micro_batch_tokens
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+            for number in range(2):  # the step after it is sound, too
+                outcome = take_step(
+                    model,
+                    optimizer,
+                    tiny.batch_at(number),
+                    tiny.LOSS if number else loss_fn,
+                    lr=0.3,
+                    micro_batch_tokens=size,
+                    max_grad_norm=1e9,
+                    ranks=of,
+                    reports=("loss", "loss/web", "loss/code"),
+                )
+                outcomes.append(outcome)
+                size = outcome.micro_batch_tokens
+            weights.append(put_together(model.state_dict(), keep=True))
+    assert outcomes[0].micro_batch_tokens < 24
+    for found, expected in zip(outcomes[:2], outcomes[2:], strict=True):
+        assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+        assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
+    for name, weight in weights[1].items():
+        torch.testing.assert_close(weights[0][name], weight, rtol=1e-5, atol=1e-6)
+
 
 SHORT = {
     "stages": [{"name": "stable", "tokens": 4 * 128, "seq_len": 16, "mixture": {"web": 0.75, "code": 0.25}}],

@@ -153,6 +153,7 @@ def test_reduced_amounts_tell_something_and_are_never_more_than_was_asked_for() 
     asked = Amounts(max_items=1000, validation_bytes=50_000)
     assert asked.reduced(1.0) == asked
     assert asked.reduced(0.5) == Amounts(max_items=500, validation_bytes=25_000)
+    assert asked.reduced(0.2003) == Amounts(max_items=200, validation_bytes=10_015), "no more than the share"
     assert asked.reduced(1e-6) == Amounts(max_items=FEWEST_ITEMS, validation_bytes=FEWEST_BYTES)
     assert Amounts(max_items=4, validation_bytes=100).reduced(1e-6) == Amounts(max_items=4, validation_bytes=100)
 

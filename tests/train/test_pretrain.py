@@ -304,7 +304,9 @@ def test_held_out_text_is_measured_within_the_length_of_the_stage(
     last = [line for line in read_log(unbroken[0] / METRICS) if line["kind"] == "eval"][-1]
     shard = TokenShard(inputs / "tokenize" / "web" / "validation")
     window = recipe().pretrain.stages[-1].seq_len
-    alone = bits_per_byte(load_model(folder), Tokenizer.load(folder), shard, max_bytes=100, window=window)
+    alone = bits_per_byte(
+        load_model(folder), Tokenizer.load(folder), shard, max_bytes=100, window=window, cuts_last=True
+    )
     assert last["eval/web/bits_per_byte"] == alone.value
     assert (last["eval/web/bits_per_byte_low"], last["eval/web/bits_per_byte_high"]) == (alone.low, alone.high)
 

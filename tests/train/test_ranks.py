@@ -34,6 +34,7 @@ from gristmill.planning.ranks import check_ranks
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.stream import Stream
 from gristmill.train.course import course_of
+from gristmill.train.ranks import service
 from gristmill.train.ranks.launch import Other, Others, RankFailed, run_on_ranks
 from gristmill.train.ranks.service import leading
 from gristmill.train.ranks.slow_rank import SlowRank
@@ -399,3 +400,14 @@ def test_ranks_share_the_cores_evenly_unless_a_number_is_asked_for() -> None:
     assert Machine().threads_of_a_rank == "auto"
     _, place = read_ranks("torchrun", TORCHRUN)
     assert Machine(ranks=16, place=place).threads_of_a_rank == usable_cpus(), "srun binds the cores of each"
+
+
+def test_a_task_that_another_user_wrote_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".task-0-x"
+    path.write_bytes(b"no pickle, so reading it would be another error")
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    with pytest.raises(ResourceError, match="is no task of this run: another user wrote it"):
+        service._read(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,9 @@ from gristmill.train.scorer import (
     encode_pair,
     judge_choices,
     loglikelihoods,
+    part_of,
     rolling_windows,
     score_pack,
-    spread,
 )
 
 
@@ -193,10 +195,27 @@ def test_choices_are_judged_whole_per_character_and_per_byte(logps: list[float],
     assert judge_choices(Item(id="a", prompt="one", choices=("üüüü", "abc", "abc"), answer=0), logps) == right
 
 
-def test_fewer_items_are_spread_evenly_and_always_the_same() -> None:
-    items = [item(n, 0) for n in range(10)]
-    assert [i.id for i in spread(items, 4)] == ["i0", "i2", "i5", "i7"]
-    assert spread(items, 10) == spread(items, None) == items
+def test_fewer_items_are_the_same_in_every_run_and_a_larger_part_holds_the_smaller() -> None:
+    items = [item(n, 0) for n in range(50)]
+    parts = [part_of(items, size) for size in range(51)]
+    assert [len(part) for part in parts] == [*range(51)]
+    assert all(set(less) < set(more) for less, more in pairwise([{one.id for one in part} for part in parts]))
+    assert all(part == [one for one in items if one in part] for part in parts)
+    assert {one.id for one in part_of(items[::-1], 7)} == {one.id for one in part_of(items, 7)}
+    assert part_of(items, 100) == part_of(items, None) == items
+    assert [one.id for one in part_of(items, 4)] == ["i5", "i28", "i30", "i47"]  # by sha256sum and sort
+
+
+@pytest.mark.parametrize("period", [2, 4, 5, 10])
+def test_a_part_of_items_that_repeat_a_pattern_holds_the_whole_pattern(period: int) -> None:
+    """Right answers that go round, sources by turns: every place is as often in a part as chance has it."""
+    items = [item(n, n % period) for n in range(1000)]
+    for size in (100, 200, 500):
+        found = Counter(one.answer for one in part_of(items, size))
+        expected = size / period
+        # of a draw without replacement the variance is that of the hypergeometric distribution
+        deviation = (expected * (1 - 1 / period) * (1000 - size) / 999) ** 0.5
+        assert all(abs(found[place] - expected) < 4 * deviation for place in range(period))
 
 
 def test_generate_pack_is_refused(tmp_path: Path, model: Llama, tokenizer: Tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_the_band_lies_between_neighbours_and_nowhere_else() -> None:
     middle = band_at(few, 50)
     assert middle is not None
     assert (middle.value, middle.low, middle.high) == pytest.approx((0.2, 0.15, 0.25))
+    for halves in ((0.3, 0.05), (0.05, 0.3), (math.inf, 0.05)):
+        uneven = [replace(one, low=one.value - half, high=one.value + half) for one, half in zip(few, halves)]
+        found = band_at(uneven, 50)
+        assert found is not None
+        assert found.half == pytest.approx(max(halves)), (
+            "between two measurements no more is known than at the vaguer one"
+        )
     assert band_at(few, 101) is None
     assert band_at(few[:1], 0) is None
 

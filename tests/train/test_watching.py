@@ -18,14 +18,17 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.step import StepContext
 from gristmill.model.weights import load_model
 from gristmill.recipe.schema.recipe import Recipe
+from gristmill.store.fingerprint import fingerprint
 from gristmill.store.jsonl import read_log
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.tokenizer import Tokenizer
 from gristmill.train import pretrain
 from gristmill.train.events import AboveGuessingEvent, read_events
-from gristmill.train.scorer import BitsPerByte, PackScore, Score, bits_per_byte, score_pack
+from gristmill.train.scorer import BitsPerByte, PackScore, Score, bits_per_byte, part_of, score_pack
 from gristmill.train.watch import pace, watching
 from gristmill.train.watch.gold import gold_bits_per_byte
+from gristmill.train.watch.long_context import LongContext, Needles
+from gristmill.train.watch.positions import read_long
 from gristmill.train.watch.watched import read_watched
 
 PACKS = ("choices", "letters", "writing", "wider", "locked")
@@ -209,12 +212,16 @@ def test_where_the_share_is_small_fewer_items_are_scored_and_that_is_said(inputs
     pretrain.run(context(inputs, tmp_path, asked, say=said.append))
     found = read_watched(tmp_path)
     assert found is not None
-    assert found.packs[0].items == 100
+    many = read_pack(inputs / "many")
+    assert (found.packs[0].items, found.packs[0].items_sha256) == (
+        100,
+        fingerprint({"pack": many.sha256, "items": [item.id for item in part_of(many.items, 100)]}),
+    )
     line = next(line for line in said if line.startswith("Watching is to take 0.03 of the time"))
     assert line.endswith(": 100 of 400 items of a pack are scored.")
     last = [line for line in read_log(tmp_path / "metrics.jsonl") if line["kind"] == "eval"][-1]
     model, tokenizer = load_model(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
-    expected = score_pack(model, tokenizer, read_pack(inputs / "many"), max_items=100)
+    expected = score_pack(model, tokenizer, many, max_items=100)
     assert last["eval/many/accuracy"] == expected.accuracy.value
 
 
@@ -278,6 +285,34 @@ def test_a_resumed_training_knows_what_its_measurements_took_before(
     spent = begun[1]["seconds_at_ends"] + sum(begun[1]["seconds_between"].values())
     assert begun[1]["seconds_at_ends"] > 0
     assert spent == pytest.approx(sum(line["throughput/watching_seconds"] for line in first))
+
+
+# ── a longer context ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_positions_are_read_before_and_after_an_extension_and_needles_asked_after_it(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second stage reads 32 tokens in place of 16, from step 40 on: what is found at a step is what the model is at that step."""
+    asked_at: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        watching,
+        "find_needles",
+        lambda *_, old, new, **__: asked_at.append((old, new)) or (Needles(length=new, depth=0.5, right=3, asked=10),),
+    )
+    pretrain.run(context(inputs, tmp_path, recipe({}, packs=())))
+    log = tmp_path / "positions.jsonl"
+    before, after = (LongContext.from_json(line, where=log) for line in read_log(log))
+    assert [(line.step, line.tokens, line.is_after, line.stage) for line in (before, after)] == [
+        (40, 40 * 128, False, "decay"),
+        (56, 56 * 128, True, "decay"),
+    ]
+    assert asked_at == [(16, 32)]
+    assert (before.needles, len(after.needles)) == ((), 1)
+    model, tokenizer = load_model(tmp_path / "model"), Tokenizer.load(tmp_path / "model")
+    text = {name: TokenShard(inputs / "tokenize" / name / "validation") for name in ("web", "code")}
+    assert list(after.documents) == list(read_long(model, tokenizer, text, old=16, new=32))
+    assert after.documents != before.documents
 
 
 # ── guessing ─────────────────────────────────────────────────────────────────────────────────────────────────────────

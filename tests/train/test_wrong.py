@@ -84,9 +84,9 @@ def test_held_out_text_that_rises_while_training_falls_is_told_and_neither_witho
     assert list(held_out_rises(log(held_out=0.01, scatter=0.05), SOURCES)) == []
 
 
-def test_by_chance_it_is_told_in_less_than_five_of_a_hundred_trainings() -> None:
-    told = [any(held_out_rises(log(held_out=0.0, seed=seed), ("web",))) for seed in range(400)]
-    assert 0.02 < np.mean(told) < 0.08
+def test_by_chance_it_is_told_in_five_of_a_hundred_trainings() -> None:
+    told = [any(held_out_rises(log(held_out=0.0, seed=seed), ("web",))) for seed in range(1500)]
+    assert 0.035 < np.mean(told) < 0.065
 
 
 def test_by_chance_it_is_told_as_seldom_where_several_sources_are_looked_at() -> None:

@@ -145,7 +145,7 @@ def compared(a: Side, b: Side) -> Compared:
                 of=(len(a.scores[comparison.task]["amounts"]), len(b.scores[comparison.task]["amounts"])),
                 comparison=comparison,
                 smallest=smallest_detectable(comparison.stderr, comparison.degrees),
-                noise=noise_of_difference([one for one in known[comparison.task] if isinstance(one, Noise)]),
+                noise=noise_of_difference([one if isinstance(one, Noise) else None for one in known[comparison.task]]),
             )
         )
     return Compared(
@@ -260,6 +260,14 @@ def _noise_words(known: Mapping[str, Sequence[Noise | int | None]]) -> list[str]
             f"Checkpoint noise: what checkpoints differ by 19 times in 20 for no reason but when they were saved, by how far each of "
             f"{' and '.join(rests)} on the way lies off the line through its neighbours."
         )
+    for place, (name, other) in enumerate((("A", "B"), ("B", "A"))):
+        taken = [
+            task for task, of in known.items() if not isinstance(of[place], Noise) and isinstance(of[1 - place], Noise)
+        ]
+        if taken:
+            words.append(
+                f"Of {name} it is not known on {', '.join(taken)}, and taken to be as large as that of {other}: {_why_unknown(known, taken, place)}."
+            )
     unknown = [task for task, of in known.items() if not any(isinstance(one, Noise) for one in of)]
     if unknown:
         most = max((one for task in unknown for one in known[task] if isinstance(one, int)), default=0)
@@ -268,6 +276,14 @@ def _noise_words(known: Mapping[str, Sequence[Noise | int | None]]) -> list[str]
             f"takes {FEWEST}."
         )
     return words
+
+
+def _why_unknown(known: Mapping[str, Sequence[Noise | int | None]], tasks: Sequence[str], place: int) -> str:
+    """Why the noise of one side is not known on these tasks."""
+    counts = [one for task in tasks if isinstance(one := known[task][place], int)]
+    if not counts:
+        return "it has no log of its training"
+    return f"measured {counted(max(counts), 'time')} on the way with one length of sequences, and it takes {FEWEST}"
 
 
 def _plain(found: Compared) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -22,6 +22,7 @@ from gristmill.display import doing
 from gristmill.draft.conversations import ChatPlan, with_context, write_conversations
 from gristmill.draft.count import Count, SourceCount
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.held_out import FEWEST_CHARS, FEWEST_LONG_CHARS, passage_chars
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate
 from gristmill.draft.released import Released, read_released, released_shape
@@ -137,7 +138,11 @@ def _init(
         chat = write_conversations(folder, looked.conversations) if asked.chat else None
         keep_matmul(machine)
         planned = planned_over(looked.sources, chat=chat)
-        ahead = look_ahead(planned, asked, machine=machine, limits=limits, say=say)
+        forecast, text_bytes = planned.of_curation()
+        looked = replace(looked, sources=_cut(looked.sources, text_bytes, asked))
+        ahead = look_ahead(
+            forecast, sum(text_bytes.values()), planned.speed, asked, machine=machine, limits=limits, say=say
+        )
         speed.cache_clear()  # it may have been measured just now
         wish = asked.wish(planned)
         found = count_text(
@@ -154,7 +159,7 @@ def _init(
         if chat is not None and found.tokenizer is not None:
             chat = with_context(chat, folder / CONVERSATIONS_FILE, Tokenizer.load(found.tokenizer))
     own = {source.name for source in looked.sources if not source.is_replayed}
-    validation = held_out(looked.sources, found.text_bytes)
+    validation = held_out(looked.sources, found.text_bytes, found.documents)
     tokens = train_tokens(found, validation)
     if looked.sources:
         console.print(sources_table(looked, found, tokens))
@@ -162,7 +167,9 @@ def _init(
     own_tokens = sum(one.value for name, one in tokens.items() if name in own)
     _check_enough(texts, sum(size for name, size in found.text_bytes.items() if name in own), own_tokens)
     sources = {source.name: source for source in looked.sources}
-    planned = planned_over([sources[name] for name in found.priority], chat=chat, text_bytes=found.text_bytes)
+    planned = planned_over(
+        [sources[name] for name in found.priority], chat=chat, text_bytes=found.text_bytes, documents=found.documents
+    )
     counted_by, wish = wish, asked.wish(planned)
     shape = _shape(found, own_tokens, wish, chat, released, counted_by=counted_by)
     budget = budget_for(shape, tokens, wish, replayed=sources.keys() - own)
@@ -199,6 +206,13 @@ def _shape(
         return released_shape(released, own_tokens, wish)
     shape = replace(shape_for(sum(found.text_bytes.values()), counted_by), vocab_size=found.vocab_size)
     return deepened(shape if chat is None else shape.with_context(chat.context), own_tokens, wish)
+
+
+def _cut(sources: Sequence[FolderSource], text_bytes: Mapping[str, float], asked: Asked) -> list[FolderSource]:
+    """With long documents cut by how much text there is; not below the context, where something else than the text decides on it."""
+    is_by_text = asked.parameters is None and asked.released is None and not asked.chat
+    least = FEWEST_CHARS if is_by_text else FEWEST_LONG_CHARS
+    return [source.cut_at(passage_chars(text_bytes[source.name], least=least)) for source in sources]
 
 
 def _written(source: FolderSource, found: SourceCount, tokens: Estimate) -> Written:

@@ -10,17 +10,17 @@ from gristmill.commands.doctor import measure_training
 from gristmill.draft.ahead import Ahead
 from gristmill.draft.count import Count, count
 from gristmill.draft.folder import FolderSource
-from gristmill.draft.held_out import train_share
+from gristmill.draft.held_out import train_share, validation_for
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate, unique_tokens
 from gristmill.draft.released import Released
 from gristmill.draft.sample import Limits
 from gristmill.draft.size import Wish, shape_for
-from gristmill.draft.write import draft_recipe, validation_for
+from gristmill.draft.write import draft_recipe
 from gristmill.graph.cores import NOTABLE, CoreWatch, busy_cores, times_as_long
 from gristmill.graph.machine import Machine
 from gristmill.planning.reading import keep_readings
-from gristmill.planning.speed import hardware_name, keep_speed
+from gristmill.planning.speed import Speed, hardware_name, keep_speed
 from gristmill.recipe.schema.curation import Validation
 from gristmill.recipe.schema.recipe import Recipe
 
@@ -31,15 +31,21 @@ MEASURED_SECONDS = 2.0  # per shape, where no profile says how fast the machine 
 
 
 def look_ahead(
-    planned: PlannedTime, asked: Asked, *, machine: Machine, limits: Limits, say: Callable[[str, float], None]
+    forecast: Mapping[str, float],
+    text_bytes: float,
+    speed: Callable[[int], Speed],
+    asked: Asked,
+    *,
+    machine: Machine,
+    limits: Limits,
+    say: Callable[[str, float], None],
 ) -> Ahead:
-    """How long what follows takes on cores as busy as now. Measures how fast the machine trains, where a time is to be kept and no
-    profile says so."""
-    forecast, text_bytes = planned.of_curation()
+    """How long what follows takes on cores as busy as now, by the forecast of idle ones. Measures how fast the machine trains, where a
+    time is to be kept and no profile says so."""
     slower = times_as_long(busy_cores())
     now = {step: slower * took for step, took in forecast.items()}
     ahead = Ahead(say, now, text_bytes=text_bytes, reading_seconds=limits.reading_seconds)
-    if asked.minutes is not None and not planned.speed(1_000_000).is_measured:
+    if asked.minutes is not None and not speed(1_000_000).is_measured:
         _measure_speed(machine, ahead, slower)
     return ahead
 
@@ -93,14 +99,18 @@ def _draft(
     order: Sequence[str],
     vocab: int,
     text_bytes: Mapping[str, float],
+    documents: Mapping[str, float],
 ) -> Recipe:
-    return draft_recipe(sources, order, vocab, held_out(sources, text_bytes), released=released)
+    return draft_recipe(sources, order, vocab, held_out(sources, text_bytes, documents), released=released)
 
 
-def held_out(sources: Sequence[FolderSource], text_bytes: Mapping[str, float]) -> Validation:
-    """How much is held out, by the sizes of one's own text."""
+def held_out(
+    sources: Sequence[FolderSource], text_bytes: Mapping[str, float], documents: Mapping[str, float]
+) -> Validation:
+    """How much is held out, by one's own text."""
     replayed = {source.name for source in sources if source.is_replayed}
-    return validation_for({name: size for name, size in text_bytes.items() if name not in replayed})
+    own = {name: size for name, size in text_bytes.items() if name not in replayed}
+    return validation_for(own, documents)
 
 
 def train_tokens(found: Count, rules: Validation) -> dict[str, Estimate]:

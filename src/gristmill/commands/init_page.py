@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.cautions import FEW_DOCUMENTS, what_a_mean_tells
 from gristmill.commands.survey import look
 from gristmill.commands.survey_job import ADVICE
 from gristmill.draft.conversations import TURNS, ChatPlan
 from gristmill.draft.count import LEAST_BYTES, Count, SourceCount
-from gristmill.draft.folder import PASSAGE_CHARS, Looked
+from gristmill.draft.folder import Looked
 from gristmill.draft.hours import Asked, PlannedTime
 from gristmill.draft.interval import Estimate
 from gristmill.draft.size import MAX_EPOCHS, MIN_STEPS, REPLAY_SHARE, SHAPES, Budget
@@ -67,6 +68,24 @@ def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
     return f"{one.split.held_bytes / total:.0%}", f"{one.split.alike_bytes / total:.0%}"
 
 
+def _held_out(one: SourceCount) -> str:
+    """How many documents, and what can be told with them."""
+    assert one.split is not None
+    number, records = one.split.held_documents, one.split.held_records
+    many = (
+        counted(number, "document")
+        if not one.passages
+        else f"{counted(number, 'passage')} of {counted(records, 'document')}"
+    )
+    many += "" if one.share_read == 1 else " of what was read"
+    words = f"{many}; {what_a_mean_tells(number)}."
+    return (
+        words
+        if number >= FEW_DOCUMENTS
+        else f"{words} That is rough: more text, or more of it held out, would tell smaller differences."
+    )
+
+
 def _left_out(one: SourceCount) -> str:
     """Why documents of what was read are no part of it, most first."""
     copies = _copies(one)
@@ -101,7 +120,11 @@ def say_what_is_left(looked: Looked, found: Count, texts: Sequence[Path], chat: 
     if copied := [name for name in found.emptied if name not in few]:
         say(f"Not in the recipe: {', '.join(copied)}; almost all of it is a copy of other text.")
     if cut := [name for name, one in found.sources.items() if one.passages]:
-        say(f"Documents of more than {PASSAGE_CHARS:,} characters are cut into passages: {', '.join(cut)}.")
+        chars = {source.name: source.read["passage_chars"] for source in looked.sources}
+        named = ", ".join(f"{name} ({chars[name]:,})" for name in cut)
+        say(f"Documents of more characters than this are cut into passages: {named}.")
+    for name, one in found.sources.items():
+        say(f"Held out of {name}: {_held_out(one)}")
     if listed := [source for source in looked.sources if source.is_listed and source.name in found.sources]:
         named = ", ".join(f"{source.name} ({counted(len(source.files), 'file')})" for source in listed)
         say(f"Listed one by one in the recipe: {named}. A file added later is not read until its path is added there.")

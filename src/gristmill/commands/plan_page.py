@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.cautions import FEW_DOCUMENTS, what_a_mean_tells
 from gristmill.changed import RecipeChange
 from gristmill.commands.fleet_page import print_fleet
 from gristmill.commands.page import section
@@ -261,6 +262,11 @@ def _curation_lines(plan: Forecast) -> list[str]:
         f"select: {validation.fraction:.1%} of each source is held out, at least {in_units(validation.min_bytes, 'B')}, "
         f"at most {in_units(validation.max_bytes, 'B')}"
     )
+    lines += [
+        f"select: of {name} about {counted(documents, 'document')}; {what_a_mean_tells(documents)}"
+        for name, (documents, _) in plan.held_out.items()
+        if documents is not None and documents >= FEW_DOCUMENTS  # of fewer, warnings tell
+    ]
     return lines
 
 

@@ -22,7 +22,8 @@ from gristmill.units import counted, in_bytes, seconds
 
 
 def verify(target: Path, *, runs_dir: Path, console: Console, as_json: bool = False) -> int:
-    """Tells what is wrong with the run of a recipe, or of a folder, and what to do. Returns the exit code: 1 where anything is wrong."""
+    """Tells what is wrong with the run of a recipe, or of a folder, and what to do. Returns the exit code: 1 where anything is wrong, which files
+    beside those of an artefact are not."""
     folder = run_of(target, runs_dir)
     if not folder.is_dir():
         raise RecipeError(
@@ -52,6 +53,14 @@ def _tell(folder: Path, found: Found, took: float, console: Console) -> None:
             if wrong.of == used:
                 console.print(Text(f"  {wrong.path}: {wrong.problem}{_where(wrong)}"), soft_wrap=True)
         console.print(Text(f"  {remedy(used)}"), soft_wrap=True)
+    if found.not_listed:
+        console.print(Text(f"{counted(len(found.not_listed), 'file')} that no manifest names", style="yellow"))
+        for path in found.not_listed:
+            console.print(Text(f"  {path}"), soft_wrap=True)
+        console.print(
+            Text("  Whoever put them there, move them away: a step that reads all files of a pattern would read them."),
+            soft_wrap=True,
+        )
     looked = f"{counted(found.files, 'file')} of {counted(found.folders, 'artefact')}, {in_bytes(found.bytes)}, read in {seconds(took)}"
     if found.wrong:
         console.print(Text(f"{folder}: {counted(len(found.wrong), 'file')} not as written; {looked}"), soft_wrap=True)
@@ -100,4 +109,5 @@ def _plain(found: Found) -> dict[str, Any]:
             }
             for wrong in found.wrong
         ],
+        "not_listed": [str(path) for path in found.not_listed],
     }

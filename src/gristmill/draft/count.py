@@ -46,8 +46,8 @@ LEFT, LOST, GONE = range(
     3
 )  # no copy; a copy of text in another unit; of text in its own, which is so in all that is not read
 
-# (sources, vocabulary, bytes of text by source where they are known) → a recipe that can be carried out up to tokenize
-Draft = Callable[[Sequence[str], int, Mapping[str, float]], Recipe]
+# (sources, vocabulary, bytes of text and documents by source where they are known) → a recipe that can be carried out up to tokenize
+Draft = Callable[[Sequence[str], int, Mapping[str, float], Mapping[str, float]], Recipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class SourceCount:
 class Count:
     """What a folder holds. sources: those that are left; emptied: those that are not. tally: for the estimate of the rest.
 
-    text_bytes: by source without copies, by the share that was read. seen: by source the share of its held-out text that stands in
+    text_bytes, documents: by source without copies, by the share that was read. seen: by source the share of its held-out text that stands in
     training text, too. tokenizer: its files, among what is removed afterwards.
     """
 
@@ -87,6 +87,7 @@ class Count:
     tally: Mapping[str, Tally] = field(default_factory=dict)
     bytes_per_token: Mapping[str, float] = field(default_factory=dict)
     text_bytes: Mapping[str, float] = field(default_factory=dict)
+    documents: Mapping[str, float] = field(default_factory=dict)
     seen: Mapping[str, float] = field(default_factory=dict)
     is_whole: bool = True
     tokenizer: Path | None = None
@@ -118,6 +119,7 @@ def count(
         return Count(sources={}, emptied=emptied)
     priority = [*left]
     steps.text_bytes = {name: size / samples[name].share for name, size in left.items()}
+    steps.documents = {name: some / samples[name].share for name, some in steps.documents_left(priority).items()}
     steps.run("select", "", priority)
     vocab_size = steps.train_tokenizer(priority, vocab_size_for(sum(steps.text_bytes.values())))
     steps.run("tokenize", "", priority)
@@ -130,6 +132,7 @@ def count(
         tally=steps.tally(priority, ratio),
         bytes_per_token=ratio,
         text_bytes=steps.text_bytes,
+        documents=steps.documents,
         seen=Selected(steps.folder("select")).seen,
         is_whole=all(sample.is_whole for sample in samples.values()),
         tokenizer=steps.folder("tokenizer"),
@@ -189,6 +192,7 @@ class _Steps:
         self.machine = Machine(processes=1 if is_small else machine.processes, threads=machine.threads, runs_dir=work)
         self.vocab_size = SMALLEST_VOCABULARY
         self.text_bytes: dict[str, float] = {}
+        self.documents: dict[str, float] = {}
         self.runs = 0
         self.later: list[str] = []  # names of the steps that are still to run
         self.folders = {f"extract/{name}": sample.folder for name, sample in samples.items()}
@@ -199,7 +203,7 @@ class _Steps:
 
     def run(self, kind: str, source: str, priority: Sequence[str]) -> None:
         """Runs one step of the recipe over these sources."""
-        recipe = self.draft(priority, self.vocab_size, self.text_bytes)
+        recipe = self.draft(priority, self.vocab_size, self.text_bytes, self.documents)
         name = f"{kind}/{source}" if source else kind
         self.runs += 1
         out = self.work / f"{kind}-{self.runs}"
@@ -235,11 +239,13 @@ class _Steps:
 
     def bytes_left(self, priority: Sequence[str]) -> dict[str, int]:
         """Bytes of text of each source that are no copies."""
-        sizes, first = self._sizes(priority), self._first_documents(priority)
-        removed = pq.read_table(self.folder("duplicates") / "copies.parquet").column("document").to_numpy()
-        left = np.ones(len(sizes), dtype=bool)
-        left[removed] = False
-        return {name: int(sizes[some][left[some]].sum()) for name, some in first.items()}
+        sizes, left = self._sizes(priority), self._are_left(priority)
+        return {name: int(sizes[some][left[some]].sum()) for name, some in self._first_documents(priority).items()}
+
+    def documents_left(self, priority: Sequence[str]) -> dict[str, int]:
+        """Documents of each source that are no copies; passages count each."""
+        left = self._are_left(priority)
+        return {name: int(left[some].sum()) for name, some in self._first_documents(priority).items()}
 
     def bytes_per_token(self, priority: Sequence[str]) -> dict[str, float]:
         """Of each source, both sides of the split together."""
@@ -259,7 +265,14 @@ class _Steps:
             found[name] = _count_of(
                 self.samples[name],
                 copies=copies.get(name),
-                split=split_of(self.folder("select"), name, left_bytes=size, units=units, sources=[*left]),
+                split=split_of(
+                    self.folder("select"),
+                    name,
+                    left_bytes=size,
+                    units=units,
+                    sources=[*left],
+                    is_cut=self.samples[name].passages > 0,
+                ),
                 train_tokens=TokenShard(Tokenized(self.folder("tokenize")).of(name).train).num_tokens,
                 languages=languages_in(shards, weights=[self.samples[name].weight_of(path) for path in shards]),
                 opening=opening_of(shards),
@@ -313,6 +326,13 @@ class _Steps:
     def _shards(self, priority: Sequence[str]) -> list[tuple[str, Path]]:
         """(source, documents-NNNNN.parquet) in the order in which selection numbers documents."""
         return [(name, path) for name in priority for path in sorted(self.samples[name].folder.glob("documents-*"))]
+
+    def _are_left(self, priority: Sequence[str]) -> NDArray[np.bool_]:
+        """(documents,) whether it is no copy."""
+        removed = pq.read_table(self.folder("duplicates") / "copies.parquet").column("document").to_numpy()
+        left = np.ones(len(self._sizes(priority)), dtype=bool)
+        left[removed] = False
+        return left
 
     def _sizes(self, priority: Sequence[str]) -> NDArray[np.int64]:
         return document_bytes([path for _, path in self._shards(priority)])

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from gristmill.formats.format import size_of
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 
-PASSAGE_CHARS = 20_000  # a document lies on one side of the split, so a longer one is cut
+PASSAGE_CHARS = (
+    20_000  # a document lies on one side of the split, so a longer one is cut, or a shorter one: held_out.py
+)
 RULES = {"warc": ("gopher_repetition@1", "gopher_quality@1"), "code": ("tree@1", "code@1")}
 LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "þ": "th"}
@@ -49,6 +51,10 @@ class FolderSource:
     def rules(self) -> tuple[str, ...]:
         """Packs of rules that suit the format."""
         return RULES.get(self.kind, ())
+
+    def cut_at(self, chars: int) -> FolderSource:
+        """With documents of more characters cut into passages."""
+        return replace(self, read={**self.read, "passage_chars": chars})
 
     def section(self, **more: Any) -> Source:
         """As a section of the recipe."""

@@ -1,4 +1,4 @@
-"""What the split takes of a source: the text that is held out, and training text that is alike to it; in a sample, and in all.
+"""How much is held out, and what the split takes of a source: the text that is held out, and training text that is alike to it; in a sample, and in all.
 
     held out    whole documents, the wanted bytes and on average half of one more, drawn by its size
     alike       a document leaves for each of those alike to it with the chance that one is held out. Of those in other units a
@@ -18,11 +18,20 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import gamma
 
+from gristmill.data.passages import record_id
+from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.draft.interval import LEVEL, Estimate
 from gristmill.recipe.schema.curation import Validation
 from gristmill.select.split import wanted_bytes
 from gristmill.tokens.train_tokenizer import document_bytes
 
+HELD_OUT_BYTES = 20_000
+HELD_OUT_DOCUMENTS = 30  # that a useful error bar wants
+LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
+HELD_OUT_SHARE = (0.02, 0.1)
+USUAL_SHARE = 0.05  # in which long documents are cut to give as many passages
+FEWEST_CHARS = 2_000  # of a passage: twice the longest context, in tokens, of a model for so little text
+FEWEST_LONG_CHARS = 8_000  # where the context is not chosen by the text
 OVERSHOOT = 3  # mean documents that more than is wanted may hold, at most
 
 
@@ -30,7 +39,8 @@ OVERSHOOT = 3  # mean documents that more than is wanted may hold, at most
 class Split:
     """What became of the text of one source that is no copy, in what was read.
 
-    typical_document: bytes of the one that a byte drawn by chance lies in. alike_documents: that left; alike_across: of these, for
+    typical_document: bytes of the one that a byte drawn by chance lies in. held_documents: passages count each; held_records: those
+    that they are of. alike_documents: that left; alike_across: of these, for
     documents that were met by chance.
     """
 
@@ -40,6 +50,8 @@ class Split:
     typical_document: float
     alike_documents: int
     alike_across: int
+    held_documents: int = 0
+    held_records: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -53,11 +65,29 @@ class Split:
         return Estimate(value=share, low=share, high=share)
 
 
+def passage_chars(text_bytes: float, *, least: int = FEWEST_CHARS) -> int:
+    """At how many characters documents of a source are cut, so that HELD_OUT_DOCUMENTS passages are a small share of it."""
+    wanted = USUAL_SHARE * text_bytes / HELD_OUT_DOCUMENTS
+    return min(PASSAGE_CHARS, max(least, int(wanted) // 1000 * 1000))
+
+
+def validation_for(text_bytes: Mapping[str, float], documents: Mapping[str, float]) -> Validation:
+    """How much is held out: enough for an error bar of the source with the most text, at most a tenth. documents: by source; passages
+    count each."""
+    least, most = HELD_OUT_SHARE
+    largest = max(text_bytes, key=lambda name: text_bytes[name], default="")
+    wanted = max(
+        HELD_OUT_BYTES / max(1.0, text_bytes.get(largest, 1.0)),
+        HELD_OUT_DOCUMENTS / max(1.0, documents.get(largest, 1.0)),
+    )
+    return Validation(fraction=round(min(max(wanted, least), most), 3), min_bytes=LEAST_HELD_OUT_BYTES)
+
+
 def split_of(
-    selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str]
+    selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str], is_cut: bool
 ) -> Split:
     """Of what the step select left in its folder. left_bytes: of the source before the split. units: source → its number of units
-    that were drawn by chance; the shards that follow are large pieces."""
+    that were drawn by chance; the shards that follow are large pieces. is_cut: whether some of its documents are passages."""
     sizes = {
         side: document_bytes(sorted((selected / source).glob(f"{side}-*.parquet"))) for side in ("train", "validation")
     }
@@ -75,6 +105,7 @@ def split_of(
         for reason, held_id, detail in zip(rows["reason"], rows["duplicate_of"], rows["detail"], strict=True)
         if reason == "near_validation"
     ]
+    held_ids = [row for _, rows in _rows(selected, source, "validation", ["id"]) for row in rows["id"]]
     by_chance = [a != b and not (b is not None and _is_large(a, units) and _is_large(b, units)) for a, b in alike]
     return Split(
         train_bytes=train,
@@ -83,6 +114,8 @@ def split_of(
         typical_document=float((all_sizes**2).sum() / max(1.0, all_sizes.sum())),
         alike_documents=len(alike),
         alike_across=sum(by_chance),
+        held_documents=len(held_ids),
+        held_records=len({record_id(row) or row if is_cut else row for row in held_ids}),
     )
 
 

@@ -17,9 +17,10 @@ from gristmill.amounts import find_amounts, present_files
 from gristmill.draft.conversations import ChatPlan
 from gristmill.draft.count import SourceCount
 from gristmill.draft.folder import FolderSource
+from gristmill.draft.held_out import validation_for
 from gristmill.draft.released import Released
 from gristmill.draft.size import SHAPES, Shape, Wish
-from gristmill.draft.write import chat_text, draft_recipe, validation_for
+from gristmill.draft.write import chat_text, draft_recipe
 from gristmill.durations import StepForecast, step_forecasts
 from gristmill.graph.machine import Machine
 from gristmill.planning.cost import count_parameters
@@ -37,7 +38,7 @@ CURATION = ("extract", "signatures", "contamination", "duplicates", "select", "t
 
 
 class PlannedTime:
-    """What plan would say of a recipe over these sources. speed: of training, by parameters; text_bytes: by source, where they are
+    """What plan would say of a recipe over these sources. speed: of training, by parameters; text_bytes, documents: by source, where they are
     counted: they decide how much is held out."""
 
     def __init__(
@@ -50,12 +51,14 @@ class PlannedTime:
         chat: ChatPlan | None,
         released: Released | None = None,
         text_bytes: Mapping[str, float] | None = None,
+        documents: Mapping[str, float] | None = None,
     ) -> None:
         self._sources, self._folder, self._machine, self.speed, self._chat = sources, folder, machine, speed, chat
         self._released, self._validation = (
             released,
             validation_for(
-                {source.name: (text_bytes or {}).get(source.name, 0.0) for source in sources if not source.is_replayed}
+                {source.name: (text_bytes or {}).get(source.name, 0.0) for source in sources if not source.is_replayed},
+                documents or {},
             ),
         )
 
@@ -65,12 +68,12 @@ class PlannedTime:
         at_least, more = (self._seconds(shape, tokens) for tokens in (few, many))
         return max(0.0, few + (seconds - at_least) * (many - few) / (more - at_least))
 
-    def of_curation(self) -> tuple[dict[str, float], float]:
-        """Seconds of each step up to tokenize, and the bytes of all text by the sizes of files; nothing where there are no sources."""
+    def of_curation(self) -> tuple[dict[str, float], Mapping[str, float]]:
+        """Seconds of each step up to tokenize, and bytes of text by source, by the sizes of files; nothing where there are no sources."""
         if not self._sources:
-            return {}, 0.0
+            return {}, {}
         curation = [step for step in self.of(self._drafted) if step.step.partition("/")[0] in CURATION]
-        return {step.step: step.seconds for step in curation}, self._amounts(self._drafted).all_text
+        return {step.step: step.seconds for step in curation}, self._amounts(self._drafted).text_bytes
 
     def of_reading(self, found: Mapping[str, SourceCount]) -> dict[str, tuple[Work, float]]:
         """(work, seconds) of what was read of sources, by ratio, in the seconds of one process."""

@@ -21,9 +21,6 @@ from gristmill.recipe.schema.curation import NearDuplicates, Validation
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.units import passes, percent
 
-HELD_OUT_BYTES = 20_000  # that a useful error bar wants
-LEAST_HELD_OUT_BYTES = 2_000  # of a source, where it has twice as much
-HELD_OUT_SHARE = (0.02, 0.1)
 MAX_TOKENIZER_BYTES = 50_000_000  # of the sample; more would not tell more of how many bytes a token holds
 
 
@@ -35,13 +32,6 @@ class Written:
     found: SourceCount
     train_tokens: Estimate
     max_failed: float | None
-
-
-def validation_for(text_bytes: Mapping[str, float]) -> Validation:
-    """How much is held out: enough for an error bar where there is text, at most a tenth."""
-    least, most = HELD_OUT_SHARE
-    fraction = min(max(HELD_OUT_BYTES / max(1.0, max(text_bytes.values(), default=1.0)), least), most)
-    return Validation(fraction=round(fraction, 3), min_bytes=LEAST_HELD_OUT_BYTES)
 
 
 def raised_limit(share: float, usual: float) -> float | None:
@@ -239,7 +229,7 @@ def _paths(source: FolderSource) -> list[str]:
 
 def _why(key: str) -> str:
     if key == "passage_chars":
-        return "   # longer documents are cut, so that one document is not all that is held out"
+        return "   # longer documents are cut, so that many passages are held out, and not one document"
     return "   # the one with the most text"
 
 

@@ -102,18 +102,22 @@ def noise_of(tokens: Sequence[float], values: Sequence[float]) -> Noise:
     )
 
 
-def noise_of_difference(sides: Sequence[Noise], *, confidence: float = 0.95) -> float | None:
-    """What two checkpoints differ by at most, in 95 of 100 cases, where nothing but noise makes them differ; None where it is not known of either.
+def noise_of_difference(sides: Sequence[Noise | None], *, confidence: float = 0.95) -> float | None:
+    """What two checkpoints differ by at most, in 95 of 100 cases, where nothing but noise makes them differ; None where it is known of neither.
 
-    The variances of the sides that are known add up, their degrees of freedom by Welch.
+    The variances of both sides add up, their degrees of freedom by Welch. A side whose noise is not known is taken to have that of the
+    other: the variance is twice the known one, which is one estimate still, so its degrees of freedom stay. Likewise where both rest on
+    the log of one training.
     """
-    variance = sum(noise.sd**2 for noise in sides)
-    if not sides:
+    known = [noise for noise in sides if noise is not None]
+    if not known:
         return None
+    estimates = list(dict.fromkeys(known))
+    variance = sum(noise.sd**2 for noise in estimates)
     if not variance:
         return 0.0
-    degrees = variance**2 / sum(noise.sd**4 / noise.degrees for noise in sides)
-    return float(stdtrit(degrees, 0.5 + confidence / 2)) * math.sqrt(variance)
+    degrees = variance**2 / sum(noise.sd**4 / noise.degrees for noise in estimates)
+    return float(stdtrit(degrees, 0.5 + confidence / 2)) * math.sqrt(variance * len(sides) / len(estimates))
 
 
 def _of_one_length(

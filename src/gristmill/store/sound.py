@@ -1,6 +1,6 @@
 """Whether what a run uses is what was committed: every byte of every file, by the manifests, and those by the records kept beside.
 
-Looking writes nothing. A manifest and a record have one way to be written, so a changed byte shows in them too; in a copy of a run, which
+Looking writes nothing. A file that no manifest names is told, for a step that reads all files of a pattern would read it. A manifest and a record have one way to be written, so a changed byte shows in them too; in a copy of a run, which
 has no kept records, a record that was changed into another sound one does not.
 """
 
@@ -44,12 +44,13 @@ class Wrong:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What was looked at, and what is wrong."""
+    """What was looked at, and what is wrong. not_listed: files beside those that a manifest names; they damage nothing."""
 
     folders: int
     files: int
     bytes: int
     wrong: tuple[Wrong, ...]
+    not_listed: tuple[Path, ...] = ()
 
 
 def used_by(run_folder: Path) -> list[Used]:
@@ -72,11 +73,15 @@ def verify(run_folder: Path, *, threads: int, told: Callable[[int, int], None] =
     """Reads every file that a run uses. told: bytes read so far, of all; called from several threads."""
     wrong: list[Wrong] = []
     files: list[tuple[Used, Path, str]] = []
+    not_listed: list[Path] = []
     used = used_by(run_folder)
     total = 0
     for one in used:
         entries, found = _entries(one, run_folder.absolute().parent / STORE)
         wrong += found
+        if entries is None:
+            continue
+        not_listed += _not_listed(one, entries)
         for name, entry in entries.items():
             path = one.folder / name
             if (problem := _size_problem(path, entry["bytes"])) is not None:
@@ -98,7 +103,7 @@ def verify(run_folder: Path, *, threads: int, told: Callable[[int, int], None] =
         wrong += [
             Wrong(of=one, path=path, problem=problem) for (one, path, _), problem in zip(files, problems) if problem
         ]
-    return Found(folders=len(used), files=len(files), bytes=total, wrong=tuple(wrong))
+    return Found(folders=len(used), files=len(files), bytes=total, wrong=tuple(wrong), not_listed=tuple(not_listed))
 
 
 def _folders(folder: Path, depth: int = 3) -> Iterator[Path]:
@@ -119,17 +124,25 @@ def _lineage(record: Path) -> list[str]:
         return []  # told of the record itself
 
 
-def _entries(used: Used, root: Path) -> tuple[dict[str, Any], list[Wrong]]:
-    """The manifest of an artefact, and what is wrong with it and with its record."""
+def _not_listed(used: Used, entries: Mapping[str, Any]) -> list[Path]:
+    """Files in an artefact's folder that neither its manifest names nor the store writes."""
+    own = {used.folder / name for name in (*entries, MANIFEST, *(() if used.is_checkpoint else (RECORD,)))}
+    return sorted(
+        path for path in used.folder.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir())
+    )
+
+
+def _entries(used: Used, root: Path) -> tuple[dict[str, Any] | None, list[Wrong]]:
+    """The manifest of an artefact, None where it is none, and what is wrong with it and with its record."""
     if not used.folder.is_dir():
-        return {}, [Wrong(of=used, path=used.folder, problem="it is missing")]
+        return None, [Wrong(of=used, path=used.folder, problem="it is missing")]
     wrong: list[Wrong] = []
     manifest, problem = _plainly_written(used.folder / MANIFEST)
     if problem is None and not _is_manifest(manifest):
         problem = "it does not hold bytes and sha256 of each file"
     if problem is not None:
         wrong.append(Wrong(of=used, path=used.folder / MANIFEST, problem=problem))
-    entries = manifest if _is_manifest(manifest) else {}
+    entries = manifest if _is_manifest(manifest) else None
     if used.is_checkpoint:
         return entries, wrong
     record, problem = _plainly_written(used.folder / RECORD)

@@ -11,6 +11,7 @@ Logits are float32, sums over tokens float64. Items run in a fixed order, packed
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,13 +191,13 @@ def token_logps(model: Llama, x_MD: Tensor, targets_M: Tensor) -> tuple[NDArray[
 
 
 def score_pack(model: Llama, tokenizer: Tokenizer, pack: Pack, *, max_items: int | None = None) -> PackScore:
-    """Multiple choice by likelihood over the pack's items (or over `max_items` of them, evenly spread, always the same).
+    """Multiple choice by likelihood over the pack's items (or over `max_items` of them, always the same: see `part_of`).
 
     Raises DataError for a pack that is not multiple choice.
     """
     if pack.kind != "multiple_choice":
         raise DataError(f"pack {pack.name!r} has kind {pack.kind!r}; likelihood scoring needs multiple_choice")
-    items = spread(pack.items, max_items)
+    items = part_of(pack.items, max_items)
     pairs = [encode_pair(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
     found = iter(loglikelihoods(model, pairs))
     scores = []
@@ -211,11 +212,16 @@ def score_pack(model: Llama, tokenizer: Tokenizer, pack: Pack, *, max_items: int
     )
 
 
-def spread(items: Sequence[Item], max_items: int | None) -> list[Item]:
-    """`max_items` items at even distances, in order; all of them when there are fewer."""
+def part_of(items: Sequence[Item], max_items: int | None) -> list[Item]:
+    """`max_items` items, in order; all of them when there are fewer.
+
+    They are those whose ids have the lowest hashes: the same in every run, whatever the order of the pack repeats, and a larger part
+    holds every smaller one.
+    """
     if max_items is None or len(items) <= max_items:
         return list(items)
-    return [items[index * len(items) // max_items] for index in range(max_items)]
+    hashes = [hashlib.sha256(item.id.encode("utf-8", "surrogatepass")).digest() for item in items]
+    return [items[place] for place in sorted(sorted(range(len(items)), key=hashes.__getitem__)[:max_items])]
 
 
 def judge_choices(item: Item, logps: Sequence[float]) -> dict[str, bool]:

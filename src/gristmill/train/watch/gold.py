@@ -12,18 +12,18 @@ from gristmill.data.packs import Item, Pack
 from gristmill.errors import DataError
 from gristmill.model.transformer import Llama
 from gristmill.tokens.tokenizer import Tokenizer
-from gristmill.train.scorer import BitsPerByte, bits_of, encode_pair, loglikelihoods, spread
+from gristmill.train.scorer import BitsPerByte, bits_of, encode_pair, loglikelihoods, part_of
 
 
 def gold_bits_per_byte(
     model: Llama, tokenizer: Tokenizer, pack: Pack, *, max_items: int | None = None
 ) -> BitsPerByte | None:
     """Bits that the model needs for the right answer of each item after its prompt, by bytes of the answer; over the pack's items, or over
-    `max_items` of them, evenly spread. Items without an answer, and answers longer than the model's context, are left out; None where
+    `max_items` of them, as `part_of` takes them. Items without an answer, and answers longer than the model's context, are left out; None where
     nothing is left. The error takes items as drawn at random.
     """
     room = model.config.max_position_embeddings
-    asked = [continuation_of(item) for item in spread(with_gold(pack), max_items)]
+    asked = [continuation_of(item) for item in part_of(with_gold(pack), max_items)]
     pairs = [(encode_pair(tokenizer, prompt, answer), answer) for prompt, answer in asked]
     fitting = [(pair, len(answer.encode())) for pair, answer in pairs if len(pair[1]) <= room]
     if not fitting:

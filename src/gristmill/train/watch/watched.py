@@ -32,7 +32,8 @@ MEDIAN_OF_SQUARE = 0.455  # of a standard normal number
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedPack(Written):
-    """A pack as training measures it. metric: the one that is shown. guessing: the score without knowing anything; None of written answers."""
+    """A pack as training measures it. metric: the one that is shown. items_sha256: of the pack, or of which of its
+    items are measured. guessing: the score without knowing anything; None of written answers."""
 
     name: str
     group: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from gristmill.data.packs import Pack
+from gristmill.data.packs import Item, Pack
 from gristmill.graph.ranks import is_first
 from gristmill.model.generate import check_fit, generate
 from gristmill.recipe.schema.training import Pretrain
@@ -23,7 +23,7 @@ from gristmill.train.course import Course, Segment
 from gristmill.train.events import AboveGuessingEvent
 from gristmill.train.loop import Hook, Progress
 from gristmill.train.outputs import BITS, WATCHING_SECONDS, eval_metric, interval_of
-from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, score_pack, spread
+from gristmill.train.scorer import BitsPerByte, Score, bits_per_byte, part_of, score_pack
 from gristmill.train.session import Session
 from gristmill.train.watch.gold import check_gold, gold_bits_per_byte, guessing_level, with_gold
 from gristmill.train.watch.long_context import LongContext
@@ -294,15 +294,17 @@ class Watcher:
     def _watched_pack(self, name: str, pack: Pack) -> WatchedPack:
         group = pack.group or name
         if pack.kind != "multiple_choice":
-            items = spread(with_gold(pack), self.amounts.max_items)
-            return WatchedPack(name=name, group=group, metric=GOLD_BITS, items=len(items), items_sha256=pack.sha256)
-        items = spread(pack.items, self.amounts.max_items)
+            items = part_of(with_gold(pack), self.amounts.max_items)
+            return WatchedPack(
+                name=name, group=group, metric=GOLD_BITS, items=len(items), items_sha256=_items_hash(pack, items)
+            )
+        items = part_of(pack.items, self.amounts.max_items)
         return WatchedPack(
             name=name,
             group=group,
             metric=ACCURACY if pack.metric == "acc" else ACCURACY_PER_BYTE,
             items=len(items),
-            items_sha256=pack.sha256,
+            items_sha256=_items_hash(pack, items),
             guessing=guessing_level(items, pack.chance) if pack.is_of_letters else pack.chance,
             is_of_letters=pack.is_of_letters,
         )
@@ -329,8 +331,15 @@ def _with_interval(key: str, found: Score | BitsPerByte) -> dict[str, float]:
 
 def _asked_bytes(pack: Pack, amounts: Amounts) -> int:
     """Bytes that the model reads to be scored on a pack: the prompt again for each choice."""
-    items = spread(pack.items, amounts.max_items)
+    items = part_of(pack.items, amounts.max_items)
     return sum(len((item.prompt + answer).encode()) for item in items for answer in item.choices or (item.gold,))
+
+
+def _items_hash(pack: Pack, items: Sequence[Item]) -> str:
+    """The pack's own where all its items are scored, else one that names those that are: runs are compared on the same ones."""
+    if len(items) == len(pack.items):
+        return pack.sha256
+    return fingerprint({"pack": pack.sha256, "items": [item.id for item in items]})
 
 
 def _text_hash(shard: TokenShard, tokenizer: Tokenizer, max_bytes: int) -> str:
