@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from gristmill.ablate.design import Design, design_of
-from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come
+from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come, where_in_force
 from gristmill.errors import RecipeError
 from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.changes import Change
 from gristmill.recipe.schema.training import Pretrain
 
 Load = Callable[..., LoadedRecipe]
@@ -68,3 +69,36 @@ def test_a_fork_is_the_arm_but_for_the_order_of_its_seed(load: Load) -> None:
     assert [one.model_copy(update={"reshuffle": None}) for one in arm.stages] == forked.stages
     assert (arm.stages[-1].reshuffle, forked.stages[-1].tokens) == (1, 4096)
     assert (forked.decay_tokens, forked.warmup_tokens) == (arm.decay_tokens, arm.warmup_tokens) == (4096, 2048)
+
+
+def test_a_change_at_the_very_step_where_the_arms_left_is_told_unless_it_gives_the_mixture(load: Load) -> None:
+    pretrain, design = planned(load, stage("stable", 14), stage("decay", 8), decay=8)
+    rate = {"after_step": 14, "set": {"optimizer.peak_lr": 0.001}, "why": "the loss stopped falling"}
+    applied = {"after_step": 14, "set": {"stages.decay.mixture": {"glosses": 1}}, "why": "an ablation said so"}
+    for changes, told in (
+        ([applied], []),
+        ([rate], ["it had no change after that, the run has one after step 14"]),
+        ([applied, rate, {**rate, "after_step": 15}], ["it had no change after that, the run has one after step 14, 15"]),
+    ):
+        changed = Pretrain.model_validate({**pretrain.model_dump(exclude_unset=True), "changes": changes})
+        assert otherwise_than_judged(changed, design, stages_to_come(changed, design)) == told
+
+
+def test_a_change_that_a_later_one_took_back_is_not_in_force(load: Load) -> None:
+    changes = [
+        {"after_step": 14, "set": {"stages.decay.mixture": {name: 1}}, "why": f"the mixture of number {number}"}
+        for number, name in enumerate(("glosses", "code", "glosses"))
+    ]
+    rate = {"after_step": 14, "set": {"optimizer.peak_lr": 0.001}, "why": "the loss stopped falling"}
+    first = Change.model_validate(changes[0])
+    for written, is_in_force in (
+        ([], False),
+        (changes[:1], True),
+        ([*changes[:1], rate], True),
+        (changes[:2], False),
+        (changes, True),
+        ([{**changes[0], "after_step": 13}], False),
+    ):
+        stages = [stage("stable", 14), stage("decay", 8)]
+        loaded = load(ASKED, stages=stages, decay_tokens=8 * 1024, changes=written)
+        assert (where_in_force(loaded, first) is not None) is is_in_force, written

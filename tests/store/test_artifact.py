@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.errors import ArtifactError, ResourceError
-from gristmill.store import artifact
+from gristmill.store import artifact, durable
 from gristmill.store.artifact import (
     close_working_folder,
     commit,
@@ -23,7 +23,13 @@ from gristmill.store.artifact import (
     verify_manifest,
     write_manifest,
 )
-from gristmill.store.durable import file_sha256, out_of_space_is_a_resource_error, read_json, write_json
+from gristmill.store.durable import (
+    file_sha256,
+    out_of_space_is_a_resource_error,
+    read_json,
+    write_hashed,
+    write_json,
+)
 
 RECORD = {"fingerprint": "f" * 32}
 
@@ -310,3 +316,31 @@ def test_full_disk_is_known_by_the_text_of_errors_that_carry_no_number(number: i
         raise RuntimeError(f"Error while serializing: I/O error (os error {number})")
     with pytest.raises(RuntimeError, match="os error 2"), out_of_space_is_a_resource_error(Path("here")):
         raise RuntimeError("I/O error (os error 2)")
+
+
+class Failing:
+    """A hash that takes so many parts and no more."""
+
+    def __init__(self, taken: int) -> None:
+        self.taken = taken
+
+    def update(self, part: bytes) -> None:
+        if not self.taken:
+            raise MemoryError("no room to hash")
+        self.taken -= 1
+
+    def hexdigest(self) -> str:
+        return "0" * 64
+
+
+@pytest.mark.parametrize("taken", range(3))
+def test_what_hashing_raises_at_any_part_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    monkeypatch.setattr(durable.hashlib, "sha256", lambda: Failing(taken))
+    with pytest.raises(MemoryError, match="no room to hash"):
+        write_hashed(tmp_path / "file", [b"one", b"two", b"three"])
+
+
+@pytest.mark.parametrize("sizes", [[1], [10, 10], [1 << 20, 1], [1, 1 << 20, 1 << 20]])
+def test_a_full_disk_is_told_whichever_part_meets_it(sizes: list[int]) -> None:
+    with pytest.raises(ResourceError), out_of_space_is_a_resource_error(Path("/dev/full")):
+        write_hashed(Path("/dev/full"), [bytes(size) for size in sizes])

@@ -70,15 +70,28 @@ def test_checkpoint_is_a_hugging_face_folder_with_the_rest_beside_it(trained: Pa
     assert load_model(saved(trained, 12)).config.vocab_size == 276
 
 
-def test_a_training_that_begins_holds_its_own_checkpoints_and_none_that_was_reserved(run: Path) -> None:
+def test_what_a_rewind_reserved_stays_for_the_training_that_takes_it_though_one_begins_that_does_not_know(
+    run: Path,
+) -> None:
     checkpoints = tiny.checkpoints_in(run)
-    assert checkpoints.index.reserve(checkpoints.run, checkpoints.ref(8))
+    index, links = checkpoints.index, checkpoints.run
+    assert index.reserve(links, checkpoints.ref(8))
     assert newest(run) == 12
-    for step in (8, 12):
-        checkpoints.index.unlink(checkpoints.run, checkpoints.ref(step))
+    assert [ref.step for ref in index.prune(links, keep_last=1)] == [4]
     assert saved(run, 8).is_dir()
-    assert checkpoints.index.link(checkpoints.run, checkpoints.ref(8))
-    assert [ref.step for ref in checkpoints.index.prune(checkpoints.run, keep_last=0)] == [8, 4]
+    index.set_damaged_aside(checkpoints.ref(12))
+    assert newest(run) == 8
+    assert [ref.step for ref in index.prune(links, keep_last=0)] == [8], "the training that it was for has taken it"
+
+
+def test_what_was_reserved_for_another_recipe_is_let_go(run: Path) -> None:
+    checkpoints = tiny.checkpoints_in(run)
+    index, other = checkpoints.index, checkpoints.index.ref(6, "ab" * 16)
+    index.save(checkpoints.run, other, lambda folder: {})
+    assert index.reserve(checkpoints.run, other)
+    assert newest(run) == 12
+    index.link(checkpoints.run, other)
+    assert 6 in [ref.step for ref in index.prune(checkpoints.run, keep_last=1)]
 
 
 # ── damage ───────────────────────────────────────────────────────────────────────────────────────────────────────────

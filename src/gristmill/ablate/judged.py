@@ -8,6 +8,9 @@ from itertools import accumulate
 from gristmill.ablate.arms import Arm
 from gristmill.ablate.design import Design
 from gristmill.errors import RecipeError
+from gristmill.recipe.interventions import CHANGES
+from gristmill.recipe.load import LoadedRecipe
+from gristmill.recipe.schema.changes import Change
 from gristmill.recipe.schema.training import Pretrain, Stage
 from gristmill.units import counted
 
@@ -46,7 +49,13 @@ def otherwise_than_judged(pretrain: Pretrain, design: Design, stages: Sequence[S
     length = design.trials[0].loaded.recipe.pretrain.stages[-1].seq_len
     if longer := [f"{stage.name} {stage.seq_len:,}" for stage in stages if stage.seq_len != length]:
         told.append(f"it read sequences of {length:,} tokens, the run reads in {', '.join(longer)}")
-    if later := [change.after_step for change in pretrain.changes if change.after_step > design.after_step]:
+    own = {f"stages.{stage.name}.mixture" for stage in stages}
+    later = dict.fromkeys(
+        change.after_step
+        for change in pretrain.changes
+        if change.after_step > design.after_step or (change.after_step == design.after_step and change.set.keys() - own)
+    )
+    if later:
         told.append(
             f"it had no change after that, the run has one after step {', '.join(f'{step:,}' for step in later)}"
         )
@@ -59,3 +68,14 @@ def as_judged(design: Design, arm: Arm) -> dict[str, object]:
     stages = [stage.model_dump(mode="json", exclude_none=True, exclude={"reshuffle"}) for stage in judged.stages]
     changes = [change.model_dump(mode="json", exclude_none=True) for change in judged.changes]
     return {"stages": stages, "decay_tokens": judged.decay_tokens, "changes": changes}
+
+
+def where_in_force(loaded: LoadedRecipe, change: Change) -> str | None:
+    """Where the recipe or an intervention of the run sets what a change does, after the same step; None where nothing does, or a later one sets
+    any of it otherwise."""
+    for place, one in reversed([*enumerate(loaded.recipe.pretrain.changes)]):
+        if (one.after_step, one.set) == (change.after_step, change.set):
+            return loaded.origins.get((*CHANGES, place), str(loaded.path))
+        if one.set.keys() & change.set.keys():
+            return None
+    return None

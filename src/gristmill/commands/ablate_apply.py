@@ -15,13 +15,13 @@ from rich.text import Text
 from gristmill.ablate.arms import Arm
 from gristmill.ablate.declared import RESULTS, check_declared
 from gristmill.ablate.design import Design, design_of
-from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come
+from gristmill.ablate.judged import as_judged, otherwise_than_judged, stages_to_come, where_in_force
 from gristmill.ablate.outcome import DECIDED, ArmEffect, Outcome, unit_of
 from gristmill.commands.ablate_checks import shaped_by
 from gristmill.commands.intervene import intervene, write_fork
 from gristmill.errors import ArtifactError, RecipeError
 from gristmill.graph.machine import Machine
-from gristmill.recipe.interventions import CHANGES, with_interventions
+from gristmill.recipe.interventions import with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.ablation import CONTROL, EXTENSION
 from gristmill.recipe.schema.changes import Change
@@ -80,7 +80,7 @@ def apply(
             console=console,
             description=why,
         )
-    elif fork is None and (written := _written(became, change)) is not None:
+    elif fork is None and (written := where_in_force(became, change)) is not None:
         path = Path(written)
         console.print(Text(f"{path} is there already and says the same; nothing is written."), soft_wrap=True)
     else:
@@ -132,11 +132,3 @@ def _judged(row: ArmEffect) -> str:
         f"{row.arm} is judged {row.verdict!r} {against} the {row.other} on {row.task}: {row.difference:+.4f} {unit_of(row.metric)}, "
         f"{interval}{needs}"
     )
-
-
-def _written(loaded: LoadedRecipe, change: Change) -> str | None:
-    """Where the recipe or an intervention of the run sets what a change does, after the same step."""
-    for place, one in enumerate(loaded.recipe.pretrain.changes):
-        if (one.after_step, one.set) == (change.after_step, change.set):
-            return loaded.origins.get((*CHANGES, place), str(loaded.path))
-    return None

@@ -16,6 +16,7 @@ from gristmill.ablate.effect import foreseen_detectable
 from gristmill.ablate.outcome import ArmEffect, verdict_needs
 from gristmill.commands.ablate_checks import made_trials
 from gristmill.display import plain_table, print_whole
+from gristmill.durations import StepForecast
 from gristmill.forecast import Forecast, check_caps, check_present, make_forecast
 from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
@@ -166,17 +167,26 @@ def _price(design: Design, forecasts: Sequence[Forecast], there: Sequence[Trial]
     made = forecasts[number] if number < len(forecasts) else _forecast(asked, machine)
     by_step = {step.step: step for step in made.steps}
     training = by_step[PRETRAIN]
-    own = training.seconds * design.tokens / asked.loaded.recipe.pretrain.total_tokens
+    pretrain = asked.loaded.recipe.pretrain
+    own = training.seconds * design.tokens / pretrain.total_tokens
+    num_steps = pretrain.total_tokens // pretrain.global_batch_tokens
     others = sum(
         step.left_seconds for name, step in by_step.items() if name not in (PRETRAIN, "evaluate", "export", "report")
     )
-    has_trunk = not design.after_step or training.resumes is not None or training.is_done or bool(there)
     return Price(
         each_seconds=own + by_step["evaluate"].seconds,
         missing=len(missing),
-        once_seconds=others + (0.0 if has_trunk else training.seconds - own) if missing else 0.0,
+        once_seconds=others + trunk_seconds(training, design.after_step, num_steps) if missing else 0.0,
         load=load_note(made.busy_cores, made.speed) if missing else "",
     )
+
+
+def trunk_seconds(training: StepForecast, after_step: int, num_steps: int) -> float:
+    """Of the steps before arms of so many steps leave the trunk that no checkpoint has. training: of one arm that is missing."""
+    if training.is_done:
+        return 0.0
+    there = 0 if training.resumes is None else training.resumes.step
+    return training.seconds * max(0, after_step - there) / num_steps
 
 
 def _sight(design: Design, states: States | None, machine: Machine) -> str:

@@ -86,10 +86,12 @@ class CheckpointIndex:
             run.point(f"{self._links}/{_RESERVED}{ref.step:07d}", f"{CHECKPOINTS}/{ref.folder.name}")
         return True
 
-    def release(self, run: RunLinks) -> None:
-        """Holds nothing in reserve any more."""
+    def release(self, run: RunLinks, *, but: Callable[[CheckpointRef], bool] = lambda ref: False) -> None:
+        """Holds nothing in reserve any more but what the caller says."""
         for path in (run.folder / self._links).glob(f"{_RESERVED}*"):
-            path.unlink(missing_ok=True)
+            name = (named_by(path) or "").removeprefix(f"{CHECKPOINTS}/")
+            if not (_NAME.fullmatch(name) and but(self._parse(name))):
+                path.unlink(missing_ok=True)
 
     def hold(self, run: RunLinks, names: Iterable[str]) -> None:
         """Makes the named checkpoints the run's, as far as they are there, and no others; nothing stays in reserve."""

@@ -106,6 +106,8 @@ def write_hashed(path: Path, parts: Iterable[bytes | memoryview]) -> str:
             file.write(part)
             if before is not None:
                 before.result()  # so that two parts are held, and not all
+        if hashing is not None:
+            hashing.result()  # raises what hashing the last part raised
     return digest.hexdigest()
 
 

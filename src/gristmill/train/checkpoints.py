@@ -93,7 +93,7 @@ class Checkpoints:
                 continue
             if damaged:
                 say(f"Resuming from {ref.folder}, the newest checkpoint that is sound.")
-            self._let_go_others()
+            self._let_go_others(resumed=ref)
             return found
         if damaged:
             raise ArtifactError(
@@ -101,7 +101,7 @@ class Checkpoints:
                 + "\n  ".join(damaged)
                 + "\n  They were set aside. Run the same command again to start from the beginning."
             )
-        self._let_go_others()
+        self._let_go_others(resumed=None)
         return None
 
     def save(self, step: int, write: Callable[[Path], Mapping[str, str]], *, say: Callable[[str], None]) -> None:
@@ -109,13 +109,17 @@ class Checkpoints:
         self.index.save(self.run, self.ref(step), write)
         self.index.prune(self.run, keep_last=KEEP_CHECKPOINTS, milestones=self.milestones, say=say)
 
-    def _let_go_others(self) -> None:
+    def _let_go_others(self, *, resumed: CheckpointRef | None) -> None:
         """Unlinks the run's checkpoints of other prefixes: they are of a training that the recipe no longer asks for, and stay
-        in the store until `clean`. What was reserved for this training it has taken or does not need."""
+        in the store until `clean`. What was reserved is let go where it is taken now or does not fit; what fits and lies before it is
+        for a change that was written after this training read the recipe."""
         for ref in self.kept():
             if ref.prefix != self._prefix(ref.step):
                 self.index.unlink(self.run, ref)
-        self.index.release(self.run)
+        self.index.release(
+            self.run,
+            but=lambda ref: resumed is not None and ref.step < resumed.step and ref.prefix == self._prefix(ref.step),
+        )
 
     def _prefix(self, step: int) -> str:
         return fingerprint(self.prefix_at(step))
