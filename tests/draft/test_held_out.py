@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from gristmill.data.write import write_table
 from gristmill.draft.held_out import Split, train_share
+from gristmill.draft.held_out import split_of as measured
 from gristmill.recipe.schema.curation import Validation
+from gristmill.recipe.schema.formats import ReadJsonl
 
 DOCUMENTS, UNITS = 2_000, 100
 RULES = Validation(fraction=0.05, min_bytes=1)
@@ -65,3 +71,14 @@ def test_what_is_alike_within_a_unit_is_met_in_full() -> None:
     rules = Validation(fraction=0, min_bytes=1)
     assert train_share(within, rules, num_bytes=1e6, share_read=0.1).value == pytest.approx(0.9, abs=1e-5)
     assert train_share(across, rules, num_bytes=1e6, share_read=0.1).value == pytest.approx(0.9**10, abs=1e-5)
+
+
+def test_passages_and_lines_that_were_not_cut_are_counted_by_the_texts_that_they_are_of(tmp_path: Path) -> None:
+    """A line of JSON without an id of its own is named by its place, as a passage is by its number."""
+    (tmp_path / "web").mkdir()
+    rows = [("a.jsonl#0#0", "a.jsonl#0"), ("a.jsonl#0#2", "a.jsonl#0"), *((f"a.jsonl#{n}",) * 2 for n in (900, 1300))]
+    columns = {"id": [id for id, _ in rows], "origin": [origin for _, origin in rows], "text": ["some text"] * 4}
+    write_table(tmp_path / "web" / "validation-00000.parquet", pa.table(columns))
+    read = ReadJsonl(format="jsonl", paths=["."], passage_chars=1000)
+    found = measured(tmp_path, "web", left_bytes=100, units={"web": 1}, sources=["web"], read=read)
+    assert (found.held_documents, found.held_texts, found.held_bytes) == (4, 3, 36)

@@ -344,3 +344,14 @@ def test_what_hashing_raises_at_any_part_is_raised(tmp_path: Path, monkeypatch: 
 def test_a_full_disk_is_told_whichever_part_meets_it(sizes: list[int]) -> None:
     with pytest.raises(ResourceError), out_of_space_is_a_resource_error(Path("/dev/full")):
         write_hashed(Path("/dev/full"), [bytes(size) for size in sizes])
+
+
+def test_a_hash_that_is_known_is_of_the_file_of_that_place_only(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for name in ("weights", "inner/weights"):
+        (tmp_path / name).write_bytes(name.encode())
+    found = write_manifest(tmp_path, {"inner/weights": "a" * 64})
+    assert {name: entry["sha256"] for name, entry in found.items()} == {
+        "weights": file_sha256(tmp_path / "weights"),
+        "inner/weights": "a" * 64,
+    }

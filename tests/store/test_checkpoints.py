@@ -160,6 +160,15 @@ def test_what_is_reserved_stays_however_the_run_prunes_until_it_is_released(
     assert not index.reserve(run, refs[0]), "it is gone"
 
 
+def test_a_finished_training_that_is_linked_again_holds_nothing_in_reserve(
+    index: CheckpointIndex, run: RunLinks
+) -> None:
+    refs = [save(index, run, step) for step in (10, 20)]
+    assert index.reserve(run, refs[0])
+    index.hold(run, [ref.folder.name for ref in refs])
+    assert index.prune(run, keep_last=1) == [refs[0]]
+
+
 def test_the_lineage_of_a_linked_artefact_is_not_pruned(store: Store, index: CheckpointIndex, run: RunLinks) -> None:
     refs = [save(index, run, step) for step in (1, 2, 3)]
     store.open_work("pretrain", "1" * 32)

@@ -71,11 +71,11 @@ def _taken_by_the_split(one: SourceCount) -> tuple[str, str]:
 def _held_out(one: SourceCount) -> str:
     """How many documents, and what can be told with them."""
     assert one.split is not None
-    number, records = one.split.held_documents, one.split.held_records
+    number, texts = one.split.held_documents, one.split.held_texts
     many = (
         counted(number, "document")
         if not one.passages
-        else f"{counted(number, 'passage')} of {counted(records, 'document')}"
+        else f"{counted(number, 'passage')} of {counted(texts, 'document')}"
     )
     many += "" if one.share_read == 1 else " of what was read"
     words = f"{many}; {what_a_mean_tells(number)}."

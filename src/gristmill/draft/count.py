@@ -30,7 +30,7 @@ from gristmill.errors import RecipeError
 from gristmill.extract.language import Languages, languages_in
 from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
-from gristmill.recipe.schema.formats import Reader
+from gristmill.recipe.schema.formats import Reader, ReadFiles
 from gristmill.recipe.schema.recipe import Recipe
 from gristmill.select.outputs import CopiesOfSource, Deduplicated, Selected
 from gristmill.tokens.outputs import Tokenized
@@ -125,7 +125,7 @@ def count(
     steps.run("tokenize", "", priority)
     ratio = steps.bytes_per_token(priority)
     return Count(
-        sources=steps.findings(left),
+        sources=steps.findings(left, {name: section.read for name, section in sections.items()}),
         emptied=emptied,
         priority=tuple(priority),
         vocab_size=vocab_size,
@@ -255,8 +255,8 @@ class _Steps:
             found[name] = sum(side.num_bytes for side in sides) / max(1, sum(side.num_tokens for side in sides))
         return found
 
-    def findings(self, left: Mapping[str, int]) -> dict[str, SourceCount]:
-        """What is left of each source. left: its bytes that are no copies."""
+    def findings(self, left: Mapping[str, int], reads: Mapping[str, ReadFiles]) -> dict[str, SourceCount]:
+        """What is left of each source. left: its bytes that are no copies; reads: how each was read."""
         copies = Deduplicated(self.folder("duplicates")).findings.sources
         units = {name: len(self.samples[name].units) for name in left}
         found = {}
@@ -271,7 +271,7 @@ class _Steps:
                     left_bytes=size,
                     units=units,
                     sources=[*left],
-                    is_cut=self.samples[name].passages > 0,
+                    read=reads[name],
                 ),
                 train_tokens=TokenShard(Tokenized(self.folder("tokenize")).of(name).train).num_tokens,
                 languages=languages_in(shards, weights=[self.samples[name].weight_of(path) for path in shards]),

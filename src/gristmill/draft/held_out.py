@@ -18,10 +18,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import gamma
 
-from gristmill.data.passages import record_id
+from gristmill.data.texts import text_of
 from gristmill.draft.folder import PASSAGE_CHARS
 from gristmill.draft.interval import LEVEL, Estimate
 from gristmill.recipe.schema.curation import Validation
+from gristmill.recipe.schema.formats import ReadFiles
 from gristmill.select.split import wanted_bytes
 from gristmill.tokens.train_tokenizer import document_bytes
 
@@ -39,9 +40,8 @@ OVERSHOOT = 3  # mean documents that more than is wanted may hold, at most
 class Split:
     """What became of the text of one source that is no copy, in what was read.
 
-    typical_document: bytes of the one that a byte drawn by chance lies in. held_documents: passages count each; held_records: those
-    that they are of. alike_documents: that left; alike_across: of these, for
-    documents that were met by chance.
+    typical_document: bytes of the one that a byte drawn by chance lies in. held_documents: passages count each; held_texts: those
+    that they are of. alike_documents: that left; alike_across: of these, for documents that were met by chance.
     """
 
     train_bytes: int
@@ -51,7 +51,7 @@ class Split:
     alike_documents: int
     alike_across: int
     held_documents: int = 0
-    held_records: int = 0
+    held_texts: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -84,14 +84,14 @@ def validation_for(text_bytes: Mapping[str, float], documents: Mapping[str, floa
 
 
 def split_of(
-    selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str], is_cut: bool
+    selected: Path, source: str, *, left_bytes: int, units: Mapping[str, int], sources: Sequence[str], read: ReadFiles
 ) -> Split:
     """Of what the step select left in its folder. left_bytes: of the source before the split. units: source → its number of units
-    that were drawn by chance; the shards that follow are large pieces. is_cut: whether some of its documents are passages."""
+    that were drawn by chance; the shards that follow are large pieces. read: how the source was read."""
     sizes = {
         side: document_bytes(sorted((selected / source).glob(f"{side}-*.parquet"))) for side in ("train", "validation")
     }
-    train, held = (int(some.sum()) for some in sizes.values())
+    train, held_bytes = (int(some.sum()) for some in sizes.values())
     all_sizes = np.concatenate([*sizes.values()]).astype(float)
     unit_of = {
         (name, row): (name, number)
@@ -105,17 +105,21 @@ def split_of(
         for reason, held_id, detail in zip(rows["reason"], rows["duplicate_of"], rows["detail"], strict=True)
         if reason == "near_validation"
     ]
-    held_ids = [row for _, rows in _rows(selected, source, "validation", ["id"]) for row in rows["id"]]
+    held = [
+        text_of(id, origin, read)
+        for _, rows in _rows(selected, source, "validation", ["id", "origin"])
+        for id, origin in zip(rows["id"], rows["origin"], strict=True)
+    ]
     by_chance = [a != b and not (b is not None and _is_large(a, units) and _is_large(b, units)) for a, b in alike]
     return Split(
         train_bytes=train,
-        held_bytes=held,
-        alike_bytes=max(0, left_bytes - train - held),
+        held_bytes=held_bytes,
+        alike_bytes=max(0, left_bytes - train - held_bytes),
         typical_document=float((all_sizes**2).sum() / max(1.0, all_sizes.sum())),
         alike_documents=len(alike),
         alike_across=sum(by_chance),
-        held_documents=len(held_ids),
-        held_records=len({record_id(row) or row if is_cut else row for row in held_ids}),
+        held_documents=len(held),
+        held_texts=len(set(held)),
     )
 
 
