@@ -78,7 +78,10 @@ def test_a_change_at_the_very_step_where_the_arms_left_is_told_unless_it_gives_t
     for changes, told in (
         ([applied], []),
         ([rate], ["it had no change after that, the run has one after step 14"]),
-        ([applied, rate, {**rate, "after_step": 15}], ["it had no change after that, the run has one after step 14, 15"]),
+        (
+            [applied, rate, {**rate, "after_step": 15}],
+            ["it had no change after that, the run has one after step 14, 15"],
+        ),
     ):
         changed = Pretrain.model_validate({**pretrain.model_dump(exclude_unset=True), "changes": changes})
         assert otherwise_than_judged(changed, design, stages_to_come(changed, design)) == told

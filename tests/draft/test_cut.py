@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gristmill.cautions import FEWEST_FOR_MEAN, mean_half_width, what_a_mean_tells
-from gristmill.draft.folder import PASSAGE_CHARS
+from gristmill.commands.init_count import held_out
+from gristmill.draft.folder import PASSAGE_CHARS, FolderSource
 from gristmill.draft.held_out import FEWEST_CHARS, FEWEST_LONG_CHARS, passage_chars, validation_for
 from gristmill.draft.size import SHAPES, Wish, shape_for
 
@@ -33,6 +34,14 @@ def test_short_documents_hold_out_as_much_as_an_error_bar_takes() -> None:
     assert validation_for({"books": 1e6}, {"books": 50}).fraction == 0.1
     assert validation_for({"few": 400_000}, {"few": 10_000}).fraction == 0.05, "20 kB at least"
     assert validation_for({}, {}).fraction == 0.1
+
+
+def test_replayed_text_does_not_decide_how_much_of_ones_own_is_held_out() -> None:
+    own = FolderSource(name="own", kind="text", files=(), read={})
+    general = FolderSource(name="general", kind="text", files=(), read={}, is_replayed=True)
+    text_bytes, documents = {"own": 4e5, "general": 1e9}, {"own": 500.0, "general": 1e6}
+    assert held_out([own, general], text_bytes, documents) == held_out([own], {"own": 4e5}, documents)
+    assert held_out([own, general], text_bytes, documents).fraction == 0.06
 
 
 @given(num_bytes=st.integers(100_000, 10**10))

@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from gristmill.errors import RecipeError
-from gristmill.recipe.interventions import FOLDER, with_interventions
+from gristmill.recipe.interventions import FOLDER, recipe_as_it_became, with_interventions, with_those_to_come
 from gristmill.recipe.load import load_recipe
 from gristmill.recipe.schema.recipe import Recipe
 
@@ -178,3 +178,20 @@ def test_two_interventions_of_one_number_are_refused(small_file: Path, intervent
         intervene(interventions, name, 1e-4)
     with pytest.raises(RecipeError, match=r"002\.yaml and 2\.yaml have the same number"):
         with_interventions(load_recipe(small_file), interventions.parent)
+
+
+def test_a_change_that_is_decided_twice_and_carried_out_once_is_still_to_come(
+    small_file: Path, interventions: Path
+) -> None:
+    intervene(interventions, "001.yaml", 1e-4)
+    became = recipe_as_it_became(with_interventions(load_recipe(small_file), interventions.parent))
+    path = small_file.with_name("became.yaml")
+    path.write_text(became, encoding="utf-8")
+    assert with_those_to_come(became, load_recipe(path), interventions.parent) == became
+    intervene(interventions, "002.yaml", 1e-4)
+    shown = with_those_to_come(became, load_recipe(path), interventions.parent)
+    assert "002.yaml is not carried out yet" in shown
+    assert "001.yaml is not" not in shown
+    assert [change["set"] for change in yaml.safe_load(shown)["pretrain"]["changes"]] == [
+        {"optimizer.peak_lr": 1e-4}
+    ] * 2
