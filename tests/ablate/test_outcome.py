@@ -58,7 +58,7 @@ def test_too_few_seeds_or_documents_give_no_verdict_and_say_what_one_takes() -> 
     few_items = outcome_of(ARMS, [bits("novel", (0, -0.5, 0, 0), items=20)], endpoint="novel").endpoint[0]
     assert few_items.needs is not None
     assert few_items.needs.startswith(
-        "a verdict needs items worth 30 of equal size or more (there are 20 items, worth 1"
+        "a verdict needs items worth 30 of equal size or more (found: 20 items, worth 1"
     )
 
 
@@ -106,9 +106,9 @@ def test_runs_on_other_items_are_not_compared() -> None:
             2,
             5,
             2.7,
-            "a verdict needs 5 seeds or more (there are 2) and items worth 30 of equal size or more (there are 5 items, worth 2.7)",
+            "a verdict needs 5 seeds or more (there are 2) and items worth 30 of equal size or more (found: 5 items, worth 2.7)",
         ),
-        (5, 40, 12.0, "a verdict needs items worth 30 of equal size or more (there are 40 items, worth 12.0)"),
+        (5, 40, 12.0, "a verdict needs items worth 30 of equal size or more (found: 40 items, worth 12.0)"),
         (5, 40, 30.0, None),
     ],
 )

@@ -238,7 +238,7 @@ def verdict_needs(num_seeds: int, num_items: int, effective_items: float) -> str
         wants.append(f"{FEWEST_SEEDS} seeds or more (there are {num_seeds})")
     if effective_items < FEWEST_ITEMS:
         wants.append(
-            f"items worth {FEWEST_ITEMS:g} of equal size or more (there are {counted(num_items, 'item')}, worth {effective_items:.1f})"
+            f"items worth {FEWEST_ITEMS:g} of equal size or more (found: {counted(num_items, 'item')}, worth {effective_items:.1f})"
         )
     return f"a verdict needs {' and '.join(wants)}" if wants else None
 

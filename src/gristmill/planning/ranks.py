@@ -11,9 +11,9 @@ from gristmill.recipe.schema.training import Pretrain
 
 TRAINED = ("pretrain", "sft", "dpo")  # steps that all ranks do together
 # Of what so many processes would do if they exchanged nothing. On two idle cores two ranks of one thread took .95 times the steps of one
-# process of two threads at 2,048 tokens a step, 1.15 times at 8,192, and that process 1.46 times those of one thread: .69 to .84
+# process of two threads at 2,048 tokens a step, 1.15 times at 8,192, and that process 1.63 times those of one thread: .77 to .94
 # (benchmarks/ranks.py; docs/log.md).
-EFFICIENCY = 0.76
+EFFICIENCY = 0.85
 
 
 def speedup_of_ranks(machine: Machine) -> float:

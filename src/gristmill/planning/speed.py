@@ -135,8 +135,8 @@ def training_speed(parameters: int, points: Sequence[SpeedPoint]) -> Speed:
 
 # Share of one core's fp32 matmul that training steps of this many parameters reach on one thread, by CPU time, with AVX-512.
 SHARE_OF_MATMUL = ((0.25e6, 0.19), (0.69e6, 0.27), (1.6e6, 0.31), (12.5e6, 0.5))
-# Two threads on idle cores do 1.46 times the work of one: 7,731 to 5,296 tokens/s, `benchmarks/load.py`.
-THREADS_POWER = 0.54
+# Two threads on idle cores do 1.63 times the work of one at 1.6M parameters, 1.85 at 5.8M and 1.91 at 32M: `benchmarks/train_step.py`.
+THREADS_POWER = 0.7
 
 
 def of_threads(of_one: float, threads: int) -> float:
