@@ -57,9 +57,7 @@ def test_too_few_seeds_or_documents_give_no_verdict_and_say_what_one_takes() -> 
     assert few_seeds.endpoint[0].needs == "a verdict needs 5 seeds or more (there are 4)"
     few_items = outcome_of(ARMS, [bits("novel", (0, -0.5, 0, 0), items=20)], endpoint="novel").endpoint[0]
     assert few_items.needs is not None
-    assert few_items.needs.startswith(
-        "a verdict needs items worth 30 of equal size or more (found: 20 items, worth 1"
-    )
+    assert few_items.needs.startswith("a verdict needs items worth 30 of equal size or more (found: 20 items, worth 1")
 
 
 def test_holm_counts_the_arms_on_the_endpoint_and_every_row_beside_it() -> None:

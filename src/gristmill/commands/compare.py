@@ -26,7 +26,7 @@ from gristmill.commands.compare_targets import find_target
 from gristmill.display import plain_table, print_whole
 from gristmill.errors import DataError
 from gristmill.evaluate.compare import ItemScores, compare
-from gristmill.evaluate.noise import FEWEST, Noise, Trend, noise_of_difference
+from gristmill.evaluate.noise import FEWEST, Noise, Trend, noise_of_difference, of_one_training
 from gristmill.evaluate.outputs import Comparison, Verdict
 from gristmill.graph.machine import Machine
 from gristmill.statistics import smallest_detectable
@@ -127,7 +127,9 @@ def compared(a: Side, b: Side) -> Compared:
         raise DataError(
             f"{a.target.address} and {b.target.address} were measured on nothing that is the same: {'; '.join(left_out) or 'no tasks'}."
         )
-    watched = [None if side.target.watched is None else Trend.of(side.target.watched) for side in (a, b)]
+    watched = of_one_training(
+        [None if side.target.watched is None else Trend.of(side.target.watched) for side in (a, b)]
+    )
     figures = [replace(side.figures[task], model=name) for name, side in (("A", a), ("B", b)) for task in scores["A"]]
     rows, known = [], dict[str, list[Noise | int | None]]()
     for comparison in compare(scores, figures):

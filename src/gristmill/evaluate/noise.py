@@ -86,6 +86,16 @@ class Trend:
         return noise_of(tokens, values) if len(values) >= FEWEST else len(values)
 
 
+def of_one_training(trends: Sequence[Trend | None]) -> list[Trend | None]:
+    """The trends of two sides; where the lines of one are the first of the other's, both are that of the longer, which is one estimate of the
+    noise of both: two of the same lines would count them twice."""
+    known = [one for one in trends if one is not None]
+    longest = max(known, key=lambda one: len(one.lines), default=None)
+    if longest is None or not all(one.lines and one.lines == longest.lines[: len(one.lines)] for one in known):
+        return list(trends)
+    return [None if one is None else longest for one in trends]
+
+
 def noise_of(tokens: Sequence[float], values: Sequence[float]) -> Noise:
     """That of measurements at these numbers of tokens, three at least, all above 0, different and in order."""
     x_N, y_N = np.log(np.asarray(tokens, dtype=np.float64)), np.asarray(values, dtype=np.float64)
