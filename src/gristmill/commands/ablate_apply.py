@@ -135,8 +135,10 @@ def _judged(row: ArmEffect) -> str:
 
 
 def _written(loaded: LoadedRecipe, change: Change) -> str | None:
-    """Where the recipe or an intervention of the run sets what a change does, after the same step."""
-    for place, one in enumerate(loaded.recipe.pretrain.changes):
+    """Where the recipe or an intervention of the run sets what a change does, after the same step; None where a later one sets it otherwise."""
+    for place, one in reversed([*enumerate(loaded.recipe.pretrain.changes)]):
         if (one.after_step, one.set) == (change.after_step, change.set):
             return loaded.origins.get((*CHANGES, place), str(loaded.path))
+        if one.set.keys() & change.set.keys():
+            return None
     return None
