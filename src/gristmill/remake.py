@@ -103,9 +103,10 @@ def seconds_at_stake(states: States, name: str, machine: Machine, *, steps_done:
         seconds, steps = _begun(states, state), None
     if name != PRETRAIN or not seconds:
         return seconds
-    point = resume_point(states, machine)
-    saved = (ref.step for ref in CheckpointIndex(links.store, PRETRAIN).own(links))
-    done = steps or max(steps_done, *saved, 0)
+    point, own = resume_point(states, machine), CheckpointIndex(links.store, PRETRAIN).own(links)
+    if record is None and own:
+        seconds = max(seconds, _trained_seconds(own[0]))
+    done = steps or max(steps_done, *(ref.step for ref in own), 0)
     return seconds if point is None or not done else seconds * max(0.0, 1.0 - point.step / done)
 
 
@@ -126,6 +127,11 @@ def _begun(states: States, state: StepState) -> float:
         return float(read_json(working.with_name(f"{working.name}.json")).get("seconds", 0.0))
     except ArtifactError:
         return 0.0
+
+
+def _trained_seconds(ref: CheckpointRef) -> float:
+    """Seconds of training up to a checkpoint, with those of the trainings that it goes back to."""
+    return float(_state_of(ref).get("progress", {}).get("seconds", 0.0))
 
 
 def resume_point(states: States, machine: Machine) -> ResumePoint | None:

@@ -112,6 +112,20 @@ def test_a_run_at_work_is_told_by_its_heartbeat_with_the_time_of_what_comes(
     assert "28 about 22 s, " in shown
 
 
+def test_what_the_log_has_of_steps_that_are_trained_again_does_not_count(
+    done_project: Path, gristmill: Command
+) -> None:
+    events = done_project / "runs" / "tiny" / "pretrain" / "events.jsonl"
+    happened = [{"step": step, "tokens": step * 1024, "kind": "not_finite", "loss": None, "grad_norm": 1.0, "text": None} for step in (3, 20)]  # fmt: skip
+    append_jsonl(events, happened)
+    assert "in 2 steps, last in step 20" in training_of(gristmill)["wrong"][0]["what"]
+    assert gristmill("rewind", "recipe.yaml", "--to", "16", "--skip", "2", "--why", WHY).code == 0
+    training = training_of(gristmill)
+    assert training["step"] == 14
+    assert [found["what"] for found in training["wrong"] if "20" in found["what"]] == []
+    assert "in 1 step, last in step 3" in training["wrong"][0]["what"]
+
+
 def test_a_page_of_eighty_columns_holds_it_and_no_tensor_is_read(done_project: Path) -> None:
     run, out = done_project / "runs" / "tiny", io.StringIO()
     for path in (done_project / "runs" / ".store").rglob("*.safetensors"):

@@ -100,6 +100,10 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     code, out, err = ablate(gristmill, "--apply", "dictionary")
     assert (code, len([*Path("runs/tiny/interventions").iterdir()])) == (0, 1), err
     assert "001.yaml is there already and says the same; nothing is written" in out
+    options = ("--stage", "decay", "--mix", "code=1", "--after-step", "14", "--why", "another mixture for the decay")
+    assert gristmill("intervene", "recipe.yaml", *options).code == 0
+    code, out, err = ablate(gristmill, "--apply", "dictionary")  # what it says is not what the run does any more
+    assert (code, len([*Path("runs/tiny/interventions").iterdir()])) == (0, 3), err
 
 
 def test_a_recipe_of_another_name_asks_about_the_same_trunk_and_goes_by_the_answer(

@@ -27,7 +27,8 @@ from whole_runs import (
 
 from gristmill.errors import ResourceError
 from gristmill.recipe.load import load_recipe
-from gristmill.store.durable import write_json
+from gristmill.store.checkpoints import CheckpointIndex
+from gristmill.store.durable import read_json, write_json
 from gristmill.store.removal import held_names, removable
 
 pytestmark = pytest.mark.timeout(600)
@@ -158,6 +159,22 @@ def test_plan_counts_begun_work_and_says_that_a_run_asks_first(done_project: Pat
     assert "dpo: not made yet (10.0 h)" in found
     assert found[-1].endswith("; run asks first (--remake agrees)")
     assert gristmill("run", "recipe.yaml", "dpo.beta=0.3", *OPTIONS).code == 2
+
+
+def test_plan_counts_the_work_that_begun_training_went_on_from(done_project: Path, gristmill: Command) -> None:
+    links = links_of(done_project)
+    links.withdraw("pretrain")
+    links.mark_unfinished("pretrain", "0" * 32)
+    working = links.store.open_work("pretrain", "0" * 32)
+    write_json(working.with_name(f"{working.name}.json"), {"fingerprint": "0" * 32, "seconds": 3.0})
+    newest = CheckpointIndex(links.store, "pretrain").own(links)[0].folder / "state.json"
+    state = read_json(newest)
+    state["progress"]["seconds"] = 36_000.0
+    newest.chmod(0o644)
+    write_json(newest, state)
+    found = plan_of(gristmill, "pretrain.optimizer.peak_lr=2e-3")
+    assert any(line.startswith("pretrain: ") and line.endswith("(10.0 h)") for line in found), found
+    assert found[-1].endswith("; run asks first (--remake agrees)")
 
 
 def test_plan_counts_removed_files_that_a_run_needs(done_project: Path, gristmill: Command) -> None:

@@ -40,11 +40,12 @@ class UnderWay:
 
     @classmethod
     def of(cls, recipe: Recipe, tokens: Path, log: Path | None, *, step: int) -> UnderWay:
-        """recipe: as it became. tokens: the folder that tokenize left. log: that of the training; None before it began. step: done."""
+        """recipe: as it became. tokens: the folder that tokenize left. log: that of the training; None before it began. step: done; what
+        the log has of later ones is of no account, for they are trained again."""
         order = Order(recipe=recipe, tokens=tokens)
         course, pretrain = order.course, recipe.pretrain
         lines = [line for line in (read_log(log / METRICS) if log else []) if line["step"] <= step]
-        events = [] if log is None else read_events(log / EVENTS)
+        events = [event for event in (read_events(log / EVENTS) if log else []) if event.step <= step]
         ledger = Ledger(course=course, stream=order.stream, pretrain=pretrain)
         rows = ledger.rows(step)
         return cls(
