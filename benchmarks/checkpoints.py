@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from model_shapes import SHAPES, config_of
 from safetensors.torch import load_file
-from shapes import SHAPES, config_of
 
 from gristmill.model.transformer import Llama
 from gristmill.model.weights import init_weights

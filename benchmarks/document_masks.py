@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from shapes import config_of
+from model_shapes import config_of
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from train_step import make_batch, our_step, seconds

@@ -20,7 +20,7 @@ import time
 
 import psutil
 import torch
-from shapes import config_of, vocabulary_of
+from model_shapes import config_of, vocabulary_of
 from train_step import make_batch, our_step
 
 from gristmill.graph.machine import usable_cpus

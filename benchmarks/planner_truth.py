@@ -16,7 +16,7 @@ import sys
 from statistics import median
 from typing import Any
 
-from shapes import section_of, vocabulary_of
+from model_shapes import section_of, vocabulary_of
 from training_memory import measure
 
 from gristmill.commands import doctor

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from shapes import SHAPES, config_of, section_of
+from model_shapes import SHAPES, config_of, section_of
 from torch.nn import functional
 from transformers import LlamaConfig as PeerConfig
 from transformers import LlamaForCausalLM

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from shapes import section_of, vocabulary_of
+from model_shapes import section_of, vocabulary_of
 
 from gristmill.planning.cost import count_parameters, step_memory
 

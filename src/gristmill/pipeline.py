@@ -262,8 +262,9 @@ def _duplicates(recipe: Recipe) -> Step:
             },
             inputs={
                 **_of_each(recipe, "documents", "extract", Extracted, "documents"),
-                **_prints_and_scores(recipe),
+                **_of_each(recipe, "prints", "signatures", Signed),
                 **_of_each(recipe, "matches", "contamination", Searched, "matches"),
+                **_scores(recipe),
             },
             files={} if section.opt_out is None else _lists(section.opt_out),
         ),
@@ -297,8 +298,9 @@ def _select(recipe: Recipe) -> Step:
             inputs={
                 "duplicates": reads("duplicates", Deduplicated, "fates", "copies", "links"),
                 **_of_each(recipe, "documents", "extract", Extracted, "documents", "accounts"),
-                **_prints_and_scores(recipe),
+                **_of_each(recipe, "prints", "signatures", Signed),
                 **_of_each(recipe, "matches", "contamination", Searched),
+                **_scores(recipe),
             },
         ),
         watching=Given(
@@ -322,10 +324,9 @@ def _copies_and_order(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _prints_and_scores(recipe: Recipe) -> dict[str, Reads]:
+def _scores(recipe: Recipe) -> dict[str, Reads]:
     """Of the sources that have them."""
-    scores = {f"scores of {name}": reads(f"score/{name}", Scored) for name in recipe.select.min_scores}
-    return {**_of_each(recipe, "prints", "signatures", Signed), **scores}
+    return {f"scores of {name}": reads(f"score/{name}", Scored) for name in recipe.select.min_scores}
 
 
 def _of_each(recipe: Recipe, what: str, step: str, left: type[Outputs], *outputs: str) -> dict[str, Reads]:

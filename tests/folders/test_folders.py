@@ -98,7 +98,9 @@ def test_init_says_where_held_out_text_of_one_format_stands_in_the_training_text
     init(tmp_path / "model", data=texts, console=Console(file=told, width=200), machine=machine, limits=WHOLE)
     [line] = [line for line in told.getvalue().splitlines() if line.startswith("Held-out text that stands in training")]
     shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+)%", line)}
-    assert max(shares.values()) > 60
+    assert (
+        shares["jsonl"] > 5
+    )  # by passages of 2,000 characters; by ones of 20,000 fewer copies are found, and it is over 60
     assert "html" not in shares  # it is nowhere else
 
 

@@ -94,7 +94,7 @@ def test_an_ablation_from_its_plan_to_the_intervention_that_it_leads_to(done_pro
     assert code == 0, err
     assert "pretrain resumes from step 14 of 28" in out
     kept = Path("runs/tiny/interventions/001.yaml").read_text(encoding="utf-8")
-    assert "ablation tiny.data: dictionary is cannot tell on novel" in " ".join(kept.split())
+    assert "ablation tiny.data: dictionary: cannot tell on novel" in " ".join(kept.split())
     assert "Mind: dictionary is judged 'cannot tell' against the control on novel: " in out
     assert "its rate falls to zero from step 14 to step 18, that of the run from step 14 to step 28" in out
     code, out, err = ablate(gristmill, "--apply", "dictionary")

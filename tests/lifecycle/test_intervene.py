@@ -77,7 +77,9 @@ def test_a_fork_branches_off_and_leaves_the_run_as_it_is(done_project: Path, gri
     with (done_project / "other.yaml").open("a", encoding="utf-8") as file:
         file.write("seed: 5\n")
     code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
-    assert (code, "other.yaml is there already, or is this run" in " ".join(err.split())) == (2, True), err
+    assert (code, "other.yaml is there already and says something else" in " ".join(err.split())) == (2, True), err
+    code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "tiny")
+    assert (code, "--fork tiny is the name of this run" in " ".join(err.split())) == (2, True), err
     (done_project / "other.yaml").unlink()
     code, _, err = intervene(gristmill, "--after-step", "14", "--fork", "other")
     assert (code, "is a run of this name already" in " ".join(err.split())) == (2, True), err
@@ -107,6 +109,28 @@ def test_what_is_past_and_what_breaks_the_cap_is_refused_and_nothing_is_written(
     forget(done_project, "tokenize")
     code, _, err = intervene(gristmill, "--after-step", "14")
     assert (code, "tiny has no tokens" in " ".join(err.split())) == (1, True), err
+    assert files(done_project) == []
+
+
+def test_a_change_before_one_that_is_there_is_refused_and_the_other_named(
+    done_project: Path, gristmill: Command
+) -> None:
+    code, _, err = intervene(gristmill, "--after-step", "14")
+    assert code == 0, err
+    code, _, err = intervene(gristmill, "--after-step", "5")
+    words = " ".join(err.split())
+    assert code == 2
+    assert "a change after step 5 would come before one that is there already: " in words, words
+    assert "001.yaml). --after-step 14 puts it behind that one" in words, words
+    assert len(files(done_project)) == 1
+
+
+def test_more_data_than_is_left_cannot_be_passed_over(done_project: Path, gristmill: Command) -> None:
+    answer = gristmill("rewind", "recipe.yaml", "--to", "20", "--skip", "8", "--why", "a spike of the loss at step 21")
+    assert answer.code == 2
+    assert "pass over the data of all steps that are left, or of more: 8 steps after step 20" in " ".join(
+        answer.err.split()
+    )
     assert files(done_project) == []
 
 

@@ -63,7 +63,7 @@ def apply(
         raise RecipeError(
             f"{_judged(row)}.\n  Apply another arm, or leave the run as it is. --yes writes {arm} all the same."
         )
-    why = f"ablation {design.run}: {arm} is {row.verdict} on {row.task}, {row.difference:+.4f}, p {row.p_adjusted:.2g}"
+    why = f"ablation {design.run}: {arm}: {row.verdict} on {row.task}, {row.difference:+.4f}, p {row.p_adjusted:.2g}"
     pretrain = became.recipe.pretrain
     mixture = [draw.model_dump(exclude_none=True) for draw in chosen.draws]
     stages = stages_to_come(pretrain, design)

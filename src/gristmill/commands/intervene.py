@@ -29,7 +29,7 @@ from gristmill.graph.machine import Machine
 from gristmill.graph.state import States
 from gristmill.pipeline import hashes_of, open_states
 from gristmill.planning.budget import SelectionBudget, check_budget, token_budget
-from gristmill.recipe.interventions import keep_intervention, with_change, with_interventions
+from gristmill.recipe.interventions import CHANGES, keep_intervention, with_change, with_interventions
 from gristmill.recipe.load import LoadedRecipe
 from gristmill.recipe.schema.changes import PEAK_LR, SKIP_STEPS
 from gristmill.recipe.schema.recipe import Recipe
@@ -110,6 +110,7 @@ def intervene(
             "  becomes another run, and this one stays as it is."
         )
     at = now.step if after_step is None else after_step
+    _check_place(before, settings, at)
     change = {"after_step": at, "set": dict(settings), "why": why}
     became = with_change(before, change, origin="the change")
     tokens = links.artefact("tokenize") or states["tokenize"].folder
@@ -139,6 +140,25 @@ def intervene(
     console.print(Text(f"wrote {path}"))
     _say_what_next(point, links, _command(loaded.path, overrides, machine), console)
     return path
+
+
+def _check_place(loaded: LoadedRecipe, settings: Mapping[str, Any], at: int) -> None:
+    """Raises RecipeError for a change before one that is there already, and for one that passes over more data than is left to read. Data
+    may be passed over before other changes."""
+    pretrain = loaded.recipe.pretrain
+    left = pretrain.total_tokens // pretrain.global_batch_tokens - at
+    if 0 < left <= settings.get(SKIP_STEPS, 0):
+        raise RecipeError(
+            f"--skip {settings[SKIP_STEPS]:,} would pass over the data of all steps that are left, or of more: {counted(left, 'step')} after step {at:,}. "
+            "Give a smaller number."
+        )
+    last = pretrain.changes[-1] if pretrain.changes else None
+    if last is not None and at < last.after_step and settings.keys() != {SKIP_STEPS}:
+        place = loaded.origins.get((*CHANGES, len(pretrain.changes) - 1), str(loaded.path))
+        raise RecipeError(
+            f"a change after step {at:,} would come before one that is there already: {last.in_words}, after step {last.after_step:,} "
+            f"({place}).\n  --after-step {last.after_step} puts it behind that one; or remove that one first."
+        )
 
 
 def _steps_shared(states: States, pretrain: Pretrain, machine: Machine) -> int:
@@ -234,8 +254,10 @@ def write_fork(
     data = {"extends": loaded.path.name, "name": name, **described, "pretrain": dict(pretrain)}
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     is_there = path.is_file() and path.read_text(encoding="utf-8") == text
-    if not is_there and (path.exists() or name == loaded.recipe.name):
-        raise RecipeError(f"{path} is there already, or is this run. Give the fork another name.")
+    if name == loaded.recipe.name:
+        raise RecipeError(f"--fork {name} is the name of this run. Give the fork another name.")
+    if not is_there and path.exists():
+        raise RecipeError(f"{path} is there already and says something else. Give the fork another name.")
     if not is_there and (machine.runs_dir / name).exists():
         raise RecipeError(f"{machine.runs_dir / name} is a run of this name already. Give the fork another name.")
     if not is_there:
