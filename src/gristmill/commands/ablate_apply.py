@@ -97,8 +97,8 @@ def apply(
     if row.verdict != "better":
         console.print(Text(f"Mind: {_judged(row)}."), soft_wrap=True)
     if fork is None and otherwise:
-        told = f"Mind: {arm} was judged otherwise than this run goes on: {'; '.join(otherwise)}. --fork NAME writes a recipe that does what was judged."
-        console.print(Text(told), soft_wrap=True)
+        differs = f"Mind: {arm} was judged otherwise than this run continues: {'; '.join(otherwise)}."
+        console.print(Text(f"{differs} --fork NAME writes a recipe that does what was judged."), soft_wrap=True)
     return path
 
 

@@ -20,9 +20,8 @@ from gristmill.formats.format import size_of
 from gristmill.recipe.schema.curation import Source
 from gristmill.recipe.schema.formats import READERS
 
-PASSAGE_CHARS = (
-    20_000  # a document lies on one side of the split, so a longer one is cut, or a shorter one: held_out.py
-)
+# A document lies on one side of the split, so longer ones are cut; where there is little text, shorter ones too: held_out.py.
+PASSAGE_CHARS = 20_000
 RULES = {"warc": ("gopher_repetition@1", "gopher_quality@1"), "code": ("tree@1", "code@1")}
 LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "þ": "th"}

@@ -109,9 +109,9 @@ class CheckpointIndex:
             path.unlink()
 
     def save(self, run: RunLinks, ref: CheckpointRef, write: Callable[[Path], Mapping[str, str]]) -> bool:
-        """Commits what `write` puts into a folder, and links it. `write` returns hashes as `write_manifest` takes them. False: it was there already, and only the link is new.
+        """Commits what `write` puts into a folder, and links it. False: it was there already, and only the link is new.
 
-        What `write` raises leaves no trace of the checkpoint. A full disk raises ResourceError.
+        `write` returns the hashes that it took, for `write_manifest`. What it raises leaves no trace of the checkpoint. A full disk raises ResourceError.
         """
         with out_of_space_is_a_resource_error(ref.folder):
             if self.link(run, ref):

@@ -1,7 +1,8 @@
 """Whether what a run uses is what was committed: every byte of every file, by the manifests, and those by the records kept beside.
 
-Looking writes nothing. A file that no manifest names is told, for a step that reads all files of a pattern would read it. A manifest and a record have one way to be written, so a changed byte shows in them too; in a copy of a run, which
-has no kept records, a record that was changed into another sound one does not.
+Looking writes nothing. Files that no manifest names are listed too: a step that reads all files of a pattern would read them. A manifest and a
+record have one way to be written, so a changed byte shows in them too; in a copy of a run, which has no kept records, a record that was
+changed into another sound one does not.
 """
 
 from __future__ import annotations

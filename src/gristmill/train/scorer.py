@@ -261,9 +261,8 @@ def bits_per_byte(
 ) -> BitsPerByte:
     """How many bits the model needs for a byte of the shard's documents: comparable between tokenizers.
 
-    Documents from the front until `max_bytes` bytes of text are reached: whole ones, or the last one cut at the token that reaches them, where
-    the time that it takes matters. Each document is scored by itself, begins after the
-    end-of-text token, and is scored without the end-of-text token that closes it. `window` (default: the model's context) is
+    Documents from the front until `max_bytes` bytes of text are reached: whole ones, or with `cuts_last` the last one cut at the token that
+    reaches them. Each document is scored by itself, begins after the end-of-text token, and is scored without the one that closes it. `window` (default: the model's context) is
     the longest input. The error treats documents as drawn at random and the value as a ratio of two sums. Where its interval would
     reach below 0, which no value can, the documents are too few or too unequal for one, and it is the whole line.
     """
