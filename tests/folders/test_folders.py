@@ -74,6 +74,13 @@ def test_a_messy_folder_becomes_a_recipe_that_plan_has_nothing_to_say_against(
         assert said(recipe) == (counted(recipe, machine),) * 3
 
 
+def test_a_source_whose_text_is_all_like_what_others_hold_out_is_left_out(tmp_path: Path, machine: Machine) -> None:
+    """Of the pages some are no copies of the book's chapters, and each of these resembles held-out text."""
+    loaded = load_recipe(made("a_manual_in_three_formats", tmp_path, machine, chat=True))
+    assert {source.read.format for source in loaded.recipe.sources.values()} == {"text", "epub", "pdf"}
+    run(loaded, machine, console=QUIET, until="select")
+
+
 @pytest.mark.parametrize(
     "name", [name if name == "three_languages" else pytest.param(name, marks=pytest.mark.slow) for name in SAMPLED]
 )

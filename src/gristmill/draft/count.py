@@ -32,7 +32,7 @@ from gristmill.graph.machine import Machine
 from gristmill.pipeline import steps_of
 from gristmill.recipe.schema.formats import Reader, ReadFiles
 from gristmill.recipe.schema.recipe import Recipe
-from gristmill.select.outputs import CopiesOfSource, Deduplicated, Selected
+from gristmill.select.outputs import CopiesOfSource, Deduplicated, NothingLeft, Selected
 from gristmill.tokens.outputs import Tokenized
 from gristmill.tokens.shards import TokenShard
 from gristmill.tokens.train_tokenizer import document_bytes
@@ -113,14 +113,11 @@ def count(
     steps = _Steps(draft, samples, work, recipe_dir, machine, ahead)
     replayed = {source.name for source in sources if source.is_replayed}
     turns = sorted(samples, key=lambda name: (name in replayed, _turn(sections[name].read, samples[name])))
-    left = _bytes_without_copies(steps, turns)
+    left = _bytes_selected(steps, turns)
     emptied = {name: _count_of(sample) for name, sample in samples.items() if name not in left}
     if not left:
         return Count(sources={}, emptied=emptied)
     priority = [*left]
-    steps.text_bytes = {name: size / samples[name].share for name, size in left.items()}
-    steps.documents = {name: some / samples[name].share for name, some in steps.documents_left(priority).items()}
-    steps.run("select", "", priority)
     vocab_size = steps.train_tokenizer(priority, vocab_size_for(sum(steps.text_bytes.values())))
     steps.run("tokenize", "", priority)
     ratio = steps.bytes_per_token(priority)
@@ -144,15 +141,33 @@ def _turn(read: Reader, sample: SourceSample) -> tuple[bool, bool, int]:
     return read.format == "pdf", read.holds_html, -sample.text_bytes
 
 
-def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]:
-    """Source → bytes of text that are no copies, in this order; sources with too little are left out, one after the other, for what
-    they hold is then no copy in others."""
+def _bytes_selected(steps: _Steps, order: Sequence[str]) -> dict[str, int]:
+    """Source → bytes of text that are no copies, in this order, after selection. Sources with too little are left out, one after the other,
+    for what they hold is then no copy in others; so are those of which all that is no copy is alike to held-out text."""
     kept = {name: sample.ledger.source(name).total("kept").documents for name, sample in steps.samples.items()}
     priority = [name for name in order if kept[name]]
     steps.later = [*(f"{kind}/{name}" for name in priority for kind in ("signatures", "contamination")), *ONCE]
     for name in priority:
         steps.run("signatures", name, priority)
         steps.run("contamination", name, priority)
+    while left := _bytes_without_copies(steps, priority):
+        priority = [*left]
+        steps.text_bytes = {name: size / steps.samples[name].share for name, size in left.items()}
+        documents = steps.documents_left(priority)
+        steps.documents = {name: number / steps.samples[name].share for name, number in documents.items()}
+        try:
+            steps.run("select", "", priority)
+        except NothingLeft as nothing:
+            priority.remove(nothing.source)
+            steps.later[:0] = ["duplicates", "select"]
+        else:
+            return left
+    return {}
+
+
+def _bytes_without_copies(steps: _Steps, order: Sequence[str]) -> dict[str, int]:
+    """Source → bytes of text that are no copies, of those that have enough."""
+    priority = [*order]
     while priority:
         steps.run("duplicates", "", priority)
         left = steps.bytes_left(priority)

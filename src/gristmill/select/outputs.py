@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from gristmill.data.ledger import Ledger, read_ledger
+from gristmill.errors import DataError
 from gristmill.graph.outputs import File, Files, Outputs
 from gristmill.store.durable import read_json
 from gristmill.written import Written
@@ -243,6 +244,14 @@ class Deduplicated(Outputs):
 
 REJECTED, EDITED = (f"{{source}}/{stem}-[0-9][0-9][0-9][0-9][0-9].parquet" for stem in ("rejected", "edited"))
 REPEATED = "repeated.json"
+
+
+class NothingLeft(DataError):
+    """Selection leaves nothing of a source."""
+
+    def __init__(self, source: str, account: str) -> None:
+        super().__init__(f"select leaves nothing of source {source!r}:\n{account}")
+        self.source = source
 
 
 class Selected(Outputs):

@@ -30,7 +30,6 @@ from gristmill.data.document import read_batches
 from gristmill.data.executor import results_of
 from gristmill.data.ledger import Ledger, SourceLedger, check_loss, in_sequence
 from gristmill.data.write import write_rows, write_table
-from gristmill.errors import DataError
 from gristmill.extract.outputs import Extracted
 from gristmill.graph.progress import Position
 from gristmill.graph.step import StepContext, by_source
@@ -60,6 +59,7 @@ from gristmill.select.levels import (
 from gristmill.select.outputs import (
     MOST_SEEN,
     Deduplicated,
+    NothingLeft,
     RepeatedReport,
     Searched,
     SearchedForItems,
@@ -314,7 +314,7 @@ def _report_split(ctx: StepContext, left: Selected, sizes: Sizes, decided: Decid
 def _check_kept(ledger: Ledger) -> None:
     for source in ledger.sources:
         if not ledger.source(source).total("kept").documents:
-            raise DataError(f"select leaves nothing of source {source!r}:\n{ledger.table(source)}")
+            raise NothingLeft(source, ledger.table(source))
 
 
 def _counts(ledger: Ledger, split: Mapping[str, Any], repeated: RepeatedReport | None) -> dict[str, Any]:
